@@ -1,0 +1,1 @@
+"""Pratipad-NB (work in progress: the public names are gathered here once their rooms exist)."""
