@@ -1,0 +1,202 @@
+"""Names, credentials, endpoints and options: frozen values, validated once, when they are made.
+
+Owns what may be chosen and its bounds. Reads no file and no environment: that is for `pratipad_nb.cli` and
+`pratipad_nb.notebook`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pratipad_nb.errors import SettingsError
+
+__all__ = [
+    "NAME_PATTERN",
+    "RESERVED_NAMES",
+    "Credentials",
+    "Delivery",
+    "Endpoint",
+    "FlowOptions",
+    "Keep",
+    "checked_delivery",
+    "valid_name",
+]
+
+Delivery = Literal["durable", "fast"]
+
+#: What a flow, a device, a reader and a tenant may be called: it is a token of a NATS subject, part of a file name
+#: and of a certificate, and (for flows) a Python variable, so it is kept to what all of them take.
+NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
+RESERVED_NAMES = frozenset({"Push", "Pull", "Demand", "Output"})
+
+_NAME = re.compile(NAME_PATTERN)
+
+
+def valid_name(name: object, what: str) -> str:
+    """Return `name` if it may name a `what` ("flow", "device", "reader").
+
+    Raises
+    ------
+    SettingsError
+        If it is no string, doesn't match `NAME_PATTERN` or is one of `RESERVED_NAMES`.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise SettingsError(
+            f"{name!r} can't name a {what}: a name starts with a letter and goes on with at most 63 letters, "
+            f"digits, '_' or '-' (pattern {NAME_PATTERN}). Choose another, for example {_suggest(name)!r}."
+        )
+    if name in RESERVED_NAMES:
+        raise SettingsError(
+            f"{name!r} can't name a {what}: {', '.join(sorted(RESERVED_NAMES))} are words of the notation. "
+            f"Choose another, for example {name.lower() + '1'!r}."
+        )
+    return name
+
+
+def _suggest(name: object) -> str:
+    kept = re.sub(r"[^A-Za-z0-9_-]+", "_", str(name)).strip("_-")[:60]
+    return kept if kept and kept[0].isalpha() else "a" + kept
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Where one party's certificate files are: its own certificate and key, and the authority it trusts.
+
+    Holds paths, never key material, so it is safe to print.
+    """
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+    @classmethod
+    def in_folder(cls, folder: str | Path) -> Credentials:
+        """Return the credentials in `folder`: ``ca.pem``, ``cert.pem`` and ``key.pem``, as `Flow.invite` writes them.
+
+        Raises
+        ------
+        SettingsError
+            If one of the three is not there.
+        """
+        folder = Path(folder).expanduser()
+        found = cls(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
+        missing = [p.name for p in (found.authority, found.certificate, found.key) if not p.is_file()]
+        if missing:
+            raise SettingsError(
+                f"{folder} is no certificate folder: {', '.join(missing)} missing. It holds ca.pem, cert.pem and "
+                "key.pem; `flow.invite(name, folder)` writes one."
+            )
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What a device or a cloud client connects to: a server, a flow there, and the credentials to get in.
+
+    `url` is ``tls://host:port`` (several, comma-separated, for a cluster), or ``memory://NAME`` for the in-memory
+    transport of `pratipad_nb.testing`, which needs no credentials.
+    """
+
+    url: str
+    flow: str
+    credentials: Credentials | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How much of what reached Output is kept, whichever bound is met first.
+
+    Attributes
+    ----------
+    seconds
+        Older messages go once every named reader has read them. Default: one hour.
+    bytes
+        Bound of the output log. Full, the flow waits for its slowest named reader. Default: 1 GiB.
+    """
+
+    seconds: float = 3600.0
+    bytes: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        _at_least(self, "seconds", 1.0)
+        _at_least(self, "bytes", 1 << 20)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowOptions:
+    """What is seldom changed about a flow. Every default is explained; sizes are in bytes, times in seconds.
+
+    Attributes
+    ----------
+    input_bytes
+        Bound of the input log. Full, devices wait. 256 MiB holds minutes of full speed.
+    order_bytes, order_seconds
+        Bound and expiry of orders kept for devices that are away.
+    dead_letter_bytes
+        Bound of the dead letters. Full, the flow waits rather than lose one.
+    batch_messages
+        Most messages that go through a processor in one hop to its thread. 2,048 amortise the hop to under 0.1 µs a
+        message and stay a small part of a second of work.
+    slice_seconds
+        A batch is handed on after this long even when it isn't done, so that a slow processor's first results don't
+        wait for its last. Also the longest that pause and stop wait for a processor between two messages.
+    checkpoint_seconds
+        Longest time between two checkpoints of the positions; a restart re-reads the output since the last one.
+    reader_expiry
+        A named reader that has been away for so long no longer holds back a full flow. ``None``: never expires.
+    on_lag
+        What a named reader that is behind at a full log costs: ``"wait"`` (the flow waits) or ``"discard"`` (the
+        oldest go).
+    sync
+        ``"interval"``: the server writes to disk at once and forces it out every two minutes, so that a power
+        failure may lose that much. ``"always"``: every write is forced, about 6 × slower.
+    drain_seconds
+        How long `stop` waits for processors to finish what is in hand before it leaves the rest to the next start.
+    """
+
+    input_bytes: int = 256 << 20
+    order_bytes: int = 64 << 20
+    order_seconds: float = 3600.0
+    dead_letter_bytes: int = 64 << 20
+    batch_messages: int = 2048
+    slice_seconds: float = 0.05
+    checkpoint_seconds: float = 1.0
+    reader_expiry: float | None = 7 * 86400.0
+    on_lag: Literal["wait", "discard"] = "wait"
+    sync: Literal["interval", "always"] = "interval"
+    drain_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("input_bytes", "order_bytes", "dead_letter_bytes"):
+            _at_least(self, name, 1 << 20)
+        for name in ("order_seconds", "checkpoint_seconds", "slice_seconds", "drain_seconds"):
+            _at_least(self, name, 0.001)
+        _at_least(self, "batch_messages", 1)
+        _one_of(self, "on_lag", ("wait", "discard"))
+        _one_of(self, "sync", ("interval", "always"))
+
+
+def checked_delivery(value: object) -> Delivery:
+    """Return `value` if it is a delivery, else raise `SettingsError`."""
+    if value not in get_args(Delivery):
+        raise SettingsError(f"delivery is {value!r}; it can be 'durable' (the default) or 'fast'.")
+    return value  # type: ignore[return-value]
+
+
+def _at_least(settings: Any, name: str, least: float) -> None:
+    value = getattr(settings, name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
+        raise SettingsError(
+            f"{type(settings).__name__}: {name} is {value!r}; it must be a number of at least {least}."
+        )
+
+
+def _one_of(settings: Any, name: str, allowed: tuple[str, ...]) -> None:
+    value = getattr(settings, name)
+    if value not in allowed:
+        raise SettingsError(
+            f"{type(settings).__name__}: {name} is {value!r}; it can be {' or '.join(map(repr, allowed))}."
+        )
