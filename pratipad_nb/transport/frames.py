@@ -1,0 +1,319 @@
+"""Frames: what travels between device, edge and cloud, as bytes.
+
+Owns the layout of every frame, its encoding (MessagePack, compressed by LZ4 where that pays) and the checks on what
+comes from outside. Which frame is a repeat of another is for `pratipad_nb.runtime.position`.
+
+A frame on the wire is a magic (``PNB``), one byte that names the codec, and the body: a MessagePack map. The magic
+can't begin a JSON text, so plain JSON from a foreign client is told apart by its first byte.
+
+Messages are numbered by their device: *epoch* (when the device began to count, nanoseconds, so that a restarted one
+counts in a later epoch) and *number* (1, 2, 3 … within the epoch). A frame holds consecutive numbers, so it names the
+first alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import lz4.block
+import msgspec
+
+from pratipad_nb.errors import FrameError, PayloadError
+
+__all__ = [
+    "MAX_MESSAGES",
+    "ControlFrame",
+    "CreditFrame",
+    "DeadEntry",
+    "DeadFrame",
+    "DownFrame",
+    "FailureNote",
+    "HelloFrame",
+    "MarkFrame",
+    "OrderFrame",
+    "OutputFrame",
+    "OutputHeader",
+    "Position",
+    "ReadFrame",
+    "Segment",
+    "UplinkFrame",
+    "decode",
+    "decode_uplink",
+    "encode",
+    "encode_payload",
+]
+
+#: Most messages in a frame. Bounds what one frame can make a receiver build; 4,096 six-field readings are 0.4 MB.
+MAX_MESSAGES = 4096
+#: Most bytes of a frame's body once decompressed: a bound on what a hostile frame can make a receiver allocate.
+MAX_BODY_BYTES = 16 << 20
+
+_PLAIN = b"PNB\x00"
+_LZ4 = b"PNB\x01"
+#: Below this, compressing costs more time than the bytes saved do.
+_COMPRESS_FROM = 512
+
+#: A device's position: its name, the epoch, and the number of the last message dealt with.
+Position = tuple[str, int, int]
+
+
+class UplinkFrame(msgspec.Struct, gc=False):
+    """Device → edge: consecutive messages. `times` are the device's clock, in seconds since 1970."""
+
+    flow: str
+    device: str
+    epoch: int
+    first: int
+    times: list[float]
+    payloads: list[Any]
+
+
+class Segment(msgspec.Struct, gc=False, omit_defaults=True):
+    """Results that stem from one input frame.
+
+    `numbers` are the numbers of the messages they stem from, None where they run on from `first`; `parts` counts
+    the results that stem from one message (0, 1, …), None where each made one.
+    """
+
+    device: str
+    epoch: int
+    first: int
+    received: float
+    times: list[float]
+    payloads: list[Any]
+    numbers: list[int] | None = None
+    parts: list[int] | None = None
+
+
+class OutputHeader(msgspec.Struct, gc=False):
+    """The part of an output frame that a restarting edge reads: who wrote it and which positions it covers."""
+
+    writer: str
+    number: int
+    covers: list[Position]
+
+
+class OutputFrame(OutputHeader, gc=False):
+    """Edge → cloud: results, and the input positions that they complete."""
+
+    segments: list[Segment]
+
+
+class MarkFrame(msgspec.Struct, gc=False):
+    """A checkpoint: every device's position as the output stood at `sequence`, and processors' kept state."""
+
+    sequence: int
+    positions: list[Position]
+    states: dict[str, bytes] = {}
+
+
+class ReadFrame(msgspec.Struct, gc=False):
+    """A reader's position: the frame at `sequence` is taken up to, not including, its message `offset`."""
+
+    sequence: int
+    offset: int
+
+
+class FailureNote(msgspec.Struct, gc=False):
+    """Which processor failed on a message, and how."""
+
+    processor: str
+    error: str
+    traceback: str
+
+
+class DeadEntry(msgspec.Struct, gc=False):
+    """A message that a processor failed on, as it came into that processor."""
+
+    device: str
+    epoch: int
+    number: int
+    part: int
+    time: float
+    received: float
+    payload: Any
+    failures: list[FailureNote]
+
+
+class DeadFrame(msgspec.Struct, gc=False):
+    """Messages that failed at one stage; `step` is the key of the (first) processor that failed."""
+
+    step: str
+    time: float
+    entries: list[DeadEntry]
+
+
+class HelloFrame(msgspec.Struct, gc=False):
+    """Device → edge: here I am. `sent` messages of this epoch went out so far, `waiting` are held, `answers` says
+    that it can make a reading when asked; `ready` is the last order it has run; `error` is what its reading last
+    failed with."""
+
+    flow: str
+    device: str
+    epoch: int
+    sent: int
+    waiting: int = 0
+    answers: bool = False
+    ready: int = 0
+    error: str = ""
+    leaving: bool = False
+    version: int = 1
+
+
+class CreditFrame(msgspec.Struct, gc=False):
+    """Edge → device: how many messages of `epoch` it may have sent in total; -1: as many as it likes.
+
+    A total and not an increment, so that a lost or repeated frame does no harm. `owner` numbers the edge's run.
+    """
+
+    mode: str
+    owner: int
+    epoch: int
+    total: int
+    delivery: str = "durable"
+
+
+class OrderFrame(msgspec.Struct, gc=False):
+    """Cloud → edge: a payload for the devices in `to`, None for all that are known."""
+
+    id: str
+    time: float
+    payload: Any
+    to: list[str] | None = None
+
+
+class DownFrame(msgspec.Struct, gc=False):
+    """Edge → device: an order. `number` counts the orders to this device in `epoch`; a repeat has the same one."""
+
+    flow: str
+    epoch: int
+    number: int
+    id: str
+    time: float
+    payload: Any
+
+
+class ControlFrame(msgspec.Struct, gc=False):
+    """Handle → edge: `verb` with its arguments. Answered by a frame of the same kind."""
+
+    verb: str
+    arguments: dict[str, Any] = {}
+
+
+Frame = TypeVar("Frame", bound=msgspec.Struct)
+
+_decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {}
+
+
+def _plain_value(value: Any) -> Any:
+    """Make JSON-like what nearly is: NumPy scalars and arrays, pydantic models, sets."""
+    for method in ("tolist", "model_dump"):
+        convert = getattr(value, method, None)
+        if callable(convert):
+            return convert()
+    raise PayloadError(
+        f"a payload holds {value!r:.200} of type {type(value).__name__}; it can hold None, bool, int, float, str, "
+        "bytes, list, dict with str keys, date and time, NumPy numbers and arrays. Convert it first."
+    )
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_plain_value)
+
+
+def encode(frame: msgspec.Struct) -> bytes:
+    """Return the bytes of `frame`, compressed where that pays.
+
+    Raises
+    ------
+    PayloadError
+        If a payload in it is not JSON-like.
+    """
+    body = _encode(frame)
+    if len(body) < _COMPRESS_FROM:
+        return _PLAIN + body
+    return _LZ4 + bytes(lz4.block.compress(body, store_size=True))
+
+
+def encode_payload(payload: Any) -> bytes:
+    """Return the MessagePack of one payload, to be set into a frame as `msgspec.Raw`.
+
+    Raises
+    ------
+    PayloadError
+        If it is not JSON-like.
+    """
+    return _encode(payload)
+
+
+def _encode(value: Any) -> bytes:
+    try:
+        return _encoder.encode(value)
+    except PayloadError:
+        raise
+    except (TypeError, OverflowError, ValueError, RecursionError) as error:
+        raise PayloadError(f"a payload can't travel: {error}. It can hold any JSON-like value.") from error
+
+
+def decode(data: bytes, kind: type[Frame]) -> Frame:
+    """Return the frame of that `kind` in `data`.
+
+    Raises
+    ------
+    FrameError
+        If `data` is no such frame, or more than a frame may be.
+    """
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+    try:
+        frame: Frame = decoder.decode(_body(data))
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise FrameError(f"no {kind.__name__}: {error}") from error
+    return frame
+
+
+def _body(data: bytes) -> bytes | memoryview:
+    magic = data[:4]
+    if magic == _PLAIN:
+        return memoryview(data)[4:]
+    if magic != _LZ4:
+        raise FrameError(f"{len(data)} bytes that begin with {bytes(data[:8])!r} are no frame.")
+    size = int.from_bytes(data[4:8], "little")
+    if size > MAX_BODY_BYTES:
+        raise FrameError(f"a frame would decompress to {size} bytes; at most {MAX_BODY_BYTES} are allowed.")
+    try:
+        return bytes(lz4.block.decompress(memoryview(data)[4:]))
+    except lz4.block.LZ4BlockError as error:
+        raise FrameError(f"a frame's compressed body is damaged: {error}") from error
+
+
+def decode_uplink(data: bytes, flow: str, device: str) -> UplinkFrame | None:
+    """Return the checked uplink frame in `data`, or None if it is plain JSON or text of a foreign client.
+
+    Parameters
+    ----------
+    flow, device
+        What the subject says, which the server has checked against the sender's certificate.
+
+    Raises
+    ------
+    FrameError
+        If it claims to be a frame of ours and isn't a good one.
+    """
+    if not data.startswith(b"PNB"):
+        return None
+    frame = decode(data, UplinkFrame)
+    count = len(frame.payloads)
+    if not 0 < count <= MAX_MESSAGES or len(frame.times) != count:
+        raise FrameError(
+            f"a frame has {count} payloads and {len(frame.times)} times; 1 to {MAX_MESSAGES} of both."
+        )
+    if frame.first < 1 or frame.epoch < 0:
+        raise FrameError(
+            f"a frame starts at number {frame.first} of epoch {frame.epoch}; they count from 1 and 0."
+        )
+    if (frame.flow, frame.device) != (flow, device):
+        raise FrameError(
+            f"a frame of {frame.flow!r}/{frame.device!r} came on the subject of {flow!r}/{device!r}."
+        )
+    return frame
