@@ -146,7 +146,8 @@ class DeadFrame(msgspec.Struct, gc=False):
 class HelloFrame(msgspec.Struct, gc=False):
     """Device → edge: here I am. `sent` messages of this epoch went out so far, `waiting` are held, `answers` says
     that it can make a reading when asked; `ready` is the last order it has run; `error` is what its reading last
-    failed with."""
+    failed with.
+    """
 
     flow: str
     device: str

@@ -125,7 +125,8 @@ class ConsumerSpec:
 @dataclass(frozen=True, slots=True)
 class ConsumerState:
     """`floor`: all up to this sequence is acknowledged; `pending`: entries that are yet to be delivered;
-    `active`: seconds since it last did something, None if that isn't known."""
+    `active`: seconds since it last did something, None if that isn't known.
+    """
 
     name: str
     floor: int

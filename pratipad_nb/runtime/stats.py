@@ -1,0 +1,160 @@
+"""What a flow says of itself: frozen snapshots with numbers and states.
+
+Owns the values that `Flow.stats` returns and that the picture, the terminal and dashboards draw. How they are counted
+is for `pratipad_nb.runtime.metrics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = ["BackwardStats", "DeviceStats", "FlowState", "FlowStats", "ProcessorStats", "ReaderStats"]
+
+#: Where a flow, or a processor, is in its life.
+FlowState = Literal["starting", "running", "paused", "draining", "stopped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorStats:
+    """One processor.
+
+    Attributes
+    ----------
+    received, emitted, failed, retried
+        Messages that came in, results that went out, messages that were dead-lettered, tries after the first; in all.
+    rate
+        Messages in a second, over the last second or so.
+    p50, p99
+        Median and 99th percentile of the time that `process` takes for a message, in seconds, over the last 10 s or
+        so; 0.0 before the first.
+    busy
+        Share of the last second or so that it was at work, 0 to 1.
+    waiting
+        Messages that stand before it.
+    state
+        Its own state: a paused processor in a running flow says "paused".
+    last_error
+        The newest failure's error line, empty if there was none.
+    version
+        How many times its code has been swapped since the start.
+    """
+
+    received: int = 0
+    emitted: int = 0
+    failed: int = 0
+    retried: int = 0
+    rate: float = 0.0
+    p50: float = 0.0
+    p99: float = 0.0
+    busy: float = 0.0
+    waiting: int = 0
+    state: FlowState = "running"
+    last_error: str = ""
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStats:
+    """One device: `received` messages of it in all, `rate` a second, numbers missing (`gaps`, fast delivery only),
+    `repeats` that were dropped, orders `sent` to it and confirmed as `run`, and what its reading last failed with.
+    """
+
+    connected: bool = False
+    received: int = 0
+    rate: float = 0.0
+    gaps: int = 0
+    repeats: int = 0
+    orders_sent: int = 0
+    orders_run: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderStats:
+    """One reader: `pending` frames that it hasn't read; `blocking` says that the flow waits for it at a full log."""
+
+    pending: int = 0
+    blocking: bool = False
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardStats:
+    """The way back: `received` orders from the cloud, `replies` of processors, `sent` to devices, `failed`, `expired`,
+    and `waiting` for devices that are away; `rate` of what is sent, a second.
+    """
+
+    received: int = 0
+    replies: int = 0
+    sent: int = 0
+    failed: int = 0
+    expired: int = 0
+    waiting: int = 0
+    rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FlowStats:
+    """A flow at one moment.
+
+    Attributes
+    ----------
+    name, notation, delivery, state
+        Which flow it is, what it runs, how it delivers, and where it is in its life.
+    time, uptime
+        When this was taken (seconds since 1970-01-01 UTC), and seconds since the start.
+    processors, devices, readers
+        By processor key, device name and reader name.
+    received
+        Messages that came in from devices, repeats not counted.
+    delivered
+        Messages stored at Output (durable) or published to it (fast).
+    rate
+        `delivered`, a second.
+    p50, p99
+        From the server's (fast: the edge's) receipt of a message to its being stored at Output, in seconds.
+    in_hand
+        Messages taken from the input and not yet at Output.
+    waiting
+        Frames in the input log that the edge hasn't taken.
+    dropped
+        Messages known to be lost (fast delivery only; durable never drops).
+    repeats
+        Messages recognised as repeats and skipped.
+    dead
+        Dead letters stored.
+    malformed
+        Frames from outside that were no good.
+    backward
+        Orders and replies on their way to devices.
+    blocked_by
+        Why nothing more can be stored, in words that name the reader or the log; empty if nothing blocks.
+    error
+        Why the flow has failed, empty unless `state` is "failed".
+    """
+
+    name: str
+    notation: str = ""
+    delivery: str = "durable"
+    state: FlowState = "starting"
+    time: float = 0.0
+    uptime: float = 0.0
+    processors: Mapping[str, ProcessorStats] = field(default_factory=dict)
+    devices: Mapping[str, DeviceStats] = field(default_factory=dict)
+    readers: Mapping[str, ReaderStats] = field(default_factory=dict)
+    received: int = 0
+    delivered: int = 0
+    rate: float = 0.0
+    p50: float = 0.0
+    p99: float = 0.0
+    in_hand: int = 0
+    waiting: int = 0
+    dropped: int = 0
+    repeats: int = 0
+    dead: int = 0
+    malformed: int = 0
+    backward: BackwardStats = field(default_factory=BackwardStats)
+    blocked_by: tuple[str, ...] = ()
+    error: str = ""
