@@ -6,8 +6,8 @@ comes from outside. Which frame is a repeat of another is for `pratipad_nb.runti
 A frame on the wire is a magic (``PNB``), one byte that names the codec, and the body: a MessagePack map. The magic
 can't begin a JSON text, so plain JSON from a foreign client is told apart by its first byte.
 
-Messages are numbered by their device: *epoch* (when the device began to count, nanoseconds, so that a restarted one
-counts in a later epoch) and *number* (1, 2, 3 … within the epoch). A frame holds consecutive numbers, so it names the
+Messages are numbered by their device: *epoch* (when the device began to count, in milliseconds since 1970, so that a
+restarted one counts in a later epoch) and *number* (1, 2, 3 … within the epoch). A frame holds consecutive numbers, so it names the
 first alone.
 """
 
@@ -41,6 +41,7 @@ __all__ = [
     "decode_uplink",
     "encode",
     "encode_payload",
+    "message_id",
 ]
 
 #: Most messages in a frame. Bounds what one frame can make a receiver build; 4,096 six-field readings are 0.4 MB.
@@ -72,7 +73,8 @@ class Segment(msgspec.Struct, gc=False, omit_defaults=True):
     """Results that stem from one input frame.
 
     `numbers` are the numbers of the messages they stem from, None where they run on from `first`; `parts` counts
-    the results that stem from one message (0, 1, …), None where each made one.
+    the results that stem from one message (0, 1, …), None where each made one. `retry` is the sequence of the dead
+    letter whose retrying made them, 0 for none; it keeps their ids apart from their siblings'.
     """
 
     device: str
@@ -83,6 +85,15 @@ class Segment(msgspec.Struct, gc=False, omit_defaults=True):
     payloads: list[Any]
     numbers: list[int] | None = None
     parts: list[int] | None = None
+    retry: int = 0
+
+
+def message_id(device: str, epoch: int, number: int, part: int = 0, retry: int = 0) -> str:
+    """Return the id of a message, as `Message.id` describes it."""
+    base = f"{device}-{epoch}-{number}"
+    if retry:
+        base = f"{base}-retry{retry}"
+    return f"{base}-{part}" if part else base
 
 
 class OutputHeader(msgspec.Struct, gc=False):

@@ -217,6 +217,15 @@ class Connection(Protocol):
     async def publish(self, subject: str, data: bytes) -> None:
         """Send a signal. Returns once it is handed over; while the link is down it may be dropped."""
 
+    async def flush(self) -> None:
+        """Return once the server has answered: a pace for who publishes signals, no proof that they arrived.
+
+        Raises
+        ------
+        WaitTimeout
+            If it doesn't answer.
+        """
+
     async def subscribe(self, subject: str, callback: Callable[[Signal], None]) -> Subscription:
         """Have `callback` called, on the event loop, for every signal under `subject` (``*``: one token).
 

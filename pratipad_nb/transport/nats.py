@@ -1,0 +1,423 @@
+"""The NATS client: signals and appends over one TLS connection that comes back by itself.
+
+Owns the connection, the table of operations that wait for an answer, and the translation of the client library's
+errors; the only importer of `nats`. Logs and consumers (JetStream) are in `pratipad_nb.transport.nats_log` and
+`nats_consumer`, who speak JetStream's own subjects through this connection.
+
+Why not the library's own JetStream context: its publish gives up on a fixed stack of futures and its `fetch` is five
+times slower than pull requests of our own (see `nats_consumer`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from pratipad_nb.errors import (
+    ConnectionRefused,
+    Fenced,
+    LogFull,
+    NotInvited,
+    PayloadError,
+    TransportClosed,
+    TransportError,
+    WaitTimeout,
+)
+from pratipad_nb.settings import Credentials
+from pratipad_nb.transport.nats_log import NatsLog, stream_config
+from pratipad_nb.transport.protocol import ClientInfo, LogSpec, Signal, Subscription
+from pratipad_nb.transport.tls import client_context, probe
+
+__all__ = ["NatsConnection"]
+
+log = logging.getLogger(__name__)
+
+#: JetStream's error codes that mean something to an appender (server: `errors.json`).
+_WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
+_FULL = frozenset({10077, 10047, 10023})
+_NOT_FOUND = frozenset({10059, 10014})
+
+#: The client library waits this long between two tries to reconnect, in seconds; it adds jitter of its own.
+_RECONNECT_PAUSE = 0.25
+#: Bytes that are buffered while the link is down. Appends don't use it: they wait for the link.
+_PENDING_BYTES = 8 << 20
+
+
+class NatsConnection:
+    """A `pratipad_nb.transport.protocol.Connection` over NATS with mutual TLS."""
+
+    def __init__(self, client: Client, inbox: str) -> None:
+        self._client = client
+        self._inbox = inbox
+        self._up = asyncio.Event()
+        self._closed = False
+        self._numbers = itertools.count(1)
+        self._waiting: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
+        self._reconnected: list[Callable[[], None]] = []
+        self._first_error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.last_error = ""
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        credentials: Credentials,
+        *,
+        name: str,
+        inbox_prefix: str,
+        timeout: float = 5.0,  # noqa: ASYNC109 - bounds the library's endless retries
+    ) -> NatsConnection:
+        """Connect to the server at `url`, and from then on reconnect for ever.
+
+        Raises
+        ------
+        ConnectionRefused
+            If nobody answers there.
+        NotInvited, CertificateError
+            If the handshake fails, with its cause.
+        """
+        await probe(url, credentials, timeout=timeout)
+        client = Client()
+        self = cls(client, inbox_prefix)
+        connecting = asyncio.ensure_future(
+            client.connect(
+                servers=url.split(","),
+                tls=client_context(credentials),
+                tls_handshake_first=True,
+                name=name,
+                inbox_prefix=inbox_prefix,
+                error_cb=self._on_error,
+                disconnected_cb=self._on_down,
+                reconnected_cb=self._on_up,
+                closed_cb=self._on_closed,
+                reconnect_time_wait=_RECONNECT_PAUSE,  # type: ignore[arg-type]
+                max_reconnect_attempts=-1,
+                ping_interval=10,
+                max_outstanding_pings=2,
+                pending_size=_PENDING_BYTES,
+                connect_timeout=3,
+            )
+        )
+        await self._first_connect(connecting, url, timeout)
+        self._up.set()
+        await client.subscribe(f"{inbox_prefix}.ack.*", cb=self._on_answer)
+        return self
+
+    async def _first_connect(self, connecting: asyncio.Future[None], url: str, seconds: float) -> None:
+        """Wait for the first connect; the library would retry what can't succeed, a refused certificate, for ever."""
+        done, _ = await asyncio.wait(
+            {connecting, self._first_error}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        if connecting in done and connecting.exception() is None:
+            self._first_error.cancel()
+            return
+        connecting.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await connecting
+        with contextlib.suppress(Exception):
+            await self._client.close()
+        if self._first_error.done() and (cause := self._first_error.exception()):
+            raise _translated(cause, f"connecting to {url}") from cause
+        if connecting in done and not connecting.cancelled() and (cause := connecting.exception()):
+            raise _translated(cause, f"connecting to {url}") from cause
+        raise ConnectionRefused(
+            f"no NATS server answered at {url} within {seconds:g} s. Is it running there?"
+        )
+
+    async def close(self) -> None:
+        """Hand over what is buffered, then close."""
+        if self._closed:
+            return
+        self._closed = True
+        self._fail_waiting(TransportClosed("the connection was closed"))
+        if self._client.is_connected:
+            with contextlib.suppress(Exception):
+                # One flush is no barrier: its PING overtakes frames that are queued. The second one is.
+                await self._client.flush(timeout=2)
+                await self._client.flush(timeout=2)
+        with contextlib.suppress(Exception):
+            await self._client.close()
+        self._up.clear()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the link stands now."""
+        return self._up.is_set()
+
+    @property
+    def max_frame_bytes(self) -> int:
+        """Largest frame: the server's limit less a little for headers."""
+        return int(self._client.max_payload) - 4096
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `callback` called after every reconnect; returns what ends that."""
+        self._reconnected.append(callback)
+        return lambda: self._reconnected.remove(callback) if callback in self._reconnected else None
+
+    async def _on_down(self) -> None:
+        self._up.clear()
+        # What was under way may or may not have arrived. Its owner asks; waiting for the time-out gains nothing.
+        self._fail_waiting(WaitTimeout("the link to the server went down before an answer came"))
+
+    async def _on_up(self) -> None:
+        self._up.set()
+        for callback in tuple(self._reconnected):
+            callback()
+
+    async def _on_closed(self) -> None:
+        self._up.clear()
+
+    async def _on_error(self, error: Exception) -> None:
+        self.last_error = str(error)
+        if not self._up.is_set() and not self._first_error.done():
+            if not isinstance(error, (ConnectionError, asyncio.TimeoutError, nats_errors.NoServersError)):
+                self._first_error.set_exception(error)
+            return
+        subject = _denied_subject(str(error))
+        if subject is None:
+            log.debug("NATS client: %s", error)
+            return
+        for key, (asked, answer) in tuple(self._waiting.items()):
+            # The server reports the subject in lower case.
+            if asked.lower() == subject and not answer.done():
+                self._waiting.pop(key, None)
+                answer.set_exception(NotInvited(_denied(asked)))
+
+    def _fail_waiting(self, error: TransportError | WaitTimeout) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for _, answer in waiting.values():
+            if not answer.done():
+                answer.set_exception(error)
+
+    # -- signals ------------------------------------------------------------------------------------------------
+
+    async def publish(self, subject: str, data: bytes, *, reply: str = "") -> None:
+        """Send a signal; while the link is down it waits in a bounded buffer, and is dropped when that is full."""
+        try:
+            await self._client.publish(subject, data, reply=reply)
+        except nats_errors.OutboundBufferLimitError:
+            log.debug("dropped a signal to %s: the link is down and the buffer is full", subject)
+        except nats_errors.Error as error:
+            raise _translated(error, f"publishing to {subject}") from error
+
+    async def flush(self) -> None:
+        """Return once the server has answered a PING."""
+        try:
+            await self._client.flush(timeout=5)
+        except (nats_errors.Error, TimeoutError) as error:
+            raise _translated(error, "flushing") from error
+
+    async def subscribe(self, subject: str, callback: Callable[[Signal], None]) -> Subscription:
+        """Have `callback` called for every signal under `subject`."""
+
+        async def deliver(message: Msg) -> None:
+            callback(Signal(message.subject, message.data, message.reply))
+
+        return await self.subscribe_raw(subject, deliver, barrier=True)
+
+    async def subscribe_raw(
+        self, subject: str, deliver: Callable[[Msg], Coroutine[Any, Any, None]], *, barrier: bool = False
+    ) -> _Subscription:
+        """Subscribe with the client library's own messages, for those who need their headers."""
+        try:
+            subscription = await self._client.subscribe(subject, cb=deliver, pending_bytes_limit=256 << 20)
+            if barrier and self.connected:
+                await self._client.flush(timeout=5)
+        except (TimeoutError, nats_errors.Error) as error:
+            raise _translated(error, f"subscribing to {subject}") from error
+        return _Subscription(subscription)
+
+    async def request(self, subject: str, data: bytes, timeout: float = 5.0) -> bytes:  # noqa: ASYNC109
+        """Send a signal and return the first answer."""
+        return (await self.request_raw(subject, data, timeout)).data
+
+    async def request_raw(self, subject: str, data: bytes, timeout: float) -> Msg:  # noqa: ASYNC109
+        """Send a signal and return the first answer with its headers."""
+        answer = await self._exchange(subject, data, None, timeout)
+        if answer.headers and answer.headers.get("Status") == "503":
+            raise WaitTimeout(f"nobody listens on {subject}")
+        return answer
+
+    # -- appends ------------------------------------------------------------------------------------------------
+
+    async def append(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        expect: int | None = None,
+        message_id: str | None = None,
+        timeout: float = 5.0,  # noqa: ASYNC109
+    ) -> int:
+        """Append to the log that takes `subject`; see `Connection.append`."""
+        headers: dict[str, str] | None = None
+        if expect is not None:
+            headers = {"Nats-Expected-Last-Subject-Sequence": str(expect)}
+        if message_id is not None:
+            headers = (headers or {}) | {"Nats-Msg-Id": message_id}
+        answer = await self._exchange(subject, data, headers, timeout)
+        if answer.headers and answer.headers.get("Status") == "503":
+            raise TransportError(
+                f"no log takes {subject}: the flow was never started there, or was forgotten."
+            )
+        return _sequence_of(subject, answer.data)
+
+    async def _exchange(
+        self,
+        subject: str,
+        data: bytes,
+        headers: dict[str, str] | None,
+        timeout: float,  # noqa: ASYNC109
+    ) -> Msg:
+        """Publish with a reply subject of ours and return what comes there."""
+        if self._closed:
+            raise TransportClosed("the connection was closed")
+        key = str(next(self._numbers))
+        answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._up.wait()
+                self._waiting[key] = (subject, answer)
+                await self._client.publish(subject, data, reply=f"{self._inbox}.ack.{key}", headers=headers)
+                return await answer
+        except TimeoutError as error:
+            state = "the link is down" if not self.connected else "no answer came"
+            raise WaitTimeout(f"{subject}: {state} within {timeout:g} s") from error
+        except nats_errors.MaxPayloadError as error:
+            raise PayloadError(
+                f"{len(data)} bytes; the server takes at most {self.max_frame_bytes}."
+            ) from error
+        except nats_errors.Error as error:
+            raise _translated(error, f"publishing to {subject}") from error
+        finally:
+            self._waiting.pop(key, None)
+
+    async def _on_answer(self, message: Msg) -> None:
+        _, answer = self._waiting.pop(message.subject.rpartition(".")[2], ("", None))
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+
+    # -- logs ---------------------------------------------------------------------------------------------------
+
+    async def api(
+        self, verb: str, body: dict[str, Any] | None = None, *, timeout: float = 5.0
+    ) -> dict[str, Any]:
+        """Call JetStream's API; its answer, or its error as one of ours. "Not found" is an empty answer."""
+        data = json.dumps(body).encode() if body is not None else b""
+        answer: dict[str, Any] = json.loads((await self.request_raw(f"$JS.API.{verb}", data, timeout)).data)
+        error = answer.get("error")
+        if error is None:
+            return answer
+        if error.get("err_code") in _NOT_FOUND:
+            return {}
+        raise TransportError(
+            f"JetStream refused {verb}: {error.get('description')} ({error.get('err_code')})"
+        )
+
+    async def open_log(self, spec: LogSpec) -> NatsLog:
+        """Make the log, or change it to `spec`."""
+        wanted = stream_config(spec)
+        found = await self.api(f"STREAM.INFO.{spec.name}")
+        if not found:
+            await self.api(f"STREAM.CREATE.{spec.name}", wanted)
+        elif any(found["config"].get(key) != value for key, value in wanted.items()):
+            await self.api(f"STREAM.UPDATE.{spec.name}", found["config"] | wanted)
+        return NatsLog(self, spec)
+
+    async def find_log(self, name: str) -> NatsLog | None:
+        """Return the log of that name, None if there is none."""
+        found = await self.api(f"STREAM.INFO.{name}")
+        if not found:
+            return None
+        config = found["config"]
+        retention = "work" if config["retention"] == "workqueue" else "log"
+        if config.get("max_msgs_per_subject") == 1:
+            retention = "latest"
+        spec = LogSpec(
+            name, tuple(config["subjects"]), config["max_bytes"], retention, config["max_age"] / 1e9
+        )  # type: ignore[arg-type]
+        return NatsLog(self, spec)
+
+    async def delete_log(self, name: str) -> None:
+        """Delete a log with all that is in it."""
+        await self.api(f"STREAM.DELETE.{name}")
+
+    async def clients(self) -> list[ClientInfo]:
+        """Ask the server who is connected to this account."""
+        body = json.dumps({"auth": True, "limit": 65536}).encode()
+        answer = json.loads(await self.request("$SYS.REQ.ACCOUNT.PING.CONNZ", body, timeout=2.0))
+        connections = answer.get("data", answer).get("connections") or ()
+        return [ClientInfo(c.get("authorized_user", ""), c.get("name", "")) for c in connections]
+
+    def unique_inbox(self, kind: str) -> str:
+        """Return a subject of our own that nobody else uses."""
+        return f"{self._inbox}.{kind}.{next(self._numbers)}"
+
+
+class _Subscription:
+    """A subscription of the client library, ended without its drain's round trip."""
+
+    def __init__(self, subscription: Any) -> None:
+        self._subscription = subscription
+
+    async def close(self) -> None:
+        with contextlib.suppress(nats_errors.Error):
+            await self._subscription.unsubscribe()
+
+
+def _sequence_of(subject: str, data: bytes) -> int:
+    try:
+        answer = json.loads(data)
+        error = answer.get("error")
+    except (ValueError, AttributeError) as cause:
+        raise TransportError(f"{subject}: an answer of {data[:80]!r} to an append") from cause
+    if error is None:
+        return int(answer["seq"])
+    code, text = error.get("err_code"), error.get("description")
+    if code in _WRONG_LAST_SEQUENCE:
+        raise Fenced(f"another writer has appended to {subject}: {text}")
+    if code in _FULL:
+        raise LogFull(f"the log behind {subject} is full: {text}")
+    raise TransportError(f"the server refused an append to {subject}: {text} ({code})")
+
+
+def _denied_subject(text: str) -> str | None:
+    """Return the subject of a "permissions violation" message, in lower case."""
+    lower = text.lower()
+    if "permissions violation" not in lower or '"' not in lower:
+        return None
+    return lower.split('"')[1]
+
+
+def _denied(subject: str) -> str:
+    return (
+        f"the server's permissions don't let this certificate publish to {subject}. A device may use its own uplink "
+        "alone; `flow.invite(name, folder)` makes the certificate that fits a name."
+    )
+
+
+def _translated(error: BaseException, doing: str) -> Exception:
+    """Return the error of ours that says what the client library's `error` means."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, (nats_errors.ConnectionClosedError, nats_errors.ConnectionDrainingError)):
+        return TransportClosed(f"{doing}: the connection was closed")
+    if isinstance(error, (nats_errors.AuthorizationError,)) or "authorization" in text.lower():
+        return NotInvited(
+            f"{doing}: the server doesn't know this certificate's name ({text}). It was revoked, or belongs to another flow."
+        )
+    if isinstance(error, (nats_errors.NoServersError, ConnectionError)):
+        return ConnectionRefused(f"{doing}: nobody answers there ({text}).")
+    if isinstance(error, (TimeoutError, nats_errors.TimeoutError)):
+        return WaitTimeout(f"{doing}: {text}")
+    return TransportError(f"{doing}: {text}")

@@ -1,0 +1,144 @@
+"""Ordered logs as JetStream streams.
+
+Owns the mapping of a `LogSpec` to a stream's configuration and the calls that read, purge and describe it. Appending
+is `NatsConnection.append`; consuming is `pratipad_nb.transport.nats_consumer`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pratipad_nb.errors import TransportError
+from pratipad_nb.transport.nats_consumer import NatsConsumer
+from pratipad_nb.transport.protocol import ConsumerSpec, ConsumerState, LogSpec, LogState, Record
+
+if TYPE_CHECKING:
+    from pratipad_nb.transport.nats import NatsConnection
+
+__all__ = ["NatsLog", "stream_config"]
+
+_NANO = 1_000_000_000
+#: Seconds for which the server remembers message ids: a courtesy for quick retries; repeats are told by position.
+_DUPLICATE_WINDOW = 30
+
+
+def stream_config(spec: LogSpec) -> dict[str, Any]:
+    """Return the JetStream configuration that makes a stream behave as `spec` says."""
+    config: dict[str, Any] = {
+        "name": spec.name,
+        "subjects": list(spec.subjects),
+        "retention": "workqueue" if spec.retention == "work" else "limits",
+        # Full means wait, never lose: the oldest entries are somebody's.
+        "discard": "new",
+        "max_bytes": spec.max_bytes,
+        "max_age": int(spec.max_age * _NANO),
+        "storage": "file",
+        "num_replicas": 1,
+        "allow_direct": True,
+        "duplicate_window": int(min(_DUPLICATE_WINDOW, spec.max_age or _DUPLICATE_WINDOW) * _NANO),
+    }
+    if spec.retention == "latest":
+        config["max_msgs_per_subject"] = 1
+    return config
+
+
+class NatsLog:
+    """A `pratipad_nb.transport.protocol.Log` that is a JetStream stream."""
+
+    def __init__(self, connection: NatsConnection, spec: LogSpec) -> None:
+        self._connection = connection
+        self._spec = spec
+
+    @property
+    def spec(self) -> LogSpec:
+        """What it was opened with."""
+        return self._spec
+
+    async def latest(self, subject: str) -> Record | None:
+        """Return the newest entry under `subject`."""
+        return await self._direct(f".{subject}", None)
+
+    async def read(self, first: int, subject: str = "") -> AsyncIterator[Record]:
+        """Iterate over the entries from sequence `first` to what is the last one now."""
+        last = (await self.state()).last
+        while first <= last:
+            record = await self._direct("", {"seq": first, "next_by_subj": subject or ">"})
+            if record is None or record.sequence > last:
+                return
+            yield record
+            first = record.sequence + 1
+
+    async def _direct(self, suffix: str, body: dict[str, Any] | None) -> Record | None:
+        """Read one entry straight from the store."""
+        data = json.dumps(body).encode() if body is not None else b""
+        subject = f"$JS.API.DIRECT.GET.{self._spec.name}{suffix}"
+        answer = await self._connection.request_raw(subject, data, 5.0)
+        headers = answer.headers or {}
+        if "Nats-Sequence" in headers:
+            time = datetime.fromisoformat(headers["Nats-Time-Stamp"])
+            return Record(headers["Nats-Subject"], answer.data, int(headers["Nats-Sequence"]), time.timestamp())
+        if headers.get("Status") == "404":
+            return None
+        raise TransportError(
+            f"reading {self._spec.name}: {headers.get('Status')} {headers.get('Description')}"
+        )
+
+    async def state(self) -> LogState:
+        """Return its bounds and size."""
+        found = await self._connection.api(f"STREAM.INFO.{self._spec.name}")
+        if not found:
+            raise TransportError(f"the log {self._spec.name} is gone: its flow was forgotten.")
+        state = found["state"]
+        first = state["first_seq"] if state["messages"] else state["last_seq"] + 1
+        return LogState(first, state["last_seq"], state["messages"], state["bytes"])
+
+    async def purge(self, below: int) -> None:
+        """Delete all entries with a sequence lower than `below`."""
+        if below > 1:
+            await self._connection.api(f"STREAM.PURGE.{self._spec.name}", {"seq": below})
+
+    async def delete(self, sequence: int) -> None:
+        """Delete one entry."""
+        body = {"seq": sequence, "no_erase": True}
+        try:
+            await self._connection.api(f"STREAM.MSG.DELETE.{self._spec.name}", body)
+        except TransportError as error:
+            # 10057: the sequence isn't there, which is what was asked for.
+            if "10057" not in str(error) and "10043" not in str(error):
+                raise
+
+    async def consumer(self, spec: ConsumerSpec) -> NatsConsumer:
+        """Make the named consumer or go on with it where it stands."""
+        consumer = NatsConsumer(self._connection, self._spec.name, spec)
+        await consumer.open()
+        return consumer
+
+    async def consumers(self) -> list[ConsumerState]:
+        """Return where every named consumer stands."""
+        states: list[ConsumerState] = []
+        while True:
+            page = await self._connection.api(f"CONSUMER.LIST.{self._spec.name}", {"offset": len(states)})
+            found = page.get("consumers") or []
+            states.extend(_state_of(info) for info in found)
+            if not found or len(states) >= page.get("total", 0):
+                return [state for state in states if state.name]
+
+    async def forget_consumer(self, name: str) -> None:
+        """Delete a named consumer and its position."""
+        await self._connection.api(f"CONSUMER.DELETE.{self._spec.name}.{name}")
+
+
+def _state_of(info: dict[str, Any]) -> ConsumerState:
+    """Read a consumer's description; one without a durable name counts as nameless."""
+    floor = info["ack_floor"]
+    active = None
+    if info.get("num_waiting"):  # it asks for more at this moment
+        active = 0.0
+    elif last := floor.get("last_active"):
+        away = datetime.fromisoformat(info["ts"]) - datetime.fromisoformat(last)
+        active = away.total_seconds()
+    pending = info["num_pending"] + info["num_ack_pending"]
+    return ConsumerState(info["config"].get("durable_name", ""), floor["stream_seq"], pending, active)
