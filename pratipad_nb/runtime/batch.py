@@ -1,0 +1,110 @@
+"""Batches: messages in columns on their way through the pipeline.
+
+Owns where each message comes from (`Source`) and how far a batch completes its source (`Batch.done`). No object is
+made per message: a message is an index into its source until somebody asks for its metadata.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pratipad_nb.message import Message
+from pratipad_nb.transport.frames import DeadEntry, Position, message_id
+from pratipad_nb.transport.protocol import Delivery
+
+__all__ = ["Batch", "InputFrame", "Source"]
+
+
+@dataclass(frozen=True, slots=True)
+class InputFrame:
+    """An input frame as it was admitted: consecutive messages of one device.
+
+    `delivery` is what to acknowledge when the frame is complete (None in fast delivery). `retry` is the sequence of
+    the dead letter that this message comes from, 0 for a message from its device.
+    """
+
+    device: str
+    epoch: int
+    first: int
+    received: float
+    times: Sequence[float]
+    delivery: Delivery | None = None
+    retry: int = 0
+    part: int = 0
+
+    def position(self, count: int) -> Position:
+        """Return the position that the first `count` of its messages complete."""
+        return self.device, self.epoch, self.first + count - 1
+
+
+class Source:
+    """The input frames behind a batch; message `i` of them all, counted through, is found by bisection."""
+
+    __slots__ = ("flow", "frames", "size", "starts")
+
+    def __init__(self, flow: str, frames: Sequence[InputFrame]) -> None:
+        self.flow = flow
+        self.frames = frames
+        self.starts: list[int] = []
+        size = 0
+        for frame in frames:
+            self.starts.append(size)
+            size += len(frame.times)
+        self.size = size
+
+    def locate(self, index: int) -> tuple[InputFrame, int]:
+        """Return the frame that message `index` is in, and its offset there."""
+        at = bisect_right(self.starts, index) - 1
+        return self.frames[at], index - self.starts[at]
+
+    def message(self, index: int, payload: Any) -> Message:
+        """Return message `index` with its metadata and the `payload` that it has come to."""
+        frame, offset = self.locate(index)
+        number = frame.first + offset
+        return Message(
+            payload=payload,
+            id=message_id(frame.device, frame.epoch, number, frame.part, frame.retry),
+            device=frame.device,
+            time=frame.times[offset],
+            received=frame.received,
+            flow=self.flow,
+        )
+
+    def device(self, index: int) -> str:
+        """Return the device that message `index` is from."""
+        return self.locate(index)[0].device
+
+
+@dataclass(slots=True)
+class Batch:
+    """Payloads on their way, in their devices' order.
+
+    Attributes
+    ----------
+    source, payloads, origins
+        `origins[k]` says which message of the source `payloads[k]` stems from; it never falls.
+    done
+        Once this batch is at Output, all messages of the source below this index are complete.
+    replies, dead
+        What processors answered to devices, and the messages that failed, by the key of the (first) processor; both
+        are sent off before the batch counts as stored.
+    stage
+        Index of the stage where it enters; above 0 when a dead letter is retried.
+    only
+        The members of that stage that are to run; None for all.
+    """
+
+    source: Source
+    payloads: list[Any]
+    origins: Sequence[int]
+    done: int
+    replies: list[tuple[Any, Message]] = field(default_factory=list)
+    dead: list[tuple[str, DeadEntry]] = field(default_factory=list)
+    stage: int = 0
+    only: frozenset[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.payloads)

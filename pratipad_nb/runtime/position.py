@@ -1,0 +1,242 @@
+"""Positions: how far each device's messages are dealt with, and the chained output that keeps it.
+
+This one module owns what makes delivery durable: nothing lost, nothing doubled, in order, one owner at a time.
+
+* A **position** is a device, its epoch, and the number of its last message that is dealt with. Numbers run without a
+  gap, so a lower one is a repeat, however old it is, and a higher one than the next says that something is missing.
+* The **output** is one chain: every frame is appended on condition that ours was the newest before it. Every frame
+  names the positions it completes, so that results and positions can't be stored one without the other. An edge that
+  another has replaced finds its condition broken: it is fenced.
+* A **checkpoint** holds all positions as they stood at one frame of the output. A start reads the newest
+  checkpoint and the output's frames since. The janitor never purges those.
+
+The design foresaw a mark per device, written between the output's acknowledgement and the input's. A checkpoint of
+all devices, written now and then, does the same: what is not in it is in the output since. That saves a write
+per device and frame (with 10,000 devices a second one for every message) and lets the input be acknowledged at once.
+
+The frames themselves are in `pratipad_nb.transport.frames`, and what happens between input and output in `pipeline`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pratipad_nb.errors import Fenced, FrameError, LogFull, WaitTimeout
+from pratipad_nb.transport.frames import (
+    MarkFrame,
+    OutputFrame,
+    OutputHeader,
+    Position,
+    Segment,
+    decode,
+    encode,
+)
+from pratipad_nb.transport.protocol import Connection, Log
+
+__all__ = ["Admission", "OutputChain", "Positions"]
+
+log = logging.getLogger(__name__)
+
+#: A device that restarts counts in a new epoch; frames of older ones may still be on their way. Beyond so many restarts
+#: while one frame waits, the oldest epochs are forgotten.
+_EPOCHS_KEPT = 8
+#: A checkpoint at least every so many output frames, since a start re-reads those after it.
+_FRAMES_BETWEEN_CHECKPOINTS = 256
+
+#: Back-off at a full log, in seconds: first and longest pause, each with jitter.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Of an arriving frame, how many of its first messages are repeats, and how many before it are `missing`."""
+
+    skip: int
+    missing: int
+
+
+class Positions:
+    """For every device, and each of its epochs, the number of the last message that is dealt with."""
+
+    def __init__(self, positions: Iterable[Position] = ()) -> None:
+        self._numbers: dict[str, dict[int, int]] = {}
+        self.advance(positions)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Positions) and self._numbers == other._numbers
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def number(self, device: str, epoch: int) -> int:
+        """Return the number of the last message dealt with; 0: none."""
+        return self._numbers.get(device, {}).get(epoch, 0)
+
+    def admit(self, device: str, epoch: int, first: int, count: int) -> Admission:
+        """Say which of the messages `first` … `first + count - 1` are new."""
+        last = self.number(device, epoch)
+        return Admission(skip=min(count, max(0, last - first + 1)), missing=max(0, first - last - 1))
+
+    def advance(self, positions: Iterable[Position]) -> None:
+        """Move on to `positions`; those that lie behind change nothing."""
+        for device, epoch, number in positions:
+            epochs = self._numbers.setdefault(device, {})
+            if number > epochs.get(epoch, 0):
+                epochs[epoch] = number
+                if len(epochs) > _EPOCHS_KEPT:
+                    del epochs[min(epochs)]
+
+    def all(self) -> list[Position]:
+        """Return every position, for a checkpoint."""
+        return [
+            (device, epoch, number) for device, epochs in self._numbers.items() for epoch, number in epochs.items()
+        ]
+
+
+class OutputChain:
+    """The single writer of one partition of the output, and the owner of its positions.
+
+    Parameters
+    ----------
+    connection, output, marks
+        Where frames are appended, the output's log, and the log that holds checkpoints.
+    out_subject, mark_subject
+        The partition's subjects.
+    """
+
+    def __init__(
+        self, connection: Connection, output: Log, marks: Log, *, out_subject: str, mark_subject: str
+    ) -> None:
+        self._connection = connection
+        self._output = output
+        self._marks = marks
+        self._out = out_subject
+        self._mark = mark_subject
+        self.writer = uuid.uuid4().hex
+        self.positions = Positions()
+        #: Kept state of processors, by key, as of the newest checkpoint.
+        self.states: dict[str, bytes] = {}
+        self.last = 0
+        self.checkpointed = 0
+        self.full = asyncio.Event()
+        self._number = 0
+
+    async def open(self) -> None:
+        """Find out where the output stands, and take it over: from now on any earlier owner is fenced.
+
+        Raises
+        ------
+        Fenced
+            If yet another owner takes it over at the same time.
+        """
+        await self._read_checkpoint()
+        await self._read_since(self.checkpointed)
+        for _ in range(8):
+            newest = await self._output.latest(self._out)
+            if newest is not None and newest.sequence > self.last:
+                await self._read_since(self.last)
+            try:
+                # An empty frame of ours breaks the condition of whatever an earlier owner has yet to append.
+                self.last = await self._connection.append(self._out, self._frame([], []), expect=self.last)
+            except Fenced:
+                continue
+            except LogFull:
+                # The first frame with results will take it over; a full log takes nobody else's either.
+                return
+            return
+        raise Fenced(f"another edge goes on writing to {self._out}. Stop it first.")
+
+    async def _read_checkpoint(self) -> None:
+        record = await self._marks.latest(self._mark)
+        if record is None:
+            return
+        mark = decode(record.data, MarkFrame)
+        self.positions.advance(mark.positions)
+        self.states = mark.states
+        # A log that was deleted and made anew counts from 1 again; then the checkpoint speaks of the old one.
+        state = await self._output.state()
+        self.last = self.checkpointed = min(mark.sequence, state.last)
+
+    async def _read_since(self, sequence: int) -> None:
+        async for record in self._output.read(sequence + 1, self._out):
+            try:
+                header = decode(record.data, OutputHeader)
+            except FrameError:
+                log.warning("frame %d of %s is none of ours; skipped", record.sequence, self._out)
+            else:
+                self.positions.advance(header.covers)
+            self.last = record.sequence
+
+    def _frame(self, covers: list[Position], segments: list[Segment]) -> bytes:
+        self._number += 1
+        return encode(OutputFrame(self.writer, self._number, covers, segments))
+
+    async def append(self, covers: list[Position], segments: list[Segment]) -> int:
+        """Store results together with the positions they complete; return the frame's sequence once it is safe.
+
+        Waits for as long as the log is full (`full` is set meanwhile) or the server is away.
+
+        Raises
+        ------
+        Fenced
+            If another owner has taken over: none of this was stored, and nothing of ours will be.
+        """
+        data = self._frame(covers, segments)
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                self.last = await self._connection.append(self._out, data, expect=self.last)
+                break
+            except LogFull:
+                self.full.set()
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+                pause = min(_LONGEST_PAUSE, pause * 2)
+            except (WaitTimeout, Fenced) as error:
+                # An answer may be lost although the frame is stored; then the condition of a second try is broken
+                # by our own frame. The newest frame tells.
+                stored = await self._stored_sequence()
+                if stored is not None:
+                    self.last = stored
+                    break
+                if isinstance(error, Fenced):
+                    raise
+        self.full.clear()
+        self.positions.advance(covers)
+        return self.last
+
+    async def _stored_sequence(self) -> int | None:
+        """Return where the frame that was sent last is stored, None if it isn't."""
+        while True:
+            try:
+                newest = await self._output.latest(self._out)
+                break
+            except WaitTimeout:
+                await asyncio.sleep(_FIRST_PAUSE)
+        if newest is None:
+            return None
+        try:
+            header = decode(newest.data, OutputHeader)
+        except FrameError:
+            return None
+        return newest.sequence if (header.writer, header.number) == (self.writer, self._number) else None
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether so many frames were written since the last checkpoint that a start would take long."""
+        return self.last - self.checkpointed >= _FRAMES_BETWEEN_CHECKPOINTS
+
+    async def checkpoint(self, states: dict[str, bytes] | None = None) -> None:
+        """Store all positions, and processors' states, as they stand now."""
+        if states is not None:
+            self.states = states
+        elif self.last == self.checkpointed:
+            return
+        sequence = self.last
+        mark = MarkFrame(sequence, self.positions.all(), self.states)
+        await self._connection.append(self._mark, encode(mark))
+        self.checkpointed = sequence
+
