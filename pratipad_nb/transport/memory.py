@@ -1,0 +1,252 @@
+"""The in-memory transport: the contract of `pratipad_nb.transport.protocol` without a server.
+
+Owns the asynchronous side: connections, subscriptions, logs and consumers of one event loop each. The state they share
+is a `Broker`; devices, flow and cloud of one process meet at ``memory://NAME``. It is made for tests of processors and
+flows: deterministic, no sockets, nothing on disk. It knows no permissions, and it can't outlive its process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable
+
+from pratipad_nb.errors import PayloadError, SettingsError, TransportClosed, WaitTimeout
+from pratipad_nb.transport.memory_broker import Broker, Pulse
+from pratipad_nb.transport.memory_log import MemoryConsumer, MemoryLog
+from pratipad_nb.transport.protocol import ClientInfo, LogSpec, Signal
+
+__all__ = ["MAX_FRAME_BYTES", "SIGNALS_HELD", "URL_SCHEME", "MemoryConnection", "connect_memory"]
+
+URL_SCHEME = "memory://"
+#: Largest frame: what the embedded NATS server is configured with, too.
+MAX_FRAME_BYTES = 8 << 20
+#: Most signals that wait for a subscription's callback; further ones are dropped and counted.
+SIGNALS_HELD = 8192
+#: How long an operation that has no time-out of its own waits for a link that is down, in seconds.
+_PATIENCE = 5.0
+
+_inboxes = itertools.count(1)
+
+
+async def connect_memory(url: str, *, name: str = "", identity: str = "") -> MemoryConnection:
+    """Connect to the broker that `url` (``memory://NAME``) means in this process.
+
+    Parameters
+    ----------
+    name
+        What the client calls itself.
+    identity
+        What a certificate would say; default: `name`.
+
+    Raises
+    ------
+    SettingsError
+        If `url` is no such URL.
+    """
+    if not url.startswith(URL_SCHEME) or not url.removeprefix(URL_SCHEME):
+        raise SettingsError(f"{url!r} is no URL of the in-memory transport; it looks like 'memory://NAME'.")
+    return MemoryConnection(Broker.named(url.removeprefix(URL_SCHEME)), identity=identity or name, name=name)
+
+
+class MemoryConnection:
+    """A party's connection to a `Broker`; fulfils `protocol.Connection`. Made on the event loop it belongs to."""
+
+    def __init__(self, broker: Broker, *, identity: str = "", name: str = "") -> None:
+        self.identity = identity
+        self.name = name
+        self.pulse = Pulse()
+        self.broker = broker
+        self._closed = False
+        self._parts: dict[MemoryConsumer | _Subscription, None] = {}
+        broker.attach(self)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "connected" if self.connected else "cut"
+        return f"<MemoryConnection {self.identity!r} to memory://{self.broker.name}: {state}>"
+
+    @property
+    def connected(self) -> bool:
+        """Whether the link stands now."""
+        return self.broker.reaches(self)
+
+    @property
+    def max_frame_bytes(self) -> int:
+        """Largest `data` that an append or publish takes."""
+        return MAX_FRAME_BYTES
+
+    async def publish(self, subject: str, data: bytes) -> None:
+        """Send a signal; lost while the link is down."""
+        self._check(data)
+        if self.connected:
+            self.broker.publish(Signal(subject, data))
+        await asyncio.sleep(0)
+
+    async def flush(self) -> None:
+        """Return once the link stands; `WaitTimeout` if it doesn't."""
+        await self.link_up()
+        await asyncio.sleep(0)
+
+    async def subscribe(self, subject: str, callback: Callable[[Signal], None]) -> _Subscription:
+        """Have `callback` called on this loop for every signal under `subject`."""
+        await self.link_up()
+        subscription = _Subscription(self, subject, callback)
+        self.own(subscription)
+        return subscription
+
+    async def request(self, subject: str, data: bytes, timeout: float) -> bytes:
+        """Send a signal and return the first answer; `WaitTimeout` if none comes or nobody listens."""
+        self._check(data)
+        await self.link_up(timeout)
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def answered(signal: Signal) -> None:
+            if not answer.done():
+                answer.set_result(signal.data)
+
+        inbox = f"_INBOX.{next(_inboxes)}"
+        subscription = await self.subscribe(inbox, answered)
+        try:
+            if not self.broker.publish(Signal(subject, data, inbox)):
+                raise WaitTimeout(f"nobody listens on {subject!r}. Is the other side running?")
+            async with asyncio.timeout(timeout):
+                return await answer
+        except TimeoutError as error:
+            if isinstance(error, WaitTimeout):
+                raise
+            raise WaitTimeout(f"no answer on {subject!r} within {timeout} s.") from None
+        finally:
+            await subscription.close()
+
+    async def append(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        expect: int | None = None,
+        message_id: str | None = None,
+        timeout: float = 5.0,
+    ) -> int:
+        """Append to the log that takes `subject`, and return the sequence."""
+        self._check(data)
+        await self.link_up(timeout)
+        sequence = self.broker.append(subject, data, expect, message_id)
+        lost = self.broker.answer_lost(self)
+        # A real append takes a round trip: others get their turn, so that a loop of appends blocks nobody.
+        await asyncio.sleep(0)
+        if lost:
+            raise WaitTimeout(f"no answer to an append under {subject!r}: it may or may not be stored.")
+        return sequence
+
+    async def open_log(self, spec: LogSpec) -> MemoryLog:
+        """Make the log if it isn't there, change its bounds if they differ, and return it."""
+        await self.link_up()
+        return MemoryLog(self, self.broker.open_log(spec), spec)
+
+    async def find_log(self, name: str) -> MemoryLog | None:
+        """Return the log of that name, None if there is none."""
+        await self.link_up()
+        found = self.broker.find_log(name)
+        return MemoryLog(self, found, found.spec) if found else None
+
+    async def delete_log(self, name: str) -> None:
+        """Delete a log with all that is in it."""
+        await self.link_up()
+        self.broker.delete_log(name)
+
+    async def clients(self) -> list[ClientInfo]:
+        """Return who is connected now."""
+        await self.link_up()
+        return self.broker.clients()
+
+    async def close(self) -> None:
+        """Close, subscriptions and consumers with it."""
+        if self._closed:
+            return
+        self._closed = True
+        for part in list(self._parts):
+            await part.close()
+        self.broker.detach(self)
+
+    async def link_up(self, timeout: float = _PATIENCE) -> None:
+        """Wait for the link to stand; `WaitTimeout` if it doesn't, `TransportClosed` if this side has closed it."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        while True:
+            with self.broker.lock:
+                self.check_open()
+                if self.connected:
+                    return
+                self.pulse.arm()
+            if not await self.pulse.wait(max(0.0, end - loop.time())):
+                raise WaitTimeout(
+                    f"the link of {self.identity!r} is down and did not come back in {timeout} s."
+                )
+
+    def check_open(self) -> None:
+        """Raise `TransportClosed` if this side has closed the connection."""
+        if self._closed:
+            raise TransportClosed(f"the connection {self.name!r} is closed. Connect anew.")
+
+    def _check(self, data: bytes) -> None:
+        self.check_open()
+        if len(data) > MAX_FRAME_BYTES:
+            raise PayloadError(
+                f"{len(data)} bytes are more than a frame may have ({MAX_FRAME_BYTES}). Send smaller payloads."
+            )
+
+    def own(self, part: MemoryConsumer | _Subscription) -> None:
+        """Close `part` when this closes."""
+        self._parts[part] = None
+
+    def disown(self, part: MemoryConsumer | _Subscription) -> None:
+        """Own `part` no longer."""
+        self._parts.pop(part, None)
+
+    def relinked(self) -> None:
+        """Do what a NATS client does on reconnecting: rewind, so that nothing older comes after newer deliveries."""
+        for part in list(self._parts):
+            if isinstance(part, MemoryConsumer):
+                part.rewind_now()
+
+
+class _Subscription:
+    """A standing interest in a subject, with a bounded queue between broker and callback."""
+
+    def __init__(self, link: MemoryConnection, pattern: str, callback: Callable[[Signal], None]) -> None:
+        self.pattern = pattern
+        self.link = link
+        self.dropped = 0
+        self._callback = callback
+        self._loop = asyncio.get_running_loop()
+        self._held = 0
+        self._era = 0  # signals of an earlier era than this one are lost
+        link.broker.listen(self)
+
+    def offer(self, signal: Signal) -> None:
+        """Take `signal`, from any thread, under the broker's lock."""
+        if self._held >= SIGNALS_HELD:
+            self.dropped += 1
+            return
+        self._held += 1
+        with contextlib.suppress(RuntimeError):  # the loop was closed without closing the connection
+            self._loop.call_soon_threadsafe(self._hand_over, signal, self._era)
+
+    def lose(self) -> None:
+        """Drop what is queued and not yet handed over; under the broker's lock."""
+        self._era += 1
+
+    def _hand_over(self, signal: Signal, era: int) -> None:
+        with self.link.broker.lock:
+            self._held -= 1
+            lost = era != self._era
+        if not lost:
+            self._callback(signal)
+
+    async def close(self) -> None:
+        """End it; the callback isn't called any more."""
+        self.link.broker.unlisten(self)
+        with self.link.broker.lock:
+            self.lose()
+        self.link.disown(self)

@@ -1,0 +1,321 @@
+"""The broker of the in-memory transport: what a NATS server is to the real one.
+
+Owns the logs, who is connected, where signals go, and the faults a test may inject. One lock makes it safe for
+connections of several event loops and threads at once; what it hands over reaches each connection on that
+connection's own loop. What a log does is in `pratipad_nb.transport.memory_store`, the contract's asynchronous side in
+`pratipad_nb.transport.memory`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import ClassVar, Protocol
+
+from pratipad_nb.errors import TransportError
+from pratipad_nb.transport.memory_store import StoredLog, matches, overlap
+from pratipad_nb.transport.protocol import ClientInfo, LogSpec, Signal
+
+__all__ = ["Broker", "Link", "Listener", "Pulse"]
+
+
+class Pulse:
+    """An event that any thread sets and one event loop waits for; made on that loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+        self._armed = False
+
+    def arm(self) -> None:
+        """Forget earlier beats; called under the broker's lock, after looking and before waiting."""
+        self._event.clear()
+        self._armed = True
+
+    def beat(self) -> None:
+        """Wake who waits; called under the broker's lock."""
+        if self._armed:
+            self._armed = False
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self, seconds: float | None) -> bool:
+        """Wait for a beat, at most `seconds`; return whether there was one."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+class Link(Protocol):
+    """What the broker knows of a connection."""
+
+    identity: str
+    name: str
+    pulse: Pulse
+
+    def relinked(self) -> None:
+        """The link stands again; under the broker's lock."""
+
+
+class Listener(Protocol):
+    """What the broker knows of a subscription."""
+
+    pattern: str
+
+    @property
+    def link(self) -> Link:
+        """The connection it belongs to."""
+
+    def offer(self, signal: Signal) -> None:
+        """Take `signal`, from any thread; drop it if the queue is full."""
+
+    def lose(self) -> None:
+        """Drop what is queued and not yet handed over."""
+
+
+class Broker:
+    """Everything that `memory://NAME` connections of one process share.
+
+    Parameters
+    ----------
+    name
+        What its URL says.
+    clock
+        Seconds since 1970; stamps entries and decides when an unacknowledged delivery comes again. Default: the
+        computer's, with timers. With another one nothing happens by itself: move the clock, then call `tick`.
+    """
+
+    _named: ClassVar[dict[str, Broker]] = {}
+    _naming: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, name: str = "", *, clock: Callable[[], float] | None = None) -> None:
+        self.name = name
+        self.lock = threading.RLock()
+        self._clock = clock or time.time
+        self._timed = clock is None
+        self._logs: dict[str, StoredLog] = {}
+        self._pulses: dict[Pulse, StoredLog] = {}
+        self._links: dict[Link, None] = {}
+        self._listeners: dict[str, list[Listener]] = {}
+        self._cut: set[str] = set()
+        self._lost_answers: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"<Broker memory://{self.name}: {len(self._links)} connections, {len(self._logs)} logs>"
+
+    @classmethod
+    def named(cls, name: str) -> Broker:
+        """Return the broker that ``memory://NAME`` means in this process, made if it isn't there."""
+        with cls._naming:
+            if name not in cls._named:
+                cls._named[name] = cls(name)
+            return cls._named[name]
+
+    @classmethod
+    def install(cls, broker: Broker) -> Broker:
+        """Let ``memory://NAME`` mean `broker`, one with a clock of its own for example, and return it."""
+        with cls._naming:
+            cls._named[broker.name] = broker
+        return broker
+
+    @classmethod
+    def forget(cls, name: str) -> None:
+        """Let ``memory://NAME`` mean a new, empty broker from now on."""
+        with cls._naming:
+            cls._named.pop(name, None)
+
+    # Faults
+
+    def cut(self, identity: str) -> None:
+        """Take down the links of `identity`: signals to and from it are lost, its appends wait."""
+        with self.lock:
+            self._cut.add(identity)
+            self.tick()
+
+    def heal(self, identity: str) -> None:
+        """Put the links of `identity` up again."""
+        with self.lock:
+            if identity in self._cut:
+                self._cut.discard(identity)
+                for link in self._links:
+                    if link.identity == identity:
+                        link.relinked()
+            self.tick()
+
+    def lose_answers(self, identity: str, count: int = 1) -> None:
+        """Let the next `count` appends of `identity` be stored but end in `WaitTimeout`, the answer being lost."""
+        with self.lock:
+            self._lost_answers[identity] += count
+
+    def restart(self) -> None:
+        """Do what a restart of the server does: all that is unacknowledged comes again, message ids are forgotten."""
+        with self.lock:
+            for log in self._logs.values():
+                log.forget_ids()
+                for consumer in log.consumers.values():
+                    consumer.rewind()
+            for listeners in self._listeners.values():
+                for listener in listeners:
+                    listener.lose()
+            self.tick()
+
+    def tick(self) -> None:
+        """Let everybody who waits look again: to be called after an own clock has moved."""
+        with self.lock:
+            for pulse in [*self._pulses, *(link.pulse for link in self._links)]:
+                pulse.beat()
+
+    # Time
+
+    def now(self) -> float:
+        """Return the broker's time."""
+        return self._clock()
+
+    def seconds_until(self, due: float | None) -> float | None:
+        """Return how long to wait for `due`; None if only a `tick` brings it."""
+        return max(0.0, due - self._clock()) if self._timed and due is not None else None
+
+    # Connections
+
+    def attach(self, link: Link) -> None:
+        """Let a connection in."""
+        with self.lock:
+            self._links[link] = None
+
+    def detach(self, link: Link) -> None:
+        """Let a connection go."""
+        with self.lock:
+            self._links.pop(link, None)
+            link.pulse.beat()
+
+    def reaches(self, link: Link) -> bool:
+        """Return whether the connection's link stands."""
+        return link in self._links and link.identity not in self._cut
+
+    def clients(self) -> list[ClientInfo]:
+        """Return who is connected."""
+        with self.lock:
+            return [ClientInfo(link.identity, link.name) for link in self._links if self.reaches(link)]
+
+    def answer_lost(self, link: Link) -> bool:
+        """Return whether the answer to this append of `link` is one to lose (see `lose_answers`)."""
+        with self.lock:
+            lost = self._lost_answers[link.identity] > 0
+            if lost:
+                self._lost_answers[link.identity] -= 1
+            return lost
+
+    # Signals
+
+    def listen(self, listener: Listener) -> None:
+        """Add a subscription."""
+        with self.lock:
+            self._listeners.setdefault(listener.pattern, []).append(listener)
+
+    def unlisten(self, listener: Listener) -> None:
+        """Remove a subscription; one that isn't there is no error."""
+        with self.lock:
+            listeners = self._listeners.get(listener.pattern, [])
+            if listener in listeners:
+                listeners.remove(listener)
+            if not listeners:
+                self._listeners.pop(listener.pattern, None)
+
+    def publish(self, signal: Signal) -> int:
+        """Hand `signal` to who listens, and to the log that takes its subject; return how many got it."""
+        with self.lock:
+            log = self._log_of(signal.subject)
+            if log is not None:
+                with contextlib.suppress(TransportError):  # a signal isn't answered: what doesn't fit is lost
+                    self._append(log, signal.subject, signal.data, None, None)
+            return self._spread(signal) + (log is not None)
+
+    def _spread(self, signal: Signal) -> int:
+        heard = [
+            listener
+            for pattern, listeners in self._listeners.items()
+            if matches(pattern, signal.subject)
+            for listener in listeners
+            if self.reaches(listener.link)
+        ]
+        for listener in heard:
+            listener.offer(signal)
+        return len(heard)
+
+    # Logs
+
+    def append(self, subject: str, data: bytes, expect: int | None, message_id: str | None) -> int:
+        """Append to the log that takes `subject`; raises what `Connection.append` does."""
+        with self.lock:
+            log = self._log_of(subject)
+            if log is None:
+                raise TransportError(f"no log takes {subject!r}. Open one whose subjects cover it first.")
+            sequence = self._append(log, subject, data, expect, message_id)
+            self._spread(Signal(subject, data))
+            return sequence
+
+    def _append(
+        self, log: StoredLog, subject: str, data: bytes, expect: int | None, message_id: str | None
+    ) -> int:
+        log.expire(self.now())
+        sequence = log.append(subject, data, self.now(), expect, message_id)
+        self.beat(log)
+        return sequence
+
+    def _log_of(self, subject: str) -> StoredLog | None:
+        return next((log for log in self._logs.values() if log.takes(subject)), None)
+
+    def open_log(self, spec: LogSpec) -> StoredLog:
+        """Make the log or change its bounds, and return it; raises `TransportError` where a server would refuse."""
+        with self.lock:
+            for other in self._logs.values():
+                clash = [(a, b) for a in spec.subjects for b in other.spec.subjects if overlap(a, b)]
+                if clash and other.spec.name != spec.name:
+                    raise TransportError(
+                        f"log {spec.name!r} can't take {clash[0][0]!r}: log {other.spec.name!r} takes {clash[0][1]!r}."
+                    )
+            log = self._logs.setdefault(spec.name, StoredLog(spec))
+            if log.spec.retention != spec.retention:
+                raise TransportError(
+                    f"log {spec.name!r} has retention {log.spec.retention!r}; it can't become {spec.retention!r}. "
+                    "Delete it first."
+                )
+            log.spec = spec
+            return log
+
+    def find_log(self, name: str) -> StoredLog | None:
+        """Return a log by its name."""
+        with self.lock:
+            return self._logs.get(name)
+
+    def delete_log(self, name: str) -> None:
+        """Delete a log; one that isn't there is no error."""
+        with self.lock:
+            log = self._logs.pop(name, None)
+            if log is not None:
+                log.gone = True
+                self.beat(log)
+
+    def watch(self, log: StoredLog, pulse: Pulse) -> None:
+        """Let `pulse` beat whenever something may have become due in `log`."""
+        with self.lock:
+            self._pulses[pulse] = log
+
+    def unwatch(self, pulse: Pulse) -> None:
+        """End that, with a last beat."""
+        with self.lock:
+            self._pulses.pop(pulse, None)
+            pulse.beat()
+
+    def beat(self, log: StoredLog) -> None:
+        """Wake who waits for `log`."""
+        for pulse, watched in self._pulses.items():
+            if watched is log:
+                pulse.beat()

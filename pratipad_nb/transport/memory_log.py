@@ -1,0 +1,180 @@
+"""Logs and consumers of the in-memory transport, as one connection uses them.
+
+Owns the asynchronous side of a log: waiting for deliveries, and for a link that is down. What a log *is* (bounds,
+fencing, redelivery) is in `pratipad_nb.transport.memory_store`.
+
+Where a real consumer has buffers, this one has none: `get` takes from the log itself, so what comes back after a
+`rewind`, a restart of the broker or an `ack_wait` is decided at that moment and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from pratipad_nb.errors import TransportClosed, TransportError
+from pratipad_nb.transport.memory_broker import Pulse
+from pratipad_nb.transport.memory_store import StoredConsumer, StoredLog
+from pratipad_nb.transport.protocol import ConsumerSpec, ConsumerState, Delivery, LogSpec, LogState, Record
+
+if TYPE_CHECKING:
+    from pratipad_nb.transport.memory import MemoryConnection
+
+__all__ = ["MemoryConsumer", "MemoryLog"]
+
+_ephemeral = itertools.count(1)
+Answer = TypeVar("Answer")
+
+
+class MemoryLog:
+    """A log as one connection sees it."""
+
+    def __init__(self, link: MemoryConnection, stored: StoredLog, spec: LogSpec) -> None:
+        self._link = link
+        self._stored = stored
+        self._spec = spec
+
+    @property
+    def spec(self) -> LogSpec:
+        """What it was opened with."""
+        return self._spec
+
+    async def _do(self, operation: Callable[[StoredLog], Answer]) -> Answer:
+        await self._link.link_up()
+        broker = self._link.broker
+        with broker.lock:
+            if self._stored.gone:
+                raise TransportError(f"log {self._spec.name!r} has been deleted. Open it anew.")
+            self._stored.expire(broker.now())
+            return operation(self._stored)
+
+    async def latest(self, subject: str) -> Record | None:
+        """Return the newest entry under `subject`."""
+        return await self._do(lambda log: log.entries.get(log.newest(subject)))
+
+    async def read(self, first: int, subject: str = "") -> AsyncIterator[Record]:
+        """Iterate over the entries from `first` to what is the last one now."""
+        last = (await self.state()).last
+        while first <= last:
+            # Bound as defaults, for a lambda would see later values.
+            record = await self._do(lambda log, at=first: log.after(at, last, subject))  # type: ignore[misc]
+            if record is None:
+                return
+            yield record
+            first = record.sequence + 1
+
+    async def state(self) -> LogState:
+        """Return its bounds and size."""
+        return await self._do(StoredLog.state)
+
+    async def purge(self, below: int) -> None:
+        """Delete all entries with a sequence lower than `below`."""
+        await self._do(lambda log: log.purge(below))
+        self._link.broker.tick()
+
+    async def delete(self, sequence: int) -> None:
+        """Delete one entry."""
+        await self._do(lambda log: log.remove(sequence))
+        self._link.broker.tick()
+
+    async def consumer(self, spec: ConsumerSpec) -> MemoryConsumer:
+        """Make the named consumer or go on with it where it stands."""
+        key = spec.name or f" {next(_ephemeral)}"  # a space, for no name can have one
+        now = self._link.broker.now()
+        position = await self._do(lambda log: log.consumer(key, spec, now))
+        consumer = MemoryConsumer(self._link, self._stored, key, position)
+        self._link.own(consumer)
+        return consumer
+
+    async def consumers(self) -> list[ConsumerState]:
+        """Return where every named consumer stands."""
+        now = self._link.broker.now()
+        return await self._do(lambda log: [c.state(now) for c in log.consumers.values() if c.spec.name])
+
+    async def forget_consumer(self, name: str) -> None:
+        """Delete a named consumer and its position."""
+        await self._do(lambda log: _forget(log, name))
+        self._link.broker.tick()
+
+
+def _forget(log: StoredLog, key: str) -> None:
+    gone = log.consumers.pop(key, None)
+    if gone is not None:
+        gone.gone = True
+
+
+class MemoryConsumer:
+    """A consumer as one connection drives it. Several may share one position: each delivery goes to one of them."""
+
+    def __init__(self, link: MemoryConnection, log: StoredLog, key: str, position: StoredConsumer) -> None:
+        self._link = link
+        self._log = log
+        self._key = key
+        self._position = position
+        self._pulse = Pulse()
+        self._closed = False
+        link.broker.watch(log, self._pulse)
+
+    async def get(self) -> list[Delivery]:
+        """Wait for at least one delivery and return all that are here, in order."""
+        await asyncio.sleep(0)  # a busy log must not keep the loop from others
+        broker = self._link.broker
+        while True:
+            with broker.lock:
+                self._check()
+                now = broker.now()
+                self._log.expire(now)
+                if self._link.connected and (deliveries := self._position.take(now)):
+                    return deliveries
+                self._pulse.arm()
+                pause = broker.seconds_until(self._position.due()) if self._link.connected else None
+            await self._pulse.wait(pause)
+
+    def _check(self) -> None:
+        self._link.check_open()
+        if self._closed:
+            raise TransportClosed(f"the consumer {self._position.spec.name!r} is closed. Open it anew.")
+        if self._log.gone or self._position.gone:
+            raise TransportError(
+                f"the consumer {self._position.spec.name!r} or its log {self._log.spec.name!r} has been deleted."
+            )
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Say that `delivery` is dealt with; lost while the link is down."""
+        broker = self._link.broker
+        with broker.lock:
+            if self._link.connected:
+                self._position.acknowledge(delivery.sequence, broker.now())
+                broker.beat(self._log)  # there is room for more now
+
+    def hold(self, deliveries: Sequence[Delivery]) -> None:
+        """Say that `deliveries` are still being worked on."""
+        broker = self._link.broker
+        with broker.lock:
+            if self._link.connected:
+                for delivery in deliveries:
+                    self._position.hold(delivery.sequence, broker.now())
+
+    async def rewind(self) -> None:
+        """Let all that is not acknowledged come again, in order, before anything newer."""
+        await self._link.link_up()
+        self._check()
+        self.rewind_now()
+
+    def rewind_now(self) -> None:
+        """Rewind without waiting for the link."""
+        with self._link.broker.lock:
+            self._position.rewind()
+            self._link.broker.beat(self._log)
+
+    async def close(self) -> None:
+        """Stop delivering; the position stays (that of an ephemeral consumer goes)."""
+        broker = self._link.broker
+        with broker.lock:
+            self._closed = True
+            if not self._position.spec.name:
+                _forget(self._log, self._key)
+            broker.unwatch(self._pulse)
+        self._link.disown(self)

@@ -1,0 +1,280 @@
+"""An ordered log in memory, and the positions in it: the state alone.
+
+Owns what `LogSpec`, `ConsumerSpec` and their states mean for the in-memory transport: bounds, fencing, retention,
+redelivery. Knows no lock, no event loop and no clock: `pratipad_nb.transport.memory_broker` holds the lock and says
+what time it is. Where the contract leaves something open, this does what a NATS server does.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from pratipad_nb.errors import Fenced, LogFull, TransportError
+from pratipad_nb.transport.protocol import ConsumerSpec, ConsumerState, Delivery, LogSpec, LogState, Record
+
+__all__ = ["StoredConsumer", "StoredLog", "matches", "overlap"]
+
+#: What an entry counts to the bound besides its subject and data: as in the server's file store.
+_ENTRY_OVERHEAD = 30
+#: How many message ids a log remembers, the newest; the contract promises "a short memory" only.
+_REMEMBERED_IDS = 4096
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Return whether `subject` falls under `pattern` (``*``: one token)."""
+    if "*" not in pattern:
+        return pattern == subject
+    wanted, given = pattern.split("."), subject.split(".")
+    return len(wanted) == len(given) and all(w in ("*", g) for w, g in zip(wanted, given, strict=True))
+
+
+def overlap(one: str, other: str) -> bool:
+    """Return whether a subject can fall under both patterns."""
+    ours, theirs = one.split("."), other.split(".")
+    return len(ours) == len(theirs) and all(
+        a == b or "*" in (a, b) for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+class StoredLog:
+    """The entries of one log, the newest of each subject, and its consumers."""
+
+    def __init__(self, spec: LogSpec) -> None:
+        self.spec = spec
+        self.last = 0
+        self.gone = False
+        self.consumers: dict[str, StoredConsumer] = {}
+        # Ordered dictionaries and not plain ones, for their first key is found at once after many removals.
+        self.entries: OrderedDict[int, Record] = OrderedDict()
+        self._under: dict[str, OrderedDict[int, None]] = {}
+        self._ids: OrderedDict[str, int] = OrderedDict()
+        self._bytes = 0
+
+    @property
+    def first(self) -> int:
+        """Sequence of the oldest entry; ``last + 1`` if there is none."""
+        return next(iter(self.entries), self.last + 1)
+
+    def takes(self, subject: str) -> bool:
+        """Return whether what is appended under `subject` lands here."""
+        return any(matches(pattern, subject) for pattern in self.spec.subjects)
+
+    def state(self) -> LogState:
+        """Return bounds and size."""
+        return LogState(self.first, self.last, len(self.entries), self._bytes)
+
+    def newest(self, subject: str) -> int:
+        """Return the sequence of the newest entry under `subject`, 0 if there is none."""
+        under = self._under.get(subject)
+        return next(reversed(under)) if under else 0
+
+    def append(
+        self, subject: str, data: bytes, now: float, expect: int | None, message_id: str | None
+    ) -> int:
+        """Store an entry and return its sequence; raises `Fenced` or `LogFull`.
+
+        The expectation is checked before the message id, as a NATS server does: a repeat of an append that *was*
+        stored is `Fenced`, and its owner finds out by reading what is there.
+        """
+        newest = self.newest(subject)
+        if expect is not None and expect != newest:
+            raise Fenced(
+                f"an append to log {self.spec.name!r} expected {expect} as the newest sequence under "
+                f"{subject!r}; it is {newest}: another owner has written. Read the log's end before writing on."
+            )
+        if message_id is not None and message_id in self._ids:
+            return self._ids[message_id]
+        replaced = newest if self.spec.retention == "latest" else 0
+        self._check_room(subject, data, replaced)
+        self.last += 1
+        if replaced:
+            self.remove(replaced)
+        self._store(Record(subject, data, self.last, now))
+        if message_id is not None:
+            self._remember(message_id)
+        return self.last
+
+    def _check_room(self, subject: str, data: bytes, replaced: int) -> None:
+        after = self._bytes + _size(subject, data)
+        if replaced:
+            after -= _size(subject, self.entries[replaced].data)
+        if after > self.spec.max_bytes:
+            raise LogFull(
+                f"log {self.spec.name!r} holds {self._bytes} bytes; {len(data)} more would exceed its bound of "
+                f"{self.spec.max_bytes}. Try again once entries have been consumed or purged."
+            )
+
+    def _store(self, record: Record) -> None:
+        self.entries[record.sequence] = record
+        self._under.setdefault(record.subject, OrderedDict())[record.sequence] = None
+        self._bytes += _size(record.subject, record.data)
+
+    def _remember(self, message_id: str) -> None:
+        self._ids[message_id] = self.last
+        if len(self._ids) > _REMEMBERED_IDS:
+            self._ids.popitem(last=False)
+
+    def forget_ids(self) -> None:
+        """Forget all message ids, as a server does that is started again."""
+        self._ids.clear()
+
+    def remove(self, sequence: int) -> None:
+        """Delete an entry from here and from what consumers have out; one that isn't there is no error."""
+        record = self.entries.pop(sequence, None)
+        if record is None:
+            return
+        self._bytes -= _size(record.subject, record.data)
+        under = self._under[record.subject]
+        del under[sequence]
+        if not under:
+            del self._under[record.subject]
+        for consumer in self.consumers.values():
+            consumer.discard(sequence)
+
+    def purge(self, below: int) -> None:
+        """Delete all entries with a sequence lower than `below`."""
+        while self.entries and self.first < below:
+            self.remove(self.first)
+
+    def expire(self, now: float) -> None:
+        """Delete what is older than `max_age`."""
+        if self.spec.max_age:
+            while self.entries and self.entries[self.first].time + self.spec.max_age <= now:
+                self.remove(self.first)
+
+    def after(self, first: int, last: int, subject: str) -> Record | None:
+        """Return the first entry from `first` to `last`, `subject`'s only if given."""
+        for sequence in self._sequences(max(first, self.first), last):
+            record = self.entries.get(sequence)
+            if record is not None and (not subject or matches(subject, record.subject)):
+                return record
+        return None
+
+    def _sequences(self, first: int, last: int) -> Iterator[int]:
+        if last - first > 2 * len(self.entries):  # more holes than entries, as "latest" logs have
+            return (sequence for sequence in self.entries if first <= sequence <= last)
+        return iter(range(first, last + 1))
+
+    def consumer(self, key: str, spec: ConsumerSpec, now: float) -> StoredConsumer:
+        """Return the consumer under `key`, made if it isn't there, with the bounds of `spec`.
+
+        Raises
+        ------
+        TransportError
+            Where a NATS server would refuse: a second consumer of a work log, ``"all"`` on a work log, or another
+            way of acknowledging than the consumer was made with.
+        """
+        known = self.consumers.get(key)
+        if known is not None and known.spec.acknowledge != spec.acknowledge:
+            raise TransportError(
+                f"consumer {spec.name!r} of log {self.spec.name!r} acknowledges {known.spec.acknowledge!r}, "
+                f"not {spec.acknowledge!r}: forget it first."
+            )
+        if known is not None:
+            known.spec = spec
+            return known
+        if self.spec.retention == "work":
+            self._check_work(spec)
+        made = self.consumers[key] = StoredConsumer(self, spec, now)
+        return made
+
+    def _check_work(self, spec: ConsumerSpec) -> None:
+        if spec.acknowledge == "all":
+            raise TransportError(
+                f"log {self.spec.name!r} is a work log: its consumer acknowledges 'each', not 'all'."
+            )
+        for other in self.consumers.values():
+            if not spec.subject or not other.spec.subject or overlap(spec.subject, other.spec.subject):
+                raise TransportError(
+                    f"log {self.spec.name!r} is a work log and has the consumer {other.spec.name!r}; "
+                    f"{spec.name!r} would share its entries. Forget that one first, or filter by subjects."
+                )
+
+
+class StoredConsumer:
+    """A position: what is yet to be delivered, what is out, and what comes back."""
+
+    def __init__(self, log: StoredLog, spec: ConsumerSpec, now: float) -> None:
+        self.spec = spec
+        self.gone = False
+        self._log = log
+        self._next = min(max(spec.start, log.first), log.last + 1)
+        self._out: dict[int, float] = {}  # sequence → when it comes again
+        self._back: list[int] = []  # delivered before, to come again; in order
+        self._active = now
+
+    def take(self, now: float) -> list[Delivery]:
+        """Return what is due and has room: first what comes again, in order, then what is new."""
+        self._active = now
+        self._overdue(now)
+        room = self.spec.max_pending - len(self._out)
+        again, self._back = self._back[:room], self._back[room:]
+        taken = [self._deliver(self._log.entries[sequence], now, redelivered=True) for sequence in again]
+        while len(taken) < room:
+            record = self._log.after(self._next, self._log.last, self.spec.subject)
+            self._next = record.sequence + 1 if record else self._log.last + 1
+            if record is None:
+                break
+            taken.append(self._deliver(record, now, redelivered=False))
+        return taken
+
+    def _deliver(self, record: Record, now: float, *, redelivered: bool) -> Delivery:
+        self._out[record.sequence] = now + self.spec.ack_wait
+        return Delivery(
+            record.subject, record.data, record.sequence, record.time, redelivered, str(record.sequence)
+        )
+
+    def _overdue(self, now: float) -> None:
+        for sequence in [s for s, due in self._out.items() if due <= now]:
+            del self._out[sequence]
+            insort(self._back, sequence)
+
+    def due(self) -> float | None:
+        """When the next unacknowledged delivery comes again; None if nothing is out."""
+        return min(self._out.values(), default=None)
+
+    def acknowledge(self, sequence: int, now: float) -> None:
+        """Settle `sequence`, and all before it if that is this consumer's way."""
+        self._active = now
+        held = [*self._out, *self._back]
+        if self.spec.acknowledge == "all":
+            settled = [s for s in held if s <= sequence]
+        else:
+            settled = [sequence] if sequence in held else []
+        for done in settled:
+            self.discard(done)
+            if self._log.spec.retention == "work":
+                self._log.remove(done)
+
+    def hold(self, sequence: int, now: float) -> None:
+        """Start the `ack_wait` of `sequence` anew."""
+        self._active = now
+        if sequence in self._out:
+            self._out[sequence] = now + self.spec.ack_wait
+
+    def rewind(self) -> None:
+        """Let all that is out come again, in order."""
+        self._back = sorted([*self._out, *self._back])
+        self._out.clear()
+
+    def discard(self, sequence: int) -> None:
+        """Forget what is no longer to be acknowledged."""
+        if self._out.pop(sequence, None) is None and sequence in self._back:
+            self._back.remove(sequence)
+
+    def state(self, now: float) -> ConsumerState:
+        """Return where it stands."""
+        first_new = max(self._next, self._log.first)
+        floor = min([*self._out, *self._back], default=first_new) - 1
+        new = sum(
+            1
+            for sequence, record in self._log.entries.items()
+            if sequence >= first_new and (not self.spec.subject or matches(self.spec.subject, record.subject))
+        )
+        return ConsumerState(self.spec.name, floor, new + len(self._back), now - self._active)
+
+
+def _size(subject: str, data: bytes) -> int:
+    return len(subject) + len(data) + _ENTRY_OVERHEAD
