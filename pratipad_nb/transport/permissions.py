@@ -1,0 +1,152 @@
+"""Who may publish and read what: users of the NATS server, derived from the table of subjects.
+
+Owns the names by which parties are known (in their certificates, and as the server's users) and the least each needs.
+Says nothing about how the server is told: that is `pratipad_nb.transport.server_config`.
+
+What NATS does not check, so that no receiver may rely on it: a *reply* subject (any party can make the server write
+an acknowledgement, or a batch of its own stream, to a subject that it couldn't publish to itself), and the subjects that
+a stream's owner lets it store. Every receiver validates its frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pratipad_nb.settings import valid_name
+from pratipad_nb.transport.subjects import Subjects
+
+__all__ = ["Role", "User", "device_user", "edge_user", "identity_of", "inbox_prefix", "reader_user"]
+
+Role = Literal["edge", "device", "reader"]
+
+#: Poll for who is connected, in the asker's own account.
+_CONNECTIONS = "$SYS.REQ.ACCOUNT.PING.CONNZ"
+_API = "$JS.API"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One party that the server lets in, and what it may do there.
+
+    Attributes
+    ----------
+    identity
+        What its certificate says it is (`identity_of`): the server maps one to the other.
+    publish, subscribe
+        Subjects and patterns that it may publish and subscribe to; everything else is denied.
+    allow_responses
+        Whether it may answer a request once, at whatever reply subject the request names. Off by default: edges
+        answer below the flow's own inboxes, and nobody else needs to.
+    """
+
+    identity: str
+    publish: tuple[str, ...] = ()
+    subscribe: tuple[str, ...] = ()
+    allow_responses: bool = False
+
+
+def identity_of(flow: str, role: Role, name: str = "") -> str:
+    """Return what a party of `flow` is called in its certificate, for example ``urn:pratipad:house:device:room1``.
+
+    Parameters
+    ----------
+    flow
+        Name of the flow.
+    role
+        ``"edge"``, ``"device"`` or ``"reader"``.
+    name
+        Name of the device or the reader; an edge has none.
+    """
+    return ":".join(("urn:pratipad", *_party(flow, role, name)))
+
+
+def inbox_prefix(flow: str, role: Role, name: str = "") -> str:
+    """Return the prefix of a party's own inboxes, without a dot at its end: `inbox_prefix` of ``nats.connect``.
+
+    A party may subscribe to its own inboxes alone, so that it can't read what is answered to another. Tokens are parted
+    by dots and not by underscores, since names may hold those: two parties never share a prefix.
+    """
+    return ".".join(("_INBOX", *_party(flow, role, name)))
+
+
+def edge_user(flow: str) -> User:
+    """Return the user of the edge of `flow`: all below the flow's subjects, and the JetStream API of its own streams."""
+    subjects = Subjects(flow)
+    return User(
+        identity_of(flow, "edge"),
+        publish=(
+            subjects.everything,
+            # The inboxes of everybody in the flow, to answer what they ask.
+            f"_INBOX.{flow}.>",
+            f"{_API}.INFO",
+            *(pattern for stream in subjects.streams for pattern in _all_of(stream)),
+            _CONNECTIONS,
+        ),
+        subscribe=(subjects.everything, f"{inbox_prefix(flow, 'edge')}.>"),
+    )
+
+
+def device_user(flow: str, name: str) -> User:
+    """Return the user of the device `name`: its own uplink and its own downlink, and no JetStream rights.
+
+    A publish into a stream is acknowledged by the server to the publisher's inbox, which needs no right but the inbox.
+    """
+    subjects = Subjects(flow)
+    return User(
+        identity_of(flow, "device", name),
+        publish=(subjects.up(name), subjects.hello(name)),
+        subscribe=(
+            subjects.down(name),
+            subjects.credit(name),
+            subjects.credit_all,
+            f"{inbox_prefix(flow, 'device', name)}.>",
+        ),
+    )
+
+
+def reader_user(flow: str, name: str) -> User:
+    """Return the user of the reader `name`: the output by a consumer of its own, its position, orders and requests."""
+    subjects = Subjects(flow)
+    out, mark = subjects.output_stream, subjects.mark_stream
+    return User(
+        identity_of(flow, "reader", name),
+        publish=(
+            subjects.order,
+            subjects.control,
+            subjects.read(name),
+            f"{_API}.STREAM.INFO.{out}",
+            f"{_API}.CONSUMER.CREATE.{out}.{name}",
+            # With one filter subject, the filter is part of the request's subject.
+            f"{_API}.CONSUMER.CREATE.{out}.{name}.{subjects.out_all}",
+            f"{_API}.CONSUMER.INFO.{out}.{name}",
+            f"{_API}.CONSUMER.MSG.NEXT.{out}.{name}",
+            f"$JS.ACK.{out}.{name}.>",
+            # Its own position. STREAM.MSG.GET can't be narrowed to a subject: it shows the positions of others, too.
+            f"{_API}.DIRECT.GET.{mark}.{subjects.read(name)}",
+            f"{_API}.STREAM.MSG.GET.{mark}",
+        ),
+        subscribe=(subjects.out_all, subjects.stats, f"{inbox_prefix(flow, 'reader', name)}.>"),
+    )
+
+
+def _all_of(stream: str) -> tuple[str, ...]:
+    """Return the requests about one stream and its consumers: the stream's name is always a token of its own."""
+    return (
+        f"{_API}.STREAM.*.{stream}",  # CREATE, UPDATE, INFO, PURGE, DELETE
+        f"{_API}.STREAM.MSG.*.{stream}",  # GET, DELETE
+        f"{_API}.DIRECT.GET.{stream}",
+        f"{_API}.DIRECT.GET.{stream}.>",  # by last of a subject
+        f"{_API}.CONSUMER.*.{stream}",  # NAMES, LIST, CREATE without a name
+        f"{_API}.CONSUMER.*.{stream}.>",  # CREATE, INFO, DELETE, RESET, PAUSE
+        f"{_API}.CONSUMER.DURABLE.CREATE.{stream}.*",
+        f"{_API}.CONSUMER.MSG.NEXT.{stream}.*",
+        f"$JS.ACK.{stream}.>",
+    )
+
+
+def _party(flow: str, role: Role, name: str) -> tuple[str, ...]:
+    valid_name(flow, "flow")
+    if role == "edge" and not name:
+        return flow, role
+    return flow, role, valid_name(name, role)
