@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import zip_longest
 
 from pratipad_nb.errors import Fenced, LogFull, TransportError
 from pratipad_nb.transport.protocol import ConsumerSpec, ConsumerState, Delivery, LogSpec, LogState, Record
@@ -23,19 +24,22 @@ _REMEMBERED_IDS = 4096
 
 
 def matches(pattern: str, subject: str) -> bool:
-    """Return whether `subject` falls under `pattern` (``*``: one token)."""
-    if "*" not in pattern:
-        return pattern == subject
-    wanted, given = pattern.split("."), subject.split(".")
-    return len(wanted) == len(given) and all(w in ("*", g) for w, g in zip(wanted, given, strict=True))
+    """Return whether `subject` falls under `pattern` (``*``: one token; ``>`` at the end: one or more)."""
+    if pattern == subject:
+        return True
+    return ("*" in pattern or pattern.endswith(">")) and overlap(pattern, subject)
 
 
 def overlap(one: str, other: str) -> bool:
     """Return whether a subject can fall under both patterns."""
-    ours, theirs = one.split("."), other.split(".")
-    return len(ours) == len(theirs) and all(
-        a == b or "*" in (a, b) for a, b in zip(ours, theirs, strict=True)
-    )
+    for a, b in zip_longest(one.split("."), other.split(".")):
+        if a is None or b is None:
+            return False
+        if ">" in (a, b):
+            return True
+        if a != b and "*" not in (a, b):
+            return False
+    return True
 
 
 class StoredLog:
@@ -273,7 +277,8 @@ class StoredConsumer:
             for sequence, record in self._log.entries.items()
             if sequence >= first_new and (not self.spec.subject or matches(self.spec.subject, record.subject))
         )
-        return ConsumerState(self.spec.name, floor, new + len(self._back), now - self._active)
+        unacknowledged = len(self._out) + len(self._back)
+        return ConsumerState(self.spec.name, floor, new + unacknowledged, now - self._active)
 
 
 def _size(subject: str, data: bytes) -> int:
