@@ -1,0 +1,37 @@
+"""Processors: the protocol they follow, and adapting any callable to one batch call.
+
+Everything here is one idea: whatever form a user's processor has, the runtime calls ``adapt(target).run`` once for many
+messages, so that it does no work per message outside one tight loop.
+
+=========== =======================================================================================
+base        `Processor` and `every`: what a user writes
+reply       `reply`: how a processor answers a device
+adapter     `adapt`: reads a class or function and picks its form
+forms       the loops of ``def`` processors; `async_forms` those of ``async def`` ones
+typed       pydantic models in the payload's annotation
+outcome     `Outcome` and `Failure`: what a batch call leaves behind
+copying     `copy_payload`: a private copy for each concurrent processor
+=========== =======================================================================================
+"""
+
+from pratipad_nb.processors.adapter import Adapted, Run, Timer, adapt, check
+from pratipad_nb.processors.base import Processor, every
+from pratipad_nb.processors.copying import copy_payload
+from pratipad_nb.processors.forms import MessageOf
+from pratipad_nb.processors.outcome import Failure, Outcome
+from pratipad_nb.processors.reply import reply
+
+__all__ = [
+    "Adapted",
+    "Failure",
+    "MessageOf",
+    "Outcome",
+    "Processor",
+    "Run",
+    "Timer",
+    "adapt",
+    "check",
+    "copy_payload",
+    "every",
+    "reply",
+]

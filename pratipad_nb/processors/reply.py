@@ -1,0 +1,76 @@
+"""`reply`: how a processor answers the device that a message came from.
+
+Owns where replies of a running call collect. Sending them, and refusing one that the arrows don't let pass, is for
+`pratipad_nb.runtime`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from pratipad_nb.errors import ProcessorError
+from pratipad_nb.message import Message
+
+__all__ = ["collecting", "reply"]
+
+
+class _Replies:
+    """The replies of one call, until it is over."""
+
+    __slots__ = ("found", "over")
+
+    def __init__(self) -> None:
+        self.found: list[tuple[Any, Message]] = []
+        self.over = False
+
+
+_running: ContextVar[_Replies | None] = ContextVar("pratipad_replies", default=None)
+
+
+def reply(payload: Any, to: Message) -> None:
+    """Send `payload` to the device that the message `to` came from. Works in any form of `process`.
+
+    It is on its way when the call that made it is finished, and at least once: a message that is processed again, after
+    a failure or a crash, is answered again.
+
+    Raises
+    ------
+    ProcessorError
+        If no processor is running here, or `to` is no `Message`.
+
+    Examples
+    --------
+    >>> class Alarm:
+    ...     def process(self, reading, message):
+    ...         if reading["co2"] > 800:
+    ...             reply({"led": "blink"}, to=message)
+    ...         return reading
+    """
+    replies = _running.get()
+    if replies is None or replies.over:
+        raise ProcessorError(
+            "reply() was called where no processor is running. Call it in `process` or `process_batch`, not in a "
+            "thread or task that outlives them; from a notebook, send an order with flow.send(payload, to=device)."
+        )
+    if not isinstance(to, Message):
+        raise ProcessorError(
+            f"reply(): `to` is {to!r}; it is the message to answer. Give `process` a second parameter named "
+            "`message` and pass that."
+        )
+    replies.found.append((payload, to))
+
+
+@contextmanager
+def collecting() -> Iterator[list[tuple[Any, Message]]]:
+    """Let `reply` work inside the block and give the list it fills."""
+    replies, before = _Replies(), _running.get()
+    _running.set(replies)
+    try:
+        yield replies.found
+    finally:
+        replies.over = True
+        # Not `reset`: a coroutine that is closed, not finished, ends in another context, where `reset` raises.
+        _running.set(before)
