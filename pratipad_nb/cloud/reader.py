@@ -1,0 +1,269 @@
+"""The reader: a named position in a flow's output, and the messages from there on.
+
+Owns `take`, iteration and what they promise about the position. Used by `pratipad_nb.cloud.client.AsyncCloud` and by
+a flow's own handle. Where frames come from and where the position is stored is for `log_source` (durable delivery) and
+`signal_source` (fast).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from types import TracebackType
+from typing import Literal, Protocol
+
+from pratipad_nb.cloud.backlog import Backlog
+from pratipad_nb.cloud.log_source import LogSource
+from pratipad_nb.cloud.signal_source import SignalSource
+from pratipad_nb.errors import Fenced, SettingsError, TransportClosed, WaitTimeout
+from pratipad_nb.message import Message
+from pratipad_nb.settings import Delivery, checked_delivery, valid_name
+from pratipad_nb.transport.frames import ReadFrame
+from pratipad_nb.transport.protocol import Connection
+
+__all__ = ["Reader"]
+
+log = logging.getLogger(__name__)
+
+#: Frames that are prefetched: at full speed (1,000 messages in 25 kB) a tenth of a second and 13 MB.
+WINDOW = 512
+#: Messages that a fast flow's reader holds for a slow taker.
+FAST_MESSAGES = 100_000
+#: While iterating, the position is stored after so many messages, or sooner when none is left to go on with.
+_STORE_EVERY = 1000
+#: One wait of many, in seconds, where there is no end to them.
+_LONG = 3600.0
+
+
+class _Source(Protocol):
+    """Where frames come from."""
+
+    held: Backlog
+    skipped_frames: int
+
+    async def more(self, seconds: float) -> None: ...
+    async def save(self, position: ReadFrame, seconds: float) -> None: ...
+    async def restart(self) -> None: ...
+    async def seek(self, where: Literal["oldest", "newest"]) -> None: ...
+    def wake(self) -> None: ...
+    async def pending(self) -> int: ...
+    async def close(self) -> None: ...
+
+
+class Reader:
+    """The output of a flow as one named reader gets it. Belongs to one event loop.
+
+    Parameters
+    ----------
+    connection
+        An open connection; stays the caller's to close.
+    flow, name
+        Names of the flow and of the reader. A reader's position goes by its name: two handles of one name share the
+        messages, each of which then reaches one of them.
+    delivery
+        The flow's. With ``"durable"`` the position is stored at the server and outlives this process; with
+        ``"fast"`` a reader gets what comes while it listens, from the first `take` (or `open`) on.
+
+    Notes
+    -----
+    `take` returns messages exactly once: their position is stored before it returns, so whatever is killed when, no
+    later `take` returns them again, and those of a `take` that did not return come again. Iterating stores the
+    position less often; after a kill the last messages (about 1,000 at most, and one frame) may come twice.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        flow: str,
+        name: str,
+        *,
+        delivery: Delivery = "durable",
+        window: int = WINDOW,
+    ) -> None:
+        self.flow = valid_name(flow, "flow")
+        self.name = valid_name(name, "reader")
+        self.delivery = checked_delivery(delivery)
+        self._source: _Source
+        if delivery == "durable":
+            self._source = LogSource(connection, flow, name, window)
+        else:
+            self._source = SignalSource(connection, flow, FAST_MESSAGES)
+        self._lock = asyncio.Lock()
+        self._unsaved = 0
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self._source.held.count} messages here"
+        return f"<Reader {self.name!r} of {self.flow!r}, {self.delivery}: {state}>"
+
+    async def __aenter__(self) -> Reader:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def position(self) -> ReadFrame:
+        """The frame and the message in it that come next; ``(0, 0)`` before anything has been asked for."""
+        return self._source.held.position
+
+    @property
+    def skipped_frames(self) -> int:
+        """Frames that this handle has missed: purged before it read them, or more than a fast one's buffer held."""
+        return self._source.skipped_frames
+
+    async def pending(self) -> int:
+        """Return how many frames hold messages that are not taken yet; one may hold up to 4,096."""
+        return await self._source.pending()
+
+    async def open(self) -> None:
+        """Begin to listen to a fast flow. Of a durable one nothing is missed, so there it does nothing."""
+        if isinstance(self._source, SignalSource):
+            await self._source.open()
+
+    async def take(self, n: int = 1, timeout: float | None = 10.0) -> list[Message]:
+        """Return the next `n` messages, once all are there.
+
+        Parameters
+        ----------
+        n
+            How many: at least 1.
+        timeout
+            Seconds to wait for all of them; None: for ever.
+
+        Raises
+        ------
+        WaitTimeout
+            If they are not all there in time, or the position can't be stored. Nothing has moved then: what has
+            arrived is returned by the next `take`.
+        SettingsError
+            If `n` or `timeout` is no such number.
+        TransportClosed
+            If this reader is closed.
+        """
+        _checked(n, timeout)
+        end = asyncio.get_running_loop().time() + (math.inf if timeout is None else timeout)
+        await self._turn(end, n, timeout)
+        try:
+            return await self._take(n, end, timeout)
+        finally:
+            self._lock.release()
+
+    async def _turn(self, end: float, n: int, timeout: float | None) -> None:
+        """Wait for the lock: takes are served one after another."""
+        try:
+            async with asyncio.timeout_at(None if timeout is None else end):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise WaitTimeout(
+                f"got 0 of {n} messages of {self.flow!r} in {timeout:g} s: another take or loop on this reader was "
+                "waiting all the while. Let it end first, or give each its own reader name."
+            ) from None
+
+    async def _take(self, n: int, end: float, timeout: float | None) -> list[Message]:
+        source, loop = self._source, asyncio.get_running_loop()
+        while True:
+            await self._fill(n, end, timeout)
+            messages, position = source.held.peek(n)
+            try:
+                await source.save(position, max(0.0, min(end - loop.time(), _LONG)))
+            except Fenced:
+                await source.restart()
+                continue
+            source.held.drop(n)
+            self._unsaved = 0
+            return messages
+
+    async def _fill(self, n: int, end: float, timeout: float | None) -> None:
+        held, loop = self._source.held, asyncio.get_running_loop()
+        if isinstance(self._source, SignalSource):
+            self._source.most = max(FAST_MESSAGES, n)
+        late = False
+        while True:
+            if self._closed:
+                raise TransportClosed(f"the reader {self.name!r} of {self.flow!r} is closed. Make a new one.")
+            if held.count >= n:
+                return
+            if late:
+                raise WaitTimeout(
+                    f"got {held.count} of {n} messages of {self.flow!r} in {timeout:g} s; they wait for the next "
+                    "take. Ask for fewer, wait longer (timeout=…), or see whether the flow runs and devices send."
+                )
+            left = end - loop.time()
+            late = left <= 0
+            await self._source.more(max(0.0, min(left, _LONG)))
+
+    def __aiter__(self) -> Reader:
+        return self
+
+    async def __anext__(self) -> Message:
+        held = self._source.held
+        if not held.count or self._unsaved >= _STORE_EVERY or self._closed or self._lock.locked():
+            async with self._lock:
+                return await self._next()
+        self._unsaved += 1
+        return held.pop()
+
+    async def _next(self) -> Message:
+        held = self._source.held
+        if self._unsaved and (not held.count or self._unsaved >= _STORE_EVERY):
+            await self._save()
+        while not held.count and not self._closed:
+            await self._source.more(_LONG)
+        if self._closed:
+            raise StopAsyncIteration
+        self._unsaved += 1
+        return held.pop()
+
+    async def _save(self) -> None:
+        """Store how far iterating has come."""
+        try:
+            await self._source.save(self._source.held.position, 0.0)
+        except Fenced:
+            await self._source.restart()
+        except WaitTimeout as error:
+            log.info("reader %s of %s stores its position later: %s", self.name, self.flow, error)
+            return
+        self._unsaved = 0
+
+    async def seek(self, where: Literal["oldest", "newest"]) -> None:
+        """Move the position: ``"oldest"`` to the first message that is kept, ``"newest"`` behind the last.
+
+        Raises
+        ------
+        SettingsError
+            If `where` is neither.
+        """
+        if where not in ("oldest", "newest"):
+            raise SettingsError(f"seek: where is {where!r}; it can be 'oldest' or 'newest'.")
+        async with self._lock:
+            await self._source.seek(where)
+            self._unsaved = 0
+
+    async def close(self) -> None:
+        """Store the position and stop reading; a waiting `take` fails with `TransportClosed`. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._source.wake()
+        async with self._lock:
+            try:
+                if self._unsaved:
+                    await self._save()
+            finally:
+                await self._source.close()
+
+
+def _checked(n: object, timeout: object) -> None:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise SettingsError(f"take: n is {n!r}; it must be a whole number of at least 1.")
+    if timeout is not None and (
+        isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0
+    ):
+        raise SettingsError(
+            f"take: timeout is {timeout!r}; it must be seconds (0 or more), or None for ever."
+        )

@@ -1,0 +1,104 @@
+"""Frames of a fast flow: signals, at most once, kept in a bounded buffer until they are taken.
+
+Owns the buffer and the count of what was missed. Nothing is stored: a new handle begins with what comes next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Literal
+
+from pratipad_nb.cloud.backlog import Backlog, messages_of
+from pratipad_nb.errors import FrameError
+from pratipad_nb.transport.frames import OutputFrame, ReadFrame, decode
+from pratipad_nb.transport.protocol import Connection, Signal, Subscription
+from pratipad_nb.transport.subjects import Subjects
+
+__all__ = ["SignalSource"]
+
+log = logging.getLogger(__name__)
+
+
+class SignalSource:
+    """What a fast flow sends to Output while this listens.
+
+    Parameters
+    ----------
+    most
+        Most messages that wait here; then the oldest frames go and are counted. A longer `take` raises it.
+    """
+
+    def __init__(self, connection: Connection, flow: str, most: int) -> None:
+        self.held = Backlog()
+        self.skipped_frames = 0
+        self.most = most
+        self._connection = connection
+        self._flow = flow
+        self._subject = Subjects(flow).out_all
+        self._subscription: Subscription | None = None
+        self._filled = asyncio.Event()
+        self._numbers: dict[tuple[str, str], int] = {}
+
+    async def open(self) -> None:
+        """Listen from now on. Idempotent."""
+        if self._subscription is None:
+            self._subscription = await self._connection.subscribe(self._subject, self._on_signal)
+
+    async def more(self, seconds: float) -> None:
+        """Wait at most `seconds` for frames to arrive."""
+        await self.open()
+        self._filled.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._filled.wait()
+
+    def _on_signal(self, signal: Signal) -> None:
+        try:
+            frame = decode(signal.data, OutputFrame)
+            messages = messages_of(frame, self._flow)
+        except (FrameError, ValueError) as error:
+            log.error("a reader of %s skips a frame: %s", self._flow, error)
+            self.skipped_frames += 1
+            return
+        self._count_gap(signal.subject, frame)
+        self.held.add(self.held.next, messages)
+        self.skipped_frames += self.held.trim(self.most)
+        self._filled.set()
+
+    def _count_gap(self, subject: str, frame: OutputFrame) -> None:
+        """Count what the writer has numbered between the frame before and this one."""
+        key = (subject, frame.writer)
+        before = self._numbers.get(key)
+        if before is None:
+            self._numbers = {k: v for k, v in self._numbers.items() if k[0] != subject}
+        elif frame.number > before + 1:
+            self.skipped_frames += frame.number - before - 1
+        self._numbers[key] = frame.number
+
+    async def save(self, position: ReadFrame, seconds: float) -> None:
+        """Do nothing: a fast flow's position is not stored."""
+
+    async def restart(self) -> None:
+        """Forget what is held."""
+        self.held.begin(ReadFrame(0, 0))
+
+    def wake(self) -> None:
+        """Let a waiting `more` return at once."""
+        self._filled.set()
+
+    async def seek(self, where: Literal["oldest", "newest"]) -> None:
+        """Forget what is held if it is to go on with the newest; there is nothing older than what is here."""
+        if where == "newest":
+            await self.restart()
+
+    async def pending(self) -> int:
+        """Return how many frames wait here."""
+        return self.held.frames
+
+    async def close(self) -> None:
+        """Listen no longer."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await subscription.close()

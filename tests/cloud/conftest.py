@@ -1,0 +1,97 @@
+"""An output log over the in-memory transport, and frames to put into it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+
+import pytest
+
+from pratipad_nb.cloud.reader import Reader
+from pratipad_nb.transport.frames import OutputFrame, Segment, encode
+from pratipad_nb.transport.memory import MemoryConnection, connect_memory
+from pratipad_nb.transport.memory_broker import Broker
+from pratipad_nb.transport.protocol import LogSpec
+from pratipad_nb.transport.subjects import Subjects
+
+FLOW = "house"
+_worlds = itertools.count(1)
+
+
+class World:
+    """One broker with the logs of one flow, and the edge's side of them."""
+
+    def __init__(self) -> None:
+        self.name = f"cloud-{next(_worlds)}"
+        self.broker = Broker.named(self.name)
+        self.url = f"memory://{self.name}"
+        self.subjects = Subjects(FLOW)
+        self.number = 0
+        self.frames = 0
+        self.readers: list[Reader] = []
+
+    async def open(self, *, max_bytes: int = 1 << 28) -> None:
+        self.edge = await connect_memory(self.url, name="edge")
+        streams = self.subjects.streams
+        for name, retention in (
+            (self.subjects.output_stream, "log"),
+            (self.subjects.mark_stream, "latest"),
+            (self.subjects.order_stream, "work"),
+        ):
+            spec = LogSpec(name, streams[name], max_bytes, retention)
+            log = await self.edge.open_log(spec)
+            if retention == "log":
+                self.output = log
+
+    async def connect(self, name: str = "cloud") -> MemoryConnection:
+        return await connect_memory(self.url, name=name)
+
+    async def reader(self, name: str = "cloud", **options: object) -> Reader:
+        """A reader with a connection of its own, as another process has it."""
+        reader = Reader(await self.connect(name), FLOW, name, **options)
+        self.readers.append(reader)
+        return reader
+
+    def frame(self, count: int, device: str = "room1") -> bytes:
+        """A frame of `count` messages; payloads count on from 1."""
+        first, self.number = self.number + 1, self.number + count
+        self.frames += 1
+        segments = []
+        if count:
+            payloads = list(range(first, first + count))
+            segments = [Segment(device, 7, first, 2.0, [1.0] * count, payloads)]
+        return encode(OutputFrame("edge", self.frames, [(device, 7, self.number)], segments))
+
+    async def append(self, *counts: int) -> None:
+        for count in counts:
+            await self.edge.append(self.subjects.out(0), self.frame(count))
+
+    async def signal(self, *counts: int) -> None:
+        for count in counts:
+            await self.edge.publish(self.subjects.out(0), self.frame(count))
+
+    async def floor(self, name: str = "cloud") -> int:
+        return next((c.floor for c in await self.output.consumers() if c.name == name), -1)
+
+    async def kill(self, reader: Reader) -> None:
+        """What kill -9 of the reader's process leaves: a connection that is gone, and nothing else."""
+        source = reader._source
+        source.wake()
+        await source._connection.close()
+
+    async def close(self) -> None:
+        for reader in self.readers:
+            connection = reader._source._connection
+            if not connection._closed:
+                await reader.close()
+            await connection.close()
+        await self.edge.close()
+        Broker.forget(self.name)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = World()
+    await made.open()
+    yield made
+    await made.close()
