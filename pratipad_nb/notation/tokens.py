@@ -53,8 +53,9 @@ _PREFIX = r"(?:[rR][bB]?|[bB][rR]?|[uU])?"
 # U+2010…2015 and friends are what word processors make of "-" and "~".
 _DASHES = "‐‑‒–—―−〜～∼∿"
 _ARROWS = "\u2190-\u21ff\u27f0-\u27ff\u2900-\u297f"
-# At least one character that is in arrows alone, or "=-" of `f(x=-1)` would be one.
-_LOOKALIKE = rf"[<>~\-=|{_DASHES}]*[<>~{_DASHES}{_ARROWS}][<>~\-=|{_DASHES}{_ARROWS}]*"
+# At least one character that is in arrows alone, or "=-" of `f(x=-1)` would be one. What may come before it is bounded,
+# or a long row of "-" would be looked through again from each of them.
+_LOOKALIKE = rf"[\-=|]{{0,8}}[<>~{_DASHES}{_ARROWS}][<>~\-=|{_DASHES}{_ARROWS}]*"
 
 _TOKEN = re.compile(
     rf"""
