@@ -7,12 +7,13 @@ A frame on the wire is a magic (``PNB``), one byte that names the codec, and the
 can't begin a JSON text, so plain JSON from a foreign client is told apart by its first byte.
 
 Messages are numbered by their device: *epoch* (when the device began to count, in milliseconds since 1970, so that a
-restarted one counts in a later epoch) and *number* (1, 2, 3 … within the epoch). A frame holds consecutive numbers, so it names the
-first alone.
+restarted one counts in a later epoch) and *number* (1, 2, 3 … within the epoch). A frame holds consecutive numbers, so
+it names the first alone.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
 import lz4.block
@@ -22,6 +23,7 @@ from pratipad_nb.errors import FrameError, PayloadError
 
 __all__ = [
     "MAX_MESSAGES",
+    "MAX_NUMBER",
     "ControlFrame",
     "CreditFrame",
     "DeadEntry",
@@ -46,8 +48,12 @@ __all__ = [
 
 #: Most messages in a frame. Bounds what one frame can make a receiver build; 4,096 six-field readings are 0.4 MB.
 MAX_MESSAGES = 4096
-#: Most bytes of a frame's body once decompressed: a bound on what a hostile frame can make a receiver allocate.
+#: Most bytes of a frame's body once decompressed: a bound on what a hostile frame can make a receiver allocate. Not a
+#: tight one: a body of nothing but empty lists takes 70 times its size as Python objects, so an invited device that turns
+#: hostile can cost its edge 1.1 GB for a moment. An honest reading takes about five times its size.
 MAX_BODY_BYTES = 16 << 20
+#: Highest number and epoch: counting on from here by a frame's length still fits what MessagePack can carry.
+MAX_NUMBER = 1 << 62
 
 _PLAIN = b"PNB\x00"
 _LZ4 = b"PNB\x01"
@@ -218,14 +224,26 @@ _decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {}
 
 
 def _plain_value(value: Any) -> Any:
-    """Make JSON-like what nearly is: NumPy scalars and arrays, pydantic models, sets."""
-    for method in ("tolist", "model_dump"):
-        convert = getattr(value, method, None)
-        if callable(convert):
-            return convert()
+    """Make JSON-like what nearly is: NumPy scalars and arrays, pydantic models."""
+    try:
+        for method in ("tolist", "model_dump"):
+            convert = getattr(value, method, None)
+            if callable(convert):
+                return convert()
+        shown = f"{value!r:.200}"
+    except Exception as error:
+        raise PayloadError(
+            f"a payload holds a {type(value).__name__} that can't be converted: {error!r}."
+        ) from error
     raise PayloadError(
-        f"a payload holds {value!r:.200} of type {type(value).__name__}; it can hold None, bool, int, float, str, "
+        f"a payload holds {shown} of type {type(value).__name__}; it can hold None, bool, int, float, str, "
         "bytes, list, dict with str keys, date and time, NumPy numbers and arrays. Convert it first."
+    )
+
+
+def _no_extension(code: int, _: memoryview) -> Any:
+    raise FrameError(
+        f"a frame holds a MessagePack extension of type {code}; none but the timestamp is allowed."
     )
 
 
@@ -238,9 +256,11 @@ def encode(frame: msgspec.Struct) -> bytes:
     Raises
     ------
     PayloadError
-        If a payload in it is not JSON-like.
+        If a payload in it is not JSON-like, or all of it is more than a receiver accepts.
     """
     body = _encode(frame)
+    if len(body) > MAX_BODY_BYTES:
+        raise PayloadError(f"{len(body)} bytes in one frame; at most {MAX_BODY_BYTES} are allowed.")
     if len(body) < _COMPRESS_FROM:
         return _PLAIN + body
     return _LZ4 + bytes(lz4.block.compress(body, store_size=True))
@@ -276,7 +296,7 @@ def decode(data: bytes, kind: type[Frame]) -> Frame:
     """
     decoder = _decoders.get(kind)
     if decoder is None:
-        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind, ext_hook=_no_extension)
     try:
         frame: Frame = decoder.decode(_body(data))
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
@@ -286,16 +306,17 @@ def decode(data: bytes, kind: type[Frame]) -> Frame:
 
 def _body(data: bytes) -> bytes | memoryview:
     magic = data[:4]
-    if magic == _PLAIN:
-        return memoryview(data)[4:]
-    if magic != _LZ4:
+    if magic not in (_PLAIN, _LZ4):
         raise FrameError(f"{len(data)} bytes that begin with {bytes(data[:8])!r} are no frame.")
-    size = int.from_bytes(data[4:8], "little")
+    size = len(data) - 4 if magic == _PLAIN else int.from_bytes(data[4:8], "little")
     if size > MAX_BODY_BYTES:
-        raise FrameError(f"a frame would decompress to {size} bytes; at most {MAX_BODY_BYTES} are allowed.")
+        raise FrameError(f"a frame's body has {size} bytes; at most {MAX_BODY_BYTES} are allowed.")
+    body = memoryview(data)[4:]
+    if magic == _PLAIN:
+        return body
     try:
-        return bytes(lz4.block.decompress(memoryview(data)[4:]))
-    except lz4.block.LZ4BlockError as error:
+        return bytes(lz4.block.decompress(body))
+    except (lz4.block.LZ4BlockError, ValueError) as error:  # ValueError: too short to hold its size
         raise FrameError(f"a frame's compressed body is damaged: {error}") from error
 
 
@@ -320,10 +341,13 @@ def decode_uplink(data: bytes, flow: str, device: str) -> UplinkFrame | None:
         raise FrameError(
             f"a frame has {count} payloads and {len(frame.times)} times; 1 to {MAX_MESSAGES} of both."
         )
-    if frame.first < 1 or frame.epoch < 0:
+    if not (1 <= frame.first <= MAX_NUMBER and 0 <= frame.epoch <= MAX_NUMBER):
         raise FrameError(
-            f"a frame starts at number {frame.first} of epoch {frame.epoch}; they count from 1 and 0."
+            f"a frame starts at number {frame.first} of epoch {frame.epoch}; they count from 1 and 0, "
+            f"up to {MAX_NUMBER}."
         )
+    if not math.isfinite(sum(frame.times)):
+        raise FrameError("a frame has a time that is infinite or no number; times are seconds since 1970.")
     if (frame.flow, frame.device) != (flow, device):
         raise FrameError(
             f"a frame of {frame.flow!r}/{frame.device!r} came on the subject of {flow!r}/{device!r}."
