@@ -116,10 +116,12 @@ def reader_user(flow: str, name: str) -> User:
             subjects.control,
             subjects.read(name),
             f"{_API}.STREAM.INFO.{out}",
+            f"{_API}.STREAM.INFO.{mark}",
             f"{_API}.CONSUMER.CREATE.{out}.{name}",
             # With one filter subject, the filter is part of the request's subject.
             f"{_API}.CONSUMER.CREATE.{out}.{name}.{subjects.out_all}",
             f"{_API}.CONSUMER.INFO.{out}.{name}",
+            f"{_API}.CONSUMER.RESET.{out}.{name}",
             f"{_API}.CONSUMER.MSG.NEXT.{out}.{name}",
             f"$JS.ACK.{out}.{name}.>",
             # Its own position. STREAM.MSG.GET can't be narrowed to a subject: it shows the positions of others, too.

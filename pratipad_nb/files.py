@@ -1,0 +1,113 @@
+"""Files that two processes may want at once: written as a whole or not at all, and locks between processes.
+
+Owns both for every room. A lock is the operating system's, so that a killed process never leaves one behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+__all__ = ["FileLock", "private_folder", "write_whole"]
+
+_POLL_SECONDS = 0.005
+
+
+def private_folder(folder: Path) -> Path:
+    """Make `folder`, and those above it, unless they are there; it alone is made readable by its owner only (0700)."""
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Made in one step with its mode, so that it never stands open.
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write `data` to `path` so that a reader, and a crash, sees the old file or the new one and nothing between.
+
+    The file has `mode` from its first byte on.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(mode)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+class FileLock:
+    """An exclusive lock between processes (and between two of these in one process) on the file `path`.
+
+    The file stays when the lock goes: deleting it would let two hold "it" at once. A child process that is given
+    `descriptor` holds the lock too, until it ends.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    @property
+    def descriptor(self) -> int:
+        """The open file that carries the lock."""
+        assert self._descriptor is not None, "the lock is not held"
+        return self._descriptor
+
+    def try_acquire(self) -> bool:
+        """Take the lock if nobody has it, and return whether it is held now."""
+        if self._descriptor is not None:
+            return True
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            _lock(descriptor)
+        except OSError:
+            os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Give the lock up; idempotent."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    @contextlib.contextmanager
+    def held(self, timeout: float) -> Iterator[None]:
+        """Hold the lock for the length of a ``with`` block; blocks the thread.
+
+        Raises
+        ------
+        TimeoutError
+            If another has it for longer than `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while not self.try_acquire():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"another process has held {self._path} for over {timeout:g} s")
+            time.sleep(_POLL_SECONDS)
+        try:
+            yield
+        finally:
+            self.release()
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
