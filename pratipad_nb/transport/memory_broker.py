@@ -104,6 +104,7 @@ class Broker:
         self._pulses: dict[Pulse, StoredLog] = {}
         self._links: dict[Link, None] = {}
         self._listeners: dict[str, list[Listener]] = {}
+        self._running = True
         self._cut: set[str] = set()
         self._lost_answers: Counter[str] = Counter()
 
@@ -154,17 +155,30 @@ class Broker:
         with self.lock:
             self._lost_answers[identity] += count
 
-    def restart(self) -> None:
-        """Do what a restart of the server does: all that is unacknowledged comes again, message ids are forgotten."""
+    def stop(self) -> None:
+        """Take down every link, as a server does that ends; what the logs hold stays."""
         with self.lock:
-            for log in self._logs.values():
-                log.forget_ids()
-                for consumer in log.consumers.values():
-                    consumer.rewind()
+            self._running = False
             for listeners in self._listeners.values():
                 for listener in listeners:
                     listener.lose()
             self.tick()
+
+    def start(self) -> None:
+        """Come back after `stop`: all that is unacknowledged comes again, message ids are forgotten."""
+        with self.lock:
+            self._running = True
+            for log in self._logs.values():
+                log.forget_ids()
+                for consumer in log.consumers.values():
+                    consumer.rewind()
+            self.tick()
+
+    def restart(self) -> None:
+        """Stop and start at once; signals that are under way are lost."""
+        with self.lock:
+            self.stop()
+            self.start()
 
     def tick(self) -> None:
         """Let everybody who waits look again: to be called after an own clock has moved."""
@@ -197,7 +211,7 @@ class Broker:
 
     def reaches(self, link: Link) -> bool:
         """Return whether the connection's link stands."""
-        return link in self._links and link.identity not in self._cut
+        return self._running and link in self._links and link.identity not in self._cut
 
     def clients(self) -> list[ClientInfo]:
         """Return who is connected."""

@@ -167,6 +167,11 @@ async def test_a_signal_that_nobody_heard_is_forgotten(connection, other):
     assert await heard.data(1) == [b"late"]
 
 
+async def test_what_a_foreign_client_publishes_under_a_logs_subject_is_stored(connection, work):
+    await connection.publish(UP, b'{"t": 20.5}')
+    assert texts(await collect(await work.consumer(EACH), 1)) == ['{"t": 20.5}']
+
+
 async def test_a_request_returns_the_answer(connection, other):
     async with asyncio.TaskGroup() as answers:
         await other.subscribe(
