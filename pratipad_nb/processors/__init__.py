@@ -11,6 +11,7 @@ forms       the loops of ``def`` processors; `async_forms` those of ``async def`
 typed       pydantic models in the payload's annotation
 outcome     `Outcome` and `Failure`: what a batch call leaves behind
 copying     `copy_payload`: a private copy for each concurrent processor
+ready_made  `Filter`, `Throttle`, `Deadband`; and `window` has `Window`
 =========== =======================================================================================
 """
 
@@ -19,16 +20,22 @@ from pratipad_nb.processors.base import Processor, every
 from pratipad_nb.processors.copying import copy_payload
 from pratipad_nb.processors.forms import MessageOf
 from pratipad_nb.processors.outcome import Failure, Outcome
+from pratipad_nb.processors.ready_made import Deadband, Filter, Throttle
 from pratipad_nb.processors.reply import reply
+from pratipad_nb.processors.window import Window
 
 __all__ = [
     "Adapted",
+    "Deadband",
     "Failure",
+    "Filter",
     "MessageOf",
     "Outcome",
     "Processor",
     "Run",
+    "Throttle",
     "Timer",
+    "Window",
     "adapt",
     "check",
     "copy_payload",

@@ -26,7 +26,8 @@ _ALL_UP_TO = 64
 _SAMPLE = 16
 
 _MACHINERY = {
-    str(Path(__file__).with_name(name)) for name in ("forms.py", "async_forms.py", "typed.py", "outcome.py")
+    str(Path(__file__).with_name(name))
+    for name in ("adapter.py", "async_forms.py", "forms.py", "outcome.py", "typed.py")
 }
 
 
