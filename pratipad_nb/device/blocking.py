@@ -1,0 +1,152 @@
+"""`Device`: a device's side of a flow, for synchronous code.
+
+Owns the fast way of `push` into the outbox, and the lease of the shared portal on which the asynchronous twin runs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pratipad_nb.device.client import CLOSE_SECONDS, AsyncDevice
+from pratipad_nb.device.receipt import Receipt
+from pratipad_nb.device.target import find_endpoint_blocking
+from pratipad_nb.errors import PratipadError
+from pratipad_nb.portal import PortalLease, shared_portal
+from pratipad_nb.transport.frames import encode_payload
+
+__all__ = ["Device"]
+
+log = logging.getLogger(__name__)
+
+
+class Device:
+    """A device for synchronous code; every method may be called from any thread.
+
+    The methods and parameters are those of `AsyncDevice`, which it stands on. All devices of a process share one
+    background thread, that ends with the last one's `close`. One that is still open when the program ends is closed
+    then.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        read: Any = None,
+        receive: Callable[[Any], Any] | None = None,
+        every: float | None = None,
+    ) -> None:
+        self._twin = AsyncDevice(name, read=read, receive=receive, every=every)
+        self._outbox = self._twin.outbox
+        self._offer = self._outbox.offer  # bound once: `push` is what runs a hundred thousand times a second
+        self._lock = threading.Lock()
+        self._lease: PortalLease | None = None
+
+    def __repr__(self) -> str:
+        return self._twin.described(type(self).__name__)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._twin.name
+
+    @property
+    def flow(self) -> str:
+        """Name of the flow it is connected to, empty before `connect`."""
+        return self._twin.flow
+
+    @property
+    def connected(self) -> bool:
+        """Whether the link to the server stands now."""
+        return self._twin.connected
+
+    @property
+    def state(self) -> str:
+        """One phrase: "not connected", "connecting", "connected", "link down", "closed", "failed: …" …"""
+        return self._twin.state
+
+    @property
+    def sent(self) -> int:
+        """How many messages are safe (durable delivery) or handed over (fast)."""
+        return self._twin.sent
+
+    @property
+    def waiting(self) -> int:
+        """How many messages are held or on their way."""
+        return self._twin.waiting
+
+    @property
+    def mode(self) -> str:
+        """``"push"``, ``"pull"`` or ``"demand"``, as the flow has said; empty until it has."""
+        return self._twin.mode
+
+    @property
+    def error(self) -> str:
+        """What the last reading, or the last order, failed with; empty if it didn't."""
+        return self._twin.error
+
+    def connect(self, target: Any, *, flow: str | None = None, certs: str | Path | None = None) -> Device:
+        """Connect to a flow and start; returns the device itself. See `AsyncDevice.connect`."""
+        endpoint = find_endpoint_blocking(target, self.name, flow, certs)
+        with self._lock:
+            mine = self._lease is None
+            lease = self._lease = self._lease or shared_portal()
+        try:
+            lease.portal.run(self._twin.connect(endpoint))
+        except BaseException:
+            if mine:
+                self._let_go()
+            raise
+        if mine:
+            atexit.register(self._close_at_exit)
+        return self
+
+    def push(self, payload: Any) -> Receipt:
+        """Take `payload` for sending and return its receipt; blocks while the send buffer is full.
+
+        See `AsyncDevice.push`.
+        """
+        data = encode_payload(payload)
+        return Receipt(self._outbox, self._offer(data) or self._outbox.put(data))
+
+    def flush(self, timeout: float | None = 30.0) -> None:
+        """Return once all that was pushed is safe (durable) or handed over (fast). See `AsyncDevice.flush`."""
+        lease = self._lease
+        if lease is not None:
+            lease.portal.run(self._twin.flush(timeout))
+
+    def close(self, timeout: float = CLOSE_SECONDS) -> None:
+        """Flush, say farewell and close; nothing of the device remains. Idempotent. See `AsyncDevice.close`."""
+        lease = self._lease
+        if lease is None:
+            return
+        try:
+            lease.portal.run(self._twin.close(timeout))
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        atexit.unregister(self._close_at_exit)
+        with self._lock:
+            lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release()
+
+    def _close_at_exit(self) -> None:
+        try:
+            self.close()
+        except PratipadError as error:
+            log.error("device %s at the end of the program: %s", self.name, error)
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

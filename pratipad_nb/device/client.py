@@ -1,0 +1,349 @@
+"""`AsyncDevice`: a device's side of a flow, on the caller's event loop.
+
+Owns its public methods and its life: connect once, take over from a predecessor of the same name, close without
+losing anything silently. What runs in between is `pratipad_nb.device.engine`;
+the synchronous twin is `pratipad_nb.device.blocking`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar
+
+from pratipad_nb.device.credit import Credit
+from pratipad_nb.device.downlink import checked_receive
+from pratipad_nb.device.engine import Engine
+from pratipad_nb.device.outbox import Outbox
+from pratipad_nb.device.reading import Source, checked_every
+from pratipad_nb.device.receipt import Receipt
+from pratipad_nb.device.registry import Key, Registry
+from pratipad_nb.device.target import find_endpoint
+from pratipad_nb.errors import (
+    CertificateError,
+    DeviceError,
+    NotInvited,
+    PayloadError,
+    TransportError,
+    WaitTimeout,
+)
+from pratipad_nb.settings import valid_name
+from pratipad_nb.transport.frames import encode_payload
+
+__all__ = ["CLOSE_SECONDS", "AsyncDevice"]
+
+log = logging.getLogger(__name__)
+
+#: How long `close` waits for what was pushed to be safe, in seconds: a server's restart, and a margin.
+CLOSE_SECONDS = 10.0
+#: The same when a newer device of the name takes over, whose user waits for it.
+_TAKEOVER_SECONDS = 2.0
+
+
+class _Epochs:
+    """Milliseconds since 1970, never the same twice in a process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def next(self) -> int:
+        with self._lock:
+            self._last = max(self._last + 1, int(time.time() * 1000))
+            return self._last
+
+
+_epochs = _Epochs()
+
+
+class AsyncDevice:
+    """A device: sends readings to a flow, and runs the orders that come back.
+
+    Parameters
+    ----------
+    name
+        Its name, the one it is invited by.
+    read
+        What makes readings: a callable without arguments, or any iterable; blocking or asynchronous. A blocking one
+        runs on a thread of its own. If it raises, that reading is skipped and tried again after `every`, or a second.
+    receive
+        Called with the payload of each order; ``def`` (on a thread of its own) or ``async def``.
+    every
+        Seconds between readings, on a schedule that doesn't drift; ticks that were missed are not made up. Default: an
+        iterable is drawn from as fast as the flow takes it, a callable once a second. In Pull and Demand mode, readings
+        are taken when they are asked for, at these ticks if they are given.
+
+    Raises
+    ------
+    SettingsError
+        If `name` can't name a device.
+    DeviceError
+        If `read`, `receive` or `every` isn't what it may be.
+    """
+
+    _holders: ClassVar[Registry[AsyncDevice]] = Registry()
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        read: Any = None,
+        receive: Callable[[Any], Any] | None = None,
+        every: float | None = None,
+    ) -> None:
+        self.name = valid_name(name, "device")
+        self._source = None if read is None else Source(read)
+        self._receive = checked_receive(receive)
+        self._every = checked_every(every)
+        if every is not None and read is None:
+            raise DeviceError(
+                f"every={every!r} says when to call `read`, and there is none. Pass one, or leave it out."
+            )
+        self._credit = Credit(_epochs.next())
+        #: What is pushed and not safe yet. `Device` puts into it from any thread.
+        self.outbox = Outbox(name)
+        self._engine: Engine | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._state = "not connected"
+
+    def __repr__(self) -> str:
+        return self.described(type(self).__name__)
+
+    def described(self, kind: str) -> str:
+        """Return the `repr` of a handle of that `kind`."""
+        where = f" of {self.flow!r}" if self.flow else ""
+        return f"<{kind} {self.name!r}{where}: {self.state}, {self.sent} sent, {self.waiting} waiting>"
+
+    # -- how it stands ------------------------------------------------------------------------------------------
+
+    @property
+    def flow(self) -> str:
+        """Name of the flow it is connected to, empty before `connect`."""
+        return self._engine.endpoint.flow if self._engine else ""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the link to the server stands now."""
+        return self._state == "open" and self._engine is not None and self._engine.link_stands
+
+    @property
+    def state(self) -> str:
+        """One phrase: "not connected", "connecting", "connected", "link down", "closed", "failed: …" …"""
+        if self._state != "open" or self._engine is None:
+            return self._state
+        if self.outbox.error is not None:
+            return f"failed: {self.outbox.error}"
+        if self._engine.link is None:
+            return "connecting"
+        return "connected" if self._engine.link_stands else "link down"
+
+    @property
+    def sent(self) -> int:
+        """How many messages are safe (durable delivery) or handed over (fast)."""
+        return self.outbox.acked
+
+    @property
+    def waiting(self) -> int:
+        """How many messages are held or on their way."""
+        return self.outbox.unsafe
+
+    @property
+    def mode(self) -> str:
+        """``"push"``, ``"pull"`` or ``"demand"``, as the flow has said; empty until it has."""
+        return self._credit.mode
+
+    @property
+    def error(self) -> str:
+        """What the last reading, or the last order, failed with; empty if it didn't."""
+        return self._engine.error if self._engine else ""
+
+    # -- connecting ---------------------------------------------------------------------------------------------
+
+    async def connect(
+        self, target: Any, *, flow: str | None = None, certs: str | Path | None = None
+    ) -> AsyncDevice:
+        """Connect to a flow and start; returns the device itself.
+
+        If nobody answers there yet, it goes on trying in the background, for ever: the parts of a flow may start in any
+        order. A device of the same name that this process has connected to that flow is closed first.
+
+        Parameters
+        ----------
+        target
+            A flow (which invites the device), an `Endpoint`, or a URL like ``tls://host:4222``.
+        flow, certs
+            With a URL: the flow's name, and a certificate folder as `Flow.invite` writes it.
+
+        Raises
+        ------
+        NotInvited, CertificateError
+            If the server doesn't let this device in, or isn't the one that the certificates say.
+        SettingsError
+            If `target` is nothing to connect to.
+        DeviceError
+            If the device is connected elsewhere, or closed.
+        """
+        endpoint = await find_endpoint(target, self.name, flow, certs)
+        if self._engine is not None and self._state == "open" and self._engine.endpoint == endpoint:
+            return self  # a notebook's cell was run again
+        if self._state != "not connected":
+            raise DeviceError(
+                f"device {self.name!r} is {self.state} and connects once only. Make a new Device({self.name!r})."
+            )
+        self._state = "open"
+        self._loop = asyncio.get_running_loop()
+        self._engine = Engine(
+            self.name,
+            endpoint,
+            self.outbox,
+            self._credit,
+            source=self._source,
+            every=self._every,
+            receive=self._receive,
+        )
+        key = self._key
+        before = self._holders.swap(key, self)
+        try:
+            if before is not None:
+                await before._yield_to(self)  # noqa: SLF001 - another of this class
+            await self._first_dial(self._engine)
+            if self._state != "open":  # a newer one has taken over meanwhile
+                await self._engine.hang_up()
+                raise DeviceError(f"device {self.name!r} is {self._state}.")
+        except BaseException as error:
+            self._holders.drop(key, self)
+            self._state = f"closed, for it couldn't connect ({error or type(error).__name__})"
+            raise
+        # The engine's tasks outlive whoever called connect.
+        self._running = self._loop.create_task(self._engine.run(), name=f"device {self.name}")
+        await asyncio.sleep(0)  # it opens the outbox
+        return self
+
+    @staticmethod
+    async def _first_dial(engine: Engine) -> None:
+        try:
+            await engine.dial()
+        except (NotInvited, CertificateError):
+            raise
+        except (TransportError, WaitTimeout) as error:
+            log.info("device %s can't connect yet: %s", engine.name, error)
+
+    @property
+    def _key(self) -> Key:
+        assert self._engine is not None
+        return self._engine.endpoint.url, self._engine.endpoint.flow, self.name
+
+    async def _yield_to(self, successor: AsyncDevice) -> None:
+        """Close, for `successor` takes over; may be awaited on any event loop."""
+        loop = self._loop
+        if loop is None or not loop.is_running():
+            return  # its loop has ended, and it with it
+        work = self._close(_TAKEOVER_SECONDS, "closed: a newer device of that name took over")
+        future = asyncio.run_coroutine_threadsafe(work, loop)
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(future), 2 * _TAKEOVER_SECONDS + 4)
+        except (DeviceError, TimeoutError) as error:
+            log.warning("device %s was taken over by %r: %s", self.name, successor, error)
+
+    # -- sending ------------------------------------------------------------------------------------------------
+
+    async def push(self, payload: Any) -> Receipt:
+        """Take `payload` for sending and return its receipt; waits while the send buffer is full.
+
+        The buffer holds `MAX_HELD` messages or `MAX_HELD_BYTES`. The payload is encoded here: changing it afterwards
+        changes nothing. In Pull and Demand mode what is pushed is held until the flow asks for it.
+
+        Raises
+        ------
+        PayloadError
+            If it is not JSON-like, or too large.
+        DeviceError, NotInvited
+            If the device isn't connected, is closed or has failed.
+        """
+        return Receipt(self.outbox, await self.outbox.put_soon(encode_payload(payload)))
+
+    async def flush(self, timeout: float | None = 30.0) -> None:
+        """Return once all that was pushed is safe (durable) or handed over (fast).
+
+        Raises
+        ------
+        WaitTimeout
+            If that takes longer than `timeout` seconds, with the number of messages that are left.
+        """
+        last = self.outbox.last
+        try:
+            async with asyncio.timeout(timeout):
+                await self.outbox.safe(last)
+        except TimeoutError as error:
+            raise WaitTimeout(self._left_over(f"after {timeout} s")) from error
+
+    def _left_over(self, when: str) -> str:
+        why = "the server can't be reached" if not self.connected else "the flow hasn't taken them"
+        if self.connected and self._credit.asked and self.outbox.waiting:
+            why = "the flow hasn't asked for them"
+        if not self._credit.known:
+            why = "no running flow has answered yet"
+        return f"{self.waiting} messages of device {self.name!r} are not safe {when}: {why}."
+
+    # -- closing ------------------------------------------------------------------------------------------------
+
+    async def close(self, timeout: float = CLOSE_SECONDS) -> None:
+        """Flush, say farewell and close; nothing of the device remains. Idempotent.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait for what was pushed to be safe.
+
+        Raises
+        ------
+        DeviceError
+            If messages were left that couldn't be sent. The device is closed all the same.
+        """
+        await self._close(timeout, "closed")
+
+    async def _close(self, timeout: float, state: str) -> None:
+        if self._running is None:
+            if self._state in ("not connected", "open"):
+                self._state = state
+                self.outbox.fail(DeviceError(f"device {self.name!r} is {state}. Connect a new one."))
+            return
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(
+                self._shut_down(self._running, timeout, state)
+            )
+        # Whoever stops waiting doesn't stop the closing.
+        await asyncio.shield(self._closing)
+
+    async def _shut_down(self, running: asyncio.Task[None], timeout: float, state: str) -> None:
+        closed = DeviceError(f"device {self.name!r} is {state}. Connect a new one.")
+        self.outbox.shut(closed)
+        with contextlib.suppress(WaitTimeout, DeviceError, TransportError, PayloadError):
+            await self.flush(timeout)
+        left = ""
+        if self.waiting:
+            left = self._left_over("and were given up when it closed")
+        self.outbox.fail(DeviceError(left) if left else closed)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        self._holders.drop(self._key, self)
+        self._state = state
+        if left:
+            raise DeviceError(left)
+
+    async def __aenter__(self) -> AsyncDevice:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

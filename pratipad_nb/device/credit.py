@@ -1,0 +1,76 @@
+"""Credit: how many messages the edge lets a device send.
+
+Owns the rules by which credit frames, which may be lost, repeated, late or forged, become one number. Sends nothing.
+"""
+
+from __future__ import annotations
+
+from pratipad_nb.errors import FrameError
+from pratipad_nb.transport.frames import CreditFrame
+
+__all__ = ["ANY_EPOCH", "MODES", "UNLIMITED", "Credit"]
+
+UNLIMITED = -1
+#: Epoch of a credit frame to all devices: no grant, but the news that an edge has started.
+ANY_EPOCH = -1
+MODES = ("push", "pull", "demand")
+
+
+class Credit:
+    """What the edge has granted to one device in its present epoch.
+
+    Attributes
+    ----------
+    mode
+        ``"push"``, ``"pull"`` or ``"demand"``; empty until an edge has said so.
+    fast
+        Whether messages go by at-most-once delivery.
+    total
+        Number of the last message that may be sent; `UNLIMITED`: any. 0 until an edge has said otherwise.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.mode = ""
+        self.fast = False
+        self.total = 0
+        self._owner = -1
+
+    @property
+    def known(self) -> bool:
+        """Whether an edge has granted anything, if only a total of 0."""
+        return self._owner >= 0
+
+    @property
+    def asked(self) -> bool:
+        """Whether this device sends only what it is asked for."""
+        return self.mode in ("pull", "demand")
+
+    def left(self, sent: int) -> int | None:
+        """Return how many may follow the first `sent` messages; None: as many as there are."""
+        return None if self.total == UNLIMITED else max(0, self.total - sent)
+
+    def apply(self, frame: CreditFrame) -> bool:
+        """Take `frame` into account and return whether anything changed.
+
+        A frame of a later owner (an edge that started later) replaces all before it, lower totals included; among
+        frames of one owner the highest total counts, for they may overtake each other.
+
+        Raises
+        ------
+        FrameError
+            If no edge of ours can have made it.
+        """
+        mode = frame.mode.lower()
+        if mode not in MODES or frame.delivery not in ("durable", "fast"):
+            raise FrameError(f"credit with mode {frame.mode!r:.40} and delivery {frame.delivery!r:.40}")
+        if frame.owner < 0 or frame.total < UNLIMITED or frame.epoch < ANY_EPOCH:
+            raise FrameError(f"credit of owner {frame.owner}, epoch {frame.epoch}, total {frame.total}")
+        if frame.epoch != self.epoch or frame.owner < self._owner:
+            return False
+        total = frame.total
+        if frame.owner == self._owner and total != UNLIMITED:
+            total = UNLIMITED if self.total == UNLIMITED else max(total, self.total)
+        before = (self._owner, self.mode, self.fast, self.total)
+        self._owner, self.mode, self.fast, self.total = frame.owner, mode, frame.delivery == "fast", total
+        return before != (self._owner, self.mode, self.fast, self.total)

@@ -1,0 +1,238 @@
+"""The engine: a device's parts put together, and run from the first try to connect to the farewell.
+
+Owns the connection and the tasks, all in one task group, and which error ends them. Whether to start or close is for
+`pratipad_nb.device.client`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from pratipad_nb.device.credit import ANY_EPOCH, Credit
+from pratipad_nb.device.downlink import Downlink
+from pratipad_nb.device.greeter import Greeter
+from pratipad_nb.device.outbox import Outbox
+from pratipad_nb.device.reading import Reading, Source
+from pratipad_nb.device.uplink import Pauses, Uplink
+from pratipad_nb.errors import (
+    CertificateError,
+    DeviceError,
+    FrameError,
+    NotInvited,
+    PratipadError,
+    TransportError,
+    WaitTimeout,
+)
+from pratipad_nb.settings import Endpoint
+from pratipad_nb.transport.connecting import connect
+from pratipad_nb.transport.frames import CreditFrame, HelloFrame, decode, encode
+from pratipad_nb.transport.protocol import Connection, Signal
+from pratipad_nb.transport.subjects import Subjects
+
+__all__ = ["Engine"]
+
+log = logging.getLogger(__name__)
+
+#: First and longest pause between two tries to connect, in seconds.
+_DIAL_PAUSES = (0.1, 5.0)
+#: How long a user's blocking function gets to return at the end, in seconds.
+_PATIENCE = 1.0
+#: How long the farewell may take at the end, in seconds.
+_FAREWELL_SECONDS = 2.0
+
+
+class Engine:
+    """Runs one device at one endpoint.
+
+    Parameters
+    ----------
+    outbox, credit
+        The device's, made before it was known where it connects to.
+    source, every, receive
+        As `AsyncDevice` was given them.
+
+    Attributes
+    ----------
+    link
+        The connection, None until there has been one.
+    rejected
+        How many signals came that were no good frames.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        endpoint: Endpoint,
+        outbox: Outbox,
+        credit: Credit,
+        *,
+        source: Source | None,
+        every: float | None,
+        receive: Callable[[Any], Any] | None,
+    ) -> None:
+        self.name = name
+        self.endpoint = endpoint
+        self.link: Connection | None = None
+        self.rejected = 0
+        self._outbox = outbox
+        self._credit = credit
+        flow = endpoint.flow
+        self._greeter = Greeter(flow, name, lambda: outbox.taken, credit, self._hello)
+        self._uplink = Uplink(flow, name, outbox, credit, self._starved)
+        self._downlink = Downlink(flow, name, receive, self._greeter.soon)
+        self._reading: Reading | None = None
+        if source is not None:
+            self._reading = Reading(name, source, every, outbox, credit, self._greeter.soon)
+        self._leaving = False
+
+    @property
+    def error(self) -> str:
+        """What the last reading, or else the last order, failed with."""
+        return (self._reading.error if self._reading else "") or self._downlink.error
+
+    @property
+    def link_stands(self) -> bool:
+        """Whether there is a connection and its link is up."""
+        return self.link is not None and self.link.connected
+
+    async def dial(self) -> None:
+        """Connect and listen, trying once.
+
+        Raises
+        ------
+        NotInvited, CertificateError, SettingsError
+            If trying again won't help.
+        TransportError, WaitTimeout
+            If it may.
+        """
+        link = await connect(self.endpoint, role="device", name=self.name)
+        subjects = Subjects(self.endpoint.flow)
+        try:
+            await link.subscribe(subjects.credit(self.name), self._on_credit)
+            await link.subscribe(subjects.credit_all, self._on_credit)
+            await link.subscribe(subjects.down(self.name), self._on_order)
+        except BaseException:
+            await link.close()
+            raise
+        self.link = link
+
+    async def hang_up(self) -> None:
+        """Close the connection that `dial` opened, if the device is not to run after all."""
+        if self.link is not None:
+            await self.link.close()
+
+    async def run(self) -> None:
+        """Run the device until cancelled, or until nothing more can be sent: then the outbox holds the reason."""
+        self._outbox.open(self._uplink.wake)
+        try:
+            await self._dial_patiently()
+            await self._work()
+        except BaseExceptionGroup as group:
+            self._fail(group)
+        except Exception as error:  # noqa: BLE001 - whatever it is, receipts must not wait for ever
+            self._fail(error)
+        finally:
+            self._leaving = True
+            await self._farewell()
+
+    async def _dial_patiently(self) -> None:
+        pauses = Pauses(*_DIAL_PAUSES)
+        told = False
+        while self.link is None:
+            try:
+                await self.dial()
+            except (NotInvited, CertificateError):
+                raise
+            except (TransportError, WaitTimeout) as error:
+                if not told:
+                    log.warning("device %s goes on trying to connect: %s", self.name, error)
+                    told = True
+                await asyncio.sleep(pauses.next())
+
+    async def _work(self) -> None:
+        assert self.link is not None
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._greeter.run(self.link), name=f"{self.name}: hello")
+            tasks.create_task(self._uplink.run(self.link), name=f"{self.name}: uplink")
+            tasks.create_task(self._downlink.run(), name=f"{self.name}: orders")
+            if self._reading is not None:
+                tasks.create_task(self._reading.run(), name=f"{self.name}: reading")
+
+    def _fail(self, error: BaseException) -> None:
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if not isinstance(error, PratipadError):
+            reason = DeviceError(
+                f"device {self.name!r} broke: {type(error).__name__}: {error}. Connect a new one."
+            )
+            reason.__cause__ = error
+            error = reason
+        log.error("device %s stopped: %s", self.name, error, exc_info=error.__cause__)
+        self._outbox.fail(error)
+
+    async def _farewell(self) -> None:
+        """Stop the threads, tell the edge and close the connection; none of them may hold up the end."""
+        # Whoever blocks for room or for a receipt would wait for ever.
+        self._outbox.fail(
+            DeviceError(f"device {self.name!r} was stopped before all of its messages were safe.")
+        )
+        await self._downlink.close(_PATIENCE)
+        if self._reading is not None:
+            await self._reading.close(_PATIENCE)
+        if self.link is None:
+            return
+        with contextlib.suppress(TimeoutError, TransportError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await self.link.publish(Subjects(self.endpoint.flow).hello(self.name), encode(self._hello()))
+                await self.link.flush()
+        await self.link.close()
+
+    # -- what goes to the edge, and comes from it ---------------------------------------------------------------
+
+    def _hello(self) -> HelloFrame:
+        return HelloFrame(
+            flow=self.endpoint.flow,
+            device=self.name,
+            epoch=self._credit.epoch,
+            sent=self._outbox.taken,
+            waiting=self._outbox.waiting,
+            answers=self._reading is not None and not self._reading.exhausted,
+            ready=self._downlink.ready,
+            error=self.error,
+            leaving=self._leaving,
+        )
+
+    def _starved(self) -> None:
+        if self._outbox.waiting:
+            self._greeter.soon()
+        else:
+            self._greeter.look()
+
+    def _on_credit(self, signal: Signal) -> None:
+        try:
+            frame = decode(signal.data, CreditFrame)
+            changed = self._credit.apply(frame)
+        except FrameError as error:
+            self._reject(signal, error)
+            return
+        if frame.epoch == ANY_EPOCH:
+            self._greeter.soon()
+        if changed:
+            self._uplink.wake()
+            self._greeter.look()
+            if self._reading is not None:
+                self._reading.granted()
+
+    def _on_order(self, signal: Signal) -> None:
+        try:
+            self._downlink.take(signal.data)
+        except FrameError as error:
+            self._reject(signal, error)
+
+    def _reject(self, signal: Signal, error: FrameError) -> None:
+        self.rejected += 1
+        log.debug("device %s ignores a signal on %s: %s", self.name, signal.subject, error)

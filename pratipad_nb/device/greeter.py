@@ -1,0 +1,101 @@
+"""The greeter: tells the edge that this device is there and how it stands, again and again.
+
+Owns when a hello is sent. Signals get lost and repeated, so a hello is the whole state, and is sent again for as long
+as the edge might not know it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from pratipad_nb.device.credit import Credit
+from pratipad_nb.transport.frames import HelloFrame, encode
+from pratipad_nb.transport.protocol import Connection
+from pratipad_nb.transport.subjects import Subjects
+
+__all__ = ["HELLO_SECONDS", "Greeter"]
+
+#: Seconds between two hellos until an edge has answered with credit.
+HELLO_SECONDS = 2.0
+#: Longest pause between two hellos. One in 30 s of 10,000 devices costs the edge well under 1 % of a core.
+LONGEST_SECONDS = 30.0
+#: Shortest pause between two hellos: what changes meanwhile goes into one.
+_SPACING = 0.005
+#: How often a link that doesn't report its reconnects is looked at, in seconds.
+_LOOK = 0.25
+
+
+class Greeter:
+    """Sends the hellos of one device.
+
+    Parameters
+    ----------
+    sent
+        Number of the last message that went out.
+    hello
+        Makes the frame, as things stand at that moment.
+    """
+
+    def __init__(
+        self,
+        flow: str,
+        device: str,
+        sent: Callable[[], int],
+        credit: Credit,
+        hello: Callable[[], HelloFrame],
+    ) -> None:
+        self._subject = Subjects(flow).hello(device)
+        self._sent = sent
+        self._credit = credit
+        self._hello = hello
+        self._event = asyncio.Event()
+        self._wanted = False
+        self._pause = HELLO_SECONDS
+
+    def soon(self) -> None:
+        """Say hello now, for something has changed; on the event loop."""
+        self._wanted = True
+        self._event.set()
+
+    def look(self) -> None:
+        """Look again when the next hello is due, for credit came or was used up; on the event loop."""
+        self._pause = HELLO_SECONDS
+        self._event.set()
+
+    async def run(self, link: Connection) -> None:
+        """Say hello for ever: at once, on every change and reconnect, and repeatedly while credit is missing."""
+        on_reconnect = getattr(link, "on_reconnect", None)
+        if on_reconnect is not None:
+            on_reconnect(self.soon)
+        while True:
+            self._wanted = False
+            await link.publish(self._subject, encode(self._hello()))
+            await asyncio.sleep(_SPACING)
+            await self._until_due(link, watch=on_reconnect is None)
+
+    async def _until_due(self, link: Connection, *, watch: bool) -> None:
+        """Wait until a hello is due: by time, by a change, or because the link is back."""
+        loop = asyncio.get_running_loop()
+        start, up = loop.time(), link.connected
+        while not self._wanted:
+            left = start + self._interval() - loop.time()
+            if left <= 0:
+                self._pause = min(LONGEST_SECONDS, 2 * self._pause)
+                return
+            if link.connected and not up:
+                return
+            up = link.connected
+            self._event.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, _LOOK) if watch else left):
+                    await self._event.wait()
+
+    def _interval(self) -> float:
+        if not self._credit.known:
+            return HELLO_SECONDS
+        if self._credit.left(self._sent()) != 0:
+            return LONGEST_SECONDS
+        # A grant may have got lost, so ask again; but an edge with no room has nothing to say, so ever less often.
+        return self._pause

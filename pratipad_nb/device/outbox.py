@@ -1,0 +1,270 @@
+"""The outbox: what was pushed and isn't safe yet, bounded, and who waits for it.
+
+Owns the numbers of a device's messages, their order, the bound, and the high-water mark of what is safe. Any thread may
+put something in; one sender takes it out (`pratipad_nb.device.uplink`). Knows neither credit nor transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from pratipad_nb.errors import DeviceError, FlowError, PayloadError, PratipadError, WaitTimeout
+from pratipad_nb.transport.frames import MAX_MESSAGES
+
+__all__ = ["MAX_HELD", "MAX_HELD_BYTES", "Outbox", "Parcel"]
+
+#: Most messages that are pushed and not safe yet: four full frames, so that one can be on its way while others fill.
+MAX_HELD = 4 * MAX_MESSAGES
+#: Most bytes of them, encoded. What a small device can spare; about 160 bytes a message at `MAX_HELD`, a sensor reading.
+MAX_HELD_BYTES = 16 << 20
+#: Where the bytes of a frame's messages stop growing. Longer frames gain nothing and delay what is behind them.
+MAX_FRAME_BYTES = 1 << 20
+#: Largest payload while no server has said how much it takes: NATS servers take frames of 1 MiB by default.
+DEFAULT_PAYLOAD_BYTES = (1 << 20) - (16 << 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """Consecutive messages for one frame; `first` is the number of the first one."""
+
+    first: int
+    times: list[float]
+    payloads: list[bytes]
+    size: int
+
+    @property
+    def last(self) -> int:
+        """Number of the last one."""
+        return self.first + len(self.times) - 1
+
+
+class Outbox:
+    """A bounded queue of encoded payloads, numbered from 1.
+
+    Parameters
+    ----------
+    device
+        Its name, for errors.
+    max_held, max_bytes
+        The bound. At least one message fits, however large.
+    """
+
+    def __init__(self, device: str, *, max_held: int = MAX_HELD, max_bytes: int = MAX_HELD_BYTES) -> None:
+        self.acked = 0  # number up to which all is safe
+        self.taken = 0  # number up to which all has been given to the sender
+        self.last = 0  # number of the newest
+        self.error: PratipadError | None = None
+        self.max_payload = DEFAULT_PAYLOAD_BYTES
+        self._device = device
+        self._max_held = max_held
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._times: list[float] = []
+        self._payloads: list[bytes] = []
+        self._held_bytes = 0  # not taken yet
+        self._bytes = 0  # not safe yet
+        self._idle = False
+        self._wake: Callable[[], object] = lambda: None
+        self._loop_thread = 0
+        self._refused: PratipadError | None = DeviceError(
+            f"device {device!r} isn't connected to a flow yet. Call connect(flow) first."
+        )
+        self._waiters: list[tuple[int, int, Future[None]]] = []
+        self._tidy_at = 64
+        self._order = itertools.count()
+
+    @property
+    def waiting(self) -> int:
+        """How many are held and not yet on their way."""
+        return self.last - self.taken
+
+    @property
+    def unsafe(self) -> int:
+        """How many are held or on their way."""
+        return self.last - self.acked
+
+    @property
+    def room(self) -> int:
+        """How many more may be put in."""
+        return self._max_held - self.unsafe if self._bytes < self._max_bytes else 0
+
+    def open(self, wake: Callable[[], object]) -> None:
+        """Take payloads from now on; `wake` is called, on the running loop, when one comes while the sender is idle."""
+        loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._wake = lambda: loop.call_soon_threadsafe(wake)
+        self._refused = None
+
+    def shut(self, reason: PratipadError) -> None:
+        """Refuse payloads from now on; what is in goes on its way."""
+        with self._lock:
+            self._refused = self._refused or reason
+
+    # -- for those who push -------------------------------------------------------------------------------------
+
+    def offer(self, payload: bytes) -> int:
+        """Put in an encoded payload and return its number, 0 if there is no room.
+
+        Raises
+        ------
+        PayloadError
+            If it is larger than a frame may be.
+        DeviceError, NotInvited
+            If the device isn't connected, is closed or has failed.
+        """
+        now = time.time()
+        size = len(payload)
+        with self._lock:
+            if self._refused is not None or size > self.max_payload:
+                raise self._refusal(size)
+            if self.last - self.acked >= self._max_held or self._bytes >= self._max_bytes:
+                return 0
+            self.last = number = self.last + 1
+            self._times.append(now)
+            self._payloads.append(payload)
+            self._held_bytes += size
+            self._bytes += size
+            wake = self._idle
+            self._idle = False
+        if wake:
+            self._wake()
+        return number
+
+    def _refusal(self, size: int) -> PratipadError:
+        if self._refused is not None:
+            return _anew(self._refused)
+        return PayloadError(
+            f"a payload of device {self._device!r} takes {size} bytes; at most {self.max_payload} travel to this "
+            "server in one message. Split it, or send a reference to it."
+        )
+
+    def put(self, payload: bytes) -> int:
+        """Put in an encoded payload, blocking while there is no room; return its number."""
+        while not (number := self.offer(payload)):
+            self.wait_for(self.acked + 1)
+        return number
+
+    async def put_soon(self, payload: bytes) -> int:
+        """Put in an encoded payload, waiting while there is no room; return its number."""
+        while not (number := self.offer(payload)):
+            await self.safe(self.acked + 1)
+        return number
+
+    # -- for those who wait -------------------------------------------------------------------------------------
+
+    def wait_for(self, number: int, timeout: float | None = None) -> None:
+        """Block until all up to `number` is safe; see `Receipt.wait`."""
+        if threading.get_ident() == self._loop_thread:
+            raise FlowError(
+                f"device {self._device!r} can't be waited for on its own event loop, which would last for ever. "
+                "Use AsyncDevice and await the receipt."
+            )
+        future = self._when_safe(number)
+        try:
+            future.result(timeout)
+        except TimeoutError as error:
+            if future.done():
+                raise
+            raise WaitTimeout(
+                f"message {number} of device {self._device!r} is not safe after {timeout} s: {self.unsafe} wait. It "
+                "stays on its way; is the server there and the flow running?"
+            ) from error
+        finally:
+            future.cancel()
+
+    async def safe(self, number: int) -> None:
+        """Return once all up to `number` is safe; raise why it never will be."""
+        if self.acked < number:
+            await asyncio.wrap_future(self._when_safe(number))
+
+    def _when_safe(self, number: int) -> Future[None]:
+        future: Future[None] = Future()
+        with self._lock:
+            if self.acked >= number:
+                future.set_result(None)
+            elif self.error is not None:
+                future.set_exception(_anew(self.error))
+            else:
+                self._tidy()
+                heapq.heappush(self._waiters, (number, next(self._order), future))
+        return future
+
+    def _tidy(self) -> None:
+        """Drop waiters that have given up, now and then, so that polling leaves nothing behind."""
+        if len(self._waiters) >= self._tidy_at:
+            self._waiters = [waiter for waiter in self._waiters if not waiter[2].cancelled()]
+            heapq.heapify(self._waiters)
+            self._tidy_at = max(64, 2 * len(self._waiters))
+
+    # -- for the sender -----------------------------------------------------------------------------------------
+
+    def take(self, most: int | None, max_bytes: int = MAX_FRAME_BYTES) -> Parcel | None:
+        """Take the next messages for one frame, at most `most` (None: any number); None if there is nothing to take.
+
+        With nothing held, the next `offer` wakes the sender.
+        """
+        with self._lock:
+            held = len(self._times)
+            self._idle = held == 0
+            count = min(held, MAX_MESSAGES) if most is None else min(held, MAX_MESSAGES, most)
+            if count == 0:
+                return None
+            count, size = self._fitting(count, max_bytes)
+            if count == held:
+                parcel = Parcel(self.taken + 1, self._times, self._payloads, size)
+                self._times, self._payloads = [], []
+            else:
+                parcel = Parcel(self.taken + 1, self._times[:count], self._payloads[:count], size)
+                del self._times[:count], self._payloads[:count]
+            self.taken += count
+            self._held_bytes -= size
+            return parcel
+
+    def _fitting(self, count: int, max_bytes: int) -> tuple[int, int]:
+        """Return how many of the first `count` messages fit into `max_bytes`, one at least, and their size."""
+        if count == len(self._times) and self._held_bytes <= max_bytes:
+            return count, self._held_bytes
+        size = 0
+        for index in range(count):
+            more = len(self._payloads[index])
+            if index and size + more > max_bytes:
+                return index, size
+            size += more
+        return count, size
+
+    def confirm(self, parcel: Parcel) -> None:
+        """Note that `parcel`, and all before it, is safe."""
+        due = []
+        with self._lock:
+            self.acked = parcel.last
+            self._bytes -= parcel.size
+            while self._waiters and self._waiters[0][0] <= self.acked:
+                due.append(heapq.heappop(self._waiters)[2])
+        for future in due:
+            if future.set_running_or_notify_cancel():
+                future.set_result(None)
+
+    def fail(self, error: PratipadError) -> None:
+        """Note that nothing more can be sent, and why; the first reason stays."""
+        with self._lock:
+            if self.error is not None:
+                return
+            self.error = self._refused = error
+            waiters, self._waiters = self._waiters, []
+        for _, _, future in waiters:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(_anew(error))
+
+
+def _anew(error: PratipadError) -> PratipadError:
+    """Return a copy to raise: one instance raised again and again would gather the tracebacks of all its raisers."""
+    copied = type(error)(*error.args)
+    copied.__cause__ = error.__cause__
+    return copied

@@ -1,0 +1,204 @@
+"""Reading: takes measurements from what the user gave as `read`, when they are due and wanted.
+
+Owns the four kinds of `read` (callable or iterable, blocking or asynchronous), the schedule, and what happens when a
+reading fails. Where readings go is the `pratipad_nb.device.outbox`.
+
+When is one taken? In Push mode: at every tick of `every`. In Pull and Demand: when the edge has granted more than was
+pushed, at a tick of `every` if that is given. Before an edge has said which mode it is: not yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import math
+from collections.abc import AsyncIterable, Callable, Iterable
+from typing import Any
+
+from pratipad_nb.device.credit import Credit
+from pratipad_nb.device.outbox import Outbox
+from pratipad_nb.device.worker import Worker
+from pratipad_nb.errors import DeviceError
+from pratipad_nb.transport.frames import encode_payload
+
+__all__ = ["Reading", "Source", "checked_every", "is_async"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two readings of a callable in Push mode without `every`, and after a failed one.
+DEFAULT_EVERY = 1.0
+#: Most readings in one hop to the worker's thread: amortises the hop to under 1 µs each.
+_AT_ONCE = 256
+
+
+def checked_every(every: object) -> float | None:
+    """Return `every` if it is None or a finite number of seconds above 0, else raise `DeviceError`."""
+    if every is None:
+        return None
+    if isinstance(every, bool) or not isinstance(every, (int, float)) or not 0 < every < math.inf:
+        raise DeviceError(f"every is {every!r}; it is the seconds between two readings, a number above 0.")
+    return float(every)
+
+
+def is_async(function: object) -> bool:
+    """Whether calling `function` gives a coroutine."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - an object's method is asked for, not whether it is there
+    )
+
+
+class Source:
+    """What the user gave as `read`, as something to draw single values from.
+
+    Raises
+    ------
+    DeviceError
+        If it is neither callable nor iterable.
+    """
+
+    def __init__(self, read: object) -> None:
+        self.callable = callable(read)
+        self.is_async = is_async(read) if self.callable else isinstance(read, AsyncIterable)
+        self._next: Callable[[], Any]
+        if callable(read):
+            self._next = read
+        elif isinstance(read, AsyncIterable):
+            self._next = aiter(read).__anext__
+        elif isinstance(read, Iterable) and not isinstance(read, (str, bytes, bytearray, dict)):
+            self._next = iter(read).__next__
+        else:
+            raise DeviceError(
+                f"read is {read!r:.200} of type {type(read).__name__}; it is what makes a reading: a callable "
+                "without arguments, or an iterable of readings (asynchronous ones, too)."
+            )
+
+    def draw(self, count: int, outbox: Outbox) -> bool:
+        """Draw `count` values, blocking; return False if there are no more."""
+        for _ in range(count):
+            try:
+                value = self._next()
+            except StopIteration:
+                return False
+            outbox.put(encode_payload(value))
+        return True
+
+    async def draw_soon(self, count: int, outbox: Outbox) -> bool:
+        """Draw `count` values, awaiting each; return False if there are no more."""
+        for _ in range(count):
+            try:
+                value = await self._next()
+            except StopAsyncIteration:
+                return False
+            await outbox.put_soon(encode_payload(value))
+        return True
+
+
+class Reading:
+    """Draws readings from `source` into `outbox`.
+
+    Parameters
+    ----------
+    changed
+        Called when a read error appears or clears.
+
+    Attributes
+    ----------
+    error
+        What the last reading failed with; empty if it didn't.
+    exhausted
+        Whether the iterable has ended.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        source: Source,
+        every: float | None,
+        outbox: Outbox,
+        credit: Credit,
+        changed: Callable[[], None],
+    ) -> None:
+        self.error = ""
+        self.exhausted = False
+        self._device = device
+        self._source = source
+        self._every = every
+        self._outbox = outbox
+        self._credit = credit
+        self._changed = changed
+        self._granted = asyncio.Event()
+        self._worker = Worker(f"pratipad-read-{device}")
+        self._due = -math.inf
+
+    def granted(self) -> None:
+        """Look at the credit again; on the event loop."""
+        self._granted.set()
+
+    async def run(self) -> None:
+        """Take readings until there are no more."""
+        while not self.exhausted:
+            count = await self._wanted()
+            every = self._pace()
+            await self._until_due(every)
+            try:
+                self.exhausted = not await self._draw(1 if every else count)
+            except Exception as error:  # noqa: BLE001 - the user's code, or a sensor: never the device's end
+                if self._outbox.error is not None:
+                    return
+                self._failed(error)
+                if every is None:
+                    self._due = asyncio.get_running_loop().time() + DEFAULT_EVERY
+            else:
+                self._succeeded()
+        self._changed()
+
+    async def close(self, patience: float) -> None:
+        """End the thread, if there is one; a reading that blocks gets `patience` seconds."""
+        await self._worker.close(patience)
+
+    def _pace(self) -> float | None:
+        if self._every is None and self._source.callable and not self._credit.asked:
+            return DEFAULT_EVERY
+        return self._every
+
+    async def _draw(self, count: int) -> bool:
+        if self._source.is_async:
+            return await self._source.draw_soon(count, self._outbox)
+        return await self._worker.call(lambda: self._source.draw(count, self._outbox))
+
+    async def _wanted(self) -> int:
+        """Wait until there is a use for at least one reading, and return for how many."""
+        while True:
+            self._granted.clear()
+            left = self._credit.left(self._outbox.last) if self._credit.known else 0
+            if left == 0:
+                await self._granted.wait()
+            elif (room := self._outbox.room) <= 0:
+                await self._outbox.safe(self._outbox.acked + 1)
+            else:
+                return min(_AT_ONCE, room, left or _AT_ONCE)
+
+    async def _until_due(self, every: float | None) -> None:
+        """Wait for the next tick, on a grid that doesn't drift. Ticks that were missed are not made up."""
+        now = asyncio.get_running_loop().time()
+        if now < self._due:
+            await asyncio.sleep(self._due - now)
+        if every is not None:
+            self._due = now if self._due == -math.inf else self._due
+            missed = max(0.0, asyncio.get_running_loop().time() - self._due) // every
+            self._due += (missed + 1) * every
+
+    def _failed(self, error: Exception) -> None:
+        new = f"{type(error).__name__}: {error}"[:500]
+        if not self.error:
+            log.warning("device %s: a reading failed and is skipped: %s", self._device, new, exc_info=error)
+        if new != self.error:
+            self.error = new
+            self._changed()
+
+    def _succeeded(self) -> None:
+        if self.error:
+            log.info("device %s: readings work again", self._device)
+            self.error = ""
+            self._changed()

@@ -1,0 +1,62 @@
+"""The receipt: what a `push` returns, to know when its message is safe.
+
+Owns the small value alone; what it knows it asks the `pratipad_nb.device.outbox`, which keeps one high-water mark in
+place of a future for each message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pratipad_nb.device.outbox import Outbox
+
+__all__ = ["Receipt"]
+
+
+class Receipt:
+    """Says when a pushed message is safe at the server (durable delivery) or handed over (fast).
+
+    Attributes
+    ----------
+    number
+        The message's number in its device's epoch: 1, 2, 3 …
+    """
+
+    __slots__ = ("_outbox", "number")
+
+    def __init__(self, outbox: Outbox, number: int) -> None:
+        self._outbox = outbox
+        self.number = number
+
+    def __repr__(self) -> str:
+        return f"<Receipt {self.number}: {'done' if self.done else 'under way'}>"
+
+    @property
+    def done(self) -> bool:
+        """Whether the message is safe. False for one that can't be sent any more, too; `wait` says why."""
+        return self._outbox.acked >= self.number
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Block until the message is safe. In a coroutine, await the receipt instead.
+
+        Parameters
+        ----------
+        timeout
+            Seconds. Default: as long as it takes.
+
+        Raises
+        ------
+        WaitTimeout
+            If it isn't safe by then; it stays on its way.
+        DeviceError, NotInvited
+            If it can't be sent any more, with the reason.
+        FlowError
+            If it is called on the event loop that has to send the message.
+        """
+        if not self.done:
+            self._outbox.wait_for(self.number, timeout)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._outbox.safe(self.number).__await__()

@@ -1,0 +1,146 @@
+"""The uplink: takes messages from the outbox and sends them, one frame in flight.
+
+Owns framing by natural batching, and what happens when an append fails. While one frame is on its way, what is pushed
+collects into the next: low rates keep low latency, high rates get long frames, and nothing can overtake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+import msgspec
+
+from pratipad_nb.device.credit import Credit
+from pratipad_nb.device.outbox import Outbox, Parcel
+from pratipad_nb.errors import (
+    LogFull,
+    NotInvited,
+    PayloadError,
+    TransportClosed,
+    TransportError,
+    WaitTimeout,
+)
+from pratipad_nb.transport.frames import UplinkFrame, encode
+from pratipad_nb.transport.protocol import Connection
+from pratipad_nb.transport.subjects import Subjects
+
+__all__ = ["Pauses", "Uplink", "largest_payload"]
+
+log = logging.getLogger(__name__)
+
+#: First and longest pause before an append is tried again, in seconds: DESIGN's figures for a log that is full.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
+
+
+class Pauses:
+    """Jittered pauses in seconds, doubling from `first` to `longest`: endless, so that trying again is, too."""
+
+    def __init__(self, first: float = _FIRST_PAUSE, longest: float = _LONGEST_PAUSE) -> None:
+        self._next, self._longest = first, longest
+
+    def next(self) -> float:
+        """Return the next pause. Half of it is random, so that a thousand devices don't come back in step."""
+        pause = self._next
+        self._next = min(self._longest, 2 * pause)
+        return pause * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+
+
+def largest_payload(frame_bytes: int) -> int:
+    """Return the largest payload that fits into a frame of `frame_bytes`, if LZ4 can't make it smaller.
+
+    LZ4 makes what it can't compress longer by 1/255 and 16 bytes; the frame's other fields take under 1 KiB.
+    """
+    return max(1024, frame_bytes - frame_bytes // 255 - 2048)
+
+
+class Uplink:
+    """Sends what is in `outbox` as far as `credit` goes.
+
+    Parameters
+    ----------
+    starved
+        Called when the credit is used up, whether more messages are held or not.
+    """
+
+    def __init__(
+        self, flow: str, device: str, outbox: Outbox, credit: Credit, starved: Callable[[], None]
+    ) -> None:
+        self._flow = flow
+        self._device = device
+        self._outbox = outbox
+        self._credit = credit
+        self._starved = starved
+        self._subject = Subjects(flow).up(device)
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Let the sender look again; on its event loop."""
+        self._wake.set()
+
+    async def run(self, link: Connection) -> None:
+        """Send for ever.
+
+        Raises
+        ------
+        NotInvited, PayloadError, TransportClosed
+            If no trying again would help.
+        """
+        if link.max_frame_bytes > 0:
+            self._outbox.max_payload = largest_payload(link.max_frame_bytes)
+        while True:
+            self._wake.clear()
+            parcel = self._outbox.take(self._allowed(), min(1 << 20, self._outbox.max_payload))
+            if parcel is None:
+                if self._allowed() == 0:
+                    self._starved()
+                await self._wake.wait()
+                continue
+            frame = self._frame(parcel)
+            if self._credit.fast:
+                await self._hand_over(link, frame)
+            else:
+                await self._store(link, frame, f"{self._device}-{self._credit.epoch}-{parcel.first}")
+            self._outbox.confirm(parcel)
+
+    def _allowed(self) -> int | None:
+        return self._credit.left(self._outbox.taken) if self._credit.known else 0
+
+    def _frame(self, parcel: Parcel) -> bytes:
+        payloads = list(map(msgspec.Raw, parcel.payloads))
+        return encode(
+            UplinkFrame(self._flow, self._device, self._credit.epoch, parcel.first, parcel.times, payloads)
+        )
+
+    async def _hand_over(self, link: Connection, frame: bytes) -> None:
+        """Send at most once; the server's answer to a flush sets the pace."""
+        while not link.connected:  # noqa: ASYNC110 - the contract has no event for it
+            await asyncio.sleep(0.05)
+        await link.publish(self._subject, frame)
+        try:
+            await link.flush()
+        except WaitTimeout:
+            log.debug("device %s: a frame was handed over and the link went down", self._device)
+
+    async def _store(self, link: Connection, frame: bytes, message_id: str) -> None:
+        """Append until it is safe. The numbers in it stay, so that the edge drops what arrives twice."""
+        pause = Pauses()
+        told = False
+        while True:
+            try:
+                await link.append(self._subject, frame, message_id=message_id)
+            except LogFull:
+                log.debug("device %s: the flow's input is full, waiting", self._device)
+            except (NotInvited, TransportClosed, PayloadError):
+                raise
+            except WaitTimeout as error:
+                log.debug("device %s: %s; trying again", self._device, error)
+            except TransportError as error:
+                if not told:
+                    log.warning("device %s goes on trying: %s", self._device, error)
+                    told = True
+            else:
+                return
+            await asyncio.sleep(pause.next())

@@ -1,0 +1,194 @@
+"""The portal: an event loop in a thread of its own, for synchronous handles onto asynchronous code.
+
+Owns the thread, its loop and what still runs there when it closes. Knows nothing of flows or devices: `Device` and
+`Cloud` stand on the *shared* portal, one thread for all of them, that ends with the last one's lease.
+
+It works beside a loop that already runs in the caller's thread, which a notebook's main thread always has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, TypeVar
+
+from pratipad_nb.errors import FlowError, WaitTimeout
+
+__all__ = ["Portal", "PortalLease", "shared_portal"]
+
+Result = TypeVar("Result")
+
+
+class Portal:
+    """An event loop that runs in a daemon thread of its own until `close`.
+
+    Parameters
+    ----------
+    name
+        The thread's name, as it shows in a debugger.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._lock = threading.Lock()
+        self._closed = False
+        started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self._thread = threading.Thread(target=self._serve, args=(started,), name=name, daemon=True)
+        self._thread.start()
+        self._loop, self._stop = started.result()
+
+    def __repr__(self) -> str:
+        return f"<Portal {self.name!r}: {'closed' if self._closed else 'open'}>"
+
+    def __enter__(self) -> Portal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop, to be used from other threads by ``call_soon_threadsafe`` alone."""
+        return self._loop
+
+    @property
+    def inside(self) -> bool:
+        """Whether the caller runs in the portal's own thread, where waiting for it would last for ever."""
+        return threading.current_thread() is self._thread
+
+    @staticmethod
+    def _serve(started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) -> None:
+        async def until_stopped() -> None:
+            stop = asyncio.Event()
+            started.set_result((asyncio.get_running_loop(), stop))
+            await stop.wait()
+
+        # The runner cancels and awaits what is left, ends asynchronous generators and closes the loop.
+        with asyncio.Runner() as runner:
+            runner.run(until_stopped())
+
+    def submit(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Start `work` on the loop and return a future of its result, from any thread.
+
+        Raises
+        ------
+        FlowError
+            If the portal is closed.
+        """
+        with self._lock:  # what is submitted before the stop is scheduled before it, so `close` cancels it
+            if not self._closed:
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        raise FlowError(f"the portal {self.name!r} is closed, so it can't run {_name(work)}. Open a new one.")
+
+    def run(self, work: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
+        """Run `work` on the loop, wait for it and return its result, from any thread but the portal's own.
+
+        An exception in the waiting thread, `KeyboardInterrupt` above all, cancels `work` and goes on.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait; then `work` is cancelled. Default: as long as it takes.
+
+        Raises
+        ------
+        FlowError
+            If it is called in the portal's own thread, or the portal is closed.
+        WaitTimeout
+            If `work` has not ended in `timeout` seconds.
+        """
+        if self.inside:
+            work.close()
+            raise FlowError(
+                f"{_name(work)} was to be waited for on the event loop that has to run it, which would last "
+                "for ever. Use the asynchronous twin there and await it."
+            )
+        future = self.submit(work)
+        try:
+            return future.result(timeout)
+        except TimeoutError as error:
+            if future.done():  # the work's own
+                raise
+            future.cancel()
+            raise WaitTimeout(f"{_name(work)} took longer than {timeout} s and was cancelled.") from error
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Cancel what is left, wait for its end, end the thread and close the loop. Idempotent.
+
+        In the portal's own thread it can't wait for its own end: there it returns at once, and the thread ends soon.
+        """
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._loop.call_soon_threadsafe(self._stop.set)
+        if not self.inside:
+            self._thread.join()
+
+
+def _name(work: Coroutine[Any, Any, Any]) -> str:
+    return str(getattr(work, "__qualname__", work))
+
+
+class PortalLease:
+    """A share in the process-wide portal; the last one to be released closes it.
+
+    Attributes
+    ----------
+    portal
+        The portal, good until `release`.
+    """
+
+    def __init__(self, portal: Portal) -> None:
+        self.portal = portal
+        self._released = False
+
+    def __enter__(self) -> Portal:
+        return self.portal
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give the share back. Idempotent."""
+        last = False
+        with _shared.lock:
+            if not self._released:
+                self._released = True
+                _shared.leases -= 1
+                last = _shared.leases == 0
+                if last:
+                    _shared.portal = None
+        if last:
+            self.portal.close()
+
+
+class _Shared:
+    """The process-wide portal and how many hold it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.portal: Portal | None = None
+        self.leases = 0
+
+
+_shared = _Shared()
+
+
+def shared_portal() -> PortalLease:
+    """Return a share in the process-wide portal, which is opened for the first one."""
+    with _shared.lock:
+        if _shared.portal is None:
+            _shared.portal = Portal("pratipad-portal")
+        _shared.leases += 1
+        return PortalLease(_shared.portal)

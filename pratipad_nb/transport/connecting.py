@@ -1,0 +1,60 @@
+"""From an endpoint to a connection: which transport its URL means, and under which name one connects.
+
+Owns that choice alone. Each transport is imported when it is first used, so that it costs only who uses it.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from pratipad_nb.errors import SettingsError
+from pratipad_nb.settings import Endpoint
+from pratipad_nb.transport.permissions import Role, identity_of, inbox_prefix
+from pratipad_nb.transport.protocol import Connection
+
+__all__ = ["connect"]
+
+
+async def connect(endpoint: Endpoint, *, role: Role, name: str) -> Connection:
+    """Open a connection to `endpoint` as the party `name`.
+
+    Parameters
+    ----------
+    endpoint
+        Where to, to which flow, with which credentials.
+    role
+        ``"device"``, ``"reader"`` or ``"edge"``: decides what the server lets this party do.
+    name
+        Name of the device or reader; an edge has none (``""``).
+
+    Raises
+    ------
+    ConnectionRefused
+        If nobody answers there.
+    NotInvited, CertificateError
+        If the server, or this side, doesn't accept the other's certificate.
+    SettingsError
+        If the URL is none that can be connected to, or credentials are missing.
+    """
+    scheme = endpoint.url.partition("://")[0]
+    called = f"{role} {name}".rstrip()
+    if scheme == "memory":
+        from pratipad_nb.transport.memory import connect_memory
+
+        identity = identity_of(endpoint.flow, role, name)
+        return await connect_memory(endpoint.url, name=called, identity=identity)
+    if scheme != "tls":
+        raise SettingsError(
+            f"{endpoint.url!r} can't be connected to: it can be 'tls://HOST:PORT' (several separated by commas), or "
+            "'memory://NAME' in tests. There is no connection without TLS."
+        )
+    if endpoint.credentials is None:
+        raise SettingsError(
+            f"{endpoint.url} needs certificates and none were given. Pass certs=FOLDER, a folder that "
+            "`flow.invite(name, folder)` has written."
+        )
+    from pratipad_nb.transport.nats import NatsConnection
+
+    # Two connections of one party, an old one and its successor, must not read each other's answers.
+    inbox = f"{inbox_prefix(endpoint.flow, role, name)}.{secrets.token_hex(4)}"
+    return await NatsConnection.connect(endpoint.url, endpoint.credentials, name=called, inbox_prefix=inbox)
