@@ -46,12 +46,14 @@ STANDBY_CODES = {0.0005: 0, 0.0625: 1, 0.125: 2, 0.25: 3, 0.5: 4, 1.0: 5, 0.01: 
 
 _QUANTITIES = ("temperature", "pressure", "humidity")
 _OTHER_CHIPS = {0x55: "a BMP180", 0x56: "a BMP280", 0x57: "a BMP280", 0x58: "a BMP280", 0x61: "a BME680"}
-# What the chip can measure (tables 1 to 4), and the digits that its resolution is worth: 0.01 °C, 0.18 Pa, 0.008 %.
+# What the chip can measure (tables 1 to 4).
 _RANGES = {
-    "temperature_c": (-40.0, 85.0, 2),
-    "pressure_hpa": (300.0, 1100.0, 3),
-    "humidity_percent": (0.0, 100.0, 3),
+    "temperature_c": (-40.0, 85.0),
+    "pressure_hpa": (300.0, 1100.0),
+    "humidity_percent": (0.0, 100.0),
 }
+# Its resolution is 0.01 °C, 0.18 Pa and 0.008 %: three decimals add nothing to that and lose nothing of it.
+_DECIMALS = 3
 _POLL_SECONDS = 0.001
 _CALIBRATION_ATTEMPTS = 4
 
@@ -255,7 +257,7 @@ class BME280:
         if self._samples["humidity"]:
             values["humidity_percent"] = compensation.humidity_percent(calibration, raw.humidity, fine)
         for name, value in values.items():
-            lowest, highest, _ = _RANGES[name]
+            lowest, highest = _RANGES[name]
             if not lowest <= value <= highest:
                 raise self._port.error(
                     _register(_DATA, "data"),
@@ -263,7 +265,7 @@ class BME280:
                     "Bits flip on the wires, or the chip isn't what it says. The next call reads its calibration anew; "
                     "if it comes again, shorten the wires or slow the bus down.",
                 )
-        return {name: round(value, _RANGES[name][2]) for name, value in values.items()}
+        return {name: round(value, _DECIMALS) for name, value in values.items()}
 
 
 def _oversampling(given: int | Mapping[str, int]) -> dict[str, int]:

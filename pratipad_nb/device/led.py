@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -258,7 +259,10 @@ def _open_pin(pin: int, name: str) -> Any:
         _log.warning("%s is simulated: gpiozero isn't installed (`pip install gpiozero lgpio`).", name)
         return None
     try:
-        return LED(pin)
+        with warnings.catch_warnings():
+            # It warns of each way to the pins that it tries in vain; one line in the log is enough.
+            warnings.simplefilter("ignore")
+            return LED(pin)
     except BadPinFactory as error:
         _log.warning("%s is simulated: this computer has no pins that gpiozero can use (%s).", name, error)
         return None

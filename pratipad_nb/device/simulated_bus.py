@@ -10,6 +10,7 @@ that one, ours or another's, runs on it unchanged.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import random
 import threading
@@ -110,6 +111,14 @@ class SimulatedBus:
         self._chips[address] = chip
         return chip
 
+    def detach(self, address: int) -> None:
+        """Take the chip at `address` away for good, with its faults. Raises `SettingsError` if there is none."""
+        with self._lock:
+            self._there(address)
+            del self._chips[address]
+            self._unplugged.discard(address)
+            self._faults.pop(address, None)
+
     def unplug(self, address: int) -> None:
         """Let the chip at `address` vanish: nobody acknowledges there. Raises `SettingsError` if there is none."""
         self._there(address)
@@ -156,10 +165,9 @@ class SimulatedBus:
         with self._lock:
             for message in i2c_msgs:
                 if message.flags & READ_FLAG:
-                    for position, byte in enumerate(self._read(message.addr, message.len)):
-                        message.buf[position] = bytes([byte])
+                    ctypes.memmove(message.buf, self._read(message.addr, message.len), message.len)
                 else:
-                    self._write(message.addr, b"".join(message.buf[i] for i in range(message.len)))
+                    self._write(message.addr, ctypes.string_at(message.buf, message.len))
 
     # The calls of smbus2 that drivers of others use, with their names and parameters.
 
@@ -220,7 +228,8 @@ class SimulatedBus:
         with self._lock:
             chip = self._chip(address)
             try:
-                data = chip.read(count)
+                # Where a chip sends nothing more, the pull-ups make it ones.
+                data = chip.read(count)[:count].ljust(count, b"\xff")
             except NotAcknowledged:
                 raise self._refused(address) from None
             if self._next_fault(address) == "flip":
@@ -291,6 +300,7 @@ class RegisterChip:
 
     def read(self, count: int, /) -> bytes:
         """Return `count` bytes from the pointer on, and move it."""
-        found = bytes(self.registers[(self._pointer + i) & 0xFF] for i in range(count))
-        self._pointer = (self._pointer + count) & 0xFF
-        return found
+        begin = self._pointer
+        self._pointer = (begin + count) & 0xFF
+        around = bytes(self.registers) * (2 + count // 256)
+        return around[begin : begin + count]

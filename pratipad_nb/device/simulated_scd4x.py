@@ -113,7 +113,7 @@ class SimulatedSCD4X:
         if self._asleep or not self._answer or self._clock.monotonic() < self._busy_until:
             raise NotAcknowledged
         answer, self._answer = self._answer, b""
-        return answer[:count].ljust(count, b"\xff")
+        return answer[:count]
 
     def _busy_for(self, command: Command) -> None:
         self._busy_until = self._clock.monotonic() + command.seconds
