@@ -1,0 +1,216 @@
+"""`Dataflow`: what a notation means in a namespace; a frozen value that runtime, session and picture read.
+
+Owns the questions that the notation alone answers: which steps there are and what they are called, where messages
+may pass back, what changed between two versions of a cell. Makes no processor and runs nothing. How names become
+targets is in `pratipad_nb.dataflow.resolving`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pratipad_nb.errors import ProcessorError
+from pratipad_nb.notation import Direction, Input, Problem, Span, StageKind, Tree, rendered
+from pratipad_nb.notation.errors import located
+from pratipad_nb.notation.printer import literal_text
+
+__all__ = ["Dataflow", "Difference", "StageModel", "Step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One processor in its place.
+
+    Attributes
+    ----------
+    key
+        What it is called in statistics, dead letters and the graph: the last part of `name`, with ``#2``, ``#3`` …
+        from the second one of that name on.
+    name
+        As it is written, dotted.
+    target
+        What the name stands for: a class, a function, or another callable. Not yet called.
+    arguments
+        What it is to be called with. Don't change what is in it.
+    span
+        Where it stands in ``tree.source``.
+    """
+
+    key: str
+    name: str
+    target: Any
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    span: Span = field(default=Span(0, 0), compare=False, repr=False)
+
+    def same_as(self, other: Step) -> bool:
+        """Whether `other` stands for the same object with the same arguments.
+
+        ``1`` and ``True``, and ``1`` and ``1.0``, are different arguments, though Python finds them equal. A class
+        that was defined anew by running its cell again is another object.
+        """
+        same_target = self.target is other.target
+        if inspect.ismethod(self.target):  # made afresh at each look-up
+            same_target = bool(self.target == other.target)
+        return same_target and _texts(self.arguments) == _texts(other.arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class StageModel:
+    """The steps between two arrows: one, several in sequence, or several at the same time."""
+
+    kind: StageKind
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Keys of the steps that differ between two dataflows, each in the order of its dataflow.
+
+    Attributes
+    ----------
+    added
+        In the new one only.
+    removed
+        In the old one only.
+    changed
+        In both, with another target or other arguments.
+    kept
+        In both, with the same target and arguments; such a step's state goes on, wherever it stands now.
+    """
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataflow:
+    """A notation whose names have been looked up.
+
+    Attributes
+    ----------
+    tree
+        Its syntax tree.
+    stages
+        In the order in which messages pass them forward. ``hops[i]`` is the arrow into ``stages[i]``, and the last
+        hop the one into Output.
+    """
+
+    tree: Tree
+    stages: tuple[StageModel, ...]
+
+    @property
+    def notation(self) -> str:
+        """The canonical notation."""
+        return str(self.tree)
+
+    @property
+    def input(self) -> Input:
+        """Who decides how many messages are sent."""
+        return self.tree.input
+
+    @property
+    def hops(self) -> tuple[Direction, ...]:
+        """The direction of each arrow, from the devices to Output."""
+        return self.tree.hops
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All steps, in the order in which they are written."""
+        return tuple(step for stage in self.stages for step in stage.steps)
+
+    def step(self, key: str) -> Step:
+        """Return the step of that key.
+
+        Raises
+        ------
+        ProcessorError
+            If there is none.
+        """
+        return self.stages[self.stage_of(key)].steps[self._place[key][1]]
+
+    def stage_of(self, key: str) -> int:
+        """Return the index of the stage in which that step stands.
+
+        Raises
+        ------
+        ProcessorError
+            If there is no such step.
+        """
+        try:
+            return self._place[key][0]
+        except KeyError:
+            keys = ", ".join(self._place)
+            raise ProcessorError(f"{key!r} is no processor of this dataflow; there are: {keys}.") from None
+
+    @property
+    def _place(self) -> dict[str, tuple[int, int]]:
+        return {s.key: (i, j) for i, stage in enumerate(self.stages) for j, s in enumerate(stage.steps)}
+
+    @property
+    def first_one_way_hop(self) -> int | None:
+        """Index of the first ``~>``, counted from the devices; ``None`` if every hop is ``<~>``."""
+        return self.hops.index("~>") if "~>" in self.hops else None
+
+    @property
+    def cloud_reaches_devices(self) -> bool:
+        """Whether an order can pass from Output back to the devices: every hop is ``<~>``."""
+        return self.first_one_way_hop is None
+
+    def replies_from(self, key: str) -> bool:
+        """Whether that step can `reply` to a device: every hop between its stage and the devices is ``<~>``.
+
+        The arrows behind the stage don't matter, for a reply goes the other way.
+
+        Raises
+        ------
+        ProcessorError
+            If there is no such step.
+        """
+        stage = self.stage_of(key)
+        one_way = self.first_one_way_hop
+        return one_way is None or one_way > stage
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed and does nothing: each ``<~>`` that no message can pass backward, as rendered text.
+
+        What comes back over hop *i* is bound for a device, so it has to pass hops *i* − 1 … 0 as well. Hence a
+        ``<~>`` is of use only if all arrows before it are ``<~>`` too. It is no error, since nothing is lost: messages
+        pass it forward as ever.
+        """
+        blocked = self.first_one_way_hop
+        spans = self.tree.hop_spans
+        if blocked is None or len(spans) != len(self.hops):
+            return ()
+        line, column = located(self.tree.source, spans[blocked].start)
+        message = f"nothing can pass back over this `<~>`: the `~>` at line {line}, column {column} ends the way to the devices"
+        hint = "write `<~>` there too, or `~>` here"
+        return tuple(
+            rendered(self.tree.source, Problem(message, span, hint=hint))
+            for hop, span in zip(self.hops[blocked + 1 :], spans[blocked + 1 :], strict=True)
+            if hop == "<~>"
+        )
+
+    def diff(self, new: Dataflow) -> Difference:
+        """Return what changes from this dataflow to the `new` one, step by step.
+
+        Arrows, stages and the input are no part of it; compare `hops`, `stages` and `input` for these.
+        """
+        old_steps = {step.key: step for step in self.steps}
+        new_steps = {step.key: step for step in new.steps}
+        kept = {key for key, step in new_steps.items() if key in old_steps and old_steps[key].same_as(step)}
+        return Difference(
+            added=tuple(key for key in new_steps if key not in old_steps),
+            removed=tuple(key for key in old_steps if key not in new_steps),
+            changed=tuple(key for key in new_steps if key in old_steps and key not in kept),
+            kept=tuple(key for key in new_steps if key in kept),
+        )
+
+
+def _texts(arguments: Mapping[str, Any]) -> dict[str, str]:
+    return {name: literal_text(value) for name, value in arguments.items()}
