@@ -22,7 +22,7 @@ from pratipad_nb.settings import Delivery, checked_delivery, valid_name
 from pratipad_nb.transport.frames import ReadFrame
 from pratipad_nb.transport.protocol import Connection
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "check_take"]
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class Reader:
         TransportClosed
             If this reader is closed.
         """
-        _checked(n, timeout)
+        check_take(n, timeout)
         end = asyncio.get_running_loop().time() + (math.inf if timeout is None else timeout)
         await self._turn(end, n, timeout)
         try:
@@ -190,7 +190,7 @@ class Reader:
                 return
             if late:
                 raise WaitTimeout(
-                    f"got {held.count} of {n} messages of {self.flow!r} in {timeout:g} s; they wait for the next "
+                    f"got {held.count} of {n} messages of {self.flow!r} in {timeout:.3g} s; they wait for the next "
                     "take. Ask for fewer, wait longer (timeout=…), or see whether the flow runs and devices send."
                 )
             left = end - loop.time()
@@ -218,6 +218,32 @@ class Reader:
             raise StopAsyncIteration
         self._unsaved += 1
         return held.pop()
+
+    async def look(self, most: int) -> list[Message]:
+        """Wait for messages and return those that are here, at most `most`, without moving the position.
+
+        To be followed by `advance`, with nothing in between: for loops that fetch many messages at once. A fast
+        flow's are taken out at once, for they may make room for newer ones any time. Empty once this is closed.
+        """
+        async with self._lock:
+            held = self._source.held
+            if self._unsaved and (not held.count or self._unsaved >= _STORE_EVERY):
+                await self._save()
+            while not held.count and not self._closed:
+                await self._source.more(_LONG)
+            if self._closed:
+                return []
+            messages, _ = held.peek(min(most, held.count))
+            if self.delivery == "fast":
+                held.drop(len(messages))
+            return messages
+
+    async def advance(self, n: int) -> None:
+        """Move past `n` of the messages that the last `look` returned; stored as while iterating."""
+        if n and self.delivery == "durable":
+            async with self._lock:
+                self._source.held.drop(n)
+                self._unsaved += n
 
     async def _save(self) -> None:
         """Store how far iterating has come."""
@@ -258,7 +284,8 @@ class Reader:
                 await self._source.close()
 
 
-def _checked(n: object, timeout: object) -> None:
+def check_take(n: object, timeout: object) -> None:
+    """Raise `SettingsError` if `n` or `timeout` is not what `Reader.take` takes."""
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise SettingsError(f"take: n is {n!r}; it must be a whole number of at least 1.")
     if timeout is not None and (

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from pratipad_nb.cloud.reader import Reader
-from pratipad_nb.transport.frames import OutputFrame, Segment, encode
+from pratipad_nb.portal import Portal
+from pratipad_nb.transport.frames import ControlFrame, OutputFrame, Segment, decode, encode
 from pratipad_nb.transport.memory import MemoryConnection, connect_memory
 from pratipad_nb.transport.memory_broker import Broker
 from pratipad_nb.transport.protocol import LogSpec
@@ -16,6 +18,13 @@ from pratipad_nb.transport.subjects import Subjects
 
 FLOW = "house"
 _worlds = itertools.count(1)
+DESCRIPTION = {
+    "notation": "Push <~> A <~> Output",
+    "delivery": "durable",
+    "cloud_reaches_devices": True,
+    "one_way_hop": None,
+    "text": "",
+}
 
 
 class World:
@@ -95,3 +104,65 @@ async def world() -> AsyncIterator[World]:
     await made.open()
     yield made
     await made.close()
+
+
+class Edge:
+    """Answers requests from a table; verbs that it doesn't have are left unanswered."""
+
+    def __init__(self, world) -> None:
+        self.world = world
+        self.answers = {"describe": DESCRIPTION}
+        self.description = DESCRIPTION
+        self.asked = []
+        self.tasks = set()
+
+    async def open(self):
+        await self.world.edge.subscribe(self.world.subjects.control, self.on_request)
+
+    def on_request(self, signal):
+        frame = decode(signal.data, ControlFrame)
+        self.asked.append((frame.verb, frame.arguments))
+        answer = self.answers.get(frame.verb)
+        if answer is None:
+            return
+        if isinstance(answer, list):
+            answer = answer.pop(0) if len(answer) > 1 else answer[0]
+        verb = "error" if "kind" in answer else "ok"
+        task = asyncio.ensure_future(
+            self.world.edge.publish(signal.reply, encode(ControlFrame(verb, answer)))
+        )
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+
+@pytest.fixture
+async def edge(world):
+    made = Edge(world)
+    await made.open()
+    return made
+
+
+class Elsewhere:
+    """A world and its edge on a loop of their own, for synchronous handles."""
+
+    def __init__(self, portal: Portal) -> None:
+        self.portal = portal
+        portal.run(self.open())
+        self.url = self.world.url
+
+    async def open(self) -> None:
+        self.world = World()
+        await self.world.open()
+        self.edge = Edge(self.world)
+        await self.edge.open()
+
+    def append(self, *counts: int) -> None:
+        self.portal.run(self.world.append(*counts))
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Elsewhere]:
+    with Portal("edge of a test") as portal:
+        made = Elsewhere(portal)
+        yield made
+        portal.run(made.world.close())

@@ -1,0 +1,400 @@
+"""The cloud client: reads a flow's results and sends orders, from any process or machine.
+
+Owns `AsyncCloud` and its synchronous twin `Cloud`: connecting, finding out how the flow delivers, sending orders.
+Reading is the `Reader`'s, pulled readings are a `Request`'s; what may pass is for the edge to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from pratipad_nb.cloud.blocking import BlockingReader
+from pratipad_nb.cloud.control import Control, Description
+from pratipad_nb.cloud.reader import Reader, check_take
+from pratipad_nb.cloud.request import AsyncRequest, Request
+from pratipad_nb.errors import FlowError, OneWayError, SettingsError, TransportClosed, WaitTimeout
+from pratipad_nb.message import Message
+from pratipad_nb.portal import shared_portal
+from pratipad_nb.settings import Credentials, Endpoint, valid_name
+from pratipad_nb.transport.connecting import connect
+from pratipad_nb.transport.frames import OrderFrame, encode
+from pratipad_nb.transport.protocol import Connection
+from pratipad_nb.transport.subjects import Subjects
+
+__all__ = ["AsyncCloud", "Cloud"]
+
+#: The name that a flow's own handle reads under: it never holds the flow back, which a Cloud's reader shall do.
+_HANDLE = "notebook"
+#: What the edge said of its flow is believed for this long, in seconds: a changed notation is noticed at once by eye,
+#: and many orders in a row don't ask for each.
+_FRESH = 1.0
+#: How long the edge may take to answer, in seconds.
+_ASK = 5.0
+#: An order is tried for this long, in seconds.
+_SEND = 10.0
+#: Pause between two looks for a flow that isn't there yet, in seconds.
+_POLL = 0.1
+
+
+class AsyncCloud:
+    """A flow's results and orders, as one named reader; for services, on an event loop.
+
+    Connects when it is first used, or by ``async with``.
+
+    Parameters
+    ----------
+    flow
+        Name of the flow.
+    reader
+        Name of the reader: its position is stored under it, and the certificate says so, too. What a named reader
+        hasn't taken is kept for it.
+    server, certs
+        ``tls://host:port`` and the folder with this reader's certificate, as `Flow.invite` or ``pratipad certs
+        issue`` writes it.
+    endpoint
+        All of that as one value, in place of `server` and `certs`.
+
+    Raises
+    ------
+    SettingsError
+        If a name can't be one, or it isn't said where to connect to.
+    """
+
+    def __init__(
+        self,
+        flow: str,
+        *,
+        reader: str = "cloud",
+        server: str | None = None,
+        certs: str | Path | None = None,
+        endpoint: Endpoint | None = None,
+    ) -> None:
+        self.flow = valid_name(flow, "flow")
+        self.reader = valid_name(reader, "reader")
+        if reader == _HANDLE:
+            raise SettingsError(
+                f"{reader!r} is the name that a flow's own handle reads under. Choose another, for example 'cloud'."
+            )
+        self.endpoint = _endpoint(flow, server, certs, endpoint)
+        self._connection: Connection | None = None
+        self._reader: Reader | None = None
+        self._opening = asyncio.Lock()
+        self._description: tuple[float, Description] | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "connected" if self._connection is not None else "not connected"
+        return f"<{type(self).__name__} {self.reader!r} of {self.flow!r} at {self.endpoint.url}: {state}>"
+
+    async def __aenter__(self) -> AsyncCloud:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def connect(self) -> Connection:
+        """Connect unless it is, and return the connection. From then on it reconnects by itself.
+
+        Raises
+        ------
+        ConnectionRefused, NotInvited, CertificateError
+            If that fails, with its cause.
+        TransportClosed
+            If this is closed.
+        """
+        async with self._opening:
+            if self._closed:
+                raise TransportClosed(f"this cloud client of {self.flow!r} is closed. Make a new one.")
+            if self._connection is None:
+                self._connection = await connect(self.endpoint, role="reader", name=self.reader)
+            return self._connection
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    async def take(self, n: int = 1, timeout: float | None = 10.0) -> list[Message]:
+        """Return the next `n` messages, once all are there; each is returned once, across kill -9 as well.
+
+        Parameters
+        ----------
+        n
+            How many: at least 1.
+        timeout
+            Seconds to wait for all of them; None: for ever.
+
+        Raises
+        ------
+        WaitTimeout
+            If they are not all there in time. What has arrived is returned by the next `take`.
+        """
+        check_take(n, timeout)
+        end = None if timeout is None else time.monotonic() + timeout
+        reader = await self.opened_reader(timeout)
+        return await reader.take(n, None if end is None else max(0.0, end - time.monotonic()))
+
+    def __aiter__(self) -> AsyncCloud:
+        return self
+
+    async def __anext__(self) -> Message:
+        reader = self._reader or await self.opened_reader(None)
+        return await reader.__anext__()
+
+    async def opened_reader(self, timeout: float | None = 10.0) -> Reader:
+        """Return the reader that this takes from, made as soon as the flow has ever been started.
+
+        Raises
+        ------
+        WaitTimeout
+            If it hasn't in `timeout` seconds.
+        """
+        if self._reader is not None:
+            return self._reader
+        end = None if timeout is None else time.monotonic() + timeout
+        seconds = _ASK if timeout is None else min(timeout, _ASK)
+        while (delivery := await self._delivery(seconds)) is None:
+            if end is not None and time.monotonic() >= end:
+                raise WaitTimeout(
+                    f"the flow {self.flow!r} was not started within {timeout:g} s at {self.endpoint.url}. Start it, "
+                    "or check the name."
+                )
+            await asyncio.sleep(_POLL)
+        connection = await self.connect()
+        if self._reader is None:
+            self._reader = Reader(connection, self.flow, self.reader, delivery=delivery)
+        await self._reader.open()
+        return self._reader
+
+    async def _delivery(self, seconds: float) -> Literal["durable", "fast"] | None:
+        """Ask how the flow delivers; one that isn't running has its output stored if it did so durably."""
+        try:
+            return (await self.describe(seconds)).delivery
+        except WaitTimeout:
+            connection = await self.connect()
+            try:
+                stored = await connection.find_log(Subjects(self.flow).output_stream)
+            except WaitTimeout:  # the link is down
+                return None
+            return "durable" if stored is not None else None
+
+    @property
+    def skipped_frames(self) -> int:
+        """Frames that were gone before this could read them; see `Reader.skipped_frames`."""
+        return 0 if self._reader is None else self._reader.skipped_frames
+
+    async def seek(self, where: Literal["oldest", "newest"]) -> None:
+        """Move the position: ``"oldest"`` to the first message that is kept, ``"newest"`` behind the last."""
+        await (await self.opened_reader()).seek(where)
+
+    # -- the other direction --------------------------------------------------------------------------------------
+
+    async def describe(self, timeout: float = _ASK) -> Description:
+        """Return what the edge says of its flow, at most a second old.
+
+        Raises
+        ------
+        WaitTimeout
+            If the flow isn't running: nobody answers in `timeout` seconds.
+        """
+        now = time.monotonic()
+        if self._description is None or now - self._description[0] > _FRESH:
+            control = Control(await self.connect(), self.flow)
+            self._description = (now, await control.describe(timeout))
+        return self._description[1]
+
+    async def send(self, payload: Any, to: str | Iterable[str] | None = None) -> str:
+        """Send an order and return its id, once it is stored at the server.
+
+        Parameters
+        ----------
+        payload
+            Any JSON-like value.
+        to
+            A device's name, or several; None: all that are known.
+
+        Raises
+        ------
+        OneWayError
+            If the notation lets no order reach devices; it shows the hop.
+        PayloadError
+            If the payload is not JSON-like.
+        WaitTimeout
+            If the flow isn't running, or the server doesn't answer.
+        LogFull
+            If too many orders wait for devices that are away.
+        """
+        order = OrderFrame(f"{self.reader}-{secrets.token_hex(8)}", time.time(), payload, _devices(to))
+        data = encode(order)
+        description = await self.describe()
+        if not description.cloud_reaches_devices:
+            raise OneWayError(
+                description.text
+                or f"no order can reach a device: the hop {description.one_way_hop!r} of {description.notation!r} is "
+                "one-way. Write '<~>' there."
+            )
+        end = time.monotonic() + _SEND
+        connection = await self.connect()
+        while True:
+            try:
+                await connection.append(Subjects(self.flow).order, data, message_id=order.id)
+            except WaitTimeout:  # it may be stored; a repeat within a short while is stored once
+                if time.monotonic() >= end:
+                    raise
+                await asyncio.sleep(_POLL)
+            else:
+                return order.id
+
+    async def pull(self, n: int = 1, device: str | None = None) -> AsyncRequest:
+        """Ask for `n` readings in total, from `device` or from all in turn; for flows that begin with Pull.
+
+        Raises
+        ------
+        SettingsError
+            If `n` is no whole number of at least 1, or `device` can't be a name.
+        FlowError
+            What the edge refuses it with: the flow doesn't pull, or doesn't know the device.
+        WaitTimeout
+            If the flow isn't running.
+        """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise SettingsError(f"pull: n is {n!r}; it must be a whole number of at least 1.")
+        if device is not None:
+            valid_name(device, "device")
+        control = Control(await self.connect(), self.flow)
+        return AsyncRequest(control, await control.pull(n, device), n)
+
+    async def close(self) -> None:
+        """Store the reader's position and close the connection. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._reader is not None:
+                await self._reader.close()
+        finally:
+            async with self._opening:  # one that is being opened is closed, too
+                if self._connection is not None:
+                    await self._connection.close()
+
+
+class Cloud:
+    """A flow's results and orders, as one named reader; from any thread.
+
+    Parameters and errors are those of `AsyncCloud`, its asynchronous twin. Connects when it is first used.
+
+    Examples
+    --------
+    >>> with Cloud("house", server="tls://edge.local:4222", certs="cloud-certs") as cloud:  # doctest: +SKIP
+    ...     for message in cloud.take(3):
+    ...         print(message.device, message.payload)
+    ...     cloud.send({"led": "on"}, to="room1")
+    """
+
+    def __init__(
+        self,
+        flow: str,
+        *,
+        reader: str = "cloud",
+        server: str | None = None,
+        certs: str | Path | None = None,
+        endpoint: Endpoint | None = None,
+    ) -> None:
+        self._twin = AsyncCloud(flow, reader=reader, server=server, certs=certs, endpoint=endpoint)
+        self._lease = shared_portal()
+        self._portal = self._lease.portal
+        self._messages = BlockingReader(self._portal, self._twin.opened_reader)
+
+    def __repr__(self) -> str:
+        return repr(self._twin).replace("AsyncCloud", "Cloud")
+
+    def __enter__(self) -> Cloud:
+        self._portal.run(self._twin.connect())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def flow(self) -> str:
+        """Name of the flow."""
+        return self._twin.flow
+
+    @property
+    def reader(self) -> str:
+        """Name of the reader."""
+        return self._twin.reader
+
+    @property
+    def skipped_frames(self) -> int:
+        """Frames that were gone before this could read them."""
+        return self._twin.skipped_frames
+
+    def take(self, n: int = 1, timeout: float | None = 10.0) -> list[Message]:
+        """Return the next `n` messages; see `AsyncCloud.take`."""
+        return self._messages.take(n, timeout)
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self._messages)
+
+    def seek(self, where: Literal["oldest", "newest"]) -> None:
+        """Move the position; see `AsyncCloud.seek`."""
+        self._messages.settle()
+        self._portal.run(self._twin.seek(where))
+
+    def describe(self) -> Description:
+        """Return what the edge says of its flow."""
+        return self._portal.run(self._twin.describe())
+
+    def send(self, payload: Any, to: str | Iterable[str] | None = None) -> str:
+        """Send an order and return its id; see `AsyncCloud.send`."""
+        return self._portal.run(self._twin.send(payload, to))
+
+    def pull(self, n: int = 1, device: str | None = None) -> Request:
+        """Ask for `n` readings; see `AsyncCloud.pull`."""
+        return Request(self._portal, self._portal.run(self._twin.pull(n, device)))
+
+    def close(self) -> None:
+        """Store the reader's position and close the connection; ends loops in other threads. Idempotent."""
+        try:
+            # First, for a take or loop that waits in another thread has to be woken; one in its body is settled.
+            self._messages.close()
+            self._portal.run(self._twin.close())
+        except FlowError:  # the portal is closed, by an earlier close of this
+            return
+        finally:
+            self._lease.release()
+
+
+def _endpoint(flow: str, server: str | None, certs: str | Path | None, endpoint: Endpoint | None) -> Endpoint:
+    if endpoint is None:
+        if server is None:
+            raise SettingsError(
+                f"it isn't said where the flow {flow!r} is. Pass server='tls://HOST:PORT' and certs=FOLDER, or "
+                "endpoint=…"
+            )
+        return Endpoint(server, flow, None if certs is None else Credentials.in_folder(certs))
+    if server is not None or certs is not None:
+        raise SettingsError("endpoint=… says where and with which certificates; leave out server and certs.")
+    if endpoint.flow != flow:
+        raise SettingsError(
+            f"the endpoint is of the flow {endpoint.flow!r}, not of {flow!r}. Use its own name."
+        )
+    return endpoint
+
+
+def _devices(to: str | Iterable[str] | None) -> list[str] | None:
+    if to is None:
+        return None
+    names = [to] if isinstance(to, str) else list(to)
+    if not names:
+        raise SettingsError("send: to is empty; name one device or more, or leave it out to mean all.")
+    return [valid_name(name, "device") for name in names]

@@ -1,0 +1,136 @@
+"""Requests from the cloud to the edge of a flow, and its answers.
+
+Owns the exchange of `ControlFrame`s from the cloud's side: what is asked, what the answers mean, and that an error at
+the edge is raised here as the same class. What the edge does about a request is its own affair.
+
+=========== ======================================= ==================================================
+verb        arguments                               answer's arguments (verb ``"ok"``)
+=========== ======================================= ==================================================
+describe    none                                    those of `Description`
+pull        ``n``, ``device`` (a name or None)      ``request``: the id to ask for
+request     ``request``, ``timeout`` in seconds     those of `Progress`, once it is done or time is up
+=========== ======================================= ==================================================
+
+An answer with the verb ``"error"`` has ``kind``, the name of one of our errors, and ``text``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from pratipad_nb import errors
+from pratipad_nb.errors import FlowError, FrameError, PratipadError, WaitTimeout
+from pratipad_nb.settings import Delivery
+from pratipad_nb.transport.frames import ControlFrame, decode, encode
+from pratipad_nb.transport.protocol import Connection
+from pratipad_nb.transport.subjects import Subjects
+
+__all__ = ["Control", "Description", "Progress"]
+
+
+class Description(msgspec.Struct, frozen=True):
+    """What the edge says of its flow.
+
+    Attributes
+    ----------
+    notation
+        Its canonical notation.
+    delivery
+        ``"durable"`` or ``"fast"``.
+    cloud_reaches_devices
+        Whether every hop between Output and the devices is ``<~>``.
+    one_way_hop
+        The first hop that isn't, empty if none.
+    text
+        The error to raise for an order then: it shows the hop.
+    """
+
+    notation: str
+    delivery: Delivery
+    cloud_reaches_devices: bool
+    one_way_hop: str | None = None
+    text: str = ""
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a pull request is: `left` readings have not left the pipeline; `silent` devices owe them."""
+
+    done: bool
+    left: int = 0
+    silent: list[str] = []
+
+
+Answer = TypeVar("Answer")
+
+
+class Control:
+    """Asks the edge of `flow` over `connection`."""
+
+    def __init__(self, connection: Connection, flow: str) -> None:
+        self._connection = connection
+        self._flow = flow
+        self._subject = Subjects(flow).control
+
+    async def describe(self, timeout: float = 5.0) -> Description:
+        """Return what the edge says of its flow; raises what `ask` does."""
+        return _understood(await self.ask("describe", {}, timeout), Description)
+
+    async def pull(self, n: int, device: str | None, timeout: float = 5.0) -> str:
+        """Ask for `n` readings, from `device` or from all in turn, and return the request's id."""
+        answer = await self.ask("pull", {"n": n, "device": device}, timeout)
+        return str(_understood(answer, dict[str, Any]).get("request", ""))
+
+    async def progress(self, request: str, seconds: float) -> Progress:
+        """Wait at most `seconds` for `request` to be done, and return how far it is."""
+        # The edge answers when the time is up; the margin is for the way.
+        answer = await self.ask("request", {"request": request, "timeout": seconds}, seconds + 5.0)
+        return _understood(answer, Progress)
+
+    async def ask(self, verb: str, arguments: dict[str, Any], timeout: float) -> dict[str, Any]:
+        """Send a request and return the arguments of its answer.
+
+        Raises
+        ------
+        WaitTimeout
+            If no edge answers: the flow isn't running.
+        PratipadError
+            What the edge raised, of the same class.
+        FrameError
+            If the answer is none.
+        """
+        try:
+            data = await self._connection.request(
+                self._subject, encode(ControlFrame(verb, arguments)), timeout
+            )
+        except WaitTimeout as error:
+            raise WaitTimeout(
+                f"the flow {self._flow!r} does not answer ({verb}; {error}). See whether it is running: "
+                "`flow.start()`, or the process that runs it."
+            ) from error
+        answer = decode(data, ControlFrame)
+        if answer.verb == "error":
+            raise _error_of(answer.arguments)
+        if answer.verb != "ok":
+            raise FrameError(
+                f"the flow {self._flow!r} answered {verb!r} with {answer.verb!r}, not 'ok' or 'error'."
+            )
+        return answer.arguments
+
+
+def _error_of(arguments: dict[str, Any]) -> PratipadError:
+    """Return the error of the class that `arguments` name; one that isn't known here is a `FlowError`."""
+    kind, text = str(arguments.get("kind", "")), str(arguments.get("text", ""))
+    found = getattr(errors, kind, None) if kind in errors.__all__ else None
+    if found is None:
+        return FlowError(f"{kind}: {text}" if kind else text)
+    made: PratipadError = found(text)
+    return made
+
+
+def _understood(arguments: dict[str, Any], kind: type[Answer]) -> Answer:
+    try:
+        return msgspec.convert(arguments, kind)
+    except msgspec.ValidationError as error:
+        raise FrameError(f"an answer of the flow can't be understood: {error}") from error
