@@ -1,0 +1,209 @@
+"""What is in our certificates: making them, and reading them back from files.
+
+Owns the X.509 profile: ECDSA on P-256, an authority that signs leaves and nothing else, leaves that are either a
+server's or a client's. Knows no folders and no policy of renewal.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from pratipad_nb.errors import CertificateError
+
+__all__ = ["CLOCK_SKEW", "Pair", "Profile", "made_authority", "made_leaf", "profile_of", "read_pair"]
+
+#: Certificates are valid from this long before they are made: a board without a battery-backed clock lives in the past.
+CLOCK_SKEW = timedelta(days=1)
+#: Upper bound of a common name in RFC 5280, appendix A.1 (ub-common-name).
+_LONGEST_NAME = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a leaf certificate says: whose it is, for which hosts, and on which side of a connection it may be shown."""
+
+    identity: str
+    hosts: tuple[str, ...] = ()
+    server: bool = False
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Pair:
+    """A certificate and its private key. Has no repr of its contents."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    def certificate_pem(self) -> bytes:
+        """Return the certificate as PEM."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def key_pem(self) -> bytes:
+        """Return the private key as unencrypted PEM (PKCS #8)."""
+        return self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+    def valid_at(self, moment: datetime) -> bool:
+        """Return whether `moment` lies within the certificate's validity."""
+        return self.certificate.not_valid_before_utc <= moment <= self.certificate.not_valid_after_utc
+
+    def signed_by(self, authority: Pair) -> bool:
+        """Return whether `authority` signed this certificate."""
+        try:
+            self.certificate.verify_directly_issued_by(authority.certificate)
+        except (InvalidSignature, ValueError, TypeError):
+            return False
+        return True
+
+
+def made_authority(name: str, days: float) -> Pair:
+    """Return a new self-signed authority: it may sign leaves and revocation lists, and no further authority."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = _name(name)
+    builder = (
+        _builder(subject, subject, key, datetime.now(UTC) + timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(sign_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    return Pair(builder.sign(key, hashes.SHA256()), key)
+
+
+def made_leaf(authority: Pair, profile: Profile, days: float) -> Pair:
+    """Return a new leaf certificate with a new key; it never outlives its authority.
+
+    Raises
+    ------
+    CertificateError
+        If the identity or a host can't stand in a certificate.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = authority.certificate
+    until = min(datetime.now(UTC) + timedelta(days=days), issuer.not_valid_after_utc)
+    usage = ExtendedKeyUsageOID.SERVER_AUTH if profile.server else ExtendedKeyUsageOID.CLIENT_AUTH
+    issuer_key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    builder = (
+        _builder(_name(profile.identity), issuer.subject, key, until)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(sign_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        .add_extension(_alternative_names(profile), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key_id), critical=False
+        )
+    )
+    return Pair(builder.sign(authority.key, hashes.SHA256()), key)
+
+
+def profile_of(certificate: x509.Certificate) -> Profile | None:
+    """Return what a leaf of ours says, None if it isn't made like one."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except (x509.ExtensionNotFound, ValueError):
+        return None
+    identities = names.get_values_for_type(x509.UniformResourceIdentifier)
+    if len(identities) != 1:
+        return None
+    hosts = [
+        *names.get_values_for_type(x509.DNSName),
+        *map(str, names.get_values_for_type(x509.IPAddress)),
+    ]
+    return Profile(identities[0], tuple(sorted(hosts)), ExtendedKeyUsageOID.SERVER_AUTH in usage)
+
+
+def read_pair(certificate: Path, key: Path) -> Pair:
+    """Read a certificate and its key from two PEM files.
+
+    Raises
+    ------
+    CertificateError
+        If one is missing or unreadable, is no such PEM, or they don't belong together.
+    """
+    try:
+        found = x509.load_pem_x509_certificate(certificate.read_bytes())
+    except OSError as error:
+        raise CertificateError(f"{certificate} can't be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise CertificateError(f"{certificate} holds no PEM certificate.") from error
+    try:
+        private = serialization.load_pem_private_key(key.read_bytes(), password=None)
+    except OSError as error:
+        raise CertificateError(f"{key} can't be read: {error.strerror}.") from error
+    except (ValueError, TypeError) as error:
+        # Not the error's own text: it could quote the file.
+        raise CertificateError(f"{key} holds no unencrypted PEM key.") from error
+    if not isinstance(private, ec.EllipticCurvePrivateKey) or private.public_key() != found.public_key():
+        raise CertificateError(f"{key} is not the key of {certificate}.")
+    return Pair(found, private)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, until: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime.now(UTC) - CLOCK_SKEW)
+        .not_valid_after(until)
+    )
+
+
+def _name(text: str) -> x509.Name:
+    if not text:
+        raise CertificateError("'' can't be an identity: it has at least one character.")
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text[:_LONGEST_NAME])])
+
+
+def _key_usage(*, sign_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not sign_certificates,
+        key_cert_sign=sign_certificates,
+        crl_sign=sign_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _alternative_names(profile: Profile) -> x509.SubjectAlternativeName:
+    try:
+        identity = x509.UniformResourceIdentifier(profile.identity)
+    except ValueError as error:
+        raise CertificateError(
+            f"{profile.identity!r} can't be an identity: it is an ASCII URI, such as urn:pratipad:house:edge."
+        ) from error
+    return x509.SubjectAlternativeName([identity, *_host_names(profile.hosts)])
+
+
+def _host_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
+    names: list[x509.GeneralName] = []
+    for host in hosts:
+        try:
+            names.append(x509.IPAddress(ipaddress.ip_address(host)))
+        except ValueError:
+            try:
+                names.append(x509.DNSName(host))
+            except ValueError as error:
+                raise CertificateError(
+                    f"{host!r} can't be a host: it is an IP address or an ASCII host name."
+                ) from error
+    return names

@@ -1,0 +1,101 @@
+"""The store of certificates: which party's files lie in which folder.
+
+::
+
+    pki/                          0700
+    ├── authority/                ca.pem, ca-key.pem
+    ├── server/                   ca.pem, cert.pem, key.pem, as in every folder below
+    ├── edge/FLOW/
+    ├── device/FLOW/NAME/
+    └── reader/FLOW/NAME/
+
+Owns that layout. What an identity looks like is the caller's matter (`pratipad_nb.transport.permissions`).
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pratipad_nb.errors import CertificateError
+from pratipad_nb.files import private_folder
+from pratipad_nb.settings import Credentials, valid_name
+
+if TYPE_CHECKING:
+    from pratipad_nb.pki.authority import Authority
+
+__all__ = ["LOOPBACK_HOSTS", "CertificateStore"]
+
+#: Under which names a server that listens on this computer alone is reached.
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+
+
+class CertificateStore:
+    """The certificates of one state folder; `CertificateStore.open` makes one."""
+
+    def __init__(self, folder: Path, authority: Authority) -> None:
+        self._folder = folder
+        self._authority = authority
+
+    @classmethod
+    def open(cls, state: Path) -> CertificateStore:
+        """Open the store below the folder `state`, and make it and its authority first if there is none.
+
+        Raises
+        ------
+        CertificateError
+            If the authority can't be opened or made, or `cryptography` isn't installed.
+        """
+        try:
+            # Here and not above: it takes longer to import than all else in a session that brings its own server.
+            from pratipad_nb.pki.authority import Authority
+        except ModuleNotFoundError as error:
+            raise CertificateError(
+                f"certificates can't be made without {error.name}. Install it: pip install 'pratipad-nb[edge]'."
+            ) from error
+        folder = state / "pki"
+        try:
+            private_folder(folder)
+        except OSError as error:
+            raise CertificateError(
+                f"{folder} can't be made: {error.strerror}. Choose a state folder that can be written to "
+                "(PRATIPAD_HOME moves it)."
+            ) from error
+        return cls(folder, Authority.open(folder / "authority"))
+
+    @property
+    def authority(self) -> Authority:
+        """The authority that signs what is in this store."""
+        return self._authority
+
+    def server(self, identity: str, hosts: tuple[str, ...] = LOOPBACK_HOSTS) -> Credentials:
+        """Return the server's credentials, renewed if need be; valid for 30 days."""
+        return self._authority.ensure(identity, self._folder / "server", hosts=hosts, server=True)
+
+    def edge(self, flow: str, identity: str) -> Credentials:
+        """Return the credentials of the edge of `flow`, renewed if need be; valid for 30 days, as the server's."""
+        from pratipad_nb.pki.authority import SERVER_DAYS
+
+        return self._authority.ensure(identity, self._of("edge", flow), days=SERVER_DAYS)
+
+    def device(self, flow: str, name: str, identity: str) -> Credentials:
+        """Return the credentials of the device `name` of `flow`, renewed if need be; valid for 397 days."""
+        return self._authority.ensure(identity, self._of("device", flow) / valid_name(name, "device"))
+
+    def reader(self, flow: str, name: str, identity: str) -> Credentials:
+        """Return the credentials of the reader `name` of `flow`, renewed if need be; valid for 397 days."""
+        return self._authority.ensure(identity, self._of("reader", flow) / valid_name(name, "reader"))
+
+    def names(self, flow: str, role: Literal["device", "reader"]) -> list[str]:
+        """Return the devices or readers of `flow` that have a certificate in this store, sorted."""
+        folder = self._of(role, flow)
+        return sorted(entry.parent.name for entry in folder.glob("*/cert.pem"))
+
+    def forget(self, flow: str) -> None:
+        """Delete all certificates of `flow`. Who holds a copy is kept out by revoking the server's user, not by this."""
+        for role in ("edge", "device", "reader"):
+            shutil.rmtree(self._of(role, flow), ignore_errors=True)
+
+    def _of(self, role: str, flow: str) -> Path:
+        return private_folder(self._folder / role) / valid_name(flow, "flow")
