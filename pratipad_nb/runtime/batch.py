@@ -7,23 +7,33 @@ made per message: a message is an index into its source until somebody asks for 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pratipad_nb.message import Message
 from pratipad_nb.transport.frames import DeadEntry, Position, message_id
-from pratipad_nb.transport.protocol import Delivery
 
-__all__ = ["Batch", "InputFrame", "Source"]
+__all__ = ["Barrier", "Batch", "InputFrame", "Item", "Source"]
 
 
 @dataclass(frozen=True, slots=True)
 class InputFrame:
     """An input frame as it was admitted: consecutive messages of one device.
 
-    `delivery` is what to acknowledge when the frame is complete (None in fast delivery). `retry` is the sequence of
-    the dead letter that this message comes from, 0 for a message from its device.
+    Attributes
+    ----------
+    device, epoch, first
+        Whose messages, and the number of the first.
+    received, times
+        When the server got the frame, and the device's time of each message; seconds since 1970-01-01 UTC.
+    on_safe
+        Called once all its results are safe at Output: acknowledges it.
+    retry, part
+        The sequence of the dead letter that this one message comes from (0: it comes from its device), and which of
+        several results it was then.
+    covers
+        The position that it completes, if that isn't its messages' own: a retried dead letter's.
     """
 
     device: str
@@ -31,19 +41,20 @@ class InputFrame:
     first: int
     received: float
     times: Sequence[float]
-    delivery: Delivery | None = None
+    on_safe: Callable[[], None] | None = None
     retry: int = 0
     part: int = 0
+    covers: Position | None = None
 
     def position(self, count: int) -> Position:
         """Return the position that the first `count` of its messages complete."""
-        return self.device, self.epoch, self.first + count - 1
+        return self.covers or (self.device, self.epoch, self.first + count - 1)
 
 
 class Source:
     """The input frames behind a batch; message `i` of them all, counted through, is found by bisection."""
 
-    __slots__ = ("flow", "frames", "size", "starts")
+    __slots__ = ("_complete", "_written", "flow", "frames", "size", "starts")
 
     def __init__(self, flow: str, frames: Sequence[InputFrame]) -> None:
         self.flow = flow
@@ -54,6 +65,8 @@ class Source:
             self.starts.append(size)
             size += len(frame.times)
         self.size = size
+        self._complete = 0
+        self._written = 0
 
     def locate(self, index: int) -> tuple[InputFrame, int]:
         """Return the frame that message `index` is in, and its offset there."""
@@ -72,6 +85,24 @@ class Source:
             received=frame.received,
             flow=self.flow,
         )
+
+    def advance(self, done: int, covers: list[Position], complete: list[InputFrame]) -> int:
+        """Note that all messages below index `done` are at Output.
+
+        Adds the positions that this completes to `covers` and the frames to `complete`; returns how many messages.
+        """
+        while self._complete < len(self.frames):
+            frame, start = self.frames[self._complete], self.starts[self._complete]
+            count = min(done - start, len(frame.times))
+            if count <= 0:
+                break
+            covers.append(frame.position(count))
+            if count < len(frame.times):
+                break
+            complete.append(frame)
+            self._complete += 1
+        finished, self._written = done - self._written, done
+        return finished
 
     def device(self, index: int) -> str:
         """Return the device that message `index` is from."""
@@ -108,3 +139,17 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.payloads)
+
+
+@dataclass(slots=True)
+class Barrier:
+    """Goes through the pipeline between two batches; every processor with state adds it as it is at that point.
+
+    When it reaches the output, the states and the stored positions are of one moment: a checkpoint.
+    """
+
+    states: dict[str, bytes] = field(default_factory=dict)
+
+
+#: What queues of the pipeline hold; None ends them.
+Item = Batch | Barrier | None

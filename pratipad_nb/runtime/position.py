@@ -26,7 +26,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pratipad_nb.errors import Fenced, FrameError, LogFull, WaitTimeout
+from pratipad_nb.errors import Fenced, FrameError, LogFull, PayloadError, WaitTimeout
 from pratipad_nb.transport.frames import (
     MarkFrame,
     OutputFrame,
@@ -90,10 +90,24 @@ class Positions:
                 if len(epochs) > _EPOCHS_KEPT:
                     del epochs[min(epochs)]
 
+    def ahead_of(self, other: Positions) -> int:
+        """Return how many messages lie between `other`'s positions and these, where these are further."""
+        return sum(
+            max(0, number - other.number(device, epoch))
+            for device, epoch, number in self.all()
+            if not device.startswith("#")
+        )
+
+    def forget(self, device: str) -> None:
+        """Drop what is known of `device`."""
+        self._numbers.pop(device, None)
+
     def all(self) -> list[Position]:
         """Return every position, for a checkpoint."""
         return [
-            (device, epoch, number) for device, epochs in self._numbers.items() for epoch, number in epochs.items()
+            (device, epoch, number)
+            for device, epochs in self._numbers.items()
+            for epoch, number in epochs.items()
         ]
 
 
@@ -184,8 +198,14 @@ class OutputChain:
         ------
         Fenced
             If another owner has taken over: none of this was stored, and nothing of ours will be.
+        PayloadError
+            If a payload is not JSON-like, or all together are too much for one frame: nothing was stored.
         """
         data = self._frame(covers, segments)
+        if len(data) > self._connection.max_frame_bytes:
+            raise PayloadError(
+                f"results of {len(data)} bytes; a frame takes at most {self._connection.max_frame_bytes}."
+            )
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -239,4 +259,3 @@ class OutputChain:
         mark = MarkFrame(sequence, self.positions.all(), self.states)
         await self._connection.append(self._mark, encode(mark))
         self.checkpointed = sequence
-

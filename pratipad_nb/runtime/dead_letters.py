@@ -1,0 +1,179 @@
+"""Dead letters: messages that a processor failed on, kept until somebody retries or clears them.
+
+Owns storing, listing and turning them back into batches. Which messages fail is for `stage`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from pratipad_nb.errors import FrameError, LogFull, PayloadError, WaitTimeout
+from pratipad_nb.runtime.batch import Batch, InputFrame, Source
+from pratipad_nb.runtime.position import Positions
+from pratipad_nb.transport.frames import DeadEntry, DeadFrame, decode, encode, encode_payload, message_id
+from pratipad_nb.transport.protocol import Connection, Log, Record
+from pratipad_nb.transport.subjects import Subjects
+
+__all__ = ["DeadLetter", "DeadLetters"]
+
+#: Entries in one frame: with a traceback of 8 kB each, they stay below what a frame may hold.
+_ENTRIES = 128
+_PAUSE = 0.25
+
+
+def _place(sequence: int) -> str:
+    """Return what stands for the device in the positions that retrying the frame at `sequence` completes."""
+    return f"#dead-{sequence}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that a processor failed on.
+
+    Attributes
+    ----------
+    id, device, time
+        Of the message.
+    payload
+        As it came into the processor.
+    processor
+        Key of the processor that failed.
+    error, traceback
+        What it raised.
+    """
+
+    id: str
+    device: str
+    time: float
+    payload: Any
+    processor: str
+    error: str
+    traceback: str
+
+
+class DeadLetters:
+    """The dead letters of a flow."""
+
+    def __init__(self, connection: Connection, log: Log, subjects: Subjects) -> None:
+        self._connection = connection
+        self._log = log
+        self._subjects = subjects
+        self.stored = 0
+        self.full = asyncio.Event()
+
+    async def store(self, entries: Sequence[tuple[str, DeadEntry]]) -> None:
+        """Make `entries` safe: pairs of the failing processor's key and the entry. Waits while the log is full."""
+        by_step = sorted(entries, key=lambda entry: entry[0])
+        for step, group in groupby(by_step, key=lambda entry: entry[0]):
+            letters = [entry for _, entry in group]
+            for at in range(0, len(letters), _ENTRIES):
+                await self._append(step, letters[at : at + _ENTRIES])
+        self.stored += len(entries)
+
+    async def _append(self, step: str, letters: list[DeadEntry]) -> None:
+        data = _encoded(DeadFrame(step, time.time(), letters))
+        while True:
+            try:
+                await self._connection.append(self._subjects.dead(step), data)
+            except LogFull:
+                self.full.set()
+                await asyncio.sleep(_PAUSE)
+            except WaitTimeout:
+                await asyncio.sleep(_PAUSE)
+            else:
+                self.full.clear()
+                return
+
+    async def _frames(self) -> AsyncIterator[tuple[Record, DeadFrame]]:
+        async for record in self._log.read(0):
+            try:
+                yield record, decode(record.data, DeadFrame)
+            except FrameError:
+                continue
+
+    async def list(self) -> list[DeadLetter]:
+        """Return all, oldest first; a message that failed in several processors is there once for each."""
+        found: dict[tuple[str, str], DeadLetter] = {}
+        async for _, frame in self._frames():
+            for entry in frame.entries:
+                identity = message_id(entry.device, entry.epoch, entry.number, entry.part)
+                for note in entry.failures:
+                    # After a crash between two writes a message may be stored twice; the later one counts.
+                    found[identity, note.processor] = DeadLetter(
+                        identity,
+                        entry.device,
+                        entry.time,
+                        entry.payload,
+                        note.processor,
+                        note.error,
+                        note.traceback,
+                    )
+        return list(found.values())
+
+    async def retries(
+        self, positions: Positions, stage_of: Callable[[str], int | None]
+    ) -> AsyncIterator[Batch]:
+        """Iterate over batches that retry all that is there now.
+
+        Parameters
+        ----------
+        positions
+            Those at Output: they say which entries were retried before a crash.
+        stage_of
+            Index of a processor's stage; None if the flow has no such processor (any more): those stay.
+        """
+        async for record, frame in self._frames():
+            stage = stage_of(frame.step)
+            if stage is None:
+                continue
+            done = positions.number(_place(record.sequence), 0)
+            for at, entry in enumerate(frame.entries[done:], done + 1):
+                source = Source(self._subjects.flow, [_input(entry, record.sequence, at)])
+                only = frozenset(note.processor for note in entry.failures)
+                yield Batch(source, [entry.payload], range(1), 1, stage=stage, only=only)
+
+    async def sweep(self, positions: Positions) -> None:
+        """Delete the frames whose entries have all been retried."""
+        async for record, frame in self._frames():
+            place = _place(record.sequence)
+            if positions.number(place, 0) >= len(frame.entries):
+                await self._log.delete(record.sequence)
+                positions.forget(place)
+
+    async def clear(self) -> int:
+        """Delete all; return how many there were."""
+        count = len(await self.list())
+        await self._log.purge((await self._log.state()).last + 1)
+        return count
+
+
+def _input(entry: DeadEntry, sequence: int, at: int) -> InputFrame:
+    return InputFrame(
+        entry.device,
+        entry.epoch,
+        entry.number,
+        entry.received,
+        [entry.time],
+        retry=sequence,
+        part=entry.part,
+        covers=(_place(sequence), 0, at),
+    )
+
+
+def _encoded(frame: DeadFrame) -> bytes:
+    """Encode; a payload that can't travel is stored as its text."""
+    try:
+        return encode(frame)
+    except PayloadError:
+        for entry in frame.entries:
+            try:
+                if len(encode_payload(entry.payload)) > 1 << 16:
+                    entry.payload = repr(entry.payload)[:1000]
+            except PayloadError:
+                entry.payload = repr(entry.payload)[:1000]
+        return encode(frame)

@@ -1,0 +1,577 @@
+"""The edge: one running dataflow, from its logs to its tasks.
+
+Owns the composition of a run (logs, positions, stages, pipeline, credit, janitor) and its life: open, run, drain,
+close. It is given a connection and knows neither NATS nor how the server came to be. What handles and other processes
+ask of it comes through `control`; what it says of itself is put together in `report`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pratipad_nb.dataflow import Dataflow, Difference
+from pratipad_nb.errors import FlowError, FrameError, TransportError, WaitTimeout
+from pratipad_nb.message import Message
+from pratipad_nb.runtime.backward import Backward
+from pratipad_nb.runtime.batch import Barrier
+from pratipad_nb.runtime.control import Control
+from pratipad_nb.runtime.credit import Ledger, RateLimit
+from pratipad_nb.runtime.dead_letters import DeadLetters
+from pratipad_nb.runtime.inputs import DurableInput, FastInput, Gatekeeper, Input
+from pratipad_nb.runtime.janitor import Janitor
+from pratipad_nb.runtime.line import Line
+from pratipad_nb.runtime.logs import diverted_output
+from pratipad_nb.runtime.metrics import Rate
+from pratipad_nb.runtime.outputs import Chain, FastChain, Writer
+from pratipad_nb.runtime.pipeline import Pipeline
+from pratipad_nb.runtime.position import OutputChain
+from pratipad_nb.runtime.presence import Presence
+from pratipad_nb.runtime.pull import Requests
+from pratipad_nb.runtime.stats import FlowState
+from pratipad_nb.runtime.swap import SwapReceipt
+from pratipad_nb.settings import Delivery, FlowOptions, Keep
+from pratipad_nb.transport.frames import (
+    ControlFrame,
+    CreditFrame,
+    DeadEntry,
+    FailureNote,
+    HelloFrame,
+    Position,
+    decode,
+    encode,
+)
+from pratipad_nb.transport.protocol import Connection, ConsumerSpec, LogSpec, Signal
+from pratipad_nb.transport.protocol import Delivery as Arrival
+from pratipad_nb.transport.subjects import Subjects
+
+__all__ = ["Edge", "EdgeSettings", "log_specs"]
+
+log = logging.getLogger(__name__)
+
+#: The input's consumer, one for all runs of a flow.
+_CONSUMER = "edge"
+#: The one partition of a flow that runs in one place.
+_PARTITION = 0
+_MARK = "partition-0"
+_MARKS_BYTES = 64 << 20
+
+_TICK = 0.05
+_SAMPLE = 0.2
+_SWEEP = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSettings:
+    """How a flow runs; see `pratipad_nb.session.Flow` for the meaning of each."""
+
+    name: str
+    delivery: Delivery = "durable"
+    rate: float | None = None
+    max_demand: int = 1000
+    min_demand: int = 500
+    keep: Keep = field(default_factory=Keep)
+    options: FlowOptions = field(default_factory=FlowOptions)
+
+
+def log_specs(settings: EdgeSettings) -> dict[str, LogSpec]:
+    """Return the logs of a flow, by their stream's name."""
+    subjects, options = Subjects(settings.name), settings.options
+    streams = subjects.streams
+    specs = [
+        LogSpec(subjects.mark_stream, streams[subjects.mark_stream], _MARKS_BYTES, "latest"),
+        LogSpec(subjects.dead_stream, streams[subjects.dead_stream], options.dead_letter_bytes, "log"),
+        LogSpec(
+            subjects.order_stream,
+            streams[subjects.order_stream],
+            options.order_bytes,
+            "log",
+            options.order_seconds,
+        ),
+    ]
+    if settings.delivery == "durable":
+        specs += [
+            LogSpec(subjects.input_stream, streams[subjects.input_stream], options.input_bytes, "work"),
+            LogSpec(subjects.output_stream, streams[subjects.output_stream], settings.keep.bytes, "log"),
+        ]
+    return {spec.name: spec for spec in specs}
+
+
+class Edge:
+    """One run of a dataflow at the edge.
+
+    Parameters
+    ----------
+    connection
+        The edge's own; it is not closed here.
+    dataflow
+        What runs.
+    settings
+        How it runs.
+    """
+
+    def __init__(self, connection: Connection, dataflow: Dataflow, settings: EdgeSettings) -> None:
+        self.connection = connection
+        self.settings = settings
+        self.subjects = Subjects(settings.name)
+        self.line = Line(dataflow, settings.options)
+        self.state: FlowState = "starting"
+        self.error = ""
+        self.started = time.monotonic()
+        self.limit = RateLimit(settings.rate)
+        self.presence = Presence(connection, settings.name)
+        self.rate = Rate()
+        self._signals: dict[str, bytes] = {}
+        self._signals_filled = asyncio.Event()
+        self._moved = False
+        self._sweep_now = asyncio.Event()
+        self._stored = asyncio.Event()
+        self._subscriptions: list[Any] = []
+        self._group: asyncio.TaskGroup | None = None
+        self._undivert = contextlib.ExitStack()
+        self._timers: asyncio.Task[None] | None = None
+        self._change: asyncio.Future[SwapReceipt] | None = None
+        self._changing_to: tuple[Line, Difference, float, int]
+
+    # -- opening ------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open logs, take over the output, set up all processors.
+
+        Raises
+        ------
+        FlowError
+            If the flow runs elsewhere, or ran with the other delivery and still has messages.
+        ProcessorError
+            If a processor can't be set up. Nothing was started then.
+        """
+        self._undivert.enter_context(diverted_output())
+        await self._refuse_a_second()
+        logs = {name: await self.connection.open_log(spec) for name, spec in log_specs(self.settings).items()}
+        subjects, options = self.subjects, self.settings.options
+        self.dead_letters = DeadLetters(self.connection, logs[subjects.dead_stream], subjects)
+        self.output: Chain
+        self.chain: OutputChain | None = None
+        self.janitor: Janitor | None = None
+        if self.settings.delivery == "durable":
+            self.chain = OutputChain(
+                self.connection,
+                logs[subjects.output_stream],
+                logs[subjects.mark_stream],
+                out_subject=subjects.out(_PARTITION),
+                mark_subject=subjects.mark(_MARK),
+            )
+            await self.chain.open()
+            self.output = self.chain
+            self.janitor = Janitor(logs[subjects.output_stream], self.chain, self.settings.keep, options)
+        else:
+            await self._refuse_stored_messages()
+            self.output = FastChain(self.connection, subjects.out(_PARTITION))
+        await self.line.open(self.chain.states if self.chain else {})
+        try:
+            await self._compose(logs)
+        except BaseException:
+            await self.line.close()
+            raise
+
+    async def _compose(self, logs: dict[str, Any]) -> None:
+        subjects = self.subjects
+        self.input = await self._open_input(logs)
+        self.gate = Gatekeeper(
+            subjects, self.input, self.output.positions, self.chain is not None, self._on_malformed
+        )
+        self.writer = Writer(
+            self.output,
+            store_dead=self.dead_letters.store,
+            send_replies=self._send_replies,
+            on_stored=self._on_stored,
+            on_barrier=self._checkpoint,
+        )
+        self.pipeline = self._new_pipeline()
+        self.ledger = Ledger(
+            self.line.dataflow.input,
+            self._send_credit,
+            lambda: self.pipeline.in_hand,
+            delivery=self.settings.delivery,
+            max_demand=self.settings.max_demand,
+            min_demand=self.settings.min_demand,
+            limit=self.limit,
+        )
+        self.gate.on_arrival = self.ledger.arrived
+        self.requests = Requests(self.ledger, self.output.positions)
+        self.backward = Backward(self, logs[subjects.order_stream], logs[subjects.mark_stream])
+        await self.backward.open()
+        control = Control(self)
+        subscribe = self.connection.subscribe
+        self._control = control
+        self._subscriptions += [
+            await subscribe(subjects.hello_all, self._on_hello),
+            await subscribe(subjects.control, control.on_signal),
+        ]
+
+    def _new_pipeline(self) -> Pipeline:
+        return Pipeline(
+            self.settings.name, self.line.stages, self.input, self.gate, self.writer, self.settings.options
+        )
+
+    async def _open_input(self, logs: dict[str, Any]) -> Input:
+        if self.chain is not None:
+            spec = ConsumerSpec(_CONSUMER, "each")
+            consumer = await logs[self.subjects.input_stream].consumer(spec)
+            await consumer.rewind()
+            return DurableInput(consumer)
+        fast = FastInput()
+        self._subscriptions.append(await self.connection.subscribe(self.subjects.up_all, fast.on_signal))
+        return fast
+
+    async def _refuse_a_second(self) -> None:
+        try:
+            answer = decode(
+                await self.connection.request(self.subjects.control, encode(ControlFrame("who")), 0.25),
+                ControlFrame,
+            )
+        except (WaitTimeout, FrameError):
+            return
+        raise FlowError(
+            f"flow {self.settings.name!r} runs already, in process {answer.arguments.get('pid')}. "
+            "Stop it there first, or give this one another name."
+        )
+
+    async def _refuse_stored_messages(self) -> None:
+        for name in (self.subjects.input_stream, self.subjects.output_stream):
+            if await self.connection.find_log(name) is not None:
+                raise FlowError(
+                    f"flow {self.settings.name!r} has run with delivery='durable' and has messages stored. "
+                    "Call forget() first, which deletes them, or give the fast one another name."
+                )
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until drained.
+
+        Raises
+        ------
+        Fenced
+            If another edge has taken the flow over.
+        PratipadError
+            If something else ended it.
+        """
+        self.state = "running"
+        self.line.set_state("running")
+        self._announce()
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self._restart_timers()
+            helpers = [
+                group.create_task(each, name=f"{self.settings.name}: {name}")
+                for name, each in (
+                    ("signals", self._send_signals()),
+                    ("ticks", self._every(_TICK, self._tick)),
+                    ("samples", self._every(_SAMPLE, self._sample)),
+                    ("sweeps", self._sweep()),
+                    ("checkpoints", self._checkpoints()),
+                    ("presence", self.presence.watch(self._on_presence)),
+                    ("backward", self.backward.run()),
+                    ("control", self._control.run()),
+                )
+            ]
+            await self.pipeline.run()
+            while self._change is not None:
+                self._change.set_result(await self._install(*self._changing_to))
+                self._change = None
+                await self.pipeline.run()
+            self._group = None
+            for helper in (*helpers, self._timers):
+                if helper is not None:
+                    helper.cancel()
+
+    def _announce(self) -> None:
+        """Let all devices say hello: they may have been there before this edge."""
+        frame = CreditFrame(self.ledger.mode.lower(), self.ledger.owner, -1, 0, self.settings.delivery)
+        self.signal(self.subjects.credit_all, encode(frame))
+
+    def drain(self) -> None:
+        """Refuse new messages; `run` returns once what is in hand is safe."""
+        if self.state in ("running", "paused"):
+            self.state = "draining"
+            self.line.set_state("draining")
+        self.line.resume()
+        self.pipeline.drain()
+
+    async def close(self) -> None:
+        """Write the last checkpoint, tear processors down, give back subscriptions; nothing of the run is left."""
+        for subscription in self._subscriptions:
+            with contextlib.suppress(TransportError):
+                await subscription.close()
+        if hasattr(self, "input"):
+            await self.input.close()
+        await self.line.close()
+        self._undivert.close()
+        self.state = "failed" if self.error else "stopped"
+        self.line.set_state(self.state)
+
+    async def last_checkpoint(self) -> None:
+        """Make the checkpoint that a clean stop leaves: everything is stored, so states and positions agree."""
+        if self.chain is not None:
+            with contextlib.suppress(TransportError, WaitTimeout):
+                await self.chain.checkpoint(await self.line.snapshot())
+
+    # -- what happens -------------------------------------------------------------------------------------------
+
+    def _on_stored(self) -> None:
+        self._moved = True
+        self._stored.set()
+        self._stored.clear()
+        self.gate.sweep()
+        self.requests.settle()
+        self.ledger.settle()
+        if self.chain is not None and self.chain.full.is_set():
+            self._sweep_now.set()
+
+    def _on_malformed(self, delivery: Arrival, error: FrameError) -> None:
+        """Put what is no frame to the dead letters, then take it off the input."""
+        device = self.subjects.device_of(delivery.subject)
+        note = FailureNote(self.line.dataflow.input, f"FrameError: {error}", "")
+        entry = DeadEntry(
+            device, 0, delivery.sequence, 0, delivery.time, delivery.time, repr(delivery.data[:256]), [note]
+        )
+        self._control.later(self._bury(delivery, entry))
+
+    async def _bury(self, delivery: Arrival, entry: DeadEntry) -> None:
+        await self.dead_letters.store([(self.line.dataflow.input, entry)])
+        self.input.acknowledge(delivery)
+
+    async def _send_replies(self, replies: Sequence[tuple[Any, Message]]) -> None:
+        await self.backward.reply(replies)
+
+    def _on_hello(self, signal: Signal) -> None:
+        try:
+            frame = decode(signal.data, HelloFrame)
+            device = self.subjects.device_of(signal.subject)
+        except FrameError as error:
+            log.info("a hello that is none: %s", error)
+            return
+        if (frame.flow, frame.device) != (self.settings.name, device):
+            log.info("a hello of %s came on the subject of %s", frame.device, device)
+            return
+        account = self.ledger.hello(frame)
+        self.backward.hello(frame, connected=account.connected)
+
+    def _on_presence(self, connected: set[str]) -> None:
+        """Compare who said hello with who is connected."""
+        for device, account in self.ledger.accounts.items():
+            if account.connected and device not in connected:
+                self.ledger.gone(device)
+                self.backward.gone(device)
+
+    def _send_credit(self, device: str, frame: CreditFrame) -> None:
+        self.signal(self.subjects.credit(device), encode(frame))
+
+    def signal(self, subject: str, data: bytes) -> None:
+        """Send a signal soon; of several to one subject that wait, the newest goes."""
+        self._signals[subject] = data
+        self._signals_filled.set()
+
+    async def _send_signals(self) -> None:
+        while True:
+            await self._signals_filled.wait()
+            self._signals_filled.clear()
+            waiting, self._signals = self._signals, {}
+            for subject, data in waiting.items():
+                with contextlib.suppress(TransportError, WaitTimeout):
+                    await self.connection.publish(subject, data)
+
+    # -- what is done now and then ------------------------------------------------------------------------------
+
+    async def _every(self, seconds: float, do: Callable[[], None]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            do()
+
+    def _tick(self) -> None:
+        self.requests.settle()
+        self.ledger.tick()
+
+    def _sample(self) -> None:
+        self.rate.sample(self.writer.delivered)
+        self.line.sample()
+
+    async def _sweep(self) -> None:
+        """Let the janitor work once a second, and at once when the output is full."""
+        if self.janitor is None:
+            return
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SWEEP):
+                    await self._sweep_now.wait()
+            self._sweep_now.clear()
+            with contextlib.suppress(TransportError, WaitTimeout):
+                await self.janitor.sweep()
+            if self.chain is not None and self.chain.full.is_set():
+                await asyncio.sleep(_TICK)
+                self._sweep_now.set()
+
+    async def _checkpoints(self) -> None:
+        while self.chain is not None:
+            await asyncio.sleep(self.settings.options.checkpoint_seconds)
+            if self._moved:
+                self._moved = False
+                await self.pipeline.inject(Barrier())
+
+    async def _checkpoint(self, barrier: Barrier) -> None:
+        if self.chain is not None:
+            with contextlib.suppress(WaitTimeout):
+                await self.chain.checkpoint(barrier.states)
+
+    # -- changing while it runs ---------------------------------------------------------------------------------
+
+    async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
+        """Change what runs; None if nothing differs.
+
+        New processors are set up first: if one can't be, the old ones stay. Then the pump pauses, what is in hand is
+        finished by the old ones and stored, state is carried over, and the new ones go on.
+
+        Raises
+        ------
+        ProcessorError
+            If a new processor can't be set up.
+        FlowError
+            If the flow isn't running.
+        """
+        if self.state not in ("running", "paused"):
+            raise FlowError(f"flow {self.settings.name!r} is {self.state}, so it can't be changed.")
+        old = self.line.dataflow
+        difference = old.diff(dataflow)
+        if str(old.tree) == str(dataflow.tree) and not difference.changed:
+            return None
+        line = await self.line.prepare(dataflow, difference.kept)
+        self._changing_to = (line, difference, time.monotonic(), self.pipeline.in_hand)
+        self._change = asyncio.get_running_loop().create_future()
+        self.line.resume()
+        self.pipeline.drain()
+        return await self._change
+
+    async def _install(self, line: Line, difference: Difference, began: float, in_hand: int) -> SwapReceipt:
+        """Let `line` go on where the old one has ended: nothing is in hand at this moment."""
+        accepted, stored = self.gate.accepted, self.output.positions
+        mode_changed = line.dataflow.input != self.line.dataflow.input
+        await self.line.hand_over(line)
+        self.line = line
+        self.pipeline = self._new_pipeline()
+        if mode_changed:
+            self.ledger.change_mode(line.dataflow.input)
+            self._announce()
+        self.state = "running"
+        line.set_state("running")
+        self._restart_timers()
+        return SwapReceipt(
+            difference.added,
+            difference.removed,
+            difference.changed,
+            difference.kept,
+            in_hand,
+            time.monotonic() - began,
+            lost=accepted.ahead_of(stored),
+            doubled=stored.ahead_of(accepted),
+        )
+
+    def _restart_timers(self) -> None:
+        if self._timers is not None:
+            self._timers.cancel()
+        if self._group is not None:
+            self._timers = self._group.create_task(self.line.tick(), name=f"{self.settings.name}: timers")
+
+    def pause(self, processor: str | None = None) -> None:
+        """Let the flow, or one processor, begin nothing further."""
+        if processor is None:
+            self.pipeline.pause()
+            self.state = "paused"
+            self.line.set_state("paused")
+        else:
+            self.line.pause(processor)
+
+    def resume(self, processor: str | None = None) -> None:
+        """Let the flow, or one processor, go on."""
+        if processor is None:
+            self.pipeline.resume()
+            self.line.resume()
+            self.state = "running"
+            self.line.set_state("running")
+        else:
+            self.line.resume(processor)
+
+    # -- what handles ask ---------------------------------------------------------------------------------------
+
+    async def settled(self, seconds: float) -> None:
+        """Wait until all that was accepted is at Output.
+
+        Raises
+        ------
+        WaitTimeout
+            If that isn't so within `seconds`; it says what is left.
+        """
+        until = time.monotonic() + seconds
+        while (left := await self._left()) != (0, 0):
+            if time.monotonic() > until:
+                raise WaitTimeout(
+                    f"flow {self.settings.name!r} is not settled after {seconds:g} s: {left[0]} frames wait at its "
+                    f"input, {left[1]} messages are in hand. {' '.join(self.blocked_by)}".strip()
+                )
+            await asyncio.sleep(0.01)
+
+    async def _left(self) -> tuple[int, int]:
+        """Return frames at the input and messages in hand."""
+        frames = 0
+        if self.chain is not None:
+            input_log = await self.connection.find_log(self.subjects.input_stream)
+            frames = (await input_log.state()).messages if input_log else 0
+        else:
+            await self.connection.flush()
+        return frames, self.pipeline.in_hand
+
+    @property
+    def blocked_by(self) -> tuple[str, ...]:
+        """Why nothing more can be stored, in words."""
+        reasons: list[str] = []
+        if self.chain is not None and self.chain.full.is_set():
+            named = self.janitor.blocked_by if self.janitor else ()
+            reasons += named or ("the output log is full and is being cut",)
+        if self.dead_letters.full.is_set():
+            reasons.append("the dead letters are full: retry_dead_letters() or clear_dead_letters()")
+        if not self.connection.connected:
+            reasons.append("the link to the server is down")
+        return tuple(reasons)
+
+    async def retry_dead_letters(self) -> int:
+        """Put all dead letters through again from where they failed; return how many there were."""
+        positions = self.output.positions
+        retried: list[Position] = []
+        async for batch in self.dead_letters.retries(positions, self.line.stage_of):
+            retried.append(batch.source.frames[0].position(1))
+            await self.pipeline.inject(batch)
+        for place, epoch, number in retried:
+            while positions.number(place, epoch) < number:
+                await self._stored.wait()
+        await self.dead_letters.sweep(positions)
+        return len(retried)
+
+    async def forget_reader(self, name: str) -> None:
+        """Delete a reader's consumer and position."""
+        output = await self.connection.find_log(self.subjects.output_stream)
+        marks = await self.connection.find_log(self.subjects.mark_stream)
+        if output is not None:
+            await output.forget_consumer(name)
+        if marks is not None and (mark := await marks.latest(self.subjects.read(name))) is not None:
+            await marks.delete(mark.sequence)
+
+    @property
+    def who(self) -> dict[str, Any]:
+        """What another edge that wants to start is told."""
+        return {"pid": os.getpid(), "notation": self.line.dataflow.notation}

@@ -1,0 +1,107 @@
+"""The janitor: keeps the output within its bounds without deleting what a named reader has yet to read.
+
+Owns the purging of the output log and the answer to "what does the flow wait for". No retention policy of the
+server's does both: one that deletes by age deletes what wasn't read, one that deletes by interest keeps nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from pratipad_nb.runtime.position import OutputChain
+from pratipad_nb.settings import FlowOptions, Keep
+from pratipad_nb.transport.protocol import ConsumerState, Log, LogState
+
+__all__ = ["HANDLE", "Janitor", "ReaderLag"]
+
+#: The notebook's own reader. It never holds anything back: what it doesn't take in time it skips.
+HANDLE = "notebook"
+
+#: From this share of the bound on, the oldest are deleted, down to a little less: little and often, for a large purge
+#: keeps appends waiting (40 % of 800 MB: 142 ms).
+_FULL, _CUT = 0.80, 0.78
+#: The newest frames always stay: a start reads them.
+_KEPT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderLag:
+    """How far a reader is behind, in frames, and whether the flow waits for it."""
+
+    pending: int
+    blocking: bool
+
+
+@dataclass
+class Janitor:
+    """Cleans up behind the readers.
+
+    Attributes
+    ----------
+    readers
+        What is known of the readers since the last round.
+    """
+
+    output: Log
+    chain: OutputChain
+    keep: Keep
+    options: FlowOptions
+    readers: dict[str, ReaderLag] = field(default_factory=dict)
+
+    async def sweep(self) -> None:
+        """Do one round: look at the log and the readers, and purge what may go."""
+        state = await self.output.state()
+        consumers = [c for c in await self.output.consumers() if c.name != HANDLE]
+        cut = max(await self._too_old(state), self._too_much(state))
+        holding = [c for c in consumers if not self._expired(c)]
+        floor = min((c.floor + 1 for c in holding), default=state.last + 1)
+        full = state.bytes > self.keep.bytes * _FULL
+        if self.options.on_lag == "discard" and full:
+            floor = state.last + 1
+        self.readers = {
+            c.name: ReaderLag(c.pending, full and c in holding and c.floor + 1 < cut) for c in consumers
+        }
+        # What the last checkpoint doesn't hold is needed by the next start.
+        below = min(cut, floor, state.last - _KEPT, self.chain.checkpointed)
+        if below > state.first:
+            await self.output.purge(below)
+
+    @property
+    def blocked_by(self) -> tuple[str, ...]:
+        """Why a full log isn't cut, in words."""
+        return tuple(
+            f"reader {name!r} is {lag.pending} frames behind and the output log is full "
+            f"({self.keep.bytes >> 20} MiB): let it read, or flow.forget_reader({name!r})"
+            for name, lag in self.readers.items()
+            if lag.blocking
+        )
+
+    def _expired(self, consumer: ConsumerState) -> bool:
+        expiry = self.options.reader_expiry
+        return expiry is not None and consumer.active is not None and consumer.active > expiry
+
+    def _too_much(self, state: LogState) -> int:
+        if state.bytes <= self.keep.bytes * _FULL:
+            return 0
+        surplus = 1 - self.keep.bytes * _CUT / state.bytes
+        return state.first + max(1, int(state.messages * surplus))
+
+    async def _too_old(self, state: LogState) -> int:
+        """Find the first frame that is young enough, by bisection."""
+        oldest = time.time() - self.keep.seconds
+        low, high = state.first, state.last + 1
+        if not state.messages or await self._time(low) >= oldest:
+            return low
+        while low < high:
+            middle = (low + high) // 2
+            if await self._time(middle) < oldest:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    async def _time(self, sequence: int) -> float:
+        async for record in self.output.read(sequence):
+            return record.time
+        return float("inf")

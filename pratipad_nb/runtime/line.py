@@ -1,0 +1,203 @@
+"""The line of processors: what a dataflow's notation becomes when it runs.
+
+Owns the instances of all processors: making, setting up, swapping and closing them, with their meters and logs. Knows
+nothing of where messages come from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+from pratipad_nb.dataflow import Dataflow, Step
+from pratipad_nb.errors import ProcessorError
+from pratipad_nb.runtime.logs import ProcessorLog
+from pratipad_nb.runtime.metrics import Meter
+from pratipad_nb.runtime.runner import Runner
+from pratipad_nb.runtime.stage import Member, Stage, state_key
+from pratipad_nb.runtime.stats import FlowState
+from pratipad_nb.settings import FlowOptions
+
+__all__ = ["Line"]
+
+log = logging.getLogger(__name__)
+
+
+class Line:
+    """The stages of a running dataflow."""
+
+    def __init__(self, dataflow: Dataflow, options: FlowOptions) -> None:
+        self.dataflow = dataflow
+        self.options = options
+        self.stages: list[Stage] = []
+        self.meters = {step.key: Meter() for step in dataflow.steps}
+        self.logs = {step.key: ProcessorLog() for step in dataflow.steps}
+
+    async def open(self, states: Mapping[str, bytes]) -> None:
+        """Make and set up all instances, with the `states` that earlier ones left.
+
+        Raises
+        ------
+        ProcessorError
+            If one can't be; those that were set up before it are torn down again.
+        """
+        try:
+            for model in self.dataflow.stages:
+                concurrent = model.kind == "concurrent"
+                groups = [model.steps] if concurrent else [(step,) for step in model.steps]
+                for steps in groups:
+                    members = [await self._member(step, states, discard=concurrent) for step in steps]
+                    self.stages.append(Stage(len(self.stages), members, concurrent=concurrent))
+        except BaseException:
+            await self.close()
+            raise
+
+    async def prepare(self, dataflow: Dataflow, kept: Sequence[str]) -> Line:
+        """Return the line of `dataflow`, with the instances of `kept` steps and new ones, set up, for all others.
+
+        Raises
+        ------
+        ProcessorError
+            If a new one can't be set up; nothing has changed then.
+        """
+        line = Line(dataflow, self.options)
+        old = {member.key: member for stage in self.stages for member in stage.members}
+        discards = {m.key: stage.concurrent for stage in self.stages for m in stage.members}
+        made: list[Member] = []
+        try:
+            for model in dataflow.stages:
+                concurrent = model.kind == "concurrent"
+                groups = [model.steps] if concurrent else [(step,) for step in model.steps]
+                for steps in groups:
+                    members = []
+                    for step in steps:
+                        if step.key in kept and discards[step.key] == concurrent:
+                            line.meters[step.key], line.logs[step.key] = (
+                                self.meters[step.key],
+                                self.logs[step.key],
+                            )
+                            members.append(old[step.key])
+                            continue
+                        if step.key in old:  # the counts go on, the version tells
+                            line.meters[step.key], line.logs[step.key] = (
+                                self.meters[step.key],
+                                self.logs[step.key],
+                            )
+                        members.append(await line._member(step, {}, discard=concurrent))
+                        made.append(members[-1])
+                    line.stages.append(Stage(len(line.stages), members, concurrent=concurrent))
+        except BaseException:
+            for member in made:
+                for runner in member.runners:
+                    await runner.close()
+            raise
+        return line
+
+    async def hand_over(self, line: Line) -> None:
+        """Carry the state of swapped instances over to `line`, and tear down those that it doesn't keep."""
+        goes_on = {id(runner) for stage in line.stages for runner in stage.runners}
+        old = {member.key: member for stage in self.stages for member in stage.members}
+        for stage in line.stages:
+            for member in stage.members:
+                before = old.get(member.key)
+                if before is not None and before is not member:
+                    member.meter.version += 1
+                    await _carry_over(before, member)
+        for member in old.values():
+            for runner in member.runners:
+                if id(runner) not in goes_on:
+                    await runner.close()
+        self.stages = []
+
+    async def _member(self, step: Step, states: Mapping[str, bytes], *, discard: bool) -> Member:
+        meter, output = self.meters[step.key], self.logs[step.key]
+        runners: list[Runner] = []
+        try:
+            while not runners or len(runners) < runners[0].adapted.concurrency:
+                runner = Runner(
+                    step, meter, output, discard=discard, slice_seconds=self.options.slice_seconds
+                )
+                await runner.open(states.get(state_key(step.key, len(runners))))
+                runners.append(runner)
+        except BaseException:
+            for runner in runners:
+                await runner.close()
+            raise
+        return Member(step.key, meter, runners)
+
+    async def close(self) -> None:
+        """Tear all instances down, the last one first."""
+        while self.stages:
+            for runner in reversed(self.stages.pop().runners):
+                await runner.close()
+
+    async def snapshot(self) -> dict[str, bytes]:
+        """Return the state of every instance that keeps one."""
+        states: dict[str, bytes] = {}
+        for stage in self.stages:
+            await stage.snapshot(states)
+        return states
+
+    async def tick(self) -> None:
+        """Run the timers of all processors until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for stage in self.stages:
+                for runner in stage.runners:
+                    group.create_task(runner.tick(), name=f"timers of {runner.step.key}")
+
+    def stage_of(self, key: str) -> int | None:
+        """Return the index of the stage that a processor is in."""
+        return next((stage.index for stage in self.stages for m in stage.members if m.key == key), None)
+
+    def runners_of(self, key: str) -> list[Runner]:
+        """Return the instances of one processor.
+
+        Raises
+        ------
+        ProcessorError
+            If there is no such processor.
+        """
+        self.dataflow.step(key)
+        return [
+            r
+            for stage in self.stages
+            for member in stage.members
+            if member.key == key
+            for r in member.runners
+        ]
+
+    def pause(self, key: str) -> None:
+        """Let one processor begin no further message."""
+        for runner in self.runners_of(key):
+            runner.pause()
+        self.meters[key].state = "paused"
+
+    def set_state(self, state: FlowState) -> None:
+        """Let every processor say `state`."""
+        for meter in self.meters.values():
+            meter.state = state
+
+    def resume(self, key: str | None = None) -> None:
+        """Let one paused processor, or every one, go on."""
+        for each in self.meters if key is None else (key,):
+            for runner in self.runners_of(each):
+                runner.resume()
+            if self.meters[each].state == "paused":
+                self.meters[each].state = "running"
+
+    def sample(self) -> None:
+        """Note where all counts stand."""
+        for meter in self.meters.values():
+            meter.sample()
+
+
+async def _carry_over(before: Member, after: Member) -> None:
+    """Give the state of each old instance to the new one in its place; what a new one can't take is logged."""
+    for old, new in zip(before.runners, after.runners, strict=False):
+        try:
+            state = await old.snapshot()
+            if state is not None:
+                await new.restore(state)
+        except ProcessorError as error:
+            log.warning("state of %s is not carried over: %s", after.key, error)

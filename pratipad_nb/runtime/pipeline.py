@@ -1,0 +1,203 @@
+"""The forward pipeline: input → stages → output, with bounded queues between them.
+
+Owns the tasks, the pump and the drain. Each stage is a task of its own, so that one works on a batch while the next one
+works on the batch before. What is admitted is for `inputs`, how batches are worked on for `stage`, and what is safe
+when for `outputs`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from pratipad_nb.runtime.batch import Barrier, Batch, Item, Source
+from pratipad_nb.runtime.inputs import Admitted, Gatekeeper, Input
+from pratipad_nb.runtime.lanes import Splitter
+from pratipad_nb.runtime.outputs import Writer
+from pratipad_nb.runtime.stage import Stage
+from pratipad_nb.settings import FlowOptions
+from pratipad_nb.transport.protocol import Delivery
+
+T = TypeVar("T")
+
+__all__ = ["BatchQueue", "Pipeline"]
+
+#: Batches that may stand before a stage: one to go on with while the next is made. More would only add latency.
+_QUEUE = 2
+#: Batches that may stand before one instance of several: room for its siblings to go on while it is slow.
+_LANE_QUEUE = 4
+#: The server is told this often that what is in hand is still being worked on; a third of its patience of 30 s.
+_HOLD_SECONDS = 10.0
+
+
+class BatchQueue(asyncio.Queue[Item]):
+    """A bounded queue that knows how many messages stand in it; None ends it."""
+
+    messages = 0
+
+    def _put(self, item: Item) -> None:
+        self.messages += len(item) if isinstance(item, Batch) else 0
+        super()._put(item)
+
+    def _get(self) -> Item:
+        item: Item = super()._get()
+        self.messages -= len(item) if isinstance(item, Batch) else 0
+        return item
+
+
+class Pipeline:
+    """Moves messages from the input through the stages to the output until it is drained."""
+
+    def __init__(
+        self,
+        flow: str,
+        stages: Sequence[Stage],
+        source: Input,
+        gate: Gatekeeper,
+        writer: Writer,
+        options: FlowOptions,
+    ) -> None:
+        self._flow = flow
+        self._stages = stages
+        self._input = source
+        self._gate = gate
+        self._writer = writer
+        self._options = options
+        self.queues = [BatchQueue(_QUEUE) for _ in range(len(stages) + 1)]
+        self._draining = asyncio.Event()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._injected = 0
+
+    # -- controls -----------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Take nothing more in; `run` returns once what is in hand is safe."""
+        self._draining.set()
+
+    def pause(self) -> None:
+        """Take nothing more in until `resume`."""
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        """Go on."""
+        self._flowing.set()
+
+    @property
+    def paused(self) -> bool:
+        """Whether `pause` holds."""
+        return not self._flowing.is_set()
+
+    async def inject(self, item: Batch | Barrier) -> None:
+        """Put in what doesn't come from the input: dead letters that are retried, and barriers."""
+        if isinstance(item, Batch):
+            self._injected += item.source.size
+        await self.queues[0].put(item)
+
+    @property
+    def in_hand(self) -> int:
+        """Messages that were taken in and are not yet at Output."""
+        return self._gate.received + self._injected - self._writer.completed
+
+    # -- tasks --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Move messages until drained."""
+        async with asyncio.TaskGroup() as group:
+            holding = group.create_task(self._hold(), name=f"{self._flow}: hold")
+            for stage, queue, following in zip(self._stages, self.queues, self.queues[1:], strict=False):
+                group.create_task(
+                    self._run_stage(stage, queue, following), name=f"{self._flow}: stage {stage.index}"
+                )
+            group.create_task(self._pump(), name=f"{self._flow}: pump")
+            await self._writer.run(self.queues[-1])
+            holding.cancel()
+
+    async def _hold(self) -> None:
+        while True:
+            await asyncio.sleep(_HOLD_SECONDS)
+            self._input.hold()
+
+    async def _pump(self) -> None:
+        """Take frames in and make batches of them, of about `batch_messages`."""
+        first = self.queues[0]
+        while not self._draining.is_set():
+            admitted: list[Admitted] = []
+            size = 0
+            for delivery in await self._deliveries():
+                new = await self._gate.admit(delivery)
+                if new is None:
+                    continue
+                admitted.append(new)
+                size += len(new.payloads)
+                if size >= self._options.batch_messages:
+                    await first.put(_batch(self._flow, admitted))
+                    admitted, size = [], 0
+            if admitted:
+                await first.put(_batch(self._flow, admitted))
+        await first.put(None)
+
+    async def _deliveries(self) -> Sequence[Delivery]:
+        """Wait for deliveries while the flow is not paused; nothing once it drains."""
+        if not self._flowing.is_set() and not await self._unless_draining(self._flowing.wait()):
+            return ()
+        return await self._unless_draining(self._input.get()) or ()
+
+    async def _unless_draining(self, waiting: Coroutine[Any, Any, T]) -> T | None:
+        task = asyncio.ensure_future(waiting)
+        draining = asyncio.ensure_future(self._draining.wait())
+        try:
+            await asyncio.wait({task, draining}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            for each in (task, draining):
+                each.cancel()
+            await asyncio.gather(task, draining, return_exceptions=True)
+
+    async def _run_stage(self, stage: Stage, queue: BatchQueue, following: BatchQueue) -> None:
+        if stage.lanes > 1:
+            await self._run_lanes(stage, queue, following)
+            return
+        while (item := await queue.get()) is not None:
+            if isinstance(item, Barrier):
+                await stage.snapshot(item.states)
+                await following.put(item)
+            else:
+                await stage.process(item, following.put)
+        await following.put(None)
+
+    async def _run_lanes(self, stage: Stage, queue: BatchQueue, following: BatchQueue) -> None:
+        lanes = [BatchQueue(_LANE_QUEUE) for _ in range(stage.lanes)]
+        splitter = Splitter(len(lanes))
+
+        async def run_lane(lane: int) -> None:
+            while (item := await lanes[lane].get()) is not None:
+                if isinstance(item, Batch):
+                    await stage.process(item, following.put, lane)
+                lanes[lane].task_done()
+
+        async with asyncio.TaskGroup() as group:
+            for lane in range(len(lanes)):
+                group.create_task(run_lane(lane), name=f"{self._flow}: stage {stage.index} lane {lane}")
+            while (item := await queue.get()) is not None:
+                if isinstance(item, Barrier):
+                    if stage.keeps_state:  # all lanes have to be at the same point
+                        await asyncio.gather(*(lane.join() for lane in lanes))
+                        await stage.snapshot(item.states)
+                    await following.put(item)
+                    continue
+                for lane, part in zip(lanes, splitter.split(item), strict=True):
+                    if part is not None:
+                        await lane.put(part)
+            for lane in lanes:
+                await lane.put(None)
+        await following.put(None)
+
+
+def _batch(flow: str, admitted: list[Admitted]) -> Batch:
+    source = Source(flow, [each.frame for each in admitted])
+    payloads = admitted[0].payloads
+    if len(admitted) > 1:
+        payloads = [payload for each in admitted for payload in each.payloads]
+    return Batch(source, payloads, range(source.size), source.size)

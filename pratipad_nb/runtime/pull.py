@@ -1,0 +1,150 @@
+"""Pull: the cloud's requests for readings, tied to the messages that answer them.
+
+Owns the requests. A request is met by *numbers*: what a device is granted for it are its next numbers, and it is done
+when the positions at Output have passed them, whether the messages were emitted, filtered or dead-lettered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from dataclasses import dataclass, field
+
+from pratipad_nb.errors import DeviceError, FlowError, SettingsError
+from pratipad_nb.runtime.credit import PATIENCE, Account, Ledger
+from pratipad_nb.runtime.position import Positions
+
+__all__ = ["Claim", "PullRequest", "Requests"]
+
+#: Requests that are remembered after they were done, so that a late question about one is answered.
+_REMEMBERED = 1000
+
+
+@dataclass(slots=True)
+class Claim:
+    """Numbers of a device, from `low` to `high`, that answer a request."""
+
+    device: str
+    epoch: int
+    low: int
+    high: int
+
+    def met(self, positions: Positions) -> int:
+        """Return how many of them are at Output."""
+        return min(max(0, positions.number(self.device, self.epoch) - self.low + 1), self.high - self.low + 1)
+
+
+@dataclass(slots=True)
+class PullRequest:
+    """The cloud's wish for `wanted` readings, of one `device` or of any."""
+
+    id: int
+    wanted: int
+    device: str | None
+    claims: list[Claim] = field(default_factory=list)
+    left: int = 0
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def unclaimed(self) -> int:
+        """Readings that nobody has been asked for."""
+        return self.wanted - sum(claim.high - claim.low + 1 for claim in self.claims)
+
+    @property
+    def silent(self) -> list[str]:
+        """Devices that still owe readings."""
+        return sorted({claim.device for claim in self.claims if claim.high >= claim.low}) or (
+            [self.device] if self.device else []
+        )
+
+
+class Requests:
+    """The requests of one flow, open ones and the last that were done."""
+
+    def __init__(self, ledger: Ledger, positions: Positions) -> None:
+        self._ledger = ledger
+        self._positions = positions
+        self._numbers = itertools.count(1)
+        self._open: dict[int, PullRequest] = {}
+        self._done: dict[int, PullRequest] = {}
+
+    def pull(self, count: int, device: str | None = None) -> PullRequest:
+        """Ask for `count` readings, of `device` or of all in turn.
+
+        Raises
+        ------
+        FlowError
+            If the flow's input isn't Pull.
+        SettingsError
+            If `count` is no whole number of at least 1.
+        DeviceError
+            If no such device has ever been there.
+        """
+        if self._ledger.mode != "Pull":
+            raise FlowError(
+                f"pull() is for flows that begin with Pull; this one begins with {self._ledger.mode}. "
+                "Write `Pull <~> …` to decide here how many readings are sent."
+            )
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise SettingsError(f"pull({count!r}): the number of readings is a whole number of at least 1.")
+        if device is not None and device not in self._ledger.accounts:
+            known = ", ".join(sorted(self._ledger.accounts)) or "none yet"
+            raise DeviceError(f"pull(): no device {device!r} has connected to this flow. Known: {known}.")
+        request = PullRequest(next(self._numbers), count, device, left=count)
+        self._open[request.id] = request
+        self.settle()
+        return request
+
+    def find(self, number: int) -> PullRequest | None:
+        """Return a request by its number, None if there is none (any more)."""
+        return self._open.get(number) or self._done.get(number)
+
+    def settle(self) -> None:
+        """Count what has come, take back what a device that went away still owes, and ask for what nobody was."""
+        for request in list(self._open.values()):
+            self._take_back(request)
+            if request.unclaimed > 0:
+                self._ask(request)
+            met = sum(claim.met(self._positions) for claim in request.claims)
+            request.left = request.wanted - met
+            if request.left <= 0:
+                request.done.set()
+                del self._open[request.id]
+                self._done[request.id] = request
+                while len(self._done) > _REMEMBERED:
+                    del self._done[next(iter(self._done))]
+
+    def _take_back(self, request: PullRequest) -> None:
+        """Free the claims on devices that are away, failing or silent, so that others are asked."""
+        for claim in request.claims:
+            account = self._ledger.accounts.get(claim.device)
+            current = account is not None and account.epoch == claim.epoch
+            seen = account.seen if account is not None and current else claim.low - 1
+            if not current:
+                seen = max(seen, self._positions.number(claim.device, claim.epoch))
+            if not current or (request.device is None and account is not None and not _answering(account)):
+                claim.high = min(claim.high, max(seen, claim.low - 1))
+
+    def _ask(self, request: PullRequest) -> None:
+        able = [a for a in self._ledger.able() if request.device in (None, a.device) and _answering(a)]
+        asked: list[Account] = []
+        while request.unclaimed > 0 and able:
+            share = -(-request.unclaimed // len(able))
+            account = able.pop(0)
+            count = min(share, self._ledger.limit.room(share))
+            if not account.answers:
+                count = min(count, account.waiting - account.outstanding)
+            if count <= 0:
+                continue
+            numbers = self._ledger.grant(account, count)
+            self._ledger.limit.take(count)
+            request.claims.append(Claim(account.device, account.epoch, numbers[0], numbers[-1]))
+            asked.append(account)
+        if asked:
+            self._ledger.served(asked)
+
+
+def _answering(account: Account) -> bool:
+    late = account.outstanding > 0 and time.monotonic() - account.moved > PATIENCE
+    return account.connected and not account.error and not late

@@ -1,0 +1,86 @@
+"""The report: a running edge's counters, put together into one frozen snapshot.
+
+Owns the assembly alone; the shape is in `stats`, the counting in the parts.
+"""
+
+from __future__ import annotations
+
+import time
+
+from pratipad_nb.runtime.edge import Edge
+from pratipad_nb.runtime.inputs import DeviceCount
+from pratipad_nb.runtime.metrics import Rate
+from pratipad_nb.runtime.stats import DeviceStats, FlowStats, ProcessorStats, ReaderStats
+
+__all__ = ["Reporter"]
+
+
+class Reporter:
+    """Makes snapshots of one edge; keeps the devices' rates."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._rates: dict[str, Rate] = {}
+
+    def snapshot(self) -> FlowStats:
+        """Return the counters as they stand."""
+        edge = self._edge
+        p50, p99 = edge.writer.latency.percentiles(0.5, 0.99)
+        return FlowStats(
+            name=edge.settings.name,
+            notation=edge.line.dataflow.notation,
+            delivery=edge.settings.delivery,
+            state=edge.state,
+            time=time.time(),
+            uptime=time.monotonic() - edge.started,
+            processors=self._processors(),
+            devices=self._devices(),
+            readers={
+                name: ReaderStats(lag.pending, lag.blocking)
+                for name, lag in (edge.janitor.readers if edge.janitor else {}).items()
+            },
+            received=edge.gate.received,
+            delivered=edge.writer.delivered,
+            rate=edge.rate.value,
+            p50=p50,
+            p99=p99,
+            in_hand=max(0, edge.pipeline.in_hand),
+            waiting=edge.input.waiting,
+            dropped=0 if edge.chain is not None else edge.gate.missing,
+            repeats=edge.gate.repeats,
+            dead=edge.dead_letters.stored,
+            malformed=edge.gate.malformed,
+            backward=edge.backward.stats(),
+            blocked_by=edge.blocked_by,
+            error=edge.error,
+        )
+
+    def _processors(self) -> dict[str, ProcessorStats]:
+        edge = self._edge
+        for stage, queue in zip(edge.line.stages, edge.pipeline.queues, strict=False):
+            for member in stage.members:
+                member.meter.waiting = queue.messages
+        return {key: meter.snapshot() for key, meter in edge.line.meters.items()}
+
+    def _devices(self) -> dict[str, DeviceStats]:
+        edge = self._edge
+        names = sorted(edge.ledger.accounts.keys() | edge.gate.counts.keys())
+        return {name: self._device(name) for name in names}
+
+    def _device(self, name: str) -> DeviceStats:
+        edge = self._edge
+        count = edge.gate.counts.get(name, DeviceCount())
+        account = edge.ledger.accounts.get(name)
+        rate = self._rates.setdefault(name, Rate())
+        rate.sample(count.received)
+        sent, run = edge.backward.counts(name)
+        return DeviceStats(
+            connected=account.connected if account else name in edge.presence.connected,
+            received=count.received,
+            rate=rate.value,
+            gaps=count.gaps,
+            repeats=count.repeats,
+            orders_sent=sent,
+            orders_run=run,
+            error=account.error if account else "",
+        )

@@ -1,0 +1,295 @@
+"""Stages: batches in, batches out, in order, as fast as their processors allow.
+
+A stage here is one processor, or all members of one pair of braces; a sequential stage of the notation is several
+stages here, for each of its processors gets what the one before returned. Owns how rows are spread over instances
+and put together again, and which failures become dead letters. One instance at work is `runner`; what is before
+the first and behind the last stage is `pipeline`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from zlib import crc32
+
+from pratipad_nb.message import Message
+from pratipad_nb.processors import Outcome
+from pratipad_nb.processors.outcome import Failure
+from pratipad_nb.runtime.batch import Batch
+from pratipad_nb.runtime.metrics import Meter
+from pratipad_nb.runtime.runner import Runner
+from pratipad_nb.transport.frames import DeadEntry, FailureNote
+
+__all__ = ["Emit", "Member", "Stage", "lane_of", "state_key"]
+
+#: Where a stage hands on what it has done.
+Emit = Callable[[Batch], Awaitable[None]]
+
+
+def lane_of(key: object, lanes: int) -> int:
+    """Return which of `lanes` instances sees the messages of `key`: the same one in every run."""
+    return crc32(str(key).encode()) % lanes
+
+
+def state_key(key: str, number: int) -> str:
+    """Return under which key the state of a processor's instance is kept."""
+    return f"{key}/{number}"
+
+
+@dataclass(slots=True)
+class Member:
+    """A processor of a stage with its instances; `runners` are as many as its `concurrency`."""
+
+    key: str
+    meter: Meter
+    runners: list[Runner]
+
+    @property
+    def partition_by(self) -> str:
+        """What tells which instance sees a message."""
+        return self.runners[0].adapted.partition_by
+
+
+@dataclass(slots=True)
+class _Track:
+    """Rows of a batch on their way through one instance."""
+
+    member: Member
+    runner: Runner
+    rows: Sequence[int]
+    at: int = 0
+    results: list[Any] = field(default_factory=list)
+    result_rows: list[int] = field(default_factory=list)
+
+    @property
+    def next_row(self) -> float:
+        """The first row that isn't finished."""
+        return self.rows[self.at] if self.at < len(self.rows) else float("inf")
+
+    def take(self, outcome: Outcome) -> None:
+        self.results.extend(outcome.payloads)
+        self.result_rows.extend(self.rows[self.at + row] for row in outcome.rows)
+        self.at += outcome.done
+
+    def pop_below(self, row: int) -> list[tuple[int, Any]]:
+        """Return, and forget, the results of rows below `row`."""
+        cut = bisect_left(self.result_rows, row)
+        found = list(zip(self.result_rows[:cut], self.results[:cut], strict=True))
+        del self.result_rows[:cut], self.results[:cut]
+        return found
+
+
+class Stage:
+    """One processor, or the members of braces.
+
+    Parameters
+    ----------
+    index
+        Its place in the pipeline; batches that enter behind it pass.
+    members
+        Its processors.
+    concurrent
+        They stand in braces: all see every message, what they return is dropped, the message goes on unchanged.
+    """
+
+    def __init__(self, index: int, members: Sequence[Member], *, concurrent: bool) -> None:
+        self.index = index
+        self.members = list(members)
+        self.concurrent = concurrent
+
+    @property
+    def runners(self) -> list[Runner]:
+        """All instances of all members."""
+        return [runner for member in self.members for runner in member.runners]
+
+    @property
+    def lanes(self) -> int:
+        """How many instances can work independently, each on devices of its own; 1: all is one sequence."""
+        (first, *others) = self.members
+        if self.concurrent or others or first.partition_by != "device":
+            return 1
+        return len(first.runners)
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether an instance has state to carry over a restart."""
+        return any(runner.adapted.has_snapshot for runner in self.runners)
+
+    async def snapshot(self, states: dict[str, bytes]) -> None:
+        """Add the state of every instance that keeps one, under the processor's key and the instance's number."""
+        for member in self.members:
+            for number, runner in enumerate(member.runners):
+                state = await runner.snapshot()
+                if state is not None:
+                    states[state_key(member.key, number)] = state
+
+    async def process(self, batch: Batch, emit: Emit, lane: int = 0) -> None:
+        """Work on `batch` and hand on results as they come; returns when all of it is done."""
+        if batch.stage > self.index or not batch.payloads:
+            await emit(batch)
+        elif self.concurrent:
+            members = [m for m in self.members if self._concerned(batch, m)]
+            await _OnTracks(batch, emit, [t for m in members for t in _tracks(m, batch)], keep=True).run()
+        elif self.lanes == 1 and len(self.members[0].runners) > 1:
+            await _OnTracks(batch, emit, _tracks(self.members[0], batch), keep=False).run()
+        else:
+            await _in_sequence(self.members[0], self.members[0].runners[lane], batch, emit)
+
+    def _concerned(self, batch: Batch, member: Member) -> bool:
+        return batch.stage != self.index or batch.only is None or member.key in batch.only
+
+
+def _message_of(batch: Batch, rows: Sequence[int]) -> Callable[[int], Message]:
+    def message(row: int) -> Message:
+        at = rows[row]
+        return batch.source.message(batch.origins[at], batch.payloads[at])
+
+    return message
+
+
+async def _in_sequence(member: Member, runner: Runner, batch: Batch, emit: Emit) -> None:
+    """One instance sees every row, one after the other."""
+    count, at = len(batch), 0
+    held: tuple[list[Any], Sequence[int]] = ([], range(0))
+    dead, replies = batch.dead, batch.replies
+    while at < count:
+        rest = batch.payloads[at:] if at else batch.payloads
+        outcome = await runner.run(rest, _message_of(batch, range(at, count)))
+        dead = dead + [
+            _dead_letter(batch, at + f.row, f.payload, [_note(member, f)]) for f in outcome.failures
+        ]
+        origins = _origins(batch.origins[at : at + outcome.done], outcome)
+        payloads = outcome.payloads
+        if held[0]:
+            payloads, origins = held[0] + payloads, [*held[1], *origins]
+        at += outcome.done
+        done = batch.done if at == count else batch.origins[at]
+        # Results of a message that isn't done wait for the rest of it, so that they are stored all at once.
+        cut = len(payloads) if at == count else bisect_left(origins, done)
+        held = payloads[cut:], origins[cut:]
+        replies = replies + outcome.replies
+        await emit(
+            Batch(batch.source, payloads[:cut] if held[0] else payloads, origins[:cut], done, replies, dead)
+        )
+        dead, replies = [], []
+
+
+def _origins(origins: Sequence[int], outcome: Outcome) -> Sequence[int]:
+    if isinstance(outcome.rows, range) and len(outcome.rows) == outcome.done:
+        return origins
+    return [origins[row] for row in outcome.rows]
+
+
+def _note(member: Member, failure: Failure) -> FailureNote:
+    return FailureNote(member.key, failure.error, failure.traceback)
+
+
+def _dead_letter(batch: Batch, row: int, payload: Any, notes: list[FailureNote]) -> tuple[str, DeadEntry]:
+    origin = batch.origins[row]
+    frame, offset = batch.source.locate(origin)
+    part = frame.part + row - bisect_left(batch.origins, origin)
+    entry = DeadEntry(
+        frame.device,
+        frame.epoch,
+        frame.first + offset,
+        part,
+        frame.times[offset],
+        frame.received,
+        payload,
+        notes,
+    )
+    return notes[0].processor, entry
+
+
+def _tracks(member: Member, batch: Batch) -> list[_Track]:
+    """Spread the rows of `batch` over the instances of `member`, by its key."""
+    lanes = len(member.runners)
+    if lanes == 1:
+        return [_Track(member, member.runners[0], range(len(batch)))]
+    rows: list[list[int]] = [[] for _ in range(lanes)]
+    by = member.partition_by
+    for row, (payload, origin) in enumerate(zip(batch.payloads, batch.origins, strict=True)):
+        if by == "device":
+            key = batch.source.device(origin)
+        else:
+            key = payload.get(by) if isinstance(payload, dict) else getattr(payload, by, None)
+        rows[lane_of(key, lanes)].append(row)
+    return [
+        _Track(member, runner, found) for runner, found in zip(member.runners, rows, strict=True) if found
+    ]
+
+
+class _OnTracks:
+    """Several instances at work on one batch; what all of them have finished goes on, in order.
+
+    Parameters
+    ----------
+    keep
+        The payloads go on as they came (braces); else the tracks' results do.
+    """
+
+    def __init__(self, batch: Batch, emit: Emit, tracks: list[_Track], *, keep: bool) -> None:
+        self._batch = batch
+        self._emit = emit
+        self._tracks = tracks
+        self._keep = keep
+        self._emitted = 0
+        self._failures: dict[int, tuple[Any, list[FailureNote]]] = {}
+        self._dead = batch.dead
+        self._replies = batch.replies
+        self._turn = asyncio.Lock()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for track in self._tracks:
+                group.create_task(self._follow(track), name=f"{track.member.key} on a track")
+
+    async def _follow(self, track: _Track) -> None:
+        batch = self._batch
+        while track.at < len(track.rows):
+            rows = track.rows[track.at :]
+            payloads = (
+                batch.payloads[rows.start :] if isinstance(rows, range) else [batch.payloads[r] for r in rows]
+            )
+            outcome = await track.runner.run(payloads, _message_of(batch, rows))
+            for failure in outcome.failures:
+                _, notes = self._failures.setdefault(rows[failure.row], (failure.payload, []))
+                notes.append(_note(track.member, failure))
+            self._replies = self._replies + outcome.replies
+            track.take(outcome)
+            async with self._turn:
+                await self._hand_on()
+
+    async def _hand_on(self) -> None:
+        """Emit the rows that every track has finished, but no part of a message whose other results aren't."""
+        batch, count = self._batch, len(self._batch)
+        ready = int(min(count, *(track.next_row for track in self._tracks), count))
+        if ready < count:
+            ready = bisect_left(batch.origins, batch.origins[ready])
+        if ready <= self._emitted:
+            return
+        begin, self._emitted = self._emitted, ready
+        failed = {row: self._failures.pop(row) for row in sorted(self._failures) if row < ready}
+        dead = self._dead + [
+            _dead_letter(batch, row, batch.payloads[row] if self._keep else payload, notes)
+            for row, (payload, notes) in failed.items()
+        ]
+        replies, self._replies, self._dead = self._replies, [], []
+        payloads, origins = self._results(begin, ready, failed)
+        done = batch.done if ready == count else batch.origins[ready]
+        await self._emit(Batch(batch.source, payloads, origins, done, replies, dead))
+
+    def _results(self, begin: int, end: int, failed: dict[int, Any]) -> tuple[list[Any], Sequence[int]]:
+        batch = self._batch
+        if not self._keep:
+            found = sorted(
+                (pair for track in self._tracks for pair in track.pop_below(end)), key=lambda pair: pair[0]
+            )
+            return [payload for _, payload in found], [batch.origins[row] for row, _ in found]
+        if not failed:
+            return batch.payloads[begin:end], batch.origins[begin:end]
+        rows = [row for row in range(begin, end) if row not in failed]
+        return [batch.payloads[row] for row in rows], [batch.origins[row] for row in rows]

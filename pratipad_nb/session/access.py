@@ -1,0 +1,133 @@
+"""Access: how a flow gets to its server, and lets others in.
+
+Owns the three ways there are: the embedded server of a state folder (`Site`), an existing server with a folder of
+certificates, and the in-memory transport. Everything above asks an `Access` and doesn't know which it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pratipad_nb.errors import FlowError, SettingsError
+
+from pratipad_nb.settings import Credentials, Endpoint
+from pratipad_nb.transport.permissions import Role
+
+if TYPE_CHECKING:
+    from pratipad_nb.session.site import Site
+
+__all__ = ["Access", "EmbeddedAccess", "ExternalAccess", "MemoryAccess", "open_access"]
+
+
+class Access(Protocol):
+    """A way to the server."""
+
+    async def endpoint_for(self, role: Role, name: str) -> Endpoint:
+        """Let a party in, and return what it connects to."""
+
+    async def invite(self, name: str, folder: Path) -> Endpoint:
+        """Let a device in and write what it needs into `folder`."""
+
+    async def close(self) -> None:
+        """Give it back."""
+
+
+class EmbeddedAccess:
+    """The server that runs in a state folder, shared by all flows of this process there."""
+
+    def __init__(self, flow: str, site: Site) -> None:
+        self._flow = flow
+        self._site = site
+
+    async def endpoint_for(self, role: Role, name: str) -> Endpoint:
+        """Make the party's certificate if there is none, let it in, and return its endpoint."""
+        return await self._site.endpoint_for(self._flow, role, name)
+
+    async def invite(self, name: str, folder: Path) -> Endpoint:
+        """Do the same for a device, and copy its certificate into `folder`."""
+        endpoint = await self._site.endpoint_for(self._flow, "device", name)
+        credentials = endpoint.credentials
+        assert credentials is not None
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for source, target in (
+            (credentials.authority, "ca.pem"),
+            (credentials.certificate, "cert.pem"),
+            (credentials.key, "key.pem"),
+        ):
+            shutil.copy(source, folder / target)
+        (folder / "key.pem").chmod(0o600)
+        return Endpoint(endpoint.url, endpoint.flow, Credentials.in_folder(folder))
+
+    async def close(self) -> None:
+        """Let the site go; with the last one its server stops."""
+        await self._site.release()
+
+
+class ExternalAccess:
+    """A server that somebody else runs; whom it lets in is decided there."""
+
+    def __init__(self, flow: str, url: str, folder: Path) -> None:
+        self._endpoint = Endpoint(url, flow, Credentials.in_folder(folder))
+
+    async def endpoint_for(self, role: Role, name: str) -> Endpoint:
+        """Return the edge's own endpoint; others bring their certificates along."""
+        if role == "edge":
+            return self._endpoint
+        raise FlowError(
+            f"the {role} {name!r} needs a certificate of its own for {self._endpoint.url}, which only who runs that "
+            f"server can make. Connect it with url, flow={self._endpoint.flow!r} and certs=FOLDER."
+        )
+
+    async def invite(self, name: str, folder: Path) -> Endpoint:  # noqa: ARG002 - a protocol's method
+        """Refuse: this server is not ours."""
+        return await self.endpoint_for("device", name)
+
+    async def close(self) -> None:
+        """Nothing was taken."""
+
+
+class MemoryAccess:
+    """The in-memory transport of `pratipad_nb.testing`: everybody in the process may come in."""
+
+    def __init__(self, flow: str, url: str) -> None:
+        self._endpoint = Endpoint(url, flow)
+
+    async def endpoint_for(self, role: Role, name: str) -> Endpoint:  # noqa: ARG002
+        """Return the one endpoint."""
+        return self._endpoint
+
+    async def invite(self, name: str, folder: Path) -> Endpoint:  # noqa: ARG002
+        """Return the one endpoint; there is nothing to write."""
+        return self._endpoint
+
+    async def close(self) -> None:
+        """Nothing was taken."""
+
+
+async def open_access(
+    flow: str, *, server: str | None, certs: str | Path | None, home: Path, sync: str
+) -> EmbeddedAccess | ExternalAccess | MemoryAccess:
+    """Return the access that the arguments of a `Flow` mean.
+
+    Raises
+    ------
+    SettingsError
+        If `server` is given without `certs`, or the other way round.
+    ServerError
+        If the embedded server can't be started.
+    """
+    if server is None and certs is None:
+        # Imported here, for a flow against a server elsewhere needs neither `cryptography` nor the binary.
+        from pratipad_nb.session.site import Site
+
+        return EmbeddedAccess(flow, await Site.acquire(home, sync))
+    if server is not None and server.startswith("memory://"):
+        return MemoryAccess(flow, server)
+    if server is None or certs is None:
+        raise SettingsError(
+            "server= and certs= go together: the server's URL (tls://HOST:PORT) and the folder with the edge's "
+            "ca.pem, cert.pem and key.pem. Leave out both for the embedded server."
+        )
+    return ExternalAccess(flow, server, Path(certs).expanduser())

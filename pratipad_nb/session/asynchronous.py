@@ -1,0 +1,382 @@
+"""`AsyncFlow`: a dataflow's handle for asynchronous code, and what `Flow` stands on.
+
+Owns the life of a flow as its user sees it: resolve, start, change, stop, forget. What runs is `pratipad_nb.runtime`;
+where it connects to is `access`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pratipad_nb.cloud.reader import Reader
+from pratipad_nb.dataflow import Dataflow, graph, resolve
+from pratipad_nb.errors import FlowError, PratipadError, SettingsError, TransportError, WaitTimeout
+from pratipad_nb.message import Message
+from pratipad_nb.runtime.dead_letters import DeadLetter
+from pratipad_nb.runtime.edge import Edge, EdgeSettings, log_specs
+from pratipad_nb.runtime.janitor import HANDLE
+from pratipad_nb.runtime.pull import PullRequest
+from pratipad_nb.runtime.report import Reporter
+from pratipad_nb.runtime.stats import DeviceStats, FlowState, FlowStats
+from pratipad_nb.runtime.swap import SwapReceipt
+from pratipad_nb.session.access import EmbeddedAccess, ExternalAccess, MemoryAccess, open_access
+from pratipad_nb.settings import Endpoint, FlowOptions, Keep, checked_delivery, valid_name
+from pratipad_nb.transport.connecting import connect
+from pratipad_nb.transport.permissions import Role
+from pratipad_nb.transport.protocol import Connection
+
+__all__ = ["AsyncFlow", "AsyncRequest", "callers_namespace"]
+
+#: What waits is sent and acknowledged this long after a drain before the rest is left to the next start.
+_CLOSE_SECONDS = 5.0
+DEFAULT_MAX_DEMAND = 1000
+
+
+def callers_namespace(depth: int) -> Mapping[str, Any]:
+    """Return the names that are visible `depth` calls up, locals before globals."""
+    frame = sys._getframe(depth + 1)  # noqa: SLF001 - the documented way to a caller's names
+    return {**frame.f_globals, **frame.f_locals}
+
+
+class AsyncFlow:
+    """One dataflow by its name. The synchronous `Flow` has the same methods and describes them; see there."""
+
+    def __init__(
+        self,
+        notation: str,
+        *,
+        name: str = "flow",
+        namespace: Mapping[str, Any] | None = None,
+        delivery: str = "durable",
+        server: str | None = None,
+        certs: str | Path | None = None,
+        rate: float | None = None,
+        max_demand: int = DEFAULT_MAX_DEMAND,
+        min_demand: int | None = None,
+        keep: Keep | None = None,
+        options: FlowOptions | None = None,
+        home: str | Path | None = None,
+    ) -> None:
+        self.dataflow: Dataflow = resolve(notation, callers_namespace(1) if namespace is None else namespace)
+        self.settings = EdgeSettings(
+            name=valid_name(name, "flow"),
+            delivery=checked_delivery(delivery),
+            rate=_rate(rate),
+            **_demand(max_demand, min_demand),
+            keep=keep or Keep(),
+            options=options or FlowOptions(),
+        )
+        self._server = server
+        self._certs = certs
+        self._home = Path(home).expanduser() if home is not None else Path.cwd() / ".pratipad"
+        self._access: EmbeddedAccess | ExternalAccess | MemoryAccess | None = None
+        self._connection: Connection | None = None
+        self._edge: Edge | None = None
+        self._reporter: Reporter | None = None
+        self._reader: Reader | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._last: FlowStats | None = None
+        self._changing = asyncio.Lock()
+        self.endpoint: Endpoint | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}: {self.notation} ({self.state})>"
+
+    # -- what it is ---------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Its name; devices, readers and all that is stored belong to it."""
+        return self.settings.name
+
+    @property
+    def notation(self) -> str:
+        """The canonical notation of what runs."""
+        return self.dataflow.notation
+
+    @property
+    def state(self) -> FlowState:
+        """Where it is in its life."""
+        if self._edge is not None:
+            return self._edge.state
+        return self._last.state if self._last else "stopped"
+
+    @property
+    def graph(self) -> Any:
+        """A `networkx.DiGraph` with the nodes of the picture."""
+        return graph(self.dataflow, sorted(self.devices))
+
+    @property
+    def devices(self) -> dict[str, DeviceStats]:
+        """The devices that are connected now."""
+        return {name: device for name, device in self.stats().devices.items() if device.connected}
+
+    def stats(self) -> FlowStats:
+        """Return a snapshot of all counters; of a stopped flow, the last one."""
+        if self._reporter is not None:
+            return self._reporter.snapshot()
+        return self._last or FlowStats(self.name, self.notation, self.settings.delivery, "stopped")
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> AsyncFlow:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> AsyncFlow:
+        """Start it; a flow that runs is left alone."""
+        async with self._changing:
+            if self._edge is None:
+                async with contextlib.AsyncExitStack() as undo:
+                    await self._start(undo)
+                    undo.pop_all()
+        return self
+
+    async def _start(self, undo: contextlib.AsyncExitStack) -> None:
+        """Start; what `undo` holds takes back what was done so far, should the next step fail."""
+        self._access = await self._open_access()
+        undo.push_async_callback(self._release)
+        self.endpoint = await self._access.endpoint_for("edge", "")
+        self._connection = await connect(self.endpoint, role="edge", name=self.name)
+        edge = Edge(self._connection, self.dataflow, self.settings)
+        undo.push_async_callback(edge.close)
+        await edge.open()
+        self._reader = Reader(self._connection, self.name, HANDLE, delivery=self.settings.delivery)
+        await self._reader.open()
+        self._edge, self._reporter = edge, Reporter(edge)
+        self._running = asyncio.create_task(self._run(edge), name=f"flow {self.name}")
+
+    async def _open_access(self) -> EmbeddedAccess | ExternalAccess | MemoryAccess:
+        return await open_access(
+            self.name,
+            server=self._server,
+            certs=self._certs,
+            home=self._home,
+            sync=self.settings.options.sync,
+        )
+
+    async def _run(self, edge: Edge) -> None:
+        """Run the edge to its end, whatever that is, and give everything back."""
+        try:
+            await edge.run()
+            await edge.last_checkpoint()
+        except Exception as error:  # noqa: BLE001 - it is shown as the flow's state; nobody awaits it but `stop`
+            edge.error = _in_words(error)
+        finally:
+            await self._close(edge)
+
+    async def _close(self, edge: Edge) -> None:
+        if self._reader is not None:
+            with contextlib.suppress(TransportError, WaitTimeout):
+                await self._reader.close()
+        with contextlib.suppress(TransportError, WaitTimeout):
+            await edge.close()
+        self._last = self._reporter.snapshot() if self._reporter else None
+        self._edge = self._reporter = self._reader = None
+        await self._release()
+
+    async def _release(self) -> None:
+        connection, access = self._connection, self._access
+        self._connection = self._access = None
+        if connection is not None:
+            await connection.close()
+        if access is not None:
+            await access.close()
+
+    async def stop(self) -> None:
+        """Drain and stop; what is stored stays. A stopped flow is left alone."""
+        async with self._changing:
+            edge, running = self._edge, self._running
+            if running is None:
+                return
+            if edge is not None:
+                edge.drain()
+            _, pending = await asyncio.wait({running}, timeout=self.settings.options.drain_seconds)
+            if pending:
+                # What isn't done is not acknowledged: the next start goes on with it.
+                running.cancel()
+                await asyncio.wait({running}, timeout=_CLOSE_SECONDS)
+            self._running = None
+
+    async def forget(self) -> None:
+        """Stop, and delete all that is stored under its name: what waits, results, positions, dead letters."""
+        await self.stop()
+        async with self._changing:
+            access = await self._open_access()
+            try:
+                connection = await connect(await access.endpoint_for("edge", ""), role="edge", name=self.name)
+                try:
+                    for delivery in ("durable", "fast"):
+                        for name in log_specs(EdgeSettings(self.name, delivery=checked_delivery(delivery))):
+                            await connection.delete_log(name)
+                finally:
+                    await connection.close()
+            finally:
+                await access.close()
+            self._last = None
+
+    async def update(self, notation: str, namespace: Mapping[str, Any] | None = None) -> SwapReceipt | None:
+        """Change what runs to `notation`; only what differs is swapped. None if nothing does."""
+        dataflow = resolve(notation, callers_namespace(1) if namespace is None else namespace)
+        async with self._changing:
+            if self._edge is None:
+                self.dataflow = dataflow
+                return None
+            receipt = await self._edge.swap(dataflow)
+            self.dataflow = dataflow
+            return receipt
+
+    # -- messages -----------------------------------------------------------------------------------------------
+
+    @property
+    def edge(self) -> Edge:
+        """The running edge."""
+        if self._edge is None:
+            last = f" It failed: {self._last.error}" if self._last and self._last.error else ""
+            raise FlowError(f"flow {self.name!r} is not running.{last} Start it with start().")
+        return self._edge
+
+    async def take(self, n: int = 1, timeout: float | None = 10.0) -> list[Message]:
+        """Return the next `n` messages that reached the cloud."""
+        _ = self.edge
+        assert self._reader is not None
+        return await self._reader.take(n, timeout)
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        _ = self.edge
+        assert self._reader is not None
+        async for message in self._reader:
+            yield message
+
+    async def send(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
+        """Send an order to a device, several, or all that are known; returns its id."""
+        return await self.edge.backward.order(payload, to)
+
+    async def pull(self, n: int = 1, device: str | None = None) -> AsyncRequest:
+        """Pull mode: ask for `n` readings."""
+        return AsyncRequest(self.edge.requests.pull(n, device))
+
+    async def settled(self, timeout: float = 30.0) -> None:
+        """Wait until all that was accepted is processed and stored at Output."""
+        await self.edge.settled(timeout)
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """Return the messages that processors failed on."""
+        return await self.edge.dead_letters.list()
+
+    async def retry_dead_letters(self) -> int:
+        """Put them through again from where they failed; returns how many."""
+        return await self.edge.retry_dead_letters()
+
+    async def clear_dead_letters(self) -> int:
+        """Delete them; returns how many there were."""
+        return await self.edge.dead_letters.clear()
+
+    async def forget_reader(self, name: str) -> None:
+        """Delete a named reader and its position, so that the flow no longer waits for it."""
+        await self.edge.forget_reader(valid_name(name, "reader"))
+
+    # -- controls -----------------------------------------------------------------------------------------------
+
+    async def pause(self, processor: str | None = None) -> None:
+        """Let the flow, or one processor, begin nothing further until `resume`."""
+        self.edge.pause(processor)
+
+    async def resume(self, processor: str | None = None) -> None:
+        """Let the flow, or one processor, go on."""
+        self.edge.resume(processor)
+
+    @property
+    def rate(self) -> float | None:
+        """Most messages a second that devices are asked for; None: no limit. Acts at once."""
+        return self._edge.limit.allowed if self._edge else self.settings.rate
+
+    @rate.setter
+    def rate(self, value: float | None) -> None:
+        self.edge.limit.set(_rate(value))
+
+    # -- letting others in --------------------------------------------------------------------------------------
+
+    async def endpoint_for(self, role: Role, name: str) -> Endpoint:
+        """Let a party in by that name, and return what it connects to."""
+        valid_name(name, role)
+        if self._access is None:
+            raise FlowError(f"flow {self.name!r} is not running. Start it with start().")
+        return await self._access.endpoint_for(role, name)
+
+    async def invite(self, name: str, folder: str | Path) -> Endpoint:
+        """Write the certificate folder that lets a device of that name in; returns its endpoint."""
+        valid_name(name, "device")
+        if self._access is None:
+            raise FlowError(f"flow {self.name!r} is not running. Start it with start().")
+        return await self._access.invite(name, Path(folder).expanduser())
+
+
+class AsyncRequest:
+    """A request for readings; see `Flow.pull`."""
+
+    def __init__(self, request: PullRequest) -> None:
+        self._request = request
+
+    @property
+    def left(self) -> int:
+        """Readings that have not left the pipeline."""
+        return max(0, self._request.left)
+
+    @property
+    def done(self) -> bool:
+        """Whether all have."""
+        return self._request.done.is_set()
+
+    async def wait(self, timeout: float | None = 10.0) -> None:
+        """Wait until all readings have left the pipeline: emitted, filtered or dead-lettered.
+
+        Raises
+        ------
+        WaitTimeout
+            If they have not within `timeout` seconds; it names the devices that owe some.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._request.done.wait()
+        except TimeoutError:
+            silent = ", ".join(self._request.silent) or "no device is connected"
+            raise WaitTimeout(
+                f"{self.left} of {self._request.wanted} readings have not come in {timeout:g} s; silent: {silent}."
+            ) from None
+
+
+def _rate(value: float | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise SettingsError(
+            f"rate is {value!r}; it is messages a second, a number above 0, or None for no limit."
+        )
+    return float(value)
+
+
+def _demand(most: int, least: int | None) -> dict[str, int]:
+    least = most // 2 if least is None and isinstance(most, int) else least
+    if not isinstance(most, int) or not isinstance(least, int) or not 0 <= least < most:
+        raise SettingsError(
+            f"max_demand={most!r}, min_demand={least!r}: whole numbers with 0 <= min_demand < max_demand."
+        )
+    return {"max_demand": most, "min_demand": least}
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_in_words(each) for each in error.exceptions)
+    return str(error) if isinstance(error, PratipadError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,129 @@
+"""A site: the state folder of a project with its embedded server and its certificate authority.
+
+Owns that there is one server for all flows of this process in one folder, from the first that needs it to the last,
+and whom it lets in. Running the server is `pratipad_nb.transport.server`, making certificates `pratipad_nb.pki`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pratipad_nb.errors import ServerError
+from pratipad_nb.pki.store import CertificateStore
+from pratipad_nb.portal import Portal
+from pratipad_nb.settings import Credentials, Endpoint
+from pratipad_nb.transport.permissions import Role, User, device_user, edge_user, reader_user
+from pratipad_nb.transport.server import EmbeddedServer
+
+__all__ = ["Site"]
+
+#: What the server's own certificate calls it; nobody is let in by it.
+_SERVER = "urn:pratipad:server"
+_USERS = {"device": device_user, "reader": reader_user}
+
+
+class Site:
+    """One state folder, as this process uses it. Made by `acquire`."""
+
+    _open: ClassVar[dict[Path, Site]] = {}
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, home: Path, sync: str) -> None:
+        self.home = home
+        self._sync = sync
+        self._users = 0
+        self._portal = Portal("pratipad server")
+        self._started: asyncio.Task[None] | None = None
+        self._invited: dict[str, Credentials] = {}
+
+    # -- sharing ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def acquire(cls, home: Path, sync: str) -> Site:
+        """Return the site of `home`, with its server running; to be given back by `release`.
+
+        Raises
+        ------
+        ServerError
+            If the server can't be started, or the folder can't be written.
+        """
+        with cls._lock:
+            site = cls._open.get(home)
+            if site is None:
+                site = cls._open[home] = Site(home, sync)
+            site._users += 1
+        try:
+            await site._on_portal(site._ensure_started())
+        except BaseException:
+            await site.release()
+            raise
+        return site
+
+    async def release(self) -> None:
+        """Give it back; the server stops with the last flow."""
+        with self._lock:
+            self._users -= 1
+            if self._users:
+                return
+            self._open.pop(self.home, None)
+        await self._on_portal(self._stop())
+        await asyncio.to_thread(self._portal.close)
+
+    async def _on_portal(self, work: Any) -> Any:
+        return await asyncio.wrap_future(self._portal.submit(work))
+
+    async def _ensure_started(self) -> None:
+        """Start once, however many flows ask at the same time."""
+        if self._started is None:
+            self._started = asyncio.create_task(self._start())
+        await asyncio.shield(self._started)
+
+    async def _start(self) -> None:
+        self._store = await asyncio.to_thread(self._open_store)
+        credentials = await asyncio.to_thread(self._store.server, _SERVER)
+        self._server = EmbeddedServer(self.home / "server", credentials, sync=self._sync)
+        self.url = await self._server.start([])
+
+    def _open_store(self) -> CertificateStore:
+        try:
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.home / ".gitignore").write_text("*\n")
+        except OSError as error:
+            raise ServerError(
+                f"the state folder {self.home} can't be written: {error.strerror}. Make it writable, or set "
+                "PRATIPAD_HOME to another folder."
+            ) from error
+        return CertificateStore.open(self.home)
+
+    async def _stop(self) -> None:
+        if self._started is not None:
+            await asyncio.wait({self._started})
+            if self._started.exception() is None:
+                await self._server.stop()
+
+    # -- letting in ---------------------------------------------------------------------------------------------
+
+    async def endpoint_for(self, flow: str, role: Role, name: str) -> Endpoint:
+        """Let a party in, making its certificate if need be, and return what it connects to."""
+        user = edge_user(flow) if role == "edge" else _USERS[role](flow, name)
+        credentials = await self._on_portal(self._let_in(flow, role, name, user))
+        return Endpoint(self.url, flow, credentials)
+
+    async def _let_in(self, flow: str, role: Role, name: str, user: User) -> Credentials:
+        known = self._invited.get(user.identity)
+        if known is not None:
+            return known
+        credentials = await asyncio.to_thread(self._certificate, flow, role, name, user.identity)
+        await self._server.allow([user])
+        self._invited[user.identity] = credentials
+        return credentials
+
+    def _certificate(self, flow: str, role: Role, name: str, identity: str) -> Credentials:
+        if role == "edge":
+            return self._store.edge(flow, identity)
+        if role == "reader":
+            return self._store.reader(flow, name, identity)
+        return self._store.device(flow, name, identity)
