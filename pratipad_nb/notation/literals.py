@@ -21,9 +21,10 @@ __all__ = ["LITERAL", "literal", "starts_literal"]
 LITERAL = "a literal: a number, a string, True, False, None, or a list, tuple, dict or set of these"
 
 _CONSTANTS: dict[str, bool | None] = {"True": True, "False": False, "None": None}
-# Python only warns of these, and on some day will refuse them. The second is out of the range of a byte.
-_ODD_ESCAPE = re.compile(r"""\\(?:\r\n|[^\r\n\\'"abfnrtv0-7xNuU]|[4-7][0-7]{2}|.)""", re.DOTALL)
-_ODD = re.compile(r"""\\(?:[^\r\n\\'"abfnrtv0-7xNuU]|[4-7][0-7]{2})""")
+# Escapes in turn, and those of them that Python only warns of today and means to refuse: unknown letters, and octal
+# numbers above a byte.
+_ESCAPE = re.compile(r"""\\(?:\r\n|[^\r\n\\'"abfnrtv0-7xNuU]|[4-7][0-7]{2}|.)""", re.DOTALL)
+_ODD_ESCAPE = re.compile(r"""\\(?:[^\r\n\\'"abfnrtv0-7xNuU]|[4-7][0-7]{2})""")
 
 
 def starts_literal(token: Token) -> bool:
@@ -95,8 +96,8 @@ def _check_escapes(cursor: Cursor, token: Token) -> None:
     if prefix is None or "r" in prefix.group().lower():
         return
     known = "" if "b" not in prefix.group().lower() else "NuU"
-    for escape in _ODD_ESCAPE.finditer(token.text):
-        if _ODD.fullmatch(escape.group()) or escape.group()[1] in known:
+    for escape in _ESCAPE.finditer(token.text):
+        if _ODD_ESCAPE.fullmatch(escape.group()) or escape.group()[1] in known:
             start = token.span.start + escape.start()
             span = Span(start, start + len(escape.group()))
             raise cursor.failure(
