@@ -245,6 +245,18 @@ def test_a_flipped_bit_that_gives_an_impossible_value_is_refused() -> None:
         rig.sensor()
 
 
+def test_after_an_impossible_value_the_calibration_is_read_anew() -> None:
+    rig = Rig()
+    rig.sensor()
+    rig.climate = Climate(temperature_c=140.0)
+    with pytest.raises(DeviceError, match="The next call reads its calibration anew"):
+        rig.sensor()
+    rig.climate = Climate()
+    rig.bus.trace.clear()
+    assert_shows(rig.sensor(), rig.climate)
+    assert any(len(transfer.data) == 26 for transfer in rig.bus.trace)
+
+
 def test_a_flipped_bit_that_gives_a_plausible_value_goes_unseen_for_the_chip_has_no_checksum() -> None:
     """The limit that the driver's documentation states."""
     rig = Rig()

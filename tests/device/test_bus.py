@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -98,6 +100,13 @@ def test_the_message_used_without_smbus2_looks_the_same_to_a_bus() -> None:
         bus.i2c_rdwr(kind.write(0x20, [5]), answer)
         assert bytes(answer) == b"\x01\x02"
         assert answer.flags == READ_FLAG
+
+
+def test_drivers_are_imported_without_smbus2_and_gpiozero() -> None:
+    drivers = "bme280, led, registers, scd4x, simulated_room_bus"
+    code = f"import sys; from pratipad_nb.device import {drivers}; print([m for m in ('smbus2', 'gpiozero') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_bus_is_named_by_its_name_or_its_type() -> None:

@@ -52,10 +52,13 @@ def test_a_blink_order_does_not_block_who_gives_it(led: Led) -> None:
 @pytest.mark.parametrize("order", ["on", "off"])
 def test_a_later_order_ends_a_blinking(led: Led, order: str) -> None:
     led.blink(Blink(10_000, 0.02))
+    blinking = led._blinking
+    assert blinking is not None
     led({"led": order})
     assert not led.is_blinking
     after = changes(led)
-    time.sleep(0.06)  # nothing to wait for: what must not happen is a change
+    blinking.join(5)
+    assert not blinking.is_alive()
     assert changes(led) == after
     assert led.is_lit is (order == "on")
 
