@@ -1,7 +1,8 @@
 """The SCD4x, Sensirion's CO₂ sensors (SCD40, SCD41, SCD43), as a callable that returns a reading.
 
-Owns the conversation with the chip and its checksums. Commands, times and formulas are those of the data sheet "SCD4x"
-(version 1.7 of April 2025); the bus is `bus`'s.
+Owns the conversation with the chip and its checksums. The commands are those of the data sheet "SCD4x" (version
+1.3 of September 2022); times and formulas, where newer chips differ, those of Sensirion's own Python driver 1.1. The bus
+is `bus`'s.
 
 Every word that the chip sends bears a CRC-8, which finds any burst of flipped bits up to eight long and any two single ones
 in a word: a reading that arrives is what the chip sent.
@@ -76,8 +77,8 @@ _CRC_TABLE = _crc_table()
 def crc8(data: bytes) -> int:
     """Return Sensirion's CRC-8 of `data`.
 
-    Polynomial 0x31 (x⁸ + x⁵ + x⁴ + 1), begun at 0xFF, not reflected, no final exclusive-or; ``BE EF`` gives 0x92 (table "I²C
-    CRC properties"). Known elsewhere as CRC-8/NRSC-5.
+    Polynomial 0x31 (x⁸ + x⁵ + x⁴ + 1), begun at 0xFF, not reflected, no final exclusive-or; ``BE EF`` gives 0x92
+    (chapter 3.11). Known elsewhere as CRC-8/NRSC-5.
     """
     crc = 0xFF
     for byte in data:
@@ -229,7 +230,7 @@ class SCD4X:
         except ChecksumError:
             raise
         except DeviceError:
-            # Chips from before 2023 don't know the question.
+            # Older firmware doesn't know the question; an SCD40 among them refuses the single shot itself.
             return
         if variant == _SCD40:
             raise self._port.error(
