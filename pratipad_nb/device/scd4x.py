@@ -4,8 +4,8 @@ Owns the conversation with the chip and its checksums. The commands are those of
 1.3 of September 2022); times and formulas, where newer chips differ, those of Sensirion's own Python driver 1.1. The bus
 is `bus`'s.
 
-Every word that the chip sends bears a CRC-8, which finds any burst of flipped bits up to eight long and any two single ones
-in a word: a reading that arrives is what the chip sent.
+Every word that the chip sends bears a CRC-8. It finds any one, two or three flipped bits in a word and any burst up to
+eight bits long; of worse damage, one case in 256 slips through.
 """
 
 from __future__ import annotations
