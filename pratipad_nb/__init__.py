@@ -1,1 +1,135 @@
-"""Pratipad-NB (work in progress: the public names are gathered here once their rooms exist)."""
+"""Pratipad-NB: build an IoT dataflow in a Jupyter notebook, in one line, and see it run.
+
+A map of the package, from the ground up; imports point down only:
+
+============  ======================================================================================
+errors        the exception tree
+message       what a reading or an order is once it has arrived
+settings      names, credentials, endpoints, options: frozen and checked
+portal        an event loop in a thread, for synchronous handles
+files         files that two processes may want at once
+notation      ``Push <~> P1 <~> Output``: text to syntax tree and back
+processors    what a user writes, adapted to one batch call; ready-made ones
+dataflow      what a notation means in a namespace, and its graph
+transport     frames, subjects, permissions, NATS, the in-memory transport, the embedded server
+pki           the certificate authority
+runtime       stages, pipelines, positions, credit, dead letters, metrics
+device        the device's client, sensors, actuators
+cloud         the cloud's client, data frames, SQLite
+session       `Flow`: server, certificates and runtime, composed
+testing       the test kit
+notebook      magics, live graph, panel
+cli           the command line
+============  ======================================================================================
+
+The public names are imported when they are first used, so that a device needs nothing of what a notebook does.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pratipad_nb.cloud.client import AsyncCloud as AsyncCloud
+    from pratipad_nb.cloud.client import Cloud as Cloud
+    from pratipad_nb.device.blocking import Device as Device
+    from pratipad_nb.device.client import AsyncDevice as AsyncDevice
+    from pratipad_nb.device.host import HostSensor as HostSensor
+    from pratipad_nb.errors import PratipadError as PratipadError
+    from pratipad_nb.message import Message as Message
+    from pratipad_nb.notation import NotationError as NotationError
+    from pratipad_nb.notation import parse as parse
+    from pratipad_nb.processors import Deadband as Deadband
+    from pratipad_nb.processors import Filter as Filter
+    from pratipad_nb.processors import Processor as Processor
+    from pratipad_nb.processors import Throttle as Throttle
+    from pratipad_nb.processors import Window as Window
+    from pratipad_nb.processors import every as every
+    from pratipad_nb.processors import reply as reply
+    from pratipad_nb.session.asynchronous import AsyncFlow as AsyncFlow
+    from pratipad_nb.session.flow import Flow as Flow
+    from pratipad_nb.session.preview import preview as preview
+    from pratipad_nb.session.registry import flows as flows
+    from pratipad_nb.settings import Credentials as Credentials
+    from pratipad_nb.settings import Endpoint as Endpoint
+    from pratipad_nb.settings import FlowOptions as FlowOptions
+    from pratipad_nb.settings import Keep as Keep
+
+__all__ = [
+    "AsyncCloud",
+    "AsyncDevice",
+    "AsyncFlow",
+    "Cloud",
+    "Credentials",
+    "Deadband",
+    "Device",
+    "Endpoint",
+    "Filter",
+    "Flow",
+    "FlowOptions",
+    "HostSensor",
+    "Keep",
+    "Message",
+    "NotationError",
+    "PratipadError",
+    "Processor",
+    "Throttle",
+    "Window",
+    "every",
+    "flows",
+    "parse",
+    "preview",
+    "reply",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AsyncCloud": "cloud.client",
+    "AsyncDevice": "device.client",
+    "AsyncFlow": "session.asynchronous",
+    "Cloud": "cloud.client",
+    "Credentials": "settings",
+    "Deadband": "processors",
+    "Device": "device.blocking",
+    "Endpoint": "settings",
+    "Filter": "processors",
+    "Flow": "session.flow",
+    "FlowOptions": "settings",
+    "HostSensor": "device.host",
+    "Keep": "settings",
+    "Message": "message",
+    "NotationError": "notation",
+    "PratipadError": "errors",
+    "Processor": "processors",
+    "Throttle": "processors",
+    "Window": "processors",
+    "every": "processors",
+    "flows": "session.registry",
+    "parse": "notation",
+    "preview": "session.preview",
+    "reply": "processors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Add the magics to a notebook: what ``%load_ext pratipad_nb`` calls."""
+    import_module("pratipad_nb.notebook").load(ipython)
+
+
+def unload_ipython_extension(ipython: Any) -> None:
+    """Take the magics away again: what ``%unload_ext pratipad_nb`` calls."""
+    import_module("pratipad_nb.notebook").unload(ipython)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from pratipad_nb.errors import FlowError, FrameError, PratipadError, TransportError
@@ -33,7 +33,7 @@ class Control:
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
         self._work: asyncio.Queue[Coroutine[Any, Any, None]] = asyncio.Queue(_WAITING)
-        self._verbs = {
+        self._verbs: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
             "who": self._who,
             "describe": self._describe,
             "pull": self._pull,

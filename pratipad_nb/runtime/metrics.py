@@ -22,6 +22,8 @@ _STEPS_PER_OCTAVE = 4
 _OCTAVES_BELOW_ONE = 20
 _BUCKETS = 32 * _STEPS_PER_OCTAVE
 _GENERATION_SECONDS = 5.0
+#: Samples closer than this would make a rate of noise.
+_SAMPLE_SECONDS = 0.15
 
 
 class Histogram:
@@ -72,8 +74,10 @@ class Rate:
         self._samples: deque[tuple[float, float]] = deque([(time.monotonic(), 0.0)], maxlen=6)
 
     def sample(self, count: float) -> None:
-        """Note `count` as it stands now; called about five times a second."""
-        self._samples.append((time.monotonic(), count))
+        """Note `count` as it stands now; called about five times a second, more often does no harm."""
+        now = time.monotonic()
+        if now - self._samples[-1][0] >= _SAMPLE_SECONDS:
+            self._samples.append((now, count))
 
     @property
     def value(self) -> float:

@@ -187,11 +187,11 @@ class Pipeline:
                         await stage.snapshot(item.states)
                     await following.put(item)
                     continue
-                for lane, part in zip(lanes, splitter.split(item), strict=True):
+                for its_queue, part in zip(lanes, splitter.split(item), strict=True):
                     if part is not None:
-                        await lane.put(part)
-            for lane in lanes:
-                await lane.put(None)
+                        await its_queue.put(part)
+            for its_queue in lanes:
+                await its_queue.put(None)
         await following.put(None)
 
 

@@ -212,14 +212,15 @@ def _tracks(member: Member, batch: Batch) -> list[_Track]:
     rows: list[list[int]] = [[] for _ in range(lanes)]
     by = member.partition_by
     for row, (payload, origin) in enumerate(zip(batch.payloads, batch.origins, strict=True)):
-        if by == "device":
-            key = batch.source.device(origin)
-        else:
-            key = payload.get(by) if isinstance(payload, dict) else getattr(payload, by, None)
+        key = batch.source.device(origin) if by == "device" else _value(payload, by)
         rows[lane_of(key, lanes)].append(row)
     return [
         _Track(member, runner, found) for runner, found in zip(member.runners, rows, strict=True) if found
     ]
+
+
+def _value(payload: Any, key: str) -> object:
+    return payload.get(key) if isinstance(payload, dict) else getattr(payload, key, None)
 
 
 class _OnTracks:

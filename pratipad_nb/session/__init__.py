@@ -2,3 +2,10 @@
 
 Draws nothing: pictures and widgets are in `pratipad_nb.notebook`.
 """
+
+from pratipad_nb.session.asynchronous import AsyncFlow, AsyncRequest
+from pratipad_nb.session.flow import Flow, Request
+from pratipad_nb.session.preview import Preview, preview
+from pratipad_nb.session.registry import flows
+
+__all__ = ["AsyncFlow", "AsyncRequest", "Flow", "Preview", "Request", "flows", "preview"]

@@ -6,12 +6,12 @@ certificates, and the in-memory transport. Everything above asks an `Access` and
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pratipad_nb.errors import FlowError, SettingsError
-
 from pratipad_nb.settings import Credentials, Endpoint
 from pratipad_nb.transport.permissions import Role
 
@@ -50,19 +50,24 @@ class EmbeddedAccess:
         endpoint = await self._site.endpoint_for(self._flow, "device", name)
         credentials = endpoint.credentials
         assert credentials is not None
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for source, target in (
-            (credentials.authority, "ca.pem"),
-            (credentials.certificate, "cert.pem"),
-            (credentials.key, "key.pem"),
-        ):
-            shutil.copy(source, folder / target)
-        (folder / "key.pem").chmod(0o600)
-        return Endpoint(endpoint.url, endpoint.flow, Credentials.in_folder(folder))
+        copied = await asyncio.to_thread(_copy, credentials, folder)
+        return Endpoint(endpoint.url, endpoint.flow, copied)
 
     async def close(self) -> None:
         """Let the site go; with the last one its server stops."""
         await self._site.release()
+
+
+def _copy(credentials: Credentials, folder: Path) -> Credentials:
+    """Copy certificate files to where `Credentials.in_folder` looks for them."""
+    folder = folder.expanduser()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key = folder / "key.pem"
+    key.touch(0o600)  # before there is anything in it
+    shutil.copyfile(credentials.authority, folder / "ca.pem")
+    shutil.copyfile(credentials.certificate, folder / "cert.pem")
+    shutil.copyfile(credentials.key, key)
+    return Credentials.in_folder(folder)
 
 
 class ExternalAccess:
@@ -130,4 +135,4 @@ async def open_access(
             "server= and certs= go together: the server's URL (tls://HOST:PORT) and the folder with the edge's "
             "ca.pem, cert.pem and key.pem. Leave out both for the embedded server."
         )
-    return ExternalAccess(flow, server, Path(certs).expanduser())
+    return ExternalAccess(flow, server, Path(certs))

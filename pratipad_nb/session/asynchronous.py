@@ -320,7 +320,7 @@ class AsyncFlow:
         valid_name(name, "device")
         if self._access is None:
             raise FlowError(f"flow {self.name!r} is not running. Start it with start().")
-        return await self._access.invite(name, Path(folder).expanduser())
+        return await self._access.invite(name, Path(folder))
 
 
 class AsyncRequest:
