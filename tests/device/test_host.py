@@ -43,6 +43,12 @@ def test_the_first_reading_is_measured_and_not_a_made_up_zero():
     assert sensor()["cpu_percent"] > 0
 
 
+def test_the_first_reading_is_taken_over_long_enough_to_mean_something():
+    before = monotonic()
+    HostSensor()()
+    assert SHORTEST <= monotonic() - before < SHORTEST + 5
+
+
 def test_a_hasty_reading_keeps_the_last_share_and_does_not_wait():
     sensor = HostSensor()
     first = sensor()
