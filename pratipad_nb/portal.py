@@ -109,16 +109,18 @@ class Portal:
                 f"{_name(work)} was to be waited for on the event loop that has to run it, which would last "
                 "for ever. Use the asynchronous twin there and await it."
             )
-        future = self.submit(work)
+        future: Future[Result] | None = None
         try:
+            future = self.submit(work)
             return future.result(timeout)
         except TimeoutError as error:
-            if future.done():  # the work's own
+            if future is None or future.done():  # the work's own
                 raise
             future.cancel()
             raise WaitTimeout(f"{_name(work)} took longer than {timeout} s and was cancelled.") from error
         except BaseException:
-            future.cancel()
+            if future is not None:
+                future.cancel()
             raise
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pratipad_nb.device.client import AsyncDevice as AsyncDevice
     from pratipad_nb.device.climate import Climate as Climate
     from pratipad_nb.device.climate import SimulatedRoom as SimulatedRoom
+    from pratipad_nb.device.host import HostSensor as HostSensor
     from pratipad_nb.device.led import Blink as Blink
     from pratipad_nb.device.led import Led as Led
     from pratipad_nb.device.receipt import Receipt as Receipt
@@ -31,6 +32,7 @@ __all__ = [
     "Blink",
     "Climate",
     "Device",
+    "HostSensor",
     "Led",
     "Receipt",
     "Register",
@@ -46,6 +48,7 @@ _HOMES = {
     "Blink": "led",
     "Climate": "climate",
     "Device": "blocking",
+    "HostSensor": "host",
     "Led": "led",
     "Receipt": "receipt",
     "Register": "registers",

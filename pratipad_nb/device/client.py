@@ -224,6 +224,7 @@ class AsyncDevice:
             raise
         # The engine's tasks outlive whoever called connect.
         self._running = self._loop.create_task(self._engine.run(), name=f"device {self.name}")
+        self._running.add_done_callback(lambda _: self._holders.drop(key, self))
         await asyncio.sleep(0)  # it opens the outbox
         return self
 
@@ -335,7 +336,6 @@ class AsyncDevice:
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
-        self._holders.drop(self._key, self)
         self._state = state
         if left:
             raise DeviceError(left)

@@ -17,7 +17,7 @@ from pratipad_nb.device.downlink import Downlink
 from pratipad_nb.device.greeter import Greeter
 from pratipad_nb.device.outbox import Outbox
 from pratipad_nb.device.reading import Reading, Source
-from pratipad_nb.device.uplink import Pauses, Uplink
+from pratipad_nb.device.uplink import Pauses, Uplink, largest_payload
 from pratipad_nb.errors import (
     CertificateError,
     DeviceError,
@@ -118,6 +118,7 @@ class Engine:
         except BaseException:
             await link.close()
             raise
+        self._outbox.max_payload = largest_payload(link.max_frame_bytes)
         self.link = link
 
     async def hang_up(self) -> None:
@@ -185,10 +186,13 @@ class Engine:
             await self._reading.close(_PATIENCE)
         if self.link is None:
             return
-        with contextlib.suppress(TimeoutError, TransportError):
-            async with asyncio.timeout(_FAREWELL_SECONDS):
-                await self.link.publish(Subjects(self.endpoint.flow).hello(self.name), encode(self._hello()))
-                await self.link.flush()
+        if self.link.connected:
+            with contextlib.suppress(TimeoutError, TransportError):
+                async with asyncio.timeout(_FAREWELL_SECONDS):
+                    await self.link.publish(
+                        Subjects(self.endpoint.flow).hello(self.name), encode(self._hello())
+                    )
+                    await self.link.flush()
         await self.link.close()
 
     # -- what goes to the edge, and comes from it ---------------------------------------------------------------

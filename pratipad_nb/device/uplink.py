@@ -88,8 +88,6 @@ class Uplink:
         NotInvited, PayloadError, TransportClosed
             If no trying again would help.
         """
-        if link.max_frame_bytes > 0:
-            self._outbox.max_payload = largest_payload(link.max_frame_bytes)
         while True:
             self._wake.clear()
             parcel = self._outbox.take(self._allowed(), min(1 << 20, self._outbox.max_payload))

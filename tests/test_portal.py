@@ -1,0 +1,145 @@
+"""The portal: work on an event loop of its own, from anywhere, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pratipad_nb.errors import FlowError, WaitTimeout
+from pratipad_nb.portal import Portal, shared_portal
+
+
+@pytest.fixture
+def portal() -> Iterator[Portal]:
+    with Portal("test-portal") as portal:
+        yield portal
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate()]
+
+
+async def double(number: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * number
+
+
+class Endless:
+    """A coroutine that waits for ever, and says when it started and when it was cancelled."""
+
+    def __init__(self) -> None:
+        self.started = threading.Event()
+        self.cancelled = threading.Event()
+
+    async def __call__(self) -> None:
+        self.started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+
+def test_work_runs_in_the_portals_thread_and_returns_its_result(portal: Portal) -> None:
+    async def where() -> str:
+        return threading.current_thread().name
+
+    assert portal.run(double(21)) == 42
+    assert portal.run(where()) == "test-portal"
+
+
+async def test_it_works_in_a_thread_whose_own_loop_runs(portal: Portal) -> None:
+    assert portal.run(double(2)) == 4
+
+
+def test_an_error_of_the_work_reaches_the_caller(portal: Portal) -> None:
+    async def fail() -> None:
+        raise TimeoutError("its own")
+
+    with pytest.raises(TimeoutError, match="its own") as caught:
+        portal.run(fail(), timeout=5)
+    assert not isinstance(caught.value, WaitTimeout)
+
+
+def test_work_that_takes_too_long_is_cancelled(portal: Portal) -> None:
+    endless = Endless()
+    with pytest.raises(WaitTimeout, match=r"longer than 0\.05 s"):
+        portal.run(endless(), timeout=0.05)
+    assert endless.cancelled.wait(5)
+
+
+def test_an_interrupt_cancels_the_work_and_goes_on(portal: Portal) -> None:
+    endless = Endless()
+
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt() -> None:
+        endless.started.wait(5)
+        while sys._current_frames()[main].f_code.co_name != "wait":
+            time.sleep(0.001)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        portal.run(endless())
+    assert endless.cancelled.wait(5)
+    assert portal.run(double(1)) == 2
+
+
+def test_waiting_on_the_portals_own_loop_is_refused_and_not_a_deadlock(portal: Portal) -> None:
+    async def wait_inside() -> None:
+        portal.run(double(1))
+
+    with pytest.raises(FlowError, match="asynchronous twin"):
+        portal.run(wait_inside(), timeout=5)
+
+
+def test_closing_cancels_what_is_left_and_ends_the_thread() -> None:
+    endless = Endless()
+    portal = Portal("closing-portal")
+    future = portal.submit(endless())
+    assert endless.started.wait(5)
+    portal.close()
+    portal.close()
+    assert endless.cancelled.is_set()
+    assert future.cancelled()
+    assert portal.loop.is_closed()
+    assert "closing-portal" not in threads()
+
+
+def test_a_closed_portal_refuses_work_and_leaves_no_coroutine_unawaited() -> None:
+    portal = Portal("closed-portal")
+    portal.close()
+    with pytest.raises(FlowError, match="'closed-portal' is closed"):
+        portal.run(double(1))
+
+
+def test_a_portal_may_be_closed_from_its_own_thread() -> None:
+    portal = Portal("suicidal-portal")
+
+    async def close() -> None:
+        portal.close()
+
+    portal.run(close())
+    portal.close()
+    assert "suicidal-portal" not in threads()
+
+
+def test_the_shared_portal_is_one_and_ends_with_its_last_lease() -> None:
+    first, second = shared_portal(), shared_portal()
+    assert first.portal is second.portal
+    first.release()
+    first.release()
+    assert second.portal.run(double(4)) == 8
+    second.release()
+    assert "pratipad-portal" not in threads()
+    with shared_portal() as portal:
+        assert portal.run(double(5)) == 10
+    assert "pratipad-portal" not in threads()
