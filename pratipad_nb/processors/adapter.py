@@ -295,7 +295,9 @@ def _batch_call(
         call = _with_keyword(call, by_keyword)
     if model is not None:
         call = typed(call, model, kind, on_loop=on_loop)
-    elif settings.retries and kind != "batch":
+    elif kind == "batch":
+        call = _on_copies(call) if discard else call
+    elif settings.retries or discard:
         call = _on_a_copy(call)
     form = _FORMS[kind, on_loop](
         call,
@@ -352,5 +354,10 @@ def _with_keyword(call: Callable[..., Any], keyword: str) -> Callable[..., Any]:
 
 
 def _on_a_copy(call: Callable[..., Any]) -> Callable[..., Any]:
-    # With retries, each attempt starts from the payload as it came in, whatever the one before did to it.
+    # With retries, each attempt starts from the payload as it came in, whatever the one before did to it; and what a
+    # member of braces does to it in place is seen by nobody else.
     return lambda payload, *message: call(copy_payload(payload), *message)
+
+
+def _on_copies(call: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda payloads, *messages: call([copy_payload(payload) for payload in payloads], *messages)

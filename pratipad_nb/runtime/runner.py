@@ -52,7 +52,7 @@ class Runner:
         self.output = output
         self._discard = discard
         self._slice = slice_seconds
-        self._worker: Worker | LoopWorker = Worker(f"pratipad {step.key}")
+        self._worker: Worker | LoopWorker = Worker(step.key)
         self._open_gate = asyncio.Event()
         self._open_gate.set()
         self._adapted: Adapted | None = None

@@ -16,7 +16,7 @@ from typing import Any
 from zlib import crc32
 
 from pratipad_nb.message import Message
-from pratipad_nb.processors import Outcome
+from pratipad_nb.processors import Outcome, copy_payload
 from pratipad_nb.processors.outcome import Failure
 from pratipad_nb.runtime.batch import Batch
 from pratipad_nb.runtime.metrics import Meter
@@ -142,10 +142,13 @@ class Stage:
         return batch.stage != self.index or batch.only is None or member.key in batch.only
 
 
-def _message_of(batch: Batch, rows: Sequence[int]) -> Callable[[int], Message]:
+def _message_of(batch: Batch, rows: Sequence[int], *, private: bool = False) -> Callable[[int], Message]:
+    """Return what makes a row's message; `private`: with a payload that only this processor sees."""
+
     def message(row: int) -> Message:
         at = rows[row]
-        return batch.source.message(batch.origins[at], batch.payloads[at])
+        payload = batch.payloads[at]
+        return batch.source.message(batch.origins[at], copy_payload(payload) if private else payload)
 
     return message
 
@@ -255,7 +258,7 @@ class _OnTracks:
             payloads = (
                 batch.payloads[rows.start :] if isinstance(rows, range) else [batch.payloads[r] for r in rows]
             )
-            outcome = await track.runner.run(payloads, _message_of(batch, rows))
+            outcome = await track.runner.run(payloads, _message_of(batch, rows, private=self._keep))
             for failure in outcome.failures:
                 _, notes = self._failures.setdefault(rows[failure.row], (failure.payload, []))
                 notes.append(_note(track.member, failure))
