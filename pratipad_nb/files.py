@@ -18,9 +18,11 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["FileLock", "private_folder", "write_whole"]
+__all__ = ["FileLock", "keep_from_forks", "private_folder", "write_whole"]
 
 _POLL_SECONDS = 0.005
+
+_not_for_forks: set[int] = set()
 
 
 def private_folder(folder: Path) -> Path:
@@ -78,11 +80,13 @@ class FileLock:
             os.close(descriptor)
             return False
         self._descriptor = descriptor
+        keep_from_forks(descriptor)
         return True
 
     def release(self) -> None:
         """Give the lock up; idempotent."""
         if self._descriptor is not None:
+            _not_for_forks.discard(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = None
 
@@ -104,6 +108,29 @@ class FileLock:
             yield
         finally:
             self.release()
+
+
+def keep_from_forks(descriptor: int, *, until_closed: bool = True) -> None:
+    """Have `descriptor` closed in every child that is forked without `exec`, as `multiprocessing` does.
+
+    For what says "this process lives": a forked worker that outlives it must not hold its lock or its end of a pipe.
+    Call it with ``until_closed=False`` before the descriptor is closed.
+    """
+    if until_closed:
+        _not_for_forks.add(descriptor)
+    else:
+        _not_for_forks.discard(descriptor)
+
+
+def _after_fork() -> None:
+    for descriptor in _not_for_forks:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _not_for_forks.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _lock(descriptor: int) -> None:

@@ -1,0 +1,193 @@
+"""What the embedded server is told: its configuration file and the list of its users, as text.
+
+Owns both and what is hard-wired there: a listener that speaks TLS from its first byte on and lets in nobody without a
+certificate of our authority whose identity is a listed user. There is no parameter that loosens this. Both files are
+JSON, which the server's own notation contains.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pratipad_nb.errors import ServerError
+from pratipad_nb.settings import Credentials
+from pratipad_nb.transport.permissions import User
+
+__all__ = ["MAX_PAYLOAD", "ServerFiles", "Sync", "parsed_users", "rendered_config", "rendered_users"]
+
+Sync = Literal["interval", "always"]
+
+#: Largest message of the server, in bytes. Its own default is 1 MiB and its makers advise against more than 8.
+MAX_PAYLOAD = 8 << 20
+
+#: A user that no certificate has. With an empty list the server would ask for no user at all.
+_NOBODY = "urn:pratipad:nobody"
+_RANDOM_PORT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFiles:
+    """Where the embedded server's files lie, all in one folder.
+
+    ::
+
+        lock          held by the owner and by the server process itself
+        server.json   which server runs, for who joins it
+        port          the port of the last start
+        server.conf   users.conf   users.lock
+        log           and rotated ones
+        run/          where the server says which port it got
+        store/        JetStream
+    """
+
+    folder: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held as long as an owner or a server lives."""
+        return self.folder / "lock"
+
+    @property
+    def state(self) -> Path:
+        """Which server runs, while one does."""
+        return self.folder / "server.json"
+
+    @property
+    def port(self) -> Path:
+        """The port of the last start."""
+        return self.folder / "port"
+
+    @property
+    def config(self) -> Path:
+        """The configuration."""
+        return self.folder / "server.conf"
+
+    @property
+    def users(self) -> Path:
+        """The users, included by the configuration; changed under `users_lock` alone."""
+        return self.folder / "users.conf"
+
+    @property
+    def users_lock(self) -> Path:
+        """Held while users change and the server reads them again."""
+        return self.folder / "users.lock"
+
+    @property
+    def log(self) -> Path:
+        """What the server says."""
+        return self.folder / "log"
+
+    @property
+    def run(self) -> Path:
+        """Where the server says which port it got."""
+        return self.folder / "run"
+
+    @property
+    def store(self) -> Path:
+        """JetStream's files."""
+        return self.folder / "store"
+
+
+def rendered_config(
+    files: ServerFiles, credentials: Credentials, *, port: int | None = None, sync: Sync = "interval"
+) -> str:
+    """Return the server's configuration.
+
+    Parameters
+    ----------
+    files
+        Where its files lie.
+    credentials
+        The server's certificate and key, and the authority whose certificates it takes.
+    port
+        Port on 127.0.0.1; None: any that is free.
+    sync
+        ``"interval"``: written files are forced to the disk every two minutes (the server's default). ``"always"``:
+        with every write.
+    """
+    sections: dict[str, Any] = {
+        "server_name": "pratipad",
+        "listen": f"127.0.0.1:{_RANDOM_PORT if port is None else port}",
+        "ports_file_dir": str(files.run),
+        "max_payload": MAX_PAYLOAD,
+        # Somebody who has gone without a word is noticed after 5 to 15 s.
+        "ping_interval": "5s",
+        "ping_max": 2,
+        "tls": _tls(credentials),
+        "jetstream": {
+            "store_dir": str(files.store),
+            "sync_interval": "2m" if sync == "interval" else "always",
+        },
+        "log_file": str(files.log),
+        # Two files of a megabyte: enough to explain a failure, and bounded.
+        "logfile_size_limit": 1 << 20,
+        "logfile_max_num": 2,
+    }
+    # The include stands before the sections; a relative path is looked up beside this file.
+    lines = [f"include ./{files.users.name}"]
+    lines += [f"{json.dumps(name)}: {json.dumps(section)}" for name, section in sections.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _tls(credentials: Credentials) -> dict[str, Any]:
+    return {
+        "cert_file": str(credentials.certificate.absolute()),
+        "key_file": str(credentials.key.absolute()),
+        "ca_file": str(credentials.authority.absolute()),
+        "verify_and_map": True,
+        "handshake_first": True,
+        "min_version": "1.2",
+        # Seconds for a handshake. Its default of 2 is short when thousands reconnect at once.
+        "timeout": 5,
+    }
+
+
+def rendered_users(users: Iterable[User]) -> bytes:
+    """Return the users file, which `parsed_users` reads back."""
+    listed = [_user(user) for user in sorted(users, key=lambda user: user.identity)]
+    nobody = _user(User(_NOBODY))
+    return json.dumps({"authorization": {"users": [nobody, *listed]}}, indent=1).encode()
+
+
+def parsed_users(data: bytes) -> dict[str, User]:
+    """Return the users in a users file by their identities.
+
+    Raises
+    ------
+    ServerError
+        If it is no such file.
+    """
+    try:
+        found = [_parsed_user(entry) for entry in json.loads(data)["authorization"]["users"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ServerError(
+            "the server's list of users is damaged. Delete users.conf in the server's folder and start again; "
+            "devices and readers that aren't of a flow started here need a new invitation then."
+        ) from error
+    return {user.identity: user for user in found if user.identity != _NOBODY}
+
+
+def _user(user: User) -> dict[str, Any]:
+    permissions: dict[str, Any] = {"publish": _only(user.publish), "subscribe": _only(user.subscribe)}
+    if user.allow_responses:
+        permissions["allow_responses"] = True
+    return {"user": user.identity, "permissions": permissions}
+
+
+def _only(subjects: tuple[str, ...]) -> dict[str, list[str]]:
+    # An empty list of what is allowed would allow everything.
+    return {"allow": list(subjects)} if subjects else {"deny": [">"]}
+
+
+def _parsed_user(entry: Mapping[str, Any]) -> User:
+    permissions = entry["permissions"]
+    return User(
+        entry["user"],
+        publish=tuple(permissions["publish"].get("allow", ())),
+        subscribe=tuple(permissions["subscribe"].get("allow", ())),
+        allow_responses=bool(permissions.get("allow_responses", False)),
+    )
