@@ -1,0 +1,233 @@
+"""Results in SQLite: one row a message, each once however often it is written.
+
+Owns the table and what goes into it and comes out. Taking messages is `pratipad_nb.cloud.client`'s, tables of them in
+memory are `pratipad_nb.cloud.dataframe`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from pratipad_nb.errors import PayloadError, PratipadError, SettingsError
+from pratipad_nb.message import Message
+
+__all__ = ["SQLiteSink"]
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_COLUMNS = ("number", "flow", "id", "device", "time", "received", "payload", "utc")
+#: How long a write waits for another process that writes to the same file, in seconds.
+_BUSY = 10.0
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS "{table}" (
+    number INTEGER PRIMARY KEY,
+    flow TEXT NOT NULL,
+    id TEXT NOT NULL,
+    device TEXT NOT NULL,
+    time REAL NOT NULL,
+    received REAL NOT NULL,
+    payload TEXT NOT NULL CHECK (json_valid(payload)),
+    utc TEXT GENERATED ALWAYS AS (strftime('%Y-%m-%dT%H:%M:%fZ', time, 'unixepoch')) VIRTUAL,
+    UNIQUE (flow, id)
+)
+"""
+
+
+class SQLiteSink:
+    """A table of messages in a SQLite file; from any thread, one at a time.
+
+    The columns are ``flow``, ``id``, ``device``, ``time`` and ``received`` (seconds since 1970), ``payload`` (JSON
+    text), ``utc`` (the time as ISO 8601) and those of `fields`; ``number`` counts rows as they were written. There are
+    indices over device and time, and time.
+
+    Parameters
+    ----------
+    path
+        The file; made if it isn't there. It is written ahead (WAL), so that others may read while this writes: two
+        more files stand beside it while it is open.
+    table
+        Name of the table; made if it isn't there.
+    fields
+        Keys of payloads to show as columns of their own, computed as they are read: ``fields=["temperature_c"]``
+        allows ``SELECT avg(temperature_c) …``.
+
+    Raises
+    ------
+    SettingsError
+        If the file can't be opened, or a name can't name a table or column.
+    """
+
+    def __init__(self, path: str | Path, table: str = "messages", *, fields: Iterable[str] = ()) -> None:
+        self.path = Path(path).expanduser()
+        self.table = _identifier(table, "table")
+        self.fields = tuple(_identifier(field, "column") for field in fields)
+        if taken := [field for field in self.fields if field.lower() in _COLUMNS]:
+            raise SettingsError(f"fields: {taken[0]!r} is a column of every message already. Leave it out.")
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        try:
+            # `check_same_thread=False` with a lock of our own: a connection may move between threads, not be shared.
+            self._connection = sqlite3.connect(self.path, timeout=_BUSY, check_same_thread=False)
+            self._prepare(self._connection)
+        except sqlite3.Error as error:
+            self.close()
+            raise SettingsError(
+                f"{self.path} can't be opened as a SQLite file: {error}. Choose a file in a folder that exists and "
+                "may be written to."
+            ) from error
+
+    def __repr__(self) -> str:
+        return (
+            f"<SQLiteSink {str(self.path)!r}, table {self.table!r}{'' if self._connection else ', closed'}>"
+        )
+
+    def __enter__(self) -> SQLiteSink:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        # With WAL this keeps the file whole at a power failure; the last transactions may be missing then.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        with connection:
+            connection.execute(_TABLE.format(table=self.table))
+            there = {row[1] for row in connection.execute(f'PRAGMA table_xinfo("{self.table}")')}
+            for field in self.fields:
+                if field not in there:
+                    connection.execute(
+                        f'ALTER TABLE "{self.table}" ADD COLUMN "{field}" '
+                        f"GENERATED ALWAYS AS (json_extract(payload, '$.\"{field}\"')) VIRTUAL"
+                    )
+            for name, columns in (("device_time", "device, time"), ("time", "time")):
+                connection.execute(
+                    f'CREATE INDEX IF NOT EXISTS "{self.table}_{name}" ON "{self.table}" ({columns})'
+                )
+
+    def write(self, messages: Iterable[Message]) -> int:
+        """Write `messages` in one transaction: all or, on an error, none; return how many were new.
+
+        A message whose flow and id are there already is left as it is, so that writing a batch again does no harm.
+
+        Raises
+        ------
+        PayloadError
+            If a payload is not JSON-like.
+        PratipadError
+            If SQLite fails: the disk is full, or another process holds the file for long.
+        """
+        rows = [(m.flow, m.id, m.device, m.time, m.received, _text(m.payload)) for m in messages]
+        # S608: a table can't be a parameter; its name is checked.
+        insert = (
+            f'INSERT OR IGNORE INTO "{self.table}" (flow, id, device, time, received, payload) '  # noqa: S608
+            "VALUES (?, ?, ?, ?, ?, ?)"
+        )
+        with self._using("writing to") as connection, connection:
+            before = connection.total_changes
+            connection.executemany(insert, rows)
+            return connection.total_changes - before
+
+    def read(
+        self,
+        *,
+        device: str | None = None,
+        flow: str | None = None,
+        since: float | datetime | None = None,
+        until: float | datetime | None = None,
+        limit: int | None = None,
+    ) -> list[Message]:
+        """Return messages by time, as `write` got them; the last ones if there are more than `limit`.
+
+        Parameters
+        ----------
+        device, flow
+            Only of this device, this flow.
+        since, until
+            Only from this time on, and before that one: seconds since 1970, or a `datetime` with its time zone.
+        limit
+            At most so many.
+        """
+        wanted = [
+            ("device = ?", device),
+            ("flow = ?", flow),
+            ("time >= ?", _seconds(since)),
+            ("time < ?", _seconds(until)),
+        ]
+        where = " AND ".join(term for term, value in wanted if value is not None) or "1"
+        values = [value for _, value in wanted if value is not None]
+        select = (
+            f'SELECT payload, id, device, time, received, flow FROM "{self.table}" '  # noqa: S608
+            f"WHERE {where} ORDER BY time DESC, number DESC LIMIT ?"
+        )
+        with self._using("reading") as connection:
+            rows = connection.execute(select, [*values, -1 if limit is None else limit]).fetchall()
+        return [
+            Message(
+                payload=msgspec.json.decode(row[0]),
+                id=row[1],
+                device=row[2],
+                time=row[3],
+                received=row[4],
+                flow=row[5],
+            )
+            for row in reversed(rows)
+        ]
+
+    def __len__(self) -> int:
+        with self._using("reading") as connection:
+            row = connection.execute(f'SELECT count(*) FROM "{self.table}"').fetchone()  # noqa: S608
+        return int(row[0])
+
+    @contextlib.contextmanager
+    def _using(self, doing: str) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            if self._connection is None:
+                raise SettingsError(f"the SQLite sink of {self.path} is closed. Open a new one.")
+            try:
+                yield self._connection
+            except sqlite3.Error as error:
+                raise PratipadError(f"{doing} {self.path}, table {self.table!r}, failed: {error}.") from error
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+
+def _identifier(name: object, what: str) -> str:
+    if not isinstance(name, str) or not _IDENTIFIER.fullmatch(name):
+        raise SettingsError(
+            f"{name!r} can't name a {what}: a name starts with a letter or '_' and goes on with at most 62 letters, "
+            "digits or '_'."
+        )
+    return name
+
+
+def _text(payload: Any) -> str:
+    try:
+        return msgspec.json.encode(payload).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise PayloadError(f"a payload can't be written as JSON: {error}. Convert it first.") from error
+
+
+def _seconds(moment: float | datetime | None) -> float | None:
+    if not isinstance(moment, datetime):
+        return moment
+    if moment.tzinfo is None:
+        raise SettingsError(f"{moment!r} has no time zone. Give it one: moment.astimezone().")
+    return moment.timestamp()
