@@ -21,11 +21,13 @@ __all__ = [
     "Endpoint",
     "FlowOptions",
     "Keep",
+    "Sync",
     "checked_delivery",
     "valid_name",
 ]
 
 Delivery = Literal["durable", "fast"]
+Sync = Literal["interval", "always"]
 
 #: What a flow, a device, a reader and a tenant may be called: it is a token of a NATS subject, part of a file name
 #: and of a certificate, and (for flows) a Python variable, so it is kept to what all of them take.
@@ -166,7 +168,7 @@ class FlowOptions:
     checkpoint_seconds: float = 1.0
     reader_expiry: float | None = 7 * 86400.0
     on_lag: Literal["wait", "discard"] = "wait"
-    sync: Literal["interval", "always"] = "interval"
+    sync: Sync = "interval"
     drain_seconds: float = 30.0
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pratipad_nb.errors import FlowError, SettingsError
-from pratipad_nb.settings import Credentials, Endpoint
+from pratipad_nb.settings import Credentials, Endpoint, Sync
 from pratipad_nb.transport.permissions import Role
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class MemoryAccess:
 
 
 async def open_access(
-    flow: str, *, server: str | None, certs: str | Path | None, home: Path, sync: str
+    flow: str, *, server: str | None, certs: str | Path | None, home: Path, sync: Sync
 ) -> EmbeddedAccess | ExternalAccess | MemoryAccess:
     """Return the access that the arguments of a `Flow` mean.
 

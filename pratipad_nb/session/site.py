@@ -7,6 +7,7 @@ and whom it lets in. Running the server is `pratipad_nb.transport.server`, makin
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,14 +15,20 @@ from typing import Any, ClassVar
 from pratipad_nb.errors import ServerError
 from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.portal import Portal
-from pratipad_nb.settings import Credentials, Endpoint
+from pratipad_nb.settings import Credentials, Endpoint, Sync
 from pratipad_nb.transport.permissions import Role, User, device_user, edge_user, reader_user
 from pratipad_nb.transport.server import EmbeddedServer
+from pratipad_nb.transport.server_joined import JoinedServer
+from pratipad_nb.transport.server_state import ServerLocked
 
 __all__ = ["Site"]
 
+log = logging.getLogger(__name__)
+
 #: What the server's own certificate calls it; nobody is let in by it.
 _SERVER = "urn:pratipad:server"
+#: How often a process that has joined another's server looks whether that one still runs, in seconds.
+_LOOK_SECONDS = 0.5
 _USERS = {"device": device_user, "reader": reader_user}
 
 
@@ -31,18 +38,19 @@ class Site:
     _open: ClassVar[dict[Path, Site]] = {}
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, home: Path, sync: str) -> None:
+    def __init__(self, home: Path, sync: Sync) -> None:
         self.home = home
         self._sync = sync
         self._users = 0
         self._portal = Portal("pratipad server")
         self._started: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._invited: dict[str, Credentials] = {}
 
     # -- sharing ------------------------------------------------------------------------------------------------
 
     @classmethod
-    async def acquire(cls, home: Path, sync: str) -> Site:
+    async def acquire(cls, home: Path, sync: Sync) -> Site:
         """Return the site of `home`, with its server running; to be given back by `release`.
 
         Raises
@@ -84,8 +92,36 @@ class Site:
     async def _start(self) -> None:
         self._store = await asyncio.to_thread(self._open_store)
         credentials = await asyncio.to_thread(self._store.server, _SERVER)
-        self._server = EmbeddedServer(self.home / "server", credentials, sync=self._sync)
-        self.url = await self._server.start([])
+        self._credentials = credentials
+        self.url = await self._own_or_join()
+
+    async def _own_or_join(self) -> str:
+        """Start the server, or join the one that another process has started on this folder."""
+        folder = self.home / "server"
+        own = EmbeddedServer(folder, self._credentials, sync=self._sync)
+        self._server: EmbeddedServer | JoinedServer = own
+        try:
+            return await own.start()
+        except ServerLocked:
+            joined = JoinedServer(folder)
+            self._server = joined
+            url = await joined.start()
+            self._watching = asyncio.create_task(self._take_over_after(joined), name="watch a joined server")
+            return url
+
+    async def _take_over_after(self, joined: JoinedServer) -> None:
+        """Wait for the end of the process that owns the server, then start it here: same port, same store."""
+        while joined.running:  # noqa: ASYNC110 - another process's end is no event of ours
+            await asyncio.sleep(_LOOK_SECONDS)
+        await joined.stop()
+        while True:
+            try:
+                await self._own_or_join()
+            except ServerError as error:
+                log.warning("the server could not be taken over: %s", error)
+                await asyncio.sleep(_LOOK_SECONDS)
+            else:
+                return
 
     def _open_store(self) -> CertificateStore:
         try:
@@ -101,6 +137,9 @@ class Site:
     async def _stop(self) -> None:
         if self._started is not None:
             await asyncio.wait({self._started})
+            if self._watching is not None:
+                self._watching.cancel()
+                await asyncio.wait({self._watching})
             if self._started.exception() is None:
                 await self._server.stop()
 

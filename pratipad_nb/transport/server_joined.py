@@ -51,6 +51,11 @@ class JoinedServer:
         """Who may connect."""
         return self._admission.users()
 
+    @property
+    def running(self) -> bool:
+        """Whether its owner still keeps it."""
+        return is_running(self._files)
+
     async def start(self, users: Iterable[User] = ()) -> str:
         """Let `users` into the running server and return its URL.
 
