@@ -1,6 +1,6 @@
 """The downlink: runs the orders that come to a device, each once and in order.
 
-Owns what is a repeat, what is a gap and what is confirmed. The edge keeps every order until this device has confirmed
+Owns what is a repeat and what is confirmed. The edge keeps every order until this device has confirmed
 it (`HelloFrame.ready`), so nothing here needs to be kept, and what doesn't fit may be dropped: it comes again.
 """
 
@@ -20,7 +20,8 @@ __all__ = ["Downlink", "checked_receive"]
 
 log = logging.getLogger(__name__)
 
-#: Most orders that wait to be run. Further ones are dropped, and come again once these are confirmed.
+#: Most orders that wait to be run: four times what the edge has out to one device. Further ones are dropped, and come
+#: again once these are confirmed.
 _MAX_ORDERS = 256
 
 
@@ -42,12 +43,10 @@ class Downlink:
         Called with each order's payload; ``def`` (on a thread of its own) or ``async def``. None: orders are refused,
         which shows in `error`.
     changed
-        Called when there is something to tell the edge: an order was run, or is missing.
+        Called when there is something to tell the edge: an order was run, or was run before.
 
     Attributes
     ----------
-    ready
-        Number of the last order that was run, in the epoch of orders that counts now.
     error
         What `receive` last failed with; empty if it didn't.
     """
@@ -55,19 +54,19 @@ class Downlink:
     def __init__(
         self, flow: str, device: str, receive: Callable[[Any], Any] | None, changed: Callable[[], None]
     ) -> None:
-        self.ready = 0
         self.error = ""
         self._flow = flow
         self._device = device
         self._receive = receive
         self._changed = changed
-        self._epoch = -1
-        self._gap = 0
+        self._newest = self._run = (-1, 0)  # epoch and number of the last one that came, and that was run
         self._orders: asyncio.Queue[DownFrame] = asyncio.Queue(_MAX_ORDERS)
         self._worker = Worker(f"pratipad-receive-{device}")
 
     def take(self, data: bytes) -> None:
         """Take what came from the edge; on the event loop.
+
+        Numbers grow and have gaps, for an order's number is its place in the log of all devices' orders.
 
         Raises
         ------
@@ -79,39 +78,30 @@ class Downlink:
             raise FrameError(
                 f"an order of flow {frame.flow!r:.80}, epoch {frame.epoch}, number {frame.number}"
             )
-        if not self._orders.full():
-            self._orders.put_nowait(frame)
+        place = (frame.epoch, frame.number)
+        if place > self._newest:
+            if not self._orders.full():
+                self._newest = place
+                self._orders.put_nowait(frame)
+        elif place <= self._run:
+            self._changed()  # that it was sent again says that the confirmation got lost
+
+    @property
+    def ready(self) -> int:
+        """Number of the last order that was run, 0 before the first."""
+        return self._run[1]
 
     async def run(self) -> None:
         """Run orders for ever."""
         while True:
             frame = await self._orders.get()
-            if self._is_next(frame):
-                await self._carry_out(frame)
-                self.ready = frame.number
-            # Of a repeat, too: that it was sent again says that the confirmation got lost.
+            await self._carry_out(frame)
+            self._run = (frame.epoch, frame.number)
             self._changed()
 
     async def close(self, patience: float) -> None:
         """End the thread, if there is one; an order that runs gets `patience` seconds."""
         await self._worker.close(patience)
-
-    def _is_next(self, frame: DownFrame) -> bool:
-        if frame.epoch != self._epoch:
-            if frame.epoch < self._epoch:
-                return False
-            # The first that is seen of an epoch counts as the next: what was before it went to this device's
-            # predecessor.
-            self._epoch, self.ready, self._gap = frame.epoch, frame.number - 1, 0
-        if frame.number <= self.ready:
-            return False
-        if frame.number > self.ready + 1 and frame.number != self._gap:
-            # One is missing: ask by confirming the last. If this one comes again in its place, the missing one has
-            # expired at the edge.
-            self._gap = self._gap or frame.number
-            return False
-        self._gap = 0
-        return True
 
     async def _carry_out(self, frame: DownFrame) -> None:
         try:

@@ -1,0 +1,114 @@
+"""Orders: each once, in order, confirmed; whatever `receive` does."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from pratipad_nb.device.client import AsyncDevice
+
+
+async def test_orders_are_run_in_order_on_a_thread_and_confirmed(edge: Any) -> None:
+    run: list[tuple[Any, bool]] = []
+
+    def receive(payload: Any) -> None:
+        run.append((payload, threading.current_thread() is threading.main_thread()))
+
+    async with await AsyncDevice("room1", receive=receive).connect(edge.endpoint):
+        for number in (3, 5, 9):
+            await edge.order(number, {"n": number})
+        await edge.until(lambda: edge.hellos and edge.hello.ready == 9)
+        assert run == [({"n": 3}, False), ({"n": 5}, False), ({"n": 9}, False)]
+
+
+async def test_a_repeat_is_not_run_again_but_confirmed_again(edge: Any) -> None:
+    run: list[Any] = []
+
+    async def receive(payload: Any) -> None:
+        run.append(payload)
+
+    async with await AsyncDevice("room1", receive=receive).connect(edge.endpoint):
+        await edge.order(4, "led on")
+        await edge.until(lambda: edge.hellos and edge.hello.ready == 4)
+        greeted = len(edge.hellos)
+        await edge.order(4, "led on")
+        await edge.until(lambda: len(edge.hellos) > greeted)
+        assert edge.hello.ready == 4
+        assert run == ["led on"]
+
+
+async def test_a_repeat_of_an_order_that_is_running_is_neither_run_nor_confirmed(edge: Any) -> None:
+    go, run = asyncio.Event(), []
+
+    async def receive(payload: Any) -> None:
+        run.append(payload)
+        await go.wait()
+
+    async with await AsyncDevice("room1", receive=receive).connect(edge.endpoint):
+        for _ in range(5):
+            await edge.order(1, "a")
+        await edge.order(2, "b")
+        await edge.until(lambda: run == ["a"])
+        assert edge.hello.ready == 0
+        go.set()
+        await edge.until(lambda: edge.hello.ready == 2)
+        assert run == ["a", "b"]
+
+
+async def test_a_forgotten_flow_numbers_its_orders_anew(edge: Any) -> None:
+    run: list[Any] = []
+    async with await AsyncDevice("room1", receive=run.append).connect(edge.endpoint):
+        await edge.order(7, "old", epoch=1)
+        await edge.until(lambda: run == ["old"])
+        await edge.order(1, "new", epoch=2)
+        await edge.order(8, "late", epoch=1)
+        await edge.until(lambda: run == ["old", "new"] and edge.hello.ready == 1)
+
+
+async def test_an_order_that_fails_is_told_to_the_edge_and_the_next_one_is_run(
+    edge: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def receive(payload: Any) -> None:
+        if payload == "bad":
+            raise ValueError("no such LED")
+
+    async with await AsyncDevice("room1", receive=receive).connect(edge.endpoint) as device:
+        await edge.order(1, "bad")
+        await edge.until(lambda: edge.hellos and edge.hello.ready == 1)
+        assert edge.hello.error == device.error == "ValueError: no such LED"
+        await edge.order(2, "good")
+        await edge.until(lambda: edge.hello.ready == 2)
+        assert edge.hello.error == ""
+    assert "order-1 failed" in caplog.text
+
+
+async def test_an_order_for_a_device_without_receive_is_refused_aloud(
+    edge: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with await AsyncDevice("room1").connect(edge.endpoint):
+        await edge.order(1, "led on")
+        await edge.until(lambda: edge.hellos and edge.hello.ready == 1)
+        assert "has no `receive`" in edge.hello.error
+
+
+async def test_a_receive_that_hangs_holds_up_neither_messages_nor_the_end(
+    edge: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pratipad_nb.device.engine._PATIENCE", 0.02)
+    begun, release = threading.Event(), threading.Event()
+
+    def receive(_: Any) -> None:
+        begun.set()
+        release.wait(10)
+
+    device = await AsyncDevice("room1", receive=receive).connect(edge.endpoint)
+    await edge.order(1, "x")
+    await edge.until(begun.is_set)
+    await (await device.push("still sending"))
+    await device.close()
+    assert "left to itself" in caplog.text
+    release.set()
+    await edge.until(lambda: "pratipad-receive-room1" not in [t.name for t in threading.enumerate()])
