@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from pratipad_nb.errors import ServerError
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.permissions import User
@@ -150,7 +152,7 @@ def rendered_users(users: Iterable[User]) -> bytes:
     """Return the users file, which `parsed_users` reads back."""
     listed = [_user(user) for user in sorted(users, key=lambda user: user.identity)]
     nobody = _user(User(_NOBODY))
-    return json.dumps({"authorization": {"users": [nobody, *listed]}}, indent=1).encode()
+    return msgspec.json.encode({"authorization": {"users": [nobody, *listed]}})
 
 
 def parsed_users(data: bytes) -> dict[str, User]:
@@ -162,8 +164,8 @@ def parsed_users(data: bytes) -> dict[str, User]:
         If it is no such file.
     """
     try:
-        found = [_parsed_user(entry) for entry in json.loads(data)["authorization"]["users"]]
-    except (ValueError, KeyError, TypeError) as error:
+        found = [_parsed_user(entry) for entry in msgspec.json.decode(data)["authorization"]["users"]]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ServerError(
             "the server's list of users is damaged. Delete users.conf in the server's folder and start again; "
             "devices and readers that aren't of a flow started here need a new invitation then."
