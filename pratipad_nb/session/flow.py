@@ -394,9 +394,13 @@ class Request:
         self._flow._run(self._request.wait(timeout))  # noqa: SLF001 - one handle in two classes
 
 
-@atexit.register
 def _stop_all() -> None:
     """Drain what still runs when the program ends, so that nothing waits for a time-out at the next start."""
     for flow in registry.flows().values():
         with contextlib.suppress(PratipadError):
             flow.stop()
+
+
+# When `atexit` calls, the thread pools that event loops use are closed already. This is what closes them, and it calls
+# the last that was registered first; Python has no public name for it.
+getattr(threading, "_register_atexit", atexit.register)(_stop_all)

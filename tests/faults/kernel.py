@@ -30,7 +30,7 @@ def main():
 
     def push():
         for number in range(first, first + count):
-            receipts.append((number, device.push({"n": number})))
+            receipts.append((number, device.push({"n": number})))  # noqa: PERF401 - seen growing by the other thread
 
     threading.Thread(target=push, daemon=True).start()
     confirmed = first - 1
