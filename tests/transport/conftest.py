@@ -3,48 +3,87 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from pratipad_nb.pki.authority import Authority
+from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.memory import MemoryConnection
 from pratipad_nb.transport.memory_broker import Broker
+from pratipad_nb.transport.nats import NatsConnection
+from pratipad_nb.transport.permissions import edge_user, inbox_prefix
 from pratipad_nb.transport.protocol import Connection
-from pratipad_nb.transport.subjects import Subjects
+from pratipad_nb.transport.server import EmbeddedServer
 
 FLOW = "house"
+EDGE = edge_user(FLOW)
+
+Opener = Callable[[], Awaitable[Connection]]
 
 
-@dataclass
+@dataclass(frozen=True)
+class Certificates:
+    server: Credentials
+    edge: Credentials
+
+
+@dataclass(frozen=True)
 class Transport:
     """One kind of transport: `connect` opens one more connection of the edge, closed when the test ends."""
 
     kind: str
-    connect: Callable[[], Awaitable[Connection]]
-    subjects: Subjects
+    connect: Opener
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = Authority.open(folder / "authority")
+    return Certificates(
+        authority.issue("urn:pratipad:server", folder / "server", hosts=("127.0.0.1",), server=True),
+        authority.issue(EDGE.identity, folder / "edge"),
+    )
 
 
 @pytest.fixture(params=["memory", "nats"])
-async def transport(request: pytest.FixtureRequest) -> AsyncIterator[Transport]:
+async def transport(
+    request: pytest.FixtureRequest, tmp_path: Path, certificates: Certificates
+) -> AsyncIterator[Transport]:
     async with contextlib.AsyncExitStack() as stack:
         if request.param == "memory":
             opener = in_memory()
         else:
-            pytest.importorskip("pratipad_nb.transport.server")
+            opener = await at_a_server(tmp_path, certificates, stack)
 
         async def connect() -> Connection:
             connection = await opener()
             stack.push_async_callback(connection.close)
             return connection
 
-        yield Transport(request.param, connect, Subjects(FLOW))
+        yield Transport(request.param, connect)
 
 
-def in_memory() -> Callable[[], Awaitable[Connection]]:
+def in_memory() -> Opener:
     broker = Broker("contract")
 
     async def opener() -> Connection:
-        return MemoryConnection(broker, identity="urn:pratipad:house:edge", name="edge")
+        return MemoryConnection(broker, identity=EDGE.identity, name="edge")
+
+    return opener
+
+
+async def at_a_server(folder: Path, certificates: Certificates, stack: contextlib.AsyncExitStack) -> Opener:
+    """Start a real server that lets the edge in, with the edge's permissions and no more."""
+    server = EmbeddedServer(folder, certificates.server)
+    url = await server.start([EDGE])
+    stack.push_async_callback(server.stop)
+
+    async def opener() -> Connection:
+        inbox = f"{inbox_prefix(FLOW, 'edge')}.{secrets.token_hex(4)}"
+        return await NatsConnection.connect(url, certificates.edge, name="edge", inbox_prefix=inbox)
 
     return opener
