@@ -19,9 +19,9 @@ from pathlib import Path
 
 from pratipad_nb.errors import ServerError
 from pratipad_nb.files import FileLock, private_folder, write_whole
-from pratipad_nb.settings import Credentials
+from pratipad_nb.settings import Credentials, Sync
 from pratipad_nb.transport.permissions import User
-from pratipad_nb.transport.server_config import ServerFiles, Sync, rendered_config
+from pratipad_nb.transport.server_config import ServerFiles, rendered_config
 from pratipad_nb.transport.server_log import ServerLog
 from pratipad_nb.transport.server_process import ServerProcess, find_server
 from pratipad_nb.transport.server_state import ServerState, locked_folder, write_state

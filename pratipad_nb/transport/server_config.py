@@ -11,17 +11,15 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from pratipad_nb.errors import ServerError
-from pratipad_nb.settings import Credentials
+from pratipad_nb.settings import Credentials, Sync
 from pratipad_nb.transport.permissions import User
 
-__all__ = ["MAX_PAYLOAD", "ServerFiles", "Sync", "parsed_users", "rendered_config", "rendered_users"]
-
-Sync = Literal["interval", "always"]
+__all__ = ["MAX_PAYLOAD", "ServerFiles", "parsed_users", "rendered_config", "rendered_users"]
 
 #: Largest message of the server, in bytes. Its own default is 1 MiB and its makers advise against more than 8.
 MAX_PAYLOAD = 8 << 20
