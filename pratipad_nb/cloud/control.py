@@ -9,6 +9,7 @@ verb        arguments                               answer's arguments (verb ``"
 describe    none                                    those of `Description`
 pull        ``n``, ``device`` (a name or None)      ``request``: the id to ask for
 request     ``request``, ``timeout`` in seconds     those of `Progress`, once it is done or time is up
+stats       none                                    the flow's counters, as ``FlowStats`` has them
 =========== ======================================= ==================================================
 
 An answer with the verb ``"error"`` has ``kind``, the name of one of our errors, and ``text``.

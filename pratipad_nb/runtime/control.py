@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pratipad_nb.errors import FlowError, FrameError, PratipadError, TransportError
+from pratipad_nb.runtime.report import Reporter
 from pratipad_nb.transport.frames import ControlFrame, decode, encode
 from pratipad_nb.transport.protocol import Signal
 
@@ -32,12 +34,14 @@ class Control:
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
+        self._reporter = Reporter(edge)
         self._work: asyncio.Queue[Coroutine[Any, Any, None]] = asyncio.Queue(_WAITING)
         self._verbs: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
             "who": self._who,
             "describe": self._describe,
             "pull": self._pull,
             "request": self._request,
+            "stats": self._stats,
         }
 
     def on_signal(self, signal: Signal) -> None:
@@ -110,3 +114,6 @@ class Control:
         except TimeoutError:
             pass
         return {"done": found.done.is_set(), "left": found.left, "silent": found.silent}
+
+    async def _stats(self) -> dict[str, Any]:
+        return asdict(self._reporter.snapshot())

@@ -6,11 +6,14 @@ Owns the assembly alone; the shape is in `stats`, the counting in the parts.
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
-from pratipad_nb.runtime.edge import Edge
 from pratipad_nb.runtime.inputs import DeviceCount
 from pratipad_nb.runtime.metrics import Rate
 from pratipad_nb.runtime.stats import DeviceStats, FlowStats, ProcessorStats, ReaderStats
+
+if TYPE_CHECKING:
+    from pratipad_nb.runtime.edge import Edge
 
 __all__ = ["Reporter"]
 
