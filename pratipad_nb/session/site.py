@@ -103,10 +103,12 @@ class Site:
         self._server: EmbeddedServer | JoinedServer = own
         try:
             return await own.start()
-        except ServerLocked:
+        except ServerLocked as locked:
             joined = JoinedServer(folder)
             self._server = joined
             url = await joined.start()
+            if locked.state.standalone:
+                return url
             self._watching = asyncio.create_task(self._take_over_after(joined), name="watch a joined server")
             return url
 

@@ -21,7 +21,7 @@ from pratipad_nb.errors import ServerError
 from pratipad_nb.files import FileLock, private_folder, write_whole
 from pratipad_nb.settings import Credentials, Sync
 from pratipad_nb.transport.permissions import User
-from pratipad_nb.transport.server_config import ServerFiles, rendered_config
+from pratipad_nb.transport.server_config import LOOPBACK, ServerFiles, rendered_config
 from pratipad_nb.transport.server_log import ServerLog
 from pratipad_nb.transport.server_process import ServerProcess, find_server
 from pratipad_nb.transport.server_state import ServerState, locked_folder, write_state
@@ -61,7 +61,7 @@ class ServerExit:
 
 
 class EmbeddedServer:
-    """A NATS server as a child of this process, on a port of 127.0.0.1, with mutual TLS and JetStream.
+    """A NATS server as a child of this process, with mutual TLS and JetStream; on 127.0.0.1 unless told otherwise.
 
     It ends with this process, whatever ends that. If it ends by itself, it is restarted on the same port and store.
 
@@ -70,12 +70,17 @@ class EmbeddedServer:
     folder
         Where its configuration, users, log and store lie; made with mode 0700. One owner at a time.
     credentials
-        The server's certificate, whose hosts include 127.0.0.1, and the authority whose clients it takes.
+        The server's certificate, whose hosts include 127.0.0.1 (and `host`), and the authority whose clients it takes.
     sync
         ``"interval"``: a power failure may lose the last two minutes. ``"always"``: nothing, about 6 × slower.
+    host
+        The address to listen on: ``"0.0.0.0"`` is all of this machine's. The listener is the same everywhere.
     port
         None: the port of the last start if it is free, so that clients find the server again, else any. A number:
         that one, or `start` fails.
+    standalone
+        Whether its owner is there for the server's sake. Then a process that has joined it doesn't take it over when
+        the owner ends: the owner is started again, and would find the folder taken.
     on_exit
         Called, on the event loop, when the server has ended by itself.
     """
@@ -86,13 +91,17 @@ class EmbeddedServer:
         credentials: Credentials,
         *,
         sync: Sync = "interval",
+        host: str = LOOPBACK,
         port: int | None = None,
+        standalone: bool = False,
         on_exit: Callable[[ServerExit], None] | None = None,
     ) -> None:
         self._files = ServerFiles(folder.absolute())
         self._credentials = credentials
         self._sync = sync
+        self._host = host
         self._wanted_port = port
+        self._standalone = standalone
         self._on_exit = on_exit
         self._log = ServerLog(self._files.log)
         self._admission = Admission(self._files, self._running_pid)
@@ -104,7 +113,7 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """Where it listens, ``tls://127.0.0.1:PORT``; empty before the first start."""
+        """Where to reach it from here, as a rule ``tls://127.0.0.1:PORT``; empty before the first start."""
         return self._url
 
     @property
@@ -213,23 +222,28 @@ class EmbeddedServer:
             try:
                 await self._launch_at(binary, port)
             except _PortTakenError as error:
+                await self._ended()
                 # Once the URL has been given out, clients know it and there is no other.
                 if self._wanted_port or self._url:
                     raise ServerError(
-                        f"port {port} of 127.0.0.1 is taken by another program. End that one, or choose another port."
+                        f"port {port} of {self._host} is taken by another program. End that one, or choose another port."
                     ) from error
                 await self._launch_at(binary, None)
             assert self._process is not None
             write_whole(self._files.port, self._url.rpartition(":")[2].encode())
-            write_state(self._files, ServerState(self._url, self._process.pid, os.getpid()))
+            write_state(self._files, ServerState(self._url, self._process.pid, os.getpid(), self._standalone))
         except BaseException:
-            if self._process is not None:
-                await asyncio.shield(self._process.kill())
+            await asyncio.shield(self._ended())
             raise
+
+    async def _ended(self) -> None:
+        """See that nothing is left of a server that is not wanted."""
+        if self._process is not None:
+            await self._process.kill()
 
     async def _launch_at(self, binary: Path, port: int | None) -> None:
         files, position = self._files, self._log.position()
-        config = rendered_config(files, self._credentials, port=port, sync=self._sync)
+        config = rendered_config(files, self._credentials, host=self._host, port=port, sync=self._sync)
         write_whole(files.config, config.encode())
         for old in files.run.iterdir():
             old.unlink()
@@ -276,7 +290,7 @@ class EmbeddedServer:
             if time.monotonic() - since > _WELL_SECONDS:
                 pause = _FIRST_PAUSE
             reason = f"the NATS server ended with code {self._process.exit_code}"
-            await self._process.kill()
+            await self._ended()
             write_state(self._files, None)
             while True:
                 self._report(ServerExit(reason, self._restarts, pause))

@@ -19,7 +19,10 @@ from pratipad_nb.errors import ServerError
 from pratipad_nb.settings import Credentials, Sync
 from pratipad_nb.transport.permissions import User
 
-__all__ = ["MAX_PAYLOAD", "ServerFiles", "parsed_users", "rendered_config", "rendered_users"]
+__all__ = ["LOOPBACK", "MAX_PAYLOAD", "ServerFiles", "parsed_users", "rendered_config", "rendered_users"]
+
+#: Where a server listens unless it is told otherwise: who is on another machine doesn't even see it.
+LOOPBACK = "127.0.0.1"
 
 #: Largest message of the server, in bytes. Its own default is 1 MiB and its makers advise against more than 8.
 MAX_PAYLOAD = 8 << 20
@@ -93,7 +96,12 @@ class ServerFiles:
 
 
 def rendered_config(
-    files: ServerFiles, credentials: Credentials, *, port: int | None = None, sync: Sync = "interval"
+    files: ServerFiles,
+    credentials: Credentials,
+    *,
+    host: str = LOOPBACK,
+    port: int | None = None,
+    sync: Sync = "interval",
 ) -> str:
     """Return the server's configuration.
 
@@ -103,15 +111,17 @@ def rendered_config(
         Where its files lie.
     credentials
         The server's certificate and key, and the authority whose certificates it takes.
+    host
+        The address to listen on; ``"0.0.0.0"``: all. Whatever it is, the listener is the same: mutual TLS.
     port
-        Port on 127.0.0.1; None: any that is free.
+        Port there; None: any that is free.
     sync
         ``"interval"``: written files are forced to the disk every two minutes (the server's default). ``"always"``:
         with every write.
     """
     sections: dict[str, Any] = {
         "server_name": "pratipad",
-        "listen": f"127.0.0.1:{_RANDOM_PORT if port is None else port}",
+        "listen": f"{_bracketed(host)}:{_RANDOM_PORT if port is None else port}",
         "ports_file_dir": str(files.run),
         "max_payload": MAX_PAYLOAD,
         # Somebody who has gone without a word is noticed after 5 to 15 s.
@@ -131,6 +141,10 @@ def rendered_config(
     lines = [f"include ./{files.users.name}"]
     lines += [f"{json.dumps(name)}: {json.dumps(section)}" for name, section in sections.items()]
     return "\n".join(lines) + "\n"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _tls(credentials: Credentials) -> dict[str, Any]:

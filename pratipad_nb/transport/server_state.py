@@ -30,16 +30,19 @@ class ServerState:
     Attributes
     ----------
     url
-        Where it listens: ``tls://127.0.0.1:PORT``.
+        Where to reach it from here: as a rule ``tls://127.0.0.1:PORT``.
     pid
         Its process id.
     owner
         Process id of who started it and restarts it.
+    standalone
+        Whether the owner is there for the server's sake, so that nobody takes over after it.
     """
 
     url: str
     pid: int
     owner: int
+    standalone: bool = False
 
 
 class ServerLocked(ServerError):  # noqa: N818 - named as in `pratipad_nb.errors`
