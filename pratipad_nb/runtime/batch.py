@@ -54,10 +54,12 @@ class InputFrame:
 class Source:
     """The input frames behind a batch; message `i` of them all, counted through, is found by bisection."""
 
-    __slots__ = ("_complete", "_written", "flow", "frames", "size", "starts")
+    __slots__ = ("_complete", "_written", "flow", "frames", "sampled", "size", "starts")
 
-    def __init__(self, flow: str, frames: Sequence[InputFrame]) -> None:
+    def __init__(self, flow: str, frames: Sequence[InputFrame], *, sampled: bool = False) -> None:
         self.flow = flow
+        #: Whether its first message is followed through the flow.
+        self.sampled = sampled
         self.frames = frames
         self.starts: list[int] = []
         size = 0

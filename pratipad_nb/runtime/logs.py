@@ -138,7 +138,18 @@ class _Stream:
         object.__setattr__(self, "_name", name)
         object.__setattr__(self, "_original", original)
 
-    def write(self, text: str) -> int:
+    @property
+    def write(self) -> Callable[[str], int]:
+        """Where a write goes is decided when `write` is looked up, and the original's own is handed out as it is.
+
+        IPython reads the attribute when a cell begins, sets one that calls it, and sets it back when the cell ends. A
+        method of ours in that place would call itself for ever, since what is set here is set on the original.
+        """
+        if current_log.get() is None:
+            return self._original.write  # type: ignore[no-any-return]
+        return self._divert
+
+    def _divert(self, text: str) -> int:
         log = current_log.get()
         if log is None or not isinstance(text, str):
             return self._original.write(text)  # type: ignore[no-any-return]

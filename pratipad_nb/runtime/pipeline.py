@@ -15,6 +15,7 @@ from pratipad_nb.runtime.batch import Barrier, Batch, Item, Source
 from pratipad_nb.runtime.inputs import Admitted, Gatekeeper, Input
 from pratipad_nb.runtime.lanes import Splitter
 from pratipad_nb.runtime.outputs import Writer
+from pratipad_nb.runtime.samples import Sampler
 from pratipad_nb.runtime.stage import Stage
 from pratipad_nb.settings import FlowOptions
 from pratipad_nb.transport.protocol import Delivery
@@ -69,6 +70,7 @@ class Pipeline:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._injected = 0
+        self._sampler = Sampler()
 
     # -- controls -----------------------------------------------------------------------------------------------
 
@@ -132,11 +134,18 @@ class Pipeline:
                 admitted.append(new)
                 size += len(new.payloads)
                 if size >= self._options.batch_messages:
-                    await first.put(_batch(self._flow, admitted))
+                    await first.put(self._batch(admitted))
                     admitted, size = [], 0
             if admitted:
-                await first.put(_batch(self._flow, admitted))
+                await first.put(self._batch(admitted))
         await first.put(None)
+
+    def _batch(self, admitted: list[Admitted]) -> Batch:
+        source = Source(self._flow, [each.frame for each in admitted], sampled=self._sampler.wants())
+        payloads = admitted[0].payloads
+        if len(admitted) > 1:
+            payloads = [payload for each in admitted for payload in each.payloads]
+        return Batch(source, payloads, range(source.size), source.size)
 
     async def _deliveries(self) -> Sequence[Delivery]:
         """Wait for deliveries while the flow is not paused; nothing once it drains."""
@@ -193,11 +202,3 @@ class Pipeline:
             for its_queue in lanes:
                 await its_queue.put(None)
         await following.put(None)
-
-
-def _batch(flow: str, admitted: list[Admitted]) -> Batch:
-    source = Source(flow, [each.frame for each in admitted])
-    payloads = admitted[0].payloads
-    if len(admitted) > 1:
-        payloads = [payload for each in admitted for payload in each.payloads]
-    return Batch(source, payloads, range(source.size), source.size)
