@@ -26,6 +26,7 @@ from pratipad_nb.runtime.report import Reporter
 from pratipad_nb.runtime.stats import DeviceStats, FlowState, FlowStats
 from pratipad_nb.runtime.swap import SwapReceipt
 from pratipad_nb.session.access import EmbeddedAccess, ExternalAccess, MemoryAccess, open_access
+from pratipad_nb.session.defaults import defaults
 from pratipad_nb.settings import Endpoint, FlowOptions, Keep, checked_delivery, valid_name
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.permissions import Role
@@ -72,8 +73,12 @@ class AsyncFlow:
             keep=keep or Keep(),
             options=options or FlowOptions(),
         )
+        around = defaults()
+        if server is None and certs is None:
+            server, certs = around.server, around.certs
         self._server = server
         self._certs = certs
+        home = home if home is not None else around.home
         self._home = Path(home).expanduser() if home is not None else Path.cwd() / ".pratipad"
         self._access: EmbeddedAccess | ExternalAccess | MemoryAccess | None = None
         self._connection: Connection | None = None
