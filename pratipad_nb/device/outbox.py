@@ -10,10 +10,10 @@ import asyncio
 import heapq
 import itertools
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from time import time
 
 from pratipad_nb.errors import DeviceError, FlowError, PayloadError, PratipadError, WaitTimeout
 from pratipad_nb.transport.frames import MAX_MESSAGES
@@ -119,7 +119,7 @@ class Outbox:
         DeviceError, NotInvited
             If the device isn't connected, is closed or has failed.
         """
-        now = time.time()
+        now = time()
         size = len(payload)
         with self._lock:
             if self._refused is not None or size > self.max_payload:

@@ -217,7 +217,7 @@ async def test_the_edge_is_told_when_something_begins_to_wait(edge: Any) -> None
         edge.auto = None
         assert edge.hello.waiting == 0
         await device.push(1)
-        await edge.until(lambda: edge.hello.waiting == 1)
+        await edge.until(lambda: edge.hello.waiting == 1, 1.0)
         await edge.grant(1)
         await device.flush()
 

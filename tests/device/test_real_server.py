@@ -1,0 +1,148 @@
+"""Devices against a real server over mutual TLS: who is let in, and what a server's death costs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pratipad_nb.device import AsyncDevice
+from pratipad_nb.errors import CertificateError, DeviceError, NotInvited
+from pratipad_nb.pki.store import CertificateStore
+from pratipad_nb.settings import Credentials, Endpoint
+from pratipad_nb.transport.connecting import connect
+from pratipad_nb.transport.permissions import device_user, edge_user, identity_of
+from pratipad_nb.transport.server import EmbeddedServer
+
+FLOW = "house"
+
+
+class House:
+    """A server that lets in an edge and the device room1, and their certificates."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = CertificateStore.open(folder)
+        self.server = EmbeddedServer(folder / "server", self.store.server("urn:pratipad:server"))
+        self.users = [edge_user(FLOW), device_user(FLOW, "room1")]
+
+    def of_device(self, name: str) -> Credentials:
+        return self.store.device(FLOW, name, identity_of(FLOW, "device", name))
+
+    def endpoint(self, name: str = "room1") -> Endpoint:
+        return Endpoint(self.server.url, FLOW, self.of_device(name))
+
+    async def edge(self, kind: Any) -> Any:
+        endpoint = Endpoint(self.server.url, FLOW, self.store.edge(FLOW, identity_of(FLOW, "edge")))
+        edge = kind(await connect(endpoint, role="edge", name=""), self.server.url, None)
+        await edge.start()
+        return edge
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    house = House(tmp_path)
+    await house.server.start(house.users)
+    yield house
+    await house.server.stop()
+
+
+async def test_messages_and_orders_pass_through_a_real_server(house: House, edge: Any) -> None:
+    real = await house.edge(type(edge))
+    orders: list[Any] = []
+    async with await AsyncDevice("room1", receive=orders.append).connect(house.endpoint()) as device:
+        for number in range(10_000):
+            await device.push({"n": number})
+        await device.flush()
+        await real.until(lambda: len(real.payloads) == 10_000)
+        assert [payload["n"] for payload in real.payloads] == list(range(10_000))
+        await real.order(1, "led on")
+        await real.until(lambda: orders == ["led on"] and real.hello.ready == 1)
+    await real.until(lambda: real.hello.leaving)
+    await real.stop()
+
+
+async def test_a_server_killed_in_a_burst_costs_neither_a_message_nor_the_order(
+    house: House, edge: Any
+) -> None:
+    real = await house.edge(type(edge))
+    device = await AsyncDevice("room1").connect(house.endpoint())
+    await (await device.push(0))
+    pid = house.server.pid
+    assert pid is not None
+    for number in range(1, 20_000):
+        await device.push(number)
+        if number == 8_000:
+            os.kill(pid, signal.SIGKILL)
+        if number % 500 == 0:
+            await asyncio.sleep(0)
+    await device.flush(30)
+    assert house.server.restarts == 1
+    await real.stop()
+    again = await house.edge(type(edge))
+    seen: dict[int, Any] = {}
+
+    def take() -> bool:
+        for reader in (real, again):
+            seen.update(zip(reader.numbers, reader.payloads, strict=True))
+        return len(seen) == 20_000
+
+    await again.until(take, 20)
+    assert [seen[number] for number in sorted(seen)] == list(range(20_000))
+    await device.close()
+    await again.stop()
+
+
+async def test_fast_delivery_passes_through_a_real_server(house: House, edge: Any) -> None:
+    real = await house.edge(type(edge))
+    await real.link.delete_log(real.subjects.input_stream)
+    await real.link.subscribe(real.subjects.up_all, real.take)
+    real.auto = ("push", -1, "fast")
+    async with await AsyncDevice("room1").connect(house.endpoint()) as device:
+        for number in range(10_000):
+            await device.push(number)
+        await device.flush()
+    await real.until(lambda: real.payloads == list(range(10_000)))
+    await real.stop()
+
+
+async def test_a_device_that_is_not_invited_is_told_so_at_once(house: House) -> None:
+    with pytest.raises(NotInvited):
+        await AsyncDevice("stranger").connect(house.endpoint("stranger"))
+    other = CertificateStore.open(house.store._folder.parent / "other")
+    credentials = other.device(FLOW, "room1", identity_of(FLOW, "device", "room1"))
+    with pytest.raises(CertificateError):
+        await AsyncDevice("room1").connect(Endpoint(house.server.url, FLOW, credentials))
+
+
+async def test_a_device_may_not_send_as_another(house: House, edge: Any) -> None:
+    real = await house.edge(type(edge))
+    impostor = await AsyncDevice("room2").connect(house.endpoint("room1"))
+    honest = await AsyncDevice("room1").connect(house.endpoint("room1"))
+    await impostor.push("forged")
+    await (await honest.push("true"))
+    with pytest.raises(DeviceError, match="1 messages of device 'room2'"):
+        await impostor.close(0.1)
+    await real.until(lambda: real.payloads == ["true"])
+    assert {hello.device for hello in real.hellos} == {"room1"}
+    await honest.close()
+    await real.stop()
+
+
+async def test_a_device_may_start_before_its_server(house: House, edge: Any, caplog: Any) -> None:
+    url = house.server.url
+    await house.server.stop()
+    device = await AsyncDevice("room1").connect(Endpoint(url, FLOW, house.of_device("room1")))
+    assert device.state == "connecting"
+    receipt = await device.push("early")
+    await house.server.start(house.users)
+    assert house.server.url == url
+    real = await house.edge(type(edge))
+    await real.until(lambda: receipt.done, 20)
+    await real.until(lambda: real.payloads == ["early"])
+    await device.close()
+    await real.stop()
