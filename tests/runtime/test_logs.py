@@ -106,6 +106,25 @@ class TestOutput:
             assert not hasattr(sys.stdout, "nothing")
         assert (kernel.parent, kernel.echo, kernel.getvalue()) == ("cell 1", "device", "a\nb\n")
 
+    def test_a_cell_that_wraps_write_sees_its_own_output_and_no_processors(self):
+        kernel, seen, log = io.StringIO(), [], ProcessorLog()
+        with contextlib.redirect_stdout(kernel), diverted_output():
+            before = sys.stdout.write
+
+            def write(text):  # as IPython does for every cell
+                seen.append(text)
+                return before(text)
+
+            sys.stdout.write = write
+            print("a cell's")
+            with logging_to(log):
+                print("a processor's")
+            sys.stdout.write = before
+            print("the next cell's")
+        assert seen == ["a cell's", "\n"]
+        assert kernel.getvalue() == "a cell's\nthe next cell's\n"
+        assert texts(log) == [("stdout", "a processor's")]
+
     def test_of_a_redirection_that_outlives_the_flow_is_left_alone(self):
         original, elsewhere, log = sys.stdout, io.StringIO(), ProcessorLog()
         diversion = diverted_output()
