@@ -1,0 +1,110 @@
+"""Completion in ``%%dataflow`` cells: keywords, arrows, processors of the namespace, and options after the name.
+
+Owns what is offered where. Looks no further than names: nothing of the user's is run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
+
+from pratipad_nb.dataflow.names import looks_like_a_processor
+from pratipad_nb.notebook.options import OPTION_NAMES
+
+__all__ = ["dataflow_matcher", "suggestions"]
+
+_CELL = re.compile(r"\s*%%dataflow\b")
+_WORD = re.compile(r"[\w.]*$")
+_INPUTS = ("Push", "Pull", "Demand")
+_ARROWS = ("~>", "<~>")
+_DELIVERIES = ("durable", "fast")
+
+
+def dataflow_matcher(namespace: Callable[[], Mapping[str, Any]]) -> Any:
+    """Return the matcher for `ip.Completer.custom_matchers`; `namespace` gives the user's names when asked."""
+
+    @context_matcher(identifier="pratipad_nb.dataflow")
+    def matcher(context: CompletionContext) -> SimpleMatcherResult:
+        lines = context.full_text.split("\n")
+        if not _CELL.match(lines[0]):
+            return {"completions": []}
+        before = "\n".join(
+            [*lines[: context.cursor_line], context.line_with_cursor[: context.cursor_position]]
+        )
+        token, found = suggestions(before, namespace())
+        return {
+            "completions": [SimpleCompletion(text=text, type=kind) for text, kind in found],
+            "matched_fragment": token,
+            "suppress": True,  # Python's own names are no use here
+        }
+
+    return matcher
+
+
+def suggestions(before: str, namespace: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]]]:
+    """Return the fragment that is being written at the end of `before`, and what it may become, with its kind."""
+    line, newline, notation = before.partition("\n")
+    if not newline:
+        return _option(line)
+    notation = re.sub(r"#[^\n]*\n", " ", notation)
+    if "#" in notation.rsplit("\n", 1)[-1]:
+        return "", []
+    arrow = re.search(r"<~?$|~$", notation)
+    if arrow:
+        return arrow[0], [(text, "operator") for text in _ARROWS if text.startswith(arrow[0])]
+    match = _WORD.search(notation)
+    word = match[0] if match else ""
+    return word, [(text, kind) for text, kind in _expected(notation[: len(notation) - len(word)], word, namespace)
+                  if text.startswith(word) and text != word]  # fmt: skip
+
+
+def _option(line: str) -> tuple[str, list[tuple[str, str]]]:
+    words = line.split()[1:]
+    word = "" if line.endswith((" ", "\t")) or not words else words.pop()
+    if words and words[-1] == "--delivery":
+        return word, [(text, "keyword") for text in _DELIVERIES if text.startswith(word)]
+    named = any(not each.startswith("-") for each in words)
+    if word.startswith("-") or (named and not word):
+        return word, [(text, "param") for text in OPTION_NAMES if text.startswith(word) and text not in words]
+    return word, []
+
+
+def _expected(before: str, word: str, namespace: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yield what may stand after `before`: an input at the start, an arrow after a stage, else a processor or Output."""
+    stripped = before.rstrip()
+    if not stripped:
+        yield from ((text, "keyword") for text in _INPUTS)
+        return
+    if stripped.count("(") > stripped.count(")"):
+        return
+    if stripped.endswith("~>"):
+        yield "Output", "keyword"
+    elif not stripped.endswith(("[", "{", ",")):
+        if not word:
+            yield from ((text, "operator") for text in _ARROWS)
+        return
+    yield from ((name, kind) for name, kind in _processors(word, namespace))
+
+
+def _processors(word: str, namespace: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    path, dot, _ = word.rpartition(".")
+    if dot:
+        holder = namespace.get(path.partition(".")[0])
+        for part in path.split(".")[1:]:
+            holder = vars(holder).get(part) if isinstance(holder, (ModuleType, type)) else None
+        if not isinstance(holder, (ModuleType, type)):
+            return
+        names: Mapping[str, Any] = vars(holder)
+    else:
+        names = namespace
+    for name in sorted(names):
+        if name.startswith("_"):
+            continue
+        if looks_like_a_processor(names[name]):
+            yield f"{path}{dot}{name}", "class" if isinstance(names[name], type) else "function"
+        elif isinstance(names[name], ModuleType):
+            yield f"{path}{dot}{name}", "module"

@@ -1,0 +1,34 @@
+"""What the notebook takes from the environment: the one place in this room that reads it.
+
+Owns the names of the variables. They say where flows run that don't say it themselves, by ``--server`` and ``--certs``
+or as arguments of `Flow`.
+
+``PRATIPAD_HOME``
+    The state folder; default: ``.pratipad`` beside the notebook.
+``PRATIPAD_SERVER``, ``PRATIPAD_CERTS``
+    An existing NATS server, and the edge's certificate folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from pratipad_nb.session.defaults import Defaults, defaults
+
+__all__ = ["surroundings"]
+
+
+def surroundings(environment: Mapping[str, str] | None = None) -> Defaults:
+    """Return the defaults that hold, with what the environment says in their place; an empty variable says nothing."""
+    found = os.environ if environment is None else environment
+    said = defaults()
+    if home := found.get("PRATIPAD_HOME"):
+        said = replace(said, home=Path(home).expanduser().resolve())
+    if server := found.get("PRATIPAD_SERVER"):
+        said = replace(said, server=server)
+    if certs := found.get("PRATIPAD_CERTS"):
+        said = replace(said, certs=Path(certs).expanduser().resolve())
+    return said

@@ -1,0 +1,61 @@
+"""The pictures on show: one widget for each flow's name, updated in place, and its place in the saved notebook.
+
+Owns which widget shows which name, and that the last numbers reach the notebook's file once a flow has stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from IPython.display import display, update_display
+
+from pratipad_nb.notebook.widget import FlowWidget
+from pratipad_nb.session import Flow
+
+__all__ = ["Shows"]
+
+
+@dataclass(slots=True)
+class _Show:
+    widget: FlowWidget
+    display_id: str = ""
+
+
+class Shows:
+    """The widgets of one kernel, by flow name."""
+
+    def __init__(self, shell: Any) -> None:
+        self._shell = shell
+        self._by_name: dict[str, _Show] = {}
+
+    def show(self, flow: Flow) -> None:
+        """Display the picture of `flow` below the running cell; an older picture of that name follows it too."""
+        shown = self._by_name.get(flow.name)
+        if shown is None:
+            name = flow.name
+            shown = self._by_name[name] = _Show(FlowWidget(on_end=lambda: self._keep_last(name)))
+        shown.widget.watch(flow)
+        shown.display_id = f"pratipad-{flow.name}-{uuid.uuid4().hex[:8]}"
+        display(shown.widget, display_id=shown.display_id)
+
+    def settle(self) -> None:
+        """Bring every picture whose flow has stopped to its last numbers, before the cell's end is reported."""
+        for shown in list(self._by_name.values()):
+            shown.widget.settle()
+
+    def close(self) -> None:
+        """Take all pictures off the page and end their threads."""
+        while self._by_name:
+            self._by_name.popitem()[1].widget.close()
+
+    def _keep_last(self, name: str) -> None:
+        """Replace the static fallback in the cell's output, so that a saved notebook shows the last numbers."""
+        shown = self._by_name.get(name)
+        # A terminal has no output that could be replaced: it would print the picture's line a second time.
+        if shown is None or getattr(self._shell, "kernel", None) is None:
+            return
+        with contextlib.suppress(OSError):  # the kernel is going down and its sockets are closed
+            update_display(shown.widget, display_id=shown.display_id)

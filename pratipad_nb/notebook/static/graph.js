@@ -1,0 +1,409 @@
+/* The live picture of one flow: an anywidget, hand-written SVG, no dependency, no build.
+ *
+ * Owns how a flow is laid out, kept up to date and touched; `cards.js` owns its cards. Reads three traits: `structure`
+ * (nodes and edges; changes with the notation), `numbers` (several times a second) and `history` (a rate a second for
+ * the last minute, for a page that opens late). Sends `{do: "stop"}` and its like.
+ */
+
+const GAP = { x: 60, widest: 110, y: 18, line: 56 };
+const RAIL = 44; // room beside the cards for edges that go around to the next line
+const BAND = { x: 14, top: 26, bottom: 14 };
+const MOST_MOVING = 6; // edges that move at a time: each costs the browser repaints
+const SILENCE = 3000; // ms without a beat after which nothing is claimed to run
+const TALLEST = 720; // px; what is taller is drawn smaller, as far as it stays legible, then panned
+const SIZES = [1, 0.9, 0.8];
+const LAYERS = { devices: "Device layer", processor: "Edge layer", output: "Cloud layer" };
+const CONTROLS = {
+  stop: ["Stop", "Finish what is in hand, then stop. What is stored stays.", ["starting", "running", "paused"]],
+  pause: ["Pause", "Take no more messages for now", ["running"]],
+  resume: ["Resume", "Go on taking messages", ["paused"]],
+};
+const ENDED = ["stopped", "failed"];
+
+// ---- geometry: layers from left to right, wrapped into lines as text is -----------------------------------------
+
+function height(node, devices) {
+  if (node.kind === "devices") return Math.max(CARD.h, 58 + ROW * Math.max(1, devices));
+  return CARD.h;
+}
+
+export function geometry(structure, width, devices) {
+  const layers = [];
+  for (const node of structure.nodes) (layers[node.layer] ??= []).push(node);
+  for (const layer of layers) layer.sort((a, b) => a.row - b.row);
+  const side = (n) => (n < layers.length ? RAIL : BAND.x + 2);
+  const room = (n) => n * CARD.w + (n - 1) * GAP.x + 2 * side(n);
+  let columns = layers.length;
+  while (columns > 2 && room(columns) > width) columns--;
+  columns = Math.max(2, Math.ceil(layers.length / Math.ceil(layers.length / columns))); // no line with a single last card
+  const left = side(columns);
+  const free = (width - 2 * left - columns * CARD.w) / (columns - 1);
+  const gap = Math.max(GAP.x, Math.min(GAP.widest, free));
+  const places = new Map();
+  const bands = [];
+  let top = 0;
+  for (let first = 0; first < layers.length; first += columns) {
+    const line = layers.slice(first, first + columns);
+    const tall = (layer) => layer.reduce((sum, n) => sum + height(n, devices) + GAP.y, -GAP.y);
+    const lineHeight = Math.max(...line.map(tall));
+    line.forEach((layer, column) => {
+      const x = left + column * (CARD.w + gap);
+      let y = top + BAND.top + (lineHeight - tall(layer)) / 2;
+      for (const node of layer) {
+        const h = height(node, devices);
+        places.set(node.key, { x, y, w: CARD.w, h, line: first / columns, column, floor: top });
+        y += h + GAP.y;
+      }
+      const last = bands.at(-1);
+      const right = x + CARD.w + BAND.x;
+      if (last && last.kind === layer[0].kind && last.top === top) last.right = right;
+      else bands.push({ kind: layer[0].kind, left: x - BAND.x, right, top, height: lineHeight + BAND.top + BAND.bottom,
+        again: last?.kind === layer[0].kind });
+    });
+    top += lineHeight + BAND.top + BAND.bottom + GAP.line;
+  }
+  return { places, bands, width: columns * (CARD.w + gap) - gap + 2 * left, height: top - GAP.line };
+}
+
+/** The way from card `a` to card `b`: a curve, or around the corner if `b` stands in a later line. */
+export function way(a, b, shift) {
+  const [x1, y1, x2, y2] = [a.x + a.w, a.y + a.h / 2 + shift, b.x, b.y + b.h / 2 + shift];
+  if (a.line === b.line) {
+    const bend = Math.max(18, (x2 - x1) / 2);
+    return { d: `M${x1},${y1}C${x1 + bend},${y1} ${x2 - bend},${y2} ${x2},${y2}`, x1, y1, x2, y2 };
+  }
+  const [out, into, r] = [x1 + 26 - shift, x2 - 26 - shift, 8];
+  const floor = b.floor - GAP.line / 2 - shift; // so that the two lanes of an arrow don't cross
+  const d = `M${x1},${y1}H${out - r}q${r},0 ${r},${r}V${floor - r}q0,${r} ${-r},${r}` +
+    `H${into + r}q${-r},0 ${-r},${r}V${y2 - r}q0,${r} ${r},${r}H${x2}`;
+  return { d, x1, y1, x2, y2 };
+}
+
+
+// ---- edges ------------------------------------------------------------------------------------------------------
+
+const thickness = (perSecond) => (1.25 + Math.min(4.75, 1.1 * Math.log10(1 + perSecond))).toFixed(2);
+const arrow = (x, y, to) => `M${x},${y}l${-8 * to},-4.5v9z`;
+
+function drawEdge(edge, places) {
+  const [a, b] = [places.get(edge.from), places.get(edge.to)];
+  const there = way(a, b, edge.back ? -8 : 0);
+  const line = svg("path", { class: "pp-edge", d: there.d });
+  const beads = svg("path", { class: "pp-beads", d: there.d });
+  const g = svg("g", { "aria-hidden": "true" }, line, beads, svg("path", { class: "pp-head-there", d: arrow(there.x2, there.y2, 1) }));
+  let back;
+  if (edge.back) {
+    const lane = way(a, b, 8);
+    back = svg("path", { class: "pp-edge-back", d: lane.d });
+    g.append(back, svg("path", { class: "pp-head-back", d: arrow(lane.x1, lane.y1, -1) }));
+  }
+  return { g, edge, beads, update(perSecond, orders) {
+    mark(line, "stroke-width", thickness(perSecond));
+    mark(beads, "stroke-width", Math.max(1.2, thickness(perSecond) * 0.5).toFixed(2));
+    if (back) mark(back, "stroke-width", thickness(orders));
+  } };
+}
+
+/** Messages a second on the way into a node. */
+function traffic(key, n) {
+  if (key === "Output") return n.rate;
+  return n.processors[key]?.[1] ?? 0;
+}
+
+// ---- the frame around the graph -----------------------------------------------------------------------------------
+
+function notationParts(notation) {
+  return notation.split(/(<~>|~>|\b(?:Push|Pull|Demand|Output)\b)/).filter(Boolean).map((part) => {
+    if (part === "<~>" || part === "~>") return make("span", { class: "pp-arrow" }, part);
+    return /^(Push|Pull|Demand|Output)$/.test(part) ? make("b", {}, part) : part;
+  });
+}
+
+function skeleton(send) {
+  const parts = {
+    name: make("span", { class: "pp-name" }), badge: make("span", { class: "pp-badge" }),
+    live: make("span", { class: "pp-hidden", role: "status", "aria-live": "polite" }),
+    notation: make("code", { class: "pp-notation" }), meta: make("span", { class: "pp-meta" }),
+    controls: make("span", { class: "pp-controls" }), alert: make("div", { class: "pp-alert", role: "alert", hidden: "" }),
+    view: svg("svg", { class: "pp-view", role: "group" }), scene: svg("g"),
+    details: make("dl", { class: "pp-details", hidden: "" }), zoom: make("div", { class: "pp-zoom" }),
+  };
+  parts.view.append(parts.scene);
+  parts.top = make("div", { class: "pp-top" }, parts.name, parts.badge, parts.notation, parts.meta, parts.controls);
+  parts.stage = make("div", { class: "pp-stage" }, parts.view, parts.zoom);
+  parts.root = make("div", { class: "pratipad", "data-lm-suppress-shortcuts": "true" }, parts.top, parts.alert, parts.stage,
+    parts.details, parts.live);
+  parts.buttons = {};
+  for (const [action, [label, title]] of Object.entries(CONTROLS)) {
+    const button = make("button", { type: "button", class: `pp-button pp-${action}`, title }, label);
+    button.addEventListener("click", () => { button.disabled = true; button.dataset.sent = "true"; send({ do: action }); });
+    parts.buttons[action] = button;
+  }
+  return parts;
+}
+
+/** Is the page behind `el` dark? Asked of the colour itself, so that it holds in every front end. */
+function onDark(el) {
+  for (let at = el; at; at = at.parentElement) {
+    const [r, g, b, alpha = 1] = (getComputedStyle(at).backgroundColor.match(/[\d.]+/g) ?? []).map(Number);
+    if (alpha > 0.5) return 0.299 * r + 0.587 * g + 0.114 * b < 128;
+  }
+  return matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+// ---- pan and zoom -------------------------------------------------------------------------------------------------
+
+function camera(parts) {
+  const at = { x: 0, y: 0, k: 1, touched: false };
+  let size = { width: 1, height: 1 };
+  const apply = () => parts.scene.setAttribute("transform", `translate(${at.x.toFixed(1)},${at.y.toFixed(1)}) scale(${at.k.toFixed(3)})`);
+  function fit() {
+    const width = parts.view.clientWidth || 1;
+    at.k = Math.min(size.scale ?? 1, Math.max(0.45, width / size.width));
+    at.x = at.y = 0;
+    at.touched = false;
+    parts.view.style.height = `${Math.ceil(Math.min(TALLEST, size.height * at.k))}px`;
+    apply();
+  }
+  function zoom(factor, x = parts.view.clientWidth / 2, y = parts.view.clientHeight / 2) {
+    const k = Math.min(3, Math.max(0.2, at.k * factor));
+    [at.x, at.y] = [x - ((x - at.x) * k) / at.k, y - ((y - at.y) * k) / at.k];
+    at.k = k;
+    at.touched = true;
+    apply();
+  }
+  function pan(dx, dy) { at.x += dx; at.y += dy; at.touched = true; apply(); }
+  for (const [label, name, act] of [["−", "Zoom out", () => zoom(1 / 1.25)], ["fit", "Fit to the width", fit], ["+", "Zoom in", () => zoom(1.25)]]) {
+    const button = make("button", { type: "button", class: "pp-button", title: name, "aria-label": name }, label);
+    button.addEventListener("click", act);
+    parts.zoom.append(button);
+  }
+  // The bare wheel stays the page's own: a picture that catches it makes a notebook hard to scroll.
+  parts.view.addEventListener("wheel", (e) => {
+    if (!e.ctrlKey && !e.metaKey) return;
+    e.preventDefault();
+    const box = parts.view.getBoundingClientRect();
+    zoom(Math.exp(-e.deltaY / 300), e.clientX - box.left, e.clientY - box.top);
+  }, { passive: false });
+  let from = null;
+  parts.view.addEventListener("pointerdown", (e) => { if (e.button === 0) from = { x: e.clientX, y: e.clientY, moved: false }; });
+  parts.view.addEventListener("pointermove", (e) => {
+    if (!from) return;
+    const [dx, dy] = [e.clientX - from.x, e.clientY - from.y];
+    if (!from.moved && Math.hypot(dx, dy) < 4) return;
+    if (!from.moved) parts.view.setPointerCapture(e.pointerId);
+    from = { x: e.clientX, y: e.clientY, moved: true };
+    pan(dx, dy);
+  });
+  const release = () => { from = null; };
+  parts.view.addEventListener("pointerup", release);
+  parts.view.addEventListener("pointercancel", release);
+  return { fit, zoom, pan, show(next) { size = next; if (!at.touched) fit(); } };
+}
+
+// ---- the widget ---------------------------------------------------------------------------------------------------
+
+class Picture {
+  constructor(model, el) {
+    this.model = model;
+    this.parts = skeleton((message) => model.send(message));
+    el.append(this.parts.root);
+    this.camera = camera(this.parts);
+    this.history = new Map();
+    this.cards = new Map();
+    this.edges = [];
+    this.open = null;
+    this.width = 0;
+    this.drawn = "";
+    this.visible = true;
+    // A picture just restored must not claim to run: only a fresh time, or a beat that arrives, says so.
+    const age = Math.abs(Date.now() / 1000 - (this.numbers.time ?? 0)) * 1000;
+    this.heard = age < SILENCE ? performance.now() : -SILENCE * 2;
+    this.remember(model.get("history"));
+    this.listen();
+    this.theme();
+    this.build();
+  }
+
+  get numbers() { return this.model.get("numbers"); }
+  get structure() { return this.model.get("structure"); }
+
+  listen() {
+    const { view } = this.parts;
+    this.off = [];
+    const on = (what, act) => { this.model.on(what, act); this.off.push(() => this.model.off(what, act)); };
+    on("change:numbers", () => { this.heard = performance.now(); this.sample(); this.update(); });
+    on("change:structure", () => this.build());
+    on("change:history", () => this.remember(this.model.get("history")));
+    const resized = new ResizeObserver(() => { if (Math.abs(view.clientWidth - this.width) > 4) this.build(); });
+    resized.observe(this.parts.stage);
+    const seen = new IntersectionObserver((entries) => { this.visible = entries.at(-1).isIntersecting; this.update(); });
+    seen.observe(this.parts.root);
+    const themed = new MutationObserver(() => this.theme());
+    themed.observe(document.body, { attributes: true });
+    themed.observe(document.documentElement, { attributes: true });
+    const shown = () => this.update();
+    document.addEventListener("visibilitychange", shown);
+    const clock = setInterval(() => this.state(), 1000);
+    view.addEventListener("click", (e) => { const g = e.target.closest(".pp-node"); if (g) this.toggle(g.dataset.key); });
+    this.parts.root.addEventListener("keydown", (e) => this.key(e));
+    this.off.push(() => resized.disconnect(), () => seen.disconnect(), () => themed.disconnect(),
+      () => document.removeEventListener("visibilitychange", shown), () => clearInterval(clock));
+  }
+
+  close() { for (const off of this.off) off(); }
+
+  theme() {
+    this.parts.root.classList.toggle("pp-dark", onDark(this.parts.root.parentElement));
+  }
+
+  remember(history) {
+    for (const [key, values] of Object.entries(history?.rates ?? {})) {
+      if ((this.history.get(key)?.length ?? 0) < values.length) this.history.set(key, [...values]);
+    }
+  }
+
+  /** Keep one rate a second for the sparklines. */
+  sample() {
+    const n = this.numbers;
+    const second = Math.floor(n.time);
+    if (second === this.second) return;
+    this.second = second;
+    const keep = (key, value) => {
+      const values = this.history.get(key) ?? [];
+      values.push(value);
+      if (values.length > MINUTE) values.shift();
+      this.history.set(key, values);
+    };
+    for (const [key, p] of Object.entries(n.processors)) keep(key, p[1]);
+    keep("Output", n.rate);
+  }
+
+  /** Draw all that doesn't move: when the notation, the width or the number of listed devices changes. */
+  build() {
+    const { structure, parts } = this;
+    if (!structure.nodes) return;
+    this.width = parts.stage.clientWidth || 800;
+    this.listed = this.numbers.devices?.shown.length ?? 0;
+    let map;
+    for (const scale of SIZES) {
+      map = { ...geometry(structure, this.width / scale, this.listed), scale };
+      if (map.height * scale <= TALLEST) break;
+    }
+    say(parts.name, structure.name);
+    mark(parts.notation, "title", structure.notation);
+    parts.notation.replaceChildren(...notationParts(structure.notation.replace(/\s+/g, " ")));
+    parts.controls.replaceChildren(...structure.controls.map((action) => parts.buttons[action]).filter(Boolean));
+    mark(parts.view, "aria-label", `The dataflow ${structure.name}: ${structure.notation}`);
+    const focused = this.parts.view.querySelector(":focus")?.dataset.key;
+    this.edges = structure.edges.map((edge) => drawEdge(edge, map.places));
+    this.cards = new Map(structure.nodes.map((node) => [node.key, CARDS[node.kind](node, map.places.get(node.key))]));
+    parts.scene.replaceChildren(...map.bands.map(drawBand), ...this.edges.map((e) => e.g), ...[...this.cards.values()].map((c) => c.g));
+    mark(this.cards.get(focused ?? structure.nodes[0].key)?.g ?? parts.view, "tabindex", "0");
+    if (focused) this.cards.get(focused)?.g.focus({ preventScroll: true });
+    if (this.open && !this.cards.has(this.open)) this.open = null;
+    this.camera.show(map);
+    this.drawn = "";
+    this.update();
+  }
+
+  update() {
+    const n = this.numbers;
+    this.state();
+    if (!n.processors || !this.visible || document.hidden) return;
+    if (n.devices.shown.length !== this.listed) return void this.build();
+    for (const [key, card] of this.cards) card.update(n, n.state, this.history.get(key) ?? []);
+    const busiest = this.edges.map((e) => [e, traffic(e.edge.to, n)]).sort((a, b) => b[1] - a[1]);
+    busiest.forEach(([e, perSecond], i) => {
+      e.update(perSecond, n.back[0]);
+      mark(e.beads, "data-moving", i < MOST_MOVING && perSecond > 0 && this.alive());
+    });
+    this.detail();
+  }
+
+  alive() { return !ENDED.includes(this.numbers.state) && performance.now() - this.heard < SILENCE; }
+
+  /** The head of the picture, also when nothing arrives: a flow that is not heard of is not shown as running. */
+  state() {
+    const { parts, numbers: n } = this;
+    if (!n.state) return;
+    const lost = !ENDED.includes(n.state) && !this.alive();
+    const words = lost ? "no contact" : n.state;
+    if (parts.root.dataset.state !== words) {
+      parts.root.dataset.state = words;
+      for (const button of Object.values(parts.buttons)) delete button.dataset.sent;
+      say(parts.live, `Dataflow ${this.structure.name}: ${words}`);
+    }
+    say(parts.badge, words);
+    const when = new Date(n.time * 1000).toLocaleTimeString();
+    say(parts.meta, lost ? `last heard of at ${when}` : `${n.delivery} · ${span(n.uptime)}`);
+    for (const [action, button] of Object.entries(parts.buttons)) {
+      const possible = CONTROLS[action][2].includes(n.state) && !lost;
+      button.disabled = !possible || button.dataset.sent === "true";
+      button.hidden = action !== "stop" && !possible;
+    }
+    if (!this.alive()) for (const e of this.edges) mark(e.beads, "data-moving", false);
+    const alerts = n.error ? [n.error] : n.blocked.map((reason) => `Waiting: ${reason}`);
+    parts.alert.hidden = alerts.length === 0;
+    mark(parts.alert, "data-kind", n.error ? "error" : "blocked");
+    say(parts.alert, alerts.join("\n"));
+  }
+
+  toggle(key) {
+    this.open = this.open === key ? null : key;
+    this.detail();
+  }
+
+  detail() {
+    const { parts, open } = this;
+    for (const [key, card] of this.cards) {
+      mark(card.g, "aria-expanded", key === open);
+    }
+    parts.details.hidden = open === null;
+    if (open === null) return;
+    const node = this.structure.nodes.find((each) => each.key === open);
+    const rows = details(node, this.numbers);
+    const key = JSON.stringify([open, rows]);
+    if (key === this.drawn) return;
+    this.drawn = key;
+    parts.details.replaceChildren(make("div", { class: "pp-details-title" }, open === "devices" ? "Devices" : open),
+      ...rows.map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, String(value)))));
+  }
+
+  /** Arrow keys go from node to node, Enter opens one, Escape closes it; plus, minus and 0 zoom. */
+  key(e) {
+    if (e.ctrlKey || e.metaKey || e.altKey) return;
+    const g = e.target.closest?.(".pp-node");
+    const act = { "+": () => this.camera.zoom(1.25), "-": () => this.camera.zoom(0.8), 0: () => this.camera.fit(),
+      Escape: () => { this.open = null; this.detail(); } };
+    if (g) {
+      const order = this.structure.nodes.slice().sort((a, b) => a.layer - b.layer || a.row - b.row).map((node) => node.key);
+      const go = (by) => this.focus(order[(order.indexOf(g.dataset.key) + by + order.length) % order.length]);
+      Object.assign(act, { Enter: () => this.toggle(g.dataset.key), " ": () => this.toggle(g.dataset.key),
+        ArrowRight: () => go(1), ArrowDown: () => go(1), ArrowLeft: () => go(-1), ArrowUp: () => go(-1) });
+    }
+    if (!act[e.key] || (e.target.tagName === "BUTTON" && e.key !== "Escape")) return;
+    act[e.key]();
+    e.preventDefault();
+    e.stopPropagation();
+  }
+
+  focus(key) {
+    for (const [each, card] of this.cards) mark(card.g, "tabindex", each === key ? "0" : "-1");
+    this.cards.get(key).g.focus();
+  }
+}
+
+function drawBand(band) {
+  const g = svg("g", { class: `pp-band pp-band-${band.kind}` });
+  g.append(svg("rect", { x: band.left, y: band.top, width: band.right - band.left, height: band.height, rx: 12 }));
+  if (!band.again) g.append(text(band.left + 14, band.top + 17, "pp-layer", LAYERS[band.kind]));
+  return g;
+}
+
+export default {
+  render({ model, el }) {
+    const picture = new Picture(model, el);
+    return () => picture.close();
+  },
+};

@@ -1,0 +1,207 @@
+"""The graph widget: one live picture for each flow, fed from a thread of its own.
+
+Owns the traits that reach the page, their pace and what the saved notebook keeps. How it looks is written in
+`static/cards.js`, `static/graph.js` and `static/graph.css`; what is drawn comes from `pratipad_nb.notebook.scene`.
+
+Why a thread that sets a trait, and neither a task of the flow's loop nor a callback of the kernel's: only so do the
+numbers move while a cell runs, and only so does the picture cost the flow nothing but a snapshot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from pratipad_nb.errors import PratipadError
+from pratipad_nb.notebook import scene
+from pratipad_nb.notebook.picture import draw, rendered
+from pratipad_nb.notebook.text import headline
+
+__all__ = ["FlowWidget", "answer_on_the_asking_subshell"]
+
+_STATIC = Path(__file__).with_name("static")
+
+#: The least time between two updates, in seconds: five a second look live, more can't be read.
+_PACE = 0.2
+#: The longest time without an update: the page greys a picture after 3 s of silence, so that one may get lost.
+_HEARTBEAT = 1.0
+#: Bytes a second that one picture may send, and what an update weighs beside its numbers.
+_BYTES_PER_SECOND = 20_000
+_ENVELOPE = 1_000
+#: The sparklines' length (samples, one a second), and how often all of it is sent for pages that open late.
+_MINUTE = 60
+_HISTORY_EVERY = 20.0
+
+_ENDED = ("stopped", "failed")
+
+
+class FlowWidget(anywidget.AnyWidget):
+    """The picture of one flow: `watch` it, show the widget, and it follows the flow until it has stopped.
+
+    Parameters
+    ----------
+    on_end
+        Called from the widget's thread once the flow has stopped and its last numbers are in.
+
+    Notes
+    -----
+    A click on a button arrives as a message of the page on a subshell's thread, also while a cell blocks the kernel;
+    the handler only asks the flow (`request_stop` sets an event), which does the rest on its own thread.
+    """
+
+    # Joined rather than imported by each other, for a widget is one module and there is no bundler.
+    _esm = "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("cards.js", "graph.js"))
+    _css = (_STATIC / "graph.css").read_text(encoding="utf-8")
+    structure = traitlets.Dict().tag(sync=True)
+    numbers = traitlets.Dict().tag(sync=True)
+    history = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, on_end: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self._on_end = on_end
+        self._feed: _Feed | None = None
+        answer_on_the_asking_subshell(self.comm)
+        self.on_msg(self._heard)
+
+    @property
+    def flow(self) -> Any:
+        """The flow that is watched, or None before the first."""
+        return self._feed.flow if self._feed else None
+
+    def watch(self, flow: Any) -> None:
+        """Show `flow` from now on, and no other."""
+        if self._feed is not None:
+            if self._feed.flow is flow and self._feed.is_alive():
+                return
+            self._feed.leave()
+        self._feed = _Feed(self, flow, self._on_end)
+        self._feed.first()
+        self._feed.start()
+
+    def settle(self, timeout: float = 5.0) -> None:
+        """Wait until a flow that has stopped is shown so; return at once if it runs."""
+        if self._feed is not None and self._feed.flow.stats().state in _ENDED:
+            self._feed.wake.set()
+            self._feed.join(timeout)
+
+    def close(self) -> None:
+        """Stop watching and take the picture off the page."""
+        if self._feed is not None:
+            self._feed.leave()
+        super().close()
+
+    def _heard(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+        flow, action = self.flow, content.get("do")
+        method = {"stop": "request_stop", "pause": "pause", "resume": "resume"}.get(str(action))
+        if flow is not None and method is not None and hasattr(flow, method):
+            # On a thread of its own, since pausing waits for a batch and this thread serves other pictures too.
+            threading.Thread(target=_asked, args=(getattr(flow, method),), daemon=True).start()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """Add what is shown where no widget can be: a picture and one line of text.
+
+        The text bears no numbers, for tools that compare a notebook's outputs compare text and skip pictures.
+        """
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+        if self.structure:
+            figure = draw(self.structure, self.numbers, self.history.get("rates", {}))
+            data = data | {"image/png": rendered(figure, "png"), "text/plain": headline(self.structure)}
+            width, _ = figure.get_size_inches() * 96
+            metadata = metadata | {"image/png": {"width": round(width)}}
+        return data, metadata
+
+
+class _Feed(threading.Thread):
+    """The thread that carries one flow's snapshots into one widget, until the flow ends or the widget leaves it."""
+
+    def __init__(self, widget: FlowWidget, flow: Any, on_end: Callable[[], None]) -> None:
+        super().__init__(name=f"pratipad-picture-{flow.name}", daemon=True)
+        self.flow = flow
+        self.wake = threading.Event()
+        self._widget = widget
+        self._on_end = on_end
+        self._left = threading.Event()
+        self._rates: dict[str, deque[float]] = {}
+        self._sampled = 0
+        self._notation: str | None = None
+        self._sent: dict[str, Any] = {}
+        self._sent_at = self._history_at = float("-inf")
+        self._pause = _PACE
+
+    def leave(self) -> None:
+        """End the thread; the flow goes on."""
+        self._left.set()
+        self.wake.set()
+        if self is not threading.current_thread():
+            self.join(5.0)
+
+    def first(self) -> None:
+        """Send the first snapshot from the caller's thread, so that the widget is complete when it is shown."""
+        self._widget.history = {}
+        self._send(self.flow.stats())
+
+    def run(self) -> None:
+        while True:
+            self.wake.wait(self._pause)
+            if self._left.is_set():
+                return
+            try:
+                stats = self.flow.stats()
+            except PratipadError:
+                return  # the flow is gone (forgotten): what was last seen of it stays
+            ended = stats.state in _ENDED
+            self._send(stats, last=ended)
+            if ended:
+                self._on_end()
+                return
+
+    def _send(self, stats: Any, *, last: bool = False) -> None:
+        now = time.monotonic()
+        if self.flow.notation != self._notation:
+            self._notation = self.flow.notation
+            self._widget.structure = scene.structure(self.flow)
+        numbers = scene.numbers(stats)
+        self._sample(numbers)
+        if last or now - self._history_at >= _HISTORY_EVERY:
+            self._history_at = now
+            self._widget.history = {"rates": {key: list(rates) for key, rates in self._rates.items()}}
+        moved = {k: v for k, v in numbers.items() if k not in ("time", "uptime")}
+        if moved == self._sent and not last and now - self._sent_at < _HEARTBEAT:
+            return
+        self._sent, self._sent_at = moved, now
+        self._widget.numbers = numbers
+        self._pause = max(_PACE, (len(json.dumps(numbers)) + _ENVELOPE) / _BYTES_PER_SECOND)
+
+    def _sample(self, numbers: dict[str, Any]) -> None:
+        second = int(numbers["time"])
+        if second == self._sampled:
+            return
+        self._sampled = second
+        now = {key: processor[1] for key, processor in numbers["processors"].items()}
+        for key, rate in {**now, scene.OUTPUT: numbers["rate"]}.items():
+            self._rates.setdefault(key, deque(maxlen=_MINUTE)).append(rate)
+
+
+def _asked(act: Callable[[], None]) -> None:
+    with contextlib.suppress(PratipadError):  # stopped in the meantime: the picture says so
+        act()
+
+
+def answer_on_the_asking_subshell(comm: Any) -> None:
+    """Let clicks run on the subshell that they were sent to.
+
+    ipykernel 7.4 hands a message of the page to the subshell that last *sent* on the comm. That is the main thread,
+    since the picture's updates go out with its header: a click on Stop would wait for the cell that it is to end.
+    """
+    if hasattr(comm, "_reply_subshell_for"):
+        comm._reply_subshell_for = lambda _data, default: default  # noqa: SLF001

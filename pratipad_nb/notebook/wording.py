@@ -1,0 +1,62 @@
+"""Numbers in words: counts, rates and durations as the static picture and the text show them.
+
+Owns their spelling. The graph widget spells them the same way in its own `static/graph.js`; a test holds the two
+together.
+"""
+
+from __future__ import annotations
+
+__all__ = ["count", "duration", "rate", "share", "span"]
+
+_UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def count(value: float) -> str:
+    """Return `value` short: ``950``, ``12.3k``, ``4.56M``: whole up to 9,999, then three digits and a unit."""
+    if abs(value) < 10_000:
+        return f"{value:,.0f}"
+    for size, unit in _UNITS:
+        if abs(value) >= size * 0.9995:
+            return _three_digits(value / size) + unit
+    raise AssertionError(value)  # unreachable: 10,000 is above the smallest unit
+
+
+def rate(value: float) -> str:
+    """Return messages a second: ``0``, ``0.5``, ``12.3``, ``950``, ``12.3k`` (the unit ``/s`` is for the caller)."""
+    if value <= 0:
+        return "0"
+    if value < 99.95:
+        return f"{value:.1f}".removesuffix(".0")
+    return count(value)
+
+
+def duration(seconds: float) -> str:
+    """Return a latency: ``85 µs``, ``1.2 ms``, ``3.4 s``; an en dash for 0, which stands for "none measured yet"."""
+    if seconds <= 0:
+        return "–"
+    for size, unit in ((1.0, "s"), (1e-3, "ms")):
+        if seconds >= size * 0.9995:
+            return f"{_three_digits(seconds / size)} {unit}"
+    return f"{max(1, round(seconds * 1e6))} µs"
+
+
+def share(value: float) -> str:
+    """Return a share from 0 to 1 in per cent: ``34 %``."""
+    return f"{round(100 * min(1.0, max(0.0, value)))} %"
+
+
+def span(seconds: float) -> str:
+    """Return how long something has lasted: ``42 s``, ``5 min 3 s``, ``2 h 14 min``."""
+    whole = int(max(0.0, seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _three_digits(value: float) -> str:
+    if abs(value) >= 99.95:
+        return f"{value:.0f}"
+    text = f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
+    return text.rstrip("0").rstrip(".")
