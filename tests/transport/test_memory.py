@@ -265,6 +265,18 @@ async def test_a_loop_of_appends_lets_others_run(edge):
     assert ticks >= 50
 
 
+async def test_a_busy_consumer_lets_others_run(edge):
+    consumer = await (await edge.open_log(WORK)).consumer(ConsumerSpec("edge", "each", max_pending=1))
+    for _ in range(50):
+        await edge.append("up.room1", b"")
+    others = asyncio.create_task(asyncio.sleep(0))
+    for _ in range(50):
+        consumer.acknowledge((await consumer.get())[0])
+        if others.done():
+            return
+    pytest.fail("fifty deliveries kept a task that was ready from running")
+
+
 @pytest.mark.parametrize(
     ("changed", "match"),
     [
@@ -315,14 +327,13 @@ def test_connections_on_loops_of_several_threads_meet(broker):
         await connection.subscribe("control", answer)
         opened.set()
         got: dict[str, list[int]] = {room: [] for room in rooms}
-        while sum(map(len, got.values())) < count * len(rooms) or len(answers) < len(rooms):
-            try:
-                deliveries = await asyncio.wait_for(consumer.get(), 0.05)
-            except TimeoutError:
-                continue
-            for delivery in deliveries:
+        while sum(map(len, got.values())) < count * len(rooms):
+            # Nothing else runs on this loop: only the other threads' appends can wake it.
+            for delivery in await soon(consumer.get()):
                 got[delivery.subject.removeprefix("up.")].append(int(delivery.data))
                 consumer.acknowledge(delivery)
+        while len(answers) < len(rooms):
+            await asyncio.sleep(0.001)
         await asyncio.gather(*answers)
         await connection.close()
         return got
@@ -339,6 +350,29 @@ def test_connections_on_loops_of_several_threads_meet(broker):
         thread.join(5)
     assert got == {room: list(range(count)) for room in rooms}
     assert broker.clients() == []
+
+
+def test_an_append_of_another_thread_wakes_a_loop_that_sleeps(broker):
+    waits, got = threading.Event(), []
+
+    async def edge() -> None:
+        connection = MemoryConnection(broker, identity="edge")
+        consumer = await (await connection.open_log(WORK)).consumer(EACH)
+        asyncio.get_running_loop().call_later(0.05, waits.set)  # the last timer of this loop
+        got.extend(await consumer.get())
+        await connection.close()
+
+    async def device() -> None:
+        connection = MemoryConnection(broker, identity="device")
+        await connection.append("up.room1", b"1")
+        await connection.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(edge(),), daemon=True)
+    thread.start()
+    assert waits.wait(5)
+    asyncio.run(device())
+    thread.join(5)
+    assert data_of(got) == [b"1"]
 
 
 def test_a_connection_whose_loop_ended_unclosed_disturbs_nobody(broker):
