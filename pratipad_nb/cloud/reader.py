@@ -26,9 +26,9 @@ __all__ = ["Reader", "check_take"]
 
 log = logging.getLogger(__name__)
 
-#: Frames that are prefetched: at full speed (1,000 messages in 25 kB) a tenth of a second and 13 MB.
+#: Default of `window`.
 WINDOW = 512
-#: Messages that a fast flow's reader holds for a slow taker.
+#: Default of `buffer`: a third of a second at full speed, minutes at an ordinary one.
 FAST_MESSAGES = 100_000
 #: While iterating, the position is stored after so many messages, or sooner when none is left to go on with.
 _STORE_EVERY = 1000
@@ -64,6 +64,10 @@ class Reader:
     delivery
         The flow's. With ``"durable"`` the position is stored at the server and outlives this process; with
         ``"fast"`` a reader gets what comes while it listens, from the first `take` (or `open`) on.
+    window
+        Durable: most frames that are fetched ahead. At full speed (1,000 messages in 25 kB) 512 are 13 MB.
+    buffer
+        Fast: most messages that wait here to be taken; then the oldest frames go and are counted.
 
     Notes
     -----
@@ -80,15 +84,17 @@ class Reader:
         *,
         delivery: Delivery = "durable",
         window: int = WINDOW,
+        buffer: int = FAST_MESSAGES,
     ) -> None:
         self.flow = valid_name(flow, "flow")
         self.name = valid_name(name, "reader")
         self.delivery = checked_delivery(delivery)
+        self._buffer = buffer
         self._source: _Source
         if delivery == "durable":
             self._source = LogSource(connection, flow, name, window)
         else:
-            self._source = SignalSource(connection, flow, FAST_MESSAGES)
+            self._source = SignalSource(connection, flow, buffer)
         self._lock = asyncio.Lock()
         self._unsaved = 0
         self._closed = False
@@ -181,7 +187,7 @@ class Reader:
     async def _fill(self, n: int, end: float, timeout: float | None) -> None:
         held, loop = self._source.held, asyncio.get_running_loop()
         if isinstance(self._source, SignalSource):
-            self._source.most = max(FAST_MESSAGES, n)
+            self._source.most = max(self._buffer, n)
         late = False
         while True:
             if self._closed:

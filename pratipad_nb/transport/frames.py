@@ -192,12 +192,16 @@ class CreditFrame(msgspec.Struct, gc=False):
 
 
 class OrderFrame(msgspec.Struct, gc=False):
-    """Cloud → edge: a payload for the devices in `to`, None for all that are known."""
+    """Cloud → edge: a payload for the devices in `to`, None for all that are known.
+
+    `reply` marks what a processor answered: it passes no further processor on its way.
+    """
 
     id: str
     time: float
     payload: Any
     to: list[str] | None = None
+    reply: bool = False
 
 
 class DownFrame(msgspec.Struct, gc=False):

@@ -79,7 +79,9 @@ class NatsLog:
         headers = answer.headers or {}
         if "Nats-Sequence" in headers:
             time = datetime.fromisoformat(headers["Nats-Time-Stamp"])
-            return Record(headers["Nats-Subject"], answer.data, int(headers["Nats-Sequence"]), time.timestamp())
+            return Record(
+                headers["Nats-Subject"], answer.data, int(headers["Nats-Sequence"]), time.timestamp()
+            )
         if headers.get("Status") == "404":
             return None
         raise TransportError(

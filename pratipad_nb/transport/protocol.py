@@ -232,7 +232,7 @@ class Connection(Protocol):
         The subscription stands at the server when this returns.
         """
 
-    async def request(self, subject: str, data: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 - ends one exchange
+    async def request(self, subject: str, data: bytes, timeout: float) -> bytes:
         """Send a signal and return the first answer.
 
         Raises
@@ -248,7 +248,7 @@ class Connection(Protocol):
         *,
         expect: int | None = None,
         message_id: str | None = None,
-        timeout: float = 5.0,  # noqa: ASYNC109 - an append without an answer is retried by its owner
+        timeout: float = 5.0,
     ) -> int:
         """Append to the log that takes `subject`, and return the sequence: it is safe then.
 

@@ -108,6 +108,7 @@ class EmbeddedServer:
         self._lock: FileLock | None = None
         self._process: ServerProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._ready = False
         self._url = ""
         self._restarts = 0
 
@@ -118,8 +119,10 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int | None:
-        """Its process id, None while it is down."""
-        return self._process.pid if self._process is not None and self._process.running else None
+        """Its process id, None while it is down or not ready yet."""
+        return (
+            self._process.pid if self._ready and self._process is not None and self._process.running else None
+        )
 
     @property
     def restarts(self) -> int:
@@ -207,6 +210,7 @@ class EmbeddedServer:
             return
         with contextlib.suppress(OSError):
             write_state(self._files, None)
+        self._ready = False
         if self._process is not None:
             await self._process.stop()
             self._process = None
@@ -237,7 +241,8 @@ class EmbeddedServer:
             raise
 
     async def _ended(self) -> None:
-        """See that nothing is left of a server that is not wanted."""
+        """See that nothing is left of a server that has ended, or is not wanted."""
+        self._ready = False
         if self._process is not None:
             await self._process.kill()
 
@@ -249,9 +254,10 @@ class EmbeddedServer:
             old.unlink()
         assert self._lock is not None
         self._process = await ServerProcess.start(binary, files.config, files.log, self._lock.descriptor)
-        self._url = await self._ready(self._process, position)
+        self._url = await self._reported(self._process, position)
+        self._ready = True
 
-    async def _ready(self, process: ServerProcess, position: int) -> str:
+    async def _reported(self, process: ServerProcess, position: int) -> str:
         """Wait until the server listens, and return where."""
         told = self._files.run / f"nats-server_{process.pid}.ports"
         deadline = time.monotonic() + _READY_SECONDS

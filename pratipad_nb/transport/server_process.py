@@ -85,10 +85,13 @@ class ServerProcess:
         """
         gate_out, gate = os.pipe()
         try:
-            with output.open("ab") as said:
+            said = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
                 process = await _shell(
-                    _GATED, binary, "-c", config, stdin=gate_out, output=said.fileno(), keep=(lock,)
+                    _GATED, binary, "-c", config, stdin=gate_out, output=said, keep=(lock,)
                 )
+            finally:
+                os.close(said)
             self = cls(process)
             try:
                 await self.guard()

@@ -47,6 +47,7 @@ class Admission:
         self._log = ServerLog(files.log)
         self._pending: dict[str, User | None] = {}
         self._gathering: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def users(self) -> tuple[User, ...]:
@@ -109,10 +110,11 @@ class Admission:
 
     async def _commit(self) -> None:
         await asyncio.sleep(_GATHER_SECONDS)
-        changes, self._pending, self._gathering = self._pending, {}, None
-        async with self._locked():
-            self._apply(changes)
-            await self._confirmed()
+        async with self._turn:  # while one change is under way, all that come gather into the next
+            changes, self._pending, self._gathering = self._pending, {}, None
+            async with self._locked():
+                self._apply(changes)
+                await self._confirmed()
 
     @contextlib.asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
@@ -96,6 +96,18 @@ class World:
             await connection.close()
         await self.edge.close()
         Broker.forget(self.name)
+
+
+async def _made() -> World:
+    world = World()
+    await world.open()
+    return world
+
+
+@pytest.fixture(scope="session")
+def make_world() -> Callable[[], Awaitable[World]]:
+    """For tests that run many histories, each in a world of its own."""
+    return _made
 
 
 @pytest.fixture

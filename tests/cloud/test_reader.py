@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pratipad_nb.errors import SettingsError, TransportClosed, WaitTimeout
 from pratipad_nb.transport.frames import ReadFrame
+from pratipad_nb.transport.protocol import ConsumerSpec
 
 
 def payloads(messages):
@@ -275,3 +278,139 @@ async def test_a_fast_reader_gets_what_comes_while_it_listens(world):
     await world.signal(2, 1)
     assert payloads(await reader.take(3)) == [3, 4, 5]
     assert reader.skipped_frames == 0
+
+
+async def test_a_fast_readers_full_buffer_drops_the_oldest_and_counts_them(world):
+    await world.edge.delete_log(world.subjects.output_stream)
+    reader = await world.reader(delivery="fast", buffer=5)
+    await reader.open()
+    await world.signal(2, 2, 2, 1)
+
+    async def arrived():
+        return reader.skipped_frames == 1 and await reader.pending() == 3
+
+    await until(arrived)
+    assert payloads(await reader.take(5)) == [3, 4, 5, 6, 7]
+
+
+async def test_a_take_longer_than_a_fast_readers_buffer_makes_room_for_itself(world):
+    await world.edge.delete_log(world.subjects.output_stream)
+    reader = await world.reader(delivery="fast", buffer=2)
+    await reader.open()
+    taking = asyncio.create_task(reader.take(6))
+    await asyncio.sleep(0)
+    await world.signal(2, 2, 2)
+    assert payloads(await taking) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_gap_in_what_a_fast_flow_numbered_is_counted(world):
+    await world.edge.delete_log(world.subjects.output_stream)
+    reader = await world.reader(delivery="fast")
+    await reader.open()
+    await world.signal(1)
+    world.frames += 3
+    await world.signal(1)
+    assert payloads(await reader.take(2)) == [1, 2]
+    assert reader.skipped_frames == 3
+
+
+async def test_a_delivery_that_got_lost_is_read_from_the_log(world, caplog):
+    """A stolen delivery: another process of the same reader has got it, and holds it."""
+    await world.append(1, 1)
+    thief = await (await world.connect()).find_log(world.subjects.output_stream)
+    spec = ConsumerSpec("cloud", "all", max_pending=2)
+    stealing = await thief.consumer(spec)
+    reader = await world.reader(window=2)
+    taking = asyncio.create_task(reader.take(3))
+
+    async def both_read():
+        return reader._source._open is not None
+
+    await until(both_read)
+    await stealing.get()
+    await world.append(1)
+    assert payloads(await taking) == [1, 2, 3]
+    assert reader.skipped_frames == 0
+
+
+async def test_a_cancelled_take_loses_nothing(world):
+    await world.append(2)
+    reader = await world.reader()
+    for _ in range(20):
+        taking = asyncio.create_task(reader.take(3))
+        await asyncio.sleep(0)
+        taking.cancel()
+        await asyncio.wait({taking})
+    await world.append(1)
+    assert payloads(await reader.take(3)) == [1, 2, 3]
+
+
+async def test_a_position_that_can_not_be_stored_leaves_the_messages_where_they_are(world, monkeypatch):
+    monkeypatch.setattr("pratipad_nb.cloud.log_source._STORE", 0.1)
+    await world.append(2)
+    reader = await world.reader()
+    with pytest.raises(WaitTimeout):
+        await reader.take(3, timeout=0.05)
+    world.broker.cut("cloud")
+    with pytest.raises(WaitTimeout):
+        await reader.take(2, timeout=0.1)
+    world.broker.heal("cloud")
+    assert payloads(await reader.take(2)) == [1, 2]
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("append"), st.lists(st.integers(0, 4), max_size=6)),
+    st.tuples(st.just("take"), st.integers(1, 9)),
+    st.tuples(st.just("loop"), st.integers(1, 9)),
+    st.tuples(st.sampled_from(["close", "kill", "server", "other"]), st.none()),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=st.lists(STEPS, max_size=14), window=st.sampled_from([1, 3, 64]))
+def test_every_message_is_read_once_and_in_order_whatever_happens_in_between(make_world, steps, window):
+    """A kill in mid-loop may repeat what the loop saw since the position was stored; nothing else repeats."""
+
+    async def history():
+        world = await make_world()
+        try:
+            await run(world, steps, window)
+        finally:
+            await world.close()
+
+    asyncio.run(history())
+
+
+async def run(world, steps, window):
+    reader = await world.reader(window=window)
+    seen, looped = 0, 0  # messages seen; those of them since whose loop the position may not be stored
+    for step, value in [*steps, ("take", 1)]:
+        if step == "append":
+            await world.append(*value)
+        elif step == "server":
+            world.broker.restart()
+        elif step == "take":
+            n = min(value, world.number - seen)
+            if n:
+                assert payloads(await reader.take(n, timeout=5)) == list(range(seen + 1, seen + n + 1))
+                seen, looped = seen + n, 0
+        elif step == "loop":
+            for _ in range(min(value, world.number - seen)):
+                assert (await anext(reader)).payload == seen + 1
+                seen, looped = seen + 1, looped + 1
+        elif step == "other":
+            other = await world.reader("other", window=window)
+            if world.number:
+                await other.take(1, timeout=5)
+            await other.close()
+            await other._source._connection.close()
+        else:
+            if step == "close":
+                await reader.close()
+                looped = 0
+            await world.kill(reader)
+            reader = await world.reader(window=window)
+            if looped:  # at least once: it goes on somewhere within what the loop saw
+                again = (await anext(reader)).payload if world.number > seen - looped else seen + 1
+                assert seen - looped < again <= seen + 1
+                seen, looped = again, 1
