@@ -91,7 +91,7 @@ class NotInvited(TransportError):
 
 
 class TransportClosed(TransportError):
-    """This side closed the connection before the operation."""
+    """The connection was closed from this side before the operation."""
 
 
 class LogFull(TransportError):

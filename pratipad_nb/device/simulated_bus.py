@@ -31,7 +31,7 @@ Fault = Literal["nak", "timeout", "flip"]
 TRACE_LENGTH = 256
 
 
-class NotAcknowledged(Exception):  # noqa: N818 - what happens on the wire; it never leaves the bus
+class NotAcknowledged(Exception):
     """A chip does not acknowledge: it is busy, or can't do that now. The bus reports it as Linux does."""
 
 

@@ -51,7 +51,7 @@ class CellOptions:
     swap: bool = True
 
 
-class HelpAsked(Exception):  # noqa: N818 - no error: the line asks for help, and this carries it
+class HelpAsked(Exception):
     """The line asks for help; its text is the argument."""
 
 

@@ -16,7 +16,7 @@ import itertools
 import json
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Literal
 
 from nats import errors as nats_errors
 from nats.aio.client import Client
@@ -33,6 +33,7 @@ from pratipad_nb.errors import (
     WaitTimeout,
 )
 from pratipad_nb.settings import Credentials
+from pratipad_nb.transport.nats_consumer import NatsConsumer
 from pratipad_nb.transport.nats_log import NatsLog, stream_config
 from pratipad_nb.transport.protocol import ClientInfo, LogSpec, Signal, Subscription
 from pratipad_nb.transport.tls import client_context, probe
@@ -68,7 +69,9 @@ class NatsConnection:
         self._client = client
         self._inbox = inbox
         self._up = asyncio.Event()
+        self._closing = False
         self._closed = False
+        self._consumers: dict[NatsConsumer, None] = {}
         self._numbers = itertools.count(1)
         self._waiting: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
         self._reconnected: list[Callable[[], None]] = []
@@ -146,8 +149,11 @@ class NatsConnection:
 
     async def close(self) -> None:
         """Hand over what is buffered, then close."""
-        if self._closed:
+        if self._closing:
             return
+        self._closing = True
+        for consumer in tuple(self._consumers):
+            await consumer.close()
         self._closed = True
         self._fail_waiting(TransportClosed("the connection was closed"))
         if self._client.is_connected:
@@ -169,6 +175,14 @@ class NatsConnection:
         """Largest frame: the server's limit less a little for headers."""
         return int(self._client.max_payload) - 4096
 
+    def own(self, consumer: NatsConsumer) -> None:
+        """Close `consumer` when this closes, and pause it when the link goes down."""
+        self._consumers[consumer] = None
+
+    def disown(self, consumer: NatsConsumer) -> None:
+        """Own `consumer` no longer."""
+        self._consumers.pop(consumer, None)
+
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have `callback` called after every reconnect; returns what ends that."""
         self._reconnected.append(callback)
@@ -176,6 +190,8 @@ class NatsConnection:
 
     async def _on_down(self) -> None:
         self._up.clear()
+        for consumer in self._consumers:
+            consumer.pause()
         # What was under way may or may not have arrived. Its owner asks; waiting for the time-out gains nothing.
         self._fail_waiting(WaitTimeout("the link to the server went down before an answer came"))
 
@@ -350,12 +366,11 @@ class NatsConnection:
         if not found:
             return None
         config = found["config"]
-        retention = "work" if config["retention"] == "workqueue" else "log"
+        retention: Literal["work", "log", "latest"] = "work" if config["retention"] == "workqueue" else "log"
         if config.get("max_msgs_per_subject") == 1:
             retention = "latest"
-        spec = LogSpec(
-            name, tuple(config["subjects"]), config["max_bytes"], retention, config["max_age"] / 1e9
-        )  # type: ignore[arg-type]
+        subjects, seconds = tuple(config["subjects"]), config["max_age"] / 1e9
+        spec = LogSpec(name, subjects, config["max_bytes"], retention, seconds)
         return NatsLog(self, spec)
 
     async def delete_log(self, name: str) -> None:

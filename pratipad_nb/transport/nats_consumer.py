@@ -47,6 +47,10 @@ class NatsConsumer:
         self._outbox_filled = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        # Between a lost link and the end of the rewind that follows it, nothing is asked for and nothing is taken: it
+        # would be newer than what is to come again, and who tells repeats by their position would skip the older.
+        self._paused = False
+        self._rewinding = asyncio.Lock()
         self._subscription: Any = None
         self._forget_callback: Callable[[], None] = lambda: None
 
@@ -55,6 +59,7 @@ class NatsConsumer:
         await self._create()
         self._subscription = await self._connection.subscribe_raw(self._inbox, self._on_message)
         self._forget_callback = self._connection.on_reconnect(self._on_reconnect)
+        self._connection.own(self)
         self._tasks = {
             asyncio.create_task(self._send_outbox(), name=f"acknowledge {self._stream}"),
             asyncio.create_task(self._watch(), name=f"watch {self._stream}"),
@@ -111,6 +116,8 @@ class NatsConsumer:
         if not message.reply.startswith("$JS.ACK."):
             await self._on_status(message.headers or {})
             return
+        if self._paused:
+            return
         self._under_way = max(0, self._under_way - 1)
         self._buffer.append(_delivery(message))
         self._arrived.set()
@@ -125,16 +132,20 @@ class NatsConsumer:
         unserved = headers.get("Nats-Pending-Messages")
         self._under_way = max(0, self._under_way - int(unserved)) if unserved else 0
         if status == "409" and "deleted" in headers.get("Description", "").lower():
-            self._failure = TransportError(f"the consumer {self._name} of {self._stream} was deleted.")
-            self._arrived.set()
+            self._fail()
         elif status == "408":  # it expired unanswered: nothing wrong
             await self._ask()
         # All else is asked again by the watch, after a pause: an error that comes back at once would spin.
 
+    def _fail(self) -> TransportError:
+        self._failure = TransportError(f"the consumer {self._name} of {self._stream} was deleted.")
+        self._arrived.set()
+        return self._failure
+
     async def _ask(self) -> None:
         """Have as many deliveries under way as there is room for, in one request."""
         room = self._spec.max_pending - len(self._buffer) - self._under_way
-        if self._closed or room < max(1, self._spec.max_pending // 4):
+        if self._closed or self._paused or room < max(1, self._spec.max_pending // 4):
             return
         self._under_way += room
         body = {"batch": room, "expires": _EXPIRES * _NANO, "idle_heartbeat": _HEARTBEAT * _NANO}
@@ -148,7 +159,10 @@ class NatsConsumer:
             if time.monotonic() - self._heard > 2 * _HEARTBEAT + 1:
                 self._under_way = 0
                 self._heard = time.monotonic()
-            with contextlib.suppress(TransportError):
+            with contextlib.suppress(TransportError, WaitTimeout):
+                # Still paused and nobody at it: a rewind failed, and nothing would come any more.
+                if self._paused and self._connection.connected and not self._rewinding.locked():
+                    await self.rewind()
                 await self._ask()
 
     # -- acknowledgements ---------------------------------------------------------------------------------------
@@ -180,6 +194,10 @@ class NatsConsumer:
 
     # -- rewinding ----------------------------------------------------------------------------------------------
 
+    def pause(self) -> None:
+        """The link is down: take nothing until a rewind has put all in order again."""
+        self._paused = True
+
     def _on_reconnect(self) -> None:
         """Rewind: what the server sent into the broken link would come only after newer deliveries."""
         task = asyncio.get_running_loop().create_task(
@@ -189,7 +207,7 @@ class NatsConsumer:
         task.add_done_callback(self._tasks.discard)
 
     async def _rewind_until_done(self) -> None:
-        while not self._closed:
+        while not self._closed and self._failure is None:
             try:
                 await self.rewind()
             except (WaitTimeout, TransportError):
@@ -200,12 +218,19 @@ class NatsConsumer:
     async def rewind(self) -> None:
         """Let all that is not acknowledged come again, in order, before anything newer.
 
-        What was already on its way may come twice; who consumes tells repeats by their position.
+        What is still on its way goes to an inbox that nobody reads any more, or it would overtake.
         """
-        self._buffer.clear()
-        await self._flush_outbox()
-        await self._connection.api(f"CONSUMER.RESET.{self._stream}.{self._name}")
-        self._under_way = 0
+        async with self._rewinding:
+            self._paused = True
+            await self._flush_outbox()
+            await self._subscription.close()
+            if not await self._connection.api(f"CONSUMER.RESET.{self._stream}.{self._name}"):
+                raise self._fail()
+            self._buffer.clear()
+            self._inbox = self._connection.unique_inbox("pull")
+            self._subscription = await self._connection.subscribe_raw(self._inbox, self._on_message)
+            self._under_way = 0
+            self._paused = False
         await self._ask()
 
     async def close(self) -> None:
@@ -215,6 +240,7 @@ class NatsConsumer:
         self._closed = True
         self._arrived.set()
         self._forget_callback()
+        self._connection.disown(self)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

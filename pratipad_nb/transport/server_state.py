@@ -45,7 +45,7 @@ class ServerState:
     standalone: bool = False
 
 
-class ServerLocked(ServerError):  # noqa: N818 - named as in `pratipad_nb.errors`
+class ServerLocked(ServerError):
     """Another process has a server on this folder. `state` says which; `JoinedServer` joins it."""
 
     def __init__(self, files: ServerFiles, state: ServerState) -> None:

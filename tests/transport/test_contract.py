@@ -57,15 +57,6 @@ async def marks(connection) -> Log:
     return await connection.open_log(spec_of(SUBJECTS.mark_stream, "latest"))
 
 
-@pytest.fixture
-def nats_falls_short(request, transport) -> None:
-    """Mark what the NATS client doesn't keep yet: its rewind races with what is on its way, and a connection that is
-    closed leaves its consumers waiting.
-    """
-    if transport.kind == "nats":
-        request.applymarker(pytest.mark.xfail(reason="the NATS client doesn't keep this yet", strict=False))
-
-
 def spec_of(stream: str, retention: str, max_bytes: int = 1 << 20, max_age: float = 0.0) -> LogSpec:
     return LogSpec(stream, SUBJECTS.streams[stream], max_bytes, retention, max_age)
 
@@ -485,7 +476,6 @@ async def test_what_is_held_does_not_come_again(connection, work):
     assert texts(waiting.result()) == texts([left])
 
 
-@pytest.mark.usefixtures("nats_falls_short")
 async def test_after_a_rewind_all_unacknowledged_comes_again_before_what_is_newer(connection, work):
     consumer = await work.consumer(EACH)
     await fill(connection, UP, 4)
@@ -497,7 +487,6 @@ async def test_after_a_rewind_all_unacknowledged_comes_again_before_what_is_newe
     assert texts(await collect(consumer, 5)) == ["1", "3", "4", "5", "6"]
 
 
-@pytest.mark.usefixtures("nats_falls_short")
 async def test_a_rewind_amid_appends_lets_nothing_newer_overtake(connection, other, work):
     consumer = await work.consumer(ConsumerSpec("edge", "each", max_pending=500))
     for _ in range(5):
@@ -646,7 +635,6 @@ async def test_closing_a_consumer_ends_who_waits_at_it(connection, work):
         await consumer.get()
 
 
-@pytest.mark.usefixtures("nats_falls_short")
 async def test_closing_the_connection_closes_its_consumers(transport, work):
     connection = await transport.connect()
     consumer = await (await connection.find_log(work.spec.name)).consumer(EACH)
