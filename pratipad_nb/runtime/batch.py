@@ -9,10 +9,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pratipad_nb.message import Message
 from pratipad_nb.transport.frames import DeadEntry, Position, message_id
+
+if TYPE_CHECKING:
+    from pratipad_nb.runtime.samples import Followed
 
 __all__ = ["Barrier", "Batch", "InputFrame", "Item", "Source"]
 
@@ -54,12 +57,21 @@ class InputFrame:
 class Source:
     """The input frames behind a batch; message `i` of them all, counted through, is found by bisection."""
 
-    __slots__ = ("_complete", "_written", "flow", "frames", "sampled", "size", "starts")
+    __slots__ = ("_complete", "_written", "flow", "followed", "frames", "replayed", "size", "starts")
 
-    def __init__(self, flow: str, frames: Sequence[InputFrame], *, sampled: bool = False) -> None:
+    def __init__(
+        self,
+        flow: str,
+        frames: Sequence[InputFrame],
+        *,
+        followed: Followed | None = None,
+        replayed: bool = False,
+    ) -> None:
         self.flow = flow
-        #: Whether its first message is followed through the flow.
-        self.sampled = sampled
+        #: Which messages are followed through the flow, for the inspector.
+        self.followed = followed
+        #: Whether they are of a tape: what processors answer to them reaches no device.
+        self.replayed = replayed
         self.frames = frames
         self.starts: list[int] = []
         size = 0

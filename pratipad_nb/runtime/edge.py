@@ -20,7 +20,7 @@ from pratipad_nb.dataflow import Dataflow, Difference
 from pratipad_nb.errors import FlowError, FrameError, TransportError, WaitTimeout
 from pratipad_nb.message import Message
 from pratipad_nb.runtime.backward import Backward
-from pratipad_nb.runtime.batch import Barrier
+from pratipad_nb.runtime.batch import Barrier, Batch
 from pratipad_nb.runtime.control import Control
 from pratipad_nb.runtime.credit import Ledger, RateLimit
 from pratipad_nb.runtime.dead_letters import DeadLetters
@@ -555,12 +555,25 @@ class Edge:
         retried: list[Position] = []
         async for batch in self.dead_letters.retries(positions, self.line.stage_of):
             retried.append(batch.source.frames[0].position(1))
-            await self.pipeline.inject(batch)
+            await self.inject(batch)
         for place, epoch, number in retried:
             while positions.number(place, epoch) < number:
                 await self._stored.wait()
         await self.dead_letters.sweep(positions)
         return len(retried)
+
+    async def inject(self, batch: Batch) -> None:
+        """Put a batch into the pipeline; while what runs is being changed, into the next one.
+
+        Raises
+        ------
+        FlowError
+            If the flow stops before it is in.
+        """
+        while not await self.pipeline.inject(batch):
+            if self.state not in ("running", "paused"):
+                raise FlowError(f"flow {self.settings.name!r} is {self.state} and takes no more messages.")
+            await asyncio.sleep(_TICK)
 
     async def forget_reader(self, name: str) -> None:
         """Delete a reader's consumer and position."""

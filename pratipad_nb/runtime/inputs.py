@@ -168,10 +168,14 @@ class Gatekeeper:
     accepted: Positions = field(init=False)
     counts: dict[str, DeviceCount] = field(default_factory=dict)
     received: int = 0
+    #: Messages that were put into the pipeline from elsewhere: dead letters that are retried, and tapes.
+    injected: int = 0
     repeats: int = 0
     missing: int = 0
     malformed: int = 0
     on_arrival: Callable[[str, int, int], None] = lambda *_: None
+    #: Told of all that is admitted: device, its times, when the server got it, payloads (which are not to be changed).
+    taps: list[Callable[[str, list[float], float, list[Any]], None]] = field(default_factory=list)
     _rewound_for: tuple[str, int, int] | None = None
     _foreign_number: int = 0
     _waiting_repeats: list[tuple[Position, Delivery]] = field(default_factory=list)
@@ -271,6 +275,8 @@ class Gatekeeper:
         tally.received += count
         self.received += count
         self.on_arrival(device, epoch, first + count - 1)
+        for tap in self.taps:
+            tap(device, times, delivery.time, payloads)
         frame = InputFrame(
             device, epoch, first, delivery.time, times, on_safe=lambda: self.input.acknowledge(delivery)
         )

@@ -6,11 +6,13 @@ positions: lanes need no common order. Instances that share by a key of the payl
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pratipad_nb.runtime.batch import Batch, Source
+from pratipad_nb.runtime.samples import Followed
 from pratipad_nb.runtime.stage import lane_of
 
 __all__ = ["Splitter"]
@@ -72,13 +74,23 @@ class Splitter:
         shares = []
         for lane in range(self._lanes):
             mine = [at for at, found in enumerate(self._lane_of_frame) if found == lane]
-            share = Source(source.flow, [source.frames[at] for at in mine])
+            share = Source(source.flow, [source.frames[at] for at in mine], replayed=source.replayed)
             shares.append(_Share(share, [source.starts[at] for at in mine]))
         taken = [0] * self._lanes
         for frame, start, lane in zip(source.frames, source.starts, self._lane_of_frame, strict=True):
             self._shift.append(taken[lane] - start)
             taken[lane] += len(frame.times)
         self._shares = shares
+        if source.followed is not None:
+            self._share_followed(source, source.followed)
+
+    def _share_followed(self, source: Source, followed: Followed) -> None:
+        indices: list[list[int]] = [[] for _ in range(self._lanes)]
+        for index in followed.indices:
+            frame = bisect_right(source.starts, index) - 1
+            indices[self._lane_of_frame[frame]].append(index + self._shift[frame])
+        for share, mine in zip(self._shares, indices, strict=True):
+            share.source.followed = Followed(followed.sampler, mine) if mine else None
 
     def _rows(self, batch: Batch) -> Sequence[tuple[Any, int, int]]:
         """Return payload, lane and the origin within the lane's share, of every row."""

@@ -15,6 +15,7 @@ from pratipad_nb.errors import ProcessorError
 from pratipad_nb.runtime.logs import ProcessorLog
 from pratipad_nb.runtime.metrics import Meter
 from pratipad_nb.runtime.runner import Runner
+from pratipad_nb.runtime.samples import Samples
 from pratipad_nb.runtime.stage import Member, Stage, state_key
 from pratipad_nb.runtime.stats import FlowState
 from pratipad_nb.settings import FlowOptions
@@ -33,6 +34,7 @@ class Line:
         self.stages: list[Stage] = []
         self.meters = {step.key: Meter() for step in dataflow.steps}
         self.logs = {step.key: ProcessorLog() for step in dataflow.steps}
+        self.samples = {step.key: Samples() for step in dataflow.steps}
 
     async def open(self, states: Mapping[str, bytes]) -> None:
         """Make and set up all instances, with the `states` that earlier ones left.
@@ -72,18 +74,13 @@ class Line:
                 for steps in groups:
                     members = []
                     for step in steps:
+                        if (
+                            step.key in old
+                        ):  # the counts go on, also those of a changed one: the version tells
+                            line._take_over(self, step.key)
                         if step.key in kept and discards[step.key] == concurrent:
-                            line.meters[step.key], line.logs[step.key] = (
-                                self.meters[step.key],
-                                self.logs[step.key],
-                            )
                             members.append(old[step.key])
                             continue
-                        if step.key in old:  # the counts go on, the version tells
-                            line.meters[step.key], line.logs[step.key] = (
-                                self.meters[step.key],
-                                self.logs[step.key],
-                            )
                         members.append(await line._member(step, {}, discard=concurrent))
                         made.append(members[-1])
                     line.stages.append(Stage(len(line.stages), members, concurrent=concurrent))
@@ -94,6 +91,11 @@ class Line:
             raise
         return line
 
+    def _take_over(self, before: Line, key: str) -> None:
+        """Go on with the counters, the log and the samples that a processor had before."""
+        self.meters[key], self.logs[key] = before.meters[key], before.logs[key]
+        self.samples[key] = before.samples[key]
+
     async def hand_over(self, line: Line) -> None:
         """Carry the state of swapped instances over to `line`, and tear down those that it doesn't keep."""
         goes_on = {id(runner) for stage in line.stages for runner in stage.runners}
@@ -103,6 +105,7 @@ class Line:
                 before = old.get(member.key)
                 if before is not None and before is not member:
                     member.meter.version += 1
+                    member.meter.newer = False
                     await _carry_over(before, member)
         for member in old.values():
             for runner in member.runners:
@@ -124,7 +127,7 @@ class Line:
             for runner in runners:
                 await runner.close()
             raise
-        return Member(step.key, meter, runners)
+        return Member(step.key, meter, runners, self.samples[step.key])
 
     async def close(self) -> None:
         """Tear all instances down, the last one first."""

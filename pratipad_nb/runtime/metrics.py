@@ -98,6 +98,7 @@ class Meter:
         self.busy_seconds = 0.0
         self.last_error = ""
         self.version = 0
+        self.newer = False
         self.state: FlowState = "starting"
         self._latency = Histogram()
         self._rate = Rate()
@@ -134,4 +135,5 @@ class Meter:
             state=self.state,
             last_error=self.last_error,
             version=self.version,
+            newer=self.newer,
         )

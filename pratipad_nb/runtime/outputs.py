@@ -122,7 +122,7 @@ class Writer:
         dead = [entry for batch in batches for entry in batch.dead]
         if dead:
             await self._store_dead(dead)
-        replies = [reply for batch in batches for reply in batch.replies]
+        replies = [reply for batch in batches if not batch.source.replayed for reply in batch.replies]
         if replies:
             await self._send_replies(replies)
         covers: list[Position] = []

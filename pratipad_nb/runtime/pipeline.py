@@ -69,7 +69,9 @@ class Pipeline:
         self._draining = asyncio.Event()
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._injected = 0
+        #: Held while something is injected, so that nothing gets behind the item that ends the first queue.
+        self._entrance = asyncio.Lock()
+        self._ended = False
         self._sampler = Sampler()
 
     # -- controls -----------------------------------------------------------------------------------------------
@@ -91,16 +93,23 @@ class Pipeline:
         """Whether `pause` holds."""
         return not self._flowing.is_set()
 
-    async def inject(self, item: Batch | Barrier) -> None:
-        """Put in what doesn't come from the input: dead letters that are retried, and barriers."""
-        if isinstance(item, Batch):
-            self._injected += item.source.size
-        await self.queues[0].put(item)
+    async def inject(self, item: Batch | Barrier) -> bool:
+        """Put in what doesn't come from the input: dead letters that are retried, tapes, and barriers.
+
+        Return whether it is in: once the pipeline has ended, it has to go to the next one.
+        """
+        async with self._entrance:
+            if self._ended:
+                return False
+            if isinstance(item, Batch):
+                self._gate.injected += item.source.size
+            await self.queues[0].put(item)
+            return True
 
     @property
     def in_hand(self) -> int:
         """Messages that were taken in and are not yet at Output."""
-        return self._gate.received + self._injected - self._writer.completed
+        return self._gate.received + self._gate.injected - self._writer.completed
 
     # -- tasks --------------------------------------------------------------------------------------------------
 
@@ -138,10 +147,13 @@ class Pipeline:
                     admitted, size = [], 0
             if admitted:
                 await first.put(self._batch(admitted))
-        await first.put(None)
+        async with self._entrance:
+            self._ended = True
+            await first.put(None)
 
     def _batch(self, admitted: list[Admitted]) -> Batch:
-        source = Source(self._flow, [each.frame for each in admitted], sampled=self._sampler.wants())
+        followed = self._sampler.choose(sum(len(each.payloads) for each in admitted))
+        source = Source(self._flow, [each.frame for each in admitted], followed=followed)
         payloads = admitted[0].payloads
         if len(admitted) > 1:
             payloads = [payload for each in admitted for payload in each.payloads]

@@ -21,8 +21,8 @@ from pratipad_nb.processors.outcome import Failure
 from pratipad_nb.runtime.batch import Batch
 from pratipad_nb.runtime.metrics import Meter
 from pratipad_nb.runtime.runner import Runner
-from pratipad_nb.runtime.samples import Samples, followed
-from pratipad_nb.transport.frames import DeadEntry, FailureNote, message_id
+from pratipad_nb.runtime.samples import Samples, following
+from pratipad_nb.transport.frames import DeadEntry, FailureNote
 
 __all__ = ["Emit", "Member", "Stage", "lane_of", "state_key"]
 
@@ -130,9 +130,8 @@ class Stage:
 
     async def process(self, batch: Batch, emit: Emit, lane: int = 0) -> None:
         """Work on `batch` and hand on results as they come; returns when all of it is done."""
-        message = followed(batch) if batch.stage <= self.index else None
-        if message is not None:
-            emit = self._sampling(message, emit)
+        if batch.source.followed is not None and batch.stage <= self.index:
+            emit = following(batch, {m.key: (m.samples, m.meter.version) for m in self.members}, emit)
         if batch.stage > self.index or not batch.payloads:
             await emit(batch)
         elif self.concurrent:
@@ -143,33 +142,8 @@ class Stage:
         else:
             await _in_sequence(self.members[0], self.members[0].runners[lane], batch, emit)
 
-    def _sampling(self, message: Message, emit: Emit) -> Emit:
-        """Return an `emit` that keeps, from the first batch it is given, what became of `message`."""
-        first = True
-
-        async def sampling_emit(batch: Batch) -> None:
-            nonlocal first
-            if first:
-                first = False
-                results = batch.payloads[: bisect_left(batch.origins, 1)]
-                errors = {
-                    n.processor: n.error
-                    for _, entry in batch.dead
-                    for n in entry.failures
-                    if _is(entry, message)
-                }
-                for member in self.members:
-                    member.samples.add(message, results, errors.get(member.key, ""))
-            await emit(batch)
-
-        return sampling_emit
-
     def _concerned(self, batch: Batch, member: Member) -> bool:
         return batch.stage != self.index or batch.only is None or member.key in batch.only
-
-
-def _is(entry: DeadEntry, message: Message) -> bool:
-    return message_id(entry.device, entry.epoch, entry.number) == message.id
 
 
 def _message_of(batch: Batch, rows: Sequence[int], *, private: bool = False) -> Callable[[int], Message]:

@@ -39,6 +39,8 @@ class ProcessorStats:
         The newest failure's error line, empty if there was none.
     version
         How many times its code has been swapped since the start.
+    newer
+        Whether its code, or its arguments, have been defined anew since and not been swapped in.
     """
 
     received: int = 0
@@ -53,6 +55,7 @@ class ProcessorStats:
     state: FlowState = "running"
     last_error: str = ""
     version: int = 0
+    newer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
