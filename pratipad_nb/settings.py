@@ -155,6 +155,10 @@ class FlowOptions:
     sync
         ``"interval"``: the server writes to disk at once and forces it out every two minutes, so that a power
         failure may lose that much. ``"always"``: every write is forced, about 6 × slower.
+    partitions
+        Into how many shares the flow's devices are split, for several edges to run. One (the default) is for a flow
+        that runs in one place. It is fixed when the flow first runs; take a few times as many as there will be
+        edges. Each partition has its own instances of the processors.
     drain_seconds
         How long `stop` waits for processors to finish what is in hand before it leaves the rest to the next start.
     """
@@ -169,6 +173,7 @@ class FlowOptions:
     reader_expiry: float | None = 7 * 86400.0
     on_lag: Literal["wait", "discard"] = "wait"
     sync: Sync = "interval"
+    partitions: int = 1
     drain_seconds: float = 30.0
 
     def __post_init__(self) -> None:
@@ -177,6 +182,7 @@ class FlowOptions:
         for name in ("order_seconds", "checkpoint_seconds", "slice_seconds", "drain_seconds"):
             _at_least(self, name, 0.001)
         _at_least(self, "batch_messages", 1)
+        _at_least(self, "partitions", 1)
         _one_of(self, "on_lag", ("wait", "discard"))
         _one_of(self, "sync", ("interval", "always"))
 

@@ -8,6 +8,7 @@ has confirmed is deleted; what it hasn't is sent again whenever it says hello, u
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections import OrderedDict
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pratipad_nb.errors import FrameError, OneWayError, SettingsError, TransportError, WaitTimeout
+from pratipad_nb.errors import Fenced, FrameError, OneWayError, SettingsError, TransportError, WaitTimeout
 from pratipad_nb.message import Message
 from pratipad_nb.runtime.metrics import Rate
 from pratipad_nb.runtime.stats import BackwardStats
@@ -81,12 +82,11 @@ class Backward:
     async def open(self) -> None:
         """Find out which numbering holds: it begins anew when the flow was forgotten."""
         subject = self._edge.subjects.mark(_MARK)
-        record = await self._marks.latest(subject)
-        if record is not None:
-            self.epoch = decode(record.data, MarkFrame).sequence
-            return
-        self.epoch = time.time_ns() // 1_000_000
-        await self._edge.connection.append(subject, encode(MarkFrame(self.epoch, [])))
+        while (record := await self._marks.latest(subject)) is None:
+            frame = MarkFrame(time.time_ns() // 1_000_000, [])
+            with contextlib.suppress(Fenced):  # another partition's edge was first
+                await self._edge.connection.append(subject, encode(frame), expect=0)
+        self.epoch = decode(record.data, MarkFrame).sequence
 
     async def run(self) -> None:
         """Read orders and send them on, until cancelled."""
@@ -153,22 +153,29 @@ class Backward:
         self.received += not frame.reply
         accounts = self._edge.ledger.accounts
         targets = frame.to if frame.to is not None else sorted(accounts)
+        mine = [device for device in targets if self._edge.settings.owns(device)]
+        if self._edge.settings.shared and not mine:
+            return
+        # An order that other partitions' devices get too stays in the log until it expires.
+        alone = not self._edge.settings.shared or (frame.to is not None and len(mine) == len(targets))
         payload = frame.payload
         if not frame.reply:
             try:
                 payload = await self._through_processors(frame, number)
             except _FailedError:
-                self._finished.append(number)
+                if alone:
+                    self._finished.append(number)
                 return
         expires = appended + self._edge.settings.options.order_seconds
-        self._holders[number] = set(targets)
-        for device in targets:
+        if alone:
+            self._holders[number] = set(mine)
+        for device in mine:
             down = DownFrame(self._edge.settings.name, self.epoch, number, frame.id, frame.time, payload)
             box = self._boxes.setdefault(device, _Box())
             account = accounts.get(device)
             box.connected = account is not None and account.connected
             box.orders[number] = _Pending(number, encode(down), expires)
-        if not targets:
+        if not mine:
             self._finish(number, None)
         self._wake.set()
 
@@ -221,7 +228,10 @@ class Backward:
                 pending.sent = 0.0
 
     def _finish(self, number: int, device: str | None) -> None:
-        holders = self._holders.get(number, set())
+        holders = self._holders.get(number)
+        if holders is None and device is not None:
+            return
+        holders = holders or set()
         holders.discard(device or "")
         if not holders:
             self._holders.pop(number, None)

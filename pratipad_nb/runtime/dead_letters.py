@@ -116,7 +116,10 @@ class DeadLetters:
         return list(found.values())
 
     async def retries(
-        self, positions: Positions, stage_of: Callable[[str], int | None]
+        self,
+        positions: Positions,
+        stage_of: Callable[[str], int | None],
+        owns: Callable[[str], bool] = lambda _: True,
     ) -> AsyncIterator[Batch]:
         """Iterate over batches that retry all that is there now.
 
@@ -126,10 +129,13 @@ class DeadLetters:
             Those at Output: they say which entries were retried before a crash.
         stage_of
             Index of a processor's stage; None if the flow has no such processor (any more): those stay.
+        owns
+            Says whether a device's messages are retried here, not by another partition's edge.
         """
         async for record, frame in self._frames():
             stage = stage_of(frame.step)
-            if stage is None:
+            # A frame's entries come from one edge, so they are all of one partition.
+            if stage is None or not owns(frame.entries[0].device):
                 continue
             done = positions.number(_place(record.sequence), 0)
             for at, entry in enumerate(frame.entries[done:], done + 1):

@@ -1,7 +1,7 @@
-"""The edge: one running dataflow, from its logs to its tasks.
+"""The edge: one running dataflow, or one partition of it, from its logs to its tasks.
 
 Owns the composition of a run (logs, positions, stages, pipeline, credit, janitor) and its life: open, run, drain,
-close. It is given a connection and knows neither NATS nor how the server came to be. What handles and other processes
+close. Which partitions a process runs is for `share`. It is given a connection and knows neither NATS nor how the server came to be. What handles and other processes
 ask of it comes through `control`; what it says of itself is put together in `report`.
 """
 
@@ -43,11 +43,13 @@ from pratipad_nb.transport.frames import (
     DeadEntry,
     FailureNote,
     HelloFrame,
+    MarkFrame,
     Position,
     decode,
     encode,
 )
-from pratipad_nb.transport.protocol import Connection, ConsumerSpec, LogSpec, Signal
+from pratipad_nb.transport.partitions import partition_of
+from pratipad_nb.transport.protocol import Connection, ConsumerSpec, LogSpec, Partitioning, Signal
 from pratipad_nb.transport.protocol import Delivery as Arrival
 from pratipad_nb.transport.subjects import Subjects
 
@@ -55,11 +57,8 @@ __all__ = ["Edge", "EdgeSettings", "log_specs"]
 
 log = logging.getLogger(__name__)
 
-#: The input's consumer, one for all runs of a flow.
+#: The input's consumer, one for all runs of a flow; with several partitions, one for each.
 _CONSUMER = "edge"
-#: The one partition of a flow that runs in one place.
-_PARTITION = 0
-_MARK = "partition-0"
 _MARKS_BYTES = 64 << 20
 
 _TICK = 0.05
@@ -69,7 +68,7 @@ _SWEEP = 1.0
 
 @dataclass(frozen=True, slots=True)
 class EdgeSettings:
-    """How a flow runs; see `pratipad_nb.session.Flow` for the meaning of each."""
+    """How a flow runs; see `pratipad_nb.session.Flow` for the meaning of each. `partition`: which one this edge runs."""
 
     name: str
     delivery: Delivery = "durable"
@@ -78,6 +77,16 @@ class EdgeSettings:
     min_demand: int = 500
     keep: Keep = field(default_factory=Keep)
     options: FlowOptions = field(default_factory=FlowOptions)
+    partition: int = 0
+
+    @property
+    def shared(self) -> bool:
+        """Whether there are several partitions."""
+        return self.options.partitions > 1
+
+    def owns(self, device: str) -> bool:
+        """Return whether `device` belongs to this partition."""
+        return partition_of(device, self.options.partitions) == self.partition
 
 
 def log_specs(settings: EdgeSettings) -> dict[str, LogSpec]:
@@ -96,8 +105,15 @@ def log_specs(settings: EdgeSettings) -> dict[str, LogSpec]:
         ),
     ]
     if settings.delivery == "durable":
+        split = Partitioning(subjects.up_all, subjects.input_root, options.partitions)
         specs += [
-            LogSpec(subjects.input_stream, streams[subjects.input_stream], options.input_bytes, "work"),
+            LogSpec(
+                subjects.input_stream,
+                streams[subjects.input_stream],
+                options.input_bytes,
+                "work",
+                partitioning=split if settings.shared else None,
+            ),
             LogSpec(subjects.output_stream, streams[subjects.output_stream], settings.keep.bytes, "log"),
         ]
     return {spec.name: spec for spec in specs}
@@ -152,7 +168,8 @@ class Edge:
             If a processor can't be set up. Nothing was started then.
         """
         self._undivert.enter_context(diverted_output())
-        await self._refuse_a_second()
+        if not self.settings.shared:
+            await self._refuse_a_second()
         logs = {name: await self.connection.open_log(spec) for name, spec in log_specs(self.settings).items()}
         subjects, options = self.subjects, self.settings.options
         self.dead_letters = DeadLetters(self.connection, logs[subjects.dead_stream], subjects)
@@ -164,15 +181,18 @@ class Edge:
                 self.connection,
                 logs[subjects.output_stream],
                 logs[subjects.mark_stream],
-                out_subject=subjects.out(_PARTITION),
-                mark_subject=subjects.mark(_MARK),
+                out_subject=subjects.out(self.settings.partition),
+                mark_subject=subjects.mark(f"partition-{self.settings.partition}"),
             )
             await self.chain.open()
             self.output = self.chain
-            self.janitor = Janitor(logs[subjects.output_stream], self.chain, self.settings.keep, options)
+            if self.settings.partition == 0:
+                self.janitor = Janitor(
+                    logs[subjects.output_stream], self._checkpointed, self.settings.keep, options
+                )
         else:
             await self._refuse_stored_messages()
-            self.output = FastChain(self.connection, subjects.out(_PARTITION))
+            self.output = FastChain(self.connection, subjects.out(self.settings.partition))
         await self.line.open(self.chain.states if self.chain else {})
         try:
             await self._compose(logs)
@@ -212,8 +232,9 @@ class Edge:
         self._control = control
         self._subscriptions += [
             await subscribe(subjects.hello_all, self._on_hello),
-            await subscribe(subjects.control, control.on_signal),
         ]
+        if self.settings.partition == 0:  # one of all answers what is asked of the flow
+            self._subscriptions.append(await subscribe(subjects.control, control.on_signal))
 
     def _new_pipeline(self) -> Pipeline:
         return Pipeline(
@@ -223,10 +244,13 @@ class Edge:
     async def _open_input(self, logs: dict[str, Any]) -> Input:
         if self.chain is not None:
             spec = ConsumerSpec(_CONSUMER, "each")
+            if self.settings.shared:
+                partition = self.settings.partition
+                spec = ConsumerSpec(f"{_CONSUMER}-{partition}", "each", self.subjects.input_of(partition))
             consumer = await logs[self.subjects.input_stream].consumer(spec)
             await consumer.rewind()
             return DurableInput(consumer)
-        fast = FastInput()
+        fast = FastInput(lambda subject: self.settings.owns(subject.rpartition(".")[2]))
         self._subscriptions.append(await self.connection.subscribe(self.subjects.up_all, fast.on_signal))
         return fast
 
@@ -361,6 +385,8 @@ class Edge:
         if (frame.flow, frame.device) != (self.settings.name, device):
             log.info("a hello of %s came on the subject of %s", frame.device, device)
             return
+        if not self.settings.owns(device):
+            return
         account = self.ledger.hello(frame)
         self.backward.hello(frame, connected=account.connected)
 
@@ -421,13 +447,25 @@ class Edge:
     async def _checkpoints(self) -> None:
         while self.chain is not None:
             await asyncio.sleep(self.settings.options.checkpoint_seconds)
-            if self._moved:
+            if self._moved or self.settings.shared:
                 self._moved = False
                 await self.pipeline.inject(Barrier())
+
+    async def _checkpointed(self) -> int:
+        """Return the output sequence up to which every partition's positions are in a checkpoint."""
+        assert self.chain is not None
+        lowest = self.chain.checkpointed
+        marks = await self.connection.find_log(self.subjects.mark_stream)
+        for partition in range(1, self.settings.options.partitions):
+            mark = await marks.latest(self.subjects.mark(f"partition-{partition}")) if marks else None
+            lowest = min(lowest, decode(mark.data, MarkFrame).sequence if mark else 0)
+        return lowest
 
     async def _checkpoint(self, barrier: Barrier) -> None:
         if self.chain is not None:
             with contextlib.suppress(WaitTimeout):
+                if self.settings.shared:
+                    await self.chain.keep_up()
                 await self.chain.checkpoint(barrier.states)
 
     # -- changing while it runs ---------------------------------------------------------------------------------
@@ -553,7 +591,7 @@ class Edge:
         """Put all dead letters through again from where they failed; return how many there were."""
         positions = self.output.positions
         retried: list[Position] = []
-        async for batch in self.dead_letters.retries(positions, self.line.stage_of):
+        async for batch in self.dead_letters.retries(positions, self.line.stage_of, self.settings.owns):
             retried.append(batch.source.frames[0].position(1))
             await self.inject(batch)
         for place, epoch, number in retried:

@@ -92,12 +92,15 @@ class DurableInput:
 class FastInput:
     """Signals, kept in a bounded buffer: when it is full the oldest go, and the gap in their numbers shows it."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Callable[[str], bool] = lambda _: True) -> None:
+        self._wanted = wanted
         self._buffer: deque[Delivery] = deque(maxlen=_FAST_BUFFER_FRAMES)
         self._arrived = asyncio.Event()
 
     def on_signal(self, signal: Signal) -> None:
         """Take a signal in; the callback of the subscription."""
+        if not self._wanted(signal.subject):
+            return
         self._buffer.append(Delivery(signal.subject, signal.data, 0, time.time()))
         self._arrived.set()
 

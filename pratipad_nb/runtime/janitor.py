@@ -7,9 +7,9 @@ server's does both: one that deletes by age deletes what wasn't read, one that d
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from pratipad_nb.runtime.position import OutputChain
 from pratipad_nb.settings import FlowOptions, Keep
 from pratipad_nb.transport.protocol import ConsumerState, Log, LogState
 
@@ -39,12 +39,14 @@ class Janitor:
 
     Attributes
     ----------
+    checkpointed
+        Says up to which sequence all positions are in a checkpoint.
     readers
         What is known of the readers since the last round.
     """
 
     output: Log
-    chain: OutputChain
+    checkpointed: Callable[[], Awaitable[int]]
     keep: Keep
     options: FlowOptions
     readers: dict[str, ReaderLag] = field(default_factory=dict)
@@ -63,8 +65,8 @@ class Janitor:
             c.name: ReaderLag(c.pending, full and c in holding and c.floor + 1 < cut) for c in consumers
         }
         # What the last checkpoint doesn't hold is needed by the next start.
-        below = min(cut, floor, state.last - _KEPT, self.chain.checkpointed)
-        if below > state.first:
+        below = min(cut, floor, state.last - _KEPT)
+        if below > state.first and (below := min(below, await self.checkpointed())) > state.first:
             await self.output.purge(below)
 
     @property

@@ -48,6 +48,10 @@ _EPOCHS_KEPT = 8
 #: A checkpoint at least every so many output frames, since a start re-reads those after it.
 _FRAMES_BETWEEN_CHECKPOINTS = 256
 
+#: A partition that has nothing to say while others append so many frames appends an empty one, for the janitor never
+#: deletes a partition's newest frame.
+_FRAMES_BEHIND = 1024
+
 #: Back-off at a full log, in seconds: first and longest pause, each with jitter.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 
@@ -243,6 +247,11 @@ class OutputChain:
         except FrameError:
             return None
         return newest.sequence if (header.writer, header.number) == (self.writer, self._number) else None
+
+    async def keep_up(self) -> None:
+        """Of several partitions: append an empty frame if the others are far ahead, so that theirs can be purged."""
+        if (await self._output.state()).last - self.last > _FRAMES_BEHIND and not self.full.is_set():
+            await self.append([], [])
 
     @property
     def checkpoint_due(self) -> bool:

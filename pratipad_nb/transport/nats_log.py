@@ -42,6 +42,12 @@ def stream_config(spec: LogSpec) -> dict[str, Any]:
     }
     if spec.retention == "latest":
         config["max_msgs_per_subject"] = 1
+    if spec.partitioning is not None:
+        split = spec.partitioning
+        config["subject_transform"] = {
+            "src": split.source,
+            "dest": f"{split.target}.{{{{partition({split.partitions},1)}}}}.{{{{wildcard(1)}}}}",
+        }
     return config
 
 

@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from pratipad_nb.transport.partitions import partition_of
+
 __all__ = [
     "ClientInfo",
     "Connection",
@@ -25,6 +27,7 @@ __all__ = [
     "Log",
     "LogSpec",
     "LogState",
+    "Partitioning",
     "Record",
     "Signal",
     "Subscription",
@@ -59,6 +62,24 @@ class Delivery(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Partitioning:
+    """How a log splits what is appended to it: by the last token of the subject, which ``*`` in `source` stands for.
+
+    What comes under `source` is stored under ``<target>.<partition>.<token>``, so that a consumer can have one
+    partition to itself.
+    """
+
+    source: str
+    target: str
+    partitions: int
+
+    def stored_under(self, subject: str) -> str:
+        """Return the subject that an entry bears in the log."""
+        token = subject.rpartition(".")[2]
+        return f"{self.target}.{partition_of(token, self.partitions)}.{token}"
+
+
+@dataclass(frozen=True, slots=True)
 class LogSpec:
     """What a log is.
 
@@ -75,6 +96,8 @@ class LogSpec:
         ``"latest"``: one entry a subject, the newest.
     max_age
         Seconds after which an entry goes by itself; 0: never.
+    partitioning
+        How entries are split; None: they aren't.
     """
 
     name: str
@@ -82,6 +105,7 @@ class LogSpec:
     max_bytes: int
     retention: Literal["work", "log", "latest"]
     max_age: float = 0.0
+    partitioning: Partitioning | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +148,7 @@ class ConsumerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerState:
-    """`floor`: all up to this sequence is acknowledged; `pending`: entries that are yet to be delivered;
+    """`floor`: all up to this sequence is acknowledged; `pending`: entries that are not acknowledged;
     `active`: seconds since it last did something, None if that isn't known.
     """
 

@@ -7,6 +7,7 @@ travels under a subject.
 subject                     who publishes → who reads               stream
 =========================== ======================================= ==================================
 ``up.<device>``             device → edge: frames of readings       ``IN_<flow>`` (durable delivery)
+``in.<partition>.<device>`` server → edge: `up`, split          ``IN_<flow>`` (several partitions)
 ``out.<partition>``         edge → readers: frames of results       ``OUT_<flow>`` (durable delivery)
 ``order``                   reader → edge: orders for devices       ``ORDER_<flow>``
 ``down.<device>``           edge → device: orders                   none
@@ -64,9 +65,16 @@ class Subjects:
 
     def out(self, partition: int) -> str:
         """Return where the results of `partition` (counted from 0) go."""
-        if isinstance(partition, bool) or not isinstance(partition, int) or partition < 0:
-            raise SettingsError(f"{partition!r} can't be a partition: it is a whole number of at least 0.")
-        return self._below("out", str(partition))
+        return self._below("out", _partition(partition))
+
+    def input_of(self, partition: int) -> str:
+        """Return the pattern of `partition`'s share of `up`, if the flow has several."""
+        return self._below("in", _partition(partition), "*")
+
+    @property
+    def input_root(self) -> str:
+        """What stands before the partition in the subjects of `input_of`."""
+        return self._below("in")
 
     @property
     def order(self) -> str:
@@ -201,13 +209,16 @@ class Subjects:
     # -- parsing ----------------------------------------------------------------------------------------------
 
     def device_of(self, subject: str) -> str:
-        """Return the device that `subject` (an up, down, credit, hello or mark) is about.
+        """Return the device that `subject` (an up, in, down, credit, hello or mark) is about.
 
         Raises
         ------
         FrameError
             If it is no such subject of this flow, or names no one device.
         """
+        if subject.startswith(self._below("in", "")):
+            _, _, device = subject.rpartition(".")
+            subject = self._below("up", device)
         return self._name_of(subject, _DEVICE_KINDS, "device")
 
     def reader_of(self, subject: str) -> str:
@@ -241,3 +252,9 @@ class Subjects:
 
     def _below(self, *tokens: str) -> str:
         return ".".join((ROOT, self.flow, *tokens))
+
+
+def _partition(partition: int) -> str:
+    if isinstance(partition, bool) or not isinstance(partition, int) or partition < 0:
+        raise SettingsError(f"{partition!r} can't be a partition: it is a whole number of at least 0.")
+    return str(partition)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import pytest
 
 from pratipad_nb.errors import Fenced, LogFull, PayloadError, TransportClosed, TransportError, WaitTimeout
+from pratipad_nb.transport.partitions import partition_of
 from pratipad_nb.transport.protocol import (
     Connection,
     Consumer,
@@ -20,6 +21,7 @@ from pratipad_nb.transport.protocol import (
     Delivery,
     Log,
     LogSpec,
+    Partitioning,
     Record,
     Signal,
 )
@@ -673,3 +675,41 @@ async def test_who_is_connected_is_known(transport, connection):
         return len(await connection.clients()) == 1
 
     await eventually(alone)
+
+
+# -- partitions -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("partitions", [2, 3, 8])
+async def test_a_partitioned_log_stores_each_device_where_partition_of_says(connection, partitions):
+    split = Partitioning(SUBJECTS.up_all, SUBJECTS.input_root, partitions)
+    log = await connection.open_log(
+        LogSpec(SUBJECTS.input_stream, (SUBJECTS.up_all,), 1 << 20, "work", partitioning=split)
+    )
+    devices = [f"room{i}" for i in range(20)] + ["a", "Z-9_x"]
+    for device in devices:
+        await connection.append(SUBJECTS.up(device), b"x")
+    found = {record.subject async for record in log.read(1)}
+    assert found == {split.stored_under(SUBJECTS.up(device)) for device in devices}
+    assert [SUBJECTS.device_of(subject) for subject in sorted(found)]
+
+
+async def test_each_partition_of_a_work_log_has_a_consumer_of_its_own(connection):
+    split = Partitioning(SUBJECTS.up_all, SUBJECTS.input_root, 2)
+    log = await connection.open_log(
+        LogSpec(SUBJECTS.input_stream, (SUBJECTS.up_all,), 1 << 20, "work", partitioning=split)
+    )
+    devices = [f"room{i}" for i in range(10)]
+    for device in devices:
+        await connection.append(SUBJECTS.up(device), device.encode())
+    got = {}
+    for partition in range(2):
+        consumer = await log.consumer(ConsumerSpec(f"edge-{partition}", "each", SUBJECTS.input_of(partition)))
+        wanted = [d for d in devices if partition_of(d, 2) == partition]
+        arrived: list[str] = []
+        while len(arrived) < len(wanted):
+            arrived += [delivery.data.decode() for delivery in await consumer.get()]
+        got[partition] = arrived
+        assert arrived == wanted
+    assert got[0]
+    assert got[1]
