@@ -390,10 +390,10 @@ class Edge:
         account = self.ledger.hello(frame)
         self.backward.hello(frame, connected=account.connected)
 
-    def _on_presence(self, connected: set[str]) -> None:
-        """Compare who said hello with who is connected."""
+    def _on_presence(self, connected: set[str], asked: float) -> None:
+        """Compare who said hello with who is connected; one that has come since the asking is here all the same."""
         for device, account in self.ledger.accounts.items():
-            if account.connected and device not in connected:
+            if account.connected and device not in connected and account.moved < asked:
                 self.ledger.gone(device)
                 self.backward.gone(device)
 
