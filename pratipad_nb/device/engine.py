@@ -204,7 +204,7 @@ class Engine:
             epoch=self._credit.epoch,
             sent=self._outbox.taken,
             waiting=self._outbox.waiting,
-            answers=self._reading is not None and not self._reading.exhausted,
+            answers=self._reading is not None and self._reading.answers,
             ready=self._downlink.ready,
             error=self.error,
             leaving=self._leaving,

@@ -153,6 +153,11 @@ class Reading:
                 self._succeeded()
         self._changed()
 
+    @property
+    def answers(self) -> bool:
+        """Whether asking may bring a reading: not while one that was asked for fails, which goes on being tried."""
+        return not self.exhausted and not (self.error and self._credit.left(self._outbox.last) != 0)
+
     async def close(self, patience: float) -> None:
         """End the thread, if there is one; a reading that blocks gets `patience` seconds."""
         await self._worker.close(patience)

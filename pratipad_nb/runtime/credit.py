@@ -26,26 +26,43 @@ UNLIMITED = -1
 
 #: A device that was granted messages and sent none for so long, in seconds, no longer keeps others from being asked.
 PATIENCE = 1.0
+#: Most numbers that one device is asked for ahead: a frame of them.
+MOST_AHEAD = 4096
 
 
 @dataclass(slots=True)
 class Account:
-    """What is known of one device, and what it was granted.
+    """What is known of one device, and what it was granted. All numbers are the device's own.
 
-    `seen` is its last number that arrived; `waiting` are the messages it holds, `answers` says that it makes
-    readings when asked; `moved` is when it last said or sent anything.
+    Attributes
+    ----------
+    total
+        Number up to which it may send.
+    seen
+        Its last number that arrived.
+    held
+        Number of the last message that it was known to hold or to have sent.
+    answers
+        Whether it makes readings when asked: then it may be granted numbers that it doesn't hold yet.
+    moved
+        When it last said or sent anything, or was first asked.
+    window
+        Most numbers that a device which makes readings is asked for ahead. It grows while answers come quickly and
+        shrinks when they don't, so that one slow device doesn't take up all the room there is.
     """
 
     device: str
     epoch: int = 0
     total: int = 0
     seen: int = 0
-    waiting: int = 0
+    held: int = 0
     answers: bool = False
     connected: bool = False
     error: str = ""
     moved: float = 0.0
     counted: int = 0
+    window: int = 1
+    _trial: tuple[int, float] | None = None
 
     @property
     def outstanding(self) -> int:
@@ -53,9 +70,53 @@ class Account:
         return max(0, self.total - self.seen)
 
     @property
+    def owed(self) -> int:
+        """Messages that were granted and may be expected now: none of a device that is away or late."""
+        if not self.connected or self.late:
+            return 0
+        return self.outstanding if self.answers else max(0, min(self.total, self.held) - self.seen)
+
+    @property
+    def late(self) -> bool:
+        """Whether it was granted messages and has sent none for `PATIENCE` seconds."""
+        return self.outstanding > 0 and time.monotonic() - self.moved > PATIENCE
+
+    @property
+    def spare(self) -> int:
+        """Messages that it holds beyond what it was granted."""
+        return max(0, self.held - max(self.total, self.seen))
+
+    @property
     def able(self) -> bool:
         """Whether a grant could bring a message now."""
-        return self.connected and not self.error and (self.answers or self.waiting > self.outstanding)
+        return self.connected and not self.late and (self.answers or self.spare > 0)
+
+    def begin(self, epoch: int, sent: int) -> None:
+        """Begin anew: the device has started again, or this edge has. What it sent so far isn't waited for."""
+        self.epoch, self.total, self.seen = epoch, sent, sent
+        self.window, self._trial = 1, None
+
+    def grant(self, count: int) -> range:
+        """Allow `count` more; return their numbers."""
+        start = max(self.total, self.seen)
+        self.total = start + count
+        now = time.monotonic()
+        if self.outstanding == count:  # nothing was asked of it: its time to answer starts now
+            self.moved = now
+        if self._trial is None:
+            self._trial = (self.total, now)
+        return range(start + 1, self.total + 1)
+
+    def arrived(self, number: int) -> None:
+        """Note that all up to `number` is here, and judge by the time it took how much to ask for ahead."""
+        self.seen, self.moved = number, time.monotonic()
+        if self._trial is not None and number >= self._trial[0]:
+            took = self.moved - self._trial[1]
+            self._trial = None
+            if took < PATIENCE / 4:
+                self.window = min(MOST_AHEAD, 2 * self.window)
+            elif took > PATIENCE:
+                self.window = max(1, self.window // 2)
 
 
 class RateLimit:
@@ -137,13 +198,16 @@ class Ledger:
             # Its turn comes first: a new device gets its share at once.
             self._turns.appendleft(frame.device)
         if frame.epoch != account.epoch:
-            account.epoch, account.total, account.seen = frame.epoch, 0, 0
+            if frame.leaving:
+                return account  # the farewell of an earlier run of it, overtaken by the next one's hello
+            account.begin(frame.epoch, frame.sent)
         account.connected = not frame.leaving
-        account.waiting, account.answers, account.error = frame.waiting, frame.answers, frame.error
+        account.held, account.answers, account.error = frame.sent + frame.waiting, frame.answers, frame.error
         account.moved = time.monotonic()
         # What it sent before this edge knew it is not asked for again.
         account.total = max(account.total, frame.sent) if self.mode != "Push" else UNLIMITED
-        account.seen = max(account.seen, 0)
+        if self._delivery == "fast":  # what was sent and isn't here is lost
+            account.seen = max(account.seen, frame.sent)
         self._count(account)
         if account.connected:
             self._tell(account)
@@ -155,9 +219,7 @@ class Ledger:
         account = self.accounts.get(device)
         if account is None or account.epoch != epoch or number <= account.seen:
             return
-        account.waiting = max(0, account.waiting - (number - account.seen))
-        account.seen = number
-        account.moved = time.monotonic()
+        account.arrived(number)
         self._count(account)
 
     def gone(self, device: str) -> None:
@@ -170,8 +232,7 @@ class Ledger:
 
     def _count(self, account: Account) -> None:
         """Keep the sum of what is asked for, over the devices that may still bring it."""
-        late = time.monotonic() - account.moved > PATIENCE
-        owed = account.outstanding if account.connected and not account.error and not late else 0
+        owed = account.owed
         self._lent += owed - account.counted
         account.counted = owed
 
@@ -186,13 +247,10 @@ class Ledger:
 
     def grant(self, account: Account, count: int) -> range:
         """Let a device send `count` more; return their numbers."""
-        start = max(account.total, account.seen)
-        account.total = start + count
-        if account.outstanding == count:  # nothing was asked of it: its time to answer starts now
-            account.moved = time.monotonic()
+        numbers = account.grant(count)
         self._count(account)
         self._tell(account)
-        return range(start + 1, account.total + 1)
+        return numbers
 
     def _tell(self, account: Account) -> None:
         self._send(
@@ -224,11 +282,8 @@ class Ledger:
         while room > 0 and able:
             share = -(-room // len(able))
             account = able.pop(0)
-            fair = (
-                min(share, room)
-                if account.answers
-                else min(share, room, account.waiting - account.outstanding)
-            )
+            most = account.window - account.outstanding if account.answers else account.spare
+            fair = min(share, room, most)
             if fair > 0:
                 self.grant(account, fair)
                 self.limit.take(fair)

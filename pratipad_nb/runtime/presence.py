@@ -6,6 +6,7 @@ Owns the asking. It needs no word from the device, so that one whose power was c
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from pratipad_nb.errors import TransportError, WaitTimeout
@@ -27,10 +28,13 @@ class Presence:
         self._prefix = identity_of(flow, "device", "x")[:-1]
         self.connected: set[str] = set()
 
-    async def watch(self, told: Callable[[set[str]], None]) -> None:
-        """Call `told` with the names of the devices that are connected, until cancelled."""
+    async def watch(self, told: Callable[[set[str], float], None]) -> None:
+        """Call `told` with the names of the devices that are connected, and since when that is known (by the monotonic
+        clock), until cancelled.
+        """
         while True:
             pause = _SECONDS
+            asked = time.monotonic()
             try:
                 clients = await self._connection.clients()
             except (TransportError, WaitTimeout):
@@ -40,6 +44,6 @@ class Presence:
                 self.connected = {
                     c.identity.removeprefix(prefix) for c in clients if c.identity.startswith(prefix)
                 }
-                told(self.connected)
+                told(self.connected, asked)
                 pause = max(pause, len(clients) / _CLIENTS_A_SECOND)
             await asyncio.sleep(pause)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from dataclasses import dataclass, field
 
 from pratipad_nb.errors import DeviceError, FlowError, SettingsError
-from pratipad_nb.runtime.credit import PATIENCE, Account, Ledger
+from pratipad_nb.runtime.credit import Account, Ledger
 from pratipad_nb.runtime.position import Positions
 
 __all__ = ["Claim", "PullRequest", "Requests"]
@@ -32,7 +31,12 @@ class Claim:
 
     def met(self, positions: Positions) -> int:
         """Return how many of them are at Output."""
-        return min(max(0, positions.number(self.device, self.epoch) - self.low + 1), self.high - self.low + 1)
+        return min(max(0, positions.number(self.device, self.epoch) - self.low + 1), self.size)
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return self.high - self.low + 1
 
 
 @dataclass(slots=True)
@@ -44,19 +48,18 @@ class PullRequest:
     device: str | None
     claims: list[Claim] = field(default_factory=list)
     left: int = 0
+    owing: set[str] = field(default_factory=set)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def unclaimed(self) -> int:
         """Readings that nobody has been asked for."""
-        return self.wanted - sum(claim.high - claim.low + 1 for claim in self.claims)
+        return self.wanted - sum(claim.size for claim in self.claims)
 
     @property
     def silent(self) -> list[str]:
-        """Devices that still owe readings."""
-        return sorted({claim.device for claim in self.claims if claim.high >= claim.low}) or (
-            [self.device] if self.device else []
-        )
+        """Devices that were asked and haven't brought all of it."""
+        return sorted(self.owing) or ([self.device] if self.device else [])
 
 
 class Requests:
@@ -106,8 +109,7 @@ class Requests:
             self._take_back(request)
             if request.unclaimed > 0:
                 self._ask(request)
-            met = sum(claim.met(self._positions) for claim in request.claims)
-            request.left = request.wanted - met
+            self._measure(request)
             if request.left <= 0:
                 request.done.set()
                 del self._open[request.id]
@@ -115,26 +117,45 @@ class Requests:
                 while len(self._done) > _REMEMBERED:
                     del self._done[next(iter(self._done))]
 
+    def _measure(self, request: PullRequest) -> None:
+        met = 0
+        for claim in request.claims:
+            here = claim.met(self._positions)
+            met += here
+            if here == claim.size > 0:
+                request.owing.discard(claim.device)
+            elif claim.size:
+                request.owing.add(claim.device)
+        request.left = request.wanted - met
+
     def _take_back(self, request: PullRequest) -> None:
-        """Free the claims on devices that are away, failing or silent, so that others are asked."""
+        """Free what a device owes that is away, failing or silent, if there are others to ask.
+
+        With nobody else to ask the claim stands, so that the device's answers count when it comes back.
+        """
         for claim in request.claims:
             account = self._ledger.accounts.get(claim.device)
             current = account is not None and account.epoch == claim.epoch
-            seen = account.seen if account is not None and current else claim.low - 1
-            if not current:
-                seen = max(seen, self._positions.number(claim.device, claim.epoch))
-            if not current or (request.device is None and account is not None and not _answering(account)):
-                claim.high = min(claim.high, max(seen, claim.low - 1))
+            if account is not None and current:
+                if request.device is not None or _answering(account) or not self._able(request):
+                    continue
+                seen = account.seen
+            else:  # it has started again, and numbers anew
+                seen = self._positions.number(claim.device, claim.epoch)
+            claim.high = min(claim.high, max(seen, claim.low - 1))
+
+    def _able(self, request: PullRequest) -> list[Account]:
+        return [a for a in self._ledger.able() if request.device in (None, a.device)]
 
     def _ask(self, request: PullRequest) -> None:
-        able = [a for a in self._ledger.able() if request.device in (None, a.device) and _answering(a)]
+        able = self._able(request)
         asked: list[Account] = []
         while request.unclaimed > 0 and able:
             share = -(-request.unclaimed // len(able))
             account = able.pop(0)
             count = min(share, self._ledger.limit.room(share))
             if not account.answers:
-                count = min(count, account.waiting - account.outstanding)
+                count = min(count, account.spare)
             if count <= 0:
                 continue
             numbers = self._ledger.grant(account, count)
@@ -146,5 +167,4 @@ class Requests:
 
 
 def _answering(account: Account) -> bool:
-    late = account.outstanding > 0 and time.monotonic() - account.moved > PATIENCE
-    return account.connected and not account.error and not late
+    return account.connected and not account.late and (account.answers or account.owed == account.outstanding)
