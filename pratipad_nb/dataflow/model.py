@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pratipad_nb.dataflow.names import nearest
 from pratipad_nb.errors import ProcessorError
 from pratipad_nb.notation import Direction, Input, Problem, Span, StageKind, Tree, rendered
 from pratipad_nb.notation.errors import located
@@ -144,8 +145,12 @@ class Dataflow:
         try:
             return self._place[key][0]
         except KeyError:
+            near = " or ".join(map(repr, nearest(str(key), list(self._place))))
+            hint = f" Did you mean {near}?" if near else ""
             keys = ", ".join(self._place)
-            raise ProcessorError(f"{key!r} is no processor of this dataflow; there are: {keys}.") from None
+            raise ProcessorError(
+                f"{key!r} is no processor of this dataflow; there are: {keys}.{hint}"
+            ) from None
 
     @property
     def _place(self) -> dict[str, tuple[int, int]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +15,7 @@ from typing import Any
 
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.dataflow import Dataflow, graph, resolve
-from pratipad_nb.errors import FlowError, PratipadError, SettingsError, TransportError, WaitTimeout
+from pratipad_nb.errors import FlowError, PratipadError, TransportError, WaitTimeout
 from pratipad_nb.message import Message
 from pratipad_nb.runtime.dead_letters import DeadLetter
 from pratipad_nb.runtime.edge import Edge, EdgeSettings, log_specs
@@ -26,26 +25,22 @@ from pratipad_nb.runtime.report import Reporter
 from pratipad_nb.runtime.stats import DeviceStats, FlowState, FlowStats
 from pratipad_nb.runtime.swap import SwapReceipt
 from pratipad_nb.session.access import EmbeddedAccess, ExternalAccess, MemoryAccess, open_access
+from pratipad_nb.session.callers import callers_namespace
+from pratipad_nb.session.cockpit import AsyncCockpit, checked_demand, checked_rate
 from pratipad_nb.session.defaults import defaults
 from pratipad_nb.settings import Endpoint, FlowOptions, Keep, checked_delivery, valid_name
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.permissions import Role
 from pratipad_nb.transport.protocol import Connection
 
-__all__ = ["AsyncFlow", "AsyncRequest", "callers_namespace"]
+__all__ = ["AsyncFlow", "AsyncRequest"]
 
 #: What waits is sent and acknowledged this long after a drain before the rest is left to the next start.
 _CLOSE_SECONDS = 5.0
 DEFAULT_MAX_DEMAND = 1000
 
 
-def callers_namespace(depth: int) -> Mapping[str, Any]:
-    """Return the names that are visible `depth` calls up, locals before globals."""
-    frame = sys._getframe(depth + 1)  # noqa: SLF001 - the documented way to a caller's names
-    return {**frame.f_globals, **frame.f_locals}
-
-
-class AsyncFlow:
+class AsyncFlow(AsyncCockpit):
     """One dataflow by its name. The synchronous `Flow` has the same methods and describes them; see there."""
 
     def __init__(
@@ -64,12 +59,13 @@ class AsyncFlow:
         options: FlowOptions | None = None,
         home: str | Path | None = None,
     ) -> None:
+        super().__init__()
         self.dataflow: Dataflow = resolve(notation, callers_namespace(1) if namespace is None else namespace)
         self.settings = EdgeSettings(
             name=valid_name(name, "flow"),
             delivery=checked_delivery(delivery),
-            rate=_rate(rate),
-            **_demand(max_demand, min_demand),
+            rate=checked_rate(rate),
+            **checked_demand(max_demand, min_demand),
             keep=keep or Keep(),
             options=options or FlowOptions(),
         )
@@ -173,12 +169,15 @@ class AsyncFlow:
 
     async def _run(self, edge: Edge) -> None:
         """Run the edge to its end, whatever that is, and give everything back."""
+        history = asyncio.create_task(self._keep_history(), name=f"history of {self.name}")
         try:
             await edge.run()
             await edge.last_checkpoint()
         except Exception as error:  # noqa: BLE001 - it is shown as the flow's state; nobody awaits it but `stop`
             edge.error = _in_words(error)
         finally:
+            history.cancel()
+            await asyncio.wait({history})
             await self._close(edge)
 
     async def _close(self, edge: Edge) -> None:
@@ -188,6 +187,7 @@ class AsyncFlow:
         with contextlib.suppress(TransportError, WaitTimeout):
             await edge.close()
         self._last = self._reporter.snapshot() if self._reporter else None
+        self._last_lines = self.lines
         self._edge = self._reporter = self._reader = None
         await self._release()
 
@@ -302,15 +302,6 @@ class AsyncFlow:
         """Let the flow, or one processor, go on."""
         self.edge.resume(processor)
 
-    @property
-    def rate(self) -> float | None:
-        """Most messages a second that devices are asked for; None: no limit. Acts at once."""
-        return self._edge.limit.allowed if self._edge else self.settings.rate
-
-    @rate.setter
-    def rate(self, value: float | None) -> None:
-        self.edge.limit.set(_rate(value))
-
     # -- letting others in --------------------------------------------------------------------------------------
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
@@ -360,25 +351,6 @@ class AsyncRequest:
             raise WaitTimeout(
                 f"{self.left} of {self._request.wanted} readings have not come in {timeout:g} s; silent: {silent}."
             ) from None
-
-
-def _rate(value: float | None) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise SettingsError(
-            f"rate is {value!r}; it is messages a second, a number above 0, or None for no limit."
-        )
-    return float(value)
-
-
-def _demand(most: int, least: int | None) -> dict[str, int]:
-    least = most // 2 if least is None and isinstance(most, int) else least
-    if not isinstance(most, int) or not isinstance(least, int) or not 0 <= least < most:
-        raise SettingsError(
-            f"max_demand={most!r}, min_demand={least!r}: whole numbers with 0 <= min_demand < max_demand."
-        )
-    return {"max_demand": most, "min_demand": least}
 
 
 def _in_words(error: BaseException) -> str:

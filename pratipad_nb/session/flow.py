@@ -22,7 +22,9 @@ from pratipad_nb.runtime.dead_letters import DeadLetter
 from pratipad_nb.runtime.stats import DeviceStats, FlowState, FlowStats
 from pratipad_nb.runtime.swap import SwapReceipt
 from pratipad_nb.session import registry
-from pratipad_nb.session.asynchronous import DEFAULT_MAX_DEMAND, AsyncFlow, AsyncRequest, callers_namespace
+from pratipad_nb.session.asynchronous import DEFAULT_MAX_DEMAND, AsyncFlow, AsyncRequest
+from pratipad_nb.session.callers import callers_namespace
+from pratipad_nb.session.cockpit_blocking import Cockpit
 from pratipad_nb.settings import Endpoint, FlowOptions, Keep
 from pratipad_nb.transport.permissions import Role
 
@@ -34,7 +36,7 @@ Result = TypeVar("Result")
 _CHUNK, _CHUNK_SECONDS = 1, 0.5
 
 
-class Flow:
+class Flow(Cockpit):
     """One dataflow by its name.
 
     Devices, readers and all that is stored belong to the *name*: a flow that is started again under it, here or in
@@ -323,28 +325,6 @@ class Flow:
     def forget_reader(self, name: str) -> None:
         """Delete a named reader with its position, so that the flow no longer keeps messages for it."""
         self._run(self._flow.forget_reader(name))
-
-    # -- controls -----------------------------------------------------------------------------------------------
-
-    def pause(self, processor: str | None = None) -> None:
-        """Let the flow, or one processor by its key, begin nothing further; what comes waits."""
-        self._run(self._flow.pause(processor))
-
-    def resume(self, processor: str | None = None) -> None:
-        """Let the flow, or one processor, go on."""
-        self._run(self._flow.resume(processor))
-
-    @property
-    def rate(self) -> float | None:
-        """Demand and Pull: most messages a second that devices are asked for; None for no limit. Acts at once."""
-        return self._flow.rate
-
-    @rate.setter
-    def rate(self, value: float | None) -> None:
-        async def change() -> None:
-            self._flow.rate = value
-
-        self._run(change())
 
     # -- letting others in --------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from pratipad_nb.portal import Portal
 from pratipad_nb.runtime.batch import Batch, InputFrame, Source
 from pratipad_nb.runtime.line import Line
 from pratipad_nb.runtime.logs import diverted_output
-from pratipad_nb.session.asynchronous import callers_namespace
+from pratipad_nb.session.callers import callers_namespace
 from pratipad_nb.settings import FlowOptions
 
 __all__ = ["Preview", "PreviewStep", "preview"]

@@ -1,0 +1,49 @@
+"""The source text of processors, of those too that were defined in a notebook's cell.
+
+Owns finding it; `inspect` finds functions of cells, but for a class it looks for a file of the module ``__main__``,
+which is none, or, in a program, another than the cell.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import linecache
+import textwrap
+from typing import Any
+
+__all__ = ["source_of"]
+
+
+def source_of(target: Any) -> str:
+    """Return the source text of a class, a function or an instance's class; empty if there is none to be found."""
+    if not isinstance(target, type) and not inspect.isroutine(target):
+        target = type(target)
+    try:
+        if isinstance(target, type):
+            found = _class_source(target)
+            if found:
+                return found
+        return textwrap.dedent(inspect.getsource(target))
+    except (OSError, TypeError, SyntaxError):  # SyntaxError: the file has changed since
+        return ""
+
+
+def _class_source(target: type) -> str:
+    """Return the text of the class statement around the first method that `target` itself defines."""
+    for value in vars(target).values():
+        function = inspect.unwrap(getattr(value, "__func__", value))
+        code = getattr(function, "__code__", None)
+        if code is None or not code.co_qualname.startswith(f"{target.__qualname__}."):
+            continue
+        lines = linecache.getlines(code.co_filename)
+        tree = ast.parse("".join(lines))
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.ClassDef)
+                and node.name == target.__name__
+                and node.lineno <= code.co_firstlineno <= (node.end_lineno or 0)
+            ):
+                first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+                return textwrap.dedent("".join(lines[first - 1 : node.end_lineno]))
+    return ""

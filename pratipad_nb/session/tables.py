@@ -1,0 +1,76 @@
+"""Small tables of a notebook's cell: as text, and as HTML where the front end shows that.
+
+Owns their form alone. They take JupyterLab's own colours, so that they follow its theme, and bear no script.
+"""
+
+from __future__ import annotations
+
+import html
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["Cell", "html_table", "shown", "text_table"]
+
+#: Longest text of one value, in characters: HTML cells wrap, lines of text don't.
+_HTML_CHARACTERS, _TEXT_CHARACTERS = 600, 60
+
+_FAULT = "color:var(--jp-error-color1,#c22f2f)"
+_CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere;max-width:32em"
+
+
+class Cell(str):
+    """A text in a table; `fault` marks what went wrong."""
+
+    fault: bool
+
+    def __new__(cls, text: str, *, fault: bool = False) -> Cell:
+        """Make it."""
+        cell = super().__new__(cls, text)
+        cell.fault = fault
+        return cell
+
+
+def shown(value: Any) -> Cell:
+    """Return `value` as a cell: its `repr`."""
+    try:
+        return Cell(repr(value))
+    except Exception as error:  # noqa: BLE001 - a user's __repr__
+        return Cell(f"<{type(value).__name__}, whose repr raised {type(error).__name__}>", fault=True)
+
+
+def html_table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as HTML; every text is escaped."""
+    head = "".join(f'<th scope="col" style="text-align:left">{html.escape(text)}</th>' for text in heads)
+    body = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in rows)
+    return (
+        f'<table style="margin:0"><caption style="text-align:left">{html.escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def _html_cell(text: str) -> str:
+    fault = isinstance(text, Cell) and text.fault
+    style = f"{_CELL};{_FAULT}" if fault else _CELL
+    return f'<td style="{style}">{html.escape(_cut(text, _HTML_CHARACTERS))}</td>'
+
+
+def text_table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as lines of text, columns below each other."""
+    lines = [list(heads), *([" ".join(_cut(text, _TEXT_CHARACTERS).split()) for text in row] for row in rows)]
+    widths = [max(_width(line[column]) for line in lines) for column in range(len(heads))]
+    aligned = [
+        "  ".join(
+            text + " " * (width - _width(text)) for text, width in zip(line, widths, strict=True)
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join([caption, *aligned])
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
