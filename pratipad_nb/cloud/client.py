@@ -234,11 +234,7 @@ class AsyncCloud:
         data = encode(order)
         description = await self.describe()
         if not description.cloud_reaches_devices:
-            raise OneWayError(
-                description.text
-                or f"no order can reach a device: the hop {description.one_way_hop!r} of {description.notation!r} is "
-                "one-way. Write '<~>' there."
-            )
+            raise OneWayError(description.text)
         end = time.monotonic() + _SEND
         connection = await self.connect()
         while True:

@@ -42,16 +42,13 @@ class Description(msgspec.Struct, frozen=True):
         ``"durable"`` or ``"fast"``.
     cloud_reaches_devices
         Whether every hop between Output and the devices is ``<~>``.
-    one_way_hop
-        The first hop that isn't, empty if none.
     text
-        The error to raise for an order then: it shows the hop.
+        What to tell who sends an order where that isn't so: it shows the first hop that is one-way.
     """
 
     notation: str
     delivery: Delivery
     cloud_reaches_devices: bool
-    one_way_hop: str | None = None
     text: str = ""
 
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import Fenced, FrameError, OneWayError, SettingsError, TransportError, WaitTimeout
 from pratipad_nb.message import Message
 from pratipad_nb.runtime.metrics import Rate
@@ -30,12 +31,13 @@ from pratipad_nb.transport.frames import (
     decode,
     encode,
 )
-from pratipad_nb.transport.protocol import ConsumerSpec, Log
+from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Log
+from pratipad_nb.transport.subjects import Subjects
 
 if TYPE_CHECKING:
     from pratipad_nb.runtime.edge import Edge
 
-__all__ = ["Backward"]
+__all__ = ["Backward", "append_order", "check_open"]
 
 #: Orders on their way to one device that it hasn't confirmed; further ones wait here.
 _WINDOW = 64
@@ -114,23 +116,9 @@ class Backward:
         LogFull
             If too many orders wait for devices that are away.
         """
-        self.check_open()
-        names = [to] if isinstance(to, str) else list(to) if to is not None else None
-        if names == []:
-            raise SettingsError("send(to=[]) names no device; leave `to` out to send to all that are known.")
-        frame = OrderFrame(uuid.uuid4().hex, time.time(), payload, names)
-        await self._edge.connection.append(self._edge.subjects.order, encode(frame), message_id=frame.id)
-        return frame.id
-
-    def check_open(self) -> None:
-        """Raise `OneWayError` if orders of the cloud can't reach devices."""
-        dataflow = self._edge.line.dataflow
-        hop = dataflow.first_one_way_hop
-        if hop is not None:
-            raise OneWayError(
-                f"an order can't pass arrow {hop + 1} of `{dataflow.notation}`: it is `~>`, forward only. "
-                "Write `<~>` there."
-            )
+        return await append_order(
+            self._edge.connection, self._edge.line.dataflow, self._edge.subjects, payload, to
+        )
 
     async def reply(self, replies: Sequence[tuple[Any, Message]]) -> None:
         """Append what processors answered; replies the arrows don't let pass are counted and logged by `stage`."""
@@ -280,6 +268,33 @@ class Backward:
         waiting = sum(len(box.orders) for box in self._boxes.values())
         return BackwardStats(
             self.received, self.replies, self.sent, self.failed, self.expired, waiting, self._rate.value
+        )
+
+
+async def append_order(
+    connection: Connection,
+    dataflow: Dataflow,
+    subjects: Subjects,
+    payload: Any,
+    to: str | Sequence[str] | None,
+) -> str:
+    """Append an order to the flow's log; see `Backward.order`."""
+    check_open(dataflow)
+    names = [to] if isinstance(to, str) else list(to) if to is not None else None
+    if names == []:
+        raise SettingsError("send(to=[]) names no device; leave `to` out to send to all that are known.")
+    frame = OrderFrame(uuid.uuid4().hex, time.time(), payload, names)
+    await connection.append(subjects.order, encode(frame), message_id=frame.id)
+    return frame.id
+
+
+def check_open(dataflow: Dataflow) -> None:
+    """Raise `OneWayError` if orders of the cloud can't reach devices."""
+    hop = dataflow.first_one_way_hop
+    if hop is not None:
+        raise OneWayError(
+            f"an order can't pass arrow {hop + 1} of `{dataflow.notation}`: it is `~>`, forward only. "
+            "Write `<~>` there."
         )
 
 

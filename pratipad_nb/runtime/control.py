@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pratipad_nb.errors import FlowError, FrameError, PratipadError, TransportError
+from pratipad_nb.runtime.backward import check_open
 from pratipad_nb.runtime.report import Reporter
 from pratipad_nb.transport.frames import ControlFrame, decode, encode
 from pratipad_nb.transport.protocol import Signal
@@ -90,21 +91,20 @@ class Control:
         dataflow = self._edge.line.dataflow
         text = ""
         try:
-            self._edge.backward.check_open()
+            check_open(dataflow)
         except FlowError as error:
             text = str(error)
         return {
             "notation": dataflow.notation,
             "delivery": self._edge.settings.delivery,
             "cloud_reaches_devices": dataflow.cloud_reaches_devices,
-            "one_way_hop": dataflow.first_one_way_hop,
             "text": text,
         }
 
     async def _pull(self, n: int, device: str | None = None) -> dict[str, Any]:
         return {"request": self._edge.requests.pull(n, device).id}
 
-    async def _request(self, request: int, timeout: float) -> dict[str, Any]:
+    async def _request(self, request: str, timeout: float) -> dict[str, Any]:
         found = self._edge.requests.find(request)
         if found is None:
             raise FlowError(f"request {request} is not known: the flow was started anew since. Pull again.")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pratipad_nb.dataflow import Dataflow, Difference
-from pratipad_nb.errors import FlowError, FrameError, TransportError, WaitTimeout
+from pratipad_nb.errors import Fenced, FlowError, FrameError, TransportError, WaitTimeout
 from pratipad_nb.message import Message
 from pratipad_nb.runtime.backward import Backward
 from pratipad_nb.runtime.batch import Barrier, Batch
@@ -33,7 +33,7 @@ from pratipad_nb.runtime.outputs import Chain, FastChain, Writer
 from pratipad_nb.runtime.pipeline import Pipeline
 from pratipad_nb.runtime.position import OutputChain
 from pratipad_nb.runtime.presence import Presence
-from pratipad_nb.runtime.pull import Requests
+from pratipad_nb.runtime.pull import PullRequest, Requests
 from pratipad_nb.runtime.stats import FlowState
 from pratipad_nb.runtime.swap import SwapReceipt
 from pratipad_nb.settings import Delivery, FlowOptions, Keep
@@ -59,6 +59,8 @@ log = logging.getLogger(__name__)
 
 #: The input's consumer, one for all runs of a flow; with several partitions, one for each.
 _CONSUMER = "edge"
+#: The mark that says into how many partitions a flow is divided; without one it is one.
+_PARTITIONS = "partitions"
 _MARKS_BYTES = 64 << 20
 
 _TICK = 0.05
@@ -170,6 +172,7 @@ class Edge:
         self._undivert.enter_context(diverted_output())
         if not self.settings.shared:
             await self._refuse_a_second()
+        await self._check_partitions()
         logs = {name: await self.connection.open_log(spec) for name, spec in log_specs(self.settings).items()}
         subjects, options = self.subjects, self.settings.options
         self.dead_letters = DeadLetters(self.connection, logs[subjects.dead_stream], subjects)
@@ -253,6 +256,23 @@ class Edge:
         fast = FastInput(lambda subject: self.settings.owns(subject.rpartition(".")[2]))
         self._subscriptions.append(await self.connection.subscribe(self.subjects.up_all, fast.on_signal))
         return fast
+
+    async def _check_partitions(self) -> None:
+        """Refuse another number of partitions than what is stored was divided into."""
+        specs, subjects, wanted = log_specs(self.settings), self.subjects, self.settings.options.partitions
+        marks = await self.connection.open_log(specs[subjects.mark_stream])
+        noted = await marks.latest(subjects.mark(_PARTITIONS))
+        before = decode(noted.data, MarkFrame).sequence if noted else 1
+        fresh = noted is None and await marks.latest(subjects.mark("partition-0")) is None
+        if before != wanted and not fresh:
+            raise FlowError(
+                f"flow {self.settings.name!r} has run in {before} partitions, and {wanted} are given; what is stored "
+                f"of it is divided so. Give {before}, or forget() it first."
+            )
+        if fresh and wanted > 1:
+            with contextlib.suppress(Fenced):  # another edge of the flow starts at the same time
+                frame = MarkFrame(wanted, [])
+                await self.connection.append(subjects.mark(_PARTITIONS), encode(frame), expect=0)
 
     async def _refuse_a_second(self) -> None:
         try:
@@ -546,6 +566,19 @@ class Edge:
             self.line.resume(processor)
 
     # -- what handles ask ---------------------------------------------------------------------------------------
+
+    @property
+    def partitions(self) -> frozenset[int]:
+        """The partitions that run here: its own."""
+        return frozenset({self.settings.partition})
+
+    async def order(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
+        """Append an order; see `Backward.order`."""
+        return await self.backward.order(payload, to)
+
+    def pull(self, n: int, device: str | None = None) -> PullRequest:
+        """Ask for `n` readings; see `Requests.pull`."""
+        return self.requests.pull(n, device)
 
     async def settled(self, seconds: float) -> None:
         """Wait until all that was accepted is at Output.

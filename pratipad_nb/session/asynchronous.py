@@ -22,6 +22,7 @@ from pratipad_nb.runtime.edge import Edge, EdgeSettings, log_specs
 from pratipad_nb.runtime.janitor import HANDLE
 from pratipad_nb.runtime.pull import PullRequest
 from pratipad_nb.runtime.report import Reporter
+from pratipad_nb.runtime.share import Share
 from pratipad_nb.runtime.stats import DeviceStats, FlowState, FlowStats
 from pratipad_nb.runtime.swap import SwapReceipt
 from pratipad_nb.session.access import EmbeddedAccess, ExternalAccess, MemoryAccess, open_access
@@ -78,8 +79,8 @@ class AsyncFlow(AsyncCockpit):
         self._home = Path(home).expanduser() if home is not None else Path.cwd() / ".pratipad"
         self._access: EmbeddedAccess | ExternalAccess | MemoryAccess | None = None
         self._connection: Connection | None = None
-        self._edge: Edge | None = None
-        self._reporter: Reporter | None = None
+        self._edge: Edge | Share | None = None
+        self._reporter: Reporter | Share | None = None
         self._reader: Reader | None = None
         self._running: asyncio.Task[None] | None = None
         self._last: FlowStats | None = None
@@ -118,6 +119,11 @@ class AsyncFlow(AsyncCockpit):
         """The devices that are connected now."""
         return {name: device for name, device in self.stats().devices.items() if device.connected}
 
+    @property
+    def partitions(self) -> frozenset[int]:
+        """The partitions that run here: all, unless several edges share the flow."""
+        return self._edge.partitions if self._edge is not None else frozenset()
+
     def stats(self) -> FlowStats:
         """Return a snapshot of all counters; of a stopped flow, the last one."""
         if self._reporter is not None:
@@ -150,12 +156,13 @@ class AsyncFlow(AsyncCockpit):
         undo.push_async_callback(self._release)
         self.endpoint = await self._access.endpoint_for("edge", "")
         self._connection = await connect(self.endpoint, role="edge", name=self.name)
-        edge = Edge(self._connection, self.dataflow, self.settings)
+        kind = Share if self.settings.shared else Edge
+        edge: Edge | Share = kind(self._connection, self.dataflow, self.settings)
         undo.push_async_callback(edge.close)
         await edge.open()
         self._reader = Reader(self._connection, self.name, HANDLE, delivery=self.settings.delivery)
         await self._reader.open()
-        self._edge, self._reporter = edge, Reporter(edge)
+        self._edge, self._reporter = edge, edge if isinstance(edge, Share) else Reporter(edge)
         self._running = asyncio.create_task(self._run(edge), name=f"flow {self.name}")
 
     async def _open_access(self) -> EmbeddedAccess | ExternalAccess | MemoryAccess:
@@ -167,7 +174,7 @@ class AsyncFlow(AsyncCockpit):
             sync=self.settings.options.sync,
         )
 
-    async def _run(self, edge: Edge) -> None:
+    async def _run(self, edge: Edge | Share) -> None:
         """Run the edge to its end, whatever that is, and give everything back."""
         history = asyncio.create_task(self._keep_history(), name=f"history of {self.name}")
         try:
@@ -180,7 +187,7 @@ class AsyncFlow(AsyncCockpit):
             await asyncio.wait({history})
             await self._close(edge)
 
-    async def _close(self, edge: Edge) -> None:
+    async def _close(self, edge: Edge | Share) -> None:
         if self._reader is not None:
             with contextlib.suppress(TransportError, WaitTimeout):
                 await self._reader.close()
@@ -245,7 +252,7 @@ class AsyncFlow(AsyncCockpit):
     # -- messages -----------------------------------------------------------------------------------------------
 
     @property
-    def edge(self) -> Edge:
+    def edge(self) -> Edge | Share:
         """The running edge."""
         if self._edge is None:
             last = f" It failed: {self._last.error}" if self._last and self._last.error else ""
@@ -266,11 +273,11 @@ class AsyncFlow(AsyncCockpit):
 
     async def send(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
         """Send an order to a device, several, or all that are known; returns its id."""
-        return await self.edge.backward.order(payload, to)
+        return await self.edge.order(payload, to)
 
     async def pull(self, n: int = 1, device: str | None = None) -> AsyncRequest:
         """Pull mode: ask for `n` readings."""
-        return AsyncRequest(self.edge.requests.pull(n, device))
+        return AsyncRequest(self.edge.pull(n, device))
 
     async def settled(self, timeout: float = 30.0) -> None:
         """Wait until all that was accepted is processed and stored at Output."""

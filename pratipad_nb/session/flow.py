@@ -156,6 +156,15 @@ class Flow(Cockpit):
         """The devices that are connected now, by name."""
         return self._flow.devices
 
+    @property
+    def partitions(self) -> frozenset[int]:
+        """The partitions that run here, counted from 0: all of them, unless several edges share the flow.
+
+        A flow is divided by ``options=FlowOptions(partitions=n)``. Then every process that starts it, against one
+        server, is one more edge: partitions move to it from the others, and back when it ends or is lost.
+        """
+        return self._flow.partitions
+
     def stats(self) -> FlowStats:
         """Return a frozen snapshot of all counters; of a stopped flow, the last one."""
         portal = self._portal

@@ -24,6 +24,7 @@ from pratipad_nb.errors import FrameError, PayloadError
 __all__ = [
     "MAX_MESSAGES",
     "MAX_NUMBER",
+    "BeatFrame",
     "ControlFrame",
     "CreditFrame",
     "DeadEntry",
@@ -220,6 +221,15 @@ class ControlFrame(msgspec.Struct, gc=False):
 
     verb: str
     arguments: dict[str, Any] = {}
+
+
+class BeatFrame(msgspec.Struct, gc=False):
+    """Edge → the other edges of the flow: who it is, since when (seconds since 1970), and which partitions it runs."""
+
+    edge: str
+    since: float
+    owned: list[int]
+    leaving: bool = False
 
 
 Frame = TypeVar("Frame", bound=msgspec.Struct)

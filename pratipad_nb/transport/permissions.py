@@ -124,6 +124,8 @@ def reader_user(flow: str, name: str) -> User:
             f"{_API}.CONSUMER.RESET.{out}.{name}",
             f"{_API}.CONSUMER.MSG.NEXT.{out}.{name}",
             f"$JS.ACK.{out}.{name}.>",
+            # What a delivery that got lost held: it is read from the log.
+            f"{_API}.DIRECT.GET.{out}",
             # Its own position. STREAM.MSG.GET can't be narrowed to a subject: it shows the positions of others, too.
             f"{_API}.DIRECT.GET.{mark}.{subjects.read(name)}",
             f"{_API}.STREAM.MSG.GET.{mark}",

@@ -17,6 +17,7 @@ subject                     who publishes → who reads               stream
 ``mark.<name>``             edge → itself: position in an input     ``MARK_<flow>`` (last one kept)
 ``read.<reader>``           reader → edge: a reader's position      ``MARK_<flow>`` (last one kept)
 ``dead.<processor>``        edge → itself: dead letters             ``DEAD_<flow>``
+``edges``                   edge → edges: who runs which partition  none
 ``stats``                   edge → readers: snapshots               none
 ``control``                 reader → edge: requests (pull, forget)  none
 =========================== ======================================= ==================================
@@ -115,6 +116,11 @@ class Subjects:
         if not processor:
             raise SettingsError("'' can't be a processor's key: it has at least one character.")
         return self._below("dead", quote(processor, safe="#").replace(".", "%2E"))
+
+    @property
+    def edges(self) -> str:
+        """Where the edges of a flow tell each other which partitions they run."""
+        return self._below("edges")
 
     @property
     def stats(self) -> str:

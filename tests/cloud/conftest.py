@@ -22,7 +22,6 @@ DESCRIPTION = {
     "notation": "Push <~> A <~> Output",
     "delivery": "durable",
     "cloud_reaches_devices": True,
-    "one_way_hop": None,
     "text": "",
 }
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from pratipad_nb import AsyncFlow, Device, Flow, NotationError
-from pratipad_nb.errors import FlowError, ProcessorError, ServerError, WaitTimeout
+from pratipad_nb import AsyncFlow, Cloud, Device, Flow, NotationError
+from pratipad_nb.errors import FlowError, OneWayError, ProcessorError, ServerError, WaitTimeout
 from pratipad_nb.testing import real_server
 
 pytestmark = pytest.mark.timeout(90)
@@ -196,3 +196,10 @@ def test_a_program_that_forgets_to_stop_its_flow_drains_it_and_ends_without_a_wo
         [sys.executable, str(program)], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
+def test_a_cloud_elsewhere_is_told_which_hop_an_order_cannot_pass(home):
+    with Flow("Push <~> A ~> Output", name="house", home=home) as flow:
+        endpoint = flow.endpoint_for("reader", "cloud")
+        with Cloud("house", endpoint=endpoint) as cloud, pytest.raises(OneWayError, match="arrow 2"):
+            cloud.send({"led": "on"})

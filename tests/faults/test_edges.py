@@ -1,0 +1,126 @@
+"""Several edges share one flow: they come, go and are killed while devices push; nothing is lost, doubled or reordered."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pratipad_nb import Cloud, Device
+from pratipad_nb.portal import Portal
+from pratipad_nb.session.site import Site
+from pratipad_nb.testing import real_server
+
+EDGE = Path(__file__).with_name("edge.py")
+PARTITIONS = 4
+pytestmark = pytest.mark.timeout(120)
+
+
+class EdgeProcess:
+    """A child process running `edge.py`."""
+
+    def __init__(self, endpoint):
+        folder = endpoint.credentials.certificate.parent
+        self.process = subprocess.Popen(
+            [sys.executable, str(EDGE), endpoint.url, str(folder), endpoint.flow, str(PARTITIONS)],
+            stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.runs = []
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.runs = json.loads(line).get("runs", [])
+
+    def end(self, how):
+        how()
+        self.process.wait(20)
+        self._reading.join(5)
+        self.process.stdout.close()
+        self.process.stdin.close()
+        self.runs = []
+
+    def kill(self):
+        self.end(self.process.kill)
+
+    def stop(self):
+        def ask():
+            self.process.stdin.write("stop\n")
+            self.process.stdin.flush()
+
+        self.end(ask)
+
+
+@pytest.fixture
+def endpoint_for():
+    """Give a function that lets a party in at a server which outlives all edges."""
+    with real_server() as home, Portal("test server") as portal:
+        site = portal.run(Site.acquire(home, "interval"))
+        yield lambda role, name: portal.run(site.endpoint_for("house", role, name))
+        portal.run(site.release())
+
+
+def wait_until(condition, seconds=30.0):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come about"
+        time.sleep(0.02)
+
+
+class Pushing:
+    """Devices that push numbers, each from a thread of its own, until told to stop."""
+
+    def __init__(self, endpoint_for, names):
+        self.devices = [Device(name).connect(endpoint_for("device", name)) for name in names]
+        self.counts = dict.fromkeys(names, 0)
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._push, args=(device,)) for device in self.devices]
+        for thread in self._threads:
+            thread.start()
+
+    def _push(self, device):
+        while not self._stop.is_set():
+            self.counts[device.name] += 1
+            device.push({"n": self.counts[device.name]})
+            time.sleep(0.001)
+
+    def stop(self):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        for device in self.devices:
+            device.close()
+
+
+def test_edges_that_come_go_and_are_killed_lose_double_and_reorder_nothing(endpoint_for):
+    edge = endpoint_for("edge", "")
+    first = EdgeProcess(edge)
+    wait_until(lambda: first.runs == list(range(PARTITIONS)))
+    pushing = Pushing(endpoint_for, [f"room{i}" for i in range(8)])
+
+    second = EdgeProcess(edge)
+    wait_until(lambda: len(first.runs) == len(second.runs) == PARTITIONS // 2)
+    first.kill()
+    wait_until(lambda: second.runs == list(range(PARTITIONS)))
+    third = EdgeProcess(edge)
+    wait_until(lambda: len(second.runs) == len(third.runs) == PARTITIONS // 2)
+    second.stop()
+    wait_until(lambda: third.runs == list(range(PARTITIONS)))
+    pushing.stop()
+
+    total = sum(pushing.counts.values())
+    arrived = {name: [] for name in pushing.counts}
+    with Cloud("house", endpoint=endpoint_for("reader", "cloud")) as cloud:
+        for message in cloud.take(total, timeout=60):
+            arrived[message.device].append(message.payload["n"])
+        assert arrived == {name: list(range(1, n + 1)) for name, n in pushing.counts.items()}
+        with pytest.raises(TimeoutError):
+            cloud.take(1, timeout=1.0)
+    third.stop()
