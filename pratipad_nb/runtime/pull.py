@@ -43,7 +43,7 @@ class Claim:
 class PullRequest:
     """The cloud's wish for `wanted` readings, of one `device` or of any."""
 
-    id: int
+    id: str
     wanted: int
     device: str | None
     claims: list[Claim] = field(default_factory=list)
@@ -69,8 +69,8 @@ class Requests:
         self._ledger = ledger
         self._positions = positions
         self._numbers = itertools.count(1)
-        self._open: dict[int, PullRequest] = {}
-        self._done: dict[int, PullRequest] = {}
+        self._open: dict[str, PullRequest] = {}
+        self._done: dict[str, PullRequest] = {}
 
     def pull(self, count: int, device: str | None = None) -> PullRequest:
         """Ask for `count` readings, of `device` or of all in turn.
@@ -94,14 +94,14 @@ class Requests:
         if device is not None and device not in self._ledger.accounts:
             known = ", ".join(sorted(self._ledger.accounts)) or "none yet"
             raise DeviceError(f"pull(): no device {device!r} has connected to this flow. Known: {known}.")
-        request = PullRequest(next(self._numbers), count, device, left=count)
+        request = PullRequest(f"{self._ledger.owner}-{next(self._numbers)}", count, device, left=count)
         self._open[request.id] = request
         self.settle()
         return request
 
-    def find(self, number: int) -> PullRequest | None:
-        """Return a request by its number, None if there is none (any more)."""
-        return self._open.get(number) or self._done.get(number)
+    def find(self, request: str) -> PullRequest | None:
+        """Return a request by its id, None if there is none (any more), or another run of this edge made it."""
+        return self._open.get(request) or self._done.get(request)
 
     def settle(self) -> None:
         """Count what has come, take back what a device that went away still owes, and ask for what nobody was."""
