@@ -5,6 +5,7 @@ A thin layer over `pratipad_nb.session.Flow`: whatever it does can be done by th
 =========== =============================================================================
 magics      ``%%dataflow`` and ``%dataflow``
 options     the line after ``%%dataflow``
+commands    the commands of ``%dataflow``
 completer   completion in such cells
 environment what is taken from environment variables
 faults      errors as a notebook shows them

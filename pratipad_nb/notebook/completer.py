@@ -1,4 +1,5 @@
-"""Completion in ``%%dataflow`` cells: keywords, arrows, processors of the namespace, and options after the name.
+"""Completion in ``%%dataflow`` cells: keywords, arrows, processors of the namespace, and options after the name; and in
+``%dataflow`` lines: commands, flows, processors, devices.
 
 Owns what is offered where. Looks no further than names: nothing of the user's is run.
 """
@@ -13,11 +14,14 @@ from typing import Any
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 from pratipad_nb.dataflow.names import looks_like_a_processor
+from pratipad_nb.notebook.commands import line_suggestions
 from pratipad_nb.notebook.options import OPTION_NAMES
+from pratipad_nb.session import flows
 
 __all__ = ["dataflow_matcher", "suggestions"]
 
 _CELL = re.compile(r"\s*%%dataflow\b")
+_LINE = re.compile(r"\s*%dataflow\s")
 _WORD = re.compile(r"[\w.]*$")
 _INPUTS = ("Push", "Pull", "Demand")
 _ARROWS = ("~>", "<~>")
@@ -30,11 +34,14 @@ def dataflow_matcher(namespace: Callable[[], Mapping[str, Any]]) -> Any:
     @context_matcher(identifier="pratipad_nb.dataflow")
     def matcher(context: CompletionContext) -> SimpleMatcherResult:
         lines = context.full_text.split("\n")
+        line = context.line_with_cursor[: context.cursor_position]
+        if _LINE.match(line):
+            token, words = line_suggestions(line, flows())
+            offered = [SimpleCompletion(text=text, type="param") for text in words]
+            return {"completions": offered, "matched_fragment": token, "suppress": True}
         if not _CELL.match(lines[0]):
             return {"completions": []}
-        before = "\n".join(
-            [*lines[: context.cursor_line], context.line_with_cursor[: context.cursor_position]]
-        )
+        before = "\n".join([*lines[: context.cursor_line], line])
         token, found = suggestions(before, namespace())
         return {
             "completions": [SimpleCompletion(text=text, type=kind) for text, kind in found],

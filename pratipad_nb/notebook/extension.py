@@ -16,16 +16,20 @@ from pratipad_nb.notebook.panel import Panel
 from pratipad_nb.notebook.shows import Shows
 from pratipad_nb.session.defaults import set_defaults
 
-__all__ = ["Extension", "help_without_body"]
+__all__ = ["Extension", "without_body"]
 
-_ASKS_FOR_HELP = re.compile(r"\s*%%dataflow(\s+(--help|-h))?\s*$")
+_FIRST_LINE = re.compile(r"\s*%%dataflow(?:\s+(.*))?$")
 
 
-def help_without_body(lines: list[str]) -> list[str]:
-    """Let ``%%dataflow --help`` work in a cell with nothing below it, which IPython refuses to run as a cell magic."""
-    if lines and _ASKS_FOR_HELP.match(lines[0]) and not "".join(lines[1:]).strip():
-        return ["get_ipython().run_cell_magic('dataflow', '--help', ' ')\n"]
-    return lines
+def without_body(lines: list[str]) -> list[str]:
+    """Let a ``%%dataflow`` line with nothing below it come to us, which IPython refuses to run as a cell magic.
+
+    So ``%%dataflow --help`` works, and who forgot the notation is told how it is written.
+    """
+    first = _FIRST_LINE.match(lines[0].rstrip()) if lines else None
+    if first is None or "".join(lines[1:]).strip():
+        return lines
+    return [f"get_ipython().run_cell_magic('dataflow', {first[1] or '--help'!r}, ' ')\n"]
 
 
 class Extension:
@@ -40,7 +44,7 @@ class Extension:
         self._panel = Panel()
         shell.register_magics(self._magics)
         shell.Completer.custom_matchers.append(self._matcher)
-        shell.input_transformers_cleanup.append(help_without_body)
+        shell.input_transformers_cleanup.append(without_body)
         shell.events.register("post_run_cell", self._after_cell)
         if getattr(shell, "kernel", None) is not None:
             self._panel.open(shell.kernel)
@@ -51,7 +55,7 @@ class Extension:
         """Take the hooks out."""
         shell = self._shell
         shell.events.unregister("post_run_cell", self._after_cell)
-        shell.input_transformers_cleanup.remove(help_without_body)
+        shell.input_transformers_cleanup.remove(without_body)
         shell.Completer.custom_matchers.remove(self._matcher)
         for kind in ("line", "cell"):
             shell.magics_manager.magics[kind].pop("dataflow", None)

@@ -1,32 +1,35 @@
-"""The magics: ``%%dataflow`` starts or changes a flow and shows it; ``%dataflow`` lists, stops and forgets flows.
+"""The magics: ``%%dataflow`` starts or changes a flow and shows it; ``%dataflow`` lists flows and acts on one.
 
-Owns what the two lines do. Options are read by `pratipad_nb.notebook.options`, pictures kept by
-`pratipad_nb.notebook.shows`, and everything that runs is `pratipad_nb.session`.
+Owns what the two lines do. Options are read by `pratipad_nb.notebook.options`, commands are in
+`pratipad_nb.notebook.commands`, pictures kept by `pratipad_nb.notebook.shows`, and everything that runs is
+`pratipad_nb.session`.
 """
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 
+from pratipad_nb.dataflow import Step
+from pratipad_nb.dataflow.names import nearest
 from pratipad_nb.errors import FlowError, PratipadError
+from pratipad_nb.notebook.commands import COMMANDS, USAGE, addressed
 from pratipad_nb.notebook.faults import without_frames
 from pratipad_nb.notebook.options import CellOptions, HelpAsked, cell_options
 from pratipad_nb.notebook.shows import Shows
-from pratipad_nb.notebook.text import listing, text_picture
+from pratipad_nb.notebook.text import listing
 from pratipad_nb.session import Flow, flows
-from pratipad_nb.settings import valid_name
+from pratipad_nb.session.asynchronous import DEFAULT_MAX_DEMAND
 
 __all__ = ["DataflowMagics"]
 
 Result = TypeVar("Result")
 
 #: Options that a running flow can't change: they name where it stores and how it delivers.
-_FIXED = ("delivery", "server", "certs", "max_demand", "min_demand", "keep")
+_FIXED = ("delivery", "server", "certs", "keep")
 
 
 @magics_class
@@ -39,6 +42,8 @@ class DataflowMagics(Magics):
         super().__init__(shell)
         self._shows = shows
         self._started: dict[str, tuple[Flow, CellOptions]] = {}
+        #: What could not be swapped in, by flow, so that it isn't tried after every cell.
+        self._refused: dict[str, tuple[Step, ...]] = {}
 
     # -- the cell -----------------------------------------------------------------------------------------------
 
@@ -96,24 +101,46 @@ class DataflowMagics(Magics):
                     f"{named} can't change while flow {flow.name!r} runs. `%dataflow stop {flow.name}`, then run this "
                     "cell again: what is stored stays."
                 )
-        if options.rate != flow.rate:
-            flow.rate = options.rate
+            self._adjust(flow, before, options)
         receipt = flow.update(notation, self.shell.user_ns)
         if receipt is not None:
             print(f"{flow.name}: {receipt}")  # noqa: T201 - the receipt belongs into the cell's output
 
+    @staticmethod
+    def _adjust(flow: Flow, before: CellOptions, options: CellOptions) -> None:
+        """Change what may change while the flow runs, where the cell says something else than before.
+
+        What it says no differently stays as the sliders and commands have left it since.
+        """
+        if options.rate != before.rate:
+            flow.rate = options.rate
+        if (options.max_demand, options.min_demand) != (before.max_demand, before.min_demand):
+            flow.max_demand = options.max_demand or DEFAULT_MAX_DEMAND
+            flow.min_demand = flow.max_demand // 2 if options.min_demand is None else options.min_demand
+
     def swap_redefined(self) -> None:
         """Swap into running flows what the cell that has just run defined anew, and say so.
 
-        Not where ``--no-swap`` was given, and not in a flow that wasn't started by a cell. If the new processor can't
-        be set up, the old one stays and the error is shown.
+        Where ``--no-swap`` was given the picture says that there is something newer, no more. A flow that wasn't
+        started by a cell is left alone. If the new processor can't be set up, the old one stays and the error is shown,
+        once: it is tried again when the processor is defined anew again.
         """
         for flow, options in list(self._started.values()):
-            if not options.swap or flows().get(flow.name) is not flow or flow.state != "running":
+            if flows().get(flow.name) is not flow:
                 continue
+            newer = flow.newer(self.shell.user_ns)
+            if (
+                not newer
+                or not options.swap
+                or flow.state != "running"
+                or newer == self._refused.get(flow.name)
+            ):
+                continue
+            self._refused.pop(flow.name, None)
             try:
                 receipt = flow.update(flow.notation, self.shell.user_ns)
             except PratipadError as error:
+                self._refused[flow.name] = newer
                 self.shell.showtraceback((type(error), without_frames(error), None))
                 continue
             if receipt is not None:
@@ -124,34 +151,23 @@ class DataflowMagics(Magics):
     @no_var_expand
     @line_magic("dataflow")  # type: ignore[arg-type]
     def dataflow_line(self, line: str) -> None:
-        """List this kernel's flows, or act on one: ``%dataflow list | status NAME | pause | resume | stop | forget``."""
-        try:
-            words = shlex.split(line) or ["list"]
-        except ValueError as error:
-            raise UsageError(f"%dataflow: {line!r} can't be read: {error}.") from None
-        if words[0] in ("--help", "-h", "help"):
-            print(_USAGE)  # noqa: T201 - the answer
-            return
-        command, *arguments = words
-        if command == "list" and not arguments:
+        """List this kernel's flows, or act on one; ``%dataflow --help`` tells all commands."""
+        command, _, rest = line.strip().partition(" ")
+        if command in ("--help", "-h", "help"):
+            print(USAGE)  # noqa: T201 - the answer
+        elif command in ("", "list") and not rest.strip():
             print(listing(flows()))  # noqa: T201 - the answer
-            return
-        act = _COMMANDS.get(command)
-        if act is None or len(arguments) > 1 or command == "list":
-            raise UsageError(_USAGE)
-        self._guarded(lambda: self._act(command, act, *arguments))
+        elif command not in COMMANDS:
+            near = nearest(command, ["list", *COMMANDS])
+            hint = f"Did you mean {near[0]!r}?\n" if near else ""
+            raise UsageError(f"{command!r} is no command of %dataflow. {hint}{USAGE}")
+        else:
+            self._guarded(lambda: self._act(command, rest))
 
-    def _act(self, command: str, act: Callable[[Flow], str], name: str | None = None) -> None:
+    def _act(self, command: str, rest: str) -> None:
         running = flows()
-        if name is None:
-            if len(running) != 1:
-                raise FlowError(f"`%dataflow {command}` which flow? {_running(running)}")
-            name = next(iter(running))
-        valid_name(name, "flow")
-        flow = running.get(name) or self._bound(name)
-        if flow is None:
-            raise FlowError(f"no flow is named {name!r}. {_running(running)}")
-        print(act(flow))  # noqa: T201 - the answer
+        flow, words = addressed(command, rest, lambda name: running.get(name) or self._bound(name), running)
+        print(COMMANDS[command].act(flow, words))  # noqa: T201 - the answer
         self._shows.settle()
 
     def _bound(self, name: str) -> Flow | None:
@@ -167,53 +183,5 @@ class DataflowMagics(Magics):
             raise without_frames(error) from None
 
 
-def _stop(flow: Flow) -> str:
-    flow.stop()
-    return f"{flow.name} has stopped; what is stored under its name stays."
-
-
-def _forget(flow: Flow) -> str:
-    flow.forget()
-    return f"{flow.name} has stopped, and all that was stored under its name is deleted."
-
-
-def _pause(flow: Flow) -> str:
-    flow.pause()
-    return f"{flow.name} is paused; what comes waits. `%dataflow resume {flow.name}` goes on."
-
-
-def _resume(flow: Flow) -> str:
-    flow.resume()
-    return f"{flow.name} goes on."
-
-
-def _retry(flow: Flow) -> str:
-    return f"{flow.name}: {flow.retry_dead_letters()} dead letters are put through again."
-
-
-#: What `%dataflow COMMAND NAME` does; returns what is printed.
-_COMMANDS: dict[str, Callable[[Flow], str]] = {
-    "status": text_picture,
-    "pause": _pause,
-    "resume": _resume,
-    "retry": _retry,
-    "stop": _stop,
-    "forget": _forget,
-}
-
-_USAGE = f"""%dataflow list | COMMAND [NAME]; commands: {", ".join(_COMMANDS)}
-  list      this kernel's flows with their rates
-  status    a picture in text, with all numbers
-  pause     begin nothing further; resume goes on
-  retry     put dead letters through again
-  stop      finish what is in hand and stop; what is stored stays
-  forget    stop, and delete all that is stored under the name
-NAME may be left out if only one flow runs. `%%dataflow --help` tells how to start one."""
-
-
 def _described(value: Any) -> str:
     return f"of type {type(value).__name__!r}"
-
-
-def _running(running: dict[str, Flow]) -> str:
-    return f"Running: {', '.join(sorted(running))}." if running else "None runs in this kernel."

@@ -1,0 +1,258 @@
+"""The commands of the ``%dataflow`` line: what each takes, does and answers.
+
+Owns their table, their reading and their completion. Each is one call of the flow's handle; the line itself belongs to
+`pratipad_nb.notebook.magics`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from pratipad_nb.dataflow.names import nearest
+from pratipad_nb.errors import FlowError, SettingsError
+from pratipad_nb.notebook.text import text_picture
+from pratipad_nb.session import Flow
+
+__all__ = ["COMMANDS", "USAGE", "Command", "addressed", "line_suggestions"]
+
+Act = Callable[[Flow, list[str]], str]
+
+_NONE = ("none", "off")
+_ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command.
+
+    Attributes
+    ----------
+    takes
+        What stands behind the flow's name, one word each; those in brackets may be left out.
+    help
+        What it does.
+    act
+        Does it; returns what is printed.
+    """
+
+    takes: tuple[str, ...]
+    help: str
+    act: Act
+
+    @property
+    def least(self) -> int:
+        """How many words it needs behind the name."""
+        return sum(not word.startswith("[") for word in self.takes)
+
+    def usage(self, name: str) -> str:
+        """Return how it is written."""
+        return " ".join([name, "NAME", *self.takes])
+
+
+def _status(flow: Flow, _words: list[str]) -> str:
+    return text_picture(flow)
+
+
+def _pause(flow: Flow, words: list[str]) -> str:
+    flow.pause(*words)
+    what = f"{words[0]} of {flow.name}" if words else flow.name
+    return f"{what} is paused; what comes waits. `%dataflow resume {' '.join([flow.name, *words])}` goes on."
+
+
+def _resume(flow: Flow, words: list[str]) -> str:
+    flow.resume(*words)
+    return f"{words[0]} of {flow.name} goes on." if words else f"{flow.name} goes on."
+
+
+def _rate(flow: Flow, words: list[str]) -> str:
+    flow.rate = None if words[0].lower() in _NONE else _number(words[0], "a rate")
+    most = (
+        "as many messages as it has room for"
+        if flow.rate is None
+        else f"at most {flow.rate:g} messages a second"
+    )
+    return f"{flow.name} asks for {most}.{_if_pushed(flow)}"
+
+
+def _demand(flow: Flow, words: list[str]) -> str:
+    most = _whole(words[0])
+    if len(words) > 1:
+        # Whichever bound goes first, the other one's old value mustn't be in its way.
+        flow.min_demand = min(_whole(words[1]), flow.max_demand - 1)
+        flow.max_demand = most
+        flow.min_demand = _whole(words[1])
+    else:
+        flow.max_demand = most
+    return (
+        f"{flow.name} asks for up to {flow.max_demand} messages, and for more when {flow.min_demand} are left."
+        f"{_if_pushed(flow, 'Demand')}"
+    )
+
+
+def _if_pushed(flow: Flow, *inputs: str) -> str:
+    inputs = inputs or ("Demand", "Pull")
+    if flow.dataflow.input in inputs:
+        return ""
+    return f" That has no effect now: its input is {flow.dataflow.input}, not {' or '.join(inputs)}."
+
+
+def _send(flow: Flow, words: list[str]) -> str:
+    device, text = words
+    try:
+        payload = json.loads(text)
+    except ValueError as error:
+        raise SettingsError(
+            f'{text!r} is no JSON: {error}. Write a map as {{"led": "on"}}, a text in double quotes.'
+        ) from None
+    if device == _ALL:
+        flow.send(payload)
+        return f"{flow.name}: the order goes to all devices that are known."
+    known = flow.stats().devices
+    if device not in known:
+        near = " or ".join(nearest(device, list(known)))
+        raise FlowError(
+            f"flow {flow.name!r} knows no device {device!r}: {f'did you mean {near}?' if near else _listed(known)}"
+        )
+    flow.send(payload, to=device)
+    away = "" if known[device].connected else " It is away, and gets it when it comes back."
+    return f"{flow.name}: the order goes to {device}.{away}"
+
+
+def _retry(flow: Flow, _words: list[str]) -> str:
+    return f"{flow.name}: {flow.retry_dead_letters()} dead letters are put through again."
+
+
+def _stop(flow: Flow, _words: list[str]) -> str:
+    flow.stop()
+    return f"{flow.name} has stopped; what is stored under its name stays."
+
+
+def _forget(flow: Flow, _words: list[str]) -> str:
+    flow.forget()
+    return f"{flow.name} has stopped, and all that was stored under its name is deleted."
+
+
+COMMANDS: Mapping[str, Command] = {
+    "status": Command((), "a picture in text, with all numbers", _status),
+    "pause": Command(("[PROCESSOR]",), "begin nothing further; what comes waits", _pause),
+    "resume": Command(("[PROCESSOR]",), "go on", _resume),
+    "rate": Command(("N|none",), "Demand and Pull: at most N messages a second", _rate),
+    "demand": Command(("MAX", "[MIN]"), "Demand: ask for up to MAX, and for more when MIN are left", _demand),
+    "send": Command(("DEVICE|all", "JSON"), "send an order to a device", _send),
+    "retry": Command((), "put dead letters through again", _retry),
+    "stop": Command((), "finish what is in hand and stop; what is stored stays", _stop),
+    "forget": Command((), "stop, and delete all that is stored under the name", _forget),
+}
+
+_WIDTH = max(len(command.usage(name)) for name, command in COMMANDS.items())
+USAGE = "\n".join(
+    [
+        "%dataflow COMMAND",
+        f"  {'list':{_WIDTH}}  this kernel's flows with their rates",
+        *(f"  {command.usage(name):{_WIDTH}}  {command.help}" for name, command in COMMANDS.items()),
+        "NAME may be left out if only one flow runs. `%%dataflow --help` tells how to start one.",
+    ]
+)
+
+
+def addressed(
+    command: str, rest: str, known: Callable[[str], Flow | None], running: Mapping[str, Flow]
+) -> tuple[Flow, list[str]]:
+    """Return the flow that a command is for, and the words behind its name.
+
+    Parameters
+    ----------
+    rest
+        What stands behind the command.
+    known
+        Returns the flow of a name, running or stopped.
+    running
+        The running flows, of which the only one needs no name.
+
+    Raises
+    ------
+    FlowError
+        If there is no such flow, or several run and none is named.
+    SettingsError
+        If there are too few words, or too many.
+    """
+    takes = COMMANDS[command]
+    name, _, behind = rest.strip().partition(" ")
+    flow = known(name) if name else None
+    if flow is None:
+        words = _words(takes, rest)
+        if len(running) != 1 or not takes.least <= len(words) <= len(takes.takes):
+            raise _no_such_flow(command, name, running)
+        (flow,) = running.values()
+        if "[PROCESSOR]" in takes.takes and words and words[0] not in flow:
+            raise _no_such_flow(command, name, running, f", and {flow.name!r} has no processor of that key")
+        return flow, words
+    words = _words(takes, behind)
+    if not takes.least <= len(words) <= len(takes.takes):
+        raise SettingsError(f"%dataflow {command}: it is written `%dataflow {takes.usage(command)}`.")
+    return flow, words
+
+
+def _words(command: Command, text: str) -> list[str]:
+    """Split; the last of several that are needed takes all the rest, so that JSON may hold spaces."""
+    most = command.least - 1 if command.least > 1 else -1
+    return text.split(maxsplit=most)
+
+
+def _no_such_flow(command: str, name: str, running: Mapping[str, Flow], also: str = "") -> FlowError:
+    there = f"Running: {', '.join(sorted(running))}." if running else "None runs in this kernel."
+    if not name:
+        return FlowError(f"`%dataflow {command}` which flow? {there}")
+    near = nearest(name, list(running))
+    hint = f"Did you mean {near[0]!r}?" if near else there
+    return FlowError(f"no flow is named {name!r}{also}. {hint}")
+
+
+def _number(text: str, what: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingsError(
+            f"{text!r} is no {what.removeprefix('a ')}; it is a number above 0, or none."
+        ) from None
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise SettingsError(f"{text!r} is given; it must be a whole number of messages.") from None
+
+
+def _listed(known: Iterable[str]) -> str:
+    return f"it knows {', '.join(sorted(known))}." if known else "none has connected yet."
+
+
+def line_suggestions(before: str, running: Mapping[str, Flow]) -> tuple[str, list[str]]:
+    """Return the word that is being written at the end of a ``%dataflow`` line, and what it may become."""
+    words = before.split()[1:]
+    word = "" if before[-1:].isspace() or not words else words.pop()
+    return word, [text for text in _next(words, running) if text.startswith(word) and text != word]
+
+
+def _next(words: list[str], running: Mapping[str, Flow]) -> list[str]:
+    if not words:
+        return ["list", *COMMANDS]
+    command, *rest = words
+    if command not in COMMANDS:
+        return []
+    takes = COMMANDS[command].takes
+    named = bool(rest) and rest[0] in running
+    flow = running[rest[0]] if named else next(iter(running.values())) if len(running) == 1 else None
+    found = [] if rest else sorted(running)
+    at = len(rest) - named
+    if flow is None or at >= len(takes):
+        return found
+    kind = takes[at]
+    if kind == "[PROCESSOR]":
+        return found + [step.key for step in flow.dataflow.steps]
+    if kind == "DEVICE|all":
+        return [*found, _ALL, *sorted(flow.stats().devices)]
+    return [*found, "none"] if kind == "N|none" else found

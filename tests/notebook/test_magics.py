@@ -1,0 +1,297 @@
+"""%%dataflow and %dataflow in a real shell over the real server, and the mistakes a newcomer makes."""
+
+import importlib.metadata
+
+import pytest
+
+from pratipad_nb import Device, Flow, NotationError, flows
+from pratipad_nb.errors import FlowError, ProcessorError, ServerError, SettingsError
+
+CELSIUS = """
+class Celsius:
+    def process(self, reading):
+        return round((reading - 32) / 1.8, 1)
+"""
+HOUSE = "%%dataflow house\nPush <~> Celsius <~> Output"
+
+
+@pytest.fixture
+def running(shell):
+    """A shell in which the flow `house` runs."""
+    shell.ok(CELSIUS)
+    shell.ok(HOUSE)
+    yield shell
+    house = flows().get("house")
+    if house is not None:
+        house.forget()
+
+
+def one_message(ran):
+    """Hold that a mistake was shown as its message alone: no frames, nothing of this package's files."""
+    assert "Traceback" not in ran.out
+    assert "pratipad_nb/" not in ran.out + ran.err
+    assert "File " not in ran.out
+    return ran.out
+
+
+# -- the cell -------------------------------------------------------------------------------------------------------
+
+
+def test_a_cell_starts_a_flow_binds_it_and_shows_it(running):
+    house = running.names["house"]
+    assert isinstance(house, Flow)
+    assert flows() == {"house": house}
+    with Device("room1").connect(house) as device:
+        device.push(212)
+        assert house.take(1)[0].payload == 100.0
+
+
+def test_what_is_shown_has_a_picture_and_a_text_for_where_no_widget_can_be(running):
+    (shown,) = running.ok(HOUSE).displayed or [{}]
+    if shown:
+        assert {"image/png", "text/plain"} <= set(shown)
+
+
+def test_running_an_unchanged_cell_again_changes_nothing(running):
+    house = running.names["house"]
+    with Device("room1").connect(house) as device:
+        ran = running.ok(HOUSE)
+        assert running.names["house"] is house
+        assert "swapped" not in ran.out
+        device.push(32)
+        assert house.take(1)[0].payload == 0.0
+        assert house.stats().processors["Celsius"].version == 0
+
+
+def test_a_changed_cell_changes_what_differs_and_devices_stay(running):
+    house = running.names["house"]
+    running.ok("def tenfold(x):\n    return x * 10")
+    with Device("room1").connect(house) as device:
+        ran = running.ok("%%dataflow house\nPush <~> [Celsius, tenfold] <~> Output")
+        assert "house: added tenfold: 0 messages in hand" in ran.out
+        assert "lost 0, doubled 0" in ran.out
+        assert running.names["house"] is house
+        device.push(212)
+        assert house.take(1)[0].payload == 1000.0
+
+
+def test_a_flow_of_that_name_that_was_stopped_is_started_again(running):
+    running.ok("house.stop()")
+    running.ok(HOUSE)
+    assert running.names["house"].state == "running"
+
+
+def test_braces_are_notation_and_nothing_that_ipython_expands(running):
+    running.ok("def look(x):\n    pass")
+    running.ok("%%dataflow house\nPush <~> Celsius <~> {look, Celsius} <~> Output")
+    assert "{look, Celsius}" in running.names["house"].notation
+
+
+def test_help_needs_no_body(shell):
+    assert "usage: %%dataflow NAME" in shell.ok("%%dataflow --help").out
+
+
+# -- mistakes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cell", "error", "said"),
+    [
+        ("%%dataflow house\nPush -> Celsius ~> Output", NotationError, "^"),
+        ("%%dataflow house\nPush ~> Celsus ~> Output", NotationError, "did you mean `Celsius`?"),
+        ("%%dataflow house\nPush ~> Celsus ~> Farenheit ~> Output", NotationError, "`Farenheit`"),
+        ("%%dataflow house\n", NotationError, "the notation is empty"),
+        ("%%dataflow house --rate never\nPush ~> Celsius ~> Output", SettingsError, "'never' is given"),
+        ("%%dataflow Celsius\nPush ~> Celsius ~> Output", FlowError, "`del Celsius` first"),
+        (
+            "%%dataflow house --delivery fast\nPush <~> Celsius <~> Output",
+            FlowError,
+            "--delivery can't change",
+        ),
+        ("%%dataflow house --server tls://localhost:1\nPush <~> Celsius <~> Output", FlowError, "--server"),
+    ],
+)
+def test_a_mistake_is_one_message_and_the_running_flow_goes_on(running, cell, error, said):
+    house = running.names["house"]
+    before = house.notation
+    ran = running.run(cell)
+    assert said in one_message(ran) + ran.err
+    if error is not None:
+        assert type(ran.error) is error
+    assert (house.state, house.notation) == ("running", before)
+    with Device("room1").connect(house) as device:
+        device.push(212)
+        assert house.take(1)[0].payload == 100.0
+
+
+def test_a_cell_without_a_name_tells_how_to_write_one(shell):
+    ran = shell.run("%%dataflow\nPush ~> Celsius ~> Output")
+    assert "usage: %%dataflow NAME" in one_message(ran)
+    assert flows() == {}
+
+
+def test_a_first_cell_that_is_wrong_starts_nothing(shell):
+    ran = shell.run("%%dataflow garden\nPush ~> Nothing ~> Output")
+    assert isinstance(ran.error, NotationError)
+    assert "garden" not in shell.names
+    assert flows() == {}
+
+
+def test_a_processor_that_cannot_be_set_up_is_named_and_binds_nothing(shell):
+    shell.ok("class Broken:\n    def setup(self): 1 / 0\n    def process(self, x): return x")
+    ran = shell.run("%%dataflow garden\nPush ~> Broken ~> Output")
+    assert isinstance(ran.error, ProcessorError)
+    assert "Broken: setup failed with ZeroDivisionError" in one_message(ran)
+    assert "garden" not in shell.names
+
+
+def test_a_state_folder_that_cannot_be_written_is_one_message(shell, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    shell.names["Flow"] = Flow
+    shell.names["home"] = tmp_path / "taken"
+    shell.names["same"] = lambda x: x
+    ran = shell.run("Flow('Push ~> same ~> Output', name='garden', home=home).start()")
+    assert isinstance(ran.error, ServerError)
+    assert "can't be written" in str(ran.error)
+
+
+def test_an_existing_server_that_does_not_answer_is_one_message(shell, home):
+    shell.ok(CELSIUS)
+    certs = next((home / "pki").rglob("cert.pem"), None) or next(home.rglob("*.pem"))
+    ran = shell.run(
+        f"%%dataflow garden --server tls://127.0.0.1:1 --certs {certs.parent}\nPush ~> Celsius ~> Output"
+    )
+    assert ran.error is not None
+    assert "garden" not in shell.names
+    one_message(ran)
+
+
+def test_a_server_without_certificates_is_refused_with_the_next_step(shell):
+    shell.ok(CELSIUS)
+    ran = shell.run("%%dataflow garden --server tls://127.0.0.1:4222\nPush ~> Celsius ~> Output")
+    assert "server= and certs= go together" in one_message(ran)
+
+
+def test_a_missing_server_binary_is_one_message_with_the_next_step(shell, monkeypatch, tmp_path):
+    from pratipad_nb.transport import server_process
+
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(server_process.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(server_process.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(server_process.importlib.metadata, "files", missing)
+    shell.ok(CELSIUS)
+    ran = shell.run("%%dataflow garden\nPush ~> Celsius ~> Output")
+    assert isinstance(ran.error, ServerError)
+    assert "pip install" in one_message(ran)
+
+
+# -- hot swap -------------------------------------------------------------------------------------------------------
+
+
+def test_running_the_class_cell_again_swaps_it_and_prints_the_receipt(running):
+    house = running.names["house"]
+    with Device("room1").connect(house) as device:
+        device.push(32)
+        assert house.take(1)[0].payload == 0.0
+        ran = running.ok(CELSIUS.replace("round((reading - 32) / 1.8, 1)", "'new'"))
+        assert "house: swapped Celsius: 0 messages in hand, pause " in ran.out
+        assert "lost 0, doubled 0" in ran.out
+        device.push(32)
+        assert house.take(1)[0].payload == "new"
+
+
+def test_a_cell_that_defines_nothing_of_the_flow_swaps_nothing(running):
+    assert "swapped" not in running.ok("x = 3\ndef other(y): return y").out
+    assert running.names["house"].stats().processors["Celsius"].version == 0
+
+
+def test_no_swap_leaves_the_old_one_and_says_that_the_code_is_newer(running):
+    running.ok("%%dataflow house --no-swap\nPush <~> Celsius <~> Output")
+    house = running.names["house"]
+    ran = running.ok(CELSIUS.replace("1.8", "1.9"))
+    assert "swapped" not in ran.out
+    assert house.stats().processors["Celsius"].newer
+    with Device("room1").connect(house) as device:
+        device.push(212)
+        assert house.take(1)[0].payload == 100.0
+    assert "swapped Celsius" in running.ok("%%dataflow house --no-swap\nPush <~> Celsius <~> Output").out
+    assert not house.stats().processors["Celsius"].newer
+
+
+def test_a_new_one_that_cannot_be_set_up_leaves_the_old_one_and_is_told_once(running):
+    house = running.names["house"]
+    broken = CELSIUS + "    def setup(self):\n        raise OSError('no such sensor')\n"
+    ran = running.run(broken)
+    assert "no such sensor" in one_message(ran)
+    assert house.stats().processors["Celsius"].newer
+    with Device("room1").connect(house) as device:
+        device.push(212)
+        assert house.take(1)[0].payload == 100.0
+    assert "no such sensor" not in running.ok("1 + 1").out
+    assert "no such sensor" in running.run(broken).out
+    assert "swapped Celsius" in running.ok(CELSIUS).out
+
+
+def test_a_processor_that_is_deleted_from_the_notebook_goes_on_running(running):
+    assert running.ok("del Celsius").out == ""
+    assert running.names["house"].state == "running"
+    assert running.ok("1").out.strip() in ("", "1", "Out[0]: 1")
+
+
+# -- the line -------------------------------------------------------------------------------------------------------
+
+
+def test_the_list_says_what_runs(running):
+    (line,) = running.ok("%dataflow").out.splitlines()
+    assert line.split()[:2] == ["house", "running"]
+    assert line.endswith("Push <~> Celsius <~> Output")
+
+
+def test_without_flows_the_list_says_how_to_start_one(shell):
+    assert "`%%dataflow NAME` starts one" in shell.ok("%dataflow list").out
+
+
+def test_stop_keeps_and_forget_deletes(running):
+    assert "has stopped" in running.ok("%dataflow stop house").out
+    assert flows() == {}
+    assert "is deleted" in running.ok("%dataflow forget house").out
+
+
+def test_a_name_may_be_left_out_if_one_flow_runs(running):
+    assert "house is paused" in running.ok("%dataflow pause").out
+    assert running.names["house"].state == "paused"
+    assert "house goes on" in running.ok("%dataflow resume").out
+    assert running.names["house"].state == "running"
+
+
+def test_an_unknown_flow_is_told_with_those_that_run(running):
+    ran = running.run("%dataflow stop hous")
+    assert "no flow is named 'hous'" in one_message(ran)
+    assert "house" in str(ran.error)
+
+
+# -- loading --------------------------------------------------------------------------------------------------------
+
+
+def test_loading_twice_changes_nothing_and_unloading_takes_it_all_out(quick_shell):
+    ip = quick_shell.ip
+    hooks = len(ip.Completer.custom_matchers), len(ip.input_transformers_cleanup)
+    quick_shell.ok("%reload_ext pratipad_nb")
+    assert (len(ip.Completer.custom_matchers), len(ip.input_transformers_cleanup)) == hooks
+    quick_shell.ok("%unload_ext pratipad_nb")
+    assert (len(ip.Completer.custom_matchers), len(ip.input_transformers_cleanup)) == (
+        hooks[0] - 1,
+        hooks[1] - 1,
+    )
+    assert "not found" in quick_shell.run("%dataflow").err
+    quick_shell.ok("%load_ext pratipad_nb")
+
+
+def test_flows_go_on_when_the_magics_are_unloaded(quick_shell):
+    quick_shell.ok("def same(x): return x")
+    quick_shell.ok("%%dataflow house\nPush ~> same ~> Output")
+    quick_shell.ok("%unload_ext pratipad_nb")
+    assert quick_shell.names["house"].state == "running"
+    quick_shell.ok("%load_ext pratipad_nb")
