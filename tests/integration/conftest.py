@@ -75,6 +75,10 @@ class Scene:
         device._running.cancel()
         await asyncio.wait({device._running})
 
+    def gone(self, device: AsyncDevice) -> None:
+        """Know a closed device no longer."""
+        self._devices.remove(device)
+
     async def cloud(self, flow: AsyncFlow, reader: str = "cloud") -> AsyncCloud:
         """Connect a cloud client."""
         cloud = AsyncCloud(flow.name, reader=reader, endpoint=await flow.endpoint_for("reader", reader))
