@@ -74,7 +74,10 @@ class Edge:
             LogSpec(self.subjects.input_stream, (self.subjects.up_all,), max_bytes, "work")
         )
         if read:
-            self.spawn(self._read(await log.consumer(ConsumerSpec("edge", "each"))))
+            consumer = await log.consumer(ConsumerSpec("edge", "each"))
+            # As every edge does when it starts: what an earlier one had and didn't acknowledge would come late.
+            await consumer.rewind()
+            self.spawn(self._read(consumer))
 
     def spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

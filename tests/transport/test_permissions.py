@@ -298,7 +298,9 @@ async def test_a_reader_reads_the_output_from_a_position_of_its_own(connect: Con
     assert json.loads(got.data) == {"n": 1}
     await cloud.client.request(got.reply, b"+ACK", timeout=5)
     assert (await cloud.request(HOUSE.read("cloud"), {"at": 1}))["stream"] == "MARK_house"
-    again = await cloud.client.request("$JS.API.DIRECT.GET.OUT_house", b'{"seq": 1}', timeout=5, old_style=True)
+    again = await cloud.client.request(
+        "$JS.API.DIRECT.GET.OUT_house", b'{"seq": 1}', timeout=5, old_style=True
+    )
     assert json.loads(again.data) == {"n": 1}
     own = await cloud.client.request(f"$JS.API.DIRECT.GET.MARK_house.{HOUSE.read('cloud')}", timeout=5)
     assert json.loads(own.data) == {"at": 1}
