@@ -16,6 +16,7 @@ from pratipad_nb.errors import SettingsError
 __all__ = [
     "NAME_PATTERN",
     "RESERVED_NAMES",
+    "Address",
     "Credentials",
     "Delivery",
     "Endpoint",
@@ -61,6 +62,34 @@ def valid_name(name: object, what: str) -> str:
 def _suggest(name: object) -> str:
     kept = re.sub(r"[^A-Za-z0-9_-]+", "_", str(name)).strip("_-")[:60]
     return kept if kept and kept[0].isalpha() else "a" + kept
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a listener listens: ``str()`` gives ``host:port``, an IPv6 address in brackets."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Return the address that `text` (``"host:port"``) means.
+
+        Raises
+        ------
+        SettingsError
+            If it is none: the host is missing, or the port is no number from 1 to 65535.
+        """
+        host, _, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+            raise SettingsError(
+                f"{text!r} is no address to listen on: it is HOST:PORT, for example '127.0.0.1:8883' or '0.0.0.0:8883'."
+            )
+        return cls(host, int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +188,9 @@ class FlowOptions:
         Into how many shares the flow's devices are split, for several edges to run. One (the default) is for a flow
         that runs in one place. It is fixed when the flow first runs; take a few times as many as there will be
         edges. Each partition has its own instances of the processors.
+    mqtt
+        Whether the embedded server takes devices that speak MQTT 3.1.1: True (on port 8883, where it takes all others
+        too) or an address, ``"host:port"``. The first flow of a state folder decides.
     drain_seconds
         How long `stop` waits for processors to finish what is in hand before it leaves the rest to the next start.
     """
@@ -174,6 +206,7 @@ class FlowOptions:
     on_lag: Literal["wait", "discard"] = "wait"
     sync: Sync = "interval"
     partitions: int = 1
+    mqtt: bool | str = False
     drain_seconds: float = 30.0
 
     def __post_init__(self) -> None:
@@ -185,6 +218,8 @@ class FlowOptions:
         _at_least(self, "partitions", 1)
         _one_of(self, "on_lag", ("wait", "discard"))
         _one_of(self, "sync", ("interval", "always"))
+        if not isinstance(self.mqtt, bool):
+            Address.parse(self.mqtt)
 
 
 def checked_delivery(value: object) -> Delivery:

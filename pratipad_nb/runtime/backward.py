@@ -20,6 +20,7 @@ from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import Fenced, FrameError, OneWayError, SettingsError, TransportError, WaitTimeout
 from pratipad_nb.message import Message
 from pratipad_nb.runtime.metrics import Rate
+from pratipad_nb.runtime.plain import PlainDevices
 from pratipad_nb.runtime.stats import BackwardStats
 from pratipad_nb.transport.frames import (
     DeadEntry,
@@ -76,6 +77,7 @@ class Backward:
         self._boxes: dict[str, _Box] = {}
         self._holders: dict[int, set[str]] = {}
         self._finished: list[int] = []
+        self._plain = PlainDevices(edge.connection, edge.subjects)
         self._wake = asyncio.Event()
         self._rate = Rate()
         self.epoch = 0
@@ -140,7 +142,7 @@ class Backward:
             return
         self.received += not frame.reply
         accounts = self._edge.ledger.accounts
-        targets = frame.to if frame.to is not None else sorted(accounts)
+        targets = frame.to if frame.to is not None else self._known()
         mine = [device for device in targets if self._edge.settings.owns(device)]
         if self._edge.settings.shared and not mine:
             return
@@ -166,6 +168,11 @@ class Backward:
         if not mine:
             self._finish(number, None)
         self._wake.set()
+
+    def _known(self) -> list[str]:
+        """Return every device that has said, sent or is anything: foreign ones say no hello."""
+        edge = self._edge
+        return sorted(edge.ledger.accounts.keys() | edge.gate.counts.keys() | edge.presence.connected)
 
     async def _through_processors(self, frame: OrderFrame, number: int) -> Any:
         """Pass the order through every processor's `backward`, from the last to the first."""
@@ -238,6 +245,7 @@ class Backward:
                     self._finish(number, device)
                 if box.connected:
                     await self._send_box(device, box, monotonic)
+            await self._send_plain()
             finished, self._finished = self._finished, []
             for number in finished:
                 await self._log.delete(number)
@@ -257,6 +265,19 @@ class Backward:
                     self.sent += 1
                 pending.sent = now
                 await self._edge.connection.publish(subject, pending.data)
+
+    async def _send_plain(self) -> None:
+        """Send what waits to devices that are there and don't speak frames: once, for they confirm nothing."""
+        waiting = {device for device, box in self._boxes.items() if box.orders and not box.connected}
+        for device in await self._plain.listening(waiting):
+            box = self._boxes[device]
+            for number, pending in list(box.orders.items()):
+                if not await self._plain.send(device, pending.data):
+                    return
+                del box.orders[number]
+                box.sent += 1
+                self.sent += 1
+                self._finish(number, device)
 
     def counts(self, device: str) -> tuple[int, int]:
         """Return how many orders went to a device, and how many it has run."""

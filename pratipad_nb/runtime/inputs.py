@@ -7,7 +7,6 @@ admitted messages is for `pipeline`.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections import deque
@@ -18,7 +17,7 @@ from typing import Any, Protocol
 from pratipad_nb.errors import FrameError
 from pratipad_nb.runtime.batch import InputFrame
 from pratipad_nb.runtime.position import Positions
-from pratipad_nb.transport.frames import Position, decode_uplink
+from pratipad_nb.transport.frames import Position, decode_plain, decode_uplink
 from pratipad_nb.transport.protocol import Consumer, Delivery, Signal
 from pratipad_nb.transport.subjects import Subjects
 
@@ -234,10 +233,7 @@ class Gatekeeper:
 
     def _foreign(self, device: str, delivery: Delivery) -> Admitted | None:
         """Take plain JSON of a foreign client as one message; its number is where it stands in the log."""
-        try:
-            payload = json.loads(delivery.data)
-        except ValueError as error:
-            raise FrameError(f"{delivery.data[:40]!r} is neither a frame nor JSON: {error}") from error
+        payload = decode_plain(delivery.data)
         self._foreign_number += 1
         number = delivery.sequence or self._foreign_number
         tally = self.counts.setdefault(device, DeviceCount())

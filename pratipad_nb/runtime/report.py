@@ -67,7 +67,7 @@ class Reporter:
 
     def _devices(self) -> dict[str, DeviceStats]:
         edge = self._edge
-        names = sorted(edge.ledger.accounts.keys() | edge.gate.counts.keys())
+        names = sorted(edge.ledger.accounts.keys() | edge.gate.counts.keys() | edge.presence.connected)
         return {name: self._device(name) for name in names}
 
     def _device(self, name: str) -> DeviceStats:

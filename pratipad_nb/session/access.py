@@ -24,6 +24,8 @@ __all__ = ["Access", "EmbeddedAccess", "ExternalAccess", "MemoryAccess", "open_a
 class Access(Protocol):
     """A way to the server."""
 
+    mqtt_url: str
+
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
         """Let a party in, and return what it connects to."""
 
@@ -40,6 +42,7 @@ class EmbeddedAccess:
     def __init__(self, flow: str, site: Site) -> None:
         self._flow = flow
         self._site = site
+        self.mqtt_url = site.mqtt_url
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
         """Make the party's certificate if there is none, let it in, and return its endpoint."""
@@ -71,7 +74,9 @@ def _copy(credentials: Credentials, folder: Path) -> Credentials:
 
 
 class ExternalAccess:
-    """A server that somebody else runs; whom it lets in is decided there."""
+    """A server that somebody else runs; whom it lets in, and how, is decided there."""
+
+    mqtt_url = ""
 
     def __init__(self, flow: str, url: str, folder: Path) -> None:
         self._endpoint = Endpoint(url, flow, Credentials.in_folder(folder))
@@ -96,6 +101,8 @@ class ExternalAccess:
 class MemoryAccess:
     """The in-memory transport of `pratipad_nb.testing`: everybody in the process may come in."""
 
+    mqtt_url = ""
+
     def __init__(self, flow: str, url: str) -> None:
         self._endpoint = Endpoint(url, flow)
 
@@ -112,7 +119,13 @@ class MemoryAccess:
 
 
 async def open_access(
-    flow: str, *, server: str | None, certs: str | Path | None, home: Path, sync: Sync
+    flow: str,
+    *,
+    server: str | None,
+    certs: str | Path | None,
+    home: Path,
+    sync: Sync,
+    mqtt: bool | str = False,
 ) -> EmbeddedAccess | ExternalAccess | MemoryAccess:
     """Return the access that the arguments of a `Flow` mean.
 
@@ -127,7 +140,7 @@ async def open_access(
         # Imported here, for a flow against a server elsewhere needs neither `cryptography` nor the binary.
         from pratipad_nb.session.site import Site
 
-        return EmbeddedAccess(flow, await Site.acquire(home, sync))
+        return EmbeddedAccess(flow, await Site.acquire(home, sync, mqtt))
     if server is not None and server.startswith("memory://"):
         return MemoryAccess(flow, server)
     if server is None or certs is None:

@@ -130,6 +130,11 @@ class AsyncFlow(AsyncCockpit):
             return self._reporter.snapshot()
         return self._last or FlowStats(self.name, self.notation, self.settings.delivery, "stopped")
 
+    @property
+    def mqtt_url(self) -> str:
+        """Where devices that speak MQTT connect, as ``mqtts://127.0.0.1:8883``; empty if they can't."""
+        return self._access.mqtt_url if self._access is not None else ""
+
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> AsyncFlow:
@@ -172,6 +177,7 @@ class AsyncFlow(AsyncCockpit):
             certs=self._certs,
             home=self._home,
             sync=self.settings.options.sync,
+            mqtt=self.settings.options.mqtt,
         )
 
     async def _run(self, edge: Edge | Share) -> None:

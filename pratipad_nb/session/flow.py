@@ -147,6 +147,15 @@ class Flow(Cockpit):
         return self._flow.endpoint
 
     @property
+    def mqtt_url(self) -> str:
+        """Where devices that speak MQTT connect, as ``mqtts://127.0.0.1:8883``; empty unless ``FlowOptions(mqtt=…)``.
+
+        They show the certificate that `invite` writes, publish JSON to ``pratipad/FLOW/up/DEVICE`` and get orders, as
+        JSON, on ``pratipad/FLOW/plain/DEVICE``.
+        """
+        return self._flow.mqtt_url
+
+    @property
     def graph(self) -> Any:
         """A `networkx.DiGraph` with the same nodes as the picture."""
         return self._flow.graph

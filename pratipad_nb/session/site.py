@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pratipad_nb.errors import ServerError
-from pratipad_nb.pki.store import CertificateStore
+from pratipad_nb.pki.store import LOOPBACK_HOSTS, CertificateStore
 from pratipad_nb.portal import Portal
-from pratipad_nb.settings import Credentials, Endpoint, Sync
+from pratipad_nb.settings import Address, Credentials, Endpoint, Sync
 from pratipad_nb.transport.permissions import Role, User, device_user, edge_user, reader_user
 from pratipad_nb.transport.server import EmbeddedServer
 from pratipad_nb.transport.server_joined import JoinedServer
@@ -38,9 +39,10 @@ class Site:
     _open: ClassVar[dict[Path, Site]] = {}
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, home: Path, sync: Sync) -> None:
+    def __init__(self, home: Path, sync: Sync, mqtt: bool | str = False) -> None:
         self.home = home
         self._sync = sync
+        self._mqtt = mqtt
         self._users = 0
         self._portal = Portal("pratipad server")
         self._started: asyncio.Task[None] | None = None
@@ -50,21 +52,27 @@ class Site:
     # -- sharing ------------------------------------------------------------------------------------------------
 
     @classmethod
-    async def acquire(cls, home: Path, sync: Sync) -> Site:
+    async def acquire(cls, home: Path, sync: Sync, mqtt: bool | str = False) -> Site:
         """Return the site of `home`, with its server running; to be given back by `release`.
 
         Raises
         ------
         ServerError
-            If the server can't be started, or the folder can't be written.
+            If the server can't be started, or the folder can't be written; or if `mqtt` is asked for and the server
+            runs already, without it.
         """
         with cls._lock:
             site = cls._open.get(home)
             if site is None:
-                site = cls._open[home] = Site(home, sync)
+                site = cls._open[home] = Site(home, sync, mqtt)
             site._users += 1
         try:
             await site._on_portal(site._ensure_started())
+            if mqtt and not site.mqtt_url:
+                raise ServerError(
+                    f"the server of {home} runs already, and takes no MQTT devices. Start the flow with mqtt= first, or "
+                    "end the others before."
+                )
         except BaseException:
             await site.release()
             raise
@@ -92,14 +100,19 @@ class Site:
 
     async def _start(self) -> None:
         self._store = await asyncio.to_thread(self._open_store)
-        credentials = await asyncio.to_thread(self._store.server, _SERVER)
+        credentials = await asyncio.to_thread(self._store.server, _SERVER, _hosts(self._mqtt))
         self._credentials = credentials
         self.url = await self._own_or_join()
+
+    @property
+    def mqtt_url(self) -> str:
+        """Where the server takes devices that speak MQTT; empty if it takes none."""
+        return self._server.mqtt_url
 
     async def _own_or_join(self) -> str:
         """Start the server, or join the one that another process has started on this folder."""
         folder = self.home / "server"
-        own = EmbeddedServer(folder, self._credentials, sync=self._sync)
+        own = EmbeddedServer(folder, self._credentials, sync=self._sync, mqtt=self._mqtt)
         self._server: EmbeddedServer | JoinedServer = own
         try:
             return await own.start()
@@ -169,3 +182,11 @@ class Site:
         if role == "reader":
             return self._store.reader(flow, name, identity)
         return self._store.device(flow, name, identity)
+
+
+def _hosts(mqtt: bool | str) -> tuple[str, ...]:
+    """Return under which names the server is reached: MQTT devices may come from other machines."""
+    host = Address.parse(mqtt).host if isinstance(mqtt, str) else ""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound to
+        host = socket.gethostname()
+    return LOOPBACK_HOSTS if host in ("", *LOOPBACK_HOSTS) else (*LOOPBACK_HOSTS, host)

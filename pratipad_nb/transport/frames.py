@@ -41,9 +41,11 @@ __all__ = [
     "Segment",
     "UplinkFrame",
     "decode",
+    "decode_plain",
     "decode_uplink",
     "encode",
     "encode_payload",
+    "encode_plain",
     "message_id",
 ]
 
@@ -332,6 +334,36 @@ def _body(data: bytes) -> bytes | memoryview:
         return bytes(lz4.block.decompress(body))
     except (lz4.block.LZ4BlockError, ValueError) as error:  # ValueError: too short to hold its size
         raise FrameError(f"a frame's compressed body is damaged: {error}") from error
+
+
+def encode_plain(payload: Any) -> bytes:
+    """Return `payload` as the JSON that a foreign device gets; bytes become Base64, times ISO 8601.
+
+    Raises
+    ------
+    PayloadError
+        If it is not JSON-like.
+    """
+    try:
+        return msgspec.json.encode(payload, enc_hook=_plain_value)
+    except (TypeError, OverflowError, ValueError, RecursionError) as error:
+        raise PayloadError(f"a payload can't be written as JSON: {error}.") from error
+
+
+def decode_plain(data: bytes) -> Any:
+    """Return the payload in the JSON text `data` of a foreign device.
+
+    Raises
+    ------
+    FrameError
+        If it is no JSON text, or holds what a frame can't: an integer of more than 64 bits, or too deep a nesting.
+    """
+    try:
+        payload = msgspec.json.decode(data)
+        _encode(payload)
+    except (msgspec.MsgspecError, PayloadError, RecursionError, UnicodeDecodeError) as error:
+        raise FrameError(f"{bytes(data[:40])!r} is neither a frame nor JSON: {error}") from error
+    return payload
 
 
 def decode_uplink(data: bytes, flow: str, device: str) -> UplinkFrame | None:

@@ -160,6 +160,11 @@ class MemoryConnection:
         await self.link_up()
         return self.broker.clients()
 
+    async def listeners(self, pattern: str) -> dict[str, frozenset[str]]:
+        """Return who listens now to subjects that match `pattern`, by subject."""
+        await self.link_up()
+        return self.broker.listeners(pattern)
+
     async def close(self) -> None:
         """Close, subscriptions and consumers with it."""
         if self._closed:

@@ -242,6 +242,15 @@ class Broker:
             if not listeners:
                 self._listeners.pop(listener.pattern, None)
 
+    def listeners(self, pattern: str) -> dict[str, frozenset[str]]:
+        """Return who listens to subjects that match `pattern`, by subject; subscriptions to patterns don't count."""
+        with self.lock:
+            return {
+                subject: frozenset(each.link.identity for each in found if self.reaches(each.link))
+                for subject, found in self._listeners.items()
+                if "*" not in subject and ">" not in subject and matches(pattern, subject)
+            }
+
     def publish(self, signal: Signal) -> int:
         """Hand `signal` to who listens, and to the log that takes its subject; return how many got it."""
         with self.lock:

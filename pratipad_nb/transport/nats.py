@@ -379,10 +379,27 @@ class NatsConnection:
 
     async def clients(self) -> list[ClientInfo]:
         """Ask the server who is connected to this account."""
-        body = json.dumps({"auth": True, "limit": 65536}).encode()
-        answer = json.loads(await self.request("$SYS.REQ.ACCOUNT.PING.CONNZ", body, timeout=2.0))
-        connections = answer.get("data", answer).get("connections") or ()
+        connections = await self._connections({})
         return [ClientInfo(c.get("authorized_user", ""), c.get("name", "")) for c in connections]
+
+    async def listeners(self, pattern: str) -> dict[str, frozenset[str]]:
+        """Ask the server who listens to subjects that match `pattern`, by subject."""
+        found: dict[str, set[str]] = {}
+        wanted = pattern.split(".")
+        for connection in await self._connections({"filter_subject": pattern, "subscriptions": True}):
+            for subject in connection.get("subscriptions_list") or ():
+                tokens = subject.split(".")
+                if len(tokens) == len(wanted) and all(
+                    token not in ("*", ">") and want in (token, "*")
+                    for token, want in zip(tokens, wanted, strict=True)
+                ):
+                    found.setdefault(subject, set()).add(connection.get("authorized_user", ""))
+        return {subject: frozenset(identities) for subject, identities in found.items()}
+
+    async def _connections(self, options: dict[str, Any]) -> list[dict[str, Any]]:
+        body = json.dumps({"auth": True, "limit": 65536} | options).encode()
+        answer = json.loads(await self.request("$SYS.REQ.ACCOUNT.PING.CONNZ", body, timeout=2.0))
+        return answer.get("data", answer).get("connections") or []
 
     def unique_inbox(self, kind: str) -> str:
         """Return a subject of our own that nobody else uses."""

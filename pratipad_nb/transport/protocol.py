@@ -309,5 +309,11 @@ class Connection(Protocol):
     async def clients(self) -> list[ClientInfo]:
         """Return who is connected now."""
 
+    async def listeners(self, pattern: str) -> dict[str, frozenset[str]]:
+        """Return who listens now to subjects that match `pattern`: by subject, the identities.
+
+        Only subscriptions to one subject count, not those to patterns.
+        """
+
     async def close(self) -> None:
         """Hand over what is buffered and close, subscriptions and consumers with it. Idempotent."""

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from pratipad_nb.errors import ServerError
 from pratipad_nb.files import FileLock, private_folder, write_whole
-from pratipad_nb.settings import Credentials, Sync
+from pratipad_nb.settings import Address, Credentials, Sync
 from pratipad_nb.transport.permissions import User
-from pratipad_nb.transport.server_config import LOOPBACK, ServerFiles, rendered_config
+from pratipad_nb.transport.server_config import LOOPBACK, MQTT_PORT, ServerFiles, rendered_config
 from pratipad_nb.transport.server_log import ServerLog
 from pratipad_nb.transport.server_process import ServerProcess, find_server
 from pratipad_nb.transport.server_state import ServerState, locked_folder, write_state
@@ -78,6 +78,9 @@ class EmbeddedServer:
     port
         None: the port of the last start if it is free, so that clients find the server again, else any. A number:
         that one, or `start` fails.
+    mqtt
+        Where devices that speak MQTT 3.1.1 connect: an address (``"host:port"``), or True for port 8883 of `host`.
+        It is the server's own listener, with the same certificates. False: nowhere.
     standalone
         Whether its owner is there for the server's sake. Then a process that has joined it doesn't take it over when
         the owner ends: the owner is started again, and would find the folder taken.
@@ -93,6 +96,7 @@ class EmbeddedServer:
         sync: Sync = "interval",
         host: str = LOOPBACK,
         port: int | None = None,
+        mqtt: bool | str = False,
         standalone: bool = False,
         on_exit: Callable[[ServerExit], None] | None = None,
     ) -> None:
@@ -101,6 +105,7 @@ class EmbeddedServer:
         self._sync = sync
         self._host = host
         self._wanted_port = port
+        self._mqtt = _mqtt_address(mqtt, host)
         self._standalone = standalone
         self._on_exit = on_exit
         self._log = ServerLog(self._files.log)
@@ -116,6 +121,11 @@ class EmbeddedServer:
     def url(self) -> str:
         """Where to reach it from here, as a rule ``tls://127.0.0.1:PORT``; empty before the first start."""
         return self._url
+
+    @property
+    def mqtt_url(self) -> str:
+        """Where it takes devices that speak MQTT, as ``mqtts://127.0.0.1:8883``; empty if it takes none."""
+        return f"mqtts://{self._mqtt}" if self._mqtt is not None else ""
 
     @property
     def pid(self) -> int | None:
@@ -235,7 +245,10 @@ class EmbeddedServer:
                 await self._launch_at(binary, None)
             assert self._process is not None
             write_whole(self._files.port, self._url.rpartition(":")[2].encode())
-            write_state(self._files, ServerState(self._url, self._process.pid, os.getpid(), self._standalone))
+            write_state(
+                self._files,
+                ServerState(self._url, self._process.pid, os.getpid(), self._standalone, self.mqtt_url),
+            )
         except BaseException:
             await asyncio.shield(self._ended())
             raise
@@ -248,7 +261,9 @@ class EmbeddedServer:
 
     async def _launch_at(self, binary: Path, port: int | None) -> None:
         files, position = self._files, self._log.position()
-        config = rendered_config(files, self._credentials, host=self._host, port=port, sync=self._sync)
+        config = rendered_config(
+            files, self._credentials, host=self._host, port=port, sync=self._sync, mqtt=self._mqtt
+        )
         write_whole(files.config, config.encode())
         for old in files.run.iterdir():
             old.unlink()
@@ -266,6 +281,11 @@ class EmbeddedServer:
                 return str(json.loads(told.read_bytes())["nats"][0])
             await asyncio.sleep(_POLL_SECONDS)
         said = "; ".join(self._log.complaints(position)) or "nothing"
+        if _PORT_TAKEN in said and "MQTT" in said:
+            raise ServerError(
+                f"{self._mqtt}, where MQTT devices were to connect, is taken by another program. End that one, or choose "
+                "another address: mqtt='HOST:PORT'."
+            )
         if _PORT_TAKEN in said:
             raise _PortTakenError(said)
         how = (
@@ -327,6 +347,12 @@ class EmbeddedServer:
 
 class _PortTakenError(ServerError):
     """The server could not listen on the port it was told."""
+
+
+def _mqtt_address(mqtt: bool | str, host: str) -> Address | None:
+    if isinstance(mqtt, str):
+        return Address.parse(mqtt)
+    return Address(host, MQTT_PORT) if mqtt else None
 
 
 def _port_of(url: str) -> int | None:

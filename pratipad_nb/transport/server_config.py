@@ -16,13 +16,24 @@ from typing import Any
 import msgspec
 
 from pratipad_nb.errors import ServerError
-from pratipad_nb.settings import Credentials, Sync
+from pratipad_nb.settings import Address, Credentials, Sync
 from pratipad_nb.transport.permissions import User
 
-__all__ = ["LOOPBACK", "MAX_PAYLOAD", "ServerFiles", "parsed_users", "rendered_config", "rendered_users"]
+__all__ = [
+    "LOOPBACK",
+    "MAX_PAYLOAD",
+    "MQTT_PORT",
+    "ServerFiles",
+    "parsed_users",
+    "rendered_config",
+    "rendered_users",
+]
 
 #: Where a server listens unless it is told otherwise: who is on another machine doesn't even see it.
 LOOPBACK = "127.0.0.1"
+
+#: Where MQTT over TLS is looked for: ``secure-mqtt`` in IANA's registry of ports.
+MQTT_PORT = 8883
 
 #: Largest message of the server, in bytes. Its own default is 1 MiB and its makers advise against more than 8.
 MAX_PAYLOAD = 8 << 20
@@ -102,6 +113,7 @@ def rendered_config(
     host: str = LOOPBACK,
     port: int | None = None,
     sync: Sync = "interval",
+    mqtt: Address | None = None,
 ) -> str:
     """Return the server's configuration.
 
@@ -118,10 +130,12 @@ def rendered_config(
     sync
         ``"interval"``: written files are forced to the disk every two minutes (the server's default). ``"always"``:
         with every write.
+    mqtt
+        Where to listen for devices that speak MQTT 3.1.1, with mutual TLS as everywhere. None: nowhere.
     """
     sections: dict[str, Any] = {
         "server_name": "pratipad",
-        "listen": f"{_bracketed(host)}:{_RANDOM_PORT if port is None else port}",
+        "listen": str(Address(host, _RANDOM_PORT if port is None else port)),
         "ports_file_dir": str(files.run),
         "max_payload": MAX_PAYLOAD,
         # Somebody who has gone without a word is noticed after 5 to 15 s.
@@ -137,14 +151,14 @@ def rendered_config(
         "logfile_size_limit": 1 << 20,
         "logfile_max_num": 2,
     }
+    if mqtt is not None:
+        # There TLS is from the first byte on in any case, and the server doesn't know the word.
+        tls = {key: value for key, value in _tls(credentials).items() if key != "handshake_first"}
+        sections["mqtt"] = {"listen": str(mqtt), "tls": tls}
     # The include stands before the sections; a relative path is looked up beside this file.
     lines = [f"include ./{files.users.name}"]
     lines += [f"{json.dumps(name)}: {json.dumps(section)}" for name, section in sections.items()]
     return "\n".join(lines) + "\n"
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _tls(credentials: Credentials) -> dict[str, Any]:
@@ -189,7 +203,11 @@ def _user(user: User) -> dict[str, Any]:
     permissions: dict[str, Any] = {"publish": _only(user.publish), "subscribe": _only(user.subscribe)}
     if user.allow_responses:
         permissions["allow_responses"] = True
-    return {"user": user.identity, "permissions": permissions}
+    return {
+        "user": user.identity,
+        "permissions": permissions,
+        "allowed_connection_types": list(user.listeners),
+    }
 
 
 def _only(subjects: tuple[str, ...]) -> dict[str, list[str]]:
@@ -204,4 +222,5 @@ def _parsed_user(entry: Mapping[str, Any]) -> User:
         publish=tuple(permissions["publish"].get("allow", ())),
         subscribe=tuple(permissions["subscribe"].get("allow", ())),
         allow_responses=bool(permissions.get("allow_responses", False)),
+        listeners=tuple(entry.get("allowed_connection_types", ("STANDARD",))),
     )

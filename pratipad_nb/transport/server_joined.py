@@ -36,6 +36,12 @@ class JoinedServer:
         return self._url
 
     @property
+    def mqtt_url(self) -> str:
+        """Where it takes devices that speak MQTT; empty if it takes none, or is down."""
+        state = read_state(self._files)
+        return state.mqtt if state is not None else ""
+
+    @property
     def pid(self) -> int | None:
         """Its process id, None while it is down."""
         state = read_state(self._files)

@@ -37,12 +37,15 @@ class ServerState:
         Process id of who started it and restarts it.
     standalone
         Whether the owner is there for the server's sake, so that nobody takes over after it.
+    mqtt
+        Where it takes devices that speak MQTT, as ``mqtts://HOST:PORT``; empty if it takes none.
     """
 
     url: str
     pid: int
     owner: int
     standalone: bool = False
+    mqtt: str = ""
 
 
 class ServerLocked(ServerError):

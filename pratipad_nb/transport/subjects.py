@@ -11,6 +11,7 @@ subject                     who publishes → who reads               stream
 ``out.<partition>``         edge → readers: frames of results       ``OUT_<flow>`` (durable delivery)
 ``order``                   reader → edge: orders for devices       ``ORDER_<flow>``
 ``down.<device>``           edge → device: orders                   none
+``plain.<device>``          edge → device: orders as plain JSON     none
 ``credit.<device>``         edge → device: how many it may send     none
 ``credit._all``             edge → all devices: the same            none
 ``hello.<device>``          device → edge: mode, version, limits    none
@@ -23,6 +24,11 @@ subject                     who publishes → who reads               stream
 =========================== ======================================= ==================================
 
 Each stands below ``pratipad.<flow>.``.
+
+A foreign device, one that speaks MQTT or NATS but not this package's frames, publishes plain JSON under ``up.<device>``,
+each text one message, and subscribes to ``plain.<device>``, where each order is its payload as JSON and nothing else.
+That it subscribes there is what tells the edge that it wants its orders so: it never says hello. To MQTT the same
+subjects are topics, with ``/`` for ``.``: ``pratipad/house/up/room1`` and ``pratipad/house/plain/room1``.
 """
 
 from __future__ import annotations
@@ -40,7 +46,7 @@ ROOT = "pratipad"
 #: Stands for all devices in `Subjects.credit_all`. It starts with an underscore, which no device's name may.
 ALL_DEVICES = "_all"
 
-_DEVICE_KINDS = ("up", "down", "credit", "hello", "mark")
+_DEVICE_KINDS = ("up", "down", "plain", "credit", "hello", "mark")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,10 @@ class Subjects:
     def down(self, device: str) -> str:
         """Return where `device` receives orders."""
         return self._below("down", valid_name(device, "device"))
+
+    def plain(self, device: str) -> str:
+        """Return where `device`, a foreign one, receives orders as plain JSON."""
+        return self._below("plain", valid_name(device, "device"))
 
     def credit(self, device: str) -> str:
         """Return where `device` is told how many messages it may send."""
@@ -155,6 +165,11 @@ class Subjects:
         return self._below("down", "*")
 
     @property
+    def plain_all(self) -> str:
+        """The pattern of every `plain`."""
+        return self._below("plain", "*")
+
+    @property
     def hello_all(self) -> str:
         """The pattern of every `hello`."""
         return self._below("hello", "*")
@@ -215,7 +230,7 @@ class Subjects:
     # -- parsing ----------------------------------------------------------------------------------------------
 
     def device_of(self, subject: str) -> str:
-        """Return the device that `subject` (an up, in, down, credit, hello or mark) is about.
+        """Return the device that `subject` (an up, in, down, plain, credit, hello or mark) is about.
 
         Raises
         ------

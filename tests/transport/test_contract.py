@@ -677,6 +677,25 @@ async def test_who_is_connected_is_known(transport, connection):
     await eventually(alone)
 
 
+async def test_who_listens_to_single_subjects_is_known(transport, connection):
+    second = await transport.connect()
+    pattern = SUBJECTS.plain_all
+    assert await connection.listeners(pattern) == {}
+    lamp = await second.subscribe(SUBJECTS.plain("lamp"), Heard())
+    await second.subscribe(SUBJECTS.down("lamp"), Heard())
+    await connection.subscribe(pattern, Heard())  # to a pattern: doesn't count
+    found = {SUBJECTS.plain("lamp"): frozenset({"urn:pratipad:house:edge"})}
+    assert await connection.listeners(pattern) == found
+    assert await connection.listeners(SUBJECTS.plain("lamp")) == found
+    assert await connection.listeners(SUBJECTS.plain("other")) == {}
+    await lamp.close()
+
+    async def nobody() -> bool:
+        return not await connection.listeners(pattern)
+
+    await eventually(nobody)
+
+
 # -- partitions -------------------------------------------------------------------------------------------------
 
 

@@ -22,9 +22,11 @@ from pratipad_nb.transport.frames import (
     Segment,
     UplinkFrame,
     decode,
+    decode_plain,
     decode_uplink,
     encode,
     encode_payload,
+    encode_plain,
     message_id,
 )
 
@@ -322,3 +324,31 @@ def test_a_frame_of_one_kind_is_no_frame_of_another(kind):
     other = MarkFrame(1, []) if kind is not MarkFrame else DownFrame("house", 1, 1, "a", 1.0, None)
     with pytest.raises(FrameError, match=kind.__name__):
         decode(encode(other), kind)
+
+
+# -- plain JSON of foreign devices ----------------------------------------------------------------------------------
+
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text()
+    | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)  # fmt: skip
+
+
+@given(json_like)
+def test_what_a_foreign_device_is_sent_is_what_it_could_have_sent(value):
+    assert decode_plain(encode_plain(value)) == value
+
+
+@given(st.binary())
+def test_any_bytes_of_a_foreign_device_are_a_payload_that_can_travel_or_a_frame_error(data):
+    try:
+        payload = decode_plain(data)
+    except FrameError:
+        return
+    encode_payload(payload)
+
+
+def test_an_order_that_is_no_json_is_refused():
+    with pytest.raises(PayloadError, match="can't be written as JSON"):
+        encode_plain({(1, 2): 3})

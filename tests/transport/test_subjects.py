@@ -21,6 +21,7 @@ HOUSE = Subjects("house")
         (HOUSE.out(0), "pratipad.house.out.0"),
         (HOUSE.order, "pratipad.house.order"),
         (HOUSE.down("room1"), "pratipad.house.down.room1"),
+        (HOUSE.plain("room1"), "pratipad.house.plain.room1"),
         (HOUSE.credit("room1"), "pratipad.house.credit.room1"),
         (HOUSE.credit_all, "pratipad.house.credit._all"),
         (HOUSE.hello("room1"), "pratipad.house.hello.room1"),
@@ -39,7 +40,7 @@ def test_every_subject_is_as_the_table_says(built: str, subject: str) -> None:
 @given(flow=names, device=names)
 def test_a_device_is_found_again_in_each_of_its_subjects(flow: str, device: str) -> None:
     subjects = Subjects(flow)
-    for build in (subjects.up, subjects.down, subjects.credit, subjects.hello, subjects.mark):
+    for build in (subjects.up, subjects.down, subjects.plain, subjects.credit, subjects.hello, subjects.mark):
         assert subjects.device_of(build(device)) == device
     assert subjects.reader_of(subjects.read(device)) == device
 
@@ -89,7 +90,7 @@ def test_a_subject_that_names_no_device_of_the_flow_says_what_was_expected(subje
 def test_a_name_that_would_reach_beyond_its_token_is_refused(name: str) -> None:
     with pytest.raises(SettingsError):
         Subjects(name)
-    for build in (HOUSE.up, HOUSE.down, HOUSE.credit, HOUSE.hello, HOUSE.mark, HOUSE.read):
+    for build in (HOUSE.up, HOUSE.down, HOUSE.plain, HOUSE.credit, HOUSE.hello, HOUSE.mark, HOUSE.read):
         with pytest.raises(SettingsError):
             build(name)
 
