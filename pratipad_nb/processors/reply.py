@@ -1,7 +1,7 @@
 """`reply`: how a processor answers the device that a message came from.
 
-Owns where replies of a running call collect. Sending them, and refusing one that the arrows don't let pass, is for
-`pratipad_nb.runtime`.
+Owns where replies of a running call collect, and that one which the arrows don't let pass is refused where it is made.
+Sending them, and knowing the arrows, is for `pratipad_nb.runtime`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from pratipad_nb.errors import ProcessorError
+from pratipad_nb.errors import OneWayError, ProcessorError
 from pratipad_nb.message import Message
 
-__all__ = ["collecting", "reply"]
+__all__ = ["collecting", "refusing", "reply"]
 
 
 class _Replies:
@@ -28,6 +28,7 @@ class _Replies:
 
 
 _running: ContextVar[_Replies | None] = ContextVar("pratipad_replies", default=None)
+_refused: ContextVar[str] = ContextVar("pratipad_replies_refused", default="")
 
 
 def reply(payload: Any, to: Message) -> None:
@@ -40,6 +41,8 @@ def reply(payload: Any, to: Message) -> None:
     ------
     ProcessorError
         If no processor is running here, or `to` is no `Message`.
+    OneWayError
+        If a hop between this processor and the devices is ``~>``.
 
     Examples
     --------
@@ -60,6 +63,8 @@ def reply(payload: Any, to: Message) -> None:
             f"reply(): `to` is {to!r}; it is the message to answer. Give `process` a second parameter named "
             "`message` and pass that."
         )
+    if reason := _refused.get():
+        raise OneWayError(reason)
     replies.found.append((payload, to))
 
 
@@ -74,3 +79,14 @@ def collecting() -> Iterator[list[tuple[Any, Message]]]:
         replies.over = True
         # Not `reset`: a coroutine that is closed, not finished, ends in another context, where `reset` raises.
         _running.set(before)
+
+
+@contextmanager
+def refusing(reason: str) -> Iterator[None]:
+    """Let `reply` raise `OneWayError` with `reason` inside the block; an empty one lets it work."""
+    before = _refused.get()
+    _refused.set(reason)
+    try:
+        yield
+    finally:
+        _refused.set(before)

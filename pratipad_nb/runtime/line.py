@@ -50,10 +50,20 @@ class Line:
                 groups = [model.steps] if concurrent else [(step,) for step in model.steps]
                 for steps in groups:
                     members = [await self._member(step, states, discard=concurrent) for step in steps]
-                    self.stages.append(Stage(len(self.stages), members, concurrent=concurrent))
+                    self._add(members, concurrent=concurrent)
         except BaseException:
             await self.close()
             raise
+
+    def _add(self, members: Sequence[Member], *, concurrent: bool) -> None:
+        """Add a stage, knowing whether its replies can pass."""
+        one_way, hop = "", self.dataflow.first_one_way_hop
+        if hop is not None and not self.dataflow.replies_from(members[0].key):
+            one_way = (
+                f"a reply can't pass arrow {hop + 1} of `{self.dataflow.notation}`: it is `~>`, forward only. "
+                "Write `<~>` there."
+            )
+        self.stages.append(Stage(len(self.stages), members, concurrent=concurrent, one_way=one_way))
 
     async def prepare(self, dataflow: Dataflow, kept: Sequence[str]) -> Line:
         """Return the line of `dataflow`, with the instances of `kept` steps and new ones, set up, for all others.
@@ -83,7 +93,7 @@ class Line:
                             continue
                         members.append(await line._member(step, {}, discard=concurrent))
                         made.append(members[-1])
-                    line.stages.append(Stage(len(line.stages), members, concurrent=concurrent))
+                    line._add(members, concurrent=concurrent)
         except BaseException:
             for member in made:
                 for runner in member.runners:

@@ -18,6 +18,7 @@ from zlib import crc32
 from pratipad_nb.message import Message
 from pratipad_nb.processors import Outcome, copy_payload
 from pratipad_nb.processors.outcome import Failure
+from pratipad_nb.processors.reply import refusing
 from pratipad_nb.runtime.batch import Batch
 from pratipad_nb.runtime.metrics import Meter
 from pratipad_nb.runtime.runner import Runner
@@ -95,12 +96,15 @@ class Stage:
         Its processors.
     concurrent
         They stand in braces: all see every message, what they return is dropped, the message goes on unchanged.
+    one_way
+        Why they can't reply to devices; empty if they can.
     """
 
-    def __init__(self, index: int, members: Sequence[Member], *, concurrent: bool) -> None:
+    def __init__(self, index: int, members: Sequence[Member], *, concurrent: bool, one_way: str = "") -> None:
         self.index = index
         self.members = list(members)
         self.concurrent = concurrent
+        self._one_way = one_way
 
     @property
     def runners(self) -> list[Runner]:
@@ -130,6 +134,10 @@ class Stage:
 
     async def process(self, batch: Batch, emit: Emit, lane: int = 0) -> None:
         """Work on `batch` and hand on results as they come; returns when all of it is done."""
+        with refusing(self._one_way):
+            await self._process(batch, emit, lane)
+
+    async def _process(self, batch: Batch, emit: Emit, lane: int) -> None:
         if batch.source.followed is not None and batch.stage <= self.index:
             emit = following(batch, {m.key: (m.samples, m.meter.version) for m in self.members}, emit)
         if batch.stage > self.index or not batch.payloads:
