@@ -95,6 +95,11 @@ class Outbox:
         """How many more may be put in."""
         return self._max_held - self.unsafe if self._bytes < self._max_bytes else 0
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether payloads are refused."""
+        return self._refused is not None
+
     def open(self, wake: Callable[[], object]) -> None:
         """Take payloads from now on; `wake` is called, on the running loop, when one comes while the sender is idle."""
         loop = asyncio.get_running_loop()

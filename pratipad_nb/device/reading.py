@@ -144,8 +144,9 @@ class Reading:
             try:
                 self.exhausted = not await self._draw(1 if every else count)
             except Exception as error:  # noqa: BLE001 - the user's code, or a sensor: never the device's end
-                if self._outbox.error is not None:
-                    return
+                if self._outbox.is_shut:  # closing is no fault of the reading's
+                    self.exhausted = True
+                    break
                 self._failed(error)
                 if every is None:
                     self._due = asyncio.get_running_loop().time() + DEFAULT_EVERY

@@ -13,6 +13,7 @@ import pytest
 
 from pratipad_nb.device import reading
 from pratipad_nb.device.client import AsyncDevice
+from pratipad_nb.errors import DeviceError
 
 
 async def connected(edge: Any, **what: Any) -> AsyncDevice:
@@ -158,3 +159,28 @@ async def test_a_reading_that_blocks_stalls_neither_pushes_nor_the_end(
     await device.close()
     release.set()
     await edge.until(lambda: "pratipad-read-room1" not in [t.name for t in threading.enumerate()])
+
+
+async def test_a_reading_that_ends_while_the_device_closes_is_dropped_without_a_word(
+    edge: Any, caplog: Any
+) -> None:
+    edge.auto = ("demand", 1, "durable")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def read() -> str:
+        begun.set()
+        go_on.wait(5)
+        return "late"
+
+    device = await connected(edge, read=read)
+    await edge.until(begun.is_set)
+    await device.push("asked for")
+    await device.push("not asked for")  # what closing waits for
+    closing = asyncio.create_task(device.close(0.5))
+    await edge.until(lambda: device.outbox.is_shut)
+    go_on.set()
+    await edge.until(lambda: edge.hello.waiting == 1 and not edge.hello.answers)
+    with pytest.raises(DeviceError, match="hasn't asked"):
+        await closing
+    assert edge.payloads == ["asked for"]
+    assert [record for record in caplog.records if record.levelname != "INFO"] == []
