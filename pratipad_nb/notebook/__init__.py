@@ -13,6 +13,8 @@ scene       what is drawn, as plain values
 widget      the live picture; `static/` holds its front end
 shows       one widget for each name, and what the saved file keeps
 picture     the static picture (matplotlib)
+plots       the last hour in curves, and the graph as a file
+rates       throughput as plain widgets
 text        the picture in text
 wording     numbers in words
 panel       the list of flows for JupyterLab's side panel
