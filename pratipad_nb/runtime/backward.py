@@ -142,7 +142,7 @@ class Backward:
             return
         self.received += not frame.reply
         accounts = self._edge.ledger.accounts
-        targets = frame.to if frame.to is not None else self._known()
+        targets = frame.to if frame.to is not None else self._edge.known_devices
         mine = [device for device in targets if self._edge.settings.owns(device)]
         if self._edge.settings.shared and not mine:
             return
@@ -168,11 +168,6 @@ class Backward:
         if not mine:
             self._finish(number, None)
         self._wake.set()
-
-    def _known(self) -> list[str]:
-        """Return every device that has said, sent or is anything: foreign ones say no hello."""
-        edge = self._edge
-        return sorted(edge.ledger.accounts.keys() | edge.gate.counts.keys() | edge.presence.connected)
 
     async def _through_processors(self, frame: OrderFrame, number: int) -> Any:
         """Pass the order through every processor's `backward`, from the last to the first."""

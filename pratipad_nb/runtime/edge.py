@@ -656,6 +656,12 @@ class Edge:
             await marks.delete(mark.sequence)
 
     @property
+    def known_devices(self) -> list[str]:
+        """Every device of this partition that has said, sent or is anything: foreign ones say no hello."""
+        connected = {device for device in self.presence.connected if self.settings.owns(device)}
+        return sorted(self.ledger.accounts.keys() | self.gate.counts.keys() | connected)
+
+    @property
     def who(self) -> dict[str, Any]:
         """What another edge that wants to start is told."""
         return {"pid": os.getpid(), "notation": self.line.dataflow.notation}

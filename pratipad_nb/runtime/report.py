@@ -66,9 +66,7 @@ class Reporter:
         return {key: meter.snapshot() for key, meter in edge.line.meters.items()}
 
     def _devices(self) -> dict[str, DeviceStats]:
-        edge = self._edge
-        names = sorted(edge.ledger.accounts.keys() | edge.gate.counts.keys() | edge.presence.connected)
-        return {name: self._device(name) for name in names}
+        return {name: self._device(name) for name in self._edge.known_devices}
 
     def _device(self, name: str) -> DeviceStats:
         edge = self._edge
