@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import subprocess
@@ -233,3 +234,11 @@ def test_the_conda_environment_has_the_versions_of_the_notebooks_extra():
 
 def test_the_core_is_what_a_device_needs():
     assert sorted(required()) == ["lz4", "msgspec", "nats-py"]
+
+
+def test_the_jupyterlab_extension_bears_the_packages_version_and_lies_where_jupyterlab_looks():
+    described = json.loads((ROOT / "extensions" / "jupyterlab" / "package.json").read_text())
+    assert described["version"] == pratipad_nb.__version__
+    assert (ROOT / "extensions" / "jupyterlab" / described["jupyterlab"]["_build"]["load"]).is_file()
+    installed = Path(sys.prefix) / "share" / "jupyter" / "labextensions" / described["name"] / "package.json"
+    assert json.loads(installed.read_text())["name"] == described["name"]

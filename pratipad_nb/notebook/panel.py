@@ -1,7 +1,7 @@
 """The list of flows for JupyterLab's "Dataflows" side panel.
 
 Owns the comm that it travels on: a page opens the target `TARGET`, hears of the running flows once a second while it
-listens, and may ask for one to be stopped. The panel itself is in `labextension/`.
+listens, and may ask for one to be stopped. The panel itself is in `extensions/jupyterlab`.
 """
 
 from __future__ import annotations
