@@ -24,6 +24,8 @@ __all__ = [
     "Keep",
     "Sync",
     "checked_delivery",
+    "gateway_of",
+    "valid_address",
     "valid_name",
 ]
 
@@ -57,6 +59,28 @@ def valid_name(name: object, what: str) -> str:
             f"Choose another, for example {name.lower() + '1'!r}."
         )
     return name
+
+
+def valid_address(name: object) -> str:
+    """Return `name` if it can name a device, or one that speaks through a gateway: ``"gateway.device"``.
+
+    Raises
+    ------
+    SettingsError
+        If neither it, nor both of its parts, may name a device.
+    """
+    if not isinstance(name, str):
+        return valid_name(name, "device")
+    gateway, dot, device = name.partition(".")
+    valid_name(gateway, "device")
+    if dot:
+        valid_name(device, "device")
+    return name
+
+
+def gateway_of(address: str) -> str:
+    """Return the gateway that the device at `address` speaks through; its own name, if it speaks for itself."""
+    return address.partition(".")[0]
 
 
 def _suggest(name: object) -> str:

@@ -29,17 +29,18 @@ def messages_of(frame: OutputFrame, flow: str) -> list[Message]:
         count = len(segment.payloads)
         numbers = segment.numbers or range(segment.first, segment.first + count)
         parts = segment.parts or [0] * count
+        sources = segment.sources or [device] * count
         made += [
             Message(
                 payload=payload,
                 id=message_id(device, epoch, number, part, retry),
-                device=device,
+                device=source,
                 time=time,
                 received=received,
                 flow=flow,
             )
-            for number, part, time, payload in zip(
-                numbers, parts, segment.times, segment.payloads, strict=True
+            for number, part, source, time, payload in zip(
+                numbers, parts, sources, segment.times, segment.payloads, strict=True
             )
         ]
     return made

@@ -21,7 +21,7 @@ from pratipad_nb.cloud.request import AsyncRequest, Request
 from pratipad_nb.errors import FlowError, OneWayError, SettingsError, TransportClosed, WaitTimeout
 from pratipad_nb.message import Message
 from pratipad_nb.portal import shared_portal
-from pratipad_nb.settings import Credentials, Endpoint, valid_name
+from pratipad_nb.settings import Credentials, Endpoint, valid_address, valid_name
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.frames import OrderFrame, encode
 from pratipad_nb.transport.protocol import Connection
@@ -393,4 +393,4 @@ def _devices(to: str | Iterable[str] | None) -> list[str] | None:
     names = [to] if isinstance(to, str) else list(to)
     if not names:
         raise SettingsError("send: to is empty; name one device or more, or leave it out to mean all.")
-    return [valid_name(name, "device") for name in names]
+    return [valid_address(name) for name in names]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 import uuid
 from collections import OrderedDict
@@ -22,6 +23,7 @@ from pratipad_nb.message import Message
 from pratipad_nb.runtime.metrics import Rate
 from pratipad_nb.runtime.plain import PlainDevices
 from pratipad_nb.runtime.stats import BackwardStats
+from pratipad_nb.settings import valid_address
 from pratipad_nb.transport.frames import (
     DeadEntry,
     DownFrame,
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from pratipad_nb.runtime.edge import Edge
 
 __all__ = ["Backward", "append_order", "check_open"]
+
+log = logging.getLogger(__name__)
 
 #: Orders on their way to one device that it hasn't confirmed; further ones wait here.
 _WINDOW = 64
@@ -143,11 +147,13 @@ class Backward:
         self.received += not frame.reply
         accounts = self._edge.ledger.accounts
         targets = frame.to if frame.to is not None else self._edge.known_devices
-        mine = [device for device in targets if self._edge.settings.owns(device)]
+        mine = self._mine(targets)
         if self._edge.settings.shared and not mine:
             return
         # An order that other partitions' devices get too stays in the log until it expires.
-        alone = not self._edge.settings.shared or (frame.to is not None and len(mine) == len(targets))
+        alone = not self._edge.settings.shared or (
+            frame.to is not None and sum(map(len, mine.values())) == len(targets)
+        )
         payload = frame.payload
         if not frame.reply:
             try:
@@ -159,8 +165,9 @@ class Backward:
         expires = appended + self._edge.settings.options.order_seconds
         if alone:
             self._holders[number] = set(mine)
-        for device in mine:
-            down = DownFrame(self._edge.settings.name, self.epoch, number, frame.id, frame.time, payload)
+        for device, behind in mine.items():
+            to = None if behind == [""] else behind
+            down = DownFrame(self._edge.settings.name, self.epoch, number, frame.id, frame.time, payload, to)
             box = self._boxes.setdefault(device, _Box())
             account = accounts.get(device)
             box.connected = account is not None and account.connected
@@ -168,6 +175,19 @@ class Backward:
         if not mine:
             self._finish(number, None)
         self._wake.set()
+
+    def _mine(self, targets: Sequence[str]) -> dict[str, list[str]]:
+        """Return this partition's devices among `targets`, each with those behind it that are meant; "": itself."""
+        mine: dict[str, list[str]] = {}
+        for target in targets:
+            try:
+                device, _, behind = valid_address(target).partition(".")
+            except SettingsError as error:
+                log.warning("an order for %r goes nowhere: %s", target, error)
+                continue
+            if self._edge.settings.owns(device):
+                mine.setdefault(device, []).append(behind)
+        return mine
 
     async def _through_processors(self, frame: OrderFrame, number: int) -> Any:
         """Pass the order through every processor's `backward`, from the last to the first."""

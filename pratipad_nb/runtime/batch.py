@@ -37,6 +37,8 @@ class InputFrame:
         several results it was then.
     covers
         The position that it completes, if that isn't its messages' own: a retried dead letter's.
+    sources
+        Of a gateway's frame, the whole name of the device that each message is from.
     """
 
     device: str
@@ -48,6 +50,11 @@ class InputFrame:
     retry: int = 0
     part: int = 0
     covers: Position | None = None
+    sources: list[str] | None = None
+
+    def source(self, offset: int) -> str:
+        """Return the name of the device that message `offset` of it is from."""
+        return self.sources[offset] if self.sources is not None else self.device
 
     def position(self, count: int) -> Position:
         """Return the position that the first `count` of its messages complete."""
@@ -94,7 +101,7 @@ class Source:
         return Message(
             payload=payload,
             id=message_id(frame.device, frame.epoch, number, frame.part, frame.retry),
-            device=frame.device,
+            device=frame.source(offset),
             time=frame.times[offset],
             received=frame.received,
             flow=self.flow,
@@ -120,7 +127,8 @@ class Source:
 
     def device(self, index: int) -> str:
         """Return the device that message `index` is from."""
-        return self.locate(index)[0].device
+        frame, offset = self.locate(index)
+        return frame.source(offset)
 
 
 @dataclass(slots=True)

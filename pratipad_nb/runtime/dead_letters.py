@@ -106,7 +106,7 @@ class DeadLetters:
                     # After a crash between two writes a message may be stored twice; the later one counts.
                     found[identity, note.processor] = DeadLetter(
                         identity,
-                        entry.device,
+                        entry.source or entry.device,
                         entry.time,
                         entry.payload,
                         note.processor,
@@ -168,6 +168,7 @@ def _input(entry: DeadEntry, sequence: int, at: int) -> InputFrame:
         retry=sequence,
         part=entry.part,
         covers=(_place(sequence), 0, at),
+        sources=[entry.source] if entry.source else None,
     )
 
 

@@ -36,7 +36,7 @@ from pratipad_nb.runtime.presence import Presence
 from pratipad_nb.runtime.pull import PullRequest, Requests
 from pratipad_nb.runtime.stats import FlowState
 from pratipad_nb.runtime.swap import SwapReceipt
-from pratipad_nb.settings import Delivery, FlowOptions, Keep
+from pratipad_nb.settings import Delivery, FlowOptions, Keep, gateway_of
 from pratipad_nb.transport.frames import (
     ControlFrame,
     CreditFrame,
@@ -87,8 +87,8 @@ class EdgeSettings:
         return self.options.partitions > 1
 
     def owns(self, device: str) -> bool:
-        """Return whether `device` belongs to this partition."""
-        return partition_of(device, self.options.partitions) == self.partition
+        """Return whether `device`, or the gateway that it is behind, belongs to this partition."""
+        return partition_of(gateway_of(device), self.options.partitions) == self.partition
 
 
 def log_specs(settings: EdgeSettings) -> dict[str, LogSpec]:

@@ -10,8 +10,9 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Protocol
 
 from pratipad_nb.errors import FrameError
@@ -25,6 +26,8 @@ __all__ = ["Admitted", "DurableInput", "FastInput", "Gatekeeper", "Input"]
 
 log = logging.getLogger(__name__)
 
+#: So many devices of one gateway are counted, at most a frame's length more: more would be memory without a bound.
+_MOST_SOURCES = 50_000
 #: Frames that may stand in the buffer of a fast flow; at full speed that is about a second.
 _FAST_BUFFER_FRAMES = 256
 
@@ -137,6 +140,13 @@ class DeviceCount:
     received: int = 0
     gaps: int = 0
     repeats: int = 0
+    #: Devices that speak through it, if it is a gateway; the first `_MOST_SOURCES` of them.
+    sources: set[str] = field(default_factory=set)
+
+    def note_sources(self, sources: Sequence[str]) -> None:
+        """Count the devices that a gateway speaks for."""
+        if len(self.sources) < _MOST_SOURCES:
+            self.sources.update(sources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +220,10 @@ class Gatekeeper:
             if admission.skip == count:
                 self._settle_repeat((device, frame.epoch, frame.first + count - 1), delivery)
                 return None
+        new = slice(admission.skip, None)
+        sources = frame.sources and [f"{device}.{name}" if name else device for name in frame.sources[new]]
         return self._accept(device, frame.epoch, frame.first + admission.skip, delivery, tally,
-                            frame.times[admission.skip :], frame.payloads[admission.skip :])  # fmt: skip
+                            frame.times[new], frame.payloads[new], sources)  # fmt: skip
 
     async def _tolerates(self, device: str, epoch: int, first: int, missing: int) -> bool:
         """Decide about a gap before a frame.
@@ -268,15 +280,26 @@ class Gatekeeper:
         tally: DeviceCount,
         times: list[float],
         payloads: list[Any],
+        sources: list[str] | None = None,
     ) -> Admitted:
         count = len(payloads)
         self.accepted.advance([(device, epoch, first + count - 1)])
         tally.received += count
         self.received += count
         self.on_arrival(device, epoch, first + count - 1)
-        for tap in self.taps:
-            tap(device, times, delivery.time, payloads)
-        frame = InputFrame(
-            device, epoch, first, delivery.time, times, on_safe=lambda: self.input.acknowledge(delivery)
-        )
+        if sources:
+            tally.note_sources(sources)
+        if self.taps:
+            self._tap(sources or [device] * count, times, delivery.time, payloads)
+        frame = InputFrame(device, epoch, first, delivery.time, times, sources=sources,
+                           on_safe=lambda: self.input.acknowledge(delivery))  # fmt: skip
         return Admitted(frame, payloads)
+
+    def _tap(self, devices: Sequence[str], times: list[float], received: float, payloads: list[Any]) -> None:
+        """Tell the taps of each run of messages of one device."""
+        begin = 0
+        for device, run in groupby(devices):
+            end = begin + sum(1 for _ in run)
+            for tap in self.taps:
+                tap(device, times[begin:end], received, payloads[begin:end])
+            begin = end

@@ -177,10 +177,12 @@ def _segment(frame: InputFrame, origins: Sequence[int], start: int, payloads: li
         times=list(frame.times[offset : offset + count]),
         payloads=payloads,
         retry=frame.retry,
+        sources=frame.sources and frame.sources[offset : offset + count],
     )
     one_to_one = isinstance(origins, range) or list(origins) == list(range(origins[0], origins[0] + count))
     if not one_to_one or frame.part:
         segment.times = [frame.times[origin - start] for origin in origins]
+        segment.sources = frame.sources and [frame.sources[origin - start] for origin in origins]
         segment.numbers = [frame.first + origin - start for origin in origins]
         segment.parts = [frame.part + part for _, same in groupby(origins) for part, _ in enumerate(same)]
     return segment
@@ -198,6 +200,7 @@ def _slice(segment: Segment, begin: int, end: int) -> Segment:
         payloads=segment.payloads[begin:end],
         numbers=segment.numbers and segment.numbers[begin:end],
         parts=segment.parts and segment.parts[begin:end],
+        sources=segment.sources and segment.sources[begin:end],
     )
 
 
@@ -244,7 +247,7 @@ def _take_out_too_large(segments: list[Segment], error: PayloadError) -> list[tu
 def _remove(segment: Segment, begin: int, end: int) -> None:
     if segment.numbers is None:
         segment.numbers = list(_numbers(segment))
-    for column in (segment.payloads, segment.times, segment.numbers, segment.parts):
+    for column in (segment.payloads, segment.times, segment.numbers, segment.parts, segment.sources):
         if column is not None:
             del column[begin:end]
 
@@ -260,4 +263,5 @@ def _dead_entry(segment: Segment, at: int, error: PayloadError) -> DeadEntry:
         segment.received,
         repr(segment.payloads[at])[:1000],
         [note],
+        segment.sources[at] if segment.sources else "",
     )

@@ -84,4 +84,5 @@ class Reporter:
             orders_sent=sent,
             orders_run=run,
             error=account.error if account else "",
+            sources=len(count.sources),
         )

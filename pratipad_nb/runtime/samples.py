@@ -117,6 +117,7 @@ class _Kept:
     failures: dict[str, tuple[str, str]] = field(default_factory=dict)
     index: int = 0
     time: float = 0.0
+    source: str = ""  # the device that it is from, if `device` is a gateway
 
     @property
     def id(self) -> str:
@@ -202,7 +203,7 @@ def _sample(kept: _Kept, key: str, version: int) -> Sample:
     message = Message(
         payload=inputs[0],
         id=kept.id,
-        device=kept.device,
+        device=kept.source or kept.device,
         time=kept.sent,
         received=kept.received,
         flow=kept.flow,
@@ -263,6 +264,7 @@ def _begin(batch: Batch, followed: Followed) -> list[_Kept]:
                 source.flow,
                 [pack(payload) for payload in batch.payloads[begin:end]],
                 index=index,
+                source=frame.source(offset),
             )
         )
     return found

@@ -215,6 +215,7 @@ def _dead_letter(batch: Batch, row: int, payload: Any, notes: list[FailureNote])
         frame.received,
         payload,
         notes,
+        frame.sources[offset] if frame.sources else "",
     )
     return notes[0].processor, entry
 

@@ -62,6 +62,7 @@ class ProcessorStats:
 class DeviceStats:
     """One device: `received` messages of it in all, `rate` a second, numbers missing (`gaps`, fast delivery only),
     `repeats` that were dropped, orders `sent` to it and confirmed as `run`, and what its reading last failed with.
+    `sources` is how many devices speak through it, if it is a gateway.
     """
 
     connected: bool = False
@@ -72,6 +73,7 @@ class DeviceStats:
     orders_sent: int = 0
     orders_run: int = 0
     error: str = ""
+    sources: int = 0
 
 
 @dataclass(frozen=True, slots=True)

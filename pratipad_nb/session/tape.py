@@ -21,7 +21,7 @@ from pratipad_nb.files import write_whole
 from pratipad_nb.runtime.replaying import Entry
 from pratipad_nb.runtime.samples import Shown, pack
 from pratipad_nb.session.tables import html_table, shown, text_table
-from pratipad_nb.settings import valid_name
+from pratipad_nb.settings import valid_address
 
 __all__ = ["MAX_BYTES", "Recorder", "Tape", "TapeEntry"]
 
@@ -191,7 +191,7 @@ def _checked(columns: _File) -> _File:
     if not all(map(math.isfinite, (*columns.times, *columns.received))):
         raise FrameError("a time is infinite or no number")
     for name in columns.devices:
-        valid_name(name, "device")
+        valid_address(name)
     return columns
 
 

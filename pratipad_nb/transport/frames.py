@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 import lz4.block
 import msgspec
 
-from pratipad_nb.errors import FrameError, PayloadError
+from pratipad_nb.errors import FrameError, PayloadError, SettingsError
+from pratipad_nb.settings import valid_name
 
 __all__ = [
     "MAX_MESSAGES",
@@ -67,8 +68,11 @@ _COMPRESS_FROM = 512
 Position = tuple[str, int, int]
 
 
-class UplinkFrame(msgspec.Struct, gc=False):
-    """Device → edge: consecutive messages. `times` are the device's clock, in seconds since 1970."""
+class UplinkFrame(msgspec.Struct, gc=False, omit_defaults=True):
+    """Device → edge: consecutive messages. `times` are the device's clock, in seconds since 1970.
+
+    A gateway says in `sources` which of the devices behind it each message is from; empty: the gateway itself.
+    """
 
     flow: str
     device: str
@@ -76,6 +80,7 @@ class UplinkFrame(msgspec.Struct, gc=False):
     first: int
     times: list[float]
     payloads: list[Any]
+    sources: list[str] | None = None
 
 
 class Segment(msgspec.Struct, gc=False, omit_defaults=True):
@@ -83,7 +88,8 @@ class Segment(msgspec.Struct, gc=False, omit_defaults=True):
 
     `numbers` are the numbers of the messages they stem from, None where they run on from `first`; `parts` counts
     the results that stem from one message (0, 1, …), None where each made one. `retry` is the sequence of the dead
-    letter whose retrying made them, 0 for none; it keeps their ids apart from their siblings'.
+    letter whose retrying made them, 0 for none; it keeps their ids apart from their siblings'. `sources` are the whole
+    names of the devices that they stem from, if `device` is a gateway.
     """
 
     device: str
@@ -95,6 +101,7 @@ class Segment(msgspec.Struct, gc=False, omit_defaults=True):
     numbers: list[int] | None = None
     parts: list[int] | None = None
     retry: int = 0
+    sources: list[str] | None = None
 
 
 def message_id(device: str, epoch: int, number: int, part: int = 0, retry: int = 0) -> str:
@@ -143,7 +150,9 @@ class FailureNote(msgspec.Struct, gc=False):
 
 
 class DeadEntry(msgspec.Struct, gc=False):
-    """A message that a processor failed on, as it came into that processor."""
+    """A message that a processor failed on, as it came into that processor. `source` is the device behind `device`, by
+    its whole name, if that is a gateway.
+    """
 
     device: str
     epoch: int
@@ -153,6 +162,7 @@ class DeadEntry(msgspec.Struct, gc=False):
     received: float
     payload: Any
     failures: list[FailureNote]
+    source: str = ""
 
 
 class DeadFrame(msgspec.Struct, gc=False):
@@ -208,7 +218,10 @@ class OrderFrame(msgspec.Struct, gc=False):
 
 
 class DownFrame(msgspec.Struct, gc=False):
-    """Edge → device: an order. `number` counts the orders to this device in `epoch`; a repeat has the same one."""
+    """Edge → device: an order. `number` counts the orders to this device in `epoch`; a repeat has the same one.
+
+    `to` names the devices behind a gateway that it is for, as the gateway knows them; None: the gateway itself.
+    """
 
     flow: str
     epoch: int
@@ -216,6 +229,7 @@ class DownFrame(msgspec.Struct, gc=False):
     id: str
     time: float
     payload: Any
+    to: list[str] | None = None
 
 
 class ControlFrame(msgspec.Struct, gc=False):
@@ -394,8 +408,21 @@ def decode_uplink(data: bytes, flow: str, device: str) -> UplinkFrame | None:
         )
     if not math.isfinite(sum(frame.times)):
         raise FrameError("a frame has a time that is infinite or no number; times are seconds since 1970.")
+    if frame.sources is not None:
+        _check_sources(frame.sources, count)
     if (frame.flow, frame.device) != (flow, device):
         raise FrameError(
             f"a frame of {frame.flow!r}/{frame.device!r} came on the subject of {flow!r}/{device!r}."
         )
     return frame
+
+
+def _check_sources(sources: list[str], count: int) -> None:
+    """Raise `FrameError` if the `sources` of a gateway's frame can't be."""
+    if len(sources) != count:
+        raise FrameError(f"a frame has {count} payloads and {len(sources)} sources.")
+    for name in set(sources) - {""}:
+        try:
+            valid_name(name, "device")
+        except SettingsError as error:
+            raise FrameError(f"a frame of a gateway has a message of {name!r:.80}: {error}") from error
