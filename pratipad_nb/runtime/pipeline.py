@@ -8,10 +8,11 @@ when for `outputs`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from pratipad_nb.runtime.batch import Barrier, Batch, Item, Source
+from pratipad_nb.runtime.gathering import Gathering
 from pratipad_nb.runtime.inputs import Admitted, Gatekeeper, Input
 from pratipad_nb.runtime.lanes import Splitter
 from pratipad_nb.runtime.outputs import Writer
@@ -26,8 +27,10 @@ __all__ = ["BatchQueue", "Pipeline"]
 
 #: Batches that may stand before a stage: one to go on with while the next is made. More would only add latency.
 _QUEUE = 2
-#: Batches that may stand before one instance of several: room for its siblings to go on while it is slow.
-_LANE_QUEUE = 4
+#: Messages, and batches, that may stand before one instance of several: room for its siblings to go on while it is
+#: slow, or stuck. Few messages come in many batches, so it is messages that are counted first.
+_LANE_MESSAGES = 4096
+_LANE_BATCHES = 256
 #: The server is told this often that what is in hand is still being worked on; a third of its patience of 30 s.
 _HOLD_SECONDS = 10.0
 
@@ -45,6 +48,26 @@ class BatchQueue(asyncio.Queue[Item]):
         item: Item = super()._get()
         self.messages -= len(item) if isinstance(item, Batch) else 0
         return item
+
+
+class LaneQueue(BatchQueue):
+    """A queue before one instance of several, bounded by messages."""
+
+    def __init__(self) -> None:
+        super().__init__(_LANE_BATCHES)
+        self._room = asyncio.Event()
+
+    def _get(self) -> Item:
+        item = super()._get()
+        self._room.set()
+        return item
+
+    async def put(self, item: Item) -> None:
+        """Put `item` in, waiting while there are too many messages."""
+        while self.messages >= _LANE_MESSAGES:
+            self._room.clear()
+            await self._room.wait()
+        await super().put(item)
 
 
 class Pipeline:
@@ -180,7 +203,8 @@ class Pipeline:
         if stage.lanes > 1:
             await self._run_lanes(stage, queue, following)
             return
-        while (item := await queue.get()) is not None:
+        get = self._getter(stage, queue, following)
+        while (item := await get()) is not None:
             if isinstance(item, Barrier):
                 await stage.snapshot(item.states)
                 await following.put(item)
@@ -188,12 +212,22 @@ class Pipeline:
                 await stage.process(item, following.put)
         await following.put(None)
 
+    def _getter(
+        self, stage: Stage, queue: BatchQueue, following: BatchQueue, lane: int = 0
+    ) -> Callable[[], Awaitable[Item]]:
+        """Return what takes the next item from `queue`; with a processor that gathers, the next one it doesn't take."""
+        if not stage.gathers:
+            return queue.get
+        gathering = Gathering(stage, lane, following.put)
+        return lambda: gathering.get(queue)
+
     async def _run_lanes(self, stage: Stage, queue: BatchQueue, following: BatchQueue) -> None:
-        lanes = [BatchQueue(_LANE_QUEUE) for _ in range(stage.lanes)]
+        lanes = [LaneQueue() for _ in range(stage.lanes)]
         splitter = Splitter(len(lanes))
 
         async def run_lane(lane: int) -> None:
-            while (item := await lanes[lane].get()) is not None:
+            get = self._getter(stage, lanes[lane], following, lane)
+            while (item := await get()) is not None:
                 if isinstance(item, Batch):
                     await stage.process(item, following.put, lane)
                 lanes[lane].task_done()
@@ -203,7 +237,10 @@ class Pipeline:
                 group.create_task(run_lane(lane), name=f"{self._flow}: stage {stage.index} lane {lane}")
             while (item := await queue.get()) is not None:
                 if isinstance(item, Barrier):
-                    if stage.keeps_state:  # all lanes have to be at the same point
+                    if stage.keeps_state or (stage.gathers and item.states):
+                        # All lanes have to be at the same point.
+                        for its_queue in lanes:
+                            await its_queue.put(item)
                         await asyncio.gather(*(lane.join() for lane in lanes))
                         await stage.snapshot(item.states)
                     await following.put(item)

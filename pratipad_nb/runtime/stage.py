@@ -25,7 +25,7 @@ from pratipad_nb.runtime.runner import Runner
 from pratipad_nb.runtime.samples import Samples, following
 from pratipad_nb.transport.frames import DeadEntry, FailureNote
 
-__all__ = ["Emit", "Member", "Stage", "lane_of", "state_key"]
+__all__ = ["Emit", "Member", "Progress", "Stage", "lane_of", "state_key"]
 
 #: Where a stage hands on what it has done.
 Emit = Callable[[Batch], Awaitable[None]]
@@ -104,7 +104,7 @@ class Stage:
         self.index = index
         self.members = list(members)
         self.concurrent = concurrent
-        self._one_way = one_way
+        self.one_way = one_way
 
     @property
     def runners(self) -> list[Runner]:
@@ -118,6 +118,15 @@ class Stage:
         if self.concurrent or others or first.partition_by != "device":
             return 1
         return len(first.runners)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the processor waits for its batches to fill."""
+        return (
+            not self.concurrent
+            and self.lanes == len(self.runners)
+            and self.runners[0].adapted.batch_timeout > 0
+        )
 
     @property
     def keeps_state(self) -> bool:
@@ -134,12 +143,11 @@ class Stage:
 
     async def process(self, batch: Batch, emit: Emit, lane: int = 0) -> None:
         """Work on `batch` and hand on results as they come; returns when all of it is done."""
-        with refusing(self._one_way):
+        with refusing(self.one_way):
             await self._process(batch, emit, lane)
 
     async def _process(self, batch: Batch, emit: Emit, lane: int) -> None:
-        if batch.source.followed is not None and batch.stage <= self.index:
-            emit = following(batch, {m.key: (m.samples, m.meter.version) for m in self.members}, emit)
+        emit = self.noting(batch, emit)
         if batch.stage > self.index or not batch.payloads:
             await emit(batch)
         elif self.concurrent:
@@ -149,6 +157,12 @@ class Stage:
             await _OnTracks(batch, emit, _tracks(self.members[0], batch), keep=False).run()
         else:
             await _in_sequence(self.members[0], self.members[0].runners[lane], batch, emit)
+
+    def noting(self, batch: Batch, emit: Emit) -> Emit:
+        """Return `emit`, noting on the way what becomes of messages that are followed."""
+        if batch.source.followed is None or batch.stage > self.index:
+            return emit
+        return following(batch, {m.key: (m.samples, m.meter.version) for m in self.members}, emit)
 
     def _concerned(self, batch: Batch, member: Member) -> bool:
         return batch.stage != self.index or batch.only is None or member.key in batch.only
@@ -165,31 +179,57 @@ def _message_of(batch: Batch, rows: Sequence[int], *, private: bool = False) -> 
     return message
 
 
-async def _in_sequence(member: Member, runner: Runner, batch: Batch, emit: Emit) -> None:
-    """One instance sees every row, one after the other."""
-    count, at = len(batch), 0
-    held: tuple[list[Any], Sequence[int]] = ([], range(0))
-    dead, replies = batch.dead, batch.replies
-    while at < count:
-        rest = batch.payloads[at:] if at else batch.payloads
-        outcome = await runner.run(rest, _message_of(batch, range(at, count)))
-        dead = dead + [
-            _dead_letter(batch, at + f.row, f.payload, [_note(member, f)]) for f in outcome.failures
+class Progress:
+    """How far one instance is with a batch, every row of which it sees, one after the other."""
+
+    def __init__(self, member: Member, batch: Batch) -> None:
+        self._member = member
+        self._batch = batch
+        self._at = 0
+        self._held: tuple[list[Any], Sequence[int]] = ([], range(0))
+        self._dead, self._replies = batch.dead, batch.replies
+
+    @property
+    def left(self) -> int:
+        """Rows that aren't finished."""
+        return len(self._batch) - self._at
+
+    @property
+    def payloads(self) -> list[Any]:
+        """Theirs."""
+        return self._batch.payloads[self._at :] if self._at else self._batch.payloads
+
+    def message(self, row: int) -> Message:
+        """Return the message of a row, counted from the first that isn't finished."""
+        return _message_of(self._batch, range(self._at, len(self._batch)))(row)
+
+    def take(self, outcome: Outcome) -> Batch:
+        """Take in what has become of the next rows, and return what can go on of it."""
+        batch, count, at = self._batch, len(self._batch), self._at
+        dead = self._dead + [
+            _dead_letter(batch, at + f.row, f.payload, [_note(self._member, f)]) for f in outcome.failures
         ]
         origins = _origins(batch.origins[at : at + outcome.done], outcome)
         payloads = outcome.payloads
-        if held[0]:
-            payloads, origins = held[0] + payloads, [*held[1], *origins]
-        at += outcome.done
+        if self._held[0]:
+            payloads, origins = self._held[0] + payloads, [*self._held[1], *origins]
+        self._at = at = at + outcome.done
         done = batch.done if at == count else batch.origins[at]
         # Results of a message that isn't done wait for the rest of it, so that they are stored all at once.
         cut = len(payloads) if at == count else bisect_left(origins, done)
-        held = payloads[cut:], origins[cut:]
-        replies = replies + outcome.replies
-        await emit(
-            Batch(batch.source, payloads[:cut] if held[0] else payloads, origins[:cut], done, replies, dead)
-        )
-        dead, replies = [], []
+        self._held = payloads[cut:], origins[cut:]
+        replies = self._replies + outcome.replies
+        self._dead, self._replies = [], []
+        ready = payloads[:cut] if self._held[0] else payloads
+        return Batch(batch.source, ready, origins[:cut], done, replies, dead)
+
+
+async def _in_sequence(member: Member, runner: Runner, batch: Batch, emit: Emit) -> None:
+    """One instance sees every row, one after the other."""
+    progress, count = Progress(member, batch), len(batch)
+    while progress.left:
+        message_of = _message_of(batch, range(count - progress.left, count))
+        await emit(progress.take(await runner.run(progress.payloads, message_of)))
 
 
 def _origins(origins: Sequence[int], outcome: Outcome) -> Sequence[int]:

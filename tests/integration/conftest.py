@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from pratipad_nb import AsyncCloud, AsyncDevice, AsyncFlow, Flow
+from pratipad_nb import AsyncCloud, AsyncDevice, AsyncFlow
+from pratipad_nb.portal import Portal
+from pratipad_nb.session.site import Site
 from pratipad_nb.testing import memory_server, real_server
 
 _numbers = itertools.count(1)
@@ -104,11 +106,13 @@ class Scene:
             await flow.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server_home() -> Iterator[Path]:
-    """The state folder of a real server that runs for all tests."""
-    with real_server() as home, Flow("Push ~> same ~> Output", name="holds-the-server", home=home):
+    """The state folder of a real server that runs for all tests of a module."""
+    with real_server() as home, Portal("holds the server") as portal:
+        site = portal.run(Site.acquire(home, "interval"))
         yield home
+        portal.run(site.release())
 
 
 @pytest.fixture(params=["memory", "nats"])
