@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pratipad_nb.cloud.client import Cloud as Cloud
     from pratipad_nb.device.blocking import Device as Device
     from pratipad_nb.device.client import AsyncDevice as AsyncDevice
+    from pratipad_nb.device.gateway import AsyncGateway as AsyncGateway
+    from pratipad_nb.device.gateway import Gateway as Gateway
     from pratipad_nb.device.host import HostSensor as HostSensor
     from pratipad_nb.errors import PratipadError as PratipadError
     from pratipad_nb.message import Message as Message
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from pratipad_nb.session.flow import Flow as Flow
     from pratipad_nb.session.preview import preview as preview
     from pratipad_nb.session.registry import flows as flows
+    from pratipad_nb.session.tape import Tape as Tape
     from pratipad_nb.settings import Credentials as Credentials
     from pratipad_nb.settings import Endpoint as Endpoint
     from pratipad_nb.settings import FlowOptions as FlowOptions
@@ -60,6 +63,7 @@ __all__ = [
     "AsyncCloud",
     "AsyncDevice",
     "AsyncFlow",
+    "AsyncGateway",
     "Cloud",
     "Credentials",
     "Deadband",
@@ -68,12 +72,14 @@ __all__ = [
     "Filter",
     "Flow",
     "FlowOptions",
+    "Gateway",
     "HostSensor",
     "Keep",
     "Message",
     "NotationError",
     "PratipadError",
     "Processor",
+    "Tape",
     "Throttle",
     "Window",
     "every",
@@ -89,6 +95,7 @@ _HOMES = {
     "AsyncCloud": "cloud.client",
     "AsyncDevice": "device.client",
     "AsyncFlow": "session.asynchronous",
+    "AsyncGateway": "device.gateway",
     "Cloud": "cloud.client",
     "Credentials": "settings",
     "Deadband": "processors",
@@ -97,12 +104,14 @@ _HOMES = {
     "Filter": "processors",
     "Flow": "session.flow",
     "FlowOptions": "settings",
+    "Gateway": "device.gateway",
     "HostSensor": "device.host",
     "Keep": "settings",
     "Message": "message",
     "NotationError": "notation",
     "PratipadError": "errors",
     "Processor": "processors",
+    "Tape": "session.tape",
     "Throttle": "processors",
     "Window": "processors",
     "every": "processors",

@@ -36,13 +36,17 @@ _PLACE = "#replay"
 _LOOK = 0.05
 
 
-async def replay(edge: Edge, entries: Iterator[Entry], speed: float | None) -> int:
+async def replay(
+    edge: Edge, entries: Iterator[Entry], speed: float | None, *, first: float | None = None
+) -> int:
     """Put `entries` through; return how many, once all are taken in.
 
     Parameters
     ----------
     speed
         1.0: at the pace at which the server got them; 2.0: twice as fast; None: as fast as the processors take them.
+    first
+        When the server got the first message of the whole tape, if this is a part of one. Default: the first entry's.
 
     Raises
     ------
@@ -53,7 +57,7 @@ async def replay(edge: Edge, entries: Iterator[Entry], speed: float | None) -> i
     numbers: dict[str, int] = {}
     sampler = Sampler()
     count = 0
-    for due in _by_pace(entries, speed, edge.settings.options.batch_messages):
+    for due in _by_pace(entries, speed, edge.settings.options.batch_messages, first):
         wait = due.at - time.monotonic()
         if wait > 0:
             await asyncio.sleep(wait)
@@ -75,10 +79,9 @@ class _Due:
         self.entries: list[Entry] = []
 
 
-def _by_pace(entries: Iterator[Entry], speed: float | None, most: int) -> Iterator[_Due]:
+def _by_pace(entries: Iterator[Entry], speed: float | None, most: int, first: float | None) -> Iterator[_Due]:
     """Yield groups of at most `most` entries, none of which is due before the first of its group by a whole tick."""
     began = time.monotonic()
-    first: float | None = None
     group = _Due(0.0)
     for entry in entries:
         received = entry[2]

@@ -104,8 +104,9 @@ class Sample:
 
 @dataclass(slots=True)
 class _Kept:
-    """A sample as it is kept."""
+    """A sample as it is kept. `origin` counts it; `device` is who it is from, which is another if that is a gateway."""
 
+    origin: str
     device: str
     epoch: int
     number: int
@@ -121,7 +122,7 @@ class _Kept:
 
     @property
     def id(self) -> str:
-        return message_id(self.device, self.epoch, self.number)
+        return message_id(self.origin, self.epoch, self.number)
 
 
 class Sampler:
@@ -257,6 +258,7 @@ def _begin(batch: Batch, followed: Followed) -> list[_Kept]:
         found.append(
             _Kept(
                 frame.device,
+                source.device(index),
                 frame.epoch,
                 frame.first + offset,
                 frame.times[offset],
@@ -273,7 +275,7 @@ def _begin(batch: Batch, followed: Followed) -> list[_Kept]:
 def _note_failures(part: Batch, pending: Sequence[_Kept]) -> None:
     for _, entry in part.dead:
         for kept in pending:
-            if (kept.number, kept.epoch, kept.device) == (entry.number, entry.epoch, entry.device):
+            if (kept.number, kept.epoch, kept.origin) == (entry.number, entry.epoch, entry.device):
                 kept.failures |= {note.processor: (note.error, note.traceback) for note in entry.failures}
 
 

@@ -7,5 +7,20 @@ from pratipad_nb.session.asynchronous import AsyncFlow, AsyncRequest
 from pratipad_nb.session.flow import Flow, Request
 from pratipad_nb.session.preview import Preview, preview
 from pratipad_nb.session.registry import flows
+from pratipad_nb.session.shadow import Shadow
+from pratipad_nb.session.step import Step, Trace
+from pratipad_nb.session.tape import Tape
 
-__all__ = ["AsyncFlow", "AsyncRequest", "Flow", "Preview", "Request", "flows", "preview"]
+__all__ = [
+    "AsyncFlow",
+    "AsyncRequest",
+    "Flow",
+    "Preview",
+    "Request",
+    "Shadow",
+    "Step",
+    "Tape",
+    "Trace",
+    "flows",
+    "preview",
+]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -187,12 +187,13 @@ class AsyncCockpit:
         """Put a tape through the flow; returns how many messages, once all are taken in."""
         pace = checked_speed(speed)
         edges = self._running_edges()
-        if len(edges) != 1:
+        elsewhere = [name for name in tape.devices if not any(_owns(edge, name) for edge in edges)]
+        if elsewhere:
             raise FlowError(
-                f"flow {self.settings.name!r} runs here in {len(edges)} partitions; a tape is replayed by a flow that "
-                "runs in one place."
+                f"devices of this tape are worked on by another edge of flow {self.settings.name!r}: "
+                f"{', '.join(elsewhere[:5])}. Replay it in a flow that runs in one place."
             )
-        count = await self._unless_stopped(replay(edges[0], tape.entries(), pace), None)
+        count = await self._unless_stopped(_replay(edges, tape, pace), None)
         if count is None:
             raise FlowError(f"flow {self.settings.name!r} stopped before the whole tape was in.")
         return count
@@ -231,6 +232,28 @@ class AsyncCockpit:
             (s.message.device, s.message.time, s.message.received, s.inputs[0])
             for s in self[first].samples(KEPT)
         ]
+
+
+def _owns(edge: Edge, device: str) -> bool:
+    # Who speaks through a gateway belongs where that does.
+    return edge.settings.owns(device.partition(".")[0])
+
+
+def _part(tape: Tape, edge: Edge) -> Iterator[Entry]:
+    return (entry for entry in tape.entries() if _owns(edge, entry[0]))
+
+
+async def _replay(edges: list[Edge], tape: Tape, pace: float | None) -> int:
+    """Put a tape through, each device's messages where its partition runs."""
+    if len(edges) == 1:
+        return await replay(edges[0], tape.entries(), pace)
+    first = next((received for _, _, received, _ in tape.entries()), None)
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(replay(edge, _part(tape, edge), pace, first=first)) for edge in edges]
+    except* FlowError as errors:
+        raise errors.exceptions[0] from None
+    return sum(task.result() for task in tasks)
 
 
 def _check_record(n: int | None, seconds: float | None, max_bytes: int) -> None:

@@ -35,7 +35,7 @@ def clock(monkeypatch):
 
 
 def kept(number, payload=0):
-    return samples._Kept("room1", 1, number, 0.0, 0.0, "house", [pack(payload)])
+    return samples._Kept("room1", "room1", 1, number, 0.0, 0.0, "house", [pack(payload)])
 
 
 def test_after_a_quiet_moment_a_hundred_are_followed_at_once(clock):

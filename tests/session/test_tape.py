@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pratipad_nb import Device, Flow, every, reply
+from pratipad_nb import Device, Flow, FlowOptions, Tape, every, reply
 from pratipad_nb.errors import FlowError, FrameError, PratipadError, SettingsError
-from pratipad_nb.session.tape import Recorder, Tape
+from pratipad_nb.session.tape import Recorder
 
 
 def double(payload):
@@ -425,6 +425,23 @@ def test_a_tape_fits_every_input(start):
     flow = start("Pull <~> double <~> Output")
     assert flow.replay(a_tape(1), "max") == 1
     assert flow.take(1)[0].payload == 2
+
+
+def test_a_flow_in_partitions_is_recorded_replayed_and_looked_into_as_one(home):
+    names = [f"room{n}" for n in range(6)]
+    with Flow("Push ~> double ~> Output", name="parts", home=home, options=FlowOptions(partitions=3)) as flow:
+        tape = recorded(flow, range(5), names, n=30, seconds=20)
+        flow.settled()
+        assert len(flow._flow.edges) == 3
+        assert flow.replay(tape, "max") == len(tape) == 30
+        flow.settled()
+        messages = flow.take(60)
+        for name in names:
+            assert [m.payload for m in messages if m.device == name] == [0, 2, 4, 6, 8] * 2
+        samples = flow["double"].samples(100)
+        assert len(samples) == 60
+        assert flow.trace(messages[0])["double"].results == (messages[0].payload,)
+        assert flow.shadow(tape, {"double": fails}).differing == 24
 
 
 def test_a_fast_flow_replays_too(start):
