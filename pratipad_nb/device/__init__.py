@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pratipad_nb.device.client import AsyncDevice as AsyncDevice
     from pratipad_nb.device.climate import Climate as Climate
     from pratipad_nb.device.climate import SimulatedRoom as SimulatedRoom
+    from pratipad_nb.device.gateway import AsyncGateway as AsyncGateway
+    from pratipad_nb.device.gateway import Gateway as Gateway
     from pratipad_nb.device.host import HostSensor as HostSensor
     from pratipad_nb.device.led import Blink as Blink
     from pratipad_nb.device.led import Led as Led
@@ -29,9 +31,11 @@ __all__ = [
     "BME280",
     "SCD4X",
     "AsyncDevice",
+    "AsyncGateway",
     "Blink",
     "Climate",
     "Device",
+    "Gateway",
     "HostSensor",
     "Led",
     "Receipt",
@@ -44,10 +48,12 @@ __all__ = [
 
 _HOMES = {
     "AsyncDevice": "client",
+    "AsyncGateway": "gateway",
     "BME280": "bme280",
     "Blink": "led",
     "Climate": "climate",
     "Device": "blocking",
+    "Gateway": "gateway",
     "HostSensor": "host",
     "Led": "led",
     "Receipt": "receipt",

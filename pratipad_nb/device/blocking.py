@@ -41,7 +41,10 @@ class Device:
         receive: Callable[[Any], Any] | None = None,
         every: float | None = None,
     ) -> None:
-        self._twin = AsyncDevice(name, read=read, receive=receive, every=every)
+        self._stand_on(AsyncDevice(name, read=read, receive=receive, every=every))
+
+    def _stand_on(self, twin: AsyncDevice) -> None:
+        self._twin = twin
         self._outbox = self._twin.outbox
         self._offer = self._outbox.offer  # bound once: `push` is what runs a hundred thousand times a second
         self._lock = threading.Lock()

@@ -88,13 +88,14 @@ class AsyncDevice:
     """
 
     _holders: ClassVar[Registry[AsyncDevice]] = Registry()
+    _gateway: ClassVar[bool] = False
 
     def __init__(
         self,
         name: str,
         *,
         read: Any = None,
-        receive: Callable[[Any], Any] | None = None,
+        receive: Callable[..., Any] | None = None,
         every: float | None = None,
     ) -> None:
         self.name = valid_name(name, "device")
@@ -208,6 +209,7 @@ class AsyncDevice:
             source=self._source,
             every=self._every,
             receive=self._receive,
+            gateway=self._gateway,
         )
         key = self._key
         before = self._holders.swap(key, self)

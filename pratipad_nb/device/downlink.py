@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _MAX_ORDERS = 256
 
 
-def checked_receive(receive: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+def checked_receive(receive: Callable[..., Any] | None) -> Callable[..., Any] | None:
     """Return `receive` if it is None or can be called, else raise `DeviceError`."""
     if receive is not None and not callable(receive):
         raise DeviceError(
@@ -42,6 +42,8 @@ class Downlink:
     receive
         Called with each order's payload; ``def`` (on a thread of its own) or ``async def``. None: orders are refused,
         which shows in `error`.
+    addressed
+        A gateway's: `receive` gets ``device=``, too, which of those behind it the order is for; None: itself.
     changed
         Called when there is something to tell the edge: an order was run, or was run before.
 
@@ -52,13 +54,20 @@ class Downlink:
     """
 
     def __init__(
-        self, flow: str, device: str, receive: Callable[[Any], Any] | None, changed: Callable[[], None]
+        self,
+        flow: str,
+        device: str,
+        receive: Callable[..., Any] | None,
+        changed: Callable[[], None],
+        *,
+        addressed: bool = False,
     ) -> None:
         self.error = ""
         self._flow = flow
         self._device = device
         self._receive = receive
         self._changed = changed
+        self._addressed = addressed
         self._newest = self._run = (-1, 0)  # epoch and number of the last one that came, and that was run
         self._orders: asyncio.Queue[DownFrame] = asyncio.Queue(_MAX_ORDERS)
         self._worker = Worker(f"pratipad-receive-{device}")
@@ -104,16 +113,27 @@ class Downlink:
         await self._worker.close(patience)
 
     async def _carry_out(self, frame: DownFrame) -> None:
-        try:
-            if self._receive is None:
-                raise DeviceError(f"device {self._device!r} got an order and has no `receive` to run it.")
-            if is_async(self._receive):
-                await self._receive(frame.payload)
-            else:
-                receive, payload = self._receive, frame.payload
-                await self._worker.call(lambda: receive(payload))
-        except Exception as error:
-            self.error = f"{type(error).__name__}: {error}"[:500]
-            log.warning("device %s: order %s failed: %s", self._device, frame.id, self.error, exc_info=error)
+        """Run an order, for each device that it is for; what one of them fails at keeps it from no other."""
+        failed = ""
+        for device in frame.to or [""]:
+            try:
+                await self._run_for(device, frame.payload)
+            except Exception as error:
+                failed = f"{type(error).__name__}: {error}"[:500]
+                log.warning("device %s: order %s failed: %s", self._device, frame.id, failed, exc_info=error)
+        self.error = failed
+
+    async def _run_for(self, device: str, payload: Any) -> None:
+        receive = self._receive
+        if receive is None:
+            raise DeviceError(f"device {self._device!r} got an order and has no `receive` to run it.")
+        if device and not self._addressed:
+            raise DeviceError(
+                f"device {self._device!r} got an order for {device!r} behind it and is no Gateway. Send to "
+                f"{self._device!r}."
+            )
+        name = {"device": device or None} if self._addressed else {}
+        if is_async(receive):
+            await receive(payload, **name)
         else:
-            self.error = ""
+            await self._worker.call(lambda: receive(payload, **name))

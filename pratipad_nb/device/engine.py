@@ -54,6 +54,8 @@ class Engine:
         The device's, made before it was known where it connects to.
     source, every, receive
         As `AsyncDevice` was given them.
+    gateway
+        Whether orders say which device they are for.
 
     Attributes
     ----------
@@ -72,7 +74,8 @@ class Engine:
         *,
         source: Source | None,
         every: float | None,
-        receive: Callable[[Any], Any] | None,
+        receive: Callable[..., Any] | None,
+        gateway: bool = False,
     ) -> None:
         self.name = name
         self.endpoint = endpoint
@@ -83,7 +86,7 @@ class Engine:
         flow = endpoint.flow
         self._greeter = Greeter(flow, name, lambda: outbox.taken, credit, self._hello)
         self._uplink = Uplink(flow, name, outbox, credit, self._starved)
-        self._downlink = Downlink(flow, name, receive, self._greeter.soon)
+        self._downlink = Downlink(flow, name, receive, self._greeter.soon, addressed=gateway)
         self._reading: Reading | None = None
         if source is not None:
             self._reading = Reading(name, source, every, outbox, credit, self._greeter.soon)

@@ -32,12 +32,13 @@ DEFAULT_PAYLOAD_BYTES = (1 << 20) - (16 << 10)
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """Consecutive messages for one frame; `first` is the number of the first one."""
+    """Consecutive messages for one frame; `first` is the number of the first one. `sources`: a gateway's devices."""
 
     first: int
     times: list[float]
     payloads: list[bytes]
     size: int
+    sources: list[str] | None = None
 
     @property
     def last(self) -> int:
@@ -68,6 +69,7 @@ class Outbox:
         self._lock = threading.Lock()
         self._times: list[float] = []
         self._payloads: list[bytes] = []
+        self._sources: list[str] = []  # a gateway's only
         self._held_bytes = 0  # not taken yet
         self._bytes = 0  # not safe yet
         self._idle = False
@@ -114,8 +116,14 @@ class Outbox:
 
     # -- for those who push -------------------------------------------------------------------------------------
 
-    def offer(self, payload: bytes) -> int:
+    def offer(self, payload: bytes, source: str | None = None) -> int:
         """Put in an encoded payload and return its number, 0 if there is no room.
+
+        Parameters
+        ----------
+        source
+            Which device behind a gateway it is from, "" for the gateway itself: always given by a gateway, never by
+            another device.
 
         Raises
         ------
@@ -134,6 +142,8 @@ class Outbox:
             self.last = number = self.last + 1
             self._times.append(now)
             self._payloads.append(payload)
+            if source is not None:
+                self._sources.append(source)
             self._held_bytes += size
             self._bytes += size
             wake = self._idle
@@ -150,15 +160,15 @@ class Outbox:
             "server in one message. Split it, or send a reference to it."
         )
 
-    def put(self, payload: bytes) -> int:
-        """Put in an encoded payload, blocking while there is no room; return its number."""
-        while not (number := self.offer(payload)):
+    def put(self, payload: bytes, source: str | None = None) -> int:
+        """Put in an encoded payload, blocking while there is no room; return its number. See `offer`."""
+        while not (number := self.offer(payload, source)):
             self.wait_for(self.acked + 1)
         return number
 
-    async def put_soon(self, payload: bytes) -> int:
-        """Put in an encoded payload, waiting while there is no room; return its number."""
-        while not (number := self.offer(payload)):
+    async def put_soon(self, payload: bytes, source: str | None = None) -> int:
+        """Put in an encoded payload, waiting while there is no room; return its number. See `offer`."""
+        while not (number := self.offer(payload, source)):
             await self.safe(self.acked + 1)
         return number
 
@@ -222,12 +232,12 @@ class Outbox:
             if count == 0:
                 return None
             count, size = self._fitting(count, max_bytes)
+            sources = self._sources[:count] or None
+            parcel = Parcel(self.taken + 1, self._times[:count], self._payloads[:count], size, sources)
             if count == held:
-                parcel = Parcel(self.taken + 1, self._times, self._payloads, size)
-                self._times, self._payloads = [], []
+                self._times, self._payloads, self._sources = [], [], []
             else:
-                parcel = Parcel(self.taken + 1, self._times[:count], self._payloads[:count], size)
-                del self._times[:count], self._payloads[:count]
+                del self._times[:count], self._payloads[:count], self._sources[:count]
             self.taken += count
             self._held_bytes -= size
             return parcel

@@ -100,7 +100,9 @@ class Uplink:
             if self._credit.fast:
                 await self._hand_over(link, frame)
             else:
-                await self._store(link, frame, f"{self._device}-{self._credit.epoch}-{parcel.first}")
+                # Both ends, for after a restart the same first message may stand in a longer frame.
+                message_id = f"{self._device}-{self._credit.epoch}-{parcel.first}-{parcel.last}"
+                await self._store(link, frame, message_id)
             self._outbox.confirm(parcel)
 
     def _allowed(self) -> int | None:
@@ -109,7 +111,15 @@ class Uplink:
     def _frame(self, parcel: Parcel) -> bytes:
         payloads = list(map(msgspec.Raw, parcel.payloads))
         return encode(
-            UplinkFrame(self._flow, self._device, self._credit.epoch, parcel.first, parcel.times, payloads)
+            UplinkFrame(
+                self._flow,
+                self._device,
+                self._credit.epoch,
+                parcel.first,
+                parcel.times,
+                payloads,
+                parcel.sources,
+            )
         )
 
     async def _hand_over(self, link: Connection, frame: bytes) -> None:
