@@ -511,10 +511,21 @@ class Edge:
             return None
         line = await self.line.prepare(dataflow, difference.kept)
         self._changing_to = (line, difference, time.monotonic(), self.pipeline.in_hand)
+        resting = None if self.state == "paused" else self.line.paused
         self._change = asyncio.get_running_loop().create_future()
         self.line.resume()
         self.pipeline.drain()
-        return await self._change
+        receipt = await self._change
+        self._rest_again(resting)
+        return receipt
+
+    def _rest_again(self, keys: Sequence[str] | None) -> None:
+        """Pause again what was paused before a change (None: the flow), which had to finish what was in hand."""
+        if keys is None:
+            self.pause()
+        for key in keys or ():
+            if key in self.line.meters:
+                self.line.pause(key)
 
     async def _install(self, line: Line, difference: Difference, began: float, in_hand: int) -> SwapReceipt:
         """Let `line` go on where the old one has ended: nothing is in hand at this moment."""

@@ -186,6 +186,11 @@ class Line:
             runner.pause()
         self.meters[key].state = "paused"
 
+    @property
+    def paused(self) -> list[str]:
+        """The keys of the processors that are paused."""
+        return [key for key, meter in self.meters.items() if meter.state == "paused"]
+
     def set_state(self, state: FlowState) -> None:
         """Let every processor say `state`."""
         for meter in self.meters.values():

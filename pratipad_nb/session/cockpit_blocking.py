@@ -54,6 +54,10 @@ class Cockpit:
         """Whether there is a processor of that key."""
         return key in self._flow
 
+    def _ipython_key_completions_(self) -> list[str]:
+        """Offer the processors' keys after ``flow["``, in IPython."""
+        return [step.key for step in self._flow.dataflow.steps]
+
     @property
     def lines(self) -> list[Line]:
         """The processors of each edge in this process, with their samples and logs; `flow[key]` is made of them."""

@@ -1,11 +1,21 @@
 """%%dataflow and %dataflow in a real shell over the real server, and the mistakes a newcomer makes."""
 
 import importlib.metadata
+import socket
+import time
 
 import pytest
 
 from pratipad_nb import Device, Flow, NotationError, flows
-from pratipad_nb.errors import FlowError, ProcessorError, ServerError, SettingsError
+from pratipad_nb.errors import (
+    ConnectionRefused,
+    FlowError,
+    PratipadError,
+    ProcessorError,
+    ServerError,
+    SettingsError,
+)
+from pratipad_nb.session.defaults import Defaults, set_defaults
 
 CELSIUS = """
 class Celsius:
@@ -26,11 +36,18 @@ def running(shell):
         house.forget()
 
 
+@pytest.fixture
+def certs(running, tmp_path):
+    """A folder with somebody's certificates."""
+    running.names["house"].invite("guest", tmp_path / "certs")
+    return tmp_path / "certs"
+
+
 def one_message(ran):
     """Hold that a mistake was shown as its message alone: no frames, nothing of this package's files."""
     assert "Traceback" not in ran.out
     assert "pratipad_nb/" not in ran.out + ran.err
-    assert "File " not in ran.out
+    assert 'File "' not in ran.out
     return ran.out
 
 
@@ -147,23 +164,37 @@ def test_a_processor_that_cannot_be_set_up_is_named_and_binds_nothing(shell):
 
 def test_a_state_folder_that_cannot_be_written_is_one_message(shell, tmp_path):
     (tmp_path / "taken").write_text("a file")
-    shell.names["Flow"] = Flow
-    shell.names["home"] = tmp_path / "taken"
-    shell.names["same"] = lambda x: x
-    ran = shell.run("Flow('Push ~> same ~> Output', name='garden', home=home).start()")
-    assert isinstance(ran.error, ServerError)
-    assert "can't be written" in str(ran.error)
-
-
-def test_an_existing_server_that_does_not_answer_is_one_message(shell, home):
+    set_defaults(Defaults(home=tmp_path / "taken"))
     shell.ok(CELSIUS)
-    certs = next((home / "pki").rglob("cert.pem"), None) or next(home.rglob("*.pem"))
-    ran = shell.run(
-        f"%%dataflow garden --server tls://127.0.0.1:1 --certs {certs.parent}\nPush ~> Celsius ~> Output"
-    )
-    assert ran.error is not None
+    ran = shell.run("%%dataflow garden\nPush ~> Celsius ~> Output")
+    assert isinstance(ran.error, ServerError)
+    assert f"the state folder {tmp_path / 'taken'} can't be written" in one_message(ran)
+    assert "PRATIPAD_HOME" in one_message(ran)
     assert "garden" not in shell.names
-    one_message(ran)
+
+
+def test_an_existing_server_that_does_not_answer_is_one_message(shell, certs):
+    shell.ok(CELSIUS)
+    ran = shell.run(
+        f"%%dataflow garden --server tls://127.0.0.1:1 --certs {certs}\nPush ~> Celsius ~> Output"
+    )
+    assert isinstance(ran.error, ConnectionRefused)
+    assert "127.0.0.1:1" in one_message(ran)
+    assert "garden" not in shell.names
+
+
+def test_a_port_that_something_else_has_taken_is_one_message_in_time(shell, certs):
+    shell.ok(CELSIUS)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        began = time.monotonic()
+        ran = shell.run(
+            f"%%dataflow garden --server tls://127.0.0.1:{port} --certs {certs}\nPush ~> Celsius ~> Output"
+        )
+    assert time.monotonic() - began < 10
+    assert isinstance(ran.error, PratipadError)
+    assert str(port) in one_message(ran)
+    assert "garden" not in shell.names
 
 
 def test_a_server_without_certificates_is_refused_with_the_next_step(shell):

@@ -83,6 +83,45 @@ def test_what_the_demand_allows_is_asked_for(flow, until):
         assert len(flow.take(50)) == 50
 
 
+def test_a_paused_flow_stays_paused_when_what_runs_is_changed(flow, until):
+    flow.pause()
+    flow.update(flow.notation, {"double": lambda payload: payload * 3})
+    assert flow.state == "paused"
+    with Device("room1").connect(flow) as device:
+        device.push(1)
+        until(lambda: flow.stats().devices["room1"].connected)
+        assert flow.stats().received == 0
+        flow.resume()
+        assert flow.take(1)[0].payload == 3
+
+
+def test_a_paused_processor_stays_paused_when_it_or_another_is_changed(url, until):
+    def same(payload):
+        return payload
+
+    names = {"double": double, "same": same}
+    with (
+        Flow("Push ~> [double, same] ~> Output", namespace=names, server=url) as flow,
+        Device("room1").connect(flow) as device,
+    ):
+        flow.pause("same")
+        for changed in ("double", "same"):
+            flow.update(flow.notation, names | {changed: lambda payload: payload * 3})
+            assert {key: p.state for key, p in flow.stats().processors.items()} == {
+                "double": "running",
+                "same": "paused",
+            }
+        device.push(1).wait(10)
+        until(lambda: flow.stats().processors["double"].emitted == 1)
+        assert flow.stats().processors["same"].received == 0
+        flow.resume("same")
+        assert flow.take(1)[0].payload == 6
+        flow.pause("same")
+        flow.update("Push ~> double ~> Output", names)
+        device.push(1).wait(10)
+        assert flow.take(1)[0].payload == 2
+
+
 # -- newer code -----------------------------------------------------------------------------------------------------
 
 

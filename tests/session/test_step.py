@@ -220,6 +220,14 @@ def test_its_dead_letters_are_those_it_failed_on(run):
     assert (letter.payload, letter.error) == ({"f": 13}, "ValueError: unlucky")
 
 
+def test_in_ipython_the_keys_are_offered(run):
+    assert run("Push ~> [plain, twice, twice] ~> Output")._ipython_key_completions_() == [
+        "plain",
+        "twice",
+        "twice#2",
+    ]
+
+
 # -- how it is shown ------------------------------------------------------------------------------------------------
 
 
