@@ -186,7 +186,10 @@ class Pipeline:
         """Wait for deliveries while the flow is not paused; nothing once it drains."""
         if not self._flowing.is_set() and not await self._unless_draining(self._flowing.wait()):
             return ()
-        return await self._unless_draining(self._input.get()) or ()
+        deliveries = await self._unless_draining(self._input.get()) or ()
+        if not self._flowing.is_set():  # paused while it waited
+            await self._unless_draining(self._flowing.wait())
+        return deliveries
 
     async def _unless_draining(self, waiting: Coroutine[Any, Any, T]) -> T | None:
         task = asyncio.ensure_future(waiting)

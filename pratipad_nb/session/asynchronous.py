@@ -15,7 +15,7 @@ from typing import Any
 
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.dataflow import Dataflow, graph, resolve
-from pratipad_nb.errors import FlowError, PratipadError, TransportError, WaitTimeout
+from pratipad_nb.errors import FlowError, PratipadError, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.message import Message
 from pratipad_nb.runtime.dead_letters import DeadLetter
 from pratipad_nb.runtime.edge import Edge, EdgeSettings, log_specs
@@ -267,15 +267,28 @@ class AsyncFlow(AsyncCockpit):
 
     async def take(self, n: int = 1, timeout: float | None = 10.0) -> list[Message]:
         """Return the next `n` messages that reached the cloud."""
-        _ = self.edge
-        assert self._reader is not None
-        return await self._reader.take(n, timeout)
+        reader = await self.opened_reader()
+        try:
+            return await reader.take(n, timeout)
+        except TransportClosed as error:
+            raise self.stopped_meanwhile(n) from error
 
     async def __aiter__(self) -> AsyncIterator[Message]:
+        async for message in await self.opened_reader():
+            yield message
+
+    async def opened_reader(self, timeout: float | None = None) -> Reader:  # noqa: ARG002 - as a Cloud's
+        """Return what this handle reads messages with, while the flow runs."""
         _ = self.edge
         assert self._reader is not None
-        async for message in self._reader:
-            yield message
+        return self._reader
+
+    def stopped_meanwhile(self, n: int) -> FlowError:
+        """Return the error of a `take` that the flow's end interrupts."""
+        return FlowError(
+            f"flow {self.name!r} ended while {n} messages were waited for. What has come is there for the next "
+            "take: start it with start()."
+        )
 
     async def send(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
         """Send an order to a device, several, or all that are known; returns its id."""

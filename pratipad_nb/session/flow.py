@@ -14,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from pratipad_nb.cloud.blocking import BlockingReader
 from pratipad_nb.dataflow import Dataflow
-from pratipad_nb.errors import FlowError, PratipadError, WaitTimeout
+from pratipad_nb.errors import FlowError, PratipadError, TransportClosed
 from pratipad_nb.message import Message
 from pratipad_nb.portal import Portal
 from pratipad_nb.runtime.dead_letters import DeadLetter
@@ -31,9 +32,6 @@ from pratipad_nb.transport.permissions import Role
 __all__ = ["Flow", "Request"]
 
 Result = TypeVar("Result")
-
-#: Messages that iterating over a flow takes at once, and how long it waits before it looks whether the flow still runs.
-_CHUNK, _CHUNK_SECONDS = 1, 0.5
 
 
 class Flow(Cockpit):
@@ -107,6 +105,7 @@ class Flow(Cockpit):
         )
         self._lock = threading.RLock()
         self._portal: Portal | None = None
+        self._messages: BlockingReader | None = None
         self._stop_requested = threading.Event()
 
     def __repr__(self) -> str:
@@ -223,6 +222,7 @@ class Flow(Cockpit):
                 registry.leave(self)
                 raise
             self._portal = portal
+            self._messages = BlockingReader(portal, self._flow.opened_reader)
             self._stop_requested.clear()
         return self
 
@@ -236,9 +236,11 @@ class Flow(Cockpit):
             if portal is None:
                 return
             try:
+                if self._messages is not None:
+                    self._messages.close()
                 portal.run(self._flow.stop())
             finally:
-                self._portal = None
+                self._portal = self._messages = None
                 portal.close()
                 registry.leave(self)
 
@@ -267,6 +269,10 @@ class Flow(Cockpit):
             If the new notation or a new processor is no good.
         """
         names = callers_namespace(1) if namespace is None else namespace
+        with self._lock:
+            if self._portal is None:
+                with Portal(f"pratipad {self.name}") as portal:
+                    return portal.run(self._flow.update(notation, names))
         return self._run(self._flow.update(notation, names))
 
     # -- messages -----------------------------------------------------------------------------------------------
@@ -283,18 +289,21 @@ class Flow(Cockpit):
         ------
         WaitTimeout
             If fewer have come; those wait for the next `take`.
+        FlowError
+            If the flow isn't running, or stops meanwhile.
         """
-        return self._run(self._flow.take(n, timeout))
+        messages = self._messages
+        if messages is None:
+            raise FlowError(f"flow {self.name!r} is not running. Start it with start().")
+        try:
+            return messages.take(n, timeout)
+        except TransportClosed as error:
+            raise self._flow.stopped_meanwhile(n) from error
 
     def __iter__(self) -> Iterator[Message]:
         """Iterate over messages as they reach the cloud, until the flow stops."""
-        while self._portal is not None:
-            try:
-                yield from self.take(_CHUNK, _CHUNK_SECONDS)
-            except WaitTimeout:
-                continue
-            except FlowError:
-                return
+        messages = self._messages
+        return iter(messages) if messages is not None else iter(())
 
     def send(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
         """Send an order to one device, to several, or to all that are known; returns the order's id.
