@@ -169,6 +169,7 @@ class AsyncFlow(AsyncCockpit):
         await self._reader.open()
         self._edge, self._reporter = edge, edge if isinstance(edge, Share) else Reporter(edge)
         self._running = asyncio.create_task(self._run(edge), name=f"flow {self.name}")
+        await asyncio.sleep(0)  # it begins, and says so
 
     async def _open_access(self) -> EmbeddedAccess | ExternalAccess | MemoryAccess:
         return await open_access(

@@ -1,0 +1,110 @@
+"""`AsyncFlow`: the same flow for asynchronous code, on the caller's event loop."""
+
+import asyncio
+import inspect
+
+import pytest
+
+from pratipad_nb import AsyncDevice, AsyncFlow, Flow, Message
+from pratipad_nb.errors import FlowError
+
+
+def same(payload):
+    return payload
+
+
+def test_it_has_the_methods_of_a_flow():
+    names = (
+        "take",
+        "send",
+        "pull",
+        "settled",
+        "start",
+        "stop",
+        "forget",
+        "update",
+        "stats",
+        "pause",
+        "resume",
+    )
+    names += (
+        "dead_letters",
+        "retry_dead_letters",
+        "clear_dead_letters",
+        "forget_reader",
+        "endpoint_for",
+        "invite",
+    )
+    for name in (*names, "__init__"):
+        ours, theirs = (inspect.signature(getattr(kind, name)) for kind in (AsyncFlow, Flow))
+        assert list(ours.parameters) == list(theirs.parameters), name
+
+
+async def test_a_loop_over_it_ends_with_it(url):
+    seen = []
+
+    async def read(flow):
+        async for message in flow:
+            assert isinstance(message, Message)
+            seen.append(message.payload)
+
+    async with AsyncFlow("Push ~> same ~> Output", server=url) as flow:
+        reading = asyncio.create_task(read(flow))
+        async with await AsyncDevice("d").connect(flow) as device:
+            for number in range(100):
+                await device.push(number)
+        while len(seen) < 100:
+            await asyncio.sleep(0.005)
+    await asyncio.wait_for(reading, 5)
+    assert seen == list(range(100))
+
+
+async def test_a_take_that_its_stop_interrupts_says_so(url):
+    flow = await AsyncFlow("Push ~> same ~> Output", server=url).start()
+    taking = asyncio.create_task(flow.take(1, timeout=None))
+    await asyncio.sleep(0.05)
+    await flow.stop()
+    with pytest.raises(FlowError, match="ended while 1 messages were waited for"):
+        await taking
+
+
+async def test_a_take_that_is_cancelled_loses_nothing(url):
+    async with AsyncFlow("Push ~> same ~> Output", server=url) as flow:
+        taking = asyncio.create_task(flow.take(2))
+        async with await AsyncDevice("d").connect(flow) as device:
+            await (await device.push(1))
+            await asyncio.sleep(0.05)
+            taking.cancel()
+            await asyncio.wait({taking})
+            await (await device.push(2))
+        assert [message.payload for message in await flow.take(2)] == [1, 2]
+
+
+async def test_starts_and_stops_at_the_same_time_leave_it_as_the_last_one_says(url):
+    flow = AsyncFlow("Push ~> same ~> Output", server=url)
+    await asyncio.gather(flow.start(), flow.start(), flow.stop(), flow.start())
+    assert flow.state == "running"
+    await asyncio.gather(flow.stop(), flow.stop())
+    assert flow.state == "stopped"
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(url):
+    async def slow_setup():
+        await asyncio.sleep(30)
+
+    class Slow:
+        setup = staticmethod(slow_setup)
+
+        def process(self, payload):
+            return payload
+
+    flow = AsyncFlow("Push ~> Slow ~> Output", server=url, namespace={"Slow": Slow})
+    starting = asyncio.create_task(flow.start())
+    await asyncio.sleep(0.1)
+    starting.cancel()
+    await asyncio.wait({starting})
+    assert flow.state == "stopped"
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    async with AsyncFlow("Push ~> same ~> Output", server=url) as other:
+        assert other.state == "running"

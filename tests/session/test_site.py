@@ -1,0 +1,97 @@
+"""A state folder with its server: one for all flows of a process, from the first to the last."""
+
+import asyncio
+
+import psutil
+import pytest
+
+from pratipad_nb import AsyncDevice, AsyncFlow, Device, Flow
+from pratipad_nb.errors import FlowError, ServerError
+from pratipad_nb.session.site import Site
+
+
+def same(payload):
+    return payload
+
+
+def servers():
+    return [process.pid for process in psutil.Process().children() if process.name() == "nats-server"]
+
+
+def test_flows_of_one_folder_share_a_server_that_stops_with_the_last(tmp_path):
+    folder = tmp_path / "state"
+    first, second = (Flow("Push ~> same ~> Output", name=name, home=folder) for name in ("one", "two"))
+    with first:
+        running = servers()
+        with second:
+            assert servers() == running
+            assert first.endpoint.url == second.endpoint.url
+        assert servers() == running
+    assert servers() == []
+
+
+async def test_flows_that_start_at_the_same_moment_share_one_too(tmp_path):
+    flows = [AsyncFlow("Push ~> same ~> Output", name=f"f{n}", home=tmp_path / "state") for n in range(6)]
+    await asyncio.gather(*(flow.start() for flow in flows))
+    assert len(servers()) == 1
+    assert len({flow.endpoint.url for flow in flows}) == 1
+    await asyncio.gather(*(flow.stop() for flow in flows))
+    assert servers() == []
+
+
+def test_two_folders_have_two_servers_and_know_nothing_of_each_other(tmp_path):
+    with (
+        Flow("Push ~> same ~> Output", name="one", home=tmp_path / "a") as one,
+        Flow("Push ~> same ~> Output", name="two", home=tmp_path / "b") as two,
+    ):
+        assert len(servers()) == 2
+        assert one.endpoint.url != two.endpoint.url
+        with Device("d").connect(one) as device:
+            device.push(1).wait(10)
+        assert two.stats().received == 0
+
+
+def test_the_state_folder_is_private_and_ignores_itself_in_git(tmp_path):
+    with Flow("Push ~> same ~> Output", home=tmp_path / "project" / ".pratipad"):
+        folder = tmp_path / "project" / ".pratipad"
+        assert (folder / ".gitignore").read_text() == "*\n"
+        assert folder.stat().st_mode & 0o077 == 0
+
+
+async def test_a_site_that_can_not_be_opened_can_be_acquired_once_it_can(tmp_path):
+    blocked = tmp_path / "state"
+    blocked.write_text("in the way")
+    for _ in range(2):
+        with pytest.raises(ServerError, match=r"state folder .*state can't be written.*PRATIPAD_HOME"):
+            await Site.acquire(blocked, "interval")
+    blocked.unlink()
+    site = await Site.acquire(blocked, "interval")
+    assert len(servers()) == 1
+    await site.release()
+    assert servers() == []
+
+
+async def test_a_device_that_was_let_in_once_needs_no_new_certificate(home):
+    async with AsyncFlow("Push ~> same ~> Output", name="lets-in", home=home) as flow:
+        first = await flow.endpoint_for("device", "room1")
+        made = first.credentials.certificate.stat().st_mtime_ns
+        assert await flow.endpoint_for("device", "room1") == first
+        async with await AsyncDevice("room1").connect(flow) as device:
+            await (await device.push("in"))
+        assert first.credentials.certificate.stat().st_mtime_ns == made
+
+
+async def test_on_a_server_of_others_only_who_runs_it_lets_devices_in(tmp_path, home):
+    site = await Site.acquire(home, "interval")  # stands for that server
+    try:
+        credentials = (await site.endpoint_for("elsewhere", "edge", "")).credentials
+        for name in ("authority", "certificate", "key"):
+            kept = tmp_path / {"authority": "ca.pem", "certificate": "cert.pem", "key": "key.pem"}[name]
+            kept.write_bytes(getattr(credentials, name).read_bytes())
+        async with AsyncFlow(
+            "Push ~> same ~> Output", name="elsewhere", server=site.url, certs=tmp_path
+        ) as flow:
+            with pytest.raises(FlowError, match=r"the device 'room1' needs a certificate.*certs=FOLDER"):
+                await flow.endpoint_for("device", "room1")
+    finally:
+        await site.release()
