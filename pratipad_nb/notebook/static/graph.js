@@ -5,7 +5,7 @@
  * the last minute, for a page that opens late). Sends `{do: "stop"}` and its like.
  */
 
-const GAP = { x: 60, widest: 110, y: 18, line: 56 };
+const GAP = { x: 54, widest: 110, y: 18, line: 56 };
 const RAIL = 44; // room beside the cards for edges that go around to the next line
 const BAND = { x: 14, top: 26, bottom: 14 };
 const MOST_MOVING = 6; // edges that move at a time: each costs the browser repaints

@@ -1,0 +1,44 @@
+"""What the JupyterLab extension adds: colours in %%dataflow cells, and the side panel of the kernel's flows."""
+
+import pytest
+
+pytestmark = pytest.mark.timeout(180)
+
+CELLS = (
+    "%load_ext pratipad_nb\nfrom pratipad_nb import Device, HostSensor",
+    "def Keep(reading, factor=1):\n    return reading",
+    "%%dataflow panel --delivery fast\n# a comment\nPush <~> [Keep, Keep] <~> Output",
+    "device = Device('room1', read=HostSensor(), every=0.1).connect(panel)",
+)
+
+
+def test_dataflow_cells_are_coloured_and_python_cells_are_left_alone(lab):
+    opened = lab("colours", *CELLS)
+    cell = opened.cell(2)
+    cell.locator(".pnb-keyword").first.wait_for()
+    assert cell.locator(".pnb-keyword").all_inner_texts() == ["Push", "Output"]
+    assert cell.locator(".pnb-arrow").all_inner_texts() == ["<~>", "<~>"]
+    assert cell.locator(".pnb-processor").all_inner_texts() == ["Keep", "Keep"]
+    assert cell.locator(".pnb-option").all_inner_texts() == ["--delivery"]
+    assert cell.locator(".pnb-comment").all_inner_texts() == ["# a comment"]
+    assert opened.cell(1).locator("[class^=pnb-]").count() == 0
+    keyword, plain = (
+        cell.locator(name).first.evaluate("it => getComputedStyle(it).color")
+        for name in (".pnb-keyword", ".pnb-bracket")
+    )
+    assert keyword != plain
+
+
+def test_the_side_panel_lists_the_kernels_flows_and_stops_them(lab):
+    opened = lab("panel", *CELLS)
+    opened.run_all()
+    opened.cell(2).locator(".pratipad").wait_for()
+    opened.page.evaluate("window.jupyterapp.shell.activateById('pratipad-dataflows')")
+    row = opened.page.locator(".pnb-flow[data-flow=panel]")
+    row.wait_for()
+    row.get_by_text("running").wait_for()
+    row.get_by_text("1 device").wait_for()
+    opened.shot("side-panel")
+    row.get_by_role("button", name="Stop panel").click()
+    opened.page.get_by_text("Start one in a %%dataflow cell").wait_for()
+    assert opened.errors == []
