@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from pratipad_nb.device.client import CLOSE_SECONDS, AsyncDevice
+from pratipad_nb.device.kept_outbox import KEEP_BYTES
 from pratipad_nb.device.receipt import Receipt
 from pratipad_nb.device.target import find_endpoint_blocking
 from pratipad_nb.errors import PratipadError
@@ -40,8 +41,12 @@ class Device:
         read: Any = None,
         receive: Callable[[Any], Any] | None = None,
         every: float | None = None,
+        keep: str | Path | None = None,
+        keep_bytes: int = KEEP_BYTES,
     ) -> None:
-        self._stand_on(AsyncDevice(name, read=read, receive=receive, every=every))
+        self._stand_on(
+            AsyncDevice(name, read=read, receive=receive, every=every, keep=keep, keep_bytes=keep_bytes)
+        )
 
     def _stand_on(self, twin: AsyncDevice) -> None:
         self._twin = twin
@@ -82,6 +87,11 @@ class Device:
     def waiting(self) -> int:
         """How many messages are held or on their way."""
         return self._twin.waiting
+
+    @property
+    def dropped(self) -> int:
+        """How many messages were dropped for want of room; only a device that was given `keep` drops any."""
+        return self._twin.dropped
 
     @property
     def mode(self) -> str:

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from pratipad_nb.device.credit import Credit
 from pratipad_nb.device.downlink import checked_receive
 from pratipad_nb.device.engine import Engine
+from pratipad_nb.device.kept_outbox import KEEP_BYTES, KeptOutbox
 from pratipad_nb.device.outbox import Outbox
 from pratipad_nb.device.reading import Source, checked_every
 from pratipad_nb.device.receipt import Receipt
@@ -44,6 +45,8 @@ log = logging.getLogger(__name__)
 CLOSE_SECONDS = 10.0
 #: The same when a newer device of the name takes over, whose user waits for it.
 _TAKEOVER_SECONDS = 2.0
+#: How long `connect` waits for the flow to know the device, in seconds: an edge that runs answers in some milliseconds.
+_GREETING_SECONDS = 0.25
 
 
 class _Epochs:
@@ -74,6 +77,14 @@ class AsyncDevice:
         runs on a thread of its own. If it raises, that reading is skipped and tried again after `every`, or a second.
     receive
         Called with the payload of each order; ``def`` (on a thread of its own) or ``async def``.
+    keep
+        A folder in which what was pushed is kept until it is safe, so that it outlives this device, and a link that is
+        down for long: `push` returns once it is written and never waits, and the next device of this name and folder
+        goes on with what is left, each message exactly once. It costs a write a message, and outlives a power cut but
+        for the last second. Default: kept in memory, and `push` waits while that is full.
+    keep_bytes
+        How much is kept there. Beyond it the oldest messages are dropped, which `dropped`, the log and the flow's
+        ``stats().devices[name].gaps`` say; their receipts raise. Default 64 MiB.
     every
         Seconds between readings, on a schedule that doesn't drift; ticks that were missed are not made up. Default: an
         iterable is drawn from as fast as the flow takes it, a callable once a second. In Pull and Demand mode, readings
@@ -97,6 +108,8 @@ class AsyncDevice:
         read: Any = None,
         receive: Callable[..., Any] | None = None,
         every: float | None = None,
+        keep: str | Path | None = None,
+        keep_bytes: int = KEEP_BYTES,
     ) -> None:
         self.name = valid_name(name, "device")
         self._source = None if read is None else Source(read)
@@ -108,7 +121,7 @@ class AsyncDevice:
             )
         self._credit = Credit(_epochs.next())
         #: What is pushed and not safe yet. `Device` puts into it from any thread.
-        self.outbox = Outbox(name)
+        self.outbox = Outbox(name) if keep is None else KeptOutbox(name, keep, keep_bytes)
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: asyncio.Task[None] | None = None
@@ -157,6 +170,11 @@ class AsyncDevice:
         return self.outbox.unsafe
 
     @property
+    def dropped(self) -> int:
+        """How many messages were dropped for want of room; only a device that was given `keep` drops any."""
+        return self.outbox.dropped
+
+    @property
     def mode(self) -> str:
         """``"push"``, ``"pull"`` or ``"demand"``, as the flow has said; empty until it has."""
         return self._credit.mode
@@ -173,8 +191,8 @@ class AsyncDevice:
     ) -> AsyncDevice:
         """Connect to a flow and start; returns the device itself.
 
-        If nobody answers there yet, it goes on trying in the background, for ever: the parts of a flow may start in any
-        order. A device of the same name that this process has connected to that flow is closed first.
+        A flow that runs knows the device when this returns. If nobody answers there yet, it goes on trying in the
+        background, for ever: the parts of a flow may start in any order. A device of the same name that this process has connected to that flow is closed first.
 
         Parameters
         ----------
@@ -216,18 +234,24 @@ class AsyncDevice:
         try:
             if before is not None:
                 await before._yield_to(self)  # noqa: SLF001 - another of this class
+            self._credit.epoch = self.outbox.claim(endpoint.flow, self._credit.epoch)
             await self._first_dial(self._engine)
             if self._state != "open":  # a newer one has taken over meanwhile
                 await self._engine.hang_up()
                 raise DeviceError(f"device {self.name!r} is {self._state}.")
         except BaseException as error:
             self._holders.drop(key, self)
+            self.outbox.release()
             self._state = f"closed, for it couldn't connect ({error or type(error).__name__})"
             raise
         # The engine's tasks outlive whoever called connect.
         self._running = self._loop.create_task(self._engine.run(), name=f"device {self.name}")
         self._running.add_done_callback(lambda _: self._holders.drop(key, self))
-        await asyncio.sleep(0)  # it opens the outbox
+        try:
+            await self._engine.greeted(_GREETING_SECONDS)
+        except BaseException:
+            self._running.cancel()
+            raise
         return self
 
     @staticmethod
@@ -331,16 +355,20 @@ class AsyncDevice:
         self.outbox.shut(closed)
         with contextlib.suppress(WaitTimeout, DeviceError, TransportError, PayloadError):
             await self.flush(timeout)
-        left = ""
+        left, kept_in = "", self.outbox.kept_in
         if self.waiting:
-            left = self._left_over("and were given up when it closed")
+            left = self._left_over(
+                f"and stay in {kept_in} for its next start" if kept_in else "and were given up when it closed"
+            )
         self.outbox.fail(DeviceError(left) if left else closed)
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
         self._state = state
-        if left:
+        if left and not kept_in:
             raise DeviceError(left)
+        if left:
+            log.info("%s", left)
 
     async def __aenter__(self) -> AsyncDevice:
         return self

@@ -91,6 +91,7 @@ class Engine:
         if source is not None:
             self._reading = Reading(name, source, every, outbox, credit, self._greeter.soon)
         self._leaving = False
+        self._answered = asyncio.Event()
 
     @property
     def error(self) -> str:
@@ -128,6 +129,14 @@ class Engine:
         """Close the connection that `dial` opened, if the device is not to run after all."""
         if self.link is not None:
             await self.link.close()
+
+    async def greeted(self, seconds: float) -> None:
+        """Return once the edge has answered the first hello, or after `seconds`: it need not be there yet."""
+        await asyncio.sleep(0)  # `run` begins, and opens the outbox
+        if self.link is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._answered.wait()
 
     async def run(self) -> None:
         """Run the device until cancelled, or until nothing more can be sent: then the outbox holds the reason."""
@@ -187,6 +196,7 @@ class Engine:
         await self._downlink.close(_PATIENCE)
         if self._reading is not None:
             await self._reading.close(_PATIENCE)
+        self._outbox.release()
         if self.link is None:
             return
         if self.link.connected:
@@ -211,6 +221,7 @@ class Engine:
             ready=self._downlink.ready,
             error=self.error,
             leaving=self._leaving,
+            floor=self._outbox.floor,
         )
 
     def _starved(self) -> None:
@@ -226,6 +237,8 @@ class Engine:
         except FrameError as error:
             self._reject(signal, error)
             return
+        if self._credit.known:
+            self._answered.set()
         if frame.epoch == ANY_EPOCH:
             self._greeter.soon()
         if changed:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from pratipad_nb.device.blocking import Device
 from pratipad_nb.device.client import AsyncDevice
+from pratipad_nb.device.kept_outbox import KEEP_BYTES
 from pratipad_nb.device.receipt import Receipt
 from pratipad_nb.settings import valid_name
 from pratipad_nb.transport.frames import encode_payload
@@ -53,6 +54,8 @@ class AsyncGateway(AsyncDevice):
     receive
         Called as ``receive(payload, device=name)`` for each order: ``flow.send(…, to="gw.t042")`` gives ``"t042"``; an
         order to ``"gw"``, or to all, gives None, once. ``def`` (on a thread of its own) or ``async def``.
+    keep, keep_bytes
+        As an `AsyncDevice`'s.
 
     Raises
     ------
@@ -62,8 +65,15 @@ class AsyncGateway(AsyncDevice):
 
     _gateway: ClassVar[bool] = True
 
-    def __init__(self, name: str, *, receive: Callable[..., Any] | None = None) -> None:
-        super().__init__(name, receive=receive)
+    def __init__(
+        self,
+        name: str,
+        *,
+        receive: Callable[..., Any] | None = None,
+        keep: str | Path | None = None,
+        keep_bytes: int = KEEP_BYTES,
+    ) -> None:
+        super().__init__(name, receive=receive, keep=keep, keep_bytes=keep_bytes)
         self._names = _Names()
 
     async def push(self, payload: Any, *, device: str | None = None) -> Receipt:
@@ -107,8 +117,15 @@ class AsyncBehind:
 class Gateway(Device):
     """A gateway for synchronous code; every method may be called from any thread. See `AsyncGateway`."""
 
-    def __init__(self, name: str, *, receive: Callable[..., Any] | None = None) -> None:
-        self._stand_on(AsyncGateway(name, receive=receive))
+    def __init__(
+        self,
+        name: str,
+        *,
+        receive: Callable[..., Any] | None = None,
+        keep: str | Path | None = None,
+        keep_bytes: int = KEEP_BYTES,
+    ) -> None:
+        self._stand_on(AsyncGateway(name, receive=receive, keep=keep, keep_bytes=keep_bytes))
         self._names = _Names()
 
     def connect(self, target: Any, *, flow: str | None = None, certs: str | Path | None = None) -> Gateway:

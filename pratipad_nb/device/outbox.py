@@ -62,6 +62,8 @@ class Outbox:
         self.taken = 0  # number up to which all has been given to the sender
         self.last = 0  # number of the newest
         self.error: PratipadError | None = None
+        self.dropped = 0
+        self.floor = 0  # number up to which nothing more is sent, though it may never have been
         self.max_payload = DEFAULT_PAYLOAD_BYTES
         self._device = device
         self._max_held = max_held
@@ -96,6 +98,28 @@ class Outbox:
     def room(self) -> int:
         """How many more may be put in."""
         return self._max_held - self.unsafe if self._bytes < self._max_bytes else 0
+
+    @property
+    def kept_in(self) -> str:
+        """Where what isn't safe yet outlives this device; empty: nowhere."""
+        return ""
+
+    def lost(self, number: int) -> bool:  # noqa: ARG002 - what is in memory is never dropped
+        """Return whether a message was dropped, so that it never will be safe."""
+        return False
+
+    def claim(self, flow: str, epoch: int) -> int:  # noqa: ARG002 - nothing goes on in memory
+        """Get ready to number messages for `flow`, and return their epoch: `epoch`, or an earlier one that goes on.
+
+        Raises
+        ------
+        DeviceError
+            If that can't be.
+        """
+        return epoch
+
+    def release(self) -> None:
+        """Give back what `claim` took."""
 
     @property
     def is_shut(self) -> bool:
@@ -194,15 +218,20 @@ class Outbox:
         finally:
             future.cancel()
 
+    def _loss(self, number: int) -> PratipadError:
+        return DeviceError(f"message {number} of device {self._device!r} was dropped.")
+
     async def safe(self, number: int) -> None:
         """Return once all up to `number` is safe; raise why it never will be."""
-        if self.acked < number:
+        if self.acked < number or self.lost(number):
             await asyncio.wrap_future(self._when_safe(number))
 
     def _when_safe(self, number: int) -> Future[None]:
         future: Future[None] = Future()
         with self._lock:
-            if self.acked >= number:
+            if self.lost(number):
+                future.set_exception(self._loss(number))
+            elif self.acked >= number:
                 future.set_result(None)
             elif self.error is not None:
                 future.set_exception(_anew(self.error))

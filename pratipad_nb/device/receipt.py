@@ -37,7 +37,8 @@ class Receipt(msgspec.Struct, gc=False, eq=False, frozen=True):
     @property
     def done(self) -> bool:
         """Whether the message is safe. False for one that can't be sent any more, too; `wait` says why."""
-        return self._outbox.acked >= self.number
+        outbox = self._outbox
+        return outbox.acked >= self.number and not (outbox.dropped and outbox.lost(self.number))
 
     def wait(self, timeout: float | None = None) -> None:
         """Block until the message is safe. In a coroutine, await the receipt instead.

@@ -206,6 +206,7 @@ class Ledger:
         account.moved = time.monotonic()
         # What it sent before this edge knew it is not asked for again.
         account.total = max(account.total, frame.sent) if self.mode != "Push" else UNLIMITED
+        account.seen = max(account.seen, frame.floor)
         if self._delivery == "fast":  # what was sent and isn't here is lost
             account.seen = max(account.seen, frame.sent)
         self._count(account)

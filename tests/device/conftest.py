@@ -1,15 +1,18 @@
-"""An edge, as little of one as a device's tests need, over the in-memory transport."""
+"""An edge, as little of one as a device's tests need, over the in-memory transport or a real server."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pratipad_nb.settings import Endpoint
+from pratipad_nb.pki.store import CertificateStore
+from pratipad_nb.settings import Credentials, Endpoint
+from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.frames import (
     CreditFrame,
     DownFrame,
@@ -21,8 +24,9 @@ from pratipad_nb.transport.frames import (
 )
 from pratipad_nb.transport.memory import connect_memory
 from pratipad_nb.transport.memory_broker import Broker
-from pratipad_nb.transport.permissions import identity_of
+from pratipad_nb.transport.permissions import device_user, edge_user, identity_of
 from pratipad_nb.transport.protocol import Connection, ConsumerSpec, LogSpec, Signal
+from pratipad_nb.transport.server import EmbeddedServer
 from pratipad_nb.transport.subjects import Subjects
 
 FLOW = "house"
@@ -131,3 +135,32 @@ async def edge() -> AsyncIterator[Edge]:
     yield edge
     await edge.stop()
     Broker.forget(name)
+
+
+class House:
+    """A server that lets in an edge and the device room1, and their certificates."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = CertificateStore.open(folder)
+        self.server = EmbeddedServer(folder / "server", self.store.server("urn:pratipad:server"))
+        self.users = [edge_user(FLOW), device_user(FLOW, "room1")]
+
+    def of_device(self, name: str) -> Credentials:
+        return self.store.device(FLOW, name, identity_of(FLOW, "device", name))
+
+    def endpoint(self, name: str = "room1") -> Endpoint:
+        return Endpoint(self.server.url, FLOW, self.of_device(name))
+
+    async def edge(self, kind: Any) -> Any:
+        endpoint = Endpoint(self.server.url, FLOW, self.store.edge(FLOW, identity_of(FLOW, "edge")))
+        edge = kind(await connect(endpoint, role="edge", name=""), self.server.url, None)
+        await edge.start()
+        return edge
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    house = House(tmp_path)
+    await house.server.start(house.users)
+    yield house
+    await house.server.stop()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,44 +12,13 @@ import pytest
 from pratipad_nb.device import AsyncDevice
 from pratipad_nb.errors import CertificateError, DeviceError, NotInvited
 from pratipad_nb.pki.store import CertificateStore
-from pratipad_nb.settings import Credentials, Endpoint
-from pratipad_nb.transport.connecting import connect
-from pratipad_nb.transport.permissions import device_user, edge_user, identity_of
-from pratipad_nb.transport.server import EmbeddedServer
+from pratipad_nb.settings import Endpoint
+from pratipad_nb.transport.permissions import identity_of
 
 FLOW = "house"
 
 
-class House:
-    """A server that lets in an edge and the device room1, and their certificates."""
-
-    def __init__(self, folder: Path) -> None:
-        self.store = CertificateStore.open(folder)
-        self.server = EmbeddedServer(folder / "server", self.store.server("urn:pratipad:server"))
-        self.users = [edge_user(FLOW), device_user(FLOW, "room1")]
-
-    def of_device(self, name: str) -> Credentials:
-        return self.store.device(FLOW, name, identity_of(FLOW, "device", name))
-
-    def endpoint(self, name: str = "room1") -> Endpoint:
-        return Endpoint(self.server.url, FLOW, self.of_device(name))
-
-    async def edge(self, kind: Any) -> Any:
-        endpoint = Endpoint(self.server.url, FLOW, self.store.edge(FLOW, identity_of(FLOW, "edge")))
-        edge = kind(await connect(endpoint, role="edge", name=""), self.server.url, None)
-        await edge.start()
-        return edge
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    house = House(tmp_path)
-    await house.server.start(house.users)
-    yield house
-    await house.server.stop()
-
-
-async def test_messages_and_orders_pass_through_a_real_server(house: House, edge: Any) -> None:
+async def test_messages_and_orders_pass_through_a_real_server(house: Any, edge: Any) -> None:
     real = await house.edge(type(edge))
     orders: list[Any] = []
     async with await AsyncDevice("room1", receive=orders.append).connect(house.endpoint()) as device:
@@ -67,7 +34,7 @@ async def test_messages_and_orders_pass_through_a_real_server(house: House, edge
 
 
 async def test_a_server_killed_in_a_burst_costs_neither_a_message_nor_the_order(
-    house: House, edge: Any
+    house: Any, edge: Any
 ) -> None:
     real = await house.edge(type(edge))
     device = await AsyncDevice("room1").connect(house.endpoint())
@@ -97,7 +64,7 @@ async def test_a_server_killed_in_a_burst_costs_neither_a_message_nor_the_order(
     await again.stop()
 
 
-async def test_fast_delivery_passes_through_a_real_server(house: House, edge: Any) -> None:
+async def test_fast_delivery_passes_through_a_real_server(house: Any, edge: Any) -> None:
     real = await house.edge(type(edge))
     await real.link.delete_log(real.subjects.input_stream)
     await real.link.subscribe(real.subjects.up_all, real.take)
@@ -110,7 +77,7 @@ async def test_fast_delivery_passes_through_a_real_server(house: House, edge: An
     await real.stop()
 
 
-async def test_a_device_that_is_not_invited_is_told_so_at_once(house: House) -> None:
+async def test_a_device_that_is_not_invited_is_told_so_at_once(house: Any) -> None:
     with pytest.raises(NotInvited):
         await AsyncDevice("stranger").connect(house.endpoint("stranger"))
     other = CertificateStore.open(house.store._folder.parent / "other")
@@ -119,7 +86,7 @@ async def test_a_device_that_is_not_invited_is_told_so_at_once(house: House) -> 
         await AsyncDevice("room1").connect(Endpoint(house.server.url, FLOW, credentials))
 
 
-async def test_a_device_may_not_send_as_another(house: House, edge: Any) -> None:
+async def test_a_device_may_not_send_as_another(house: Any, edge: Any) -> None:
     real = await house.edge(type(edge))
     impostor = await AsyncDevice("room2").connect(house.endpoint("room1"))
     honest = await AsyncDevice("room1").connect(house.endpoint("room1"))
@@ -133,7 +100,7 @@ async def test_a_device_may_not_send_as_another(house: House, edge: Any) -> None
     await real.stop()
 
 
-async def test_a_device_may_start_before_its_server(house: House, edge: Any, caplog: Any) -> None:
+async def test_a_device_may_start_before_its_server(house: Any, edge: Any, caplog: Any) -> None:
     url = house.server.url
     await house.server.stop()
     device = await AsyncDevice("room1").connect(Endpoint(url, FLOW, house.of_device("room1")))

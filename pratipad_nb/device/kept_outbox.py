@@ -1,0 +1,167 @@
+"""The kept outbox: an outbox on disk, for a device that measures on while its link is down.
+
+Owns what is dropped when there is no more room, and what a receipt says then. The file is `pratipad_nb.device.store`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections import deque
+from pathlib import Path
+from time import time
+
+from pratipad_nb.device.outbox import MAX_FRAME_BYTES, Outbox, Parcel
+from pratipad_nb.device.store import Dropped, Store
+from pratipad_nb.errors import DeviceError, SettingsError
+
+__all__ = ["KEEP_BYTES", "KeptOutbox"]
+
+log = logging.getLogger(__name__)
+
+#: How much is kept on disk if nothing is said: some 600,000 readings of 60 bytes, a week of one a second.
+KEEP_BYTES = 64 << 20
+#: Readings that are taken in one go: there is room for any number, the oldest make it.
+_ROOM = 256
+#: So many runs of dropped messages are remembered for their receipts.
+_RUNS_REMEMBERED = 64
+
+
+class KeptOutbox(Outbox):
+    """An outbox whose messages are in a file until they are safe.
+
+    Parameters
+    ----------
+    device
+        Its name.
+    folder
+        Where the file is, one for each flow and device.
+    max_bytes
+        Its bound. When it is passed, the oldest messages that aren't on their way are dropped, a sixteenth at a time.
+
+    Attributes
+    ----------
+    dropped
+        How many messages were dropped since the device was made.
+    floor
+        Number of the last one that was dropped: none up to it will be sent.
+    """
+
+    def __init__(self, device: str, folder: str | Path, max_bytes: int = KEEP_BYTES) -> None:
+        super().__init__(device)
+        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1 << 16:
+            raise SettingsError(f"keep_bytes is {max_bytes!r}; it is a number of bytes, at least 65,536.")
+        self._folder = Path(folder).expanduser()
+        self._max_file_bytes = max_bytes
+        self._store: Store | None = None
+        self._runs: deque[Dropped] = deque(maxlen=_RUNS_REMEMBERED)
+
+    @property
+    def unsafe(self) -> int:
+        """How many are in the file."""
+        return self._store.count if self._store is not None else 0
+
+    @property
+    def room(self) -> int:
+        """How many more may be put in."""
+        return _ROOM
+
+    @property
+    def kept_in(self) -> str:
+        """Where what isn't safe yet outlives this device."""
+        return str(self._store.path) if self._store is not None else str(self._folder)
+
+    def claim(self, flow: str, epoch: int) -> int:
+        """Open the file; see `Outbox.claim`."""
+        self._store = Store(self._folder / f"{flow}.{self._device}.sqlite3", epoch, self._max_file_bytes)
+        self.last = self._store.last
+        self.acked = self.taken = self._store.before
+        if self._store.count:
+            log.info("device %s has %d messages from before to send", self._device, self._store.count)
+        return self._store.epoch
+
+    def release(self) -> None:
+        """Let the file go; what is in it stays."""
+        with self._lock:
+            store, self._store = self._store, None
+            if store is not None:
+                store.close()
+
+    def offer(self, payload: bytes, source: str | None = None) -> int:
+        """Store an encoded payload and return its number; there is always room. See `Outbox.offer`."""
+        size = len(payload)
+        with self._lock:
+            if self._refused is not None or self._store is None or size > self.max_payload:
+                raise self._refusal(size)
+            number = self.last + 1
+            self._store.add(number, time(), source, payload)
+            self.last = number
+            dropped = self._store.make_room(self.taken)
+            if dropped is not None:
+                self._drop(dropped)
+            wake = self._idle
+            self._idle = False
+        if wake:
+            self._wake()
+        return number
+
+    def _drop(self, dropped: Dropped) -> None:
+        """Note what was dropped, and tell those who wait for it."""
+        if not self.dropped:
+            log.warning(
+                "device %s: its file is full (%d bytes); the oldest messages are dropped from now on. Give it more "
+                "keep_bytes, or bring the link back.",
+                self._device,
+                self._max_file_bytes,
+            )
+        self.dropped += dropped.count
+        self.floor = self.taken = dropped.last
+        if self._runs and self._runs[-1].last + 1 == dropped.first:
+            before = self._runs.pop()
+            dropped = Dropped(before.first, dropped.last, before.count + dropped.count)
+        self._runs.append(dropped)
+        lost = [waiter for waiter in self._waiters if self.lost(waiter[0])]
+        for number, _, future in lost:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(self._loss(number))
+        self._waiters = [waiter for waiter in self._waiters if not waiter[2].done()]
+        heapq.heapify(self._waiters)
+
+    def lost(self, number: int) -> bool:
+        """Return whether a message was dropped."""
+        return any(run.first <= number <= run.last for run in self._runs)
+
+    def _loss(self, number: int) -> DeviceError:
+        return DeviceError(
+            f"message {number} of device {self._device!r} was dropped: its file holds {self._max_file_bytes} bytes and "
+            "newer ones came while the link was down. Give it more keep_bytes."
+        )
+
+    def take(self, most: int | None, max_bytes: int = MAX_FRAME_BYTES) -> Parcel | None:
+        """Read the next messages for one frame; see `Outbox.take`."""
+        with self._lock:
+            self._idle = self._store is None or self.taken == self.last
+            if self._store is None or self._idle or most == 0:
+                return None
+            found = self._store.read(self.taken, None if most is None else self.taken + most, max_bytes)
+            if found is None:
+                return None
+            count = len(found.times)
+            self.taken = found.last
+            sources = [source or "" for source in found.sources]
+            # A device's messages have no sources, a gateway's all have one.
+            gateway = found.sources[0] is not None
+            return Parcel(
+                found.last - count + 1,
+                found.times,
+                found.payloads,
+                sum(map(len, found.payloads)),
+                sources if gateway else None,
+            )
+
+    def confirm(self, parcel: Parcel) -> None:
+        """Delete `parcel`, which is safe now; see `Outbox.confirm`."""
+        with self._lock:
+            if self._store is not None:
+                self._store.delete(parcel.first, parcel.last, parcel.size)
+        super().confirm(parcel)

@@ -1,0 +1,236 @@
+"""The store: what a device measured and nobody has yet, in a SQLite file that outlives the device.
+
+Owns the file: its one owner, what is forced to the disk and when, its bound. Messages keep their epoch and number in
+it, so that the edge recognises what it has already when the device sends it again after a crash. Who is waited for
+and what is on its way is for `pratipad_nb.device.kept_outbox`. Not safe for several threads at once; its user locks.
+
+Every message is written when it is pushed, which outlives the process, however it ends. What outlives a power cut is
+what was forced to the disk: once a second, and always before a message is sent. The latter is what keeps a number from
+being given twice: to a message that the server has and the file has forgotten, and to a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pratipad_nb.errors import DeviceError
+from pratipad_nb.transport.frames import MAX_MESSAGES
+
+__all__ = ["Dropped", "Store", "StoredParcel"]
+
+#: What SQLite takes for a row beside its payload: number, time, source and its own bookkeeping, rounded up.
+ROW_BYTES = 48
+#: So much of the bound is freed at a time, as a divisor: dropping is then rare and cheap.
+_FREED = 16
+#: Longest time for which what was pushed is not forced to the disk, in seconds.
+_SYNC_SECONDS = 1.0
+#: Where the write-ahead log's file is cut back to, in bytes.
+_LOG_BYTES = 1 << 20
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS messages (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, source TEXT, payload BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS epoch (epoch INTEGER NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Messages that were deleted to make room: `count` of them, the last one's number being `last`."""
+
+    first: int
+    last: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredParcel:
+    """Consecutive messages as they are stored; `last` is the number of the last one."""
+
+    last: int
+    times: list[float]
+    payloads: list[bytes]
+    sources: list[str | None]
+
+
+class Store:
+    """One device's messages for one flow.
+
+    Parameters
+    ----------
+    path
+        The file; made with its folder if it isn't there.
+    epoch
+        What the messages are counted in if the file holds none; else they keep theirs.
+    most_bytes
+        Its bound.
+
+    Raises
+    ------
+    DeviceError
+        If the file can't be opened, is another's at present, or is damaged.
+    """
+
+    def __init__(self, path: Path, epoch: int, most_bytes: int) -> None:
+        self.path = path
+        self._most_bytes = most_bytes
+        self._dirty = False
+        self._synced = 0.0
+        with self._translated("opened"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+            try:
+                self._open(epoch)
+            except BaseException:
+                self._file.close()
+                raise
+
+    def _open(self, epoch: int) -> None:
+        # Its lock is kept until it is closed: two devices that sent from one file would number alike.
+        self._file.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._file.execute("PRAGMA journal_mode = WAL")
+        self._file.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+        self._force(True)
+        self._file.executescript(_TABLES)
+        query = "SELECT count(*), ifnull(sum(length(payload)), 0), min(number) FROM messages"
+        self.count, size, first = self._file.execute(query).fetchone()
+        self.bytes = size + ROW_BYTES * self.count
+        known = self._file.execute("SELECT epoch FROM epoch").fetchone()
+        if known is None or not self.count:
+            self._begin(epoch)
+            first = None
+        self.epoch: int = self._file.execute("SELECT epoch FROM epoch").fetchone()[0]
+        newest = self._file.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").fetchone()
+        #: Number of the newest message, and of the last one before the oldest that is here.
+        self.last: int = newest[0] if newest else 0
+        self.before: int = first - 1 if first is not None else self.last
+        self._force(False)
+
+    def _begin(self, epoch: int) -> None:
+        with self._transaction():
+            self._file.execute("DELETE FROM epoch")
+            self._file.execute("INSERT INTO epoch VALUES (?)", (epoch,))
+            self._file.execute("DELETE FROM sqlite_sequence")
+
+    def add(self, number: int, when: float, source: str | None, payload: bytes) -> None:
+        """Store a message."""
+        due = time.monotonic() - self._synced > _SYNC_SECONDS
+        with self._translated("written"):
+            if due:
+                self._force(True)
+            self._file.execute("INSERT INTO messages VALUES (?, ?, ?, ?)", (number, when, source, payload))
+            if due:
+                self._force(False)
+        self._dirty = not due
+        self.last = number
+        self.count += 1
+        self.bytes += len(payload) + ROW_BYTES
+
+    def make_room(self, after: int) -> Dropped | None:
+        """If the bound is passed, delete the oldest messages after number `after`, but never the newest."""
+        if self.bytes <= self._most_bytes:
+            return None
+        target = self._most_bytes - self._most_bytes // _FREED
+        first = last = count = freed = 0
+        query = "SELECT number, length(payload) FROM messages WHERE number > ? AND number < ? ORDER BY number"
+        with self._translated("cut"):
+            for number, size in self._file.execute(query, (after, self.last)):
+                first, last = first or number, number
+                count += 1
+                freed += size + ROW_BYTES
+                if self.bytes - freed <= target:
+                    break
+            if not count:
+                return None
+            self._file.execute("DELETE FROM messages WHERE number BETWEEN ? AND ?", (first, last))
+        self.count -= count
+        self.bytes -= freed
+        return Dropped(first, last, count)
+
+    def read(self, after: int, upto: int | None, max_bytes: int) -> StoredParcel | None:
+        """Return the next messages after number `after`, none beyond `upto`; as many as fit a frame, one at least.
+
+        They are safe from a power cut then.
+        """
+        limit = MAX_MESSAGES if upto is None else min(MAX_MESSAGES, upto - after)
+        query = (
+            "SELECT number, time, source, payload FROM messages WHERE number > ? AND number <= ? "
+            "ORDER BY number LIMIT ?"
+        )
+        found = StoredParcel(0, [], [], [])
+        size = last = 0
+        with self._translated("read"):
+            for number, when, source, payload in self._file.execute(
+                query, (after, self.last if upto is None else upto, limit)
+            ):
+                size += len(payload)
+                if last and (size > max_bytes or number != last + 1):
+                    break
+                last = number
+                found.times.append(when)
+                found.payloads.append(payload)
+                found.sources.append(source)
+            if not last:
+                return None
+            self._sync()
+        return StoredParcel(last, found.times, found.payloads, found.sources)
+
+    def delete(self, first: int, last: int, size: int) -> None:
+        """Delete the messages from `first` to `last`, whose payloads are `size` bytes: they are safe elsewhere."""
+        with self._translated("cut"):
+            self._file.execute("DELETE FROM messages WHERE number BETWEEN ? AND ?", (first, last))
+        self.count -= last - first + 1
+        self.bytes -= size + ROW_BYTES * (last - first + 1)
+
+    def close(self) -> None:
+        """Force all to the disk and let the file go."""
+        with contextlib.suppress(DeviceError), self._translated("closed"):
+            self._sync()
+        self._file.close()
+
+    def _sync(self) -> None:
+        if not self._dirty:
+            return
+        self._force(True)
+        self._file.execute("UPDATE epoch SET epoch = epoch")
+        self._force(False)
+        self._dirty = False
+
+    def _force(self, on: bool) -> None:
+        """Let what is committed from now on be on the disk when it is, and all that was before it."""
+        self._file.execute(f"PRAGMA synchronous = {'FULL' if on else 'NORMAL'}")
+        self._synced = time.monotonic()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._file.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._file.execute("ROLLBACK")
+            raise
+        self._file.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise DeviceError(
+                    f"{self.path} is another device's at present: one of the same name runs in another process. Stop "
+                    "that, or keep elsewhere."
+                ) from error
+            raise DeviceError(f"{self.path} can't be {what}: {error}.") from error
+        except sqlite3.DatabaseError as error:
+            raise DeviceError(
+                f"{self.path} can't be {what}: {error}. If it is damaged, move it away; what it held is lost then."
+            ) from error
+        except OSError as error:
+            raise DeviceError(f"{self.path} can't be {what}: {error}.") from error

@@ -1,0 +1,226 @@
+"""Devices that keep what they measure: no link, links that break, kill -9, and a file that is full."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pratipad_nb import AsyncDevice, AsyncFlow, AsyncGateway, Device
+from pratipad_nb.errors import DeviceError, SettingsError
+from pratipad_nb.settings import Endpoint
+
+#: A device that pushes 0, 1, 2 … and says each number once `push` has returned.
+MEASURING = """
+import sys, itertools, time
+from pratipad_nb import Credentials, Device, Endpoint
+url, folder, keep, run = sys.argv[1:]
+where = Endpoint(url, "house", Credentials.in_folder(folder))
+device = Device("room1", keep=keep).connect(where)
+print("connected", flush=True)
+for n in itertools.count():
+    device.push({"run": int(run), "n": n})
+    print(n, flush=True)
+    if n % 50 == 0:
+        time.sleep(0.005)
+"""
+
+
+async def kept(edge: Any, folder: Path, **what: Any) -> AsyncDevice:
+    return await AsyncDevice("room1", keep=folder, **what).connect(edge.endpoint)
+
+
+async def measure_and_die(url: str, credentials: Any, keep: Path, run: int, count: int) -> int:
+    """Run a device until it has pushed `count`, kill it, and return the last number that it said."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", MEASURING, url, str(credentials.certificate.parent), str(keep), str(run),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert child.stdout is not None
+    said = b""
+    while not said.strip().isdigit() or int(said) < count:
+        said = await child.stdout.readline()
+        assert said, "the device ended by itself"
+    child.kill()
+    rest = (await child.stdout.read()).split(b"\n")
+    await child.wait()
+    whole = [int(line) for line in rest[:-1] if line]
+    return whole[-1] if whole else int(said)
+
+
+async def test_what_is_safe_is_kept_no_longer(edge: Any, tmp_path: Path) -> None:
+    async with await kept(edge, tmp_path) as device:
+        for number in range(3000):
+            await device.push(number)
+        await device.flush()
+        assert (device.waiting, device.sent, device.dropped) == (0, 3000, 0)
+    assert edge.payloads == list(range(3000))
+    assert [path.name for path in tmp_path.iterdir()] == ["house.room1.sqlite3"]
+
+
+async def test_what_was_left_at_the_end_is_sent_by_the_next_device_under_its_old_numbers(
+    edge: Any, tmp_path: Path
+) -> None:
+    edge.auto = ("demand", 2, "durable")
+    device = await kept(edge, tmp_path)
+    for number in range(5):
+        receipt = await device.push(number)
+    await edge.until(lambda: len(edge.payloads) == 2)
+    await device.close(0.1)  # no error: nothing is given up
+    with pytest.raises(DeviceError, match=r"stay in .*house\.room1\.sqlite3"):
+        await receipt
+    edge.auto = ("push", -1, "durable")
+    edge.owner += 1
+    async with await kept(edge, tmp_path) as again:
+        assert again.waiting == 3
+        await again.push(5)
+        await again.flush()
+    assert edge.payloads == list(range(6))
+    assert edge.numbers == list(range(1, 7))
+    assert len({frame.epoch for frame in edge.frames}) == 1
+
+
+async def test_a_newer_device_of_the_name_takes_the_file_over(edge: Any, tmp_path: Path) -> None:
+    edge.auto = None
+    await (await kept(edge, tmp_path)).push(1)
+    edge.auto = ("push", -1, "durable")
+    async with await kept(edge, tmp_path) as again:
+        await again.push(2)
+        await again.flush()
+    assert edge.payloads == [1, 2]
+
+
+async def test_at_the_bound_the_oldest_go_and_everybody_is_told(
+    edge: Any, tmp_path: Path, caplog: Any
+) -> None:
+    edge.auto = None
+    device = await kept(edge, tmp_path, keep_bytes=1 << 16)
+    receipts = [await device.push(number) for number in range(5000)]
+    waiting = asyncio.ensure_future(receipts[2000]._outbox.safe(2001))
+    assert device.dropped > 3000
+    assert device.dropped + device.waiting == 5000
+    assert sum("file is full" in record.message for record in caplog.records) == 1
+    for dropped in (receipts[0], receipts[device.dropped - 1]):
+        assert not dropped.done
+        with pytest.raises(DeviceError, match="was dropped"):
+            await dropped
+    with pytest.raises(DeviceError, match="was dropped"):
+        await waiting
+    await edge.grant(-1, mode="push")
+    await device.flush()
+    assert edge.payloads == list(range(device.dropped, 5000))
+    assert edge.numbers[0] == device.dropped + 1
+    assert receipts[-1].done
+    assert not receipts[0].done
+    await device.close()
+
+
+async def test_who_waits_for_what_is_dropped_later_is_told_then(edge: Any, tmp_path: Path) -> None:
+    edge.auto = None
+    device = await kept(edge, tmp_path, keep_bytes=1 << 16)
+    first = asyncio.ensure_future((await device.push(0))._outbox.safe(1))
+    await asyncio.sleep(0)
+    for number in range(2000):
+        await device.push(number)
+    with pytest.raises(DeviceError, match=r"message 1 .* was dropped"):
+        await first
+    await device.close(0.1)
+
+
+@pytest.mark.parametrize("size", [0, 1000, True, 1.5, None])
+def test_a_bound_that_is_none_is_refused(tmp_path: Path, size: Any) -> None:
+    with pytest.raises(SettingsError, match="keep_bytes is"):
+        Device("room1", keep=tmp_path, keep_bytes=size)
+
+
+async def test_a_gateway_keeps_whose_message_each_is(edge: Any, tmp_path: Path) -> None:
+    edge.auto = None
+    gateway = await AsyncGateway("gw", keep=tmp_path).connect(edge.endpoint)
+    await gateway.push(1, device="t1")
+    await gateway.push(2)
+    await gateway.close(0.05)
+    edge.auto = ("push", -1, "durable")
+    async with await AsyncGateway("gw", keep=tmp_path).connect(edge.endpoint) as again:
+        await again.push(3, device="t2")
+    assert [frame.sources for frame in edge.frames] in ([["t1", "", "t2"]], [["t1", ""], ["t2"]])
+
+
+async def test_a_cut_link_stops_no_push_and_costs_nothing(house: Any, edge: Any, tmp_path: Path) -> None:
+    url = house.server.url
+    await house.server.stop()
+    where = Endpoint(url, "house", house.of_device("room1"))
+    device = await AsyncDevice("room1", keep=tmp_path / "keep").connect(where)
+    for number in range(20_000):  # more than memory would hold
+        await device.push(number)
+    await house.server.start(house.users)
+    real = await house.edge(type(edge))
+    await real.until(lambda: len(real.payloads) >= 20_000, 20)
+    await house.server.stop()
+    for number in range(20_000, 21_000):
+        await device.push(number)
+    await house.server.start(house.users)
+    await device.flush(20)
+    again = await house.edge(type(edge))
+    await again.until(lambda: len(real.payloads + again.payloads) >= 21_000, 20)
+    seen = dict(zip(real.numbers + again.numbers, real.payloads + again.payloads, strict=True))
+    assert [seen[number] for number in sorted(seen)] == list(range(21_000))
+    await device.close()
+    await real.stop()
+    await again.stop()
+
+
+async def test_a_device_killed_before_there_is_a_server_and_while_it_sends_loses_and_doubles_nothing(
+    tmp_path: Path,
+) -> None:
+    flow = AsyncFlow("Push ~> Same ~> Output", name="house", home=tmp_path, namespace=globals())
+    await flow.start()
+    where = await flow.endpoint_for("device", "room1")
+    url, credentials = where.url, where.credentials
+    keep = tmp_path / "keep"
+    said = [await measure_and_die(url.rpartition(":")[0] + ":9", credentials, keep, 0, 300)]
+    said += [await measure_and_die(url, credentials, keep, run, 400 * run) for run in (1, 2, 3)]
+    async with await AsyncDevice("room1", keep=keep).connect(where) as last:
+        await last.flush()
+        await flow.settled()
+    messages = await flow.take(flow.stats().delivered)
+    for run, least in enumerate(said):
+        mine = [m.payload["n"] for m in messages if m.payload["run"] == run]
+        assert mine == list(range(len(mine)))
+        assert len(mine) > least
+    assert [m.payload["run"] for m in messages] == sorted(m.payload["run"] for m in messages)
+    assert len({m.id for m in messages}) == len(messages)
+    assert flow.stats().devices["room1"].gaps == 0
+    await flow.stop()
+
+
+@pytest.mark.parametrize("mode", ["Push", "Demand"])
+async def test_a_flow_goes_on_after_a_device_had_to_drop_and_counts_the_gap(
+    tmp_path: Path, mode: str
+) -> None:
+    flow = AsyncFlow(f"{mode} ~> Same ~> Output", name="house", home=tmp_path, namespace=globals())
+    await flow.start()
+    where = await flow.endpoint_for("device", "room1")
+    device = await AsyncDevice("room1", keep=tmp_path / "keep", keep_bytes=1 << 16).connect(where)
+    await device.push(0)
+    await device.flush()
+    await flow.settled()
+    await flow.stop()
+    for number in range(1, 5001):
+        await device.push(number)
+    # What was dropped can't be on its way: the server is gone.
+    again = AsyncFlow(f"{mode} ~> Same ~> Output", name="house", home=tmp_path, namespace=globals())
+    await again.start()
+    await device.flush(20)
+    await again.settled()
+    assert device.dropped > 3000
+    assert again.stats().devices["room1"].gaps == device.dropped
+    assert again.stats().received == 5000 - device.dropped
+    await device.close()
+    await again.stop()
+
+
+def Same(payload: Any) -> Any:  # noqa: N802 - named as in the notation
+    return payload
