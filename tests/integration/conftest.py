@@ -115,16 +115,30 @@ def server_home() -> Iterator[Path]:
         portal.run(site.release())
 
 
-@pytest.fixture(params=["memory", "nats"])
-async def scene(request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
+@contextlib.asynccontextmanager
+async def opened(kind: str, request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
     with contextlib.ExitStack() as stack:
         where: dict[str, Any]
-        if request.param == "memory":
+        if kind == "memory":
             where = {"server": stack.enter_context(memory_server())}
         else:
             where = {"home": request.getfixturevalue("server_home")}
-        scene = Scene(request.param, where)
+        scene = Scene(kind, where)
         try:
             yield scene
         finally:
             await scene.close()
+
+
+@pytest.fixture(params=["memory", "nats"])
+async def scene(request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
+    """One scene, on each transport."""
+    async with opened(request.param, request) as scene:
+        yield scene
+
+
+@pytest.fixture
+async def scenes(request: pytest.FixtureRequest) -> AsyncIterator[list[Scene]]:
+    """A scene on each transport, for tests that wait more than they work: both at the same time."""
+    async with opened("memory", request) as memory, opened("nats", request) as nats:
+        yield [memory, nats]

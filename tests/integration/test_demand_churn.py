@@ -184,7 +184,7 @@ async def test_demand_never_stalls_while_devices_come_go_and_fail(scene):
 
 @pytest.mark.parametrize("scene", ["memory"], indirect=True)
 async def test_demand_never_stalls_in_memory_either(scene):
-    await run(scene, 5, seed=4)
+    await run(scene, 3, seed=4)
 
 
 async def test_a_devices_first_message_is_there_within_100_ms_whoever_else_is_slow_silent_or_quick(scene):
@@ -243,8 +243,8 @@ async def test_a_change_of_the_rate_acts_at_once(scene):
     assert flow.rate == 2
     await flow.settled()
     before = flow.stats().received
-    await asyncio.sleep(1.0)
-    assert flow.stats().received - before <= 4
+    await asyncio.sleep(0.6)
+    assert flow.stats().received - before <= 3
     flow.rate = None
     await flow.take(1000)
 
@@ -263,7 +263,7 @@ async def test_a_silent_device_is_not_asked_for_ever_more(scene):
     odd = await scene.device(flow, "odd", read=read)
     await scene.device(flow, "even", read=itertools.repeat("even"), every=0.01)
     await scene.until(lambda: received(flow, "odd") == 200)
-    await asyncio.sleep(2)  # late after one; twenty askings a second would follow
+    await asyncio.sleep(1.6)  # late after one; twenty askings a second would follow
     assert odd._credit.total - odd.sent <= 8
     works.set()
     await scene.until(lambda: received(flow, "odd") > 300)

