@@ -35,7 +35,7 @@ from pratipad_nb.runtime.position import OutputChain
 from pratipad_nb.runtime.presence import Presence
 from pratipad_nb.runtime.pull import PullRequest, Requests
 from pratipad_nb.runtime.stats import FlowState
-from pratipad_nb.runtime.swap import SwapReceipt
+from pratipad_nb.runtime.swap import SwapReceipt, swap_in_place
 from pratipad_nb.settings import Delivery, FlowOptions, Keep, gateway_of
 from pratipad_nb.transport.frames import (
     ControlFrame,
@@ -312,7 +312,7 @@ class Edge:
         self._announce()
         async with asyncio.TaskGroup() as group:
             self._group = group
-            self._restart_timers()
+            self.restart_timers()
             helpers = [
                 group.create_task(each, name=f"{self.settings.name}: {name}")
                 for name, each in (
@@ -493,7 +493,8 @@ class Edge:
     async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
         """Change what runs; None if nothing differs.
 
-        New processors are set up first: if one can't be, the old ones stay. Then the pump pauses, what is in hand is
+        New processors are set up first: if one can't be, the old ones stay. Where the shape of the flow stays, each
+        changed processor is exchanged between two of its calls (see `swap`). Else the pump pauses, what is in hand is
         finished by the old ones and stored, state is carried over, and the new ones go on.
 
         Raises
@@ -510,11 +511,13 @@ class Edge:
         if str(old.tree) == str(dataflow.tree) and not difference.changed:
             return None
         line = await self.line.prepare(dataflow, difference.kept)
+        if line.shape == self.line.shape and dataflow.hops == old.hops and dataflow.input == old.input:
+            return await swap_in_place(self, line, difference)
         self._changing_to = (line, difference, time.monotonic(), self.pipeline.in_hand)
         resting = None if self.state == "paused" else self.line.paused
         self._change = asyncio.get_running_loop().create_future()
         self.line.resume()
-        self.pipeline.drain()
+        self.pipeline.drain(leaving=True)
         receipt = await self._change
         self._rest_again(resting)
         return receipt
@@ -539,7 +542,7 @@ class Edge:
             self._announce()
         self.state = "running"
         line.set_state("running")
-        self._restart_timers()
+        self.restart_timers()
         return SwapReceipt(
             difference.added,
             difference.removed,
@@ -551,9 +554,14 @@ class Edge:
             doubled=stored.ahead_of(accepted),
         )
 
-    def _restart_timers(self) -> None:
+    def stop_timers(self) -> None:
+        """Call no periodic method of a processor until `restart_timers`."""
         if self._timers is not None:
             self._timers.cancel()
+
+    def restart_timers(self) -> None:
+        """Call the periodic methods of the processors that are there now."""
+        self.stop_timers()
         if self._group is not None:
             self._timers = self._group.create_task(self.line.tick(), name=f"{self.settings.name}: timers")
 
@@ -575,6 +583,12 @@ class Edge:
             self.line.set_state("running")
         else:
             self.line.resume(processor)
+
+    async def stored(self, seconds: float) -> None:
+        """Wait until something more is at Output, or `seconds` have passed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stored.wait()
 
     # -- what handles ask ---------------------------------------------------------------------------------------
 

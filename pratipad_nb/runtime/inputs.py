@@ -186,6 +186,8 @@ class Gatekeeper:
     missing: int = 0
     malformed: int = 0
     on_arrival: Callable[[str, int, int], None] = lambda *_: None
+    #: What was delivered and is to be admitted next.
+    arrived: deque[Delivery] = field(default_factory=deque)
     #: Told of all that is admitted: device, its times, when the server got it, payloads (which are not to be changed).
     taps: list[Callable[[str, list[float], float, list[Any]], None]] = field(default_factory=list)
     _rewound_for: tuple[str, int, int] | None = None

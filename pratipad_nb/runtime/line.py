@@ -7,11 +7,10 @@ nothing of where messages come from.
 from __future__ import annotations
 
 import asyncio
-import logging
+import time
 from collections.abc import Mapping, Sequence
 
 from pratipad_nb.dataflow import Dataflow, Step
-from pratipad_nb.errors import ProcessorError
 from pratipad_nb.runtime.logs import ProcessorLog
 from pratipad_nb.runtime.metrics import Meter
 from pratipad_nb.runtime.runner import Runner
@@ -21,8 +20,6 @@ from pratipad_nb.runtime.stats import FlowState
 from pratipad_nb.settings import FlowOptions
 
 __all__ = ["Line"]
-
-log = logging.getLogger(__name__)
 
 
 class Line:
@@ -123,6 +120,33 @@ class Line:
                     await runner.close()
         self.stages = []
 
+    @property
+    def shape(self) -> list[object]:
+        """What has to be the same if processors are to be exchanged while all else goes on: all but what they do."""
+        return [stage.shape for stage in self.stages]
+
+    async def exchange(self, line: Line, changed: Sequence[str]) -> float:
+        """Let the instances of `changed` processors work as those of `line` do, each from its next call on.
+
+        Returns for how long, in seconds, the one that took longest worked on nothing.
+        """
+        longest = 0.0
+        fresh = {member.key: member for stage in line.stages for member in stage.members}
+        try:
+            for key in changed:
+                began = time.monotonic()
+                for runner, other in zip(self.runners_of(key), fresh[key].runners, strict=True):
+                    await runner.become(other)
+                longest = max(longest, time.monotonic() - began)
+                self.meters[key].version += 1
+                self.meters[key].newer = False
+        finally:
+            for key in changed:
+                for replaced in fresh[key].runners:
+                    await replaced.close()
+        self.dataflow = line.dataflow
+        return longest
+
     async def _member(self, step: Step, states: Mapping[str, bytes], *, discard: bool) -> Member:
         meter, output = self.meters[step.key], self.logs[step.key]
         runners: list[Runner] = []
@@ -211,11 +235,6 @@ class Line:
 
 
 async def _carry_over(before: Member, after: Member) -> None:
-    """Give the state of each old instance to the new one in its place; what a new one can't take is logged."""
+    """Give the state of each old instance to the new one in its place."""
     for old, new in zip(before.runners, after.runners, strict=False):
-        try:
-            state = await old.snapshot()
-            if state is not None:
-                await new.restore(state)
-        except ProcessorError as error:
-            log.warning("state of %s is not carried over: %s", after.key, error)
+        await new.inherit(old)

@@ -90,6 +90,7 @@ class Pipeline:
         self._options = options
         self.queues = [BatchQueue(_QUEUE) for _ in range(len(stages) + 1)]
         self._draining = asyncio.Event()
+        self._leaving = False
         self._flowing = asyncio.Event()
         self._flowing.set()
         #: Held while something is injected, so that nothing gets behind the item that ends the first queue.
@@ -99,8 +100,12 @@ class Pipeline:
 
     # -- controls -----------------------------------------------------------------------------------------------
 
-    def drain(self) -> None:
-        """Take nothing more in; `run` returns once what is in hand is safe."""
+    def drain(self, *, leaving: bool = False) -> None:
+        """Take nothing more in; `run` returns once what is in hand is safe.
+
+        `leaving`: what has been delivered and isn't admitted is left to the pipeline that comes next.
+        """
+        self._leaving = leaving
         self._draining.set()
 
     def pause(self) -> None:
@@ -155,12 +160,14 @@ class Pipeline:
 
     async def _pump(self) -> None:
         """Take frames in and make batches of them, of about `batch_messages`."""
-        first = self.queues[0]
+        first, arrived = self.queues[0], self._gate.arrived
         while not self._draining.is_set():
             admitted: list[Admitted] = []
             size = 0
-            for delivery in await self._deliveries():
-                new = await self._gate.admit(delivery)
+            if not arrived:
+                arrived.extend(await self._deliveries())
+            while arrived and not self._leaving:
+                new = await self._gate.admit(arrived.popleft())
                 if new is None:
                     continue
                 admitted.append(new)

@@ -55,6 +55,9 @@ class Runner:
         self._worker: Worker | LoopWorker = Worker(step.key)
         self._open_gate = asyncio.Event()
         self._open_gate.set()
+        #: Not set while another instance is put in the place of this one.
+        self._steady = asyncio.Event()
+        self._steady.set()
         self._adapted: Adapted | None = None
 
     @property
@@ -118,6 +121,30 @@ class Runner:
             with logging_to(self.output):
                 await self._hook("restore", self.adapted.restore, msgspec.msgpack.decode(state))
 
+    async def inherit(self, before: Runner) -> None:
+        """Give the instance the state that another keeps; what it can't take is logged."""
+        try:
+            state = await before.snapshot()
+            if state is not None:
+                await self.restore(state)
+        except ProcessorError as error:
+            log.warning("state of %s is not carried over: %s", self.step.key, error)
+
+    async def become(self, other: Runner) -> None:
+        """Work from the next call on as `other` does, with the state that was kept so far.
+
+        `other` is left with the old instance, to be closed. Waits for the call in hand, which `slice_seconds` bounds.
+        """
+        self._steady.clear()
+        try:
+            # Taking the state waits for the call in hand; where there is none, this does.
+            await (other.inherit(self) if self.adapted.has_snapshot else self._worker.call(_nothing))
+            self._adapted, other._adapted = other._adapted, self._adapted
+            self._worker, other._worker = other._worker, self._worker
+            self.step, other.step = other.step, self.step
+        finally:
+            self._steady.set()
+
     async def close(self) -> None:
         """Tear the instance down and end its thread; what fails here is logged, for nobody can mend it any more."""
         adapted, self._adapted = self._adapted, None
@@ -144,6 +171,7 @@ class Runner:
     async def run(self, payloads: Sequence[Any], message_of: Callable[[int], Message]) -> Outcome:
         """Process `payloads` until they are done or the time slice is over; waits while paused."""
         await self._open_gate.wait()
+        await self._steady.wait()
         adapted = self.adapted
         with logging_to(self.output):
             deadline = time.perf_counter() + self._slice
@@ -153,6 +181,7 @@ class Runner:
 
     async def run_backward(self, payload: Any, message: Message) -> Outcome | None:
         """Let `backward` work on one order; None if orders pass this processor unchanged."""
+        await self._steady.wait()
         adapted = self.adapted
         if adapted.run_backward is None:
             return None
@@ -182,3 +211,7 @@ class Runner:
                 self.meter.last_error = f"{timer.name}: {type(error).__name__}: {error}"
                 with logging_to(self.output):
                     log.exception("%s.%s failed", self.step.key, timer.name)
+
+
+def _nothing() -> None:
+    """Do nothing: to know that what was called before is over."""

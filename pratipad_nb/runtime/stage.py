@@ -129,6 +129,17 @@ class Stage:
         )
 
     @property
+    def shape(self) -> object:
+        """All that tasks and queues were made for: who works here, in how many instances, on what rows."""
+        first = self.runners[0].adapted
+        return (
+            self.concurrent,
+            self.one_way,
+            [(member.key, len(member.runners), member.partition_by) for member in self.members],
+            (first.batch_size, first.batch_timeout) if self.gathers else None,
+        )
+
+    @property
     def keeps_state(self) -> bool:
         """Whether an instance has state to carry over a restart."""
         return any(runner.adapted.has_snapshot for runner in self.runners)

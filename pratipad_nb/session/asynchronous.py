@@ -248,6 +248,10 @@ class AsyncFlow(AsyncCockpit):
     async def update(self, notation: str, namespace: Mapping[str, Any] | None = None) -> SwapReceipt | None:
         """Change what runs to `notation`; only what differs is swapped. None if nothing does."""
         dataflow = resolve(notation, callers_namespace(1) if namespace is None else namespace)
+        # Who is interrupted while waiting leaves the change to go on: half of one would be worse.
+        return await asyncio.shield(asyncio.ensure_future(self._update(dataflow)))
+
+    async def _update(self, dataflow: Dataflow) -> SwapReceipt | None:
         async with self._changing:
             if self._edge is None:
                 self.dataflow = dataflow
