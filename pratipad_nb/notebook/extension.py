@@ -9,6 +9,7 @@ import re
 import threading
 from typing import Any
 
+from pratipad_nb.notebook import led
 from pratipad_nb.notebook.completer import dataflow_matcher
 from pratipad_nb.notebook.environment import surroundings
 from pratipad_nb.notebook.magics import DataflowMagics
@@ -46,6 +47,7 @@ class Extension:
         shell.Completer.custom_matchers.append(self._matcher)
         shell.input_transformers_cleanup.append(without_body)
         shell.events.register("post_run_cell", self._after_cell)
+        led.hang_into(shell)
         if getattr(shell, "kernel", None) is not None:
             self._panel.open(shell.kernel)
             # Drawing the first static picture needs matplotlib, whose import takes a second: begin early, beside.
@@ -59,6 +61,7 @@ class Extension:
         shell.Completer.custom_matchers.remove(self._matcher)
         for kind in ("line", "cell"):
             shell.magics_manager.magics[kind].pop("dataflow", None)
+        led.take_out_of(shell)
         self._panel.close()
         self._shows.close()
 
