@@ -74,9 +74,8 @@ def be_the_device(options: argparse.Namespace) -> None:
     device.push(reading(0)).wait(20)
     began, cpu = time.monotonic(), time.process_time()
     for number in range(1, options.messages + 1):
-        if options.rate:
-            if (wait := began + number / options.rate - time.monotonic()) > 0.001:
-                time.sleep(wait)
+        if options.rate and (wait := began + number / options.rate - time.monotonic()) > 0.001:
+            time.sleep(wait)
         device.push(reading(number))
     device.flush(120)
     say(cpu=time.process_time() - cpu)
