@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,7 @@ from pratipad_nb.runtime.janitor import HANDLE
 from pratipad_nb.runtime.pull import PullRequest
 from pratipad_nb.runtime.report import Reporter
 from pratipad_nb.runtime.share import Share
-from pratipad_nb.runtime.stats import DeviceStats, FlowState, FlowStats
+from pratipad_nb.runtime.stats import DeviceStats, FlowState, FlowStats, ReaderStats
 from pratipad_nb.runtime.swap import SwapReceipt
 from pratipad_nb.session.access import EmbeddedAccess, ExternalAccess, MemoryAccess, open_access
 from pratipad_nb.session.callers import callers_namespace
@@ -127,8 +128,15 @@ class AsyncFlow(AsyncCockpit):
     def stats(self) -> FlowStats:
         """Return a snapshot of all counters; of a stopped flow, the last one."""
         if self._reporter is not None:
-            return self._reporter.snapshot()
+            return self._with_own_reader(self._reporter.snapshot())
         return self._last or FlowStats(self.name, self.notation, self.settings.delivery, "stopped")
+
+    def _with_own_reader(self, stats: FlowStats) -> FlowStats:
+        """Add what this handle didn't take in time: it holds nothing back, so that has to be seen."""
+        skipped = self._reader.skipped_frames if self._reader is not None else 0
+        if not skipped:
+            return stats
+        return dataclasses.replace(stats, readers={**stats.readers, HANDLE: ReaderStats(skipped=skipped)})
 
     @property
     def mqtt_url(self) -> str:

@@ -203,3 +203,14 @@ def test_a_cloud_elsewhere_is_told_which_hop_an_order_cannot_pass(home):
         endpoint = flow.endpoint_for("reader", "cloud")
         with Cloud("house", endpoint=endpoint) as cloud, pytest.raises(OneWayError, match="arrow 2"):
             cloud.send({"led": "on"})
+
+
+def test_what_the_handle_of_a_fast_flow_did_not_take_in_time_is_counted(home):
+    with Flow("Push ~> A ~> Output", name="swift", delivery="fast", home=home) as flow:
+        with Device("room1").connect(flow) as device:
+            for n in range(150_000):
+                device.push({"n": n})
+            device.flush()
+            flow.settled()
+        assert flow.stats().delivered == 150_000 - flow.stats().dropped
+        assert flow.stats().readers["notebook"].skipped > 0
