@@ -239,6 +239,7 @@ class Engine:
             return
         if self._credit.known:
             self._answered.set()
+            self._outbox.note_mode(self._credit.mode)
         if frame.epoch == ANY_EPOCH:
             self._greeter.soon()
         if changed:

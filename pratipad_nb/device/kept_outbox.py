@@ -11,7 +11,7 @@ from collections import deque
 from pathlib import Path
 from time import time
 
-from pratipad_nb.device.outbox import MAX_FRAME_BYTES, Outbox, Parcel
+from pratipad_nb.device.outbox import MAX_FRAME_BYTES, MAX_HELD, Outbox, Parcel
 from pratipad_nb.device.store import Dropped, Store
 from pratipad_nb.errors import DeviceError, SettingsError
 
@@ -21,14 +21,12 @@ log = logging.getLogger(__name__)
 
 #: How much is kept on disk if nothing is said: some 600,000 readings of 60 bytes, a week of one a second.
 KEEP_BYTES = 64 << 20
-#: Readings that are taken in one go: there is room for any number, the oldest make it.
-_ROOM = 256
 #: So many runs of dropped messages are remembered for their receipts.
 _RUNS_REMEMBERED = 64
 
 
 class KeptOutbox(Outbox):
-    """An outbox whose messages are in a file until they are safe.
+    """An outbox whose messages are in a file until they are safe. There is always room: the oldest make it.
 
     Parameters
     ----------
@@ -51,6 +49,7 @@ class KeptOutbox(Outbox):
         super().__init__(device)
         if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1 << 16:
             raise SettingsError(f"keep_bytes is {max_bytes!r}; it is a number of bytes, at least 65,536.")
+        self.drops = True
         self._folder = Path(folder).expanduser()
         self._max_file_bytes = max_bytes
         self._store: Store | None = None
@@ -63,13 +62,24 @@ class KeptOutbox(Outbox):
 
     @property
     def room(self) -> int:
-        """How many more may be put in."""
-        return _ROOM
+        """How many more may be put in by who need not: an iterable that is drawn from as fast as the flow takes it."""
+        return MAX_HELD - self.unsafe
 
     @property
     def kept_in(self) -> str:
         """Where what isn't safe yet outlives this device."""
         return str(self._store.path) if self._store is not None else str(self._folder)
+
+    @property
+    def mode(self) -> str:
+        """The flow's mode when it was last heard of; empty: never."""
+        return self._store.mode if self._store is not None else ""
+
+    def note_mode(self, mode: str) -> None:
+        """Keep the flow's mode for the next start."""
+        with self._lock:
+            if self._store is not None:
+                self._store.note_mode(mode)
 
     def claim(self, flow: str, epoch: int) -> int:
         """Open the file; see `Outbox.claim`."""

@@ -62,6 +62,7 @@ class Outbox:
         self.taken = 0  # number up to which all has been given to the sender
         self.last = 0  # number of the newest
         self.error: PratipadError | None = None
+        self.drops = False  # whether the oldest make room for the newest, so that nobody waits for any
         self.dropped = 0
         self.floor = 0  # number up to which nothing more is sent, though it may never have been
         self.max_payload = DEFAULT_PAYLOAD_BYTES
@@ -103,6 +104,14 @@ class Outbox:
     def kept_in(self) -> str:
         """Where what isn't safe yet outlives this device; empty: nowhere."""
         return ""
+
+    @property
+    def mode(self) -> str:
+        """The flow's mode when this outbox last heard of it, if it has kept that."""
+        return ""
+
+    def note_mode(self, mode: str) -> None:
+        """Keep the flow's mode for the next start, if anything is kept."""
 
     def lost(self, number: int) -> bool:  # noqa: ARG002 - what is in memory is never dropped
         """Return whether a message was dropped, so that it never will be safe."""

@@ -4,7 +4,8 @@ Owns the four kinds of `read` (callable or iterable, blocking or asynchronous), 
 reading fails. Where readings go is the `pratipad_nb.device.outbox`.
 
 When is one taken? In Push mode: at every tick of `every`. In Pull and Demand: when the edge has granted more than was
-pushed, at a tick of `every` if that is given. Before an edge has said which mode it is: not yet.
+pushed, at a tick of `every` if that is given. Before an edge has said which mode it is: not yet, but for a device with
+`keep` whose flow was a Push one when it last heard of it.
 """
 
 from __future__ import annotations
@@ -177,13 +178,22 @@ class Reading:
         """Wait until there is a use for at least one reading, and return for how many."""
         while True:
             self._granted.clear()
-            left = self._credit.left(self._outbox.last) if self._credit.known else 0
+            left, room = self._left(), self._outbox.room
             if left == 0:
                 await self._granted.wait()
-            elif (room := self._outbox.room) <= 0:
-                await self._outbox.safe(self._outbox.acked + 1)
-            else:
+            elif room > 0:
                 return min(_AT_ONCE, room, left or _AT_ONCE)
+            elif self._outbox.drops and self._pace() is not None:
+                return 1  # what has its time is measured then, whatever becomes of older readings
+            else:
+                await self._outbox.safe(self._outbox.acked + 1)
+
+    def _left(self) -> int | None:
+        """Return how many readings there is a use for; None: as many as there are."""
+        if self._credit.known:
+            return self._credit.left(self._outbox.last)
+        # A device that keeps what it measures measures on, before the flow has answered, if it did so last time.
+        return None if self._outbox.mode == "push" else 0
 
     async def _until_due(self, every: float | None) -> None:
         """Wait for the next tick, on a grid that doesn't drift. Ticks that were missed are not made up."""

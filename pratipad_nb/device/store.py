@@ -36,7 +36,7 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS messages (
     number INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, source TEXT, payload BLOB NOT NULL
 );
-CREATE TABLE IF NOT EXISTS epoch (epoch INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS state (epoch INTEGER NOT NULL, mode TEXT NOT NULL DEFAULT '');
 """
 
 
@@ -101,11 +101,12 @@ class Store:
         query = "SELECT count(*), ifnull(sum(length(payload)), 0), min(number) FROM messages"
         self.count, size, first = self._file.execute(query).fetchone()
         self.bytes = size + ROW_BYTES * self.count
-        known = self._file.execute("SELECT epoch FROM epoch").fetchone()
-        if known is None or not self.count:
+        if not self.count:
             self._begin(epoch)
-            first = None
-        self.epoch: int = self._file.execute("SELECT epoch FROM epoch").fetchone()[0]
+        #: The messages' epoch, and the flow's mode when it was last heard of; empty: never.
+        self.epoch: int
+        self.mode: str
+        self.epoch, self.mode = self._file.execute("SELECT epoch, mode FROM state").fetchone()
         newest = self._file.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").fetchone()
         #: Number of the newest message, and of the last one before the oldest that is here.
         self.last: int = newest[0] if newest else 0
@@ -114,9 +115,16 @@ class Store:
 
     def _begin(self, epoch: int) -> None:
         with self._transaction():
-            self._file.execute("DELETE FROM epoch")
-            self._file.execute("INSERT INTO epoch VALUES (?)", (epoch,))
+            if not self._file.execute("UPDATE state SET epoch = ?", (epoch,)).rowcount:
+                self._file.execute("INSERT INTO state (epoch) VALUES (?)", (epoch,))
             self._file.execute("DELETE FROM sqlite_sequence")
+
+    def note_mode(self, mode: str) -> None:
+        """Note what the flow's mode is."""
+        if mode != self.mode:
+            with self._translated("written"):
+                self._file.execute("UPDATE state SET mode = ?", (mode,))
+            self.mode = mode
 
     def add(self, number: int, when: float, source: str | None, payload: bytes) -> None:
         """Store a message."""
@@ -198,7 +206,7 @@ class Store:
         if not self._dirty:
             return
         self._force(True)
-        self._file.execute("UPDATE epoch SET epoch = epoch")
+        self._file.execute("UPDATE state SET epoch = epoch")
         self._force(False)
         self._dirty = False
 

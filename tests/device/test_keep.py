@@ -224,3 +224,44 @@ async def test_a_flow_goes_on_after_a_device_had_to_drop_and_counts_the_gap(
 
 def Same(payload: Any) -> Any:  # noqa: N802 - named as in the notation
     return payload
+
+
+async def test_a_device_that_starts_without_a_link_measures_as_it_did_before(
+    edge: Any, tmp_path: Path
+) -> None:
+    edge.auto = None
+    async with await kept(edge, tmp_path, read=lambda: 1, every=0.005) as device:
+        await asyncio.sleep(0.05)
+        assert device.waiting == 0  # it has never heard which mode the flow has
+    edge.auto = ("push", -1, "durable")
+    async with await kept(edge, tmp_path, read=lambda: 2, every=0.005):
+        await edge.until(lambda: edge.payloads)
+    edge.auto, before = None, len(edge.payloads)
+    device = await kept(edge, tmp_path, read=lambda: 3, every=0.005)
+    await edge.until(lambda: device.waiting >= 10)
+    await edge.grant(-1, mode="push")
+    await edge.until(lambda: len(edge.payloads) >= before + 10)
+    assert edge.payloads[before:][:10] == [3] * 10
+    await device.close()
+
+
+async def test_readings_at_a_pace_go_on_beyond_what_memory_would_hold_and_an_iterable_waits(
+    edge: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("pratipad_nb.device.kept_outbox.MAX_HELD", 20)
+    edge.auto = None
+    fast = await kept(edge, tmp_path / "fast", read=range(1000))
+    await edge.grant(-1, mode="push")
+    await fast.flush()
+    await fast.close()
+    house = await kept(edge, tmp_path, read=lambda: 1, every=0.002)
+    await edge.link.delete_log(edge.subjects.input_stream)  # nothing is taken any more
+    await edge.grant(-1, mode="push")
+    await edge.until(lambda: house.waiting > 60)
+    await house.close(0.05)
+    stuck = await kept(edge, tmp_path / "fast", read=range(1000))
+    await edge.grant(-1, mode="push")
+    await edge.until(lambda: stuck.waiting == 20)
+    await asyncio.sleep(0.1)
+    assert stuck.waiting == 20
+    await stuck.close(0.05)
