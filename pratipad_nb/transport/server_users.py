@@ -79,10 +79,10 @@ class Admission:
         """Have the server read its files again, the users as they are."""
         await self._change({})
 
-    async def write(self, users: Iterable[User]) -> None:
-        """Add `users` to the file for a server that isn't running yet."""
+    async def write(self, users: Iterable[User], gone: Iterable[str] = ()) -> None:
+        """Add `users` to the file, and take the identities `gone` out, for a server that isn't running yet."""
         async with self._locked():
-            self._apply({user.identity: user for user in users})
+            self._apply({user.identity: user for user in users} | dict.fromkeys(gone))
 
     async def close(self) -> None:
         """Break off what is under way."""

@@ -1,0 +1,312 @@
+"""``pratipad certs``: the authority of a state folder, and folders of files that let others in.
+
+Owns the commands. Certificates are `pratipad_nb.pki`'s, who may do what `pratipad_nb.transport.permissions`'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pratipad_nb.cli import here
+from pratipad_nb.cli.faults import reported, said
+from pratipad_nb.cli.options import Home, Json
+from pratipad_nb.errors import CertificateError, ServerError, SettingsError
+from pratipad_nb.settings import valid_name
+
+if TYPE_CHECKING:
+    from pratipad_nb.pki.store import CertificateStore
+
+__all__ = ["certs"]
+
+certs = typer.Typer(
+    help="The authority of a state folder, and folders of files that let others in.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+class Role(StrEnum):
+    """Who a certificate lets in."""
+
+    DEVICE = "device"
+    READER = "reader"
+    EDGE = "edge"
+
+
+_RoleArgument = Annotated[Role, typer.Argument(metavar="ROLE", help="device, reader or edge.")]
+_NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="Of the device or reader; for an edge, the flow's.")
+]
+_FlowOption = Annotated[
+    str | None,
+    typer.Option("--flow", envvar="PRATIPAD_FLOW", metavar="NAME", help="The flow.", show_default=False),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One party in the list."""
+
+    role: str
+    flow: str
+    name: str
+    allowed: bool
+    until: str
+    folder: str
+
+
+@certs.command()
+@reported
+def init(
+    ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Your own authority's certificate (PEM).", show_default=False),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Its key (PEM, elliptic curve, not encrypted).", show_default=False
+        ),
+    ] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Make the authority of a state folder, or take your own; one that is there stays.
+
+    \b
+    Examples:
+      pratipad certs init
+      pratipad certs init --ca ca.pem --key ca-key.pem --home /var/lib/pratipad
+    """
+    from pratipad_nb.files import private_folder
+
+    if (ca is None) != (key is None):
+        raise SettingsError("--ca and --key go together: an authority's certificate and its key.")
+    folder = private_folder(here.home_folder(home))
+    if ca is not None and key is not None:
+        _take(folder, ca, key)
+    store = _opened(folder)
+    certificate = store.authority.certificate
+    if as_json:
+        typer.echo(json.dumps({"authority": str(certificate), "until": _until(certificate)}))
+    else:
+        typer.echo(f"authority {certificate}, valid until {_until(certificate)}")
+
+
+def _take(home: Path, ca: Path, key: Path) -> None:
+    from pratipad_nb.files import private_folder, write_whole
+    from pratipad_nb.pki.authority import Authority
+
+    own = home / "pki" / "authority"
+    if (own / "ca.pem").exists():
+        raise CertificateError(
+            f"{own} holds an authority already. Changing it makes every certificate void: move the folder {own.parent} "
+            "away first, and issue new ones afterwards."
+        )
+    private_folder(own.parent)
+    private_folder(own)
+    write_whole(own / "ca-key.pem", key.read_bytes())
+    write_whole(own / "ca.pem", ca.read_bytes(), 0o644)
+    try:
+        Authority.open(own)
+    except CertificateError:
+        for name in ("ca.pem", "ca-key.pem"):
+            (own / name).unlink()
+        raise
+
+
+def _opened(home: Path) -> CertificateStore:
+    from pratipad_nb.pki.store import CertificateStore
+
+    return CertificateStore.open(home)
+
+
+@certs.command()
+@reported
+def issue(
+    role: _RoleArgument,
+    name: _NameArgument,
+    flow: _FlowOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The folder to write. Default: NAME-certs here.", show_default=False
+        ),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where the server is reached from there. Default: what `pratipad server` last said.",
+            show_default=False,
+        ),
+    ] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Write a folder that lets a device, a reader or an edge in, to be carried to its machine.
+
+    It holds ca.pem, cert.pem, key.pem (keep that one secret) and pratipad.json, which says where to connect to. Whoever
+    it is for is let in at once, whether the server runs or not. Issuing it again renews the certificate when a third of
+    its life is left.
+
+    \b
+    Examples:
+      pratipad certs issue device room1 --flow house
+      pratipad certs issue reader archive --flow house --out archive-certs
+      pratipad certs issue edge house --url tls://hub.local:4222
+    """
+    flow = _flow(role, name, flow)
+    folder = here.home_folder(home)
+    if not (folder / "pki" / "authority" / "ca.pem").exists():
+        raise CertificateError(
+            f"there is no authority in {folder}. Make one (pratipad certs init), or say where it is (--home)."
+        )
+    store = _opened(folder)
+    out = (out or Path(f"{name}-certs")).expanduser()
+    until = _written(store, role, flow, name, out)
+    running = asyncio.run(here.allow(folder, [here.user_of(role, flow, name)]))
+    server = url or here.public_url(folder) or running
+    here.Invitation(role, name, flow, server).write(out)
+    if as_json:
+        typer.echo(json.dumps({"folder": str(out), "role": role, "name": name, "flow": flow, "server": server, "until": until}))  # fmt: skip
+        return
+    typer.echo(f"{out} lets the {role} {name!r} into the flow {flow!r} until {until}")
+    if not server:
+        said(
+            "the folder doesn't say where the server is: pass --url, or start it and issue the folder again."
+        )
+
+
+def _flow(role: Role, name: str, flow: str | None) -> str:
+    if role is Role.EDGE:
+        if flow not in (None, name):
+            raise SettingsError(
+                f"an edge has its flow's name: pratipad certs issue edge {flow}, without --flow."
+            )
+        return valid_name(name, "flow")
+    valid_name(name, role.value)
+    if flow is None:
+        raise SettingsError(f"which flow is the {role} {name!r} of? Pass --flow NAME.")
+    return valid_name(flow, "flow")
+
+
+def _written(store: CertificateStore, role: Role, flow: str, name: str, out: Path) -> str:
+    """Write the certificate into `out`; returns until when it is valid."""
+    from pratipad_nb.files import private_folder, write_whole
+    from pratipad_nb.pki.authority import CLIENT_DAYS
+
+    if role is Role.EDGE:
+        # Carried by hand, as a device's is, so it lives as long; the one of the edge here is renewed at each start.
+        identity = here.user_of("edge", flow, name).identity
+        made = store.authority.ensure(identity, out, days=CLIENT_DAYS)
+    else:
+        made = here.certificate(store, role, flow, name)
+        private_folder(out)
+        write_whole(out / "key.pem", made.key.read_bytes())
+        for path in (made.certificate, made.authority):
+            write_whole(out / path.name, path.read_bytes(), 0o644)
+    return _until(made.certificate)
+
+
+@certs.command("list")
+@reported
+def list_(home: Home = None, as_json: Json = False) -> None:
+    """List who is let in, and until when their certificates are valid.
+
+    \b
+    Examples:
+      pratipad certs list
+      pratipad certs list --json | jq -r 'select(.allowed) | .name'
+    """
+    rows = sorted(_rows(here.home_folder(home)), key=lambda row: (row.flow, row.role, row.name))
+    if as_json:
+        for each in rows:
+            typer.echo(json.dumps(asdict(each)))
+        return
+    head = ("ROLE", "FLOW", "NAME", "LET IN", "VALID UNTIL")
+    lines = [(each.role, each.flow, each.name, "yes" if each.allowed else "no", each.until) for each in rows]
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    for line in (head, *lines):
+        typer.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _rows(home: Path) -> list[_Row]:
+    from pratipad_nb.transport.server_users import Admission
+
+    allowed = {user.identity for user in Admission(here.server_files(home), lambda: None).users()}
+    stored: dict[str, Path] = {}
+    for path in (home / "pki").glob("edge/*/cert.pem"):
+        stored[here.user_of("edge", path.parent.name, "").identity] = path
+    for role in (Role.DEVICE, Role.READER):
+        for path in (home / "pki" / role.value).glob("*/*/cert.pem"):
+            flow, name = path.parent.parent.name, path.parent.name
+            stored[here.user_of(role, flow, name).identity] = path
+    return [_row(identity, identity in allowed, stored.get(identity)) for identity in allowed | stored.keys()]
+
+
+def _row(identity: str, allowed: bool, path: Path | None) -> _Row:
+    flow, role, *name = identity.split(":")[2:]
+    until, folder = (_until(path), str(path.parent)) if path is not None else ("", "")
+    return _Row(role, flow, name[0] if name else flow, allowed, until, folder)
+
+
+@certs.command()
+@reported
+def revoke(role: _RoleArgument, name: _NameArgument, flow: _FlowOption = None, home: Home = None) -> None:
+    """Let somebody in no more, and end its connections at once.
+
+    The server goes by the name in a certificate: issuing a new one under the same name lets the old one in again. After
+    a theft, choose another name.
+
+    \b
+    Examples:
+      pratipad certs revoke device room1 --flow house
+    """
+    import shutil
+
+    flow = _flow(role, name, flow)
+    folder = here.home_folder(home)
+    identity = here.user_of(role, flow, name).identity
+    if identity not in _identities(folder):
+        raise SettingsError(f"no {role} {name!r} of {flow!r} is let in there. See `pratipad certs list`.")
+    asyncio.run(_revoked(folder, identity))
+    stored = folder / "pki" / role.value / (flow if role is Role.EDGE else f"{flow}/{name}")
+    shutil.rmtree(stored, ignore_errors=True)
+    typer.echo(f"the {role} {name!r} of {flow!r} is let in no more")
+
+
+def _identities(home: Path) -> list[str]:
+    from pratipad_nb.transport.server_users import Admission
+
+    return [user.identity for user in Admission(here.server_files(home), lambda: None).users()]
+
+
+async def _revoked(home: Path, identity: str) -> None:
+    from pratipad_nb.transport.server_users import Admission
+
+    try:
+        server = here.joined_server(home)
+    except ServerError:
+        await Admission(here.server_files(home), lambda: None).write([], gone=[identity])
+        return
+    await server.start()
+    try:
+        await server.revoke(identity)
+    finally:
+        await server.stop()
+
+
+def _until(certificate: Path) -> str:
+    from cryptography import x509
+
+    end = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+    return f"{end.astimezone(UTC):%Y-%m-%d}{' (over)' if end < datetime.now(UTC) else ''}"

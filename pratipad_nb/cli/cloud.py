@@ -1,0 +1,225 @@
+"""``pratipad cloud``: a flow's results on stdout, and orders to its devices.
+
+Owns when a message counts as read: once it is written (and in the database), so that a crash repeats some rather than
+lose any. Reading is `pratipad_nb.cloud`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pratipad_nb.cli.faults import Signalled, reported, run_until_signalled
+from pratipad_nb.cli.here import endpoint_for, invitation_in
+from pratipad_nb.cli.options import Certs, Home, Server
+from pratipad_nb.errors import SettingsError, WaitTimeout
+
+if TYPE_CHECKING:
+    from pratipad_nb.cloud.client import AsyncCloud
+    from pratipad_nb.cloud.sqlite import SQLiteSink
+    from pratipad_nb.message import Message
+    from pratipad_nb.settings import Endpoint
+
+__all__ = ["cloud"]
+
+_READER = "cloud"
+#: Most messages that are written before their position is stored.
+_BATCH = 1000
+#: How often it looks whether a pull request is done, in seconds.
+_LOOK_SECONDS = 0.2
+#: A year, in seconds.
+_NEVER = 365 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    """What one call is to do."""
+
+    most: int | None
+    timeout: float | None
+    begin: str | None
+    order: Any
+    ordered: bool
+    to: list[str] | None
+    pull: int | None
+    database: Path | None
+    quiet: bool
+
+
+@reported
+def cloud(
+    flow: Annotated[str, typer.Argument(metavar="FLOW", help="The flow's name.")],
+    most: Annotated[
+        int | None,
+        typer.Option("-n", metavar="N", min=1, help="End after N results.", show_default=False),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Fail if they aren't there in time.", show_default=False),
+    ] = None,
+    reader: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The name to read under; each reader has a position of its own. Default: cloud, or what the certificate folder says.",
+            show_default=False,
+        ),
+    ] = None,
+    begin: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="oldest|newest",
+            help="Where to begin. Default: where it stopped.",
+            show_default=False,
+        ),
+    ] = None,
+    send: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON", help="Send an order, then end (unless -n or --pull).", show_default=False
+        ),
+    ] = None,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DEVICE",
+            help="Whom to send it to; may be repeated. Default: all known.",
+            show_default=False,
+        ),
+    ] = None,
+    pull: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Ask devices for N readings; end when they are here.", show_default=False
+        ),
+    ] = None,
+    sqlite: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write the results into this SQLite file.", show_default=False
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no results.")] = False,
+    server: Server = None,
+    certs: Certs = None,
+    home: Home = None,
+) -> None:
+    """Print a flow's results as JSON lines, until a signal ends it; send orders; ask for readings.
+
+    A result is an object with payload, id, device, time, received and flow. After a crash the last few may come twice:
+    the id tells, and --sqlite keeps one of each.
+
+    \b
+    Examples:
+      pratipad cloud house
+      pratipad cloud house -n 10 --timeout 30 | jq .payload
+      pratipad cloud house --sqlite house.db --quiet --reader archive
+      pratipad cloud house --send '{"led": "on"}' --to room1
+      pratipad cloud meter --pull 5
+    """
+    if begin not in (None, "oldest", "newest"):
+        raise SettingsError(f"--from is {begin!r}; it can be oldest or newest.")
+    if to and send is None:
+        raise SettingsError("--to says who gets the order of --send, and there is none.")
+    wishes = _Wishes(most, timeout, begin, _parsed(send), send is not None, to or None, pull, sqlite, quiet)
+    said = invitation_in(certs) if certs is not None else None
+    name = reader or (said.name if said is not None and said.role == "reader" else _READER)
+    work = endpoint_for("reader", name, flow=flow, server=server, certs=certs, home=home)
+    try:
+        run_until_signalled(_run(work, name, wishes))
+    except Signalled:
+        if most is not None or pull is not None or send is not None:
+            raise
+
+
+def _parsed(text: str | None) -> Any:
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        raise SettingsError(
+            f'--send {text} is no JSON: {error}. Quote it, as \'{{"led": "on"}}\'.'
+        ) from error
+
+
+async def _run(endpoint: Any, name: str, wishes: _Wishes) -> None:
+    from pratipad_nb.cloud.client import AsyncCloud
+    from pratipad_nb.cloud.sqlite import SQLiteSink
+
+    found: Endpoint = await endpoint
+    sink = SQLiteSink(wishes.database) if wishes.database is not None else None
+    try:
+        async with AsyncCloud(found.flow, reader=name, endpoint=found) as client:
+            await _fulfil(client, wishes, sink)
+    finally:
+        if sink is not None:
+            sink.close()
+
+
+async def _fulfil(client: AsyncCloud, wishes: _Wishes, sink: SQLiteSink | None) -> None:
+    if wishes.begin is not None:
+        await client.seek("oldest" if wishes.begin == "oldest" else "newest")
+    if wishes.ordered:
+        typer.echo(json.dumps({"order": await client.send(wishes.order, wishes.to)}))
+        if wishes.most is None and wishes.pull is None:
+            return
+    if wishes.pull is None:
+        await _read(client, wishes, sink, None)
+        return
+    request = await client.pull(wishes.pull)
+    fulfilled = asyncio.create_task(request.wait(wishes.timeout or _NEVER), name="the pull request")
+    try:
+        await _read(client, wishes, sink, fulfilled.done)
+        if fulfilled.done():
+            await fulfilled  # which tells the devices that are silent
+    finally:
+        fulfilled.cancel()
+        await asyncio.wait({fulfilled})
+
+
+async def _read(
+    client: AsyncCloud, wishes: _Wishes, sink: SQLiteSink | None, done: Callable[[], bool] | None
+) -> None:
+    """Write results until there are enough, or (`done`) a request is fulfilled and nothing is left to read."""
+    loop = asyncio.get_running_loop()
+    end = None if wishes.timeout is None else loop.time() + wishes.timeout
+    reader = await client.opened_reader(wishes.timeout)
+    count = 0
+    while wishes.most is None or count < wishes.most:
+        until = end if done is None else loop.time() + _LOOK_SECONDS
+        finished = done is not None and done()
+        try:
+            async with asyncio.timeout_at(until):
+                messages = await reader.look(
+                    _BATCH if wishes.most is None else min(_BATCH, wishes.most - count)
+                )
+        except TimeoutError:
+            if finished and not await reader.pending():
+                return
+            if end is not None and loop.time() >= end:
+                wanted = "" if wishes.most is None else f" of {wishes.most}"
+                raise WaitTimeout(
+                    f"{count}{wanted} results of {client.flow!r} came in {wishes.timeout:g} s. Wait longer (--timeout), "
+                    "or see whether the flow runs and devices send: pratipad top"
+                ) from None
+            continue
+        _write(messages, sink, wishes.quiet)
+        await reader.advance(len(messages))
+        count += len(messages)
+
+
+def _write(messages: Sequence[Message], sink: SQLiteSink | None, quiet: bool) -> None:
+    import msgspec
+
+    if sink is not None:
+        sink.write(messages)
+    if not quiet:
+        sys.stdout.buffer.write(b"".join(msgspec.json.encode(message) + b"\n" for message in messages))
+        sys.stdout.buffer.flush()

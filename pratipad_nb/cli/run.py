@@ -1,0 +1,165 @@
+"""``pratipad run``: a notebook or a program without a browser, its flows kept running.
+
+Owns what happens around the file: where flows run, what is started and ended, the status line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pratipad_nb.cli.faults import Ending, raise_last, reported, said, signals
+from pratipad_nb.cli.here import home_folder, invitation_in
+from pratipad_nb.cli.options import Certs, Home, Json, Server
+from pratipad_nb.errors import FlowError, PratipadError
+
+if TYPE_CHECKING:
+    from pratipad_nb.session.flow import Flow
+
+__all__ = ["run"]
+
+#: How often it looks whether a flow has failed, in seconds.
+_LOOK_SECONDS = 0.5
+
+
+@reported
+def run(
+    file: Annotated[Path, typer.Argument(metavar="NOTEBOOK.ipynb|FILE.py", help="What to run.")],
+    seconds: Annotated[
+        float | None,
+        typer.Option("--for", metavar="SECONDS", help="Drain and end after so long.", show_default=False),
+    ] = None,
+    status: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How often to print a status line; 0: never.")
+    ] = 30.0,
+    home: Home = None,
+    server: Server = None,
+    certs: Certs = None,
+    as_json: Json = False,
+) -> None:
+    """Run a notebook's code cells, or a Python file, and keep its flows running until a signal drains them.
+
+    Cells tagged `notebook-only` are skipped. A flow that the file defines and doesn't start is started. Flows run on the
+    server of the state folder, which is started if none runs there, or on --server with --certs. If a cell fails, what
+    was started is drained, and the exit code is 1.
+
+    \b
+    Examples:
+      pratipad run notebooks/04_house.ipynb
+      pratipad run house.py --for 60 --status 5
+      pratipad run house.py --certs edge-certs
+    """
+    from pratipad_nb.session.registry import flows
+
+    _take_for_granted(home, server, certs)
+    namespace: Mapping[str, Any] = {}
+    with signals() as ending:
+        try:
+            namespace = _execute(file)
+            if not flows():
+                said("no flow is running at the end of the file, so there is nothing to keep running.")
+                return
+            for flow in flows().values():
+                said(f"{flow.name} runs: {flow.notation}")
+            _keep(ending, seconds, status, as_json)
+        finally:
+            _end(namespace, as_json)
+
+
+def _take_for_granted(home: Path | None, server: str | None, certs: Path | None) -> None:
+    """Let flows that say nothing else run where the options say; so does the notebook's own look at the environment."""
+    from pratipad_nb.session.defaults import Defaults, set_defaults
+
+    folder = home_folder(home)
+    if certs is not None and server is None:
+        invitation = invitation_in(certs)
+        server = invitation.server if invitation else None
+    certs = certs.expanduser().absolute() if certs is not None else None
+    set_defaults(Defaults(folder, server, certs))
+    for name, value in (("HOME", folder), ("SERVER", server), ("CERTS", certs)):
+        if value is not None:
+            os.environ[f"PRATIPAD_{name}"] = str(value)
+
+
+def _execute(file: Path) -> Mapping[str, Any]:
+    if file.suffix == ".ipynb":
+        from pratipad_nb.cli.notebooks import execute_notebook
+
+        return execute_notebook(file)
+    from pratipad_nb.cli.programs import defined, execute
+    from pratipad_nb.session.flow import Flow
+
+    namespace = execute(file, name="__main__")
+    for flow in defined(namespace, Flow):
+        if flow.endpoint is None:  # never started; one that the file has stopped stays so
+            flow.start()
+    return namespace
+
+
+def _keep(ending: Ending, seconds: float | None, status: float, as_json: bool) -> None:
+    """Wait for the end, and look at the flows meanwhile.
+
+    Raises
+    ------
+    FlowError
+        If one fails.
+    """
+    from pratipad_nb.session.registry import flows
+
+    begin = time.monotonic()
+    following = begin + status
+    while running := flows():
+        now = time.monotonic()
+        if seconds is not None and now - begin >= seconds:
+            return
+        for flow in running.values():
+            if flow.state == "failed":
+                raise FlowError(f"flow {flow.name!r} failed: {flow.stats().error}")
+        if status > 0 and now >= following:
+            following = now + status
+            for flow in running.values():
+                _tell(flow, as_json)
+        left = _LOOK_SECONDS if seconds is None else min(_LOOK_SECONDS, begin + seconds - now)
+        if ending.wait(left):
+            return
+
+
+def _tell(flow: Flow, as_json: bool) -> None:
+    from pratipad_nb.cli.rates import status_line
+
+    stats = asdict(flow.stats())
+    if as_json:
+        typer.echo(json.dumps(stats))
+    else:
+        said(status_line(stats))
+
+
+def _end(namespace: Mapping[str, Any], as_json: bool) -> None:
+    """Close devices first, so that what they hold is still accepted, then drain the flows.
+
+    Raises
+    ------
+    PratipadError
+        The last one of what could not be closed or drained; the others are said.
+    """
+    from pratipad_nb.cli.programs import defined
+    from pratipad_nb.device.blocking import Device
+    from pratipad_nb.session.registry import flows
+
+    running = list(flows().values())
+    failed: list[PratipadError] = []
+    for end in (*(each.close for each in defined(namespace, Device)), *(flow.stop for flow in running)):
+        try:
+            end()
+        except PratipadError as error:
+            failed.append(error)
+    for flow in running:
+        _tell(flow, as_json)
+    raise_last(failed)

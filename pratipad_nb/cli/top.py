@@ -1,0 +1,162 @@
+"""``pratipad top``: live rates of a server's flows in a terminal.
+
+Owns how flows are found and asked, and the table. The numbers are the flows' own, asked for as any reader may.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pratipad_nb.cli.faults import Signalled, reported, run_until_signalled
+from pratipad_nb.cli.here import endpoint_for, home_folder, invitation_in, joined_server
+from pratipad_nb.cli.options import Certs, Home, Json, Server
+from pratipad_nb.cli.rates import COLUMNS, row
+from pratipad_nb.errors import FlowError, SettingsError, WaitTimeout
+
+if TYPE_CHECKING:
+    from pratipad_nb.cloud.control import Control
+
+__all__ = ["top"]
+
+_READER = "top"
+#: How long a flow may take to answer before it counts as not running, in seconds.
+_PATIENCE = 3.0
+
+
+@reported
+def top(
+    flow: Annotated[
+        str | None,
+        typer.Argument(metavar="[FLOW]", help="One flow; default: all of the server.", show_default=False),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print the numbers once, and end.")] = False,
+    every: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="How often they are asked for.")
+    ] = 1.0,
+    server: Server = None,
+    certs: Certs = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Show the rates of a server's flows.
+
+    With --server and --certs it shows one flow, as its reader. --once exits with 1 if no flow answers.
+
+    \b
+    Examples:
+      pratipad top
+      pratipad top house --once --json | jq .rate
+    """
+    live = not (once or as_json)
+    work = _show(flow, server, certs, home_folder(home), None if once else every, live, as_json)
+    with contextlib.suppress(Signalled):
+        run_until_signalled(work)
+
+
+async def _show(
+    flow: str | None,
+    server: str | None,
+    certs: Path | None,
+    home: Path,
+    every: float | None,
+    live: bool,
+    as_json: bool,
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        flows = {
+            name: await stack.enter_async_context(_control(name, server, certs, home))
+            for name in _names(flow, certs, home)
+        }
+        if live:
+            await _draw(flows, every or 1.0)
+        while not live:
+            stats = await _asked(flows)
+            if as_json:
+                sys.stdout.writelines(json.dumps(each) + "\n" for each in stats)
+                sys.stdout.flush()
+            else:
+                _table(stats)
+            if every is None:
+                if not stats:
+                    raise FlowError(f"no flow answers ({', '.join(flows)}). Start one: pratipad run FILE")
+                return
+            await asyncio.sleep(every)
+
+
+def _names(flow: str | None, certs: Path | None, home: Path) -> list[str]:
+    """Return which flows there are: the one that is named, or those that the server has let an edge in for."""
+    if flow is not None:
+        return [flow]
+    if certs is not None:
+        said = invitation_in(certs)
+        if said is None:
+            raise SettingsError(f"which flow? {certs} doesn't say it: pratipad top FLOW --certs {certs}")
+        return [said.flow]
+    parts = [user.identity.split(":") for user in joined_server(home).users]
+    found = sorted({part[2] for part in parts if len(part) == 4 and part[3] == "edge"})
+    if not found:
+        raise FlowError(f"the server in {home} has no flow yet. Start one: pratipad run FILE")
+    return found
+
+
+@contextlib.asynccontextmanager
+async def _control(flow: str, server: str | None, certs: Path | None, home: Path) -> AsyncIterator[Control]:
+    from pratipad_nb.cloud.control import Control
+    from pratipad_nb.transport.connecting import connect
+
+    said = invitation_in(certs) if certs is not None else None
+    name = said.name if said is not None and said.role == "reader" else _READER
+    endpoint = await endpoint_for("reader", name, flow=flow, server=server, certs=certs, home=home)
+    connection = await connect(endpoint, role="reader", name=name)
+    try:
+        yield Control(connection, flow)
+    finally:
+        await connection.close()
+
+
+async def _asked(flows: dict[str, Control]) -> list[dict[str, Any]]:
+    """Return the numbers of those that answer."""
+
+    async def one(control: Control) -> dict[str, Any] | None:
+        try:
+            return await control.ask("stats", {}, _PATIENCE)
+        except WaitTimeout:
+            return None
+
+    answers = await asyncio.gather(*map(one, flows.values()))
+    return [answer for answer in answers if answer is not None]
+
+
+def _table(stats: list[dict[str, Any]]) -> None:
+    """Print the table as plain text, for a file or a pipe."""
+    rows = [COLUMNS, *map(row, stats)]
+    widths = [max(len(each[column]) for each in rows) for column in range(len(COLUMNS))]
+    for each in rows:
+        typer.echo("  ".join(text.ljust(width) for text, width in zip(each, widths, strict=True)).rstrip())
+
+
+async def _draw(flows: dict[str, Control], every: float) -> None:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
+    with Live(console=Console(), auto_refresh=False, transient=False) as screen:
+        while True:
+            stats = await _asked(flows)
+            table = Table(*COLUMNS, caption="" if stats else "no flow answers", box=None)
+            for each in stats:
+                table.add_row(*row(each))
+                for name, step in each["processors"].items():
+                    table.add_row(f"  {name}", step["state"], f"{step['rate']:,.1f}", f"{step['emitted']:,}", "",
+                                  f"{step['waiting']:,}", f"{step['failed']:,}", f"{step['p50'] * 1000:.1f}",
+                                  f"{step['p99'] * 1000:.1f}", "")  # fmt: skip
+            screen.update(table, refresh=True)
+            await asyncio.sleep(every)
