@@ -21,7 +21,8 @@ HANDLE = "notebook"
 #: From this share of the bound on, the oldest are deleted, down to a little less: little and often, for a large purge
 #: keeps appends waiting (40 % of 800 MB: 142 ms).
 _FULL, _CUT = 0.80, 0.78
-#: The newest frames always stay: a start reads them.
+#: The newest frames always stay, for who looks at what came last; of a log of few, large frames only half, so that it can
+#: be cut at all. What a start needs is in the checkpoint, or behind it.
 _KEPT = 64
 
 
@@ -60,12 +61,12 @@ class Janitor:
         floor = min((c.floor + 1 for c in holding), default=state.last + 1)
         full = state.bytes > self.keep.bytes * _FULL
         if self.options.on_lag == "discard" and full:
-            floor = state.last + 1
+            floor, holding = state.last + 1, []
         self.readers = {
             c.name: ReaderLag(c.pending, full and c in holding and c.floor + 1 < cut) for c in consumers
         }
         # What the last checkpoint doesn't hold is needed by the next start.
-        below = min(cut, floor, state.last - _KEPT)
+        below = min(cut, floor, state.last - min(_KEPT, state.messages // 2))
         if below > state.first and (below := min(below, await self.checkpointed())) > state.first:
             await self.output.purge(below)
 

@@ -20,6 +20,7 @@ The frames themselves are in `pratipad_nb.transport.frames`, and what happens be
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import uuid
@@ -45,8 +46,9 @@ log = logging.getLogger(__name__)
 #: A device that restarts counts in a new epoch; frames of older ones may still be on their way. Beyond so many restarts
 #: while one frame waits, the oldest epochs are forgotten.
 _EPOCHS_KEPT = 8
-#: A checkpoint at least every so many output frames, since a start re-reads those after it.
-_FRAMES_BETWEEN_CHECKPOINTS = 256
+#: So many of the largest frames fill the output log: a frame has to fit into what the janitor, which begins to cut
+#: at 80 %, leaves free.
+_FRAME_SHARE = 8
 
 #: A partition that has nothing to say while others append so many frames appends an empty one, for the janitor never
 #: deletes a partition's newest frame.
@@ -142,6 +144,7 @@ class OutputChain:
         self.checkpointed = 0
         self.full = asyncio.Event()
         self._number = 0
+        self._marked = 0
 
     async def open(self) -> None:
         """Find out where the output stands, and take it over: from now on any earlier owner is fenced.
@@ -165,6 +168,7 @@ class OutputChain:
             except LogFull:
                 # The first frame with results will take it over; a full log takes nobody else's either.
                 return
+            await self._take_over_the_checkpoint()
             return
         raise Fenced(f"another edge goes on writing to {self._out}. Stop it first.")
 
@@ -178,6 +182,15 @@ class OutputChain:
         # A log that was deleted and made anew counts from 1 again; then the checkpoint speaks of the old one.
         state = await self._output.state()
         self.last = self.checkpointed = min(mark.sequence, state.last)
+
+    async def _take_over_the_checkpoint(self) -> None:
+        """Write one of our own: an earlier owner can't put an old one over it, nor does one of a deleted log stay."""
+        while True:
+            newest = await self._marks.latest(self._mark)
+            self._marked = newest.sequence if newest else 0
+            with contextlib.suppress(Fenced):  # the earlier owner's last one was quicker
+                await self.checkpoint(self.states)
+                return
 
     async def _read_since(self, sequence: int) -> None:
         async for record in self._output.read(sequence + 1, self._out):
@@ -206,9 +219,11 @@ class OutputChain:
             If a payload is not JSON-like, or all together are too much for one frame: nothing was stored.
         """
         data = self._frame(covers, segments)
-        if len(data) > self._connection.max_frame_bytes:
+        most = min(self._connection.max_frame_bytes, self._output.spec.max_bytes // _FRAME_SHARE)
+        if len(data) > most:
             raise PayloadError(
-                f"results of {len(data)} bytes; a frame takes at most {self._connection.max_frame_bytes}."
+                f"results of {len(data)} bytes in one frame; at most {most} are taken, of which an output log of "
+                f"{self._output.spec.max_bytes} bytes (`keep`) holds {_FRAME_SHARE} and a server at least one."
             )
         pause = _FIRST_PAUSE
         while True:
@@ -217,6 +232,10 @@ class OutputChain:
                 break
             except LogFull:
                 self.full.set()
+                # The janitor purges no frame that isn't in a checkpoint, and the next one of the pipeline stands
+                # behind what waits here.
+                with contextlib.suppress(WaitTimeout, LogFull):
+                    await self.checkpoint()
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
                 pause = min(_LONGEST_PAUSE, pause * 2)
             except (WaitTimeout, Fenced) as error:
@@ -253,18 +272,34 @@ class OutputChain:
         if (await self._output.state()).last - self.last > _FRAMES_BEHIND and not self.full.is_set():
             await self.append([], [])
 
-    @property
-    def checkpoint_due(self) -> bool:
-        """Whether so many frames were written since the last checkpoint that a start would take long."""
-        return self.last - self.checkpointed >= _FRAMES_BETWEEN_CHECKPOINTS
-
     async def checkpoint(self, states: dict[str, bytes] | None = None) -> None:
-        """Store all positions, and processors' states, as they stand now."""
+        """Store all positions, and processors' states, as they stand now.
+
+        Raises
+        ------
+        Fenced
+            If another owner has taken over.
+        WaitTimeout, LogFull
+            If it can't be stored now; the one before it stays.
+        PayloadError
+            If it is too large.
+        """
         if states is not None:
             self.states = states
         elif self.last == self.checkpointed:
             return
         sequence = self.last
-        mark = MarkFrame(sequence, self.positions.all(), self.states)
-        await self._connection.append(self._mark, encode(mark))
+        data = encode(MarkFrame(sequence, self.positions.all(), self.states, self.writer))
+        while True:
+            try:
+                self._marked = await self._connection.append(self._mark, data, expect=self._marked)
+                break
+            except (WaitTimeout, Fenced):
+                # As with results, the answer to this one or to one before may be lost.
+                newest = await self._marks.latest(self._mark)
+                if newest is None or newest.sequence == self._marked:
+                    raise
+                if decode(newest.data, MarkFrame).writer != self.writer:
+                    raise
+                self._marked = newest.sequence
         self.checkpointed = sequence

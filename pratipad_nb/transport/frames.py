@@ -127,11 +127,14 @@ class OutputFrame(OutputHeader, gc=False):
 
 
 class MarkFrame(msgspec.Struct, gc=False):
-    """A checkpoint: every device's position as the output stood at `sequence`, and processors' kept state."""
+    """A checkpoint: every device's position as the output stood at `sequence`, and processors' kept state. `writer` is
+    the run of an edge that wrote it.
+    """
 
     sequence: int
     positions: list[Position]
     states: dict[str, bytes] = {}
+    writer: str = ""
 
 
 class ReadFrame(msgspec.Struct, gc=False):

@@ -1,0 +1,120 @@
+"""Transports, logs and processors for tests of the runtime's parts."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pratipad_nb.device.clock import ManualClock
+from pratipad_nb.pki.authority import Authority
+from pratipad_nb.runtime.edge import EdgeSettings, log_specs
+from pratipad_nb.runtime.position import OutputChain
+from pratipad_nb.settings import FlowOptions, Keep
+from pratipad_nb.transport.memory import MemoryConnection
+from pratipad_nb.transport.memory_broker import Broker
+from pratipad_nb.transport.nats import NatsConnection
+from pratipad_nb.transport.permissions import edge_user, inbox_prefix
+from pratipad_nb.transport.protocol import Connection, Log
+from pratipad_nb.transport.server import EmbeddedServer
+from pratipad_nb.transport.subjects import Subjects
+
+FLOW = "house"
+EDGE = edge_user(FLOW)
+
+
+class Place:
+    """Where the logs of one flow are, and how a process that is started anew comes to them."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], broker: Broker | None = None) -> None:
+        self.subjects = Subjects(FLOW)
+        self.broker = broker
+        self._connect = connect
+
+    async def connection(self) -> Connection:
+        return await self._connect()
+
+    async def logs(self, connection: Connection, **bounds: Any) -> dict[str, Log]:
+        settings = EdgeSettings(FLOW, **bounds)
+        return {name: await connection.open_log(spec) for name, spec in log_specs(settings).items()}
+
+    async def chain(self, connection: Connection | None = None, **bounds: Any) -> OutputChain:
+        """Return a chain as an edge that starts makes it; it isn't opened."""
+        connection = connection or await self.connection()
+        logs = await self.logs(connection, **bounds)
+        return OutputChain(
+            connection,
+            logs[self.subjects.output_stream],
+            logs[self.subjects.mark_stream],
+            out_subject=self.subjects.out(0),
+            mark_subject=self.subjects.mark("partition-0"),
+        )
+
+
+@contextlib.asynccontextmanager
+async def in_memory() -> AsyncIterator[Place]:
+    broker = Broker("runtime")
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def connect() -> Connection:
+            connection = MemoryConnection(broker, identity=EDGE.identity, name="edge")
+            stack.push_async_callback(connection.close)
+            return connection
+
+        yield Place(connect, broker)
+
+
+@contextlib.asynccontextmanager
+async def at_a_server(folder: Path) -> AsyncIterator[Place]:
+    authority = Authority.open(folder / "authority")
+    credentials = authority.issue(EDGE.identity, folder / "edge")
+    server = EmbeddedServer(
+        folder / "state",
+        authority.issue("urn:pratipad:server", folder / "server", hosts=("127.0.0.1",), server=True),
+    )
+    numbers = itertools.count()
+    async with contextlib.AsyncExitStack() as stack:
+        url = await server.start([EDGE])
+        stack.push_async_callback(server.stop)
+
+        async def connect() -> Connection:
+            inbox = f"{inbox_prefix(FLOW, 'edge')}.t{next(numbers)}"
+            connection = await NatsConnection.connect(url, credentials, name="edge", inbox_prefix=inbox)
+            stack.push_async_callback(connection.close)
+            return connection
+
+        yield Place(connect)
+
+
+@pytest.fixture
+async def memory() -> AsyncIterator[Place]:
+    """Give a place in memory, with its broker."""
+    async with in_memory() as place:
+        yield place
+
+
+@pytest.fixture(params=["memory", "nats"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    """Give a place in memory, and one at a real server with mutual TLS."""
+    async with in_memory() if request.param == "memory" else at_a_server(tmp_path) as place:
+        yield place
+
+
+class Clock(ManualClock):
+    """Stands in for the `time` module: it goes on when told to."""
+
+    def time(self) -> float:
+        return 1_000_000.0 + self.monotonic()
+
+    def time_ns(self) -> int:
+        return int(self.time() * 1e9)
+
+
+@pytest.fixture
+def small() -> dict[str, Any]:
+    """Give the smallest output log that a flow can have."""
+    return {"keep": Keep(bytes=1 << 20), "options": FlowOptions()}
