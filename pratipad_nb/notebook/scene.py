@@ -101,14 +101,17 @@ def _processor(p: ProcessorStats) -> list[Any]:
 
 
 def _devices(devices: Mapping[str, DeviceStats]) -> dict[str, Any]:
-    """Summarise the devices: how many, how many connected, their rate, and the few that are shown by name."""
+    """Summarise the devices: how many, how many connected, their rate, and the few that are shown by name.
+
+    A gateway counts as those that speak through it, and is shown by its own name.
+    """
     if len(devices) <= DEVICES_SHOWN:
         shown = list(devices.items())
     else:
         shown = sorted(devices.items(), key=lambda item: (-item[1].rate, item[0]))[:_BUSIEST]
     return {
-        "count": len(devices),
-        "connected": sum(d.connected for d in devices.values()),
+        "count": sum(d.sources or 1 for d in devices.values()),
+        "connected": sum(d.sources or 1 for d in devices.values() if d.connected),
         "rate": _short(sum(d.rate for d in devices.values())),
         "gaps": sum(d.gaps for d in devices.values()),
         "shown": [[name, d.connected, _short(d.rate), d.received, d.error[:200]] for name, d in shown],

@@ -57,6 +57,17 @@ def test_many_devices_are_counted_and_the_busiest_named():
     assert len(few["shown"]) == 12
 
 
+def test_a_gateway_counts_as_the_devices_behind_it():
+    devices = {
+        "gw": DeviceStats(True, 9, sources=1000),
+        "old": DeviceStats(False, 1, sources=10),
+        "room1": DeviceStats(True),
+    }
+    found = scene.numbers(FlowStats("house", devices=devices))["devices"]
+    assert (found["count"], found["connected"]) == (1011, 1001)
+    assert [entry[0] for entry in found["shown"]] == ["gw", "old", "room1"]
+
+
 def test_a_long_error_of_a_user_does_not_make_the_update_long():
     stats = ProcessorStats(last_error="x" * 10_000)
     long = scene.numbers(FlowStats("house", processors={"a": stats}))
