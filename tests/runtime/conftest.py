@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from pratipad_nb.device.clock import ManualClock
 from pratipad_nb.pki.authority import Authority
 from pratipad_nb.runtime.edge import EdgeSettings, log_specs
 from pratipad_nb.runtime.position import OutputChain
@@ -102,16 +101,6 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     """Give a place in memory, and one at a real server with mutual TLS."""
     async with in_memory() if request.param == "memory" else at_a_server(tmp_path) as place:
         yield place
-
-
-class Clock(ManualClock):
-    """Stands in for the `time` module: it goes on when told to."""
-
-    def time(self) -> float:
-        return 1_000_000.0 + self.monotonic()
-
-    def time_ns(self) -> int:
-        return int(self.time() * 1e9)
 
 
 @pytest.fixture
