@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Reporter"]
 
+#: Up to so many devices are counted anew for each snapshot, at some 6 µs each: 3 % of a core at five a second.
+_ALWAYS_FRESH = 1000
+#: Beyond, their part of it may be so old for each of them, in seconds: 10,000 devices cost 6 % of a core.
+_SECONDS_A_DEVICE = 1e-4
+
 
 class Reporter:
     """Makes snapshots of one edge; keeps the devices' rates."""
@@ -24,6 +29,8 @@ class Reporter:
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
         self._rates: dict[str, Rate] = {}
+        self._newest: dict[str, DeviceStats] = {}
+        self._counted = 0.0
 
     def snapshot(self) -> FlowStats:
         """Return the counters as they stand."""
@@ -66,7 +73,11 @@ class Reporter:
         return {key: meter.snapshot() for key, meter in edge.line.meters.items()}
 
     def _devices(self) -> dict[str, DeviceStats]:
-        return {name: self._device(name) for name in self._edge.known_devices}
+        now, count = time.monotonic(), len(self._newest)
+        if count <= _ALWAYS_FRESH or now - self._counted > count * _SECONDS_A_DEVICE:
+            self._counted = now
+            self._newest = {name: self._device(name) for name in self._edge.known_devices}
+        return self._newest
 
     def _device(self, name: str) -> DeviceStats:
         edge = self._edge

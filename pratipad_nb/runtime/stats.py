@@ -111,7 +111,8 @@ class FlowStats:
     time, uptime
         When this was taken (seconds since 1970-01-01 UTC), and seconds since the start.
     processors, devices, readers
-        By processor key, device name and reader name.
+        By processor key, device name and reader name. Of more than 1,000 devices the numbers may be as many tenths of a
+        millisecond old.
     received
         Messages that came in from devices, repeats not counted.
     delivered
