@@ -73,7 +73,7 @@ def device(
                 said(device_line(each))
             _keep(found, ending, seconds, status)
         finally:
-            _close(found)
+            _close([each for each in found if each.state != "not connected"])
 
 
 def _connect(device: Device, where: dict[str, Any]) -> None:

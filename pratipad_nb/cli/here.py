@@ -93,6 +93,8 @@ async def endpoint_for(
         If no server runs in the state folder.
     """
     valid_name(name, role)
+    if flow is not None:
+        valid_name(flow, "flow")
     if server is not None and server.startswith("memory://") and flow is not None:
         return Endpoint(server, flow)
     if certs is None:
@@ -113,7 +115,7 @@ async def endpoint_for(
             f"{folder} lets the {said.role} {said.name!r} in, not the {role} {name!r}. Issue one for it: "
             f"pratipad certs issue {role} {name} --flow {flow}"
         )
-    return Endpoint(server, valid_name(flow, "flow"), Credentials.in_folder(folder))
+    return Endpoint(server, flow, Credentials.in_folder(folder))
 
 
 async def _endpoint_here(home: Path, role: Role, name: str, flow: str | None) -> Endpoint:

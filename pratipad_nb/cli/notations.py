@@ -61,7 +61,7 @@ def notations_in(path: Path) -> list[Found]:
 
 
 def _in_notebook(path: Path) -> Iterator[Found]:
-    cells = [cell for cell in code_cells(path) if not cell.skipped]
+    cells = [cell for cell in code_cells(path) if not (cell.skipped or cell.may_fail)]
     trees = {}
     for cell in cells:
         # What IPython alone understands is left out; a cell that isn't Python then binds nothing we can see.

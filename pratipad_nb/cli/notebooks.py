@@ -21,15 +21,20 @@ __all__ = ["SKIPPED_TAG", "CodeCell", "code_cells", "execute_notebook"]
 
 #: Cells with this tag make sense in a browser alone.
 SKIPPED_TAG = "notebook-only"
+#: Jupyter's own tag for cells that show an error.
+_FAILING_TAG = "raises-exception"
 
 
 @dataclass(frozen=True, slots=True)
 class CodeCell:
-    """A code cell: its `number` among the code cells, from 1, its text, and whether it is for notebooks alone."""
+    """A code cell: its `number` among the code cells, from 1, its text, whether it is for notebooks alone, and whether it
+    is there to fail.
+    """
 
     number: int
     source: str
     skipped: bool = False
+    may_fail: bool = False
 
 
 def code_cells(path: Path) -> list[CodeCell]:
@@ -55,7 +60,8 @@ def _code_cells(notebook: Any) -> Iterator[CodeCell]:
             number += 1
             source = cell["source"]
             text = source if isinstance(source, str) else "".join(source)
-            yield CodeCell(number, text, SKIPPED_TAG in cell.get("metadata", {}).get("tags", ()))
+            tags = cell.get("metadata", {}).get("tags", ())
+            yield CodeCell(number, text, SKIPPED_TAG in tags, _FAILING_TAG in tags)
 
 
 def execute_notebook(path: Path) -> dict[str, Any]:
@@ -108,6 +114,6 @@ def _run(shell: Any, path: Path, cell: CodeCell) -> None:
         raise KeyboardInterrupt
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return
-    if error is not None:
+    if error is not None and not cell.may_fail:
         what = f"{path}, code cell {cell.number}"
         raise ProgramError(told(error, what, lambda name: name.startswith("<ipython-input"))) from error
