@@ -17,7 +17,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pratipad_nb.dataflow import Dataflow, Difference
-from pratipad_nb.errors import Fenced, FlowError, FrameError, TransportError, WaitTimeout
+from pratipad_nb.errors import (
+    Fenced,
+    FlowError,
+    FrameError,
+    LogFull,
+    PayloadError,
+    TransportError,
+    WaitTimeout,
+)
 from pratipad_nb.message import Message
 from pratipad_nb.runtime.backward import Backward
 from pratipad_nb.runtime.batch import Barrier, Batch
@@ -365,7 +373,7 @@ class Edge:
         """Make the checkpoint that a clean stop leaves: everything is stored, so states and positions agree."""
         if self.chain is not None:
             with contextlib.suppress(TransportError, WaitTimeout):
-                await self.chain.checkpoint(await self.line.snapshot())
+                await self._keep(await self.line.snapshot())
 
     # -- what happens -------------------------------------------------------------------------------------------
 
@@ -483,10 +491,19 @@ class Edge:
 
     async def _checkpoint(self, barrier: Barrier) -> None:
         if self.chain is not None:
-            with contextlib.suppress(WaitTimeout):
+            with contextlib.suppress(WaitTimeout, LogFull):
                 if self.settings.shared:
                     await self.chain.keep_up()
-                await self.chain.checkpoint(barrier.states)
+                await self._keep(barrier.states)
+
+    async def _keep(self, states: dict[str, bytes]) -> None:
+        """Make a checkpoint with `states`, or, where they are too large all together, of the positions alone."""
+        assert self.chain is not None
+        try:
+            await self.chain.checkpoint(states)
+        except PayloadError as error:
+            log.warning("the processors' states are not kept: %s", error)
+            await self.chain.checkpoint({})
 
     # -- changing while it runs ---------------------------------------------------------------------------------
 

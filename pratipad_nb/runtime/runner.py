@@ -15,13 +15,14 @@ from typing import Any
 import msgspec
 
 from pratipad_nb.dataflow import Step
-from pratipad_nb.errors import ProcessorError
+from pratipad_nb.errors import PayloadError, ProcessorError
 from pratipad_nb.message import Message
 from pratipad_nb.processors import Outcome, adapt
 from pratipad_nb.processors.adapter import Adapted, Timer
 from pratipad_nb.runtime.logs import ProcessorLog, logging_to
 from pratipad_nb.runtime.metrics import Meter
 from pratipad_nb.runtime.worker import LoopWorker, Worker
+from pratipad_nb.transport.frames import encode_payload
 
 __all__ = ["Runner"]
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: A stuck `teardown` or `process` is left behind after so many seconds, and named in the log.
 _CLOSE_SECONDS = 5.0
+#: The largest state of one instance that is kept.
+_STATE_BYTES = 1 << 20
 
 
 class Runner:
@@ -108,12 +111,29 @@ class Runner:
             ) from error
 
     async def snapshot(self) -> bytes | None:
-        """Return the instance's state, to be given to the next one; None if it keeps none."""
+        """Return the instance's state, to be given to the next one; None if it keeps none.
+
+        Raises
+        ------
+        ProcessorError
+            If `snapshot` raised, or returned what can't be kept: no JSON-like value, or too large a one.
+        """
         if self._adapted is None or self._adapted.snapshot is None:
             return None
         with logging_to(self.output):
             state = await self._hook("snapshot", self._adapted.snapshot)
-        return None if state is None else msgspec.msgpack.encode(state)
+        if state is None:
+            return None
+        try:
+            data = encode_payload(state)
+        except PayloadError as error:
+            raise ProcessorError(f"{self.step.key}: what snapshot returns can't be kept: {error}") from error
+        if len(data) > _STATE_BYTES:
+            raise ProcessorError(
+                f"{self.step.key}: what snapshot returns has {len(data)} bytes; at most {_STATE_BYTES} are kept, for "
+                "it is stored about once a second. Return less, or keep it in a file of your own."
+            )
+        return data
 
     async def restore(self, state: bytes) -> None:
         """Give the instance the state that an earlier one left, if it takes any."""

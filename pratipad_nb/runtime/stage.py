@@ -9,12 +9,14 @@ the first and behind the last stage is `pipeline`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
+from pratipad_nb.errors import ProcessorError
 from pratipad_nb.message import Message
 from pratipad_nb.processors import Outcome, copy_payload
 from pratipad_nb.processors.outcome import Failure
@@ -26,6 +28,8 @@ from pratipad_nb.runtime.samples import Samples, following
 from pratipad_nb.transport.frames import DeadEntry, FailureNote
 
 __all__ = ["Emit", "Member", "Progress", "Stage", "lane_of", "state_key"]
+
+log = logging.getLogger(__name__)
 
 #: Where a stage hands on what it has done.
 Emit = Callable[[Batch], Awaitable[None]]
@@ -145,10 +149,19 @@ class Stage:
         return any(runner.adapted.has_snapshot for runner in self.runners)
 
     async def snapshot(self, states: dict[str, bytes]) -> None:
-        """Add the state of every instance that keeps one, under the processor's key and the instance's number."""
+        """Add the state of every instance that keeps one, under the processor's key and the instance's number.
+
+        One that can't be kept holds nothing up: it is told, once, and left out.
+        """
         for member in self.members:
             for number, runner in enumerate(member.runners):
-                state = await runner.snapshot()
+                try:
+                    state = await runner.snapshot()
+                except ProcessorError as error:
+                    if member.meter.last_error != str(error):
+                        log.warning("%s", error)
+                    member.meter.last_error = str(error)
+                    continue
                 if state is not None:
                     states[state_key(member.key, number)] = state
 
