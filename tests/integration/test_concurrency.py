@@ -13,7 +13,10 @@ from collections import defaultdict
 
 import pytest
 
-from pratipad_nb import Deadband, Filter, Processor, Throttle, Window
+from pratipad_nb import Deadband, Filter, FlowOptions, Processor, Throttle, Window
+
+#: For what is no business of the transport.
+in_memory = pytest.mark.parametrize("scene", ["memory"], indirect=True)
 
 
 class Intervals:
@@ -37,39 +40,40 @@ class Intervals:
             self.spans[who].append((began, time.monotonic(), what))
 
 
-def overlap(spans):
-    """Whether some moment lies in all of `spans`."""
-    return max(span[0] for span in spans) < min(span[1] for span in spans)
+async def test_members_of_braces_are_at_work_at_the_same_time_blocking_and_async_ones_alike(scene):
+    """Each waits for all four to have begun, which members one after the other would never see."""
+    begun = defaultdict(set)
 
+    def together(number):
+        return len(begun[number]) == 4
 
-async def test_members_of_braces_wait_at_the_same_time_blocking_and_async_ones_alike(scene):
-    seen = Intervals()
-
-    def blocking(number):
+    def blocking(name):
         class Blocks:
-            def process(self, payload):
-                began = seen.enter()
-                time.sleep(0.05)
-                seen.leave(number, began, payload)
+            def process(self, number):
+                begun[number].add(name)
+                end = time.monotonic() + 10
+                while not together(number):
+                    assert time.monotonic() < end
+                    time.sleep(0.001)
 
         return Blocks
 
-    async def awaits(payload):
-        began = seen.enter()
-        await asyncio.sleep(0.05)
-        seen.leave("async", began, payload)
+    def awaiting(name):
+        async def awaits(number):
+            begun[number].add(name)
+            async with asyncio.timeout(10):
+                while not together(number):
+                    await asyncio.sleep(0.001)
 
-    names = {"B1": blocking(1), "B2": blocking(2), "awaits": awaits}
-    flow = await scene.flow("Push ~> {B1, B2, awaits, awaits} ~> Output", namespace=names)
+        return awaits
+
+    names = {"B1": blocking("B1"), "B2": blocking("B2"), "A1": awaiting("A1"), "A2": awaiting("A2")}
+    flow = await scene.flow("Push ~> {B1, B2, A1, A2} ~> Output", namespace=names)
     device = await scene.device(flow)
-    for number in range(5):
+    for number in range(20):
         await device.push(number)
-        await flow.take(1)
-    assert seen.most == 4
-    for number in range(5):
-        spans = [span for spans in seen.spans.values() for span in spans if span[2] == number]
-        assert len(spans) == 4
-        assert overlap(spans)
+    assert [message.payload for message in await flow.take(20)] == list(range(20))
+    assert flow.stats().dead == 0
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
@@ -169,6 +173,7 @@ async def test_a_blocking_function_stalls_neither_the_loop_nor_other_keys(scene)
     assert flow.stats().delivered == 161
 
 
+@in_memory
 async def test_a_batch_is_what_is_there_at_most_batch_size_and_waits_for_more_as_long_as_it_is_told(scene):
     sizes = {"now": [], "later": []}
 
@@ -198,6 +203,7 @@ async def test_a_batch_is_what_is_there_at_most_batch_size_and_waits_for_more_as
     assert sizes["later"] == [10, 10, 10, 10]
 
 
+@in_memory
 async def test_of_a_gathered_batch_that_fails_the_rows_go_on_alone_and_each_result_keeps_its_device(scene):
     class Gathers(Processor):
         batch_size = 12
@@ -226,6 +232,7 @@ async def test_of_a_gathered_batch_that_fails_the_rows_go_on_alone_and_each_resu
     assert sorted((letter.device, letter.payload) for letter in letters) == [("a", 13), ("b", 13), ("c", 13)]
 
 
+@in_memory
 async def test_a_batch_that_does_not_fill_goes_when_its_time_is_up(scene):
     sizes = []
 
@@ -248,6 +255,49 @@ async def test_a_batch_that_does_not_fill_goes_when_its_time_is_up(scene):
     assert sizes == [3]
 
 
+@in_memory
+@pytest.mark.parametrize("instances", [1, 3])
+async def test_a_gathering_processor_with_state_keeps_it_over_checkpoints_and_a_new_start(scene, instances):
+    class Counts(Processor):
+        concurrency = instances
+        batch_size = 7
+        batch_timeout = 0.2
+
+        def setup(self):
+            self.counts = {}
+
+        def process_batch(self, payloads, messages):
+            results = []
+            for message in messages:
+                self.counts[message.device] = self.counts.get(message.device, 0) + 1
+                results.append(self.counts[message.device])
+            return results
+
+        def snapshot(self):
+            return self.counts
+
+        def restore(self, state):
+            self.counts = state
+
+    flow = await scene.flow(
+        "Push ~> [Counts, same] ~> Output",
+        namespace={"Counts": Counts},
+        options=FlowOptions(checkpoint_seconds=0.02),
+    )
+    devices = [await scene.device(flow, f"d{number}") for number in range(5)]
+    for number in range(60):
+        for device in devices:
+            await device.push(number)
+        await asyncio.sleep(0.005)
+        if number in (20, 40):
+            await flow.stop()
+            await flow.start()
+    counts = defaultdict(list)
+    for message in await flow.take(300):
+        counts[message.device].append(message.payload)
+    assert all(found == list(range(1, 61)) for found in counts.values())
+
+
 READINGS = [{"t": t} for t in (10, 21, 21.1, 22, 30, 15, 30.1, 31)]
 
 
@@ -260,6 +310,7 @@ READINGS = [{"t": t} for t in (10, 21, 21.1, 22, 30, 15, 30.1, 31)]
         ('Window(count=4, key="t", aggregate="max")', [READINGS[3], READINGS[7]]),
     ],
 )
+@in_memory
 async def test_the_ready_made_processors_work_in_a_flow(scene, step, passes):
     names = {"Filter": Filter, "Throttle": Throttle, "Deadband": Deadband, "Window": Window}
     flow = await scene.flow(f"Push ~> {step} ~> Output", namespace=names)

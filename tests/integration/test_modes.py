@@ -421,6 +421,16 @@ async def _(scene):
     await nothing_more(flow)
 
 
+@row("Pull", "what limits it, too", "the rate, however many are asked for")
+async def _(scene):
+    flow = await scene.flow("Pull <~> same <~> Output", rate=40)
+    await scene.device(flow, read=itertools.count())
+    request = await flow.pull(30)
+    received = [message.received for message in await flow.take(30)]
+    await request.wait(10)
+    assert 28 / 50 < received[-1] - received[0] < 28 / 25
+
+
 @row("Pull", "the cloud is slow", "readings are as fresh as its requests: none waits for it anywhere")
 async def _(scene):
     flow = await scene.flow("Pull <~> same <~> Output")
