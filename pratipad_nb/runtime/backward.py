@@ -316,7 +316,7 @@ async def append_order(
 ) -> str:
     """Append an order to the flow's log; see `Backward.order`."""
     check_open(dataflow)
-    names = [to] if isinstance(to, str) else list(to) if to is not None else None
+    names = None if to is None else [valid_address(name) for name in ([to] if isinstance(to, str) else to)]
     if names == []:
         raise SettingsError("send(to=[]) names no device; leave `to` out to send to all that are known.")
     frame = OrderFrame(uuid.uuid4().hex, time.time(), payload, names)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pratipad_nb import AsyncFlow, AsyncGateway, Flow, Gateway, Processor, reply
+from pratipad_nb import AsyncFlow, AsyncGateway, Flow, FlowOptions, Gateway, Processor, reply
 from pratipad_nb.device import AsyncDevice
 from pratipad_nb.errors import SettingsError
 from pratipad_nb.transport.frames import DownFrame, encode
@@ -159,3 +159,82 @@ def test_a_synchronous_gateway_gets_orders_by_the_same_names(tmp_path: Path) -> 
         assert three.wait(5)
         assert got == [("a", "t1"), ("b", "t1"), ("b", None)]
         gateway.close()
+
+
+async def test_what_a_gateway_holds_is_sent_when_it_is_asked_for(tmp_path: Path) -> None:
+    flow = AsyncFlow("Pull <~> Same <~> Output", name="house", home=tmp_path, namespace=globals())
+    await flow.start()
+    gateway = await AsyncGateway("gw").connect(flow)
+    for n in range(6):
+        await gateway.push(n, device=f"t{n}")
+    request = await flow.pull(4, device="gw")
+    await request.wait(10)
+    assert [(m.device, m.payload) for m in await flow.take(4)] == [(f"gw.t{n}", n) for n in range(4)]
+    assert flow.stats().received == 4
+    await (await flow.pull(2)).wait(10)
+    await gateway.close()
+    await flow.stop()
+
+
+def Odd(payload: Any) -> Any:  # noqa: N802 - named as in the notation
+    if payload["n"] % 2 == 0 and not payload.get("mended"):
+        raise ValueError("even")
+    return payload
+
+
+def Mended(payload: Any) -> Any:  # noqa: N802 - named as in the notation
+    return payload
+
+
+async def test_a_dead_letter_keeps_the_device_behind_the_gateway(tmp_path: Path) -> None:
+    flow = AsyncFlow("Push <~> Odd <~> Output", name="house", home=tmp_path, namespace=dict(globals()))
+    await flow.start()
+    async with await AsyncGateway("gw").connect(flow) as gateway:
+        for n in range(4):
+            await gateway.push({"n": n}, device=f"t{n}")
+    await flow.settled()
+    assert [letter.device for letter in await flow.dead_letters()] == ["gw.t0", "gw.t2"]
+    await flow.stop()
+    again = AsyncFlow(
+        "Push <~> Odd <~> Output", name="house", home=tmp_path, namespace=globals() | {"Odd": Mended}
+    )
+    await again.start()
+    assert await again.retry_dead_letters() == 2
+    messages = await again.take(4)
+    assert sorted((m.device, m.payload["n"]) for m in messages) == [(f"gw.t{n}", n) for n in range(4)]
+    assert len({m.id for m in messages}) == 4
+    await again.stop()
+
+
+async def test_orders_find_a_device_behind_a_gateway_in_any_partition(tmp_path: Path) -> None:
+    got: list[tuple[Any, str | None]] = []
+
+    async def receive(payload: Any, device: str | None) -> None:
+        got.append((payload, device))
+
+    flow = AsyncFlow(
+        "Push <~> Same <~> Output", name="house", home=tmp_path, namespace=globals(),
+        options=FlowOptions(partitions=4),
+    )  # fmt: skip
+    await flow.start()
+    gateways = [await AsyncGateway(f"gw{n}", receive=receive).connect(flow) for n in range(4)]
+    for gateway in gateways:
+        await gateway.push(1, device="t1")
+        await gateway.flush()
+    for gateway in gateways:
+        await flow.send(gateway.name, to=f"{gateway.name}.t1")
+    async with asyncio.timeout(10):
+        while len(got) < 4:
+            await asyncio.sleep(0.01)
+    assert sorted(got) == [(f"gw{n}", "t1") for n in range(4)]
+    for gateway in gateways:
+        await gateway.close()
+    await flow.stop()
+
+
+async def test_an_order_to_what_can_not_be_a_name_is_refused(tmp_path: Path) -> None:
+    flow = AsyncFlow("Push <~> Same <~> Output", name="house", home=tmp_path, namespace=globals())
+    await flow.start()
+    with pytest.raises(SettingsError, match="can't name a device"):
+        await flow.send("on", to="gw.t1.x")
+    await flow.stop()
