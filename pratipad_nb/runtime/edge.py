@@ -39,7 +39,7 @@ from pratipad_nb.runtime.logs import diverted_output
 from pratipad_nb.runtime.metrics import Rate
 from pratipad_nb.runtime.outputs import Chain, FastChain, Writer
 from pratipad_nb.runtime.pipeline import Pipeline
-from pratipad_nb.runtime.position import OutputChain
+from pratipad_nb.runtime.position import OutputChain, Positions
 from pratipad_nb.runtime.presence import Presence
 from pratipad_nb.runtime.pull import PullRequest, Requests
 from pratipad_nb.runtime.stats import FlowState
@@ -158,6 +158,7 @@ class Edge:
         self._moved = False
         self._sweep_now = asyncio.Event()
         self._stored = asyncio.Event()
+        self._retrying = asyncio.Lock()
         self._subscriptions: list[Any] = []
         self._group: asyncio.TaskGroup | None = None
         self._undivert = contextlib.ExitStack()
@@ -664,14 +665,21 @@ class Edge:
 
     async def retry_dead_letters(self) -> int:
         """Put all dead letters through again from where they failed; return how many there were."""
-        positions = self.output.positions
+        async with self._retrying:  # two at once would both run what neither has finished
+            return await self._retry(self.output.positions)
+
+    async def _retry(self, positions: Positions) -> int:
         retried: list[Position] = []
         async for batch in self.dead_letters.retries(positions, self.line.stage_of, self.settings.owns):
             retried.append(batch.source.frames[0].position(1))
             await self.inject(batch)
         for place, epoch, number in retried:
             while positions.number(place, epoch) < number:
-                await self._stored.wait()
+                if self.state in ("stopped", "failed"):
+                    raise FlowError(
+                        f"flow {self.settings.name!r} {self.state}; what wasn't retried is still there."
+                    )
+                await self.stored(_SWEEP)
         await self.dead_letters.sweep(positions)
         return len(retried)
 
