@@ -112,14 +112,14 @@ def test_an_issued_folder_is_all_that_a_device_and_a_reader_need(house: Any) -> 
     house("certs", "issue", "reader", "archive", "--flow", "house", "--out", "archive")
     house.file("room1.py", ROOM % (COUNT, "room1"))
     elsewhere = ("--home", "elsewhere")
-    device = house.start("device", "room1.py", "--certs", "room1-certs", *elsewhere)
+    device = house.start("device", "room1.py", "--certs", "room1-certs", "--status", "0.1", *elsewhere)
     messages = house.json("cloud", "house", "--certs", "archive", "-n", "10", "--timeout", "30", *elsewhere)
     assert [m["payload"]["value"] for m in messages] == [2 * value for value in range(10)]
     assert not (house.folder / "elsewhere").exists()
 
     house("certs", "revoke", "device", "room1", "--flow", "house")
-    assert device.wait() == 1
-    assert "Traceback" not in "".join(device.err)
+    device.says("link down")  # it goes on trying: it may be let in again
+    assert device.end() == 0
     listed = {(row["role"], row["name"]): row["allowed"] for row in house.json("certs", "list", "--json")}
     assert ("device", "room1") not in listed
     assert listed["reader", "archive"]
