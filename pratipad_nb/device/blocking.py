@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from pratipad_nb.device.client import CLOSE_SECONDS, AsyncDevice
-from pratipad_nb.device.kept_outbox import KEEP_BYTES
+from pratipad_nb.device.outbox import KEEP_BYTES
 from pratipad_nb.device.receipt import Receipt
 from pratipad_nb.device.target import find_endpoint_blocking
 from pratipad_nb.errors import PratipadError

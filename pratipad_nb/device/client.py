@@ -20,8 +20,7 @@ from typing import Any, ClassVar
 from pratipad_nb.device.credit import Credit
 from pratipad_nb.device.downlink import checked_receive
 from pratipad_nb.device.engine import Engine
-from pratipad_nb.device.kept_outbox import KEEP_BYTES, KeptOutbox
-from pratipad_nb.device.outbox import Outbox
+from pratipad_nb.device.outbox import KEEP_BYTES, Outbox
 from pratipad_nb.device.reading import Source, checked_every
 from pratipad_nb.device.receipt import Receipt
 from pratipad_nb.device.registry import Key, Registry
@@ -63,6 +62,14 @@ class _Epochs:
 
 
 _epochs = _Epochs()
+
+
+def _outbox(name: str, keep: str | Path | None, keep_bytes: int) -> Outbox:
+    if keep is None:
+        return Outbox(name)
+    from pratipad_nb.device.kept_outbox import KeptOutbox  # SQLite costs whoever needs it alone
+
+    return KeptOutbox(name, keep, keep_bytes)
 
 
 class AsyncDevice:
@@ -121,7 +128,7 @@ class AsyncDevice:
             )
         self._credit = Credit(_epochs.next())
         #: What is pushed and not safe yet. `Device` puts into it from any thread.
-        self.outbox = Outbox(name) if keep is None else KeptOutbox(name, keep, keep_bytes)
+        self.outbox = _outbox(name, keep, keep_bytes)
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: asyncio.Task[None] | None = None

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from pratipad_nb.device.blocking import Device
 from pratipad_nb.device.client import AsyncDevice
-from pratipad_nb.device.kept_outbox import KEEP_BYTES
+from pratipad_nb.device.outbox import KEEP_BYTES
 from pratipad_nb.device.receipt import Receipt
 from pratipad_nb.settings import valid_name
 from pratipad_nb.transport.frames import encode_payload

@@ -11,16 +11,14 @@ from collections import deque
 from pathlib import Path
 from time import time
 
-from pratipad_nb.device.outbox import MAX_FRAME_BYTES, MAX_HELD, Outbox, Parcel
+from pratipad_nb.device.outbox import KEEP_BYTES, MAX_FRAME_BYTES, MAX_HELD, Outbox, Parcel
 from pratipad_nb.device.store import Dropped, Store
 from pratipad_nb.errors import DeviceError, SettingsError
 
-__all__ = ["KEEP_BYTES", "KeptOutbox"]
+__all__ = ["KeptOutbox"]
 
 log = logging.getLogger(__name__)
 
-#: How much is kept on disk if nothing is said: some 600,000 readings of 60 bytes, a week of one a second.
-KEEP_BYTES = 64 << 20
 #: So many runs of dropped messages are remembered for their receipts.
 _RUNS_REMEMBERED = 64
 

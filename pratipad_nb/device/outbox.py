@@ -18,12 +18,15 @@ from time import time
 from pratipad_nb.errors import DeviceError, FlowError, PayloadError, PratipadError, WaitTimeout
 from pratipad_nb.transport.frames import MAX_MESSAGES
 
-__all__ = ["MAX_HELD", "MAX_HELD_BYTES", "Outbox", "Parcel"]
+__all__ = ["KEEP_BYTES", "MAX_HELD", "MAX_HELD_BYTES", "Outbox", "Parcel"]
 
 #: Most messages that are pushed and not safe yet: four full frames, so that one can be on its way while others fill.
 MAX_HELD = 4 * MAX_MESSAGES
 #: Most bytes of them, encoded. What a small device can spare; about 160 bytes a message at `MAX_HELD`, a sensor reading.
 MAX_HELD_BYTES = 16 << 20
+#: How much is kept on disk if a device is to keep what it measures and nothing is said: some 600,000 readings of 60 bytes,
+#: a week of one a second.
+KEEP_BYTES = 64 << 20
 #: Where the bytes of a frame's messages stop growing. Longer frames gain nothing and delay what is behind them.
 MAX_FRAME_BYTES = 1 << 20
 #: Largest payload while no server has said how much it takes: NATS servers take frames of 1 MiB by default.
