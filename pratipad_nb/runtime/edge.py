@@ -13,22 +13,18 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from pratipad_nb.dataflow import Dataflow, Difference
 from pratipad_nb.errors import (
-    Fenced,
     FlowError,
     FrameError,
-    LogFull,
-    PayloadError,
     TransportError,
     WaitTimeout,
 )
 from pratipad_nb.message import Message
 from pratipad_nb.runtime.backward import Backward
-from pratipad_nb.runtime.batch import Barrier, Batch
+from pratipad_nb.runtime.batch import Batch
 from pratipad_nb.runtime.control import Control
 from pratipad_nb.runtime.credit import Ledger, RateLimit
 from pratipad_nb.runtime.dead_letters import DeadLetters
@@ -39,25 +35,25 @@ from pratipad_nb.runtime.logs import diverted_output
 from pratipad_nb.runtime.metrics import Rate
 from pratipad_nb.runtime.outputs import Chain, FastChain, Writer
 from pratipad_nb.runtime.pipeline import Pipeline
+from pratipad_nb.runtime.plan import EdgeSettings, log_specs
 from pratipad_nb.runtime.position import OutputChain, Positions
+from pratipad_nb.runtime.preflight import check_partitions, refuse_a_second, refuse_stored_messages
 from pratipad_nb.runtime.presence import Presence
 from pratipad_nb.runtime.pull import PullRequest, Requests
+from pratipad_nb.runtime.signals import Signals
 from pratipad_nb.runtime.stats import FlowState
 from pratipad_nb.runtime.swap import SwapReceipt, swap_in_place
-from pratipad_nb.settings import Delivery, FlowOptions, Keep, gateway_of
+from pratipad_nb.runtime.upkeep import Upkeep
 from pratipad_nb.transport.frames import (
-    ControlFrame,
     CreditFrame,
     DeadEntry,
     FailureNote,
     HelloFrame,
-    MarkFrame,
     Position,
     decode,
     encode,
 )
-from pratipad_nb.transport.partitions import partition_of
-from pratipad_nb.transport.protocol import Connection, ConsumerSpec, LogSpec, Partitioning, Signal
+from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Signal
 from pratipad_nb.transport.protocol import Delivery as Arrival
 from pratipad_nb.transport.subjects import Subjects
 
@@ -67,66 +63,10 @@ log = logging.getLogger(__name__)
 
 #: The input's consumer, one for all runs of a flow; with several partitions, one for each.
 _CONSUMER = "edge"
-#: The mark that says into how many partitions a flow is divided; without one it is one.
-_PARTITIONS = "partitions"
-_MARKS_BYTES = 64 << 20
 
 _TICK = 0.05
 _SAMPLE = 0.2
 _SWEEP = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeSettings:
-    """How a flow runs; see `pratipad_nb.session.Flow` for the meaning of each. `partition`: which one this edge runs."""
-
-    name: str
-    delivery: Delivery = "durable"
-    rate: float | None = None
-    max_demand: int = 1000
-    min_demand: int = 500
-    keep: Keep = field(default_factory=Keep)
-    options: FlowOptions = field(default_factory=FlowOptions)
-    partition: int = 0
-
-    @property
-    def shared(self) -> bool:
-        """Whether there are several partitions."""
-        return self.options.partitions > 1
-
-    def owns(self, device: str) -> bool:
-        """Return whether `device`, or the gateway that it is behind, belongs to this partition."""
-        return partition_of(gateway_of(device), self.options.partitions) == self.partition
-
-
-def log_specs(settings: EdgeSettings) -> dict[str, LogSpec]:
-    """Return the logs of a flow, by their stream's name."""
-    subjects, options = Subjects(settings.name), settings.options
-    streams = subjects.streams
-    specs = [
-        LogSpec(subjects.mark_stream, streams[subjects.mark_stream], _MARKS_BYTES, "latest"),
-        LogSpec(subjects.dead_stream, streams[subjects.dead_stream], options.dead_letter_bytes, "log"),
-        LogSpec(
-            subjects.order_stream,
-            streams[subjects.order_stream],
-            options.order_bytes,
-            "log",
-            options.order_seconds,
-        ),
-    ]
-    if settings.delivery == "durable":
-        split = Partitioning(subjects.up_all, subjects.input_root, options.partitions)
-        specs += [
-            LogSpec(
-                subjects.input_stream,
-                streams[subjects.input_stream],
-                options.input_bytes,
-                "work",
-                partitioning=split if settings.shared else None,
-            ),
-            LogSpec(subjects.output_stream, streams[subjects.output_stream], settings.keep.bytes, "log"),
-        ]
-    return {spec.name: spec for spec in specs}
 
 
 class Edge:
@@ -153,10 +93,8 @@ class Edge:
         self.limit = RateLimit(settings.rate)
         self.presence = Presence(connection, settings.name)
         self.rate = Rate()
-        self._signals: dict[str, bytes] = {}
-        self._signals_filled = asyncio.Event()
-        self._moved = False
-        self._sweep_now = asyncio.Event()
+        self._signals = Signals(connection)
+        self._upkeep = Upkeep(self)
         self._stored = asyncio.Event()
         self._retrying = asyncio.Lock()
         self._subscriptions: list[Any] = []
@@ -180,8 +118,8 @@ class Edge:
         """
         self._undivert.enter_context(diverted_output())
         if not self.settings.shared:
-            await self._refuse_a_second()
-        await self._check_partitions()
+            await refuse_a_second(self.connection, self.settings)
+        await check_partitions(self.connection, self.settings)
         logs = {name: await self.connection.open_log(spec) for name, spec in log_specs(self.settings).items()}
         subjects, options = self.subjects, self.settings.options
         self.dead_letters = DeadLetters(self.connection, logs[subjects.dead_stream], subjects)
@@ -200,10 +138,10 @@ class Edge:
             self.output = self.chain
             if self.settings.partition == 0:
                 self.janitor = Janitor(
-                    logs[subjects.output_stream], self._checkpointed, self.settings.keep, options
+                    logs[subjects.output_stream], self._upkeep.checkpointed, self.settings.keep, options
                 )
         else:
-            await self._refuse_stored_messages()
+            await refuse_stored_messages(self.connection, self.settings)
             self.output = FastChain(self.connection, subjects.out(self.settings.partition))
         await self.line.open(self.chain.states if self.chain else {})
         try:
@@ -223,7 +161,7 @@ class Edge:
             store_dead=self.dead_letters.store,
             send_replies=self._send_replies,
             on_stored=self._on_stored,
-            on_barrier=self._checkpoint,
+            on_barrier=self._upkeep.checkpoint,
         )
         self.pipeline = self._new_pipeline()
         self.ledger = Ledger(
@@ -266,44 +204,6 @@ class Edge:
         self._subscriptions.append(await self.connection.subscribe(self.subjects.up_all, fast.on_signal))
         return fast
 
-    async def _check_partitions(self) -> None:
-        """Refuse another number of partitions than what is stored was divided into."""
-        specs, subjects, wanted = log_specs(self.settings), self.subjects, self.settings.options.partitions
-        marks = await self.connection.open_log(specs[subjects.mark_stream])
-        noted = await marks.latest(subjects.mark(_PARTITIONS))
-        before = decode(noted.data, MarkFrame).sequence if noted else 1
-        fresh = noted is None and await marks.latest(subjects.mark("partition-0")) is None
-        if before != wanted and not fresh:
-            raise FlowError(
-                f"flow {self.settings.name!r} has run in {before} partitions, and {wanted} are given; what is stored "
-                f"of it is divided so. Give {before}, or forget() it first."
-            )
-        if fresh and wanted > 1:
-            with contextlib.suppress(Fenced):  # another edge of the flow starts at the same time
-                frame = MarkFrame(wanted, [])
-                await self.connection.append(subjects.mark(_PARTITIONS), encode(frame), expect=0)
-
-    async def _refuse_a_second(self) -> None:
-        try:
-            answer = decode(
-                await self.connection.request(self.subjects.control, encode(ControlFrame("who")), 0.25),
-                ControlFrame,
-            )
-        except (WaitTimeout, FrameError):
-            return
-        raise FlowError(
-            f"flow {self.settings.name!r} runs already, in process {answer.arguments.get('pid')}. "
-            "Stop it there first, or give this one another name."
-        )
-
-    async def _refuse_stored_messages(self) -> None:
-        for name in (self.subjects.input_stream, self.subjects.output_stream):
-            if await self.connection.find_log(name) is not None:
-                raise FlowError(
-                    f"flow {self.settings.name!r} has run with delivery='durable' and has messages stored. "
-                    "Call forget() first, which deletes them, or give the fast one another name."
-                )
-
     # -- running ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -325,11 +225,11 @@ class Edge:
             helpers = [
                 group.create_task(each, name=f"{self.settings.name}: {name}")
                 for name, each in (
-                    ("signals", self._send_signals()),
+                    ("signals", self._signals.run()),
                     ("ticks", self._every(_TICK, self._tick)),
                     ("samples", self._every(_SAMPLE, self._sample)),
-                    ("sweeps", self._sweep()),
-                    ("checkpoints", self._checkpoints()),
+                    ("sweeps", self._upkeep.sweep()),
+                    ("checkpoints", self._upkeep.checkpoints()),
                     ("presence", self.presence.watch(self._on_presence)),
                     ("backward", self.backward.run()),
                     ("control", self._control.run()),
@@ -372,21 +272,19 @@ class Edge:
 
     async def last_checkpoint(self) -> None:
         """Make the checkpoint that a clean stop leaves: everything is stored, so states and positions agree."""
-        if self.chain is not None:
-            with contextlib.suppress(TransportError, WaitTimeout):
-                await self._keep(await self.line.snapshot())
+        await self._upkeep.last_checkpoint()
 
     # -- what happens -------------------------------------------------------------------------------------------
 
     def _on_stored(self) -> None:
-        self._moved = True
+        self._upkeep.moved = True
         self._stored.set()
         self._stored.clear()
         self.gate.sweep()
         self.requests.settle()
         self.ledger.settle()
         if self.chain is not None and self.chain.full.is_set():
-            self._sweep_now.set()
+            self._upkeep.sweep_now.set()
 
     def _on_malformed(self, delivery: Arrival, error: FrameError) -> None:
         """Put what is no frame to the dead letters, then take it off the input."""
@@ -431,17 +329,7 @@ class Edge:
 
     def signal(self, subject: str, data: bytes) -> None:
         """Send a signal soon; of several to one subject that wait, the newest goes."""
-        self._signals[subject] = data
-        self._signals_filled.set()
-
-    async def _send_signals(self) -> None:
-        while True:
-            await self._signals_filled.wait()
-            self._signals_filled.clear()
-            waiting, self._signals = self._signals, {}
-            for subject, data in waiting.items():
-                with contextlib.suppress(TransportError, WaitTimeout):
-                    await self.connection.publish(subject, data)
+        self._signals.send(subject, data)
 
     # -- what is done now and then ------------------------------------------------------------------------------
 
@@ -457,54 +345,6 @@ class Edge:
     def _sample(self) -> None:
         self.rate.sample(self.writer.delivered)
         self.line.sample()
-
-    async def _sweep(self) -> None:
-        """Let the janitor work once a second, and at once when the output is full."""
-        if self.janitor is None:
-            return
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_SWEEP):
-                    await self._sweep_now.wait()
-            self._sweep_now.clear()
-            with contextlib.suppress(TransportError, WaitTimeout):
-                await self.janitor.sweep()
-            if self.chain is not None and self.chain.full.is_set():
-                await asyncio.sleep(_TICK)
-                self._sweep_now.set()
-
-    async def _checkpoints(self) -> None:
-        while self.chain is not None:
-            await asyncio.sleep(self.settings.options.checkpoint_seconds)
-            if self._moved or self.settings.shared:
-                self._moved = False
-                await self.pipeline.inject(Barrier())
-
-    async def _checkpointed(self) -> int:
-        """Return the output sequence up to which every partition's positions are in a checkpoint."""
-        assert self.chain is not None
-        lowest = self.chain.checkpointed
-        marks = await self.connection.find_log(self.subjects.mark_stream)
-        for partition in range(1, self.settings.options.partitions):
-            mark = await marks.latest(self.subjects.mark(f"partition-{partition}")) if marks else None
-            lowest = min(lowest, decode(mark.data, MarkFrame).sequence if mark else 0)
-        return lowest
-
-    async def _checkpoint(self, barrier: Barrier) -> None:
-        if self.chain is not None:
-            with contextlib.suppress(WaitTimeout, LogFull):
-                if self.settings.shared:
-                    await self.chain.keep_up()
-                await self._keep(barrier.states)
-
-    async def _keep(self, states: dict[str, bytes]) -> None:
-        """Make a checkpoint with `states`, or, where they are too large all together, of the positions alone."""
-        assert self.chain is not None
-        try:
-            await self.chain.checkpoint(states)
-        except PayloadError as error:
-            log.warning("the processors' states are not kept: %s", error)
-            await self.chain.checkpoint({})
 
     # -- changing while it runs ---------------------------------------------------------------------------------
 
