@@ -14,7 +14,7 @@ dataflow      what a notation means in a namespace, and its graph
 transport     frames, subjects, permissions, NATS, the in-memory transport, the embedded server
 pki           the certificate authority
 runtime       stages, pipelines, positions, credit, dead letters, metrics
-device        the device's client, sensors, actuators
+device        the device's client, gateways that speak for many devices, sensors, actuators
 cloud         the cloud's client, data frames, SQLite
 session       `Flow`: server, certificates and runtime, composed
 testing       the test kit

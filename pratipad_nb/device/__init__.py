@@ -1,4 +1,4 @@
-"""The device layer: clients that send readings and run orders, sensors, actuators and the bus they sit on.
+"""The device layer: clients that send readings and run orders, gateways, sensors, actuators and the bus they sit on.
 
 Owns the names of this room. They are imported when they are first used, so that a client costs no driver and a driver
 no client: ``from pratipad_nb.device import Device`` needs neither `smbus2` nor `psutil`.
