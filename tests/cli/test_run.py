@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+HUT = (
+    "%load_ext pratipad_nb",
+    ("1 / 0", "notebook-only"),
+    "def same(x): return x",
+    "%%dataflow hut\nPush <~> same <~> Output",
+    "from pratipad_nb import Device\nd = Device('d', read=iter(range(50)), every=0.001).connect(hut)",
+    ("1 / 0", "raises-exception"),
+    "print(sum(m.payload for m in hut.take(50)))",
+)
+
+
+def test_a_notebook_runs_with_its_magics_and_without_what_is_for_browsers(shell: Any) -> None:
+    shell.environment.pop("PYTHONWARNINGS")  # what the notebook's own libraries warn of
+    done = shell("run", shell.notebook("hut.ipynb", *HUT), "--for", "0.1", "--json")
+    assert str(sum(range(50))) in done.stdout
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["state"], last["delivered"]) == ("stopped", 50)
+
+
+def test_a_cell_that_fails_is_named_and_what_runs_is_drained(shell: Any) -> None:
+    shell.environment.pop("PYTHONWARNINGS")
+    name = shell.notebook("hut.ipynb", *HUT[:-1], "x = 1\nraise ValueError('no window')")
+    done = shell("run", name, code=1)
+    assert "hut.ipynb, code cell 7, line 2: ValueError: no window" in done.stderr
+    assert "hut: stopped" in done.stderr
+
+
+def test_a_program_that_fails_is_told_by_its_own_line(shell: Any) -> None:
+    done = shell("run", shell.file("bad.py", "def f():\n    return {}['x']\n\nf()\n"), code=1)
+    assert done.stderr == "pratipad: bad.py, line 2: KeyError: 'x'\n"
+
+
+def test_a_wrong_notation_in_a_program_is_shown_with_carets(shell: Any) -> None:
+    text = "from pratipad_nb import Flow\nFlow('Push ~> nobody ~> Output')\n"
+    done = shell("run", shell.file("bad.py", text), code=1)
+    assert "        ^^^^^^" in done.stderr
+
+
+def test_a_file_without_flows_ends_at_once(shell: Any) -> None:
+    done = shell("run", shell.file("empty.py", "print('done')"))
+    assert done.stdout == "done\n"
+    assert "nothing to keep running" in done.stderr
+
+
+def test_a_flow_that_the_file_has_stopped_is_not_started_again(shell: Any) -> None:
+    text = "from pratipad_nb import Flow\ndef f(x): return x\nh = Flow('Push ~> f ~> Output')\nh.start()\nh.stop()\n"
+    assert "nothing to keep running" in shell("run", shell.file("once.py", text)).stderr
