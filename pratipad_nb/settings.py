@@ -22,6 +22,7 @@ __all__ = [
     "Endpoint",
     "FlowOptions",
     "Keep",
+    "Leaf",
     "Sync",
     "checked_delivery",
     "gateway_of",
@@ -161,6 +162,25 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaf:
+    """A server elsewhere that ours joins as a leaf, and the credentials to get in there.
+
+    `url` is ``tls://host:port``, of that server's listener for leaf nodes (by default port 7422).
+    """
+
+    url: str
+    credentials: Credentials
+
+    def __post_init__(self) -> None:
+        host, _, port = self.url.removeprefix("tls://").rpartition(":")
+        if not self.url.startswith("tls://") or not host or not port.isdigit():
+            raise SettingsError(
+                f"{self.url!r} is no server to be a leaf of: it is tls://HOST:PORT, as a rule with port 7422. "
+                "There is no link without TLS."
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Keep:
     """How much of what reached Output is kept, whichever bound is met first.
 
@@ -215,6 +235,12 @@ class FlowOptions:
     mqtt
         Whether the embedded server takes devices that speak MQTT 3.1.1: True (on port 8883, where it takes all others
         too) or an address, ``"host:port"``. The first flow of a state folder decides.
+    leaf_of
+        A server elsewhere, the cloud's, that the embedded one joins: results go on to there, and are kept here while
+        the link is down. The first flow of a state folder decides. For a server that others run, see `uplink`.
+    uplink
+        Whether results go on to the server that the flow's own one is a leaf of. None: as it is for the state folder's
+        server; a server that is given by its URL doesn't say.
     drain_seconds
         How long `stop` waits for processors to finish what is in hand before it leaves the rest to the next start.
     """
@@ -231,6 +257,8 @@ class FlowOptions:
     sync: Sync = "interval"
     partitions: int = 1
     mqtt: bool | str = False
+    leaf_of: Leaf | None = None
+    uplink: bool | None = None
     drain_seconds: float = 30.0
 
     def __post_init__(self) -> None:

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from pratipad_nb.settings import FlowOptions, Keep
 from pratipad_nb.transport.protocol import ConsumerState, Log, LogState
 
-__all__ = ["HANDLE", "Janitor", "ReaderLag"]
+__all__ = ["HANDLE", "UPLINK", "Janitor", "ReaderLag"]
 
 #: The notebook's own reader. It never holds anything back: what it doesn't take in time it skips.
 HANDLE = "notebook"
+#: The reader that forwards to the cloud. It begins with an underscore, which no other's name may.
+UPLINK = "_uplink"
 
 #: From this share of the bound on, the oldest are deleted, down to a little less: little and often, for a large purge
 #: keeps appends waiting (40 % of 800 MB: 142 ms).
@@ -73,12 +75,13 @@ class Janitor:
     @property
     def blocked_by(self) -> tuple[str, ...]:
         """Why a full log isn't cut, in words."""
-        return tuple(
-            f"reader {name!r} is {lag.pending} frames behind and the output log is full "
-            f"({self.keep.bytes >> 20} MiB): let it read, or flow.forget_reader({name!r})"
-            for name, lag in self.readers.items()
-            if lag.blocking
-        )
+        return tuple(self._words(name, lag.pending) for name, lag in self.readers.items() if lag.blocking)
+
+    def _words(self, name: str, pending: int) -> str:
+        full = f"{pending} frames behind and the output log is full ({self.keep.bytes >> 20} MiB)"
+        if name == UPLINK:
+            return f"the cloud's server is {full}: the link to it is down or too slow"
+        return f"reader {name!r} is {full}: let it read, or flow.forget_reader({name!r})"
 
     def _expired(self, consumer: ConsumerState) -> bool:
         expiry = self.options.reader_expiry

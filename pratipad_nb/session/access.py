@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pratipad_nb.errors import FlowError, SettingsError
-from pratipad_nb.settings import Credentials, Endpoint, Sync
+from pratipad_nb.settings import Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.transport.permissions import Role
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class Access(Protocol):
     """A way to the server."""
 
     mqtt_url: str
+    is_leaf: bool
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
         """Let a party in, and return what it connects to."""
@@ -43,6 +44,7 @@ class EmbeddedAccess:
         self._flow = flow
         self._site = site
         self.mqtt_url = site.mqtt_url
+        self.is_leaf = site.is_leaf
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
         """Make the party's certificate if there is none, let it in, and return its endpoint."""
@@ -77,6 +79,7 @@ class ExternalAccess:
     """A server that somebody else runs; whom it lets in, and how, is decided there."""
 
     mqtt_url = ""
+    is_leaf = False
 
     def __init__(self, flow: str, url: str, folder: Path) -> None:
         self._endpoint = Endpoint(url, flow, Credentials.in_folder(folder))
@@ -102,6 +105,7 @@ class MemoryAccess:
     """The in-memory transport of `pratipad_nb.testing`: everybody in the process may come in."""
 
     mqtt_url = ""
+    is_leaf = False
 
     def __init__(self, flow: str, url: str) -> None:
         self._endpoint = Endpoint(url, flow)
@@ -126,6 +130,7 @@ async def open_access(
     home: Path,
     sync: Sync,
     mqtt: bool | str = False,
+    leaf_of: Leaf | None = None,
 ) -> EmbeddedAccess | ExternalAccess | MemoryAccess:
     """Return the access that the arguments of a `Flow` mean.
 
@@ -140,7 +145,7 @@ async def open_access(
         # Imported here, for a flow against a server elsewhere needs neither `cryptography` nor the binary.
         from pratipad_nb.session.site import Site
 
-        return EmbeddedAccess(flow, await Site.acquire(home, sync, mqtt))
+        return EmbeddedAccess(flow, await Site.acquire(home, sync, mqtt, leaf_of))
     if server is not None and server.startswith("memory://"):
         return MemoryAccess(flow, server)
     if server is None or certs is None:

@@ -26,6 +26,7 @@ from pratipad_nb.runtime.report import Reporter
 from pratipad_nb.runtime.share import Share
 from pratipad_nb.runtime.stats import DeviceStats, FlowState, FlowStats, ReaderStats
 from pratipad_nb.runtime.swap import SwapReceipt
+from pratipad_nb.runtime.uplink import Uplink
 from pratipad_nb.session.access import EmbeddedAccess, ExternalAccess, MemoryAccess, open_access
 from pratipad_nb.session.callers import callers_namespace
 from pratipad_nb.session.cockpit import AsyncCockpit, checked_demand, checked_rate
@@ -83,6 +84,7 @@ class AsyncFlow(AsyncCockpit):
         self._edge: Edge | Share | None = None
         self._reporter: Reporter | Share | None = None
         self._reader: Reader | None = None
+        self._uplink: Uplink | None = None
         self._running: asyncio.Task[None] | None = None
         self._last: FlowStats | None = None
         self._changing = asyncio.Lock()
@@ -176,8 +178,24 @@ class AsyncFlow(AsyncCockpit):
         self._reader = Reader(self._connection, self.name, HANDLE, delivery=self.settings.delivery)
         await self._reader.open()
         self._edge, self._reporter = edge, edge if isinstance(edge, Share) else Reporter(edge)
+        self._uplink = self._new_uplink(self._connection) if self._goes_on_from(self._access) else None
         self._running = asyncio.create_task(self._run(edge), name=f"flow {self.name}")
         await asyncio.sleep(0)  # it begins, and says so
+
+    def _goes_on_from(self, access: EmbeddedAccess | ExternalAccess | MemoryAccess) -> bool:
+        """Return whether results go on to the server that this one is a leaf of."""
+        wanted = self.settings.options.uplink
+        return self.settings.delivery == "durable" and (access.is_leaf if wanted is None else wanted)
+
+    def _new_uplink(self, connection: Connection) -> Uplink:
+        # Of several edges of a flow the one that runs the first partition forwards.
+        return Uplink(
+            connection,
+            self.name,
+            self.settings.keep,
+            self.settings.options,
+            active=lambda: 0 in self.partitions,
+        )
 
     async def _open_access(self) -> EmbeddedAccess | ExternalAccess | MemoryAccess:
         return await open_access(
@@ -187,19 +205,23 @@ class AsyncFlow(AsyncCockpit):
             home=self._home,
             sync=self.settings.options.sync,
             mqtt=self.settings.options.mqtt,
+            leaf_of=self.settings.options.leaf_of,
         )
 
     async def _run(self, edge: Edge | Share) -> None:
         """Run the edge to its end, whatever that is, and give everything back."""
-        history = asyncio.create_task(self._keep_history(), name=f"history of {self.name}")
+        beside = [asyncio.create_task(self._keep_history(), name=f"history of {self.name}")]
+        if self._uplink is not None:
+            beside.append(asyncio.create_task(self._uplink.run(), name=f"uplink of {self.name}"))
         try:
             await edge.run()
             await edge.last_checkpoint()
         except Exception as error:  # noqa: BLE001 - it is shown as the flow's state; nobody awaits it but `stop`
             edge.error = _in_words(error)
         finally:
-            history.cancel()
-            await asyncio.wait({history})
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
             await self._close(edge)
 
     async def _close(self, edge: Edge | Share) -> None:
@@ -247,6 +269,8 @@ class AsyncFlow(AsyncCockpit):
                     for delivery in ("durable", "fast"):
                         for name in log_specs(EdgeSettings(self.name, delivery=checked_delivery(delivery))):
                             await connection.delete_log(name)
+                    if self._goes_on_from(access):
+                        await self._new_uplink(connection).forget()
                 finally:
                     await connection.close()
             finally:
@@ -330,6 +354,8 @@ class AsyncFlow(AsyncCockpit):
     async def forget_reader(self, name: str) -> None:
         """Delete a named reader and its position, so that the flow no longer waits for it."""
         await self.edge.forget_reader(valid_name(name, "reader"))
+        if self._uplink is not None:
+            await self._uplink.forget_reader(name)
 
     # -- controls -----------------------------------------------------------------------------------------------
 

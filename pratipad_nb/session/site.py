@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from pratipad_nb.errors import ServerError
 from pratipad_nb.pki.store import LOOPBACK_HOSTS, CertificateStore
 from pratipad_nb.portal import Portal
-from pratipad_nb.settings import Address, Credentials, Endpoint, Sync
+from pratipad_nb.settings import Address, Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.transport.permissions import Role, User, device_user, edge_user, reader_user
 from pratipad_nb.transport.server import EmbeddedServer
 from pratipad_nb.transport.server_joined import JoinedServer
@@ -39,10 +39,11 @@ class Site:
     _open: ClassVar[dict[Path, Site]] = {}
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, home: Path, sync: Sync, mqtt: bool | str = False) -> None:
+    def __init__(self, home: Path, sync: Sync, mqtt: bool | str = False, leaf_of: Leaf | None = None) -> None:
         self.home = home
         self._sync = sync
         self._mqtt = mqtt
+        self._leaf_of = leaf_of
         self._users = 0
         self._portal = Portal("pratipad server")
         self._started: asyncio.Task[None] | None = None
@@ -52,19 +53,21 @@ class Site:
     # -- sharing ------------------------------------------------------------------------------------------------
 
     @classmethod
-    async def acquire(cls, home: Path, sync: Sync, mqtt: bool | str = False) -> Site:
+    async def acquire(
+        cls, home: Path, sync: Sync, mqtt: bool | str = False, leaf_of: Leaf | None = None
+    ) -> Site:
         """Return the site of `home`, with its server running; to be given back by `release`.
 
         Raises
         ------
         ServerError
-            If the server can't be started, or the folder can't be written; or if `mqtt` is asked for and the server
-            runs already, without it.
+            If the server can't be started, or the folder can't be written; or if `mqtt` or `leaf_of` is asked for and
+            the server runs already, without it.
         """
         with cls._lock:
             site = cls._open.get(home)
             if site is None:
-                site = cls._open[home] = Site(home, sync, mqtt)
+                site = cls._open[home] = Site(home, sync, mqtt, leaf_of)
             site._users += 1
         try:
             await site._on_portal(site._ensure_started())
@@ -72,6 +75,11 @@ class Site:
                 raise ServerError(
                     f"the server of {home} runs already, and takes no MQTT devices. Start the flow with mqtt= first, or "
                     "end the others before."
+                )
+            if leaf_of is not None and not site.is_leaf:
+                raise ServerError(
+                    f"the server of {home} runs already, and is no leaf of {leaf_of.url}. Start the flow with leaf_of= "
+                    "first, or end the others before."
                 )
         except BaseException:
             await site.release()
@@ -105,6 +113,11 @@ class Site:
         self.url = await self._own_or_join()
 
     @property
+    def is_leaf(self) -> bool:
+        """Whether the server joins another as a leaf."""
+        return self._server.is_leaf
+
+    @property
     def mqtt_url(self) -> str:
         """Where the server takes devices that speak MQTT; empty if it takes none."""
         return self._server.mqtt_url
@@ -112,7 +125,9 @@ class Site:
     async def _own_or_join(self) -> str:
         """Start the server, or join the one that another process has started on this folder."""
         folder = self.home / "server"
-        own = EmbeddedServer(folder, self._credentials, sync=self._sync, mqtt=self._mqtt)
+        own = EmbeddedServer(
+            folder, self._credentials, sync=self._sync, mqtt=self._mqtt, leaf_of=self._leaf_of
+        )
         self._server: EmbeddedServer | JoinedServer = own
         try:
             return await own.start()

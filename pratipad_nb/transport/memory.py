@@ -12,10 +12,10 @@ import contextlib
 import itertools
 from collections.abc import Callable
 
-from pratipad_nb.errors import PayloadError, SettingsError, TransportClosed, WaitTimeout
+from pratipad_nb.errors import PayloadError, SettingsError, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.transport.memory_broker import Broker, Pulse
 from pratipad_nb.transport.memory_log import MemoryConsumer, MemoryLog
-from pratipad_nb.transport.protocol import ClientInfo, LogSpec, Signal
+from pratipad_nb.transport.protocol import ClientInfo, Logs, LogSpec, Signal
 
 __all__ = ["MAX_FRAME_BYTES", "SIGNALS_HELD", "URL_SCHEME", "MemoryConnection", "connect_memory"]
 
@@ -154,6 +154,10 @@ class MemoryConnection:
         """Delete a log with all that is in it."""
         await self.link_up()
         self.broker.delete_log(name)
+
+    def beyond(self) -> Logs:
+        """Refuse: there is one broker."""
+        raise TransportError("the in-memory transport is no leaf of anything. Use the real server for that.")
 
     async def clients(self) -> list[ClientInfo]:
         """Return who is connected now."""

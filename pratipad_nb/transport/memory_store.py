@@ -82,6 +82,7 @@ class StoredLog:
         The expectation is checked before the message id, as a NATS server does: a repeat of an append that *was*
         stored is `Fenced`, and its owner finds out by reading what is there.
         """
+        subject = self.spec.stored_as or subject
         if self.spec.partitioning is not None:
             subject = self.spec.partitioning.stored_under(subject)
         newest = self.newest(subject)

@@ -16,7 +16,7 @@ import itertools
 import json
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Literal
+from typing import Any
 
 from nats import errors as nats_errors
 from nats.aio.client import Client
@@ -34,7 +34,9 @@ from pratipad_nb.errors import (
 )
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.nats_consumer import NatsConsumer
-from pratipad_nb.transport.nats_log import NatsLog, stream_config
+from pratipad_nb.transport.nats_log import NatsLog
+from pratipad_nb.transport.nats_logs import NatsLogs
+from pratipad_nb.transport.permissions import CLOUD
 from pratipad_nb.transport.protocol import ClientInfo, LogSpec, Signal, Subscription
 from pratipad_nb.transport.tls import client_context, probe
 
@@ -54,7 +56,6 @@ logging.getLogger("asyncio").addFilter(_is_news)
 #: JetStream's error codes that mean something to an appender (server: `errors.json`).
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 _FULL = frozenset({10077, 10047, 10023})
-_NOT_FOUND = frozenset({10059, 10014})
 
 #: The client library waits this long between two tries to reconnect, in seconds; it adds jitter of its own.
 _RECONNECT_PAUSE = 0.25
@@ -68,6 +69,7 @@ class NatsConnection:
     def __init__(self, client: Client, inbox: str) -> None:
         self._client = client
         self._inbox = inbox
+        self._logs = NatsLogs(self, "$JS.API")
         self._up = asyncio.Event()
         self._closing = False
         self._closed = False
@@ -335,47 +337,26 @@ class NatsConnection:
 
     # -- logs ---------------------------------------------------------------------------------------------------
 
-    async def api(
-        self, verb: str, body: dict[str, Any] | None = None, *, timeout: float = 5.0
-    ) -> dict[str, Any]:
-        """Call JetStream's API; its answer, or its error as one of ours. "Not found" is an empty answer."""
-        data = json.dumps(body).encode() if body is not None else b""
-        answer: dict[str, Any] = json.loads((await self.request_raw(f"$JS.API.{verb}", data, timeout)).data)
-        error = answer.get("error")
-        if error is None:
-            return answer
-        if error.get("err_code") in _NOT_FOUND:
-            return {}
-        raise TransportError(
-            f"JetStream refused {verb}: {error.get('description')} ({error.get('err_code')})"
-        )
+    @property
+    def api(self) -> Callable[..., Coroutine[Any, Any, dict[str, Any]]]:
+        """Calls JetStream's API; see `NatsLogs.api`."""
+        return self._logs.api
 
     async def open_log(self, spec: LogSpec) -> NatsLog:
         """Make the log, or change it to `spec`."""
-        wanted = stream_config(spec)
-        found = await self.api(f"STREAM.INFO.{spec.name}")
-        if not found:
-            await self.api(f"STREAM.CREATE.{spec.name}", wanted)
-        elif any(found["config"].get(key) != value for key, value in wanted.items()):
-            await self.api(f"STREAM.UPDATE.{spec.name}", found["config"] | wanted)
-        return NatsLog(self, spec)
+        return await self._logs.open_log(spec)
 
     async def find_log(self, name: str) -> NatsLog | None:
         """Return the log of that name, None if there is none."""
-        found = await self.api(f"STREAM.INFO.{name}")
-        if not found:
-            return None
-        config = found["config"]
-        retention: Literal["work", "log", "latest"] = "work" if config["retention"] == "workqueue" else "log"
-        if config.get("max_msgs_per_subject") == 1:
-            retention = "latest"
-        subjects, seconds = tuple(config["subjects"]), config["max_age"] / 1e9
-        spec = LogSpec(name, subjects, config["max_bytes"], retention, seconds)
-        return NatsLog(self, spec)
+        return await self._logs.find_log(name)
 
     async def delete_log(self, name: str) -> None:
         """Delete a log with all that is in it."""
-        await self.api(f"STREAM.DELETE.{name}")
+        await self._logs.delete_log(name)
+
+    def beyond(self) -> NatsLogs:
+        """Return the logs of the server that this one is a leaf of."""
+        return NatsLogs(self, f"$JS.{CLOUD}.API")
 
     async def clients(self) -> list[ClientInfo]:
         """Ask the server who is connected to this account."""

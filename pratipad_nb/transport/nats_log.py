@@ -17,6 +17,7 @@ from pratipad_nb.transport.protocol import ConsumerSpec, ConsumerState, LogSpec,
 
 if TYPE_CHECKING:
     from pratipad_nb.transport.nats import NatsConnection
+    from pratipad_nb.transport.nats_logs import NatsLogs
 
 __all__ = ["NatsLog", "stream_config"]
 
@@ -42,6 +43,8 @@ def stream_config(spec: LogSpec) -> dict[str, Any]:
     }
     if spec.retention == "latest":
         config["max_msgs_per_subject"] = 1
+    if spec.stored_as:
+        config["subject_transform"] = {"src": spec.subjects[0], "dest": spec.stored_as}
     if spec.partitioning is not None:
         split = spec.partitioning
         config["subject_transform"] = {
@@ -54,7 +57,8 @@ def stream_config(spec: LogSpec) -> dict[str, Any]:
 class NatsLog:
     """A `pratipad_nb.transport.protocol.Log` that is a JetStream stream."""
 
-    def __init__(self, connection: NatsConnection, spec: LogSpec) -> None:
+    def __init__(self, logs: NatsLogs, connection: NatsConnection, spec: LogSpec) -> None:
+        self._logs = logs
         self._connection = connection
         self._spec = spec
 
@@ -80,7 +84,7 @@ class NatsLog:
     async def _direct(self, suffix: str, body: dict[str, Any] | None) -> Record | None:
         """Read one entry straight from the store."""
         data = json.dumps(body).encode() if body is not None else b""
-        subject = f"$JS.API.DIRECT.GET.{self._spec.name}{suffix}"
+        subject = f"{self._logs.prefix}.DIRECT.GET.{self._spec.name}{suffix}"
         answer = await self._connection.request_raw(subject, data, 5.0)
         headers = answer.headers or {}
         if "Nats-Sequence" in headers:
@@ -96,7 +100,7 @@ class NatsLog:
 
     async def state(self) -> LogState:
         """Return its bounds and size."""
-        found = await self._connection.api(f"STREAM.INFO.{self._spec.name}")
+        found = await self._logs.api(f"STREAM.INFO.{self._spec.name}")
         if not found:
             raise TransportError(f"the log {self._spec.name} is gone: its flow was forgotten.")
         state = found["state"]
@@ -106,13 +110,13 @@ class NatsLog:
     async def purge(self, below: int) -> None:
         """Delete all entries with a sequence lower than `below`."""
         if below > 1:
-            await self._connection.api(f"STREAM.PURGE.{self._spec.name}", {"seq": below})
+            await self._logs.api(f"STREAM.PURGE.{self._spec.name}", {"seq": below})
 
     async def delete(self, sequence: int) -> None:
         """Delete one entry."""
         body = {"seq": sequence, "no_erase": True}
         try:
-            await self._connection.api(f"STREAM.MSG.DELETE.{self._spec.name}", body)
+            await self._logs.api(f"STREAM.MSG.DELETE.{self._spec.name}", body)
         except TransportError as error:
             # 10057: the sequence isn't there, which is what was asked for.
             if "10057" not in str(error) and "10043" not in str(error):
@@ -128,7 +132,7 @@ class NatsLog:
         """Return where every named consumer stands."""
         states: list[ConsumerState] = []
         while True:
-            page = await self._connection.api(f"CONSUMER.LIST.{self._spec.name}", {"offset": len(states)})
+            page = await self._logs.api(f"CONSUMER.LIST.{self._spec.name}", {"offset": len(states)})
             found = page.get("consumers") or []
             states.extend(_state_of(info) for info in found)
             if not found or len(states) >= page.get("total", 0):
@@ -136,7 +140,7 @@ class NatsLog:
 
     async def forget_consumer(self, name: str) -> None:
         """Delete a named consumer and its position."""
-        await self._connection.api(f"CONSUMER.DELETE.{self._spec.name}.{name}")
+        await self._logs.api(f"CONSUMER.DELETE.{self._spec.name}.{name}")
 
 
 def _state_of(info: dict[str, Any]) -> ConsumerState:

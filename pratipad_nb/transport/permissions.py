@@ -15,6 +15,7 @@ subscriptions in it those alone that its own certificate allows.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,7 @@ from pratipad_nb.settings import valid_name
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = [
+    "CLOUD",
     "Listener",
     "Role",
     "User",
@@ -29,16 +31,21 @@ __all__ = [
     "edge_user",
     "identity_of",
     "inbox_prefix",
+    "leaf_identity",
+    "leaf_user",
     "reader_user",
 ]
 
 Role = Literal["edge", "device", "reader"]
-#: The listeners of the server: NATS' own, MQTT's.
-Listener = Literal["STANDARD", "MQTT"]
+#: The listeners of the server: NATS' own, MQTT's, the one for leaf nodes.
+Listener = Literal["STANDARD", "MQTT", "LEAFNODE"]
 
 #: Poll for who is connected, in the asker's own account.
 _CONNECTIONS = "$SYS.REQ.ACCOUNT.PING.CONNZ"
 _API = "$JS.API"
+#: JetStream's API of the server that the edge's one is a leaf of: that server's domain is `CLOUD`.
+CLOUD = "cloud"
+_CLOUD_API = f"$JS.{CLOUD}.API"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,8 @@ def edge_user(flow: str) -> User:
             f"_INBOX.{flow}.>",
             f"{_API}.INFO",
             *(pattern for stream in subjects.streams for pattern in _all_of(stream)),
+            # Leads somewhere only where this server is a leaf of another.
+            *_cloud_api(subjects),
             _CONNECTIONS,
         ),
         subscribe=(subjects.everything, f"{inbox_prefix(flow, 'edge')}.>"),
@@ -144,6 +153,7 @@ def reader_user(flow: str, name: str) -> User:
             f"{_API}.CONSUMER.CREATE.{out}.{name}.{subjects.out_all}",
             f"{_API}.CONSUMER.INFO.{out}.{name}",
             f"{_API}.CONSUMER.RESET.{out}.{name}",
+            f"{_API}.CONSUMER.DELETE.{out}.{name}",  # to seek, it makes its own anew
             f"{_API}.CONSUMER.MSG.NEXT.{out}.{name}",
             f"$JS.ACK.{out}.{name}.>",
             # What a delivery that got lost held: it is read from the log.
@@ -154,6 +164,45 @@ def reader_user(flow: str, name: str) -> User:
         ),
         subscribe=(subjects.out_all, subjects.stats, f"{inbox_prefix(flow, 'reader', name)}.>"),
     )
+
+
+def leaf_identity(site: str) -> str:
+    """Return what the server of `site` is called in the certificate that it joins another with, as a leaf."""
+    # No flow's name begins with an underscore, so that this is nobody else's.
+    return f"urn:pratipad:_leaf:{valid_name(site, 'site')}"
+
+
+def leaf_user(site: str, flows: Iterable[str]) -> User:
+    """Return the user of a leaf: what may pass the link between the server of `site` and the cloud's, whose user it is.
+
+    Up: results on their way to the cloud's store, what the edge asks of that, counters, fast flows' signals, answers to
+    readers. Down: requests and orders of readers, answers to the edge. Of each flow in `flows`, and nothing else: no
+    device's subjects, no positions, nothing of JetStream at the site.
+    """
+    publish: list[str] = []
+    subscribe: list[str] = []
+    for flow in flows:
+        subjects = Subjects(flow)
+        publish += [subjects.sent, subjects.stats, subjects.out_all, f"_INBOX.{flow}.reader.>"]
+        publish += _cloud_api(subjects)
+        subscribe += [subjects.order, subjects.control, f"{inbox_prefix(flow, 'edge')}.>"]
+    return User(leaf_identity(site), tuple(publish), tuple(subscribe), listeners=("LEAFNODE",))
+
+
+def _cloud_api(subjects: Subjects) -> list[str]:
+    """Return the requests by which an edge keeps its store at the cloud's server."""
+    return [
+        f"{_CLOUD_API}.{request}"
+        for stream in subjects.cloud_streams
+        for request in (
+            f"STREAM.*.{stream}",
+            f"DIRECT.GET.{stream}",
+            f"DIRECT.GET.{stream}.>",
+            f"STREAM.MSG.DELETE.{stream}",
+            f"CONSUMER.LIST.{stream}",
+            f"CONSUMER.DELETE.{stream}.*",
+        )
+    ]
 
 
 def _all_of(stream: str) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ __all__ = [
     "Log",
     "LogSpec",
     "LogState",
+    "Logs",
     "Partitioning",
     "Record",
     "Signal",
@@ -98,6 +99,8 @@ class LogSpec:
         Seconds after which an entry goes by itself; 0: never.
     partitioning
         How entries are split; None: they aren't.
+    stored_as
+        The one subject that entries bear in the log, whatever they were appended under; empty: that very subject.
     """
 
     name: str
@@ -106,6 +109,7 @@ class LogSpec:
     retention: Literal["work", "log", "latest"]
     max_age: float = 0.0
     partitioning: Partitioning | None = None
+    stored_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +231,20 @@ class Log(Protocol):
         """Delete a named consumer and its position; one that isn't there is no error."""
 
 
-class Connection(Protocol):
+class Logs(Protocol):
+    """The logs of one server."""
+
+    async def open_log(self, spec: LogSpec) -> Log:
+        """Make the log if it isn't there, change its bounds if they differ, and return it."""
+
+    async def find_log(self, name: str) -> Log | None:
+        """Return the log of that name, None if there is none."""
+
+    async def delete_log(self, name: str) -> None:
+        """Delete a log with all that is in it; one that isn't there is no error."""
+
+
+class Connection(Logs, Protocol):
     """A party's connection to the transport. It reconnects by itself, for ever, until it is closed."""
 
     @property
@@ -297,14 +314,8 @@ class Connection(Protocol):
             If no log takes `subject`, or the transport refused it otherwise.
         """
 
-    async def open_log(self, spec: LogSpec) -> Log:
-        """Make the log if it isn't there, change its bounds if they differ, and return it."""
-
-    async def find_log(self, name: str) -> Log | None:
-        """Return the log of that name, None if there is none."""
-
-    async def delete_log(self, name: str) -> None:
-        """Delete a log with all that is in it; one that isn't there is no error."""
+    def beyond(self) -> Logs:
+        """Return the logs of the server that this one is a leaf of. Appends go there by their subjects."""
 
     async def clients(self) -> list[ClientInfo]:
         """Return who is connected now."""

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pratipad_nb.errors import ServerError
+from pratipad_nb.errors import ServerError, SettingsError
 from pratipad_nb.files import FileLock, private_folder, write_whole
-from pratipad_nb.settings import Address, Credentials, Sync
+from pratipad_nb.settings import Address, Credentials, Leaf, Sync
 from pratipad_nb.transport.permissions import User
-from pratipad_nb.transport.server_config import LOOPBACK, MQTT_PORT, ServerFiles, rendered_config
+from pratipad_nb.transport.server_config import LEAF_PORT, LOOPBACK, MQTT_PORT, ServerFiles, rendered_config
 from pratipad_nb.transport.server_log import ServerLog
 from pratipad_nb.transport.server_process import ServerProcess, find_server
 from pratipad_nb.transport.server_state import ServerState, locked_folder, write_state
@@ -81,6 +81,11 @@ class EmbeddedServer:
     mqtt
         Where devices that speak MQTT 3.1.1 connect: an address (``"host:port"``), or True for port 8883 of `host`.
         It is the server's own listener, with the same certificates. False: nowhere.
+    leaves
+        Where other sites' servers join this one as leaves: an address, or True for port 7422 of `host`. `allow` lets
+        them in (`pratipad_nb.transport.permissions.leaf_user`). False: nowhere.
+    leaf_of
+        The server that this one joins as a leaf. Flows' results go on to there (`pratipad_nb.runtime.uplink`).
     standalone
         Whether its owner is there for the server's sake. Then a process that has joined it doesn't take it over when
         the owner ends: the owner is started again, and would find the folder taken.
@@ -97,6 +102,8 @@ class EmbeddedServer:
         host: str = LOOPBACK,
         port: int | None = None,
         mqtt: bool | str = False,
+        leaves: bool | str = False,
+        leaf_of: Leaf | None = None,
         standalone: bool = False,
         on_exit: Callable[[ServerExit], None] | None = None,
     ) -> None:
@@ -105,7 +112,11 @@ class EmbeddedServer:
         self._sync = sync
         self._host = host
         self._wanted_port = port
-        self._mqtt = _mqtt_address(mqtt, host)
+        if leaves and leaf_of is not None:
+            raise SettingsError("a server either takes leaves or is one: give leaves= or leaf_of=, not both.")
+        self._mqtt = _address(mqtt, host, MQTT_PORT)
+        self._leaves = _address(leaves, host, LEAF_PORT)
+        self._leaf_of = leaf_of
         self._standalone = standalone
         self._on_exit = on_exit
         self._log = ServerLog(self._files.log)
@@ -126,6 +137,16 @@ class EmbeddedServer:
     def mqtt_url(self) -> str:
         """Where it takes devices that speak MQTT, as ``mqtts://127.0.0.1:8883``; empty if it takes none."""
         return f"mqtts://{self._mqtt}" if self._mqtt is not None else ""
+
+    @property
+    def leaves_url(self) -> str:
+        """Where other servers join it as leaves, as ``tls://127.0.0.1:7422``; empty if they can't."""
+        return f"tls://{self._leaves}" if self._leaves is not None else ""
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it joins another."""
+        return self._leaf_of is not None
 
     @property
     def pid(self) -> int | None:
@@ -245,13 +266,13 @@ class EmbeddedServer:
                 await self._launch_at(binary, None)
             assert self._process is not None
             write_whole(self._files.port, self._url.rpartition(":")[2].encode())
-            write_state(
-                self._files,
-                ServerState(self._url, self._process.pid, os.getpid(), self._standalone, self.mqtt_url),
-            )
+            write_state(self._files, self._state(self._process.pid))
         except BaseException:
             await asyncio.shield(self._ended())
             raise
+
+    def _state(self, pid: int) -> ServerState:
+        return ServerState(self._url, pid, os.getpid(), self._standalone, self.mqtt_url, self.is_leaf)
 
     async def _ended(self) -> None:
         """See that nothing is left of a server that has ended, or is not wanted."""
@@ -262,7 +283,14 @@ class EmbeddedServer:
     async def _launch_at(self, binary: Path, port: int | None) -> None:
         files, position = self._files, self._log.position()
         config = rendered_config(
-            files, self._credentials, host=self._host, port=port, sync=self._sync, mqtt=self._mqtt
+            files,
+            self._credentials,
+            host=self._host,
+            port=port,
+            sync=self._sync,
+            mqtt=self._mqtt,
+            leaves=self._leaves,
+            leaf_of=self._leaf_of,
         )
         write_whole(files.config, config.encode())
         for old in files.run.iterdir():
@@ -285,6 +313,11 @@ class EmbeddedServer:
             raise ServerError(
                 f"{self._mqtt}, where MQTT devices were to connect, is taken by another program. End that one, or choose "
                 "another address: mqtt='HOST:PORT'."
+            )
+        if _PORT_TAKEN in said and "eaf" in said:
+            raise ServerError(
+                f"{self._leaves}, where leaf nodes were to connect, is taken by another program. End that one, or choose "
+                "another address: leaves='HOST:PORT'."
             )
         if _PORT_TAKEN in said:
             raise _PortTakenError(said)
@@ -349,10 +382,10 @@ class _PortTakenError(ServerError):
     """The server could not listen on the port it was told."""
 
 
-def _mqtt_address(mqtt: bool | str, host: str) -> Address | None:
-    if isinstance(mqtt, str):
-        return Address.parse(mqtt)
-    return Address(host, MQTT_PORT) if mqtt else None
+def _address(given: bool | str, host: str, port: int) -> Address | None:
+    if isinstance(given, str):
+        return Address.parse(given)
+    return Address(host, port) if given else None
 
 
 def _port_of(url: str) -> int | None:

@@ -7,6 +7,7 @@ JSON, which the server's own notation contains.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from typing import Any
 import msgspec
 
 from pratipad_nb.errors import ServerError
-from pratipad_nb.settings import Address, Credentials, Sync
-from pratipad_nb.transport.permissions import User
+from pratipad_nb.settings import Address, Credentials, Leaf, Sync
+from pratipad_nb.transport.permissions import CLOUD, User
 
 __all__ = [
+    "LEAF_PORT",
     "LOOPBACK",
     "MAX_PAYLOAD",
     "MQTT_PORT",
@@ -34,6 +36,9 @@ LOOPBACK = "127.0.0.1"
 
 #: Where MQTT over TLS is looked for: ``secure-mqtt`` in IANA's registry of ports.
 MQTT_PORT = 8883
+
+#: Where a server listens for leaf nodes, as NATS has it.
+LEAF_PORT = 7422
 
 #: Largest message of the server, in bytes. Its own default is 1 MiB and its makers advise against more than 8.
 MAX_PAYLOAD = 8 << 20
@@ -114,6 +119,8 @@ def rendered_config(
     port: int | None = None,
     sync: Sync = "interval",
     mqtt: Address | None = None,
+    leaves: Address | None = None,
+    leaf_of: Leaf | None = None,
 ) -> str:
     """Return the server's configuration.
 
@@ -132,6 +139,11 @@ def rendered_config(
         with every write.
     mqtt
         Where to listen for devices that speak MQTT 3.1.1, with mutual TLS as everywhere. None: nowhere.
+    leaves
+        Where to listen for other sites' servers that join this one as leaves, with mutual TLS as everywhere. None:
+        nowhere.
+    leaf_of
+        A server to join as a leaf. None: none.
     """
     sections: dict[str, Any] = {
         "server_name": "pratipad",
@@ -155,10 +167,35 @@ def rendered_config(
         # There TLS is from the first byte on in any case, and the server doesn't know the word.
         tls = {key: value for key, value in _tls(credentials).items() if key != "handshake_first"}
         sections["mqtt"] = {"listen": str(mqtt), "tls": tls}
+    if leaves is not None:
+        sections["leafnodes"] = {"listen": str(leaves), "no_advertise": True, "tls": _tls(credentials)}
+        # By its domain the leaves' edges tell its JetStream from their own.
+        sections["jetstream"]["domain"] = CLOUD
+    elif leaf_of is not None:
+        sections["leafnodes"] = _joining(leaf_of)
+        sections["jetstream"]["domain"] = "edge"
+        sections["server_name"] = f"pratipad-{_fingerprint(leaf_of)}"
     # The include stands before the sections; a relative path is looked up beside this file.
     lines = [f"include ./{files.users.name}"]
     lines += [f"{json.dumps(name)}: {json.dumps(section)}" for name, section in sections.items()]
     return "\n".join(lines) + "\n"
+
+
+def _joining(leaf_of: Leaf) -> dict[str, Any]:
+    credentials = leaf_of.credentials
+    tls = {
+        "cert_file": str(credentials.certificate.absolute()),
+        "key_file": str(credentials.key.absolute()),
+        "ca_file": str(credentials.authority.absolute()),
+        "handshake_first": True,
+        "timeout": 5,
+    }
+    return {"reconnect": "1s", "remotes": [{"url": leaf_of.url, "tls": tls}]}
+
+
+def _fingerprint(leaf_of: Leaf) -> str:
+    # A server refuses two leaves of one name. The certificate is the site's own, so this is, too.
+    return hashlib.sha256(leaf_of.credentials.certificate.read_bytes()).hexdigest()[:12]
 
 
 def _tls(credentials: Credentials) -> dict[str, Any]:

@@ -42,6 +42,12 @@ class JoinedServer:
         return state.mqtt if state is not None else ""
 
     @property
+    def is_leaf(self) -> bool:
+        """Whether it joins another as a leaf."""
+        state = read_state(self._files)
+        return state is not None and state.leaf
+
+    @property
     def pid(self) -> int | None:
         """Its process id, None while it is down."""
         state = read_state(self._files)

@@ -39,6 +39,8 @@ class ServerState:
         Whether the owner is there for the server's sake, so that nobody takes over after it.
     mqtt
         Where it takes devices that speak MQTT, as ``mqtts://HOST:PORT``; empty if it takes none.
+    leaf
+        Whether it is a leaf of another server.
     """
 
     url: str
@@ -46,6 +48,7 @@ class ServerState:
     owner: int
     standalone: bool = False
     mqtt: str = ""
+    leaf: bool = False
 
 
 class ServerLocked(ServerError):

@@ -9,6 +9,7 @@ subject                     who publishes → who reads               stream
 ``up.<device>``             device → edge: frames of readings       ``IN_<flow>`` (durable delivery)
 ``in.<partition>.<device>`` server → edge: `up`, split          ``IN_<flow>`` (several partitions)
 ``out.<partition>``         edge → readers: frames of results       ``OUT_<flow>`` (durable delivery)
+``sent``                    edge → cloud: `out`, by a leaf's link   ``OUT_<flow>`` of the cloud's server
 ``order``                   reader → edge: orders for devices       ``ORDER_<flow>``
 ``down.<device>``           edge → device: orders                   none
 ``plain.<device>``          edge → device: orders as plain JSON     none
@@ -29,6 +30,10 @@ A foreign device, one that speaks MQTT or NATS but not this package's frames, pu
 each text one message, and subscribes to ``plain.<device>``, where each order is its payload as JSON and nothing else.
 That it subscribes there is what tells the edge that it wants its orders so: it never says hello. To MQTT the same
 subjects are topics, with ``/`` for ``.``: ``pratipad/house/up/room1`` and ``pratipad/house/plain/room1``.
+
+Where the edge's server is a leaf of another, the cloud's, results are stored twice: at the edge, and once they have
+arrived there, at the cloud's server. What is stored there bears the same names, so that a reader finds the same
+wherever it connects.
 """
 
 from __future__ import annotations
@@ -82,6 +87,11 @@ class Subjects:
     def input_root(self) -> str:
         """What stands before the partition in the subjects of `input_of`."""
         return self._below("in")
+
+    @property
+    def sent(self) -> str:
+        """Where results go on their way to the cloud's server; it stores them as if they were of partition 0."""
+        return self._below("sent")
 
     @property
     def order(self) -> str:
@@ -226,6 +236,11 @@ class Subjects:
             self.mark_stream: (self.mark_all, self.read_all),
             self.dead_stream: (self.dead_all,),
         }
+
+    @property
+    def cloud_streams(self) -> dict[str, tuple[str, ...]]:
+        """The streams at the server that the edge's one is a leaf of, with the subjects they take."""
+        return {self.output_stream: (self.sent,), self.mark_stream: (self.read_all,)}
 
     # -- parsing ----------------------------------------------------------------------------------------------
 
