@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pratipad_nb.dataflow import Dataflow, Difference
+from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import (
     FlowError,
     FrameError,
@@ -25,6 +25,7 @@ from pratipad_nb.errors import (
 from pratipad_nb.message import Message
 from pratipad_nb.runtime.backward import Backward
 from pratipad_nb.runtime.batch import Batch
+from pratipad_nb.runtime.changes import Changes
 from pratipad_nb.runtime.control import Control
 from pratipad_nb.runtime.credit import Ledger, RateLimit
 from pratipad_nb.runtime.dead_letters import DeadLetters
@@ -42,7 +43,7 @@ from pratipad_nb.runtime.presence import Presence
 from pratipad_nb.runtime.pull import PullRequest, Requests
 from pratipad_nb.runtime.signals import Signals
 from pratipad_nb.runtime.stats import FlowState
-from pratipad_nb.runtime.swap import SwapReceipt, swap_in_place
+from pratipad_nb.runtime.swap import SwapReceipt
 from pratipad_nb.runtime.upkeep import Upkeep
 from pratipad_nb.transport.frames import (
     CreditFrame,
@@ -101,8 +102,7 @@ class Edge:
         self._group: asyncio.TaskGroup | None = None
         self._undivert = contextlib.ExitStack()
         self._timers: asyncio.Task[None] | None = None
-        self._change: asyncio.Future[SwapReceipt] | None = None
-        self._changing_to: tuple[Line, Difference, float, int]
+        self.changes = Changes(self)
 
     # -- opening ------------------------------------------------------------------------------------------------
 
@@ -236,9 +236,7 @@ class Edge:
                 )
             ]
             await self.pipeline.run()
-            while self._change is not None:
-                self._change.set_result(await self._install(*self._changing_to))
-                self._change = None
+            while await self.changes.carried_out():
                 await self.pipeline.run()
             self._group = None
             for helper in (*helpers, self._timers):
@@ -265,6 +263,7 @@ class Edge:
                 await subscription.close()
         if hasattr(self, "input"):
             await self.input.close()
+        await self.changes.close()
         await self.line.close()
         self._undivert.close()
         self.state = "failed" if self.error else "stopped"
@@ -349,68 +348,23 @@ class Edge:
     # -- changing while it runs ---------------------------------------------------------------------------------
 
     async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
-        """Change what runs; None if nothing differs.
+        """Change what runs; see `Changes.swap`."""
+        return await self.changes.swap(dataflow)
 
-        New processors are set up first: if one can't be, the old ones stay. Where the shape of the flow stays, each
-        changed processor is exchanged between two of its calls (see `swap`). Else the pump pauses, what is in hand is
-        finished by the old ones and stored, state is carried over, and the new ones go on.
-
-        Raises
-        ------
-        ProcessorError
-            If a new processor can't be set up.
-        FlowError
-            If the flow isn't running.
-        """
-        if self.state not in ("running", "paused"):
-            raise FlowError(f"flow {self.settings.name!r} is {self.state}, so it can't be changed.")
-        old = self.line.dataflow
-        difference = old.diff(dataflow)
-        if str(old.tree) == str(dataflow.tree) and not difference.changed:
-            return None
-        line = await self.line.prepare(dataflow, difference.kept)
-        if line.shape == self.line.shape and dataflow.hops == old.hops and dataflow.input == old.input:
-            return await swap_in_place(self, line, difference)
-        self._changing_to = (line, difference, time.monotonic(), self.pipeline.in_hand)
-        resting = None if self.state == "paused" else self.line.paused
-        self._change = asyncio.get_running_loop().create_future()
-        self.line.resume()
-        self.pipeline.drain(leaving=True)
-        receipt = await self._change
-        self._rest_again(resting)
-        return receipt
-
-    def _rest_again(self, keys: Sequence[str] | None) -> None:
-        """Pause again what was paused before a change (None: the flow), which had to finish what was in hand."""
-        if keys is None:
-            self.pause()
-        for key in keys or ():
-            if key in self.line.meters:
-                self.line.pause(key)
-
-    async def _install(self, line: Line, difference: Difference, began: float, in_hand: int) -> SwapReceipt:
-        """Let `line` go on where the old one has ended: nothing is in hand at this moment."""
-        accepted, stored = self.gate.accepted, self.output.positions
+    def go_on_with(self, line: Line) -> None:
+        """Let `line` work where another has ended; nothing is in hand at this moment."""
         mode_changed = line.dataflow.input != self.line.dataflow.input
-        await self.line.hand_over(line)
         self.line = line
         self.pipeline = self._new_pipeline()
         if mode_changed:
             self.ledger.change_mode(line.dataflow.input)
             self._announce()
-        self.state = "running"
-        line.set_state("running")
+        if self.state == "draining":  # asked for while what is new was being set up
+            self.pipeline.drain()
+        else:
+            self.state = "running"
+        line.set_state(self.state)
         self.restart_timers()
-        return SwapReceipt(
-            difference.added,
-            difference.removed,
-            difference.changed,
-            difference.kept,
-            in_hand,
-            time.monotonic() - began,
-            lost=accepted.ahead_of(stored),
-            doubled=stored.ahead_of(accepted),
-        )
 
     def stop_timers(self) -> None:
         """Call no periodic method of a processor until `restart_timers`."""

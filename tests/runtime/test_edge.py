@@ -126,3 +126,55 @@ async def test_what_is_no_frame_becomes_a_dead_letter_and_the_rest_flows(url):
     assert flow.stats().delivered == 3
     await stranger.close()
     await flow.stop()
+
+
+class Holds:
+    """A processor that holds messages until it is opened."""
+
+    def __init__(self):
+        self.open = asyncio.Event()
+
+    async def process(self, payload):
+        await self.open.wait()
+        return payload
+
+
+async def changing(url):
+    """Return a flow that waits with a change until `open` is set on what holds its messages."""
+    holds = Holds()
+    names = {"holds": holds.process}
+    flow = await started(url, "Push ~> holds ~> Output", namespace=names)
+    await push(flow, "abc")
+    while not flow.stats().in_hand:
+        await asyncio.sleep(0.005)
+    other = AsyncFlow(
+        "Push ~> holds ~> same ~> Output", name="house", namespace=names | {"same": same}, server=url
+    )
+    return flow, holds, other
+
+
+async def test_two_changes_at_once_are_made_one_after_the_other(url):
+    flow, holds, other = await changing(url)
+    edge = flow._edge
+    changes = [asyncio.create_task(edge.swap(other.dataflow)) for _ in range(2)]
+    await asyncio.sleep(0)
+    holds.open.set()
+    async with asyncio.timeout(5):
+        receipts = await asyncio.gather(*changes)
+    assert [receipt is None for receipt in receipts] == [False, True]
+    await flow.settled()
+    assert flow.stats().delivered == 3
+    await flow.stop()
+
+
+async def test_a_flow_that_is_stopped_while_it_is_being_changed_ends(url):
+    flow, holds, other = await changing(url)
+    change = asyncio.create_task(flow._edge.swap(other.dataflow))
+    await asyncio.sleep(0.01)
+    stop = asyncio.create_task(flow.stop())
+    await asyncio.sleep(0.01)
+    holds.open.set()
+    async with asyncio.timeout(5):
+        await stop
+        await change
+    assert flow.stats().delivered == 3
