@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 _MOST_SOURCES = 50_000
 #: Frames that may stand in the buffer of a fast flow; at full speed that is about a second.
 _FAST_BUFFER_FRAMES = 256
+#: How often a gap is looked at anew before what is missing is held to be gone. Once isn't enough: when a leaf's link has
+#: been cut, nats-server 2.15 was seen to bring what isn't acknowledged back out of order.
+_REWINDS = 10
 
 
 class Input(Protocol):
@@ -190,7 +193,7 @@ class Gatekeeper:
     arrived: deque[Delivery] = field(default_factory=deque)
     #: Told of all that is admitted: device, its times, when the server got it, payloads (which are not to be changed).
     taps: list[Callable[[str, list[float], float, list[Any]], None]] = field(default_factory=list)
-    _rewound_for: tuple[str, int, int] | None = None
+    _rewound_for: dict[tuple[str, int, int], int] = field(default_factory=dict)
     _foreign_number: int = 0
     _waiting_repeats: list[tuple[Position, Delivery]] = field(default_factory=list)
 
@@ -234,12 +237,13 @@ class Gatekeeper:
         them first. Is the gap there still, then they don't exist (the flow was forgotten while its device went on).
         """
         gap = (device, epoch, first)
-        if self.durable and self._rewound_for != gap:
-            self._rewound_for = gap
+        if self.durable and (rewound := self._rewound_for.get(gap, 0)) < _REWINDS:
+            self._rewound_for[gap] = rewound + 1
             await self.input.rewind()
             return False
         if not self.durable and self.accepted.number(device, epoch) == 0:
             return True  # it was sending before this edge listened: nothing is known to be lost
+        self._rewound_for.pop(gap, None)
         log.info("%d messages of %s before number %d are missing", missing, device, first)
         self.counts[device].gaps += missing
         self.missing += missing

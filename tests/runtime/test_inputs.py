@@ -90,12 +90,26 @@ async def test_before_a_gap_the_input_is_rewound_and_what_was_missing_comes_firs
     assert door.gate.missing == 0
 
 
-async def test_a_gap_that_is_there_after_the_rewind_is_counted_and_passed():
+async def test_what_was_missing_may_come_after_several_rewinds_in_which_others_overtook_it():
     door = Door()
     await door.come(1, 2)
-    await door.come(5, 2)
+    for _ in range(3):
+        assert await door.come(7, 2) is None
+        assert await door.come(5, 2) is None
+    assert await door.come(3, 2) == [3, 4]
     assert await door.come(5, 2) == [5, 6]
-    assert (door.gate.missing, door.gate.counts["room1"].gaps, door.input.rewinds) == (2, 2, 1)
+    assert await door.come(7, 2) == [7, 8]
+    assert (door.gate.missing, door.input.rewinds) == (0, 6)
+
+
+async def test_a_gap_that_is_there_after_many_rewinds_is_counted_and_passed():
+    door = Door()
+    await door.come(1, 2)
+    admitted = None
+    while admitted is None:
+        admitted = await door.come(5, 2)
+    assert admitted == [5, 6]
+    assert (door.gate.missing, door.gate.counts["room1"].gaps, door.input.rewinds) == (2, 2, 10)
 
 
 async def test_in_fast_delivery_a_gap_is_counted_at_once():
