@@ -21,7 +21,6 @@ from pratipad_nb.message import Message
 from pratipad_nb.runtime.dead_letters import DeadLetter
 from pratipad_nb.runtime.edge import Edge, EdgeSettings, log_specs
 from pratipad_nb.runtime.janitor import HANDLE
-from pratipad_nb.runtime.pull import PullRequest
 from pratipad_nb.runtime.report import Reporter
 from pratipad_nb.runtime.share import Share
 from pratipad_nb.runtime.stats import DeviceStats, FlowState, FlowStats, ReaderStats
@@ -31,12 +30,13 @@ from pratipad_nb.session.access import EmbeddedAccess, ExternalAccess, MemoryAcc
 from pratipad_nb.session.callers import callers_namespace
 from pratipad_nb.session.cockpit import AsyncCockpit, checked_demand, checked_rate
 from pratipad_nb.session.defaults import defaults
+from pratipad_nb.session.request import AsyncRequest
 from pratipad_nb.settings import Endpoint, FlowOptions, Keep, checked_delivery, valid_name
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.permissions import Role
 from pratipad_nb.transport.protocol import Connection
 
-__all__ = ["AsyncFlow", "AsyncRequest"]
+__all__ = ["AsyncFlow"]
 
 #: What waits is sent and acknowledged this long after a drain before the rest is left to the next start.
 _CLOSE_SECONDS = 5.0
@@ -382,40 +382,6 @@ class AsyncFlow(AsyncCockpit):
         if self._access is None:
             raise FlowError(f"flow {self.name!r} is not running. Start it with start().")
         return await self._access.invite(name, Path(folder))
-
-
-class AsyncRequest:
-    """A request for readings; see `Flow.pull`."""
-
-    def __init__(self, request: PullRequest) -> None:
-        self._request = request
-
-    @property
-    def left(self) -> int:
-        """Readings that have not left the pipeline."""
-        return max(0, self._request.left)
-
-    @property
-    def done(self) -> bool:
-        """Whether all have."""
-        return self._request.done.is_set()
-
-    async def wait(self, timeout: float | None = 10.0) -> None:
-        """Wait until all readings have left the pipeline: emitted, filtered or dead-lettered.
-
-        Raises
-        ------
-        WaitTimeout
-            If they have not within `timeout` seconds; it names the devices that owe some.
-        """
-        try:
-            async with asyncio.timeout(timeout):
-                await self._request.done.wait()
-        except TimeoutError:
-            silent = ", ".join(self._request.silent) or "no device is connected"
-            raise WaitTimeout(
-                f"{self.left} of {self._request.wanted} readings have not come in {timeout:g} s; silent: {silent}."
-            ) from None
 
 
 def _in_words(error: BaseException) -> str:

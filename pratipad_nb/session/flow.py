@@ -23,13 +23,14 @@ from pratipad_nb.runtime.dead_letters import DeadLetter
 from pratipad_nb.runtime.stats import DeviceStats, FlowState, FlowStats
 from pratipad_nb.runtime.swap import SwapReceipt
 from pratipad_nb.session import registry
-from pratipad_nb.session.asynchronous import DEFAULT_MAX_DEMAND, AsyncFlow, AsyncRequest
+from pratipad_nb.session.asynchronous import DEFAULT_MAX_DEMAND, AsyncFlow
 from pratipad_nb.session.callers import callers_namespace
 from pratipad_nb.session.cockpit_blocking import Cockpit
+from pratipad_nb.session.request import Request
 from pratipad_nb.settings import Endpoint, FlowOptions, Keep
 from pratipad_nb.transport.permissions import Role
 
-__all__ = ["Flow", "Request"]
+__all__ = ["Flow"]
 
 Result = TypeVar("Result")
 
@@ -368,37 +369,6 @@ class Flow(Cockpit):
             With the URL and the flow's name that `Device.connect` needs besides the folder.
         """
         return self._run(self._flow.invite(name, folder))
-
-
-class Request:
-    """A request for readings, made by `Flow.pull`."""
-
-    def __init__(self, flow: Flow, request: AsyncRequest) -> None:
-        self._flow = flow
-        self._request = request
-
-    def __repr__(self) -> str:
-        return f"<Request to {self._flow.name!r}: {'done' if self.done else f'{self.left} readings left'}>"
-
-    @property
-    def left(self) -> int:
-        """Readings that have not left the pipeline."""
-        return self._request.left
-
-    @property
-    def done(self) -> bool:
-        """Whether all have."""
-        return self._request.done
-
-    def wait(self, timeout: float | None = 10.0) -> None:
-        """Wait until all readings have left the pipeline: emitted, filtered or dead-lettered.
-
-        Raises
-        ------
-        WaitTimeout
-            If they have not within `timeout` seconds; it names the devices that owe some.
-        """
-        self._flow._run(self._request.wait(timeout))  # noqa: SLF001 - one handle in two classes
 
 
 def _stop_all() -> None:
