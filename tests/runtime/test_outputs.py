@@ -168,3 +168,9 @@ async def test_what_a_tape_brings_answers_no_device():
     batch.source.replayed = True
     await record.write(batch)
     assert "replies" not in record.trace
+
+
+async def test_a_message_that_has_most_of_the_results_stays_whole_when_a_frame_is_split():
+    record = Record(most=1_500)
+    await record.write(record.batch([secrets.token_hex(200) for _ in range(4)], [0, 0, 0, 1], count=2))
+    assert [len(segment.payloads) for frame in record.frames for segment in frame.segments] == [3, 1]

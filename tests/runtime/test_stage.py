@@ -216,3 +216,34 @@ def test_lanes_split_any_batches_so_that_each_row_is_in_its_devices_lane_once(co
 
 def test_a_key_is_in_the_same_lane_in_every_run():
     assert [lane_of(f"room{n}", 8) for n in range(5)] == [4, 2, 0, 6, 5]
+
+
+async def test_what_a_member_of_braces_does_to_its_messages_payload_is_seen_by_nobody():
+    def spoils(payload, message):
+        message.payload["n"] = "spoilt"
+
+    async with Run("Push ~> {spoils, spoils} ~> Output", spoils=spoils) as run:
+        assert await run(batch_of([{"n": 1}])) == [{"n": 1}]
+
+
+async def test_of_a_message_with_several_rows_at_several_instances_nothing_goes_on_before_all_is_done():
+    gate = asyncio.Event()
+
+    class Slow:
+        concurrency, partition_by = 4, "n"
+
+        async def process(self, payload):
+            if payload["n"] == 1:
+                await gate.wait()
+            return payload["n"]
+
+    # Each at an instance of its own; the second message's last row is held up.
+    batch = Batch(source(2), [{"n": n} for n in (0, 4, 5, 1)], [0, 0, 1, 1], 2)
+    assert len({lane_of(n, 4) for n in (0, 4, 5, 1)}) == 4
+    async with Run("Push ~> Slow ~> Output", Slow=Slow) as run:
+        working = asyncio.create_task(run(batch))
+        while not run.out:
+            await asyncio.sleep(0.001)
+        assert [payload for each in run.out for payload in each.payloads] == [0, 4]
+        gate.set()
+        assert await working == [0, 4, 5, 1]
