@@ -43,6 +43,7 @@ def structure(flow: Flow) -> dict[str, Any]:
     return {
         "name": flow.name,
         "notation": flow.notation,
+        "input": flow.dataflow.input,
         "nodes": nodes,
         "edges": edges,
         "controls": [action for action, method in offered if hasattr(flow, method)],
@@ -96,7 +97,7 @@ def grid(scene: Mapping[str, Any], columns: int) -> dict[str, tuple[int, int, in
 def _processor(p: ProcessorStats) -> list[Any]:
     return [
         p.state, _short(p.rate), p.received, p.emitted, p.failed, p.retried,
-        _short(p.p50), _short(p.p99), round(p.busy, 2), p.waiting, p.version, p.last_error[:300],
+        _short(p.p50), _short(p.p99), round(p.busy, 2), p.waiting, p.version, p.last_error[:300], p.newer,
     ]  # fmt: skip
 
 

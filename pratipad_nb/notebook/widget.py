@@ -9,7 +9,6 @@ numbers move while a cell runs, and only so does the picture cost the flow nothi
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 import time
@@ -22,13 +21,14 @@ import anywidget
 import traitlets
 
 from pratipad_nb.errors import PratipadError
-from pratipad_nb.notebook import scene
+from pratipad_nb.notebook import inspector, scene
 from pratipad_nb.notebook.picture import draw, rendered
 from pratipad_nb.notebook.text import headline
 
 __all__ = ["FlowWidget", "answer_on_the_asking_subshell"]
 
 _STATIC = Path(__file__).with_name("static")
+_MODULES = ("cards.js", "inspector.js", "graph.js")
 
 #: The least time between two updates, in seconds: five a second look live, more can't be read.
 _PACE = 0.2
@@ -42,6 +42,10 @@ _MINUTE = 60
 _HISTORY_EVERY = 20.0
 
 _ENDED = ("stopped", "failed")
+
+
+def _read(name: str) -> str:
+    return (_STATIC / name).read_text(encoding="utf-8")
 
 
 class FlowWidget(anywidget.AnyWidget):
@@ -59,11 +63,16 @@ class FlowWidget(anywidget.AnyWidget):
     """
 
     # Joined rather than imported by each other, for a widget is one module and there is no bundler.
-    _esm = "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("cards.js", "graph.js"))
-    _css = (_STATIC / "graph.css").read_text(encoding="utf-8")
+    _esm = "\n".join(map(_read, _MODULES))
+    _css = "\n".join(map(_read, ("graph.css", "inspector.css")))
     structure = traitlets.Dict().tag(sync=True)
     numbers = traitlets.Dict().tag(sync=True)
     history = traitlets.Dict().tag(sync=True)
+    # Of the node that a page has open, and only while it has: see `inspector`.
+    about = traitlets.Dict().tag(sync=True)
+    inspected = traitlets.Dict().tag(sync=True)
+    way = traitlets.Dict().tag(sync=True)
+    told = traitlets.Dict().tag(sync=True)
 
     def __init__(self, on_end: Callable[[], None] = lambda: None) -> None:
         super().__init__()
@@ -100,11 +109,26 @@ class FlowWidget(anywidget.AnyWidget):
         super().close()
 
     def _heard(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
-        flow, action = self.flow, content.get("do")
-        method = {"stop": "request_stop", "pause": "pause", "resume": "resume"}.get(str(action))
-        if flow is not None and method is not None and hasattr(flow, method):
+        feed, action = self._feed, content.get("do")
+        if feed is None:
+            return
+        if action == "inspect":
+            feed.inspection.ask(content)
+            feed.wake.set()
+        else:
             # On a thread of its own, since pausing waits for a batch and this thread serves other pictures too.
-            threading.Thread(target=_asked, args=(getattr(flow, method),), daemon=True).start()
+            threading.Thread(target=self._act, args=(feed.flow, content), daemon=True).start()
+
+    def _act(self, flow: Any, content: dict[str, Any]) -> None:
+        if content.get("do") == "way":
+            try:
+                self.way = inspector.way(flow, str(content.get("id")))
+            except PratipadError as error:
+                self.told = {"text": str(error), "fault": True, "at": time.time()}
+            return
+        told = inspector.told(flow, content)
+        if told["text"]:
+            self.told = told
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """Add what is shown where no widget can be: a picture and one line of text.
@@ -137,6 +161,7 @@ class _Feed(threading.Thread):
         self._sent: dict[str, Any] = {}
         self._sent_at = self._history_at = float("-inf")
         self._pause = _PACE
+        self.inspection = inspector.Inspection()
 
     def leave(self) -> None:
         """End the thread; the flow goes on."""
@@ -153,6 +178,7 @@ class _Feed(threading.Thread):
     def run(self) -> None:
         while True:
             self.wake.wait(self._pause)
+            self.wake.clear()
             if self._left.is_set():
                 return
             try:
@@ -170,17 +196,31 @@ class _Feed(threading.Thread):
         if self.flow.notation != self._notation:
             self._notation = self.flow.notation
             self._widget.structure = scene.structure(self.flow)
-        numbers = scene.numbers(stats)
+        numbers = scene.numbers(stats) | {"set": [self.flow.rate, self.flow.max_demand]}
         self._sample(numbers)
         if last or now - self._history_at >= _HISTORY_EVERY:
             self._history_at = now
             self._widget.history = {"rates": {key: list(rates) for key, rates in self._rates.items()}}
+        self._inspect()
         moved = {k: v for k, v in numbers.items() if k not in ("time", "uptime")}
         if moved == self._sent and not last and now - self._sent_at < _HEARTBEAT:
             return
         self._sent, self._sent_at = moved, now
         self._widget.numbers = numbers
-        self._pause = max(_PACE, (len(json.dumps(numbers)) + _ENVELOPE) / _BYTES_PER_SECOND)
+        allowed = _BYTES_PER_SECOND - (inspector.BYTES_PER_SECOND if self.inspection.key else 0)
+        self._pause = max(_PACE, (len(json.dumps(numbers)) + _ENVELOPE) / allowed)
+
+    def _inspect(self) -> None:
+        """Send what a page wants to see of one node, if one does."""
+        try:
+            seen = self.inspection.look(self.flow)
+            if seen is not None:
+                self._widget.about = self.inspection.about(self.flow)
+                self._widget.inspected = seen
+        except (
+            PratipadError
+        ) as error:  # a node that is gone, a server that is away: the next look may find them
+            self._widget.told = {"text": str(error), "fault": True, "at": time.time()}
 
     def _sample(self, numbers: dict[str, Any]) -> None:
         second = int(numbers["time"])
@@ -190,11 +230,6 @@ class _Feed(threading.Thread):
         now = {key: processor[1] for key, processor in numbers["processors"].items()}
         for key, rate in {**now, scene.OUTPUT: numbers["rate"]}.items():
             self._rates.setdefault(key, deque(maxlen=_MINUTE)).append(rate)
-
-
-def _asked(act: Callable[[], None]) -> None:
-    with contextlib.suppress(PratipadError):  # stopped in the meantime: the picture says so
-        act()
 
 
 def answer_on_the_asking_subshell(comm: Any) -> None:

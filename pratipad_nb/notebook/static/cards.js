@@ -1,6 +1,6 @@
 /* The cards of the live picture: devices, a processor, Output, and what each says when it is opened.
  *
- * First of the two parts that `widget.py` joins into one ES module; `graph.js` is the second. What the lists in
+ * First of the three parts that `widget.py` joins into one ES module; `inspector.js` and `graph.js` follow. What the lists in
  * `numbers` hold is written in `scene.py`.
  */
 
@@ -103,10 +103,10 @@ function processorCard(node, place) {
   return { g, update(n, flow, history) {
     const p = n.processors[node.key];
     if (!p) return;
-    const [state, perSecond, received, emitted, errors, , p50, p99, atWork, waiting, version] = p;
-    const own = state !== "running" && state !== flow ? state : version ? `v${version + 1}` : "";
+    const [state, perSecond, received, emitted, errors, , p50, p99, atWork, waiting, version, , newer] = p;
+    const own = state !== "running" && state !== flow ? state : newer ? "newer code" : version ? `v${version + 1}` : "";
     say(badge, own);
-    mark(badge, "data-state", own === state);
+    mark(badge, "data-state", own === state || newer);
     say(big.value, rate(perSecond));
     say(flowed, `in ${count(received)}  out ${count(emitted)}`);
     say(failed, errors ? `⚠ ${count(errors)} failed` : waiting ? `${count(waiting)} waiting` : "");
@@ -119,7 +119,7 @@ function processorCard(node, place) {
     g.style.setProperty("--busy", Math.min(1, atWork).toFixed(2));
     big.minute.draw(history);
     mark(g, "aria-label", `Processor ${node.key}, ${state}, ${rate(perSecond)} messages a second, ${received} in, ` +
-      `${emitted} out, ${errors} failed, busy ${share(atWork)}`);
+      `${emitted} out, ${errors} failed, busy ${share(atWork)}${newer ? ", its code is newer than what runs" : ""}`);
   } };
 }
 
@@ -187,11 +187,11 @@ function details(node, n) {
   if (node.kind === "processor") {
     const p = n.processors[node.key];
     if (!p) return [];
-    const [state, perSecond, received, emitted, failed, retried, p50, p99, busy, waiting, version, error] = p;
+    const [state, perSecond, received, emitted, failed, retried, p50, p99, busy, waiting, version, error, newer] = p;
     return [["state", state], ["rate", `${rate(perSecond)} /s`], ["received", grouped.format(received)],
       ["emitted", grouped.format(emitted)], ["failed", grouped.format(failed)], ["retried", grouped.format(retried)],
       ["waiting", grouped.format(waiting)], ["busy", share(busy)], ["p50", duration(p50)], ["p99", duration(p99)],
-      ["code swapped", `${version} ×`], ...(error ? [["last error", error]] : [])];
+      ["code swapped", `${version} ×${newer ? ", newer code not running yet" : ""}`], ...(error ? [["last error", error]] : [])];
   }
   if (node.kind === "output") {
     const [, received, replies, sent, failed, expired, held] = n.back;

@@ -1,6 +1,6 @@
 /* The live picture of one flow: an anywidget, hand-written SVG, no dependency, no build.
  *
- * Owns how a flow is laid out, kept up to date and touched; `cards.js` owns its cards. Reads three traits: `structure`
+ * Owns how a flow is laid out, kept up to date and touched; `cards.js` owns its cards, `inspector.js` an opened node. Reads three traits: `structure`
  * (nodes and edges; changes with the notation), `numbers` (several times a second) and `history` (a rate a second for
  * the last minute, for a page that opens late). Sends `{do: "stop"}` and its like.
  */
@@ -126,13 +126,12 @@ function skeleton(send) {
     notation: make("code", { class: "pp-notation" }), meta: make("span", { class: "pp-meta" }),
     controls: make("span", { class: "pp-controls" }), alert: make("div", { class: "pp-alert", role: "alert", hidden: "" }),
     view: svg("svg", { class: "pp-view", role: "group" }), scene: svg("g"),
-    details: make("dl", { class: "pp-details", hidden: "" }), zoom: make("div", { class: "pp-zoom" }),
+    zoom: make("div", { class: "pp-zoom" }),
   };
   parts.view.append(parts.scene);
   parts.top = make("div", { class: "pp-top" }, parts.name, parts.badge, parts.notation, parts.meta, parts.controls);
   parts.stage = make("div", { class: "pp-stage" }, parts.view, parts.zoom);
-  parts.root = make("div", { class: "pratipad", "data-lm-suppress-shortcuts": "true" }, parts.top, parts.alert, parts.stage,
-    parts.details, parts.live);
+  parts.root = make("div", { class: "pratipad", "data-lm-suppress-shortcuts": "true" }, parts.top, parts.alert, parts.stage, parts.live);
   parts.buttons = {};
   for (const [action, [label, title]] of Object.entries(CONTROLS)) {
     const button = make("button", { type: "button", class: `pp-button pp-${action}`, title }, label);
@@ -206,7 +205,12 @@ function camera(parts) {
 class Picture {
   constructor(model, el) {
     this.model = model;
-    this.parts = skeleton((message) => model.send(message));
+    const send = (message) => model.send(message);
+    this.parts = skeleton(send);
+    this.inspector = new Inspector(model, () => this.shut());
+    this.settings = new Settings(send);
+    this.parts.stage.before(this.settings.root);
+    this.parts.stage.after(this.inspector.root);
     el.append(this.parts.root);
     this.camera = camera(this.parts);
     this.history = new Map();
@@ -214,7 +218,6 @@ class Picture {
     this.edges = [];
     this.open = null;
     this.width = 0;
-    this.drawn = "";
     this.visible = true;
     // A picture just restored must not claim to run: only a fresh time, or a beat that arrives, says so.
     const age = Math.abs(Date.now() / 1000 - (this.numbers.time ?? 0)) * 1000;
@@ -251,7 +254,10 @@ class Picture {
       () => document.removeEventListener("visibilitychange", shown), () => clearInterval(clock));
   }
 
-  close() { for (const off of this.off) off(); }
+  close() {
+    for (const off of this.off) off();
+    this.inspector.close();
+  }
 
   theme() {
     this.parts.root.classList.toggle("pp-dark", onDark(this.parts.root.parentElement));
@@ -303,7 +309,6 @@ class Picture {
     if (focused) this.cards.get(focused)?.g.focus({ preventScroll: true });
     if (this.open && !this.cards.has(this.open)) this.open = null;
     this.camera.show(map);
-    this.drawn = "";
     this.update();
   }
 
@@ -355,19 +360,21 @@ class Picture {
   }
 
   detail() {
-    const { parts, open } = this;
+    const { open } = this;
     for (const [key, card] of this.cards) {
       mark(card.g, "aria-expanded", key === open);
     }
-    parts.details.hidden = open === null;
-    if (open === null) return;
-    const node = this.structure.nodes.find((each) => each.key === open);
-    const rows = details(node, this.numbers);
-    const key = JSON.stringify([open, rows]);
-    if (key === this.drawn) return;
-    this.drawn = key;
-    parts.details.replaceChildren(make("div", { class: "pp-details-title" }, open === "devices" ? "Devices" : open),
-      ...rows.map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, String(value)))));
+    this.inspector.show(this.structure.nodes.find((each) => each.key === open) ?? null);
+    this.inspector.update(this.numbers);
+    this.settings.update(this.structure.input, this.numbers);
+  }
+
+  /** Close the inspector and go back to its node, where the keyboard was. */
+  shut() {
+    const was = this.open;
+    this.open = null;
+    this.detail();
+    if (was) this.focus(was);
   }
 
   /** Arrow keys go from node to node, Enter opens one, Escape closes it; plus, minus and 0 zoom. */
@@ -375,14 +382,15 @@ class Picture {
     if (e.ctrlKey || e.metaKey || e.altKey) return;
     const g = e.target.closest?.(".pp-node");
     const act = { "+": () => this.camera.zoom(1.25), "-": () => this.camera.zoom(0.8), 0: () => this.camera.fit(),
-      Escape: () => { this.open = null; this.detail(); } };
+      Escape: () => this.shut() };
     if (g) {
       const order = this.structure.nodes.slice().sort((a, b) => a.layer - b.layer || a.row - b.row).map((node) => node.key);
       const go = (by) => this.focus(order[(order.indexOf(g.dataset.key) + by + order.length) % order.length]);
       Object.assign(act, { Enter: () => this.toggle(g.dataset.key), " ": () => this.toggle(g.dataset.key),
         ArrowRight: () => go(1), ArrowDown: () => go(1), ArrowLeft: () => go(-1), ArrowUp: () => go(-1) });
     }
-    if (!act[e.key] || (e.target.tagName === "BUTTON" && e.key !== "Escape")) return;
+    // What is typed into a field is the field's, and Enter on a button is the button's.
+    if (!act[e.key] || (e.key !== "Escape" && e.target.closest?.("button, input, select, summary"))) return;
     act[e.key]();
     e.preventDefault();
     e.stopPropagation();

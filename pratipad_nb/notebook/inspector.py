@@ -1,0 +1,217 @@
+"""The inspector: what the page shows of one opened node, and what it may ask the flow to do.
+
+Owns the words of both: which node is looked at and how long, what is sent of it and how much at most, and the actions
+that a page may ask for. It draws nothing (`static/inspector.js` does) and keeps no message: samples are the flow's.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pratipad_nb.dataflow import DEVICES, OUTPUT
+from pratipad_nb.errors import PratipadError, SettingsError
+from pratipad_nb.runtime.samples import KEPT, Sample
+from pratipad_nb.session import Flow
+
+__all__ = ["BYTES_PER_SECOND", "Inspection", "act", "told", "way"]
+
+#: What an open inspector may send, in bytes a second: half of what a picture may, envelope included.
+BYTES_PER_SECOND = 10_000
+_BUDGET = 8_000
+#: Seconds between two looks, and after a wish of the page's (another node, another filter), which is not to wait.
+_PACE = 1.0
+_AT_ONCE = 0.3
+#: How long a page's wish holds, in seconds: a page renews it, and one that was closed can't take it back.
+_HOLDS = 15.0
+#: Messages that a table shows, those among which the last failure is sought, and characters of one value.
+_ROWS = 20
+_SEARCHED = 100
+_CHARACTERS = 240
+_SOURCE_CHARACTERS = 6_000
+_TRACEBACK_CHARACTERS = 1_500
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    key: str
+    text: str
+    until: float
+
+
+class Inspection:
+    """Which node of a flow a page looks at, and what it is sent of it."""
+
+    def __init__(self) -> None:
+        self._wish: _Wish | None = None
+        self._asked = threading.Event()
+        self._looked_at = float("-inf")
+
+    @property
+    def key(self) -> str | None:
+        """The node that is looked at, or None."""
+        wish = self._wish
+        return wish.key if wish is not None and time.monotonic() < wish.until else None
+
+    def ask(self, content: dict[str, Any]) -> None:
+        """Take a page's wish: ``key`` (None closes the inspector) and ``filter``, a text that messages contain."""
+        key, before = content.get("key"), self._wish
+        wish = (
+            _Wish(str(key), str(content.get("filter") or "")[:200], time.monotonic() + _HOLDS)
+            if key
+            else None
+        )
+        self._wish = wish
+        if wish and (before is None or (before.key, before.text) != (wish.key, wish.text)):
+            self._asked.set()
+
+    def look(self, flow: Flow) -> dict[str, Any] | None:
+        """Return what is to be sent now, or None: nobody looks, or has just seen it."""
+        wish, now = self._wish, time.monotonic()
+        if wish is None or now >= wish.until:
+            return None
+        if now - self._looked_at < (_AT_ONCE if self._asked.is_set() else _PACE):
+            return None
+        self._asked.clear()
+        self._looked_at = now
+        if wish.key == DEVICES:
+            return {"key": wish.key}
+        if wish.key == OUTPUT:
+            return {"key": wish.key, "letters": _letters(flow)}
+        if wish.key not in flow:
+            return None
+        return {"key": wish.key, "filter": wish.text} | _messages(flow, wish)
+
+    def about(self, flow: Flow) -> dict[str, Any]:
+        """Return what seldom changes of the node that is looked at: a processor's source and arguments."""
+        key = self.key
+        if key is None or key not in flow:
+            return {"key": key}
+        step = flow[key]
+        arguments = ", ".join(f"{name}={value!r:.{_CHARACTERS}}" for name, value in step.arguments.items())
+        return {"key": key, "source": step.source[:_SOURCE_CHARACTERS], "arguments": arguments}
+
+
+def _messages(flow: Flow, wish: _Wish) -> dict[str, Any]:
+    samples = flow[wish.key].samples(KEPT if wish.text else _SEARCHED)
+    broken = next((s for s in reversed(samples) if s.error), None)
+    fault = [broken.error[:_CHARACTERS], broken.traceback[-_TRACEBACK_CHARACTERS:]] if broken else None
+    rows: list[list[Any]] = []
+    left = _BUDGET - len(json.dumps(fault))
+    for sample in reversed(samples):
+        row = _row(sample)
+        if wish.text and not any(wish.text.casefold() in str(part).casefold() for part in row):
+            continue
+        left -= len(json.dumps(row))
+        if left < 0 or len(rows) == _ROWS:
+            break
+        rows.append(row)
+    return {"messages": rows, "fault": fault}
+
+
+def _row(sample: Sample) -> list[Any]:
+    message = sample.message
+    return [message.id, message.device, round(sample.time, 3), *_in_out(sample)]
+
+
+def _in_out(sample: Sample) -> list[str]:
+    return [_texts(sample.inputs), _texts(sample.results), sample.error[:_CHARACTERS]]
+
+
+def _texts(values: tuple[Any, ...]) -> str:
+    return "\n".join(map(_text, values[:5])) + ("\n…" if len(values) > 5 else "")
+
+
+def _text(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _CHARACTERS else text[: _CHARACTERS - 1] + "…"
+
+
+def _letters(flow: Flow) -> list[list[str]]:
+    found = flow.dead_letters()[-5:]
+    return [
+        [x.processor, _text(x.payload), x.error[:_CHARACTERS], x.traceback[-_TRACEBACK_CHARACTERS // 2 :]]
+        for x in reversed(found)
+    ]
+
+
+def way(flow: Flow, message: str) -> dict[str, Any]:
+    """Return a message's way through the flow: for each processor what came in, what went out and the error."""
+    found = flow.trace(message)
+    steps = [[key, *(_in_out(sample) if sample else ("", "", ""))] for key, sample in found.items()]
+    return {"id": found.message.id, "device": found.message.device, "steps": steps}
+
+
+def act(flow: Flow, content: dict[str, Any]) -> str:
+    """Do what a page asks for and return what is to be said about it, "" for nothing.
+
+    Raises
+    ------
+    PratipadError
+        If it can't be done; its text is for the page.
+    """
+    action = _ACTIONS.get(str(content.get("do")))
+    return action(flow, content) if action is not None else ""
+
+
+def _pause(flow: Flow, content: dict[str, Any]) -> str:
+    flow.pause(content.get("key"))
+    return ""
+
+
+def _resume(flow: Flow, content: dict[str, Any]) -> str:
+    flow.resume(content.get("key"))
+    return ""
+
+
+def _stop(flow: Flow, _content: dict[str, Any]) -> str:
+    flow.request_stop()
+    return ""
+
+
+def _retry(flow: Flow, _content: dict[str, Any]) -> str:
+    return f"{flow.retry_dead_letters()} dead letters are tried again."
+
+
+def _set_rate(flow: Flow, content: dict[str, Any]) -> str:
+    flow.rate = content.get("value")
+    return ""
+
+
+def _set_demand(flow: Flow, content: dict[str, Any]) -> str:
+    flow.max_demand = int(content.get("value") or 1)
+    return ""
+
+
+def _order(flow: Flow, content: dict[str, Any]) -> str:
+    text = str(content.get("payload", ""))
+    try:
+        payload = json.loads(text)
+    except ValueError as error:
+        raise SettingsError(f'The order {text!r:.80} is no JSON ({error}). One is {{"led": "on"}}.') from None
+    to = content.get("to") or None
+    flow.send(payload, to=to)
+    return f"Sent to {to or 'all devices'}."
+
+
+_ACTIONS: dict[str, Callable[[Flow, dict[str, Any]], str]] = {
+    "stop": _stop,
+    "pause": _pause,
+    "resume": _resume,
+    "retry": _retry,
+    "rate": _set_rate,
+    "demand": _set_demand,
+    "order": _order,
+}
+
+
+def told(flow: Flow, content: dict[str, Any]) -> dict[str, Any]:
+    """Do what a page asks for, and return the line that it shows, which says so too if it can't be done."""
+    try:
+        return {"text": act(flow, content), "fault": False, "at": time.time()}
+    except PratipadError as error:
+        return {"text": str(error)[:1000], "fault": True, "at": time.time()}

@@ -1,0 +1,241 @@
+/* The inspector below the picture: one opened node, its messages and what can be done with it.
+ *
+ * Second of the three parts that `widget.py` joins into one ES module. Reads the traits `about`, `inspected`, `way` and
+ * `told`, which are sent only while a node is open; what they hold is written in `inspector.py`. All text of users goes
+ * in as text, never as HTML.
+ */
+
+const RENEW = 5000; // ms after which the wish to see a node is renewed; the kernel forgets one after 15 s
+const TYPED = 300; // ms after the last key before the filter is sent
+const clock = (s) => new Date(s * 1000).toLocaleTimeString([], { hour12: false }) + (s % 1).toFixed(2).slice(1);
+
+function labelled(words, field) { return make("label", { class: "pp-field" }, make("span", {}, words), field); }
+function press(words, title, act, cls = "") {
+  const button = make("button", { type: "button", class: `pp-button ${cls}`, title }, words);
+  button.addEventListener("click", act);
+  return button;
+}
+
+class Inspector {
+  constructor(model, close) {
+    this.model = model;
+    this.open = null;
+    this.held = false;
+    this.title = make("span", { class: "pp-inspect-title" });
+    this.acts = make("span", { class: "pp-controls" });
+    this.rows = make("dl", { class: "pp-details" });
+    this.body = make("div", { class: "pp-inspect-body" });
+    this.told = make("div", { class: "pp-told", role: "status" });
+    this.root = make("section", { class: "pp-inspect", hidden: "" },
+      make("div", { class: "pp-inspect-head" }, this.title, this.acts, press("×", "Close (Escape)", close, "pp-close")),
+      this.rows, this.told, this.body);
+    this.root.querySelector(".pp-close").setAttribute("aria-label", "Close the inspector");
+    this.off = [];
+    const on = (what, act) => { model.on(what, act); this.off.push(() => model.off(what, act)); };
+    on("change:about", () => this.about());
+    on("change:inspected", () => this.inspected());
+    on("change:way", () => this.way());
+    on("change:told", () => this.tell());
+    const renew = setInterval(() => { if (this.open && !document.hidden) this.ask(); }, RENEW);
+    this.off.push(() => clearInterval(renew), () => { if (this.open) model.send({ do: "inspect", key: null }); });
+  }
+
+  close() { for (const off of this.off) off(); }
+
+  ask() { this.model.send({ do: "inspect", key: this.held ? null : this.open?.key ?? null, filter: this.filter?.value ?? "" }); }
+
+  /** Open `node`, or none. */
+  show(node) {
+    if ((node?.key ?? null) === (this.open?.key ?? null)) return;
+    this.open = node;
+    this.held = false;
+    this.drawn = "";
+    this.root.hidden = !node;
+    this.body.replaceChildren();
+    this.acts.replaceChildren();
+    say(this.told, "");
+    this.filter = null;
+    if (node) {
+      const name = node.kind === "devices" ? "Devices" : node.key;
+      say(this.title, name);
+      mark(this.root, "aria-label", `Inspector of ${name}`);
+      this[node.kind](node);
+    }
+    this.ask();
+  }
+
+  /** Numbers of the open node, several times a second. */
+  update(n) {
+    if (!this.open) return;
+    const rows = details(this.open, n);
+    const drawn = JSON.stringify(rows);
+    if (drawn !== this.drawn) {
+      this.drawn = drawn;
+      this.rows.replaceChildren(...rows.map(([term, value]) =>
+        make("div", {}, make("dt", {}, term), make("dd", {}, String(value)))));
+    }
+    const ended = ["stopped", "failed"].includes(n.state);
+    if (this.open.kind === "processor") {
+      const paused = n.processors[this.open.key]?.[0] === "paused";
+      say(this.pauses, `${paused ? "Resume" : "Pause"} ${this.open.key}`);
+      this.pauses.dataset.do = paused ? "resume" : "pause";
+      this.pauses.disabled = ended;
+    }
+    if (this.retry) this.retry.disabled = ended || !n.dead;
+    if (this.to) {
+      const names = ["", ...n.devices.shown.map(([name]) => name)];
+      if (names.join() !== [...this.to.options].map((o) => o.value).join()) {
+        const chosen = this.to.value;
+        this.to.replaceChildren(...names.map((name) => make("option", { value: name }, name || "all devices")));
+        this.to.value = names.includes(chosen) ? chosen : "";
+      }
+    }
+  }
+
+  // ---- what is peculiar to each kind of node ----
+
+  processor(node) {
+    this.pauses = press("", "Let it begin no further message; what comes waits before it",
+      () => this.model.send({ do: this.pauses.dataset.do, key: node.key }));
+    this.acts.append(this.pauses);
+    this.filter = make("input", { type: "search", placeholder: "text, device, error", spellcheck: "false" });
+    this.filter.addEventListener("input", () => { clearTimeout(this.typing); this.typing = setTimeout(() => this.ask(), TYPED); });
+    this.hold = press("Hold", "Let the table stand still; the flow goes on", () => {
+      this.held = !this.held;
+      mark(this.hold, "aria-pressed", this.held);
+      this.ask();
+    });
+    mark(this.hold, "aria-pressed", false);
+    this.table = make("tbody");
+    this.path = make("div", { class: "pp-way", hidden: "" });
+    this.fault = make("details", { class: "pp-fault", hidden: "" }, make("summary"), make("pre"));
+    this.code = make("details", { class: "pp-source" }, make("summary", {}, "Source"), make("pre"));
+    const heads = ["time", "device", "in", "out"].map((name) => make("th", { scope: "col" }, name));
+    this.body.append(this.fault, this.code,
+      make("div", { class: "pp-bar" }, make("b", {}, "Last messages"), labelled("filter", this.filter), this.hold), this.path,
+      make("div", { class: "pp-scroll" }, make("table", { class: "pp-table" }, make("thead", {}, make("tr", {}, ...heads)), this.table)));
+    this.about();
+  }
+
+  output() {
+    this.pauses = null;
+    this.retry = press("Retry dead letters", "Put them through the processor they failed in once more",
+      () => this.model.send({ do: "retry" }));
+    this.acts.append(this.retry);
+    this.table = make("div", { class: "pp-letters" });
+    this.body.append(this.table);
+  }
+
+  devices() {
+    this.to = make("select");
+    this.order = make("input", { type: "text", value: '{"led": "on"}', spellcheck: "false" });
+    const form = make("form", { class: "pp-bar" }, make("b", {}, "Send an order"), labelled("to", this.to), labelled("JSON", this.order),
+      make("button", { type: "submit", class: "pp-button" }, "Send"));
+    form.addEventListener("submit", (e) => {
+      e.preventDefault();
+      this.model.send({ do: "order", payload: this.order.value, to: this.to.value });
+    });
+    this.body.append(form);
+  }
+
+  // ---- what the kernel sends ----
+
+  about() {
+    const about = this.model.get("about");
+    if (this.open?.kind !== "processor" || about.key !== this.open.key) return;
+    say(this.title, this.open.key + (about.arguments ? `(${about.arguments})` : ""));
+    say(this.code.lastChild, about.source || "There is none to be found.");
+  }
+
+  inspected() {
+    const seen = this.model.get("inspected");
+    if (!this.open || seen.key !== this.open.key || this.held) return;
+    if (this.open.kind === "output") this.letters(seen.letters);
+    if (this.open.kind === "processor") this.messages(seen);
+  }
+
+  messages({ messages, fault }) {
+    this.fault.hidden = !fault;
+    if (fault) { say(this.fault.firstChild, `⚠ ${fault[0]}`); say(this.fault.lastChild, fault[1]); }
+    const focused = this.table.querySelector("tr:focus")?.dataset.id;
+    const rows = messages.map(([id, device, time, came, went, error]) => {
+      const row = make("tr", { tabindex: "0", "data-id": id, title: "Show its way through the flow", "data-error": error !== "" },
+        ...[clock(time), device, came, error ? `⚠ ${error}` : went || "nothing"].map((words) => make("td", {}, words)));
+      const ask = () => this.model.send({ do: "way", id });
+      row.addEventListener("click", ask);
+      row.addEventListener("keydown", (e) => { if (e.key === "Enter") { ask(); e.stopPropagation(); } });
+      return row;
+    });
+    if (!rows.length) rows.push(make("tr", {}, make("td", { colspan: "4" }, this.filter.value ? "None of them contains that." : "Nothing has come in.")));
+    this.table.replaceChildren(...rows);
+    rows.find((row) => focused && row.dataset.id === focused)?.focus({ preventScroll: true });
+  }
+
+  letters(letters) {
+    if (JSON.stringify(letters) === this.lettered && this.table.childElementCount) return;
+    this.lettered = JSON.stringify(letters);
+    this.table.replaceChildren(...letters.map(([processor, payload, error, traceback]) => make("details", { class: "pp-fault" },
+      make("summary", {}, `⚠ ${processor}: ${error}`), make("pre", {}, `${payload}\n\n${traceback}`))));
+    if (!letters.length) say(this.table, "No dead letters.");
+  }
+
+  way() {
+    const { id, device, steps } = this.model.get("way");
+    if (this.open?.kind !== "processor" || !steps) return;
+    this.path.hidden = false;
+    this.path.replaceChildren(make("div", { class: "pp-bar" }, make("b", {}, `The way of ${id}`), device,
+      press("×", "Close", () => { this.path.hidden = true; })),
+      make("ol", {}, ...steps.map(([key, came, went, error]) => make("li", {}, make("b", {}, key),
+        make("pre", {}, came || "–"), make("span", { "aria-label": "gave" }, "→"), make("pre", {}, error ? `⚠ ${error}` : went || "nothing")))));
+  }
+
+  tell() {
+    const { text: words, fault, at } = this.model.get("told");
+    if (!words || Math.abs(Date.now() / 1000 - at) > 60) return;
+    say(this.told, words);
+    mark(this.told, "data-fault", fault);
+  }
+}
+
+// ---- sliders ------------------------------------------------------------------------------------------------------
+
+/** The rate and demand of a flow that asks its devices: sliders on a scale of tens, the rate's end being "no limit". */
+class Settings {
+  constructor(send) {
+    this.root = make("div", { class: "pp-settings", hidden: "" });
+    this.rate = this.slider("rate", 101, (v) => (v >= 101 ? null : Math.max(0.1, +(10 ** (v / 20 - 1)).toPrecision(2))),
+      (v) => (v === null ? "no limit" : `${rate(v)} /s`), (value) => send({ do: "rate", value }));
+    this.demand = this.slider("max. demand", 100, (v) => Math.max(1, Math.round(10 ** (v / 20))), count, (value) => send({ do: "demand", value }));
+  }
+
+  slider(words, max, meaning, spelled, act) {
+    const input = make("input", { type: "range", min: 0, max, step: 1, "aria-label": words });
+    const value = make("output", {});
+    let waiting;
+    let touched = 0;
+    input.addEventListener("input", () => {
+      touched = performance.now();
+      say(value, spelled(meaning(+input.value)));
+      mark(input, "aria-valuetext", value.textContent);
+      clearTimeout(waiting);
+      waiting = setTimeout(() => act(meaning(+input.value)), 100);
+    });
+    const field = make("label", { class: "pp-field" }, make("span", {}, words), input, value);
+    this.root.append(field);
+    return { field, show(now, position) {
+      if (performance.now() - touched < 1500) return; // the flow's answer is on its way
+      input.value = position;
+      say(value, spelled(now));
+      mark(input, "aria-valuetext", value.textContent);
+    } };
+  }
+
+  update(input, n) {
+    this.root.hidden = input === "Push" || !n.set;
+    if (this.root.hidden) return;
+    const [perSecond, demand] = n.set;
+    this.rate.show(perSecond, perSecond === null ? 101 : 20 * (Math.log10(perSecond) + 1));
+    this.demand.field.hidden = input !== "Demand";
+    this.demand.show(demand, 20 * Math.log10(demand));
+  }
+}

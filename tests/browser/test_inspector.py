@@ -1,0 +1,86 @@
+"""The cockpit on the page: a node is opened, looked into and touched, with the keyboard too."""
+
+import time
+
+import pytest
+
+pytestmark = pytest.mark.timeout(180)
+
+PROCESSORS = """
+class Celsius:
+    def __init__(self, factor=1.8):
+        self.factor = factor
+
+    def process(self, reading):
+        if reading["n"] % 10 == 0:
+            raise ValueError("a tenth one")
+        return {"celsius": (reading["n"] - 32) / self.factor}
+
+def Same(reading):
+    return reading
+"""
+DEVICE = """
+readings = ({"n": n} for n in itertools.count(1))
+device = Device("room1", read=readings, receive=print, every=0.05).connect(house)
+"""
+CELLS = (
+    "%load_ext pratipad_nb\nimport itertools\nfrom pratipad_nb import Device",
+    PROCESSORS,
+    "%%dataflow house --delivery fast\nDemand <~> Celsius(factor=2) <~> Same <~> Output",
+    DEVICE,
+)
+
+
+def until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.1)
+
+
+def test_a_node_is_looked_into_and_touched(lab):
+    opened = lab("inspector", *CELLS, height=1400)
+    opened.run_all()
+    page, root = opened.page, opened.page.locator(".pratipad").first
+    node = root.locator("[data-key=Celsius]")
+    node.get_by_text("failed").wait_for()
+    node.focus()
+    page.keyboard.press("Enter")
+    panel = root.locator(".pp-inspect")
+    panel.get_by_text("Celsius(factor=2)").wait_for()
+    panel.locator("summary", has_text="a tenth one").click()
+    panel.get_by_text("Traceback", exact=False).first.wait_for()
+    panel.get_by_text("Source").click()
+    panel.get_by_text("self.factor = factor").wait_for()
+    panel.locator("tr[data-id] >> text=celsius").first.wait_for()
+    opened.shot("inspector")
+
+    panel.get_by_label("filter").fill("a tenth one")
+    until(lambda: {e.get_attribute("data-error") for e in panel.locator("tr[data-id]").all()} == {"true"})
+    panel.get_by_label("filter").fill("")
+    rows = panel.locator("tr[data-id][data-error=false]")
+    rows.first.wait_for()
+    panel.get_by_role("button", name="Hold").click()
+    rows.first.click()
+    panel.locator(".pp-way li", has_text="Same").wait_for()
+    opened.theme("JupyterLab Dark")
+    opened.shot("inspector-way-dark")
+
+    panel.get_by_role("button", name="Pause Celsius").click()
+    node.get_by_text("paused").wait_for()
+    panel.get_by_role("button", name="Resume Celsius").click()
+    panel.get_by_role("button", name="Pause Celsius").wait_for()
+    page.keyboard.press("Escape")
+    panel.wait_for(state="hidden")
+
+    root.get_by_label("rate").fill("20")
+    root.get_by_text("1 /s", exact=True).wait_for()
+    root.locator("[data-key=devices]").click()
+    panel.get_by_role("button", name="Send").click()
+    panel.get_by_text("Sent to all devices.").wait_for()
+    root.locator("[data-key=Output]").click()
+    panel.locator("summary", has_text="a tenth one").first.wait_for()
+    panel.get_by_role("button", name="Retry dead letters").click()
+    panel.get_by_text("are tried again").wait_for()
+    opened.shot("inspector-output")
+    assert opened.errors == []
