@@ -171,6 +171,7 @@ class Lab:
         self.command("apputils:change-theme", theme=name)
         light = "true" if name.endswith("Light") else "false"
         self.page.wait_for_selector(f"body[data-jp-theme-light='{light}']", state="attached")
+        self.page.wait_for_selector("#jupyterlab-splash", state="detached")  # it covers the page meanwhile
 
     def cell(self, number: int):
         """Return the code or text cell at a place, counted from 0."""

@@ -1,8 +1,11 @@
 """The cockpit on the page: a node is opened, looked into and touched, with the keyboard too."""
 
 import time
+from pathlib import Path
 
 import pytest
+
+ARTEFACTS = Path(__file__).parents[2] / "artefacts"
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -84,3 +87,33 @@ def test_a_node_is_looked_into_and_touched(lab):
     panel.get_by_text("are tried again").wait_for()
     opened.shot("inspector-output")
     assert opened.errors == []
+
+
+def test_an_open_inspector_sends_little_and_a_reloaded_page_is_live_again(lab):
+    opened = lab("reload", *CELLS, height=1400)
+    sizes = []
+    opened.page.on("websocket", lambda it: it.on("framereceived", lambda frame: sizes.append(len(frame))))
+    opened.open()
+    opened.run_all()
+    root = opened.page.locator(".pratipad").first
+    root.locator("[data-key=Output]").get_by_text("delivered").wait_for()
+    root.locator("[data-key=Same]").click()
+    root.locator("tr[data-id]").nth(19).wait_for()
+    opened.until_idle()
+    sizes.clear()
+    opened.page.wait_for_timeout(5_000)  # a rate takes time to measure
+    a_second = sum(sizes) / 5
+    (ARTEFACTS / "bytes-a-second.txt").write_text(f"{a_second:.0f}\n")
+    assert 0 < a_second <= 20_000
+
+    opened.write(1, PROCESSORS.replace("return reading", "return reading | {'swapped': True}"))
+    opened.run(1)
+    opened.cell(1).get_by_text("lost 0").wait_for()
+
+    opened.page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    opened.open()
+    root.locator("[data-key=Output]").get_by_text("delivered").wait_for()
+    until(lambda: root.locator(".pp-badge").inner_text().strip() == "running")
+    root.locator("[data-key=Same]").click()
+    root.locator("tr[data-id] >> text=swapped").first.wait_for()
+    opened.shot("reloaded")
