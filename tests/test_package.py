@@ -119,6 +119,7 @@ def test_importing_the_package_alone_imports_none_of_its_rooms():
 #: What is raised and caught inside, and why it is none of the tree.
 INSIDE = {
     "HelpAsked": "a magic's --help is no mistake",
+    "Signalled": "a signal is no error; the command line turns it into an exit code",
     "NotAcknowledged": "the simulated bus fails as the kernel's does, with an OSError",
 }
 
@@ -181,14 +182,14 @@ def test_imports_point_down_only():
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("IPython", {"notebook"}),
+        ("IPython", {"notebook", "cli/notebooks.py"}),
         ("anywidget", {"notebook"}),
         ("cryptography", {"pki/authority.py", "pki/certificates.py"}),
         ("ipywidgets", {"notebook"}),
         ("nats", {"transport/nats.py", "transport/nats_consumer.py", "transport/nats_log.py"}),
         ("pandas", {"cloud/dataframe.py", "session/step.py"}),  # the latter for its type alone
         ("smbus2", {"device/bus.py"}),
-        ("traitlets", {"notebook"}),
+        ("traitlets", {"notebook", "cli/notebooks.py"}),
         ("typer", {"cli"}),
     ],
 )
