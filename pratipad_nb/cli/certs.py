@@ -306,7 +306,7 @@ async def _revoked(home: Path, identity: str) -> None:
 
 
 def _until(certificate: Path) -> str:
-    from cryptography import x509
+    from pratipad_nb.pki.certificates import valid_until
 
-    end = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+    end = valid_until(certificate)
     return f"{end.astimezone(UTC):%Y-%m-%d}{' (over)' if end < datetime.now(UTC) else ''}"

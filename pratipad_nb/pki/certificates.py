@@ -20,7 +20,16 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pratipad_nb.errors import CertificateError
 
-__all__ = ["CLOCK_SKEW", "Pair", "Profile", "made_authority", "made_leaf", "profile_of", "read_pair"]
+__all__ = [
+    "CLOCK_SKEW",
+    "Pair",
+    "Profile",
+    "made_authority",
+    "made_leaf",
+    "profile_of",
+    "read_pair",
+    "valid_until",
+]
 
 #: Certificates are valid from this long before they are made: a board without a battery-backed clock lives in the past.
 CLOCK_SKEW = timedelta(days=1)
@@ -132,12 +141,7 @@ def read_pair(certificate: Path, key: Path) -> Pair:
     CertificateError
         If one is missing or unreadable, is no such PEM, or they don't belong together.
     """
-    try:
-        found = x509.load_pem_x509_certificate(certificate.read_bytes())
-    except OSError as error:
-        raise CertificateError(f"{certificate} can't be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise CertificateError(f"{certificate} holds no PEM certificate.") from error
+    found = _read_certificate(certificate)
     try:
         private = serialization.load_pem_private_key(key.read_bytes(), password=None)
     except OSError as error:
@@ -148,6 +152,20 @@ def read_pair(certificate: Path, key: Path) -> Pair:
     if not isinstance(private, ec.EllipticCurvePrivateKey) or private.public_key() != found.public_key():
         raise CertificateError(f"{key} is not the key of {certificate}.")
     return Pair(found, private)
+
+
+def valid_until(certificate: Path) -> datetime:
+    """Return when the certificate in a PEM file expires; raise `CertificateError` if there is none."""
+    return _read_certificate(certificate).not_valid_after_utc
+
+
+def _read_certificate(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except OSError as error:
+        raise CertificateError(f"{path} can't be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise CertificateError(f"{path} holds no PEM certificate.") from error
 
 
 def _builder(

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pratipad_nb.errors import CertificateError
 from pratipad_nb.pki import authority as authority_module
 from pratipad_nb.pki.authority import Authority
-from pratipad_nb.pki.certificates import made_authority, made_leaf
+from pratipad_nb.pki.certificates import made_authority, made_leaf, valid_until
 from pratipad_nb.settings import Credentials
 
 ROOM1 = "urn:pratipad:house:device:room1"
@@ -300,3 +300,11 @@ def test_a_pair_knows_who_signed_it() -> None:
     leaf = made_leaf(ours, Profile(ROOM1), 5)
     assert leaf.signed_by(ours)
     assert not leaf.signed_by(other)
+
+
+def test_a_certificate_file_tells_when_it_expires(tmp_path: Path) -> None:
+    authority = Authority.open(tmp_path)
+    days = valid_until(authority.certificate) - datetime.now(UTC)
+    assert days > timedelta(days=300)
+    with pytest.raises(CertificateError, match="can't be read"):
+        valid_until(tmp_path / "missing.pem")
