@@ -15,6 +15,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 import pratipad_nb
 from pratipad_nb import errors
@@ -216,7 +217,7 @@ def required(extra=None):
             for each in requirement.extras:
                 found |= required(each)
         else:
-            found[requirement.name.lower()] = requirement.specifier
+            found[canonicalize_name(requirement.name)] = requirement.specifier
     return found
 
 
@@ -225,7 +226,7 @@ def test_the_conda_environment_has_the_versions_of_the_notebooks_extra():
     by_pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
     conda = [Requirement(entry) for entry in listed if isinstance(entry, str)]
     wheels = [Requirement(entry) for entry in by_pip if not entry.startswith("-")]
-    versions = {each.name.lower(): each.specifier for each in (*conda, *wheels)}
+    versions = {canonicalize_name(each.name): each.specifier for each in (*conda, *wheels)}
 
     assert versions.pop("python") == SpecifierSet(PROJECT["requires-python"])
     versions.pop("pip")

@@ -1,7 +1,7 @@
 """``pratipad cloud``: a flow's results on stdout, and orders to its devices.
 
-Owns when a message counts as read: once it is written (and in the database), so that a crash repeats some rather than
-lose any. Reading is `pratipad_nb.cloud`'s.
+Owns when a message counts as read: once it is written (and in the database) and answered, so that a crash repeats
+some rather than lose any. Reading is `pratipad_nb.cloud`'s.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pratipad_nb.cli.faults import Signalled, reported, run_until_signalled
+from pratipad_nb.cli.faults import Signalled, reported, run_until_signalled, said
 from pratipad_nb.cli.here import endpoint_for, invitation_in
 from pratipad_nb.cli.options import Certs, Home, Server
+from pratipad_nb.cli.rules import Rule
 from pratipad_nb.errors import SettingsError, WaitTimeout
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class _Wishes:
     pull: int | None
     database: Path | None
     quiet: bool
+    rule: Rule | None
 
 
 @reported
@@ -107,6 +109,14 @@ def cloud(
             metavar="FILE", help="Also write the results into this SQLite file.", show_default=False
         ),
     ] = None,
+    rule: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.py",
+            help="Answer results: what its rule(message) returns, unless None, is sent to the message's device.",
+            show_default=False,
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print no results.")] = False,
     server: Server = None,
     certs: Certs = None,
@@ -114,14 +124,15 @@ def cloud(
 ) -> None:
     """Print a flow's results as JSON lines, until a signal ends it; send orders; ask for readings.
 
-    A result is an object with payload, id, device, time, received and flow. After a crash the last few may come twice:
-    the id tells, and --sqlite keeps one of each.
+    A result is an object with payload, id, device, time, received and flow. After a crash the last few may come twice,
+    and be answered twice: the id tells, and --sqlite keeps one of each.
 
     \b
     Examples:
       pratipad cloud house
       pratipad cloud house -n 10 --timeout 30 | jq .payload
       pratipad cloud house --sqlite house.db --quiet --reader archive
+      pratipad cloud house --sqlite house.db --rule rule.py
       pratipad cloud house --send '{"led": "on"}' --to room1
       pratipad cloud meter --pull 5
     """
@@ -129,9 +140,20 @@ def cloud(
         raise SettingsError(f"--from is {begin!r}; it can be oldest or newest.")
     if to and send is None:
         raise SettingsError("--to says who gets the order of --send, and there is none.")
-    wishes = _Wishes(most, timeout, begin, _parsed(send), send is not None, to or None, pull, sqlite, quiet)
-    said = invitation_in(certs) if certs is not None else None
-    name = reader or (said.name if said is not None and said.role == "reader" else _READER)
+    wishes = _Wishes(
+        most,
+        timeout,
+        begin,
+        _parsed(send),
+        send is not None,
+        to or None,
+        pull,
+        sqlite,
+        quiet,
+        None if rule is None else Rule(rule),
+    )
+    issued = invitation_in(certs) if certs is not None else None
+    name = reader or (issued.name if issued is not None and issued.role == "reader" else _READER)
     work = endpoint_for("reader", name, flow=flow, server=server, certs=certs, home=home)
     try:
         run_until_signalled(_run(work, name, wishes))
@@ -211,8 +233,25 @@ async def _read(
                 ) from None
             continue
         _write(messages, sink, wishes.quiet)
+        if wishes.rule is not None:
+            for device, order in wishes.rule.orders(messages):
+                await _answer(client, device, order)
         await reader.advance(len(messages))
         count += len(messages)
+
+
+async def _answer(client: AsyncCloud, device: str, order: Any) -> None:
+    """Send an order, and go on trying while the edge is away: the position waits for it."""
+    told = False
+    while True:
+        try:
+            await client.send(order, device)
+        except WaitTimeout as error:
+            if not told:
+                said(f"an order to {device} waits: {error}")
+            told = True
+        else:
+            return
 
 
 def _write(messages: Sequence[Message], sink: SQLiteSink | None, quiet: bool) -> None:
