@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.dataflow import Dataflow, graph, resolve
@@ -313,6 +313,10 @@ class AsyncFlow(AsyncCockpit):
     async def __aiter__(self) -> AsyncIterator[Message]:
         async for message in await self.opened_reader():
             yield message
+
+    async def seek(self, where: Literal["oldest", "newest"]) -> None:
+        """Move this handle's position; see `Flow.seek`."""
+        await (await self.opened_reader()).seek(where)
 
     async def opened_reader(self, timeout: float | None = None) -> Reader:  # noqa: ARG002 - as a Cloud's
         """Return what this handle reads messages with, while the flow runs."""

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pratipad_nb.cloud.blocking import BlockingReader
 from pratipad_nb.dataflow import Dataflow
@@ -305,6 +305,21 @@ class Flow(Cockpit):
         """Iterate over messages as they reach the cloud, until the flow stops."""
         messages = self._messages
         return iter(messages) if messages is not None else iter(())
+
+    def seek(self, where: Literal["oldest", "newest"]) -> None:
+        """Let the next `take` go on elsewhere: ``"newest"`` skips what has arrived, ``"oldest"`` begins with what is kept.
+
+        Raises
+        ------
+        FlowError
+            If the flow isn't running.
+        SettingsError
+            If `where` is neither.
+        """
+        messages = self._messages
+        if messages is not None:
+            messages.settle()
+        self._run(self._flow.seek(where))
 
     def send(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
         """Send an order to one device, to several, or to all that are known; returns the order's id.

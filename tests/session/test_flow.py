@@ -215,6 +215,30 @@ def test_a_loop_keeps_up_with_a_device_and_goes_on_after_a_new_start(flow):
     assert [message.payload for message in flow.take(count // 2)] == list(range(count // 2, count))
 
 
+def test_seek_skips_what_has_arrived_or_goes_back_to_it_also_between_two_turns_of_a_loop(flow):
+    with Device("room1").connect(flow) as device:
+
+        def push(*numbers):
+            for n in numbers:
+                device.push({"n": n}).wait(10)
+            flow.settled()
+
+        push(1, 2, 3)
+        flow.seek("newest")
+        push(4, 5)
+        assert [message.payload["n"] for message in flow.take(2)] == [4, 5]
+        flow.seek("oldest")
+        assert next(iter(flow)).payload["n"] == 1
+        flow.seek("newest")
+        push(6)
+        assert next(iter(flow)).payload["n"] == 6
+        with pytest.raises(SettingsError, match="'oldest' or 'newest'"):
+            flow.seek("first")
+    flow.stop()
+    with pytest.raises(FlowError, match="start"):
+        flow.seek("oldest")
+
+
 def test_a_take_that_the_flows_stop_interrupts_says_so(flow):
     raised = []
 
