@@ -7,6 +7,8 @@ is first used. Plots are made without pyplot: a figure belongs to who gets it, a
 from __future__ import annotations
 
 import difflib
+import functools
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,8 @@ _METADATA = ("device", "id", "received", "flow")
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 #: Beyond so many points a line shows its readings by itself, and markers would smear it.
 _MARKED = 60
+#: Dots for an inch of the picture that a notebook shows.
+_DOTS = 110
 
 
 def frame(messages: Iterable[Message], *, metadata: bool = False) -> pd.DataFrame:
@@ -84,7 +88,7 @@ def _flattened(payload: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def plot(
     data: pd.DataFrame | Iterable[Message], fields: Sequence[str] | None = None, *, title: str = ""
 ) -> Figure:
-    """Return a figure of `data` over time: an axis for each field, a line for each device.
+    """Return a figure of `data` over time: an axis for each field, a line for each device. A notebook shows it.
 
     Parameters
     ----------
@@ -103,9 +107,9 @@ def plot(
     pandas = _imported("pandas", "data frames")
     table = data if isinstance(data, pandas.DataFrame) else frame(data)
     names = _fields(pandas, table, fields)
-    figures = _imported("matplotlib.figure", "plots")
+    make = _figure_class()
     devices = list(dict.fromkeys(table["device"]))
-    figure: Figure = figures.Figure(figsize=(8.0, 0.9 + 1.6 * len(names)), layout="constrained")
+    figure = make(figsize=(8.0, 0.9 + 1.6 * len(names)), layout="constrained", facecolor="white")
     axes = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     for axis, name in zip(axes, names, strict=True):
         for number, device in enumerate(devices):
@@ -119,6 +123,19 @@ def plot(
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=min(6, len(devices)), frameon=False)
     return figure
+
+
+@functools.cache
+def _figure_class() -> type[Figure]:
+    """Return a kind of figure that shows itself in a notebook: pyplot, which teaches others that, isn't imported here."""
+
+    class ResultPlot(_imported("matplotlib.figure", "plots").Figure):  # type: ignore[misc]
+        def _repr_png_(self) -> bytes:
+            file = io.BytesIO()
+            self.savefig(file, format="png", dpi=_DOTS)
+            return file.getvalue()
+
+    return ResultPlot
 
 
 def _fields(pandas: ModuleType, table: pd.DataFrame, fields: Sequence[str] | None) -> list[str]:

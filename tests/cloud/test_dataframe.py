@@ -74,6 +74,13 @@ def test_a_plot_of_chosen_fields_of_a_frame_leaves_out_missing_values():
     assert not figure.legends
 
 
+def test_a_notebook_shows_a_plot_where_pyplot_was_never_imported():
+    from IPython.core.formatters import DisplayFormatter
+
+    shown, _ = DisplayFormatter().format(plot([message(n, {"co2": n}) for n in range(3)]))
+    assert shown["image/png"].startswith(b"\x89PNG")
+
+
 def test_a_plot_leaves_no_figure_behind_in_pyplot():
     from matplotlib import pyplot
 
