@@ -59,7 +59,8 @@ def frame(messages: Iterable[Message], *, metadata: bool = False) -> pd.DataFram
     """
     pandas = _imported("pandas", "data frames")
     messages = list(messages)
-    index = pandas.to_datetime([m.time for m in messages], unit="s", utc=True)
+    # A float of seconds since 1970 resolves less than a microsecond; what follows is noise.
+    index = pandas.to_datetime([m.time for m in messages], unit="s", utc=True).round("us")
     index.name = "time"
     rows = [dict(_flattened(m.payload)) for m in messages]
     fields = pandas.DataFrame(
@@ -108,7 +109,7 @@ def plot(
     table = data if isinstance(data, pandas.DataFrame) else frame(data)
     names = _fields(pandas, table, fields)
     make = _figure_class()
-    devices = list(dict.fromkeys(table["device"]))
+    devices = sorted(set(table["device"]))  # whoever came first, a device keeps its colour
     figure = make(figsize=(8.0, 0.9 + 1.6 * len(names)), layout="constrained", facecolor="white")
     axes = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     for axis, name in zip(axes, names, strict=True):

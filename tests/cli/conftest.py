@@ -22,6 +22,7 @@ class Process:
     """A command that runs."""
 
     def __init__(self, arguments: tuple[str, ...], folder: Path, environment: dict[str, str]) -> None:
+        self.arguments = arguments
         self.process = subprocess.Popen(
             [*COMMAND, *arguments],
             cwd=folder,
@@ -136,3 +137,8 @@ def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < end, f"not so within {seconds} s"
         time.sleep(0.01)
+
+
+@pytest.fixture(name="until")
+def _until() -> Callable[..., None]:
+    return until
