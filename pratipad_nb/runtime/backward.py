@@ -146,7 +146,7 @@ class Backward:
             return
         self.received += not frame.reply
         accounts = self._edge.ledger.accounts
-        targets = frame.to if frame.to is not None else self._edge.known_devices
+        targets = frame.to if frame.to is not None else self._edge.presence.known
         mine = self._mine(targets)
         if self._edge.settings.shared and not mine:
             return

@@ -19,7 +19,7 @@ from pratipad_nb.errors import FrameError
 from pratipad_nb.runtime.batch import InputFrame
 from pratipad_nb.runtime.position import Positions
 from pratipad_nb.transport.frames import Position, decode_plain, decode_uplink
-from pratipad_nb.transport.protocol import Consumer, Delivery, Signal
+from pratipad_nb.transport.protocol import Connection, Consumer, Delivery, Signal, Subscription
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Admitted", "DurableInput", "FastInput", "Gatekeeper", "Input"]
@@ -101,6 +101,11 @@ class FastInput:
         self._wanted = wanted
         self._buffer: deque[Delivery] = deque(maxlen=_FAST_BUFFER_FRAMES)
         self._arrived = asyncio.Event()
+        self._subscription: Subscription | None = None
+
+    async def listen(self, connection: Connection, subject: str) -> None:
+        """Begin to receive what is sent to `subject`."""
+        self._subscription = await connection.subscribe(subject, self.on_signal)
 
     def on_signal(self, signal: Signal) -> None:
         """Take a signal in; the callback of the subscription."""
@@ -133,7 +138,9 @@ class FastInput:
         """Nothing comes again."""
 
     async def close(self) -> None:
-        """The subscription is closed by who made it."""
+        """Stop receiving."""
+        if self._subscription is not None:
+            await self._subscription.close()
 
 
 @dataclass(slots=True)

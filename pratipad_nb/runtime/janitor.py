@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from pratipad_nb.settings import FlowOptions, Keep
-from pratipad_nb.transport.protocol import ConsumerState, Log, LogState
+from pratipad_nb.transport.protocol import ConsumerState, Log, Logs, LogState
+from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["HANDLE", "UPLINK", "Janitor", "ReaderLag"]
+__all__ = ["HANDLE", "UPLINK", "Janitor", "ReaderLag", "forget_reader"]
 
 #: The notebook's own reader. It never holds anything back: what it doesn't take in time it skips.
 HANDLE = "notebook"
@@ -111,3 +112,13 @@ class Janitor:
         async for record in self.output.read(sequence):
             return record.time
         return float("inf")
+
+
+async def forget_reader(logs: Logs, subjects: Subjects, name: str) -> None:
+    """Delete a reader's consumer and position in a flow's `logs`, so that nothing is kept for it any longer."""
+    output = await logs.find_log(subjects.output_stream)
+    marks = await logs.find_log(subjects.mark_stream)
+    if output is not None:
+        await output.forget_consumer(name)
+    if marks is not None and (mark := await marks.latest(subjects.read(name))) is not None:
+        await marks.delete(mark.sequence)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pratipad_nb.runtime.inputs import DeviceCount
 from pratipad_nb.runtime.metrics import Rate
+from pratipad_nb.runtime.settling import blocked_by
 from pratipad_nb.runtime.stats import DeviceStats, FlowStats, ProcessorStats, ReaderStats
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Reporter:
             dead=edge.dead_letters.stored,
             malformed=edge.gate.malformed,
             backward=edge.backward.stats(),
-            blocked_by=edge.blocked_by,
+            blocked_by=blocked_by(edge),
             error=edge.error,
         )
 
@@ -76,7 +77,7 @@ class Reporter:
         now, count = time.monotonic(), len(self._newest)
         if count <= _ALWAYS_FRESH or now - self._counted > count * _SECONDS_A_DEVICE:
             self._counted = now
-            self._newest = {name: self._device(name) for name in self._edge.known_devices}
+            self._newest = {name: self._device(name) for name in self._edge.presence.known}
         return self._newest
 
     def _device(self, name: str) -> DeviceStats:

@@ -20,9 +20,10 @@ from pratipad_nb.errors import Fenced, FlowError, FrameError, TransportError, Wa
 from pratipad_nb.runtime.backward import append_order
 from pratipad_nb.runtime.credit import RateLimit
 from pratipad_nb.runtime.dead_letters import DeadLetters
-from pratipad_nb.runtime.edge import Edge, EdgeSettings
+from pratipad_nb.runtime.edge import Edge
 from pratipad_nb.runtime.membership import BEAT_SECONDS, Membership
 from pratipad_nb.runtime.merge import merged
+from pratipad_nb.runtime.plan import EdgeSettings
 from pratipad_nb.runtime.pull import PullRequest
 from pratipad_nb.runtime.report import Reporter
 from pratipad_nb.runtime.stats import FlowState, FlowStats
@@ -280,14 +281,14 @@ class Share:
         """Let the partitions here, or one processor in them, begin nothing further."""
         for edge in self.edges.values():
             edge.pause(processor)
-        if processor is None:
+        if processor is None and self.state != "draining":
             self.state = "paused"
 
     def resume(self, processor: str | None = None) -> None:
         """Let them go on."""
         for edge in self.edges.values():
             edge.resume(processor)
-        if processor is None:
+        if processor is None and self.state != "draining":
             self.state = "running"
 
     async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from pratipad_nb.errors import FrameError, LogFull, TransportClosed, TransportError, WaitTimeout
-from pratipad_nb.runtime.janitor import UPLINK, Janitor
+from pratipad_nb.runtime.janitor import UPLINK, Janitor, forget_reader
 from pratipad_nb.settings import FlowOptions, Keep
 from pratipad_nb.transport.frames import OutputHeader, decode
 from pratipad_nb.transport.protocol import Connection, Consumer, ConsumerSpec, Delivery, Log, LogSpec
@@ -188,12 +188,7 @@ class Uplink:
 
     async def forget_reader(self, name: str) -> None:
         """Delete a reader's consumer and position at the cloud."""
-        logs = self._connection.beyond()
-        if (output := await logs.find_log(self._subjects.output_stream)) is not None:
-            await output.forget_consumer(name)
-        marks = await logs.find_log(self._subjects.mark_stream)
-        if marks is not None and (mark := await marks.latest(self._subjects.read(name))) is not None:
-            await marks.delete(mark.sequence)
+        await forget_reader(self._connection.beyond(), self._subjects, name)
 
     async def forget(self) -> None:
         """Delete the flow's logs at the cloud."""

@@ -19,8 +19,9 @@ from pratipad_nb.dataflow import Dataflow, graph, resolve
 from pratipad_nb.errors import FlowError, PratipadError, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.message import Message
 from pratipad_nb.runtime.dead_letters import DeadLetter
-from pratipad_nb.runtime.edge import Edge, EdgeSettings, log_specs
+from pratipad_nb.runtime.edge import Edge
 from pratipad_nb.runtime.janitor import HANDLE
+from pratipad_nb.runtime.plan import EdgeSettings, log_specs
 from pratipad_nb.runtime.report import Reporter
 from pratipad_nb.runtime.share import Share
 from pratipad_nb.runtime.stats import DeviceStats, FlowState, FlowStats, ReaderStats

@@ -17,9 +17,10 @@ from pratipad_nb.dataflow import Step as StepModel
 from pratipad_nb.errors import FlowError, SettingsError
 from pratipad_nb.message import Message
 from pratipad_nb.notation import NotationError
-from pratipad_nb.runtime.edge import Edge, EdgeSettings
+from pratipad_nb.runtime.edge import Edge
 from pratipad_nb.runtime.history import FlowHistory, History
 from pratipad_nb.runtime.line import Line
+from pratipad_nb.runtime.plan import EdgeSettings
 from pratipad_nb.runtime.replaying import Entry, replay
 from pratipad_nb.runtime.samples import KEPT
 from pratipad_nb.runtime.stats import FlowStats

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from pratipad_nb.dataflow import resolve
 from pratipad_nb.pki.authority import Authority
-from pratipad_nb.runtime.edge import EdgeSettings, log_specs
+from pratipad_nb.runtime.edge import Edge
+from pratipad_nb.runtime.plan import EdgeSettings, log_specs
 from pratipad_nb.runtime.position import OutputChain
 from pratipad_nb.settings import FlowOptions, Keep
+from pratipad_nb.transport.frames import UplinkFrame, encode
 from pratipad_nb.transport.memory import MemoryConnection
 from pratipad_nb.transport.memory_broker import Broker
 from pratipad_nb.transport.nats import NatsConnection
@@ -107,3 +111,67 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 def small() -> dict[str, Any]:
     """Give the smallest output log that a flow can have."""
     return {"keep": Keep(bytes=1 << 20), "options": FlowOptions()}
+
+
+class Edges:
+    """Makes edges of one flow, opened and not yet run, and ends them all."""
+
+    def __init__(self, place: Place, stack: contextlib.AsyncExitStack) -> None:
+        self._place = place
+        self._stack = stack
+
+    async def opened(
+        self, notation: str = "Push <~> same <~> Output", names: dict[str, Any] | None = None, **settings: Any
+    ) -> Edge:
+        """Return an edge that has its logs and its processors."""
+        namespace = {"same": lambda payload: payload} | (names or {})
+        connection = await self._place.connection()
+        edge = Edge(connection, resolve(notation, namespace), EdgeSettings(FLOW, **settings))
+        self._stack.push_async_callback(edge.close)
+        await edge.open()
+        return edge
+
+    async def running(self, *notation: str, **settings: Any) -> Edge:
+        """Return an edge that runs until the test ends."""
+        edge = await self.opened(*notation, **settings)
+        task = asyncio.create_task(edge.run())
+        self._stack.push_async_callback(self._ended, edge, task)
+        await asyncio.sleep(0)
+        return edge
+
+    async def _ended(self, edge: Edge, task: asyncio.Task[None]) -> None:
+        edge.drain()
+        async with asyncio.timeout(5):
+            await task
+
+
+@pytest.fixture
+async def edges(memory: Place) -> AsyncIterator[Edges]:
+    """Give what makes edges, in memory."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield Edges(memory, stack)
+
+
+@pytest.fixture
+async def push(memory: Place) -> Callable[..., Awaitable[None]]:
+    """Give what sends a device's messages, numbered from `first` on, as one frame."""
+    connection = await memory.connection()
+
+    async def push(*payloads: Any, device: str = "room1", first: int = 1) -> None:
+        frame = UplinkFrame(FLOW, device, 1, first, [0.0] * len(payloads), list(payloads))
+        await connection.append(memory.subjects.up(device), encode(frame))
+
+    return push
+
+
+async def until(true: Callable[[], Any], seconds: float = 5.0) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture(name="until")
+def _until() -> Callable[..., Awaitable[None]]:
+    """Give what waits on a condition."""
+    return until

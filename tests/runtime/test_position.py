@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from pratipad_nb.errors import Fenced, PayloadError
-from pratipad_nb.runtime.edge import EdgeSettings, log_specs
+from pratipad_nb.runtime.plan import EdgeSettings, log_specs
 from pratipad_nb.runtime.position import Admission, OutputChain, Positions
 from pratipad_nb.transport.frames import OutputFrame, Segment, decode
 from pratipad_nb.transport.memory import MemoryConnection

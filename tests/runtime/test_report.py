@@ -1,8 +1,7 @@
-"""Snapshots: what the numbers of many devices may cost."""
+"""Snapshots: what the numbers of many devices may cost, and that those of an idle flow are whole."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,24 +10,33 @@ from pratipad_nb.runtime.inputs import DeviceCount
 from pratipad_nb.runtime.report import Reporter
 
 
-def edge_with(count: int) -> Any:
-    """What a reporter asks an edge for its devices."""
-    names = [f"d{n}" for n in range(count)]
-    return SimpleNamespace(
-        ledger=SimpleNamespace(accounts={}),
-        gate=SimpleNamespace(counts={name: DeviceCount() for name in names}),
-        presence=SimpleNamespace(connected=set()),
-        backward=SimpleNamespace(counts=lambda _: (0, 0)),
-        known_devices=names,
-    )
-
-
 @pytest.mark.parametrize(("count", "fresh"), [(1000, True), (1001, False)])
-def test_few_devices_are_counted_each_time_and_many_now_and_then(count: int, fresh: bool) -> None:
-    edge = edge_with(count)
+async def test_few_devices_are_counted_each_time_and_many_now_and_then(
+    edges: Any, until: Any, count: int, fresh: bool
+) -> None:
+    edge = await edges.opened()
+    edge.gate.counts.update({f"d{n}": DeviceCount() for n in range(count)})
     reporter = Reporter(edge)
-    assert len(reporter._devices()) == count
+    assert len(reporter.snapshot().devices) == count
     edge.gate.counts["d1"].received = 5
-    assert (reporter._devices()["d1"].received == 5) is fresh
-    reporter._counted -= 1.0
-    assert reporter._devices()["d1"].received == 5
+    assert (reporter.snapshot().devices["d1"].received == 5) is fresh
+    await until(lambda: reporter.snapshot().devices["d1"].received == 5)
+
+
+async def test_messages_are_counted_where_they_come_in_at_each_processor_and_at_output(
+    edges: Any, push: Any
+) -> None:
+    def odd(payload: int) -> Any:
+        if payload % 2:
+            yield payload
+
+    edge = await edges.running("Push ~> odd ~> same ~> Output", {"odd": odd})
+    await push(1, 2, 3)
+    await push("no number", device="room2")
+    await edge.settled(5)
+    stats = Reporter(edge).snapshot()
+    assert (stats.received, stats.delivered, stats.dead, stats.in_hand) == (4, 2, 1, 0)
+    odds, same = stats.processors["odd"], stats.processors["same"]
+    assert (odds.received, odds.emitted, odds.failed) == (4, 2, 1)
+    assert (same.received, same.emitted, same.failed) == (2, 2, 0)
+    assert {name: device.received for name, device in stats.devices.items()} == {"room1": 3, "room2": 1}
