@@ -22,8 +22,9 @@ from pratipad_nb.errors import FlowError, OneWayError, SettingsError, TransportC
 from pratipad_nb.message import Message
 from pratipad_nb.portal import shared_portal
 from pratipad_nb.settings import Credentials, Endpoint, valid_address, valid_name
+from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.connecting import connect
-from pratipad_nb.transport.frames import OrderFrame, encode
+from pratipad_nb.transport.frames import OrderFrame
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.subjects import Subjects
 

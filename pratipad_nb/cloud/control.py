@@ -24,7 +24,8 @@ import msgspec
 from pratipad_nb import errors
 from pratipad_nb.errors import FlowError, FrameError, PratipadError, WaitTimeout
 from pratipad_nb.settings import Delivery
-from pratipad_nb.transport.frames import ControlFrame, decode, encode
+from pratipad_nb.transport.codec import decode, encode
+from pratipad_nb.transport.frames import ControlFrame
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.subjects import Subjects
 

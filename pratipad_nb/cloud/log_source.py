@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 from pratipad_nb.cloud.backlog import Backlog, messages_of
 from pratipad_nb.errors import Fenced, FrameError, NotInvited, TransportClosed, TransportError, WaitTimeout
-from pratipad_nb.transport.frames import OutputFrame, ReadFrame, decode, encode
+from pratipad_nb.transport.codec import decode, encode
+from pratipad_nb.transport.frames import OutputFrame, ReadFrame
 from pratipad_nb.transport.protocol import (
     Connection,
     Consumer,

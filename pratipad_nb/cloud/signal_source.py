@@ -12,7 +12,8 @@ from typing import Literal
 
 from pratipad_nb.cloud.backlog import Backlog, messages_of
 from pratipad_nb.errors import FrameError
-from pratipad_nb.transport.frames import OutputFrame, ReadFrame, decode
+from pratipad_nb.transport.codec import decode
+from pratipad_nb.transport.frames import OutputFrame, ReadFrame
 from pratipad_nb.transport.protocol import Connection, Signal, Subscription
 from pratipad_nb.transport.subjects import Subjects
 

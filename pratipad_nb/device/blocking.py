@@ -19,7 +19,7 @@ from pratipad_nb.device.receipt import Receipt
 from pratipad_nb.device.target import find_endpoint_blocking
 from pratipad_nb.errors import PratipadError
 from pratipad_nb.portal import PortalLease, shared_portal
-from pratipad_nb.transport.frames import encode_payload
+from pratipad_nb.transport.codec import encode_payload
 
 __all__ = ["Device"]
 

@@ -34,7 +34,7 @@ from pratipad_nb.errors import (
     WaitTimeout,
 )
 from pratipad_nb.settings import valid_name
-from pratipad_nb.transport.frames import encode_payload
+from pratipad_nb.transport.codec import encode_payload
 
 __all__ = ["CLOSE_SECONDS", "AsyncDevice"]
 

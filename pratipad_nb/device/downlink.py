@@ -14,7 +14,8 @@ from typing import Any
 from pratipad_nb.device.reading import is_async
 from pratipad_nb.device.worker import Worker
 from pratipad_nb.errors import DeviceError, FrameError
-from pratipad_nb.transport.frames import DownFrame, decode
+from pratipad_nb.transport.codec import decode
+from pratipad_nb.transport.frames import DownFrame
 
 __all__ = ["Downlink", "checked_receive"]
 

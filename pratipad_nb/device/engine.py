@@ -28,8 +28,9 @@ from pratipad_nb.errors import (
     WaitTimeout,
 )
 from pratipad_nb.settings import Endpoint
+from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.connecting import connect
-from pratipad_nb.transport.frames import CreditFrame, HelloFrame, decode, encode
+from pratipad_nb.transport.frames import CreditFrame, HelloFrame
 from pratipad_nb.transport.protocol import Connection, Signal
 from pratipad_nb.transport.subjects import Subjects
 

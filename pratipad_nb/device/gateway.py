@@ -16,7 +16,7 @@ from pratipad_nb.device.client import AsyncDevice
 from pratipad_nb.device.outbox import KEEP_BYTES
 from pratipad_nb.device.receipt import Receipt
 from pratipad_nb.settings import valid_name
-from pratipad_nb.transport.frames import encode_payload
+from pratipad_nb.transport.codec import encode_payload
 
 __all__ = ["AsyncBehind", "AsyncGateway", "Behind", "Gateway"]
 

@@ -11,7 +11,8 @@ import contextlib
 from collections.abc import Callable
 
 from pratipad_nb.device.credit import Credit
-from pratipad_nb.transport.frames import HelloFrame, encode
+from pratipad_nb.transport.codec import encode
+from pratipad_nb.transport.frames import HelloFrame
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.subjects import Subjects
 

@@ -21,7 +21,7 @@ from pratipad_nb.device.credit import Credit
 from pratipad_nb.device.outbox import Outbox
 from pratipad_nb.device.worker import Worker
 from pratipad_nb.errors import DeviceError
-from pratipad_nb.transport.frames import encode_payload
+from pratipad_nb.transport.codec import encode_payload
 
 __all__ = ["Reading", "Source", "checked_every", "is_async"]
 

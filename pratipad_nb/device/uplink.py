@@ -23,7 +23,8 @@ from pratipad_nb.errors import (
     TransportError,
     WaitTimeout,
 )
-from pratipad_nb.transport.frames import UplinkFrame, encode
+from pratipad_nb.transport.codec import encode
+from pratipad_nb.transport.frames import UplinkFrame
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.subjects import Subjects
 

@@ -24,16 +24,8 @@ from pratipad_nb.runtime.metrics import Rate
 from pratipad_nb.runtime.plain import PlainDevices
 from pratipad_nb.runtime.stats import BackwardStats
 from pratipad_nb.settings import valid_address
-from pratipad_nb.transport.frames import (
-    DeadEntry,
-    DownFrame,
-    FailureNote,
-    HelloFrame,
-    MarkFrame,
-    OrderFrame,
-    decode,
-    encode,
-)
+from pratipad_nb.transport.codec import decode, encode
+from pratipad_nb.transport.frames import DeadEntry, DownFrame, FailureNote, HelloFrame, MarkFrame, OrderFrame
 from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Log
 from pratipad_nb.transport.subjects import Subjects
 

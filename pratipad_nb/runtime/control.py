@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pratipad_nb.errors import FlowError, FrameError, PratipadError, TransportError
 from pratipad_nb.runtime.backward import check_open
 from pratipad_nb.runtime.report import Reporter
-from pratipad_nb.transport.frames import ControlFrame, decode, encode
+from pratipad_nb.transport.codec import decode, encode
+from pratipad_nb.transport.frames import ControlFrame
 from pratipad_nb.transport.protocol import Signal
 
 if TYPE_CHECKING:

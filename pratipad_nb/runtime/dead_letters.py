@@ -15,7 +15,8 @@ from typing import Any
 from pratipad_nb.errors import FrameError, LogFull, PayloadError, WaitTimeout
 from pratipad_nb.runtime.batch import Batch, InputFrame, Source
 from pratipad_nb.runtime.position import Positions
-from pratipad_nb.transport.frames import DeadEntry, DeadFrame, decode, encode, encode_payload, message_id
+from pratipad_nb.transport.codec import decode, encode, encode_payload
+from pratipad_nb.transport.frames import DeadEntry, DeadFrame, message_id
 from pratipad_nb.transport.protocol import Connection, Log, Record
 from pratipad_nb.transport.subjects import Subjects
 

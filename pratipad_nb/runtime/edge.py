@@ -41,7 +41,8 @@ from pratipad_nb.runtime.signals import Signals
 from pratipad_nb.runtime.stats import FlowState
 from pratipad_nb.runtime.swap import SwapReceipt
 from pratipad_nb.runtime.upkeep import Upkeep
-from pratipad_nb.transport.frames import CreditFrame, encode
+from pratipad_nb.transport.codec import encode
+from pratipad_nb.transport.frames import CreditFrame
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.subjects import Subjects
 

@@ -18,7 +18,8 @@ from typing import Any, Protocol
 from pratipad_nb.errors import FrameError
 from pratipad_nb.runtime.batch import InputFrame
 from pratipad_nb.runtime.position import Positions
-from pratipad_nb.transport.frames import Position, decode_plain, decode_uplink
+from pratipad_nb.transport.codec import decode_plain
+from pratipad_nb.transport.frames import Position, decode_uplink
 from pratipad_nb.transport.protocol import Connection, Consumer, Delivery, Signal, Subscription
 from pratipad_nb.transport.subjects import Subjects
 

@@ -20,15 +20,8 @@ from pratipad_nb.message import Message
 from pratipad_nb.runtime.batch import Barrier, Batch, InputFrame, Item
 from pratipad_nb.runtime.metrics import Histogram
 from pratipad_nb.runtime.position import Positions
-from pratipad_nb.transport.frames import (
-    DeadEntry,
-    FailureNote,
-    OutputFrame,
-    Position,
-    Segment,
-    encode,
-    encode_payload,
-)
+from pratipad_nb.transport.codec import encode, encode_payload
+from pratipad_nb.transport.frames import DeadEntry, FailureNote, OutputFrame, Position, Segment
 from pratipad_nb.transport.protocol import Connection
 
 __all__ = ["Chain", "FastChain", "Writer"]

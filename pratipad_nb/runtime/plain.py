@@ -10,7 +10,8 @@ import logging
 from collections.abc import Iterable
 
 from pratipad_nb.errors import PayloadError, TransportError, WaitTimeout
-from pratipad_nb.transport.frames import DownFrame, decode, encode_plain
+from pratipad_nb.transport.codec import decode, encode_plain
+from pratipad_nb.transport.frames import DownFrame
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.subjects import Subjects
 

@@ -28,15 +28,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pratipad_nb.errors import Fenced, FrameError, LogFull, PayloadError, WaitTimeout
-from pratipad_nb.transport.frames import (
-    MarkFrame,
-    OutputFrame,
-    OutputHeader,
-    Position,
-    Segment,
-    decode,
-    encode,
-)
+from pratipad_nb.transport.codec import decode, encode
+from pratipad_nb.transport.frames import MarkFrame, OutputFrame, OutputHeader, Position, Segment
 from pratipad_nb.transport.protocol import Connection, Log
 
 __all__ = ["Admission", "OutputChain", "Positions"]

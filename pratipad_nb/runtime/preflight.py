@@ -9,7 +9,8 @@ import contextlib
 
 from pratipad_nb.errors import Fenced, FlowError, FrameError, WaitTimeout
 from pratipad_nb.runtime.plan import EdgeSettings, log_specs
-from pratipad_nb.transport.frames import ControlFrame, MarkFrame, decode, encode
+from pratipad_nb.transport.codec import decode, encode
+from pratipad_nb.transport.frames import ControlFrame, MarkFrame
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.subjects import Subjects
 

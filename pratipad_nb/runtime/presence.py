@@ -12,7 +12,8 @@ import time
 from typing import TYPE_CHECKING
 
 from pratipad_nb.errors import FrameError, TransportError, WaitTimeout
-from pratipad_nb.transport.frames import HelloFrame, decode
+from pratipad_nb.transport.codec import decode
+from pratipad_nb.transport.frames import HelloFrame
 from pratipad_nb.transport.permissions import identity_of
 from pratipad_nb.transport.protocol import Signal
 

@@ -22,7 +22,7 @@ from pratipad_nb.processors.adapter import Adapted, Timer
 from pratipad_nb.runtime.logs import ProcessorLog, logging_to
 from pratipad_nb.runtime.metrics import Meter
 from pratipad_nb.runtime.worker import LoopWorker, Worker
-from pratipad_nb.transport.frames import encode_payload
+from pratipad_nb.transport.codec import encode_payload
 
 __all__ = ["Runner"]
 

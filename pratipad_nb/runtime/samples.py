@@ -23,7 +23,8 @@ import msgspec
 
 from pratipad_nb.errors import PayloadError
 from pratipad_nb.message import Message
-from pratipad_nb.transport.frames import encode_payload, message_id
+from pratipad_nb.transport.codec import encode_payload
+from pratipad_nb.transport.frames import message_id
 
 if TYPE_CHECKING:
     from pratipad_nb.runtime.batch import Batch

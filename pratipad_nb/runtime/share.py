@@ -28,7 +28,8 @@ from pratipad_nb.runtime.pull import PullRequest
 from pratipad_nb.runtime.report import Reporter
 from pratipad_nb.runtime.stats import FlowState, FlowStats
 from pratipad_nb.runtime.swap import SwapReceipt
-from pratipad_nb.transport.frames import BeatFrame, decode, encode
+from pratipad_nb.transport.codec import decode, encode
+from pratipad_nb.transport.frames import BeatFrame
 from pratipad_nb.transport.protocol import Connection, Signal
 from pratipad_nb.transport.subjects import Subjects
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from pratipad_nb.errors import LogFull, PayloadError, TransportError, WaitTimeout
 from pratipad_nb.runtime.batch import Barrier
-from pratipad_nb.transport.frames import MarkFrame, decode
+from pratipad_nb.transport.codec import decode
+from pratipad_nb.transport.frames import MarkFrame
 
 if TYPE_CHECKING:
     from pratipad_nb.runtime.edge import Edge

@@ -21,7 +21,8 @@ from collections.abc import Callable, Sequence
 from pratipad_nb.errors import FrameError, LogFull, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.runtime.janitor import UPLINK, Janitor, forget_reader
 from pratipad_nb.settings import FlowOptions, Keep
-from pratipad_nb.transport.frames import OutputHeader, decode
+from pratipad_nb.transport.codec import decode
+from pratipad_nb.transport.frames import OutputHeader
 from pratipad_nb.transport.protocol import Connection, Consumer, ConsumerSpec, Delivery, Log, LogSpec
 from pratipad_nb.transport.subjects import Subjects
 

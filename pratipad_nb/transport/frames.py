@@ -1,10 +1,7 @@
-"""Frames: what travels between device, edge and cloud, as bytes.
+"""Frames: what travels between device, edge and cloud.
 
-Owns the layout of every frame, its encoding (MessagePack, compressed by LZ4 where that pays) and the checks on what
-comes from outside. Which frame is a repeat of another is for `pratipad_nb.runtime.position`.
-
-A frame on the wire is a magic (``PNB``), one byte that names the codec, and the body: a MessagePack map. The magic
-can't begin a JSON text, so plain JSON from a foreign client is told apart by its first byte.
+Owns what is in every frame, and what has to be so in one from outside. How a frame becomes bytes is for `codec`, which
+frame is a repeat of another for `pratipad_nb.runtime.position`.
 
 Messages are numbered by their device: *epoch* (when the device began to count, in milliseconds since 1970, so that a
 restarted one counts in a later epoch) and *number* (1, 2, 3 … within the epoch). A frame holds consecutive numbers, so
@@ -14,13 +11,13 @@ it names the first alone.
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from typing import Any
 
-import lz4.block
 import msgspec
 
-from pratipad_nb.errors import FrameError, PayloadError, SettingsError
+from pratipad_nb.errors import FrameError, SettingsError
 from pratipad_nb.settings import valid_name
+from pratipad_nb.transport.codec import MAGIC, decode
 
 __all__ = [
     "MAX_MESSAGES",
@@ -41,28 +38,14 @@ __all__ = [
     "ReadFrame",
     "Segment",
     "UplinkFrame",
-    "decode",
-    "decode_plain",
     "decode_uplink",
-    "encode",
-    "encode_payload",
-    "encode_plain",
     "message_id",
 ]
 
 #: Most messages in a frame. Bounds what one frame can make a receiver build; 4,096 six-field readings are 0.4 MB.
 MAX_MESSAGES = 4096
-#: Most bytes of a frame's body once decompressed: a bound on what a hostile frame can make a receiver allocate. Not a
-#: tight one: a body of nothing but empty lists takes 70 times its size as Python objects, so an invited device that turns
-#: hostile can cost its edge 1.1 GB for a moment. An honest reading takes about five times its size.
-MAX_BODY_BYTES = 16 << 20
 #: Highest number and epoch: counting on from here by a frame's length still fits what MessagePack can carry.
 MAX_NUMBER = 1 << 62
-
-_PLAIN = b"PNB\x00"
-_LZ4 = b"PNB\x01"
-#: Below this, compressing costs more time than the bytes saved do.
-_COMPRESS_FROM = 512
 
 #: A device's position: its name, the epoch, and the number of the last message dealt with.
 Position = tuple[str, int, int]
@@ -252,138 +235,6 @@ class BeatFrame(msgspec.Struct, gc=False):
     leaving: bool = False
 
 
-Frame = TypeVar("Frame", bound=msgspec.Struct)
-
-_decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {}
-
-
-def _plain_value(value: Any) -> Any:
-    """Make JSON-like what nearly is: NumPy scalars and arrays, pydantic models."""
-    try:
-        for method in ("tolist", "model_dump"):
-            convert = getattr(value, method, None)
-            if callable(convert):
-                return convert()
-        shown = f"{value!r:.200}"
-    except Exception as error:
-        raise PayloadError(
-            f"a payload holds a {type(value).__name__} that can't be converted: {error!r}."
-        ) from error
-    raise PayloadError(
-        f"a payload holds {shown} of type {type(value).__name__}; it can hold None, bool, int, float, str, "
-        "bytes, list, dict with str keys, date and time, NumPy numbers and arrays. Convert it first."
-    )
-
-
-def _no_extension(code: int, _: memoryview) -> Any:
-    raise FrameError(
-        f"a frame holds a MessagePack extension of type {code}; none but the timestamp is allowed."
-    )
-
-
-_encoder = msgspec.msgpack.Encoder(enc_hook=_plain_value)
-
-
-def encode(frame: msgspec.Struct) -> bytes:
-    """Return the bytes of `frame`, compressed where that pays.
-
-    Raises
-    ------
-    PayloadError
-        If a payload in it is not JSON-like, or all of it is more than a receiver accepts.
-    """
-    body = _encode(frame)
-    if len(body) > MAX_BODY_BYTES:
-        raise PayloadError(f"{len(body)} bytes in one frame; at most {MAX_BODY_BYTES} are allowed.")
-    if len(body) < _COMPRESS_FROM:
-        return _PLAIN + body
-    return _LZ4 + bytes(lz4.block.compress(body, store_size=True))
-
-
-def encode_payload(payload: Any) -> bytes:
-    """Return the MessagePack of one payload, to be set into a frame as `msgspec.Raw`.
-
-    Raises
-    ------
-    PayloadError
-        If it is not JSON-like.
-    """
-    return _encode(payload)
-
-
-def _encode(value: Any) -> bytes:
-    try:
-        return _encoder.encode(value)
-    except PayloadError:
-        raise
-    except (TypeError, OverflowError, ValueError, RecursionError) as error:
-        raise PayloadError(f"a payload can't travel: {error}. It can hold any JSON-like value.") from error
-
-
-def decode(data: bytes, kind: type[Frame]) -> Frame:
-    """Return the frame of that `kind` in `data`.
-
-    Raises
-    ------
-    FrameError
-        If `data` is no such frame, or more than a frame may be.
-    """
-    decoder = _decoders.get(kind)
-    if decoder is None:
-        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind, ext_hook=_no_extension)
-    try:
-        frame: Frame = decoder.decode(_body(data))
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise FrameError(f"no {kind.__name__}: {error}") from error
-    return frame
-
-
-def _body(data: bytes) -> bytes | memoryview:
-    magic = data[:4]
-    if magic not in (_PLAIN, _LZ4):
-        raise FrameError(f"{len(data)} bytes that begin with {bytes(data[:8])!r} are no frame.")
-    size = len(data) - 4 if magic == _PLAIN else int.from_bytes(data[4:8], "little")
-    if size > MAX_BODY_BYTES:
-        raise FrameError(f"a frame's body has {size} bytes; at most {MAX_BODY_BYTES} are allowed.")
-    body = memoryview(data)[4:]
-    if magic == _PLAIN:
-        return body
-    try:
-        return bytes(lz4.block.decompress(body))
-    except (lz4.block.LZ4BlockError, ValueError) as error:  # ValueError: too short to hold its size
-        raise FrameError(f"a frame's compressed body is damaged: {error}") from error
-
-
-def encode_plain(payload: Any) -> bytes:
-    """Return `payload` as the JSON that a foreign device gets; bytes become Base64, times ISO 8601.
-
-    Raises
-    ------
-    PayloadError
-        If it is not JSON-like.
-    """
-    try:
-        return msgspec.json.encode(payload, enc_hook=_plain_value)
-    except (TypeError, OverflowError, ValueError, RecursionError) as error:
-        raise PayloadError(f"a payload can't be written as JSON: {error}.") from error
-
-
-def decode_plain(data: bytes) -> Any:
-    """Return the payload in the JSON text `data` of a foreign device.
-
-    Raises
-    ------
-    FrameError
-        If it is no JSON text, or holds what a frame can't: an integer of more than 64 bits, or too deep a nesting.
-    """
-    try:
-        payload = msgspec.json.decode(data)
-        _encode(payload)
-    except (msgspec.MsgspecError, PayloadError, RecursionError, UnicodeDecodeError) as error:
-        raise FrameError(f"{bytes(data[:40])!r} is neither a frame nor JSON: {error}") from error
-    return payload
-
-
 def decode_uplink(data: bytes, flow: str, device: str) -> UplinkFrame | None:
     """Return the checked uplink frame in `data`, or None if it is plain JSON or text of a foreign client.
 
@@ -397,7 +248,7 @@ def decode_uplink(data: bytes, flow: str, device: str) -> UplinkFrame | None:
     FrameError
         If it claims to be a frame of ours and isn't a good one.
     """
-    if not data.startswith(b"PNB"):
+    if not data.startswith(MAGIC):
         return None
     frame = decode(data, UplinkFrame)
     count = len(frame.payloads)

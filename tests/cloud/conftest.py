@@ -10,7 +10,8 @@ import pytest
 
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.portal import Portal
-from pratipad_nb.transport.frames import ControlFrame, OutputFrame, Segment, decode, encode
+from pratipad_nb.transport.codec import decode, encode
+from pratipad_nb.transport.frames import ControlFrame, OutputFrame, Segment
 from pratipad_nb.transport.memory import MemoryConnection, connect_memory
 from pratipad_nb.transport.memory_broker import Broker
 from pratipad_nb.transport.protocol import LogSpec

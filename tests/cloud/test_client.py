@@ -16,7 +16,8 @@ from pratipad_nb.errors import (
     WaitTimeout,
 )
 from pratipad_nb.settings import Endpoint
-from pratipad_nb.transport.frames import OrderFrame, decode
+from pratipad_nb.transport.codec import decode
+from pratipad_nb.transport.frames import OrderFrame
 
 
 @pytest.fixture

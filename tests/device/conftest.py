@@ -12,16 +12,9 @@ import pytest
 
 from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.settings import Credentials, Endpoint
+from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.connecting import connect
-from pratipad_nb.transport.frames import (
-    CreditFrame,
-    DownFrame,
-    HelloFrame,
-    UplinkFrame,
-    decode,
-    decode_uplink,
-    encode,
-)
+from pratipad_nb.transport.frames import CreditFrame, DownFrame, HelloFrame, UplinkFrame, decode_uplink
 from pratipad_nb.transport.memory import connect_memory
 from pratipad_nb.transport.memory_broker import Broker
 from pratipad_nb.transport.permissions import device_user, edge_user, identity_of

@@ -12,7 +12,8 @@ from pratipad_nb.device.client import AsyncDevice
 from pratipad_nb.device.outbox import MAX_HELD
 from pratipad_nb.errors import DeviceError, NotInvited, PayloadError, SettingsError, WaitTimeout
 from pratipad_nb.settings import Endpoint
-from pratipad_nb.transport.frames import CreditFrame, encode
+from pratipad_nb.transport.codec import encode
+from pratipad_nb.transport.frames import CreditFrame
 from pratipad_nb.transport.memory import MemoryConnection
 
 

@@ -12,7 +12,8 @@ import pytest
 from pratipad_nb import AsyncFlow, AsyncGateway, Flow, FlowOptions, Gateway, Processor, reply
 from pratipad_nb.device import AsyncDevice
 from pratipad_nb.errors import SettingsError
-from pratipad_nb.transport.frames import DownFrame, encode
+from pratipad_nb.transport.codec import encode
+from pratipad_nb.transport.frames import DownFrame
 
 
 async def order(edge: Any, number: int, payload: Any, to: list[str] | None, device: str = "gw") -> None:

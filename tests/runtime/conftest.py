@@ -17,7 +17,8 @@ from pratipad_nb.runtime.edge import Edge
 from pratipad_nb.runtime.plan import EdgeSettings, log_specs
 from pratipad_nb.runtime.position import OutputChain
 from pratipad_nb.settings import FlowOptions, Keep
-from pratipad_nb.transport.frames import UplinkFrame, encode
+from pratipad_nb.transport.codec import encode
+from pratipad_nb.transport.frames import UplinkFrame
 from pratipad_nb.transport.memory import MemoryConnection
 from pratipad_nb.transport.memory_broker import Broker
 from pratipad_nb.transport.nats import NatsConnection

@@ -13,7 +13,8 @@ from pratipad_nb.runtime.inputs import Gatekeeper
 from pratipad_nb.runtime.outputs import _segments
 from pratipad_nb.runtime.position import Positions
 from pratipad_nb.settings import gateway_of, valid_address
-from pratipad_nb.transport.frames import OutputFrame, UplinkFrame, decode, decode_uplink, encode
+from pratipad_nb.transport.codec import decode, encode
+from pratipad_nb.transport.frames import OutputFrame, UplinkFrame, decode_uplink
 from pratipad_nb.transport.protocol import Delivery
 from pratipad_nb.transport.subjects import Subjects
 

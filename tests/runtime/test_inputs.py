@@ -6,7 +6,8 @@ import pytest
 
 from pratipad_nb.runtime.inputs import FastInput, Gatekeeper
 from pratipad_nb.runtime.position import Positions
-from pratipad_nb.transport.frames import UplinkFrame, encode
+from pratipad_nb.transport.codec import encode
+from pratipad_nb.transport.frames import UplinkFrame
 from pratipad_nb.transport.protocol import Delivery, Signal
 from pratipad_nb.transport.subjects import Subjects
 

@@ -13,7 +13,8 @@ from pratipad_nb.message import Message
 from pratipad_nb.runtime.batch import Barrier, Batch, InputFrame, Source
 from pratipad_nb.runtime.outputs import Writer
 from pratipad_nb.runtime.position import Positions
-from pratipad_nb.transport.frames import DeadEntry, FailureNote, OutputFrame, decode, encode
+from pratipad_nb.transport.codec import decode, encode
+from pratipad_nb.transport.frames import DeadEntry, FailureNote, OutputFrame
 
 
 class Record:

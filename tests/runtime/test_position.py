@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from pratipad_nb.errors import Fenced, PayloadError
 from pratipad_nb.runtime.plan import EdgeSettings, log_specs
 from pratipad_nb.runtime.position import Admission, OutputChain, Positions
-from pratipad_nb.transport.frames import OutputFrame, Segment, decode
+from pratipad_nb.transport.codec import decode
+from pratipad_nb.transport.frames import OutputFrame, Segment
 from pratipad_nb.transport.memory import MemoryConnection
 from pratipad_nb.transport.memory_broker import Broker
 from pratipad_nb.transport.subjects import Subjects

@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 
 from pratipad_nb.errors import FrameError, PayloadError
 from pratipad_nb.transport import frames
-from pratipad_nb.transport.frames import (
+from pratipad_nb.transport.codec import (
     MAX_BODY_BYTES,
+    decode,
+    decode_plain,
+    encode,
+    encode_payload,
+    encode_plain,
+)
+from pratipad_nb.transport.frames import (
     MAX_MESSAGES,
     MAX_NUMBER,
     DownFrame,
@@ -21,12 +28,7 @@ from pratipad_nb.transport.frames import (
     OutputHeader,
     Segment,
     UplinkFrame,
-    decode,
-    decode_plain,
     decode_uplink,
-    encode,
-    encode_payload,
-    encode_plain,
     message_id,
 )
 
