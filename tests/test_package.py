@@ -187,7 +187,7 @@ def test_imports_point_down_only():
         ("anywidget", {"notebook"}),
         ("cryptography", {"pki/authority.py", "pki/certificates.py"}),
         ("ipywidgets", {"notebook"}),
-        ("nats", {"transport/nats.py", "transport/nats_consumer.py", "transport/nats_log.py"}),
+        ("nats", {"transport/nats.py", "transport/nats_errors.py"}),
         ("pandas", {"cloud/dataframe.py", "session/step.py"}),  # the latter for its type alone
         ("smbus2", {"device/bus.py"}),
         ("traitlets", {"notebook", "cli/notebooks.py"}),

@@ -1,8 +1,8 @@
 """The NATS client: signals and appends over one TLS connection that comes back by itself.
 
-Owns the connection, the table of operations that wait for an answer, and the translation of the client library's
-errors; the only importer of `nats`. Logs and consumers (JetStream) are in `pratipad_nb.transport.nats_log` and
-`nats_consumer`, who speak JetStream's own subjects through this connection.
+Owns the connection and the table of operations that wait for an answer. Logs and consumers (JetStream) are in
+`nats_log` and `nats_consumer`, who speak JetStream's own subjects through this connection. What errors of the client
+library mean is in `nats_errors`; these two modules alone import `nats`.
 
 Why not the library's own JetStream context: its publish gives up on a fixed stack of futures and its `fetch` is five
 times slower than pull requests of our own (see `nats_consumer`).
@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -24,16 +23,15 @@ from nats.aio.msg import Msg
 
 from pratipad_nb.errors import (
     ConnectionRefused,
-    Fenced,
-    LogFull,
-    NotInvited,
     PayloadError,
     TransportClosed,
     TransportError,
     WaitTimeout,
 )
 from pratipad_nb.settings import Credentials
+from pratipad_nb.transport.nats_clients import clients, listeners
 from pratipad_nb.transport.nats_consumer import NatsConsumer
+from pratipad_nb.transport.nats_errors import denied, denied_subject, sequence_of, translated
 from pratipad_nb.transport.nats_log import NatsLog
 from pratipad_nb.transport.nats_logs import NatsLogs
 from pratipad_nb.transport.permissions import CLOUD
@@ -52,10 +50,6 @@ def _is_news(record: logging.LogRecord) -> bool:
 # The client library's stream protocol makes asyncio say this whenever a TLS connection ends. It means nothing, and would
 # stand under whichever cell of a notebook runs.
 logging.getLogger("asyncio").addFilter(_is_news)
-
-#: JetStream's error codes that mean something to an appender (server: `errors.json`).
-_WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
-_FULL = frozenset({10077, 10047, 10023})
 
 #: The client library waits this long between two tries to reconnect, in seconds; it adds jitter of its own.
 _RECONNECT_PAUSE = 0.25
@@ -142,9 +136,9 @@ class NatsConnection:
         with contextlib.suppress(Exception):
             await self._client.close()
         if self._first_error.done() and (cause := self._first_error.exception()):
-            raise _translated(cause, f"connecting to {url}") from cause
+            raise translated(cause, f"connecting to {url}") from cause
         if connecting in done and not connecting.cancelled() and (cause := connecting.exception()):
-            raise _translated(cause, f"connecting to {url}") from cause
+            raise translated(cause, f"connecting to {url}") from cause
         raise ConnectionRefused(
             f"no NATS server answered at {url} within {seconds:g} s. Is it running there?"
         )
@@ -211,7 +205,7 @@ class NatsConnection:
             if not isinstance(error, (ConnectionError, asyncio.TimeoutError, nats_errors.NoServersError)):
                 self._first_error.set_exception(error)
             return
-        subject = _denied_subject(str(error))
+        subject = denied_subject(str(error))
         if subject is None:
             log.debug("NATS client: %s", error)
             return
@@ -219,7 +213,7 @@ class NatsConnection:
             # The server reports the subject in lower case.
             if asked.lower() == subject and not answer.done():
                 self._waiting.pop(key, None)
-                answer.set_exception(NotInvited(_denied(asked)))
+                answer.set_exception(denied(asked))
 
     def _fail_waiting(self, error: TransportError | WaitTimeout) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -236,14 +230,14 @@ class NatsConnection:
         except nats_errors.OutboundBufferLimitError:
             log.debug("dropped a signal to %s: the link is down and the buffer is full", subject)
         except nats_errors.Error as error:
-            raise _translated(error, f"publishing to {subject}") from error
+            raise translated(error, f"publishing to {subject}") from error
 
     async def flush(self) -> None:
         """Return once the server has answered a PING."""
         try:
             await self._client.flush(timeout=5)
         except (nats_errors.Error, TimeoutError) as error:
-            raise _translated(error, "flushing") from error
+            raise translated(error, "flushing") from error
 
     async def subscribe(self, subject: str, callback: Callable[[Signal], None]) -> Subscription:
         """Have `callback` called for every signal under `subject`."""
@@ -262,7 +256,7 @@ class NatsConnection:
             if barrier and self.connected:
                 await self._client.flush(timeout=5)
         except (TimeoutError, nats_errors.Error) as error:
-            raise _translated(error, f"subscribing to {subject}") from error
+            raise translated(error, f"subscribing to {subject}") from error
         return _Subscription(subscription)
 
     async def request(self, subject: str, data: bytes, timeout: float = 5.0) -> bytes:
@@ -298,7 +292,7 @@ class NatsConnection:
             raise TransportError(
                 f"no log takes {subject}: the flow was never started there, or was forgotten."
             )
-        return _sequence_of(subject, answer.data)
+        return sequence_of(subject, answer.data)
 
     async def _exchange(
         self,
@@ -326,7 +320,7 @@ class NatsConnection:
                 f"{len(data)} bytes; the server takes at most {self.max_frame_bytes}."
             ) from error
         except nats_errors.Error as error:
-            raise _translated(error, f"publishing to {subject}") from error
+            raise translated(error, f"publishing to {subject}") from error
         finally:
             self._waiting.pop(key, None)
 
@@ -360,27 +354,11 @@ class NatsConnection:
 
     async def clients(self) -> list[ClientInfo]:
         """Ask the server who is connected to this account."""
-        connections = await self._connections({})
-        return [ClientInfo(c.get("authorized_user", ""), c.get("name", "")) for c in connections]
+        return await clients(self)
 
     async def listeners(self, pattern: str) -> dict[str, frozenset[str]]:
         """Ask the server who listens to subjects that match `pattern`, by subject."""
-        found: dict[str, set[str]] = {}
-        wanted = pattern.split(".")
-        for connection in await self._connections({"filter_subject": pattern, "subscriptions": True}):
-            for subject in connection.get("subscriptions_list") or ():
-                tokens = subject.split(".")
-                if len(tokens) == len(wanted) and all(
-                    token not in ("*", ">") and want in (token, "*")
-                    for token, want in zip(tokens, wanted, strict=True)
-                ):
-                    found.setdefault(subject, set()).add(connection.get("authorized_user", ""))
-        return {subject: frozenset(identities) for subject, identities in found.items()}
-
-    async def _connections(self, options: dict[str, Any]) -> list[dict[str, Any]]:
-        body = json.dumps({"auth": True, "limit": 65536} | options).encode()
-        answer = json.loads(await self.request("$SYS.REQ.ACCOUNT.PING.CONNZ", body, timeout=2.0))
-        return answer.get("data", answer).get("connections") or []
+        return await listeners(self, pattern)
 
     def unique_inbox(self, kind: str) -> str:
         """Return a subject of our own that nobody else uses."""
@@ -396,50 +374,3 @@ class _Subscription:
     async def close(self) -> None:
         with contextlib.suppress(nats_errors.Error):
             await self._subscription.unsubscribe()
-
-
-def _sequence_of(subject: str, data: bytes) -> int:
-    try:
-        answer = json.loads(data)
-        error = answer.get("error")
-    except (ValueError, AttributeError) as cause:
-        raise TransportError(f"{subject}: an answer of {data[:80]!r} to an append") from cause
-    if error is None:
-        return int(answer["seq"])
-    code, text = error.get("err_code"), error.get("description")
-    if code in _WRONG_LAST_SEQUENCE:
-        raise Fenced(f"another writer has appended to {subject}: {text}")
-    if code in _FULL:
-        raise LogFull(f"the log behind {subject} is full: {text}")
-    raise TransportError(f"the server refused an append to {subject}: {text} ({code})")
-
-
-def _denied_subject(text: str) -> str | None:
-    """Return the subject of a "permissions violation" message, in lower case."""
-    lower = text.lower()
-    if "permissions violation" not in lower or '"' not in lower:
-        return None
-    return lower.split('"')[1]
-
-
-def _denied(subject: str) -> str:
-    return (
-        f"the server's permissions don't let this certificate publish to {subject}. A device may use its own uplink "
-        "alone; `flow.invite(name, folder)` makes the certificate that fits a name."
-    )
-
-
-def _translated(error: BaseException, doing: str) -> Exception:
-    """Return the error of ours that says what the client library's `error` means."""
-    text = str(error) or type(error).__name__
-    if isinstance(error, (nats_errors.ConnectionClosedError, nats_errors.ConnectionDrainingError)):
-        return TransportClosed(f"{doing}: the connection was closed")
-    if isinstance(error, (nats_errors.AuthorizationError,)) or "authorization" in text.lower():
-        return NotInvited(
-            f"{doing}: the server doesn't know this certificate's name ({text}). It was revoked, or belongs to another flow."
-        )
-    if isinstance(error, (nats_errors.NoServersError, ConnectionError)):
-        return ConnectionRefused(f"{doing}: nobody answers there ({text}).")
-    if isinstance(error, (TimeoutError, nats_errors.TimeoutError)):
-        return WaitTimeout(f"{doing}: {text}")
-    return TransportError(f"{doing}: {text}")
