@@ -22,6 +22,7 @@ ARTEFACTS = ROOT / "artefacts"
 #: What a page may take to show something, in milliseconds: generous, since the machines that run this are slow.
 PATIENCE = 30_000
 _STARTS_WITHIN = 60.0
+_FAILED = pytest.StashKey[bool]()
 
 
 @pytest.fixture(autouse=True)
@@ -195,8 +196,16 @@ class Lab:
         self.page.screenshot(path=ARTEFACTS / f"{name}.png")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Let fixtures know whether their test has failed."""
+    report = yield
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+    return report
+
+
 @pytest.fixture
-def lab(jupyter: Jupyter, browser) -> Iterator[Callable[..., Lab]]:
+def lab(request: pytest.FixtureRequest, jupyter: Jupyter, browser) -> Iterator[Callable[..., Lab]]:
     """Open a notebook: one of the project's by its name, or one made of the given code cells."""
     opened = []
 
@@ -213,6 +222,9 @@ def lab(jupyter: Jupyter, browser) -> Iterator[Callable[..., Lab]]:
         return Lab(context.new_page(), jupyter, target.name)
 
     yield open_notebook
-    for context in opened:
+    for number, context in enumerate(opened):
+        if request.node.stash.get(_FAILED, False):
+            ARTEFACTS.mkdir(exist_ok=True)
+            context.pages[0].screenshot(path=ARTEFACTS / f"failed-{request.node.name}-{number}.png")
         context.close()
     jupyter.end_kernels()

@@ -24,12 +24,12 @@ def Same(reading):
 """
 DEVICE = """
 readings = ({"n": n} for n in itertools.count(1))
-device = Device("room1", read=readings, receive=print, every=0.05).connect(house)
+device = Device("room1", read=readings, receive=print, every=0.05).connect(cockpit)
 """
 CELLS = (
     "%load_ext pratipad_nb\nimport itertools\nfrom pratipad_nb import Device",
     PROCESSORS,
-    "%%dataflow house --delivery fast\nDemand <~> Celsius(factor=2) <~> Same <~> Output",
+    "%%dataflow cockpit --delivery fast\nDemand <~> Celsius(factor=2) <~> Same <~> Output",
     DEVICE,
 )
 
