@@ -4,12 +4,14 @@
 #   VENV=.venv               where that lies
 #   LAB_OPTIONS=--no-browser what else to tell JupyterLab
 #   PYTEST_OPTIONS=-x        what else to tell pytest
+#   WORKERS=2                how many processes run the tests: they wait more than they compute
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
     $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV ?= .venv
 NOTEBOOK ?= notebooks/01_first_dataflow.ipynb
 MINUTES ?= 60
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -31,7 +33,7 @@ lab: $(VENV)/.lab
 	$(BIN)/jupyter lab $(LAB_OPTIONS) $(NOTEBOOK)
 
 test: check
-	$(BIN)/pytest --quiet $(PYTEST_OPTIONS)
+	$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile $(PYTEST_OPTIONS)
 
 check: $(VENV)/.all
 	$(BIN)/ruff check --quiet
