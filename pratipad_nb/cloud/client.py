@@ -7,6 +7,7 @@ Reading is the `Reader`'s, pulled readings are a `Request`'s; what may pass is f
 from __future__ import annotations
 
 import asyncio
+import inspect
 import secrets
 import time
 from collections.abc import Iterable, Iterator
@@ -18,10 +19,11 @@ from pratipad_nb.cloud.blocking import BlockingReader
 from pratipad_nb.cloud.control import Control, Description
 from pratipad_nb.cloud.reader import Reader, check_take
 from pratipad_nb.cloud.request import AsyncRequest, Request
+from pratipad_nb.cloud.target import Target
 from pratipad_nb.errors import FlowError, OneWayError, SettingsError, TransportClosed, WaitTimeout
 from pratipad_nb.message import Message
 from pratipad_nb.portal import shared_portal
-from pratipad_nb.settings import Credentials, Endpoint, valid_address, valid_name
+from pratipad_nb.settings import Endpoint, valid_address, valid_name
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.frames import OrderFrame
@@ -51,13 +53,13 @@ class AsyncCloud:
     Parameters
     ----------
     flow
-        Name of the flow.
+        Name of the flow; or a flow of this process, which lets the reader in.
     reader
         Name of the reader: its position is stored under it, and the certificate says so, too. What a named reader
         hasn't taken is kept for it.
     server, certs
-        ``tls://host:port`` and the folder with this reader's certificate, as `Flow.invite` or ``pratipad certs
-        issue`` writes it.
+        ``tls://host:port`` and the folder with this reader's certificate, as ``pratipad certs issue reader`` or
+        `Flow.invite` with ``role="reader"`` writes it.
     endpoint
         All of that as one value, in place of `server` and `certs`.
 
@@ -69,20 +71,20 @@ class AsyncCloud:
 
     def __init__(
         self,
-        flow: str,
+        flow: Any,
         *,
         reader: str = "cloud",
         server: str | None = None,
         certs: str | Path | None = None,
         endpoint: Endpoint | None = None,
     ) -> None:
-        self.flow = valid_name(flow, "flow")
         self.reader = valid_name(reader, "reader")
         if reader == _HANDLE:
             raise SettingsError(
                 f"{reader!r} is the name that a flow's own handle reads under. Choose another, for example 'cloud'."
             )
-        self.endpoint = _endpoint(flow, server, certs, endpoint)
+        self._target = Target(flow, reader, server, certs, endpoint)
+        self.flow = self._target.flow
         self._connection: Connection | None = None
         self._reader: Reader | None = None
         self._opening = asyncio.Lock()
@@ -91,7 +93,7 @@ class AsyncCloud:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "connected" if self._connection is not None else "not connected"
-        return f"<{type(self).__name__} {self.reader!r} of {self.flow!r} at {self.endpoint.url}: {state}>"
+        return f"<{type(self).__name__} {self.reader!r} of {self.flow!r} at {self._target}: {state}>"
 
     async def __aenter__(self) -> AsyncCloud:
         await self.connect()
@@ -116,7 +118,9 @@ class AsyncCloud:
             if self._closed:
                 raise TransportClosed(f"this cloud client of {self.flow!r} is closed. Make a new one.")
             if self._connection is None:
-                self._connection = await connect(self.endpoint, role="reader", name=self.reader)
+                self._connection = await connect(
+                    await self._target.endpoint(), role="reader", name=self.reader
+                )
             return self._connection
 
     # -- reading ------------------------------------------------------------------------------------------------
@@ -163,7 +167,7 @@ class AsyncCloud:
         while (delivery := await self._delivery(seconds)) is None:
             if end is not None and time.monotonic() >= end:
                 raise WaitTimeout(
-                    f"the flow {self.flow!r} was not started within {timeout:g} s at {self.endpoint.url}. Start it, "
+                    f"the flow {self.flow!r} was not started within {timeout:g} s at {self._target}. Start it, "
                     "or check the name."
                 )
             await asyncio.sleep(_POLL)
@@ -288,6 +292,9 @@ class Cloud:
 
     Examples
     --------
+    >>> with Cloud(house) as cloud:  # a flow of this process  # doctest: +SKIP
+    ...     cloud.take(3)
+
     >>> with Cloud("house", server="tls://edge.local:4222", certs="cloud-certs") as cloud:  # doctest: +SKIP
     ...     for message in cloud.take(3):
     ...         print(message.device, message.payload)
@@ -296,7 +303,7 @@ class Cloud:
 
     def __init__(
         self,
-        flow: str,
+        flow: Any,
         *,
         reader: str = "cloud",
         server: str | None = None,
@@ -304,6 +311,10 @@ class Cloud:
         endpoint: Endpoint | None = None,
     ) -> None:
         self._twin = AsyncCloud(flow, reader=reader, server=server, certs=certs, endpoint=endpoint)
+        if inspect.iscoroutinefunction(getattr(flow, "endpoint_for", None)):
+            raise SettingsError(
+                f"{flow!r:.100} is asynchronous and belongs to an event loop of its own. Read it by an AsyncCloud."
+            )
         self._lease = shared_portal()
         self._portal = self._lease.portal
         self._messages = BlockingReader(self._portal, self._twin.opened_reader)
@@ -369,23 +380,6 @@ class Cloud:
             return
         finally:
             self._lease.release()
-
-
-def _endpoint(flow: str, server: str | None, certs: str | Path | None, endpoint: Endpoint | None) -> Endpoint:
-    if endpoint is None:
-        if server is None:
-            raise SettingsError(
-                f"it isn't said where the flow {flow!r} is. Pass server='tls://HOST:PORT' and certs=FOLDER, or "
-                "endpoint=…"
-            )
-        return Endpoint(server, flow, None if certs is None else Credentials.in_folder(certs))
-    if server is not None or certs is not None:
-        raise SettingsError("endpoint=… says where and with which certificates; leave out server and certs.")
-    if endpoint.flow != flow:
-        raise SettingsError(
-            f"the endpoint is of the flow {endpoint.flow!r}, not of {flow!r}. Use its own name."
-        )
-    return endpoint
 
 
 def _devices(to: str | Iterable[str] | None) -> list[str] | None:

@@ -30,8 +30,8 @@ class Access(Protocol):
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
         """Let a party in, and return what it connects to."""
 
-    async def invite(self, name: str, folder: Path) -> Endpoint:
-        """Let a device in and write what it needs into `folder`."""
+    async def invite(self, name: str, folder: Path, role: Role) -> Endpoint:
+        """Let a party in and write what it needs into `folder`."""
 
     async def close(self) -> None:
         """Give it back."""
@@ -50,9 +50,9 @@ class EmbeddedAccess:
         """Make the party's certificate if there is none, let it in, and return its endpoint."""
         return await self._site.endpoint_for(self._flow, role, name)
 
-    async def invite(self, name: str, folder: Path) -> Endpoint:
-        """Do the same for a device, and copy its certificate into `folder`."""
-        endpoint = await self._site.endpoint_for(self._flow, "device", name)
+    async def invite(self, name: str, folder: Path, role: Role) -> Endpoint:
+        """Do the same, and copy the certificate into `folder`."""
+        endpoint = await self._site.endpoint_for(self._flow, role, name)
         credentials = endpoint.credentials
         assert credentials is not None
         copied = await asyncio.to_thread(_copy, credentials, folder)
@@ -93,9 +93,9 @@ class ExternalAccess:
             f"server can make. Connect it with url, flow={self._endpoint.flow!r} and certs=FOLDER."
         )
 
-    async def invite(self, name: str, folder: Path) -> Endpoint:  # noqa: ARG002 - a protocol's method
+    async def invite(self, name: str, folder: Path, role: Role) -> Endpoint:  # noqa: ARG002 - a protocol's method
         """Refuse: this server is not ours."""
-        return await self.endpoint_for("device", name)
+        return await self.endpoint_for(role, name)
 
     async def close(self) -> None:
         """Nothing was taken."""
@@ -114,7 +114,7 @@ class MemoryAccess:
         """Return the one endpoint."""
         return self._endpoint
 
-    async def invite(self, name: str, folder: Path) -> Endpoint:  # noqa: ARG002
+    async def invite(self, name: str, folder: Path, role: Role) -> Endpoint:  # noqa: ARG002
         """Return the one endpoint; there is nothing to write."""
         return self._endpoint
 
@@ -131,7 +131,7 @@ async def open_access(
     sync: Sync,
     mqtt: bool | str = False,
     leaf_of: Leaf | None = None,
-) -> EmbeddedAccess | ExternalAccess | MemoryAccess:
+) -> Access:
     """Return the access that the arguments of a `Flow` mean.
 
     Raises

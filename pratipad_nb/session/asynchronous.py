@@ -27,10 +27,11 @@ from pratipad_nb.runtime.share import Share
 from pratipad_nb.runtime.stats import DeviceStats, FlowState, FlowStats, ReaderStats
 from pratipad_nb.runtime.swap import SwapReceipt
 from pratipad_nb.runtime.uplink import Uplink
-from pratipad_nb.session.access import EmbeddedAccess, ExternalAccess, MemoryAccess, open_access
+from pratipad_nb.session.access import Access
 from pratipad_nb.session.callers import callers_namespace
 from pratipad_nb.session.cockpit import AsyncCockpit, checked_demand, checked_rate
 from pratipad_nb.session.defaults import defaults
+from pratipad_nb.session.entrance import Entrance
 from pratipad_nb.session.request import AsyncRequest
 from pratipad_nb.settings import Endpoint, FlowOptions, Keep, checked_delivery, valid_name
 from pratipad_nb.transport.connecting import connect
@@ -76,11 +77,9 @@ class AsyncFlow(AsyncCockpit):
         around = defaults()
         if server is None and certs is None:
             server, certs = around.server, around.certs
-        self._server = server
-        self._certs = certs
         home = home if home is not None else around.home
-        self._home = Path(home).expanduser() if home is not None else Path.cwd() / ".pratipad"
-        self._access: EmbeddedAccess | ExternalAccess | MemoryAccess | None = None
+        home = Path(home).expanduser() if home is not None else Path.cwd() / ".pratipad"
+        self._entrance = Entrance(self.name, server, certs, home, self.settings.options)
         self._connection: Connection | None = None
         self._edge: Edge | Share | None = None
         self._reporter: Reporter | Share | None = None
@@ -144,7 +143,7 @@ class AsyncFlow(AsyncCockpit):
     @property
     def mqtt_url(self) -> str:
         """Where devices that speak MQTT connect, as ``mqtts://127.0.0.1:8883``; empty if they can't."""
-        return self._access.mqtt_url if self._access is not None else ""
+        return self._entrance.mqtt_url
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -168,9 +167,9 @@ class AsyncFlow(AsyncCockpit):
 
     async def _start(self, undo: contextlib.AsyncExitStack) -> None:
         """Start; what `undo` holds takes back what was done so far, should the next step fail."""
-        self._access = await self._open_access()
         undo.push_async_callback(self._release)
-        self.endpoint = await self._access.endpoint_for("edge", "")
+        access = await self._entrance.opened()
+        self.endpoint = await access.endpoint_for("edge", "")
         self._connection = await connect(self.endpoint, role="edge", name=self.name)
         kind = Share if self.settings.shared else Edge
         edge: Edge | Share = kind(self._connection, self.dataflow, self.settings)
@@ -179,11 +178,11 @@ class AsyncFlow(AsyncCockpit):
         self._reader = Reader(self._connection, self.name, HANDLE, delivery=self.settings.delivery)
         await self._reader.open()
         self._edge, self._reporter = edge, edge if isinstance(edge, Share) else Reporter(edge)
-        self._uplink = self._new_uplink(self._connection) if self._goes_on_from(self._access) else None
+        self._uplink = self._new_uplink(self._connection) if self._goes_on_from(access) else None
         self._running = asyncio.create_task(self._run(edge), name=f"flow {self.name}")
         await asyncio.sleep(0)  # it begins, and says so
 
-    def _goes_on_from(self, access: EmbeddedAccess | ExternalAccess | MemoryAccess) -> bool:
+    def _goes_on_from(self, access: Access) -> bool:
         """Return whether results go on to the server that this one is a leaf of."""
         wanted = self.settings.options.uplink
         return self.settings.delivery == "durable" and (access.is_leaf if wanted is None else wanted)
@@ -196,17 +195,6 @@ class AsyncFlow(AsyncCockpit):
             self.settings.keep,
             self.settings.options,
             active=lambda: 0 in self.partitions,
-        )
-
-    async def _open_access(self) -> EmbeddedAccess | ExternalAccess | MemoryAccess:
-        return await open_access(
-            self.name,
-            server=self._server,
-            certs=self._certs,
-            home=self._home,
-            sync=self.settings.options.sync,
-            mqtt=self.settings.options.mqtt,
-            leaf_of=self.settings.options.leaf_of,
         )
 
     async def _run(self, edge: Edge | Share) -> None:
@@ -237,18 +225,17 @@ class AsyncFlow(AsyncCockpit):
         await self._release()
 
     async def _release(self) -> None:
-        connection, access = self._connection, self._access
-        self._connection = self._access = None
+        connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
-        if access is not None:
-            await access.close()
+        await self._entrance.close()
 
     async def stop(self) -> None:
         """Drain and stop; what is stored stays. A stopped flow is left alone."""
         async with self._changing:
             edge, running = self._edge, self._running
             if running is None:
+                await self._entrance.close()  # a device may have come already
                 return
             if edge is not None:
                 edge.drain()
@@ -263,7 +250,7 @@ class AsyncFlow(AsyncCockpit):
         """Stop, and delete all that is stored under its name: what waits, results, positions, dead letters."""
         await self.stop()
         async with self._changing:
-            access = await self._open_access()
+            access = await self._entrance.opened()
             try:
                 connection = await connect(await access.endpoint_for("edge", ""), role="edge", name=self.name)
                 try:
@@ -275,7 +262,7 @@ class AsyncFlow(AsyncCockpit):
                 finally:
                     await connection.close()
             finally:
-                await access.close()
+                await self._entrance.close()
             self._last = None
 
     async def update(self, notation: str, namespace: Mapping[str, Any] | None = None) -> SwapReceipt | None:
@@ -375,18 +362,12 @@ class AsyncFlow(AsyncCockpit):
     # -- letting others in --------------------------------------------------------------------------------------
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
-        """Let a party in by that name, and return what it connects to."""
-        valid_name(name, role)
-        if self._access is None:
-            raise FlowError(f"flow {self.name!r} is not running. Start it with start().")
-        return await self._access.endpoint_for(role, name)
+        """Let a party in by that name, and return what it connects to; see `Flow.endpoint_for`."""
+        return await self._entrance.endpoint_for(role, name)
 
-    async def invite(self, name: str, folder: str | Path) -> Endpoint:
-        """Write the certificate folder that lets a device of that name in; returns its endpoint."""
-        valid_name(name, "device")
-        if self._access is None:
-            raise FlowError(f"flow {self.name!r} is not running. Start it with start().")
-        return await self._access.invite(name, Path(folder))
+    async def invite(self, name: str, folder: str | Path, role: Role = "device") -> Endpoint:
+        """Write the certificate folder that lets a party of that name in; returns its endpoint."""
+        return await self._entrance.invite(name, folder, role)
 
 
 def _in_words(error: BaseException) -> str:

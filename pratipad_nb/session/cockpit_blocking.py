@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pratipad_nb.dataflow import Step as StepModel
 from pratipad_nb.dataflow import resolve
 from pratipad_nb.message import Message
+from pratipad_nb.runtime.dead_letters import DeadLetter
 from pratipad_nb.runtime.history import FlowHistory
 from pratipad_nb.runtime.line import Line
 from pratipad_nb.session.callers import callers_namespace
@@ -96,6 +97,18 @@ class Cockpit:
     def resume(self, processor: str | None = None) -> None:
         """Let the flow, or one processor, go on."""
         self._run(self._flow.resume(processor))
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Return the messages that processors failed on, oldest first."""
+        return self._run(self._flow.dead_letters())
+
+    def retry_dead_letters(self) -> int:
+        """Put all dead letters through again from where they failed; returns how many there were."""
+        return self._run(self._flow.retry_dead_letters())
+
+    def clear_dead_letters(self) -> int:
+        """Delete all dead letters; returns how many there were."""
+        return self._run(self._flow.clear_dead_letters())
 
     @property
     def rate(self) -> float | None:

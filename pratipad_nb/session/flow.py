@@ -6,20 +6,18 @@ Owns the thread that the flow runs in, and its ends: a stop, a failure, the end 
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import threading
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from pratipad_nb.cloud.blocking import BlockingReader
 from pratipad_nb.dataflow import Dataflow
-from pratipad_nb.errors import FlowError, PratipadError, TransportClosed
+from pratipad_nb.errors import FlowError, TransportClosed
 from pratipad_nb.message import Message
 from pratipad_nb.portal import Portal
-from pratipad_nb.runtime.dead_letters import DeadLetter
 from pratipad_nb.runtime.stats import DeviceStats, FlowState, FlowStats
 from pratipad_nb.runtime.swap import SwapReceipt
 from pratipad_nb.session import registry
@@ -119,6 +117,19 @@ class Flow(Cockpit):
             raise FlowError(f"flow {self.name!r} is not running. Start it with start().")
         return portal.run(work)
 
+    def _opened(self) -> Portal:
+        """Return the thread in which the flow lives, made for the first who needs it; `stop` ends it."""
+        portal = (
+            self._portal
+        )  # without the lock: who is asked for by a processor mustn't wait for a stop that drains
+        if portal is not None:
+            return portal
+        with self._lock:
+            if self._portal is None:
+                registry.enter(self)
+                self._portal = Portal(f"pratipad {self.name}")
+            return self._portal
+
     # -- what it is ---------------------------------------------------------------------------------------------
 
     @property
@@ -214,15 +225,14 @@ class Flow(Cockpit):
         with self._lock:
             if self.state in ("running", "paused", "draining") and self._portal is not None:
                 return self
-            registry.enter(self)
-            portal, self._portal = self._portal or Portal(f"pratipad {self.name}"), None
+            portal = self._opened()
             try:
                 portal.run(self._flow.start())
             except BaseException:
+                self._portal = None
                 portal.close()
                 registry.leave(self)
                 raise
-            self._portal = portal
             self._messages = BlockingReader(portal, self._flow.opened_reader)
             self._stop_requested.clear()
         return self
@@ -353,18 +363,6 @@ class Flow(Cockpit):
         """
         self._run(self._flow.settled(timeout))
 
-    def dead_letters(self) -> list[DeadLetter]:
-        """Return the messages that processors failed on, oldest first."""
-        return self._run(self._flow.dead_letters())
-
-    def retry_dead_letters(self) -> int:
-        """Put all dead letters through again from where they failed; returns how many there were."""
-        return self._run(self._flow.retry_dead_letters())
-
-    def clear_dead_letters(self) -> int:
-        """Delete all dead letters; returns how many there were."""
-        return self._run(self._flow.clear_dead_letters())
-
     def forget_reader(self, name: str) -> None:
         """Delete a named reader with its position, so that the flow no longer keeps messages for it."""
         self._run(self._flow.forget_reader(name))
@@ -372,27 +370,27 @@ class Flow(Cockpit):
     # -- letting others in --------------------------------------------------------------------------------------
 
     def endpoint_for(self, role: Role, name: str) -> Endpoint:
-        """Let a party in by that name, and return what it connects to; `Device.connect` calls it."""
-        return self._run(self._flow.endpoint_for(role, name))
+        """Let a party in by that name, and return what it connects to; `Device.connect` and `Cloud` call it.
 
-    def invite(self, name: str, folder: str | Path) -> Endpoint:
-        """Write the certificate folder that lets a device of that name in, to be carried to it.
+        Parts may come in any order: before the flow is started, this starts its server, which `stop` gives back.
+        """
+        return self._let_in(lambda: self._flow.endpoint_for(role, name))
+
+    def invite(self, name: str, folder: str | Path, role: Role = "device") -> Endpoint:
+        """Write the certificate folder that lets a device, or a ``"reader"``, of that name in, to be carried to it.
 
         Returns
         -------
         Endpoint
             With the URL and the flow's name that `Device.connect` needs besides the folder.
         """
-        return self._run(self._flow.invite(name, folder))
+        return self._let_in(lambda: self._flow.invite(name, folder, role))
 
-
-def _stop_all() -> None:
-    """Drain what still runs when the program ends, so that nothing waits for a time-out at the next start."""
-    for flow in registry.flows().values():
-        with contextlib.suppress(PratipadError):
-            flow.stop()
-
-
-# When `atexit` calls, the thread pools that event loops use are closed already. This is what closes them, and it calls
-# the last that was registered first; Python has no public name for it.
-getattr(threading, "_register_atexit", atexit.register)(_stop_all)
+    def _let_in(self, work: Callable[[], Coroutine[Any, Any, Endpoint]]) -> Endpoint:
+        first = self._portal is None
+        try:
+            return self._opened().run(work())
+        except BaseException:
+            if first:
+                self.stop()
+            raise

@@ -1,14 +1,17 @@
 """The registry: which flows run in this process, by name.
 
-Owns that table alone. It is how the notebook's magics, the panel and the clean-up at exit find flows.
+Owns that table, and that what is in it is drained when the program ends. It is how the notebook's magics and the panel
+find flows.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
-from pratipad_nb.errors import FlowError
+from pratipad_nb.errors import FlowError, PratipadError
 
 if TYPE_CHECKING:
     from pratipad_nb.session.flow import Flow
@@ -46,3 +49,15 @@ def leave(flow: Flow) -> None:
     with _lock:
         if _flows.get(flow.name) is flow:
             del _flows[flow.name]
+
+
+def _stop_all() -> None:
+    """Drain what still runs when the program ends, so that nothing waits for a time-out at the next start."""
+    for flow in flows().values():
+        with contextlib.suppress(PratipadError):
+            flow.stop()
+
+
+# When `atexit` calls, the thread pools that event loops use are closed already. This is what closes them, and it calls
+# the last that was registered first; Python has no public name for it.
+getattr(threading, "_register_atexit", atexit.register)(_stop_all)

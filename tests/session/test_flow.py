@@ -9,12 +9,13 @@ import time
 import psutil
 import pytest
 
-from pratipad_nb import AsyncFlow, Device, Flow, FlowOptions, Keep, NotationError, Processor, flows
+from pratipad_nb import AsyncFlow, Cloud, Device, Flow, FlowOptions, Keep, NotationError, Processor, flows
 from pratipad_nb.errors import (
     DeviceError,
     FlowError,
     OneWayError,
     ProcessorError,
+    ServerError,
     SettingsError,
     WaitTimeout,
 )
@@ -279,7 +280,7 @@ def test_settled_says_what_is_left(url):
 def test_what_a_handle_of_a_stopped_flow_is_asked_says_to_start_it(url):
     flow = Flow("Pull <~> same <~> Output", server=url)
     asked = [flow.take, flow.pull, flow.settled, flow.dead_letters, flow.pause, lambda: flow.send(1)]
-    for ask in [*asked, lambda: flow.invite("d", "folder"), lambda: flow.endpoint_for("device", "d")]:
+    for ask in asked:
         with pytest.raises(FlowError, match=r"is not running\. Start it with start\(\)"):
             ask()
 
@@ -475,6 +476,49 @@ def test_an_invitation_lets_a_device_in_from_its_folder_and_no_other_name(home, 
             assert (message.payload, message.device) == ("hello", "room2")
         with pytest.raises(SettingsError, match="can't name a device"):
             flow.invite("room 2", tmp_path)
+
+
+def test_a_reader_is_invited_by_its_role_and_reads_from_its_folder(home, tmp_path):
+    with Flow("Push ~> same ~> Output", name="invites", home=home) as flow:
+        endpoint = flow.invite("audit", tmp_path / "audit", role="reader")
+        with Cloud("invites", reader="audit", server=endpoint.url, certs=tmp_path / "audit") as cloud:
+            with Device("room1").connect(flow) as device:
+                device.push("hello").wait(5)
+            assert cloud.take(1)[0].payload == "hello"
+
+
+def test_a_device_and_a_reader_may_come_before_the_flow_is_started(home):
+    flow = Flow("Push ~> same ~> Output", name="later", home=home)
+    try:
+        with Device("early").connect(flow) as device, Cloud(flow) as cloud:
+            receipt = device.push("first")
+            assert not receipt.done
+            flow.start()
+            receipt.wait(10)
+            assert cloud.take(1)[0].payload == "first"
+    finally:
+        flow.stop()
+    assert flows() == {}
+
+
+def test_a_stop_gives_back_what_a_device_had_opened_before_any_start(home):
+    before = left()
+    flow = Flow("Push ~> same ~> Output", name="later", home=home)
+    flow.endpoint_for("device", "early")
+    assert left() != before
+    flow.stop()
+    assert left() == before
+    assert flows() == {}
+
+
+def test_a_party_that_can_not_be_let_in_leaves_nothing_open(tmp_path):
+    before = left()
+    (tmp_path / "file").touch()
+    flow = Flow("Push ~> same ~> Output", name="later", home=tmp_path / "file" / "folder")
+    with pytest.raises(ServerError, match="can't be written"):
+        Device("early").connect(flow)
+    assert flows() == {}
+    assert left() == before
 
 
 def test_server_and_certs_go_together():

@@ -1,0 +1,88 @@
+"""The entrance: one flow's way to its server, opened by the first who needs it and closed by `stop`.
+
+Owns that there is one at a time. A device may come before its flow is started, so that it isn't the flow's start alone
+that opens it. Which ways there are is in `access`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from pratipad_nb.session.access import Access, open_access
+from pratipad_nb.settings import Endpoint, FlowOptions, valid_name
+from pratipad_nb.transport.permissions import Role
+
+__all__ = ["Entrance"]
+
+
+class Entrance:
+    """Where one flow connects, and lets others in.
+
+    Parameters
+    ----------
+    flow
+        Its name.
+    server, certs
+        Of an existing server; None: the embedded one of `home`.
+    home
+        The state folder.
+    options
+        Those of the flow.
+    """
+
+    def __init__(
+        self, flow: str, server: str | None, certs: str | Path | None, home: Path, options: FlowOptions
+    ) -> None:
+        self._flow = flow
+        self._server = server
+        self._certs = certs
+        self._home = home
+        self._options = options
+        self._access: Access | None = None
+        self._turn = asyncio.Lock()
+
+    async def opened(self) -> Access:
+        """Return the access, opening it if it is closed.
+
+        Raises
+        ------
+        ServerError
+            If the embedded server can't be started.
+        SettingsError
+            If `server` goes without `certs`, or the other way round.
+        """
+        async with self._turn:
+            if self._access is None:
+                self._access = await open_access(
+                    self._flow,
+                    server=self._server,
+                    certs=self._certs,
+                    home=self._home,
+                    sync=self._options.sync,
+                    mqtt=self._options.mqtt,
+                    leaf_of=self._options.leaf_of,
+                )
+            return self._access
+
+    async def close(self) -> None:
+        """Give the access back; a closed one is left alone."""
+        async with self._turn:
+            access, self._access = self._access, None
+            if access is not None:
+                await access.close()
+
+    @property
+    def mqtt_url(self) -> str:
+        """Where devices that speak MQTT connect; empty if they can't, or while it is closed."""
+        return self._access.mqtt_url if self._access is not None else ""
+
+    async def endpoint_for(self, role: Role, name: str) -> Endpoint:
+        """Let a party in by that name, and return what it connects to."""
+        valid_name(name, role)
+        return await (await self.opened()).endpoint_for(role, name)
+
+    async def invite(self, name: str, folder: str | Path, role: Role = "device") -> Endpoint:
+        """Do the same, and write the party's certificate into `folder`."""
+        valid_name(name, role)
+        return await (await self.opened()).invite(name, Path(folder), role)
