@@ -25,6 +25,8 @@ __all__ = [
     "Leaf",
     "Sync",
     "checked_delivery",
+    "checked_keep",
+    "checked_options",
     "gateway_of",
     "valid_address",
     "valid_name",
@@ -279,6 +281,30 @@ def checked_delivery(value: object) -> Delivery:
     if value not in get_args(Delivery):
         raise SettingsError(f"delivery is {value!r}; it can be 'durable' (the default) or 'fast'.")
     return value  # type: ignore[return-value]
+
+
+def checked_keep(value: object) -> Keep:
+    """Return `value` as a `Keep`: a number is its seconds, None means the defaults.
+
+    Raises
+    ------
+    SettingsError
+        If it is anything else, or out of bounds.
+    """
+    if value is None or isinstance(value, Keep):
+        return value or Keep()
+    if isinstance(value, (int, float)):
+        return Keep(seconds=value)
+    raise SettingsError(f"keep is {value!r:.100}; it is a Keep(seconds=…, bytes=…), or a number of seconds.")
+
+
+def checked_options(value: object) -> FlowOptions:
+    """Return `value` if it is options, the defaults for None, else raise `SettingsError`."""
+    if value is None or isinstance(value, FlowOptions):
+        return value or FlowOptions()
+    raise SettingsError(
+        f"options is {value!r:.100}; it is FlowOptions(…), for example FlowOptions(partitions=4)."
+    )
 
 
 def _at_least(settings: Any, name: str, least: float) -> None:

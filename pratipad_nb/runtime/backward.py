@@ -13,7 +13,7 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -308,6 +308,8 @@ async def append_order(
 ) -> str:
     """Append an order to the flow's log; see `Backward.order`."""
     check_open(dataflow)
+    if to is not None and not isinstance(to, Iterable):
+        raise SettingsError(f"send(to={to!r}): to is a device's name, a list of them, or None for all.")
     names = None if to is None else [valid_address(name) for name in ([to] if isinstance(to, str) else to)]
     if names == []:
         raise SettingsError("send(to=[]) names no device; leave `to` out to send to all that are known.")

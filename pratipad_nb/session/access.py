@@ -66,12 +66,17 @@ class EmbeddedAccess:
 def _copy(credentials: Credentials, folder: Path) -> Credentials:
     """Copy certificate files to where `Credentials.in_folder` looks for them."""
     folder = folder.expanduser()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key = folder / "key.pem"
-    key.touch(0o600)  # before there is anything in it
-    shutil.copyfile(credentials.authority, folder / "ca.pem")
-    shutil.copyfile(credentials.certificate, folder / "cert.pem")
-    shutil.copyfile(credentials.key, key)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        key = folder / "key.pem"
+        key.touch(0o600)  # before there is anything in it
+        shutil.copyfile(credentials.authority, folder / "ca.pem")
+        shutil.copyfile(credentials.certificate, folder / "cert.pem")
+        shutil.copyfile(credentials.key, key)
+    except OSError as error:
+        raise SettingsError(
+            f"the certificate can't be written to {folder}: {error.strerror}. Name a folder that can be."
+        ) from error
     return Credentials.in_folder(folder)
 
 

@@ -16,7 +16,14 @@ from typing import Any, Literal
 
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.dataflow import Dataflow, graph, resolve
-from pratipad_nb.errors import FlowError, PratipadError, TransportClosed, TransportError, WaitTimeout
+from pratipad_nb.errors import (
+    FlowError,
+    PratipadError,
+    SettingsError,
+    TransportClosed,
+    TransportError,
+    WaitTimeout,
+)
 from pratipad_nb.message import Message
 from pratipad_nb.runtime.dead_letters import DeadLetter
 from pratipad_nb.runtime.edge import Edge
@@ -33,7 +40,15 @@ from pratipad_nb.session.cockpit import AsyncCockpit, checked_demand, checked_ra
 from pratipad_nb.session.defaults import defaults
 from pratipad_nb.session.entrance import Entrance
 from pratipad_nb.session.request import AsyncRequest
-from pratipad_nb.settings import Endpoint, FlowOptions, Keep, checked_delivery, valid_name
+from pratipad_nb.settings import (
+    Endpoint,
+    FlowOptions,
+    Keep,
+    checked_delivery,
+    checked_keep,
+    checked_options,
+    valid_name,
+)
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.permissions import Role
 from pratipad_nb.transport.protocol import Connection
@@ -60,7 +75,7 @@ class AsyncFlow(AsyncCockpit):
         rate: float | None = None,
         max_demand: int = DEFAULT_MAX_DEMAND,
         min_demand: int | None = None,
-        keep: Keep | None = None,
+        keep: Keep | float | None = None,
         options: FlowOptions | None = None,
         home: str | Path | None = None,
     ) -> None:
@@ -71,8 +86,8 @@ class AsyncFlow(AsyncCockpit):
             delivery=checked_delivery(delivery),
             rate=checked_rate(rate),
             **checked_demand(max_demand, min_demand),
-            keep=keep or Keep(),
-            options=options or FlowOptions(),
+            keep=checked_keep(keep),
+            options=checked_options(options),
         )
         around = defaults()
         if server is None and certs is None:
@@ -329,6 +344,8 @@ class AsyncFlow(AsyncCockpit):
 
     async def settled(self, timeout: float = 30.0) -> None:
         """Wait until all that was accepted is processed and stored at Output."""
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+            raise SettingsError(f"settled: timeout is {timeout!r}; it must be seconds.")
         await self.edge.settled(timeout)
 
     async def dead_letters(self) -> list[DeadLetter]:

@@ -58,7 +58,7 @@ class Flow(Cockpit):
         Demand: ask for more when at most `min_demand` messages are in hand or asked for, up to `max_demand`. Defaults:
         1,000, which keeps a fast processor busy over a round trip, and half of it.
     keep
-        How much of what reached Output is kept.
+        How much of what reached Output is kept; a number is seconds. Default: one hour, at most 1 GiB.
     options
         What is seldom changed.
     home
@@ -84,7 +84,7 @@ class Flow(Cockpit):
         rate: float | None = None,
         max_demand: int = DEFAULT_MAX_DEMAND,
         min_demand: int | None = None,
-        keep: Keep | None = None,
+        keep: Keep | float | None = None,
         options: FlowOptions | None = None,
         home: str | Path | None = None,
     ) -> None:

@@ -6,7 +6,7 @@ Owns the trial run and its result. The processors run as they do in a flow, by t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +92,10 @@ def preview(notation: str, payloads: Sequence[Any], namespace: Mapping[str, Any]
         If a processor can't be set up.
     """
     dataflow = resolve(notation, callers_namespace(1) if namespace is None else namespace)
+    if isinstance(payloads, (str, bytes, Mapping)) or not isinstance(payloads, Iterable):
+        raise SettingsError(
+            f"preview of {payloads!r:.100}: payloads is a list of them, for example [{{'n': 1}}]."
+        )
     payloads = list(payloads)
     if len(payloads) > _MOST_PAYLOADS:
         raise SettingsError(f"preview of {len(payloads)} payloads; it takes at most {_MOST_PAYLOADS}.")

@@ -337,6 +337,13 @@ def test_send_over_a_one_way_hop_is_refused(url):
 # -- changing -------------------------------------------------------------------------------------------------------
 
 
+def test_what_is_no_device_and_no_time_is_refused(flow):
+    with pytest.raises(SettingsError, match=r"send\(to=3\)"):
+        flow.send(1, to=3)
+    with pytest.raises(SettingsError, match="timeout is 'soon'"):
+        flow.settled("soon")
+
+
 def test_update_swaps_what_differs_while_a_device_sends(flow):
     with Device("d").connect(flow) as device:
         device.push(1).wait(5)
@@ -434,6 +441,23 @@ def test_arguments_are_checked_when_the_flow_is_made(url):
         Flow("Push ~> same ~> Output", server=url, keep=Keep(bytes=1))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"keep": "1h"}, "keep is '1h'; it is a Keep"),
+        ({"keep": 0.5}, "seconds is 0.5; it must be a number of at least 1"),
+        ({"options": {"partitions": 2}}, r"options is .*; it is FlowOptions\("),
+    ],
+)
+def test_what_is_kept_and_the_options_are_checked_by_their_kind(wrong, said):
+    with pytest.raises(SettingsError, match=said):
+        Flow("Push ~> same ~> Output", **wrong)
+
+
+def test_a_number_for_keep_is_its_seconds():
+    assert AsyncFlow("Push ~> same ~> Output", keep=60).settings.keep == Keep(seconds=60)
+
+
 def test_a_flow_shows_what_it_is(flow, until):
     assert repr(flow) == "<Flow 'house': Push <~> same <~> Output (running)>"
     assert flow.endpoint.flow == "house"
@@ -476,6 +500,9 @@ def test_an_invitation_lets_a_device_in_from_its_folder_and_no_other_name(home, 
             assert (message.payload, message.device) == ("hello", "room2")
         with pytest.raises(SettingsError, match="can't name a device"):
             flow.invite("room 2", tmp_path)
+        (tmp_path / "file").touch()
+        with pytest.raises(SettingsError, match=r"can't be written to .*file"):
+            flow.invite("room2", tmp_path / "file" / "folder")
 
 
 def test_a_reader_is_invited_by_its_role_and_reads_from_its_folder(home, tmp_path):

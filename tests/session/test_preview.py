@@ -96,6 +96,12 @@ def test_a_processor_that_can_not_be_set_up_is_an_error():
         preview("Push ~> Broken ~> Output", [1])
 
 
+@pytest.mark.parametrize("payloads", [{"n": 1}, "text", 3])
+def test_what_is_no_list_of_payloads_is_refused(payloads):
+    with pytest.raises(SettingsError, match="payloads is a list of them"):
+        preview("Push ~> same ~> Output", payloads, {"same": lambda payload: payload})
+
+
 def test_too_many_payloads_are_refused():
     with pytest.raises(SettingsError, match="at most 10000"):
         preview("Push ~> double ~> Output", range(10_001))
