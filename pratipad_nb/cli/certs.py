@@ -39,15 +39,24 @@ class Role(StrEnum):
     DEVICE = "device"
     READER = "reader"
     EDGE = "edge"
+    LEAF = "leaf"
 
 
-_RoleArgument = Annotated[Role, typer.Argument(metavar="ROLE", help="device, reader or edge.")]
+_RoleArgument = Annotated[
+    Role, typer.Argument(metavar="ROLE", help="device, reader, edge, or leaf: another site's server.")
+]
 _NameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="Of the device or reader; for an edge, the flow's.")
+    str, typer.Argument(metavar="NAME", help="Of the device, reader or site; for an edge, the flow's.")
 ]
 _FlowOption = Annotated[
     str | None,
-    typer.Option("--flow", envvar="PRATIPAD_FLOW", metavar="NAME", help="The flow.", show_default=False),
+    typer.Option(
+        "--flow",
+        envvar="PRATIPAD_FLOW",
+        metavar="NAME",
+        help="The flow; for a leaf, several may go with commas.",
+        show_default=False,
+    ),
 ]
 
 
@@ -152,7 +161,7 @@ def issue(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Write a folder that lets a device, a reader or an edge in, to be carried to its machine.
+    """Write a folder that lets a device, a reader, an edge or a leaf in, to be carried to its machine.
 
     It holds ca.pem, cert.pem, key.pem (keep that one secret) and pratipad.json, which says where to connect to. Whoever
     it is for is let in at once, whether the server runs or not. Issuing it again renews the certificate when a third of
@@ -163,6 +172,7 @@ def issue(
       pratipad certs issue device room1 --flow house
       pratipad certs issue reader archive --flow house --out archive-certs
       pratipad certs issue edge house --url tls://hub.local:4222
+      pratipad certs issue leaf barn --flow house,garden --url tls://cloud.example:7422
     """
     flow = _flow(role, name, flow)
     folder = here.home_folder(home)
@@ -174,15 +184,19 @@ def issue(
     out = (out or Path(f"{name}-certs")).expanduser()
     until = _written(store, role, flow, name, out)
     running = asyncio.run(here.allow(folder, [here.user_of(role, flow, name)]))
-    server = url or here.public_url(folder) or running
+    server = url or (
+        here.public_leaves_url(folder) if role is Role.LEAF else here.public_url(folder) or running
+    )
     here.Invitation(role, name, flow, server).write(out)
     if as_json:
         typer.echo(json.dumps({"folder": str(out), "role": role, "name": name, "flow": flow, "server": server, "until": until}))  # fmt: skip
         return
-    typer.echo(f"{out} lets the {role} {name!r} into the flow {flow!r} until {until}")
+    what = f"the flow {flow!r}" if "," not in flow else f"the flows {flow!r}"
+    typer.echo(f"{out} lets the {role} {name!r} into {what} until {until}")
     if not server:
+        start = "start it with --leaves" if role is Role.LEAF else "start it"
         said(
-            "the folder doesn't say where the server is: pass --url, or start it and issue the folder again."
+            f"the folder doesn't say where the server is: pass --url, or {start} and issue the folder again."
         )
 
 
@@ -196,6 +210,8 @@ def _flow(role: Role, name: str, flow: str | None) -> str:
     valid_name(name, role.value)
     if flow is None:
         raise SettingsError(f"which flow is the {role} {name!r} of? Pass --flow NAME.")
+    if role is Role.LEAF:
+        return ",".join(valid_name(each.strip(), "flow") for each in flow.split(","))
     return valid_name(flow, "flow")
 
 
@@ -204,9 +220,9 @@ def _written(store: CertificateStore, role: Role, flow: str, name: str, out: Pat
     from pratipad_nb.files import private_folder, write_whole
     from pratipad_nb.pki.authority import CLIENT_DAYS
 
-    if role is Role.EDGE:
+    if role in (Role.EDGE, Role.LEAF):
         # Carried by hand, as a device's is, so it lives as long; the one of the edge here is renewed at each start.
-        identity = here.user_of("edge", flow, name).identity
+        identity = here.user_of(role, flow, name).identity
         made = store.authority.ensure(identity, out, days=CLIENT_DAYS)
     else:
         made = here.certificate(store, role, flow, name)
@@ -255,6 +271,8 @@ def _rows(home: Path) -> list[_Row]:
 
 def _row(identity: str, allowed: bool, path: Path | None) -> _Row:
     flow, role, *name = identity.split(":")[2:]
+    if flow == "_leaf":
+        flow, role, name = "", "leaf", [role]
     until, folder = (_until(path), str(path.parent)) if path is not None else ("", "")
     return _Row(role, flow, name[0] if name else flow, allowed, until, folder)
 
@@ -273,15 +291,17 @@ def revoke(role: _RoleArgument, name: _NameArgument, flow: _FlowOption = None, h
     """
     import shutil
 
-    flow = _flow(role, name, flow)
+    flow = "" if role is Role.LEAF else _flow(role, name, flow)
     folder = here.home_folder(home)
     identity = here.user_of(role, flow, name).identity
     if identity not in _identities(folder):
-        raise SettingsError(f"no {role} {name!r} of {flow!r} is let in there. See `pratipad certs list`.")
+        raise SettingsError(
+            f"no {role} {name!r}{flow and f' of {flow!r}'} is let in there. See `pratipad certs list`."
+        )
     asyncio.run(_revoked(folder, identity))
     stored = folder / "pki" / role.value / (flow if role is Role.EDGE else f"{flow}/{name}")
     shutil.rmtree(stored, ignore_errors=True)
-    typer.echo(f"the {role} {name!r} of {flow!r} is let in no more")
+    typer.echo(f"the {role} {name!r}{flow and f' of {flow!r}'} is let in no more")
 
 
 def _identities(home: Path) -> list[str]:

@@ -32,6 +32,7 @@ __all__ = [
     "invitation_in",
     "joined_server",
     "own_folder",
+    "public_leaves_url",
     "public_url",
     "server_files",
     "user_of",
@@ -40,11 +41,15 @@ __all__ = [
 #: The file of a certificate folder that says what it is for.
 INVITATION = "pratipad.json"
 _PUBLIC_URL = "public-url"
+_PUBLIC_LEAVES_URL = "public-leaves-url"
 
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """What a certificate folder says of itself: who it lets in, to which flow, at which server (empty: not known)."""
+    """What a certificate folder says of itself: who it lets in, to which flow, at which server (empty: not known).
+
+    A leaf's flows stand in `flow` with commas between, and its `server` is the listener for leaves.
+    """
 
     role: str
     name: str
@@ -184,8 +189,10 @@ async def allow(home: Path, users: list[User]) -> str:
 
 def user_of(role: str, flow: str, name: str) -> User:
     """Return the user that a party is to the server."""
-    from pratipad_nb.transport.permissions import device_user, edge_user, reader_user
+    from pratipad_nb.transport.permissions import device_user, edge_user, leaf_user, reader_user
 
+    if role == "leaf":
+        return leaf_user(name, flow.split(",") if flow else ())
     if role == "edge":
         return edge_user(flow)
     return device_user(flow, name) if role == "device" else reader_user(flow, name)
@@ -201,7 +208,15 @@ def certificate(store: CertificateStore, role: str, flow: str, name: str) -> Cre
 
 def public_url(home: Path, url: str | None = None) -> str:
     """Return where others reach the server of `home`, as it was last told (empty: never); `url`: tell it."""
-    path = home / _PUBLIC_URL
+    return _told(home / _PUBLIC_URL, url)
+
+
+def public_leaves_url(home: Path, url: str | None = None) -> str:
+    """Do the same for the listener that other sites' servers join."""
+    return _told(home / _PUBLIC_LEAVES_URL, url)
+
+
+def _told(path: Path, url: str | None) -> str:
     if url is not None:
         path.write_text(url + "\n")
         return url

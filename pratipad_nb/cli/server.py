@@ -10,18 +10,22 @@ import asyncio
 import json
 import os
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pratipad_nb.cli.faults import Signalled, reported, run_until_signalled, said
-from pratipad_nb.cli.here import home_folder, public_url
+from pratipad_nb.cli.here import home_folder, public_leaves_url, public_url
+from pratipad_nb.cli.leaf import leaf_from
 from pratipad_nb.cli.options import Home, Json
+from pratipad_nb.errors import SettingsError
+from pratipad_nb.settings import Address
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.store import CertificateStore
-    from pratipad_nb.settings import Address, Credentials
+    from pratipad_nb.settings import Credentials, Leaf
     from pratipad_nb.transport.server import EmbeddedServer
 
 __all__ = ["server"]
@@ -31,6 +35,16 @@ _IDENTITY = "urn:pratipad:server"
 _RENEWAL_SECONDS = 6 * 3600.0
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
 _SYNCS = ("interval", "always")
+
+
+@dataclass(frozen=True, slots=True)
+class _Listening:
+    """Where a server listens (None: it doesn't, or where it likes), and what others call its machine."""
+
+    clients: Address | None
+    mqtt: Address | None
+    leaves: Address | None
+    names: tuple[str, ...]
 
 
 @reported
@@ -61,6 +75,27 @@ def server(
             show_default=False,
         ),
     ] = None,
+    leaves: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Also let other sites' servers join this one there, as its leaves (TLS).",
+            show_default=False,
+        ),
+    ] = None,
+    leaf_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL|DIR",
+            help="Join a server elsewhere as its leaf: tls://HOST:7422 with --certs DIR; or that folder alone, which "
+            "`pratipad certs issue leaf` has written there.",
+            show_default=False,
+        ),
+    ] = None,
+    certs: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder for --leaf-of URL.", show_default=False),
+    ] = None,
     sync: Annotated[
         str,
         typer.Option(
@@ -74,28 +109,31 @@ def server(
     """Run the NATS server, with mutual TLS and permissions, until a signal ends it.
 
     Flows in other processes that use the same state folder join it; so do `cloud`, `top` and `device` there. Others
-    need a certificate folder: `pratipad certs issue`.
+    need a certificate folder: `pratipad certs issue`. Beside a server that is a leaf, flows go on while the link is
+    down; their results are forwarded when it is up again.
 
     \b
     Examples:
       pratipad server
       pratipad server --listen 0.0.0.0:4222 --host edge.local --home /var/lib/pratipad
+      pratipad server --listen 0.0.0.0:4222 --leaves 0.0.0.0:7422 --host cloud.example
+      pratipad server --leaf-of barn-certs
     """
-    from pratipad_nb.errors import SettingsError
-    from pratipad_nb.settings import Address
-
     if sync not in _SYNCS:
         raise SettingsError(f"--sync is {sync!r}; it can be {' or '.join(_SYNCS)}.")
-    address = None if listen is None else Address.parse(listen)
+    if leaves is not None and leaf_of is not None:
+        raise SettingsError("a server either takes leaves or is one: pass --leaves or --leaf-of, not both.")
+    clients, mqtts, leaf_nodes = (each and Address.parse(each) for each in (listen, mqtt, leaves))
+    listening = _Listening(clients or None, mqtts or None, leaf_nodes or None, tuple(host or ()))
     try:
-        run_until_signalled(_serve(home_folder(home), address, tuple(host or ()), mqtt, sync, as_json))
+        run_until_signalled(
+            _serve(home_folder(home), listening, leaf_from(leaf_of, certs), sync=sync, as_json=as_json)
+        )
     except Signalled:
         said("the server has stopped; what it stores stays.")
 
 
-async def _serve(
-    home: Path, address: Address | None, names: tuple[str, ...], mqtt: str | None, sync: Any, as_json: bool
-) -> None:
+async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: Any, as_json: bool) -> None:
     from pratipad_nb.files import private_folder
     from pratipad_nb.pki.store import CertificateStore
     from pratipad_nb.transport.server import EmbeddedServer
@@ -104,22 +142,34 @@ async def _serve(
     await asyncio.to_thread(private_folder, home)
     store = await asyncio.to_thread(CertificateStore.open, home)
     (home / ".gitignore").write_text("*\n")
-    hosts = _hosts(address, names)
+    hosts = _hosts(listening)
+    clients = listening.clients
     credentials = await asyncio.to_thread(_certificate, store, home, hosts)
     running = EmbeddedServer(
         home / "server",
         credentials,
         sync=sync,
-        host=address.host if address else LOOPBACK,
-        port=address.port if address else None,
-        mqtt=mqtt or False,
+        host=clients.host if clients else LOOPBACK,
+        port=clients.port if clients else None,
+        mqtt=str(listening.mqtt or "") or False,
+        leaves=str(listening.leaves or "") or False,
+        leaf_of=leaf,
         standalone=True,
         on_exit=lambda event: said(f"{event.reason}; it is restarted in {event.pause:g} s"),
     )
     try:
         url = await running.start()
-        public = public_url(home, _public(url, address, names))
-        _announce(running, home, public, as_json)
+        public = public_url(home, _public(url, clients, listening.names))
+        leaves = ""
+        if listening.leaves is not None:
+            leaves = public_leaves_url(home, _public(running.leaves_url, listening.leaves, listening.names))
+        said_of = {
+            "url": public,
+            "mqtt": running.mqtt_url,
+            "leaves": leaves,
+            "leaf_of": leaf.url if leaf else "",
+        }
+        _announce(said_of | {"home": str(home)}, as_json)
         while True:
             await asyncio.sleep(_RENEWAL_SECONDS)
             await _renew(running, store, home, hosts, credentials)
@@ -127,20 +177,17 @@ async def _serve(
         await running.stop()
 
 
-def _hosts(address: Address | None, names: tuple[str, ...]) -> tuple[str, ...]:
+def _hosts(listening: _Listening) -> tuple[str, ...]:
     """Return what the certificate names: this computer from within, and what others call it."""
     from pratipad_nb.pki.store import LOOPBACK_HOSTS
 
-    others = names
-    if address is not None and address.host not in LOOPBACK_HOSTS:
-        others += (socket.gethostname(),) if address.host in _EVERYWHERE else (address.host,)
-    return tuple(dict.fromkeys((*LOOPBACK_HOSTS, *others)))
+    addresses = [each for each in (listening.clients, listening.mqtt, listening.leaves) if each is not None]
+    others = [socket.gethostname() if each.host in _EVERYWHERE else each.host for each in addresses]
+    return tuple(dict.fromkeys((*LOOPBACK_HOSTS, *listening.names, *others)))
 
 
 def _public(url: str, address: Address | None, names: tuple[str, ...]) -> str:
     """Return the URL that goes into invitations."""
-    from pratipad_nb.settings import Address
-
     port = int(url.rpartition(":")[2])
     if names:
         return f"tls://{Address(names[0], port)}"
@@ -167,15 +214,18 @@ async def _renew(
         await running.reload()
 
 
-def _announce(running: EmbeddedServer, home: Path, public: str, as_json: bool) -> None:
+def _announce(said_of: dict[str, str], as_json: bool) -> None:
+    """Print where the server is reached; empty values go unsaid, save in JSON."""
     if as_json:
-        value = {"url": public, "mqtt": running.mqtt_url, "home": str(home), "pid": os.getpid()}
-        typer.echo(json.dumps(value))
+        typer.echo(json.dumps(said_of | {"pid": os.getpid()}))
         return
-    typer.echo(f"server  {public}")
-    if running.mqtt_url:
-        typer.echo(f"mqtt    {running.mqtt_url}")
-    typer.echo(f"home    {home}")
+    for key, label in (
+        ("url", "server"), ("mqtt", "mqtt"), ("leaves", "leaves"), ("leaf_of", "leaf of"), ("home", "home")
+    ):  # fmt: skip
+        if said_of[key]:
+            typer.echo(f"{label:<8}{said_of[key]}")
     typer.echo("run a flow here       pratipad run FILE")
     typer.echo("let a device in       pratipad certs issue device room1 --flow house --out room1-certs")
+    if said_of["leaves"]:
+        typer.echo("let a site's server in  pratipad certs issue leaf barn --flow house --out barn-certs")
     typer.echo("end it                Ctrl-C, or SIGTERM")
