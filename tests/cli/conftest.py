@@ -21,10 +21,16 @@ COMMAND = [sys.executable, "-m", "pratipad_nb.cli.main"]
 class Process:
     """A command that runs."""
 
-    def __init__(self, arguments: tuple[str, ...], folder: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        arguments: tuple[str, ...],
+        folder: Path,
+        environment: dict[str, str],
+        prefix: tuple[str, ...] = (),
+    ) -> None:
         self.arguments = arguments
         self.process = subprocess.Popen(
-            [*COMMAND, *arguments],
+            [*prefix, *COMMAND, *arguments],
             cwd=folder,
             env=environment,
             text=True,
@@ -68,10 +74,11 @@ class Process:
 
 
 class Shell:
-    """Runs ``pratipad`` in a folder."""
+    """Runs ``pratipad`` in a folder; `prefix` is the command that leads to its machine."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, prefix: tuple[str, ...] = ()) -> None:
         self.folder = folder
+        self.prefix = prefix
         self.running: list[Process] = []
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("PRATIPAD_")
@@ -79,7 +86,7 @@ class Shell:
 
     def __call__(self, *arguments: str, code: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [*COMMAND, *arguments],
+            [*self.prefix, *COMMAND, *arguments],
             cwd=self.folder,
             env=self.environment,
             input=stdin,
@@ -96,7 +103,7 @@ class Shell:
         return [json.loads(line) for line in self(*arguments, code=code).stdout.splitlines()]
 
     def start(self, *arguments: str) -> Process:
-        process = Process(arguments, self.folder, self.environment)
+        process = Process(arguments, self.folder, self.environment, self.prefix)
         self.running.append(process)
         return process
 
@@ -123,6 +130,12 @@ class Shell:
             if each.process.poll() is None:
                 each.process.kill()
                 each.wait()
+
+
+@pytest.fixture
+def make_shell() -> type[Shell]:
+    """For tests with several machines; who makes one closes it."""
+    return Shell
 
 
 @pytest.fixture
