@@ -1,7 +1,7 @@
 """The graph widget: one live picture for each flow, fed from a thread of its own.
 
 Owns the traits that reach the page, their pace and what the saved notebook keeps. How it looks is written in
-`static/cards.js`, `static/graph.js` and `static/graph.css`; what is drawn comes from `pratipad_nb.notebook.scene`.
+`static/`, in the files that `_MODULES` names; what is drawn comes from `pratipad_nb.notebook.scene`.
 
 Why a thread that sets a trait, and neither a task of the flow's loop nor a callback of the kernel's: only so do the
 numbers move while a cell runs, and only so does the picture cost the flow nothing but a snapshot.
@@ -28,7 +28,7 @@ from pratipad_nb.notebook.text import headline
 __all__ = ["FlowWidget", "answer_on_the_asking_subshell"]
 
 _STATIC = Path(__file__).with_name("static")
-_MODULES = ("cards.js", "inspector.js", "graph.js")
+_MODULES = ("cards.js", "inspector.js", "geometry.js", "camera.js", "graph.js")
 
 #: The least time between two updates, in seconds: five a second look live, more can't be read.
 _PACE = 0.2
@@ -192,6 +192,11 @@ class _Feed(threading.Thread):
                 return
 
     def _send(self, stats: Any, *, last: bool = False) -> None:
+        # What is due together goes out as one message: a page is woken five times a second at most.
+        with self._widget.hold_sync():
+            self._set(stats, last=last)
+
+    def _set(self, stats: Any, *, last: bool) -> None:
         now = time.monotonic()
         if self.flow.notation != self._notation:
             self._notation = self.flow.notation
