@@ -1,6 +1,6 @@
 """Numbers in words: counts, rates and durations as the static picture and the text show them.
 
-Owns their spelling. The graph widget spells them the same way in its own `static/graph.js`; a test holds the two
+Owns their spelling. The graph widget spells them the same way in its own `static/cards.js`; a test holds the two
 together.
 """
 

@@ -1,6 +1,6 @@
 /* The cards of the live picture: devices, a processor, Output, and what each says when it is opened.
  *
- * First of the three parts that `widget.py` joins into one ES module; `inspector.js` and `graph.js` follow. What the lists in
+ * First of the parts that `widget.py` joins into one ES module. What the lists in
  * `numbers` hold is written in `scene.py`.
  */
 
@@ -57,6 +57,13 @@ function cut(words, width, font = "600 13px system-ui, sans-serif") {
   return kept + "…";
 }
 
+/** The first of `choices` that fits into `width`, else the last: numbers grow while a card doesn't. */
+function fitting(choices, width, font = "11px system-ui, sans-serif") {
+  canvas ??= document.createElement("canvas").getContext("2d");
+  canvas.font = font;
+  return choices.find((words) => canvas.measureText(words).width <= width) ?? choices.at(-1);
+}
+
 // ---- cards ------------------------------------------------------------------------------------------------------
 
 function frame(node, place) {
@@ -91,27 +98,30 @@ function figure(g, place) {
 
 function processorCard(node, place) {
   const g = frame(node, place);
-  const name = text(14, 22, "pp-title", cut(node.key, 112));
+  const name = text(14, 22, "pp-title");
   const badge = text(place.w - 12, 22, "pp-state pp-end");
   const big = figure(g, place);
-  const [flowed, failed] = [text(14, 76, "pp-small"), text(place.w - 12, 76, "pp-small pp-end pp-failed")];
-  const [took, busy] = [text(14, 92, "pp-small"), text(place.w - 12, 110, "pp-small pp-end")];
+  const [flowed, queued] = [text(14, 76, "pp-small"), text(place.w - 12, 76, "pp-small pp-end")];
+  const [took, failed] = [text(14, 92, "pp-small"), text(place.w - 12, 92, "pp-small pp-end pp-failed")];
+  const busy = text(place.w - 12, 110, "pp-small pp-end");
   const track = place.w - 100;
   const bar = svg("rect", { class: "pp-busy", x: 14, y: 105, height: 4, rx: 2, width: 0 });
-  g.append(name, badge, flowed, failed, took, busy,
+  g.append(name, badge, flowed, queued, took, failed, busy,
     svg("rect", { class: "pp-track", x: 14, y: 105, width: track, height: 4, rx: 2 }), bar);
   return { g, update(n, flow, history) {
     const p = n.processors[node.key];
     if (!p) return;
     const [state, perSecond, received, emitted, errors, , p50, p99, atWork, waiting, version, , newer] = p;
     const own = state !== "running" && state !== flow ? state : newer ? "newer code" : version ? `v${version + 1}` : "";
+    if (own !== badge.textContent || !name.textContent) say(name, cut(node.key, own ? 112 : place.w - 28));
     say(badge, own);
     mark(badge, "data-state", own === state || newer);
     say(big.value, rate(perSecond));
     say(flowed, `in ${count(received)}  out ${count(emitted)}`);
-    say(failed, errors ? `⚠ ${count(errors)} failed` : waiting ? `${count(waiting)} waiting` : "");
+    say(queued, waiting ? fitting([`${count(waiting)} waiting`, `${count(waiting)} …`], 64) : "");
+    say(failed, errors ? `⚠ ${count(errors)} failed` : "");
     mark(failed, "data-on", errors > 0);
-    say(took, `p50 ${duration(p50)}  p99 ${duration(p99)}`);
+    say(took, errors ? `p50 ${duration(p50)}` : `p50 ${duration(p50)}  p99 ${duration(p99)}`);
     say(busy, `${share(atWork)} busy`);
     mark(bar, "width", (track * Math.min(1, atWork)).toFixed(1));
     mark(g, "data-heat", atWork >= 0.9 ? "hot" : atWork >= 0.7 ? "warm" : atWork >= 0.05 ? "mild" : "calm");
@@ -132,8 +142,10 @@ function outputCard(node, place) {
   return { g, update(n, flow, history) {
     const unread = Object.values(n.readers).reduce((sum, r) => sum + r[0], 0);
     const bad = [[n.dropped, "lost"], [n.dead, "dead-lettered"]].filter(([k]) => k);
+    const told = (words) => `⚠ ${words.join(", ")}`;
     say(big.value, rate(n.rate));
-    say(note, bad.length ? `⚠ ${bad.map(([k, word]) => `${count(k)} ${word}`).join(", ")}`
+    say(note, bad.length ? fitting([told(bad.map(([k, word]) => `${count(k)} ${word}`)), told(bad.map(([k, word]) =>
+      `${count(k)} ${word.slice(0, 4)}`)), told(bad.map(([k]) => count(k)))], place.w - 82, "600 11px system-ui, sans-serif")
       : n.waiting ? `${count(n.waiting)} waiting` : n.in_hand ? `${count(n.in_hand)} in hand` : "");
     mark(note, "data-on", bad.length > 0);
     say(total, `${count(n.delivered)} delivered`);
@@ -187,18 +199,18 @@ function details(node, n) {
   if (node.kind === "processor") {
     const p = n.processors[node.key];
     if (!p) return [];
-    const [state, perSecond, received, emitted, failed, retried, p50, p99, busy, waiting, version, error, newer] = p;
+    const [state, perSecond, received, emitted, failed, retried, p50, p99, busy, waiting, version, , newer] = p;
     return [["state", state], ["rate", `${rate(perSecond)} /s`], ["received", grouped.format(received)],
       ["emitted", grouped.format(emitted)], ["failed", grouped.format(failed)], ["retried", grouped.format(retried)],
       ["waiting", grouped.format(waiting)], ["busy", share(busy)], ["p50", duration(p50)], ["p99", duration(p99)],
-      ["code swapped", `${version} ×${newer ? ", newer code not running yet" : ""}`], ...(error ? [["last error", error]] : [])];
+      ...(version || newer ? [["code swapped", `${version} ×${newer ? ", newer code not running yet" : ""}`]] : [])];
   }
   if (node.kind === "output") {
     const [, received, replies, sent, failed, expired, held] = n.back;
     return [["delivered", grouped.format(n.delivered)], ["rate", `${rate(n.rate)} /s`], ["p50", duration(n.p50)],
       ["p99", duration(n.p99)], ["in hand", grouped.format(n.in_hand)], ["waiting frames", grouped.format(n.waiting)],
       ["dropped", grouped.format(n.dropped)], ["repeats skipped", grouped.format(n.repeats)],
-      ["dead letters", grouped.format(n.dead)], ["malformed frames", grouped.format(n.malformed)],
+      ["dead-lettered", grouped.format(n.dead)], ["malformed frames", grouped.format(n.malformed)],
       ["orders", `${received} received, ${replies} replies, ${sent} sent, ${held} held, ${expired} expired, ${failed} failed`],
       ...Object.entries(n.readers).map(([name, [unread, blocking, skipped]]) => [`reader ${name}`,
         `${count(unread)} frames unread${blocking ? ", blocking" : ""}${skipped ? `, ${count(skipped)} skipped` : ""}`])];

@@ -1,17 +1,14 @@
 /* The live picture of one flow: an anywidget, hand-written SVG, no dependency, no build.
  *
- * Owns how a flow is laid out, kept up to date and touched; `cards.js` owns its cards, `inspector.js` an opened node. Reads three traits: `structure`
- * (nodes and edges; changes with the notation), `numbers` (several times a second) and `history` (a rate a second for
- * the last minute, for a page that opens late). Sends `{do: "stop"}` and its like.
+ * Last of the parts that `widget.py` joins into one ES module; owns the frame, the edges, and how all is kept up to date
+ * and touched. `cards.js` owns the cards, `inspector.js` an opened node, `geometry.js` where things stand, `camera.js` pan
+ * and zoom. Reads three traits: `structure` (nodes and edges; changes with the notation), `numbers` (several times a
+ * second) and `history` (a rate a second for the last minute, for a page that opens late). Sends `{do: "stop"}` and its
+ * like.
  */
 
-const GAP = { x: 54, widest: 110, y: 18, line: 56 };
-const RAIL = 44; // room beside the cards for edges that go around to the next line
-const BAND = { x: 14, top: 26, bottom: 14 };
 const MOST_MOVING = 6; // edges that move at a time: each costs the browser repaints
 const SILENCE = 3000; // ms without a beat after which nothing is claimed to run
-const TALLEST = 720; // px; what is taller is drawn smaller, as far as it stays legible, then panned
-const SIZES = [1, 0.9, 0.8];
 const LAYERS = { devices: "Device layer", processor: "Edge layer", output: "Cloud layer" };
 const CONTROLS = {
   stop: ["Stop", "Finish what is in hand, then stop. What is stored stays.", ["starting", "running", "paused"]],
@@ -19,66 +16,6 @@ const CONTROLS = {
   resume: ["Resume", "Go on taking messages", ["paused"]],
 };
 const ENDED = ["stopped", "failed"];
-
-// ---- geometry: layers from left to right, wrapped into lines as text is -----------------------------------------
-
-function height(node, devices) {
-  if (node.kind === "devices") return Math.max(CARD.h, 58 + ROW * Math.max(1, devices));
-  return CARD.h;
-}
-
-export function geometry(structure, width, devices) {
-  const layers = [];
-  for (const node of structure.nodes) (layers[node.layer] ??= []).push(node);
-  for (const layer of layers) layer.sort((a, b) => a.row - b.row);
-  const side = (n) => (n < layers.length ? RAIL : BAND.x + 2);
-  const room = (n) => n * CARD.w + (n - 1) * GAP.x + 2 * side(n);
-  let columns = layers.length;
-  while (columns > 2 && room(columns) > width) columns--;
-  columns = Math.max(2, Math.ceil(layers.length / Math.ceil(layers.length / columns))); // no line with a single last card
-  const left = side(columns);
-  const free = (width - 2 * left - columns * CARD.w) / (columns - 1);
-  const gap = Math.max(GAP.x, Math.min(GAP.widest, free));
-  const places = new Map();
-  const bands = [];
-  let top = 0;
-  for (let first = 0; first < layers.length; first += columns) {
-    const line = layers.slice(first, first + columns);
-    const tall = (layer) => layer.reduce((sum, n) => sum + height(n, devices) + GAP.y, -GAP.y);
-    const lineHeight = Math.max(...line.map(tall));
-    line.forEach((layer, column) => {
-      const x = left + column * (CARD.w + gap);
-      let y = top + BAND.top + (lineHeight - tall(layer)) / 2;
-      for (const node of layer) {
-        const h = height(node, devices);
-        places.set(node.key, { x, y, w: CARD.w, h, line: first / columns, column, floor: top });
-        y += h + GAP.y;
-      }
-      const last = bands.at(-1);
-      const right = x + CARD.w + BAND.x;
-      if (last && last.kind === layer[0].kind && last.top === top) last.right = right;
-      else bands.push({ kind: layer[0].kind, left: x - BAND.x, right, top, height: lineHeight + BAND.top + BAND.bottom,
-        again: last?.kind === layer[0].kind });
-    });
-    top += lineHeight + BAND.top + BAND.bottom + GAP.line;
-  }
-  return { places, bands, width: columns * (CARD.w + gap) - gap + 2 * left, height: top - GAP.line };
-}
-
-/** The way from card `a` to card `b`: a curve, or around the corner if `b` stands in a later line. */
-export function way(a, b, shift) {
-  const [x1, y1, x2, y2] = [a.x + a.w, a.y + a.h / 2 + shift, b.x, b.y + b.h / 2 + shift];
-  if (a.line === b.line) {
-    const bend = Math.max(18, (x2 - x1) / 2);
-    return { d: `M${x1},${y1}C${x1 + bend},${y1} ${x2 - bend},${y2} ${x2},${y2}`, x1, y1, x2, y2 };
-  }
-  const [out, into, r] = [x1 + 26 - shift, x2 - 26 - shift, 8];
-  const floor = b.floor - GAP.line / 2 - shift; // so that the two lanes of an arrow don't cross
-  const d = `M${x1},${y1}H${out - r}q${r},0 ${r},${r}V${floor - r}q0,${r} ${-r},${r}` +
-    `H${into + r}q${-r},0 ${-r},${r}V${y2 - r}q0,${r} ${r},${r}H${x2}`;
-  return { d, x1, y1, x2, y2 };
-}
-
 
 // ---- edges ------------------------------------------------------------------------------------------------------
 
@@ -148,56 +85,6 @@ function onDark(el) {
     if (alpha > 0.5) return 0.299 * r + 0.587 * g + 0.114 * b < 128;
   }
   return matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
-// ---- pan and zoom -------------------------------------------------------------------------------------------------
-
-function camera(parts) {
-  const at = { x: 0, y: 0, k: 1, touched: false };
-  let size = { width: 1, height: 1 };
-  const apply = () => parts.scene.setAttribute("transform", `translate(${at.x.toFixed(1)},${at.y.toFixed(1)}) scale(${at.k.toFixed(3)})`);
-  function fit() {
-    const width = parts.view.clientWidth || 1;
-    at.k = Math.min(size.scale ?? 1, Math.max(0.45, width / size.width));
-    at.x = at.y = 0;
-    at.touched = false;
-    parts.view.style.height = `${Math.ceil(Math.min(TALLEST, size.height * at.k))}px`;
-    apply();
-  }
-  function zoom(factor, x = parts.view.clientWidth / 2, y = parts.view.clientHeight / 2) {
-    const k = Math.min(3, Math.max(0.2, at.k * factor));
-    [at.x, at.y] = [x - ((x - at.x) * k) / at.k, y - ((y - at.y) * k) / at.k];
-    at.k = k;
-    at.touched = true;
-    apply();
-  }
-  function pan(dx, dy) { at.x += dx; at.y += dy; at.touched = true; apply(); }
-  for (const [label, name, act] of [["−", "Zoom out", () => zoom(1 / 1.25)], ["fit", "Fit to the width", fit], ["+", "Zoom in", () => zoom(1.25)]]) {
-    const button = make("button", { type: "button", class: "pp-button", title: name, "aria-label": name }, label);
-    button.addEventListener("click", act);
-    parts.zoom.append(button);
-  }
-  // The bare wheel stays the page's own: a picture that catches it makes a notebook hard to scroll.
-  parts.view.addEventListener("wheel", (e) => {
-    if (!e.ctrlKey && !e.metaKey) return;
-    e.preventDefault();
-    const box = parts.view.getBoundingClientRect();
-    zoom(Math.exp(-e.deltaY / 300), e.clientX - box.left, e.clientY - box.top);
-  }, { passive: false });
-  let from = null;
-  parts.view.addEventListener("pointerdown", (e) => { if (e.button === 0) from = { x: e.clientX, y: e.clientY, moved: false }; });
-  parts.view.addEventListener("pointermove", (e) => {
-    if (!from) return;
-    const [dx, dy] = [e.clientX - from.x, e.clientY - from.y];
-    if (!from.moved && Math.hypot(dx, dy) < 4) return;
-    if (!from.moved) parts.view.setPointerCapture(e.pointerId);
-    from = { x: e.clientX, y: e.clientY, moved: true };
-    pan(dx, dy);
-  });
-  const release = () => { from = null; };
-  parts.view.addEventListener("pointerup", release);
-  parts.view.addEventListener("pointercancel", release);
-  return { fit, zoom, pan, show(next) { size = next; if (!at.touched) fit(); } };
 }
 
 // ---- the widget ---------------------------------------------------------------------------------------------------
@@ -291,11 +178,7 @@ class Picture {
     if (!structure.nodes) return;
     this.width = parts.stage.clientWidth || 800;
     this.listed = this.numbers.devices?.shown.length ?? 0;
-    let map;
-    for (const scale of SIZES) {
-      map = { ...geometry(structure, this.width / scale, this.listed), scale };
-      if (map.height * scale <= TALLEST) break;
-    }
+    const map = fitted(structure, this.width, this.listed);
     say(parts.name, structure.name);
     mark(parts.notation, "title", structure.notation);
     parts.notation.replaceChildren(...notationParts(structure.notation.replace(/\s+/g, " ")));

@@ -1,6 +1,6 @@
 /* The inspector below the picture: one opened node, its messages and what can be done with it.
  *
- * Second of the three parts that `widget.py` joins into one ES module. Reads the traits `about`, `inspected`, `way` and
+ * Second of the parts that `widget.py` joins into one ES module. Reads the traits `about`, `inspected`, `way` and
  * `told`, which are sent only while a node is open; what they hold is written in `inspector.py`. All text of users goes
  * in as text, never as HTML.
  */
@@ -81,7 +81,7 @@ class Inspector {
       this.pauses.dataset.do = paused ? "resume" : "pause";
       this.pauses.disabled = ended;
     }
-    if (this.retry) this.retry.disabled = ended || !n.dead;
+    if (this.retry) this.retry.disabled = ended || !(n.dead || this.stored); // some may be from before the last start
     if (this.to) {
       const names = ["", ...n.devices.shown.map(([name]) => name)];
       if (names.join() !== [...this.to.options].map((o) => o.value).join()) {
@@ -174,6 +174,7 @@ class Inspector {
   letters(letters) {
     if (JSON.stringify(letters) === this.lettered && this.table.childElementCount) return;
     this.lettered = JSON.stringify(letters);
+    this.stored = letters.length > 0;
     this.table.replaceChildren(...letters.map(([processor, payload, error, traceback]) => make("details", { class: "pp-fault" },
       make("summary", {}, `⚠ ${processor}: ${error}`), make("pre", {}, `${payload}\n\n${traceback}`))));
     if (!letters.length) say(this.table, "No dead letters.");
