@@ -15,6 +15,7 @@ from pratipad_nb.notebook.environment import surroundings
 from pratipad_nb.notebook.magics import DataflowMagics
 from pratipad_nb.notebook.panel import Panel
 from pratipad_nb.notebook.shows import Shows
+from pratipad_nb.session import Flow
 from pratipad_nb.session.defaults import set_defaults
 
 __all__ = ["Extension", "without_body"]
@@ -48,6 +49,8 @@ class Extension:
         shell.input_transformers_cleanup.append(without_body)
         shell.events.register("post_run_cell", self._after_cell)
         led.hang_into(shell)
+        # A flow that is a cell's value is seen to run, as one of a `%%dataflow` cell is.
+        shell.display_formatter.ipython_display_formatter.for_type(Flow, self._shows.show)
         if getattr(shell, "kernel", None) is not None:
             self._panel.open(shell.kernel)
             # Drawing the first static picture needs matplotlib, whose import takes a second: begin early, beside.
@@ -62,6 +65,7 @@ class Extension:
         for kind in ("line", "cell"):
             shell.magics_manager.magics[kind].pop("dataflow", None)
         led.take_out_of(shell)
+        shell.display_formatter.ipython_display_formatter.pop(Flow, None)
         self._panel.close()
         self._shows.close()
 

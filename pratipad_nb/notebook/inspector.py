@@ -22,7 +22,8 @@ __all__ = ["BYTES_PER_SECOND", "Inspection", "act", "told", "way"]
 
 #: What an open inspector may send, in bytes a second: half of what a picture may, envelope included.
 BYTES_PER_SECOND = 10_000
-_BUDGET = 8_000
+_BUDGET = 6_500
+_LOG_BUDGET = 1_500
 #: Seconds between two looks, and after a wish of the page's (another node, another filter), which is not to wait.
 _PACE = 1.0
 _AT_ONCE = 0.3
@@ -31,6 +32,7 @@ _HOLDS = 15.0
 #: Messages that a table shows, those among which the last failure is sought, and characters of one value.
 _ROWS = 20
 _SEARCHED = 100
+_LINES = 30
 _CHARACTERS = 240
 _SOURCE_CHARACTERS = 6_000
 _TRACEBACK_CHARACTERS = 1_500
@@ -84,7 +86,7 @@ class Inspection:
             return {"key": wish.key, "letters": _letters(flow)}
         if wish.key not in flow:
             return None
-        return {"key": wish.key, "filter": wish.text} | _messages(flow, wish)
+        return {"key": wish.key, "filter": wish.text, "log": _log(flow, wish.key)} | _messages(flow, wish)
 
     def about(self, flow: Flow) -> dict[str, Any]:
         """Return what seldom changes of the node that is looked at: a processor's source and arguments."""
@@ -111,6 +113,19 @@ def _messages(flow: Flow, wish: _Wish) -> dict[str, Any]:
             break
         rows.append(row)
     return {"messages": rows, "fault": fault}
+
+
+def _log(flow: Flow, key: str) -> list[list[Any]]:
+    """Return the last lines that a processor printed or logged, oldest first."""
+    lines: list[list[Any]] = []
+    left = _LOG_BUDGET
+    for line in reversed(flow[key].log[-_LINES:]):
+        shown = [round(line.time, 3), line.stream, line.text[:_CHARACTERS]]
+        left -= len(json.dumps(shown))
+        if left < 0:
+            break
+        lines.append(shown)
+    return lines[::-1]
 
 
 def _row(sample: Sample) -> list[Any]:

@@ -93,6 +93,14 @@ def test_a_picture_and_a_line_of_text_are_kept_with_the_live_view(kernel):
     kernel.run("house.stop()")
 
 
+def test_a_flow_that_is_a_cells_value_is_seen_to_run(kernel):
+    kernel.run("%%dataflow valued\nPush ~> Celsius ~> Output")
+    ((kind, shown),) = kernel.run("valued")
+    assert kind == "display_data"
+    assert "application/vnd.jupyter.widget-view+json" in shown["data"]
+    kernel.run("valued.stop()")
+
+
 def test_a_mistake_is_a_true_error_output_without_frames(kernel):
     ((kind, shown),) = kernel.run("%%dataflow garden\nPush ~> Celsus ~> Output")
     assert (kind, shown["ename"]) == ("error", "NotationError")

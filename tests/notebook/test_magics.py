@@ -63,12 +63,6 @@ def test_a_cell_starts_a_flow_binds_it_and_shows_it(running):
         assert house.take(1)[0].payload == 100.0
 
 
-def test_what_is_shown_has_a_picture_and_a_text_for_where_no_widget_can_be(running):
-    (shown,) = running.ok(HOUSE).displayed or [{}]
-    if shown:
-        assert {"image/png", "text/plain"} <= set(shown)
-
-
 def test_running_an_unchanged_cell_again_changes_nothing(running):
     house = running.names["house"]
     with Device("room1").connect(house) as device:

@@ -48,21 +48,21 @@ function say(el, words) { if (el.textContent !== words) el.textContent = words; 
 function mark(el, name, value) { if (el.getAttribute(name) !== String(value)) el.setAttribute(name, value); }
 
 let canvas;
-function cut(words, width, font = "600 13px system-ui, sans-serif") {
+function widthOf(words, font = "11px system-ui, sans-serif") {
   canvas ??= document.createElement("canvas").getContext("2d");
   canvas.font = font;
-  if (canvas.measureText(words).width <= width) return words;
+  return canvas.measureText(words).width;
+}
+
+function cut(words, width, font = "600 13px system-ui, sans-serif") {
+  if (widthOf(words, font) <= width) return words;
   let kept = words;
-  while (kept.length > 1 && canvas.measureText(kept + "…").width > width) kept = kept.slice(0, -1);
+  while (kept.length > 1 && widthOf(kept + "…", font) > width) kept = kept.slice(0, -1);
   return kept + "…";
 }
 
 /** The first of `choices` that fits into `width`, else the last: numbers grow while a card doesn't. */
-function fitting(choices, width, font = "11px system-ui, sans-serif") {
-  canvas ??= document.createElement("canvas").getContext("2d");
-  canvas.font = font;
-  return choices.find((words) => canvas.measureText(words).width <= width) ?? choices.at(-1);
-}
+const fitting = (choices, width, font) => choices.find((words) => widthOf(words, font) <= width) ?? choices.at(-1);
 
 // ---- cards ------------------------------------------------------------------------------------------------------
 
@@ -118,7 +118,8 @@ function processorCard(node, place) {
     mark(badge, "data-state", own === state || newer);
     say(big.value, rate(perSecond));
     say(flowed, `in ${count(received)}  out ${count(emitted)}`);
-    say(queued, waiting ? fitting([`${count(waiting)} waiting`, `${count(waiting)} …`], 64) : "");
+    const left = place.w - 34 - widthOf(flowed.textContent);
+    say(queued, waiting ? fitting([`${count(waiting)} waiting`, `+${count(waiting)}`], left) : "");
     say(failed, errors ? `⚠ ${count(errors)} failed` : "");
     mark(failed, "data-on", errors > 0);
     say(took, errors ? `p50 ${duration(p50)}` : `p50 ${duration(p50)}  p99 ${duration(p99)}`);

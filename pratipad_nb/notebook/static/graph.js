@@ -230,6 +230,7 @@ class Picture {
       button.disabled = !possible || button.dataset.sent === "true";
       button.hidden = action !== "stop" && !possible;
     }
+    this.settings.update(this.structure.input, n, this.alive());
     if (!this.alive()) for (const e of this.edges) mark(e.beads, "data-moving", false);
     const alerts = n.error ? [n.error] : n.blocked.map((reason) => `Waiting: ${reason}`);
     parts.alert.hidden = alerts.length === 0;
@@ -249,7 +250,6 @@ class Picture {
     }
     this.inspector.show(this.structure.nodes.find((each) => each.key === open) ?? null);
     this.inspector.update(this.numbers);
-    this.settings.update(this.structure.input, this.numbers);
   }
 
   /** Close the inspector and go back to its node, where the keyboard was. */

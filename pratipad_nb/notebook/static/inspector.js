@@ -110,8 +110,9 @@ class Inspector {
     this.path = make("div", { class: "pp-way", hidden: "" });
     this.fault = make("details", { class: "pp-fault", hidden: "" }, make("summary"), make("pre"));
     this.code = make("details", { class: "pp-source" }, make("summary", {}, "Source"), make("pre"));
+    this.log = make("details", { class: "pp-log", hidden: "" }, make("summary", {}, "Log"), make("pre"));
     const heads = ["time", "device", "in", "out"].map((name) => make("th", { scope: "col" }, name));
-    this.body.append(this.fault, this.code,
+    this.body.append(this.fault, this.code, this.log,
       make("div", { class: "pp-bar" }, make("b", {}, "Last messages"), labelled("filter", this.filter), this.hold), this.path,
       make("div", { class: "pp-scroll" }, make("table", { class: "pp-table" }, make("thead", {}, make("tr", {}, ...heads)), this.table)));
     this.about();
@@ -151,7 +152,7 @@ class Inspector {
     const seen = this.model.get("inspected");
     if (!this.open || seen.key !== this.open.key || this.held) return;
     if (this.open.kind === "output") this.letters(seen.letters);
-    if (this.open.kind === "processor") this.messages(seen);
+    if (this.open.kind === "processor") { this.messages(seen); this.lines(seen.log); }
   }
 
   messages({ messages, fault }) {
@@ -169,6 +170,16 @@ class Inspector {
     if (!rows.length) rows.push(make("tr", {}, make("td", { colspan: "4" }, this.filter.value ? "None of them contains that." : "Nothing has come in.")));
     this.table.replaceChildren(...rows);
     rows.find((row) => focused && row.dataset.id === focused)?.focus({ preventScroll: true });
+  }
+
+  /** What the processor printed and logged; streams other than stdout are named. */
+  lines(log) {
+    this.log.hidden = !log.length;
+    const words = log.map(([time, stream, line]) => `${clock(time)}  ${stream === "stdout" ? "" : `${stream}  `}${line}`).join("\n");
+    const pre = this.log.lastChild;
+    const atEnd = pre.scrollTop + pre.clientHeight >= pre.scrollHeight - 4;
+    say(pre, words);
+    if (atEnd) pre.scrollTop = pre.scrollHeight;
   }
 
   letters(letters) {
@@ -231,8 +242,8 @@ class Settings {
     } };
   }
 
-  update(input, n) {
-    this.root.hidden = input === "Push" || !n.set;
+  update(input, n, live) {
+    this.root.hidden = input === "Push" || !n.set || !live;
     if (this.root.hidden) return;
     const [perSecond, demand] = n.set;
     this.rate.show(perSecond, perSecond === null ? 101 : 20 * (Math.log10(perSecond) + 1));
