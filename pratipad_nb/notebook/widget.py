@@ -43,6 +43,9 @@ _HISTORY_EVERY = 20.0
 
 _ENDED = ("stopped", "failed")
 
+#: Asks our JupyterLab extension to show the saved picture where no kernel has the widget; others ignore it.
+_SAVED_PICTURE = "application/vnd.pratipad.flow+json"
+
 
 def _read(name: str) -> str:
     return (_STATIC / name).read_text(encoding="utf-8")
@@ -139,7 +142,11 @@ class FlowWidget(anywidget.AnyWidget):
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         if self.structure:
             figure = draw(self.structure, self.numbers, self.history.get("rates", {}))
-            data = data | {"image/png": rendered(figure, "png"), "text/plain": headline(self.structure)}
+            data = data | {
+                "image/png": rendered(figure, "png"),
+                "text/plain": headline(self.structure),
+                _SAVED_PICTURE: {},
+            }
             width, _ = figure.get_size_inches() * 96
             metadata = metadata | {"image/png": {"width": round(width)}}
         return data, metadata

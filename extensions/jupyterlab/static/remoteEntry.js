@@ -1,4 +1,5 @@
-// The JupyterLab extension of Pratipad-NB: colours for `%%dataflow` cells, and the "Dataflows" side panel.
+// The JupyterLab extension of Pratipad-NB: colours for `%%dataflow` cells, the "Dataflows" side panel, and the saved
+// picture of a flow where no kernel is left that could show it live.
 //
 // Written by hand as the container that JupyterLab's module federation expects (`init` is given the page's shared
 // modules, `get` returns ours), so that nothing has to be built and no Node is needed. It takes every module from the
@@ -176,6 +177,42 @@
     return body;
   };
 
+  // -- the saved picture -----------------------------------------------------------------------------------------
+
+  const PICTURE = "application/vnd.pratipad.flow+json";
+  const VIEW = "application/vnd.jupyter.widget-view+json";
+
+  // A flow's output is the widget's own renderer, which says "model not found" for ever where the kernel is gone.
+  // Whenever it holds no widget, the picture that was saved beside it is shown in place of its words.
+  const pictureOrWidget = (rendermime) => (options) => {
+    const renderer = rendermime.createRenderer(VIEW, { ...options, mimeType: VIEW });
+    const render = renderer.renderModel.bind(renderer);
+    const stand = ({ data, metadata }) => {
+      if (renderer.widgets.length || !data["image/png"]) return;
+      const width = metadata["image/png"]?.width;
+      renderer.node.replaceChildren(
+        element("img", { src: `data:image/png;base64,${data["image/png"]}`, alt: data["text/plain"] ?? "",
+          class: "pnb-saved", ...(width ? { width } : {}) }),
+        element("div", { class: "pnb-hint" }, "The picture as it was saved: no kernel of this notebook runs this flow."));
+    };
+    renderer.renderModel = async (model) => {
+      const done = render(model);
+      stand(model);
+      await done;
+      stand(model);
+    };
+    return renderer;
+  };
+
+  const watchPictures = (tracker) => {
+    const add = (_, panel) => {
+      const { rendermime } = panel.content;
+      rendermime.addFactory({ safe: false, mimeTypes: [PICTURE], createRenderer: pictureOrWidget(rendermime) }, -20);
+    };
+    tracker.forEach((panel) => add(tracker, panel));
+    tracker.widgetAdded.connect(add);
+  };
+
   // -- how it looks ----------------------------------------------------------------------------------------------
 
   const STYLE = `
@@ -195,6 +232,8 @@
     .pnb-panel { overflow: auto; color: var(--jp-ui-font-color1); background: var(--jp-layout-color1);
       font-size: var(--jp-ui-font-size1); }
     .pnb-hint { margin: 12px; color: var(--jp-ui-font-color2); line-height: 1.5; }
+    .pnb-saved { max-width: 100%; height: auto; }
+    .pnb-saved + .pnb-hint { margin: 4px 0; }
     .pnb-flows { list-style: none; margin: 0; padding: 0; }
     .pnb-flow { padding: 8px 12px; border-bottom: 1px solid var(--jp-border-color2); display: grid; gap: 4px; }
     .pnb-title { display: flex; align-items: center; gap: 8px; }
@@ -248,6 +287,13 @@
           body.title.icon = new ui.LabIcon({ name: `${NAME}:flows`, svgstr: ICON });
           app.shell.add(body, "left", { rank: 550 });
         },
+      },
+      {
+        id: `${NAME}:picture`,
+        description: "The saved picture of a flow that no kernel runs.",
+        autoStart: true,
+        requires: [notebook.INotebookTracker],
+        activate: (_app, tracker) => watchPictures(tracker),
       },
     ];
   };
