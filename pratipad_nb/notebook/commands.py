@@ -181,6 +181,8 @@ def addressed(
     takes = COMMANDS[command]
     name, _, behind = rest.strip().partition(" ")
     flow = known(name) if name else None
+    if flow is None and name and takes.act is _forget:
+        flow = _stored_only(name)
     if flow is None:
         words = _words(takes, rest)
         if len(running) != 1 or not takes.least <= len(words) <= len(takes.takes):
@@ -193,6 +195,11 @@ def addressed(
     if not takes.least <= len(words) <= len(takes.takes):
         raise SettingsError(f"%dataflow {command}: it is written `%dataflow {takes.usage(command)}`.")
     return flow, words
+
+
+def _stored_only(name: str) -> Flow:
+    """Return a handle of what an earlier kernel has stored under `name`, which has none any more."""
+    return Flow("Push ~> same ~> Output", name=name, namespace={"same": lambda payload: payload})
 
 
 def _words(command: Command, text: str) -> list[str]:

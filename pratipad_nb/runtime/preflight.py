@@ -60,5 +60,5 @@ async def refuse_stored_messages(connection: Connection, settings: EdgeSettings)
         if await connection.find_log(name) is not None:
             raise FlowError(
                 f"flow {settings.name!r} has run with delivery='durable' and has messages stored. "
-                "Call forget() first, which deletes them, or give the fast one another name."
+                "Forget them first (Flow.forget, or `%dataflow forget` in a notebook), or give the fast one another name."
             )

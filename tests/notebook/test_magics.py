@@ -284,6 +284,17 @@ def test_stop_keeps_and_forget_deletes(running):
     assert "is deleted" in running.ok("%dataflow forget house").out
 
 
+def test_what_an_earlier_kernel_has_stored_is_in_the_way_until_it_is_forgotten_by_name(shell):
+    with Flow("Push ~> double ~> Output", name="earlier", namespace={"double": lambda x: 2 * x}):
+        pass
+    shell.ok(CELSIUS)
+    fast = "%%dataflow earlier --delivery fast\nPush ~> Celsius ~> Output"
+    assert "`%dataflow forget`" in one_message(shell.run(fast))
+    shell.ok("%dataflow forget earlier")
+    shell.ok(fast)
+    shell.ok("earlier.stop()\nearlier.forget()")
+
+
 def test_a_name_may_be_left_out_if_one_flow_runs(running):
     assert "house is paused" in running.ok("%dataflow pause").out
     assert running.names["house"].state == "paused"
