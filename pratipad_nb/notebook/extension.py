@@ -42,7 +42,7 @@ class Extension:
         self._shell = shell
         self._shows = Shows(shell)
         self._magics = DataflowMagics(shell, self._shows)
-        self._matcher = dataflow_matcher(lambda: shell.user_ns)
+        self._matcher = dataflow_matcher(self._users_names)
         self._panel = Panel()
         shell.register_magics(self._magics)
         shell.Completer.custom_matchers.append(self._matcher)
@@ -68,6 +68,11 @@ class Extension:
         shell.display_formatter.ipython_display_formatter.pop(Flow, None)
         self._panel.close()
         self._shows.close()
+
+    def _users_names(self) -> dict[str, Any]:
+        """Return the notebook's names without those that IPython has put there (``get_ipython``, ``open``)."""
+        hidden = self._shell.user_ns_hidden
+        return {name: value for name, value in self._shell.user_ns.items() if hidden.get(name) is not value}
 
     def _after_cell(self, _result: Any) -> None:
         self._magics.swap_redefined()

@@ -59,8 +59,9 @@ class SwapReceipt:
             for what, keys in (("added", self.added), ("removed", self.removed), ("swapped", self.changed))
             if keys
         ]
+        messages = "1 message" if self.in_hand == 1 else f"{self.in_hand} messages"
         return (
-            f"{'; '.join(parts) or 'rearranged'}: {self.in_hand} messages in hand, pause {self.pause * 1000:.0f} ms, "
+            f"{'; '.join(parts) or 'rearranged'}: {messages} in hand, pause {self.pause * 1000:.0f} ms, "
             f"lost {self.lost}, doubled {self.doubled}"
         )
 

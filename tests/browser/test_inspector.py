@@ -41,6 +41,13 @@ def until(condition, seconds=20.0):
         time.sleep(0.1)
 
 
+def rows_of(panel, name):
+    """Return what the table's rows say of themselves, all of the same moment."""
+    return panel.locator("tr[data-id]").evaluate_all(
+        "(rows, name) => rows.map((row) => row.dataset[name])", name
+    )
+
+
 def test_a_node_is_looked_into_and_touched(lab):
     opened = lab("inspector", *CELLS, height=1400)
     opened.run_all()
@@ -59,13 +66,21 @@ def test_a_node_is_looked_into_and_touched(lab):
     opened.shot("inspector")
 
     panel.get_by_label("filter").fill("a tenth one")
-    until(lambda: {e.get_attribute("data-error") for e in panel.locator("tr[data-id]").all()} == {"true"})
+    until(lambda: set(rows_of(panel, "error")) == {"true"})
     panel.get_by_label("filter").fill("")
     rows = panel.locator("tr[data-id][data-error=false]")
     rows.first.wait_for()
     panel.get_by_role("button", name="Hold").click()
     rows.first.click()
     panel.locator(".pp-way li", has_text="Same").wait_for()
+    panel.get_by_label("filter").fill(
+        "a tenth one"
+    )  # a held table shows what is sought, and stands still again
+    until(lambda: set(rows_of(panel, "error")) == {"true"})
+    held = rows_of(panel, "id")
+    opened.page.wait_for_timeout(1500)  # longer than the pace at which a table that isn't held moves
+    assert rows_of(panel, "id") == held
+    panel.get_by_label("filter").fill("")
     opened.theme("JupyterLab Dark")
     opened.shot("inspector-way-dark")
 

@@ -134,7 +134,8 @@ class Picture {
     themed.observe(document.documentElement, { attributes: true });
     const shown = () => this.update();
     document.addEventListener("visibilitychange", shown);
-    const clock = setInterval(() => this.state(), 1000);
+    // The theme too, for a front end's style sheet may arrive without a word (Notebook 7's does).
+    const clock = setInterval(() => { this.theme(); this.state(); }, 1000);
     view.addEventListener("click", (e) => { const g = e.target.closest(".pp-node"); if (g) this.toggle(g.dataset.key); });
     this.parts.root.addEventListener("keydown", (e) => this.key(e));
     this.off.push(() => resized.disconnect(), () => seen.disconnect(), () => themed.disconnect(),

@@ -42,13 +42,16 @@ class Inspector {
 
   close() { for (const off of this.off) off(); }
 
-  ask() { this.model.send({ do: "inspect", key: this.held ? null : this.open?.key ?? null, filter: this.filter?.value ?? "" }); }
+  ask() {
+    const key = this.held && !this.once ? null : this.open?.key ?? null;
+    this.model.send({ do: "inspect", key, filter: this.filter?.value ?? "" });
+  }
 
   /** Open `node`, or none. */
   show(node) {
     if ((node?.key ?? null) === (this.open?.key ?? null)) return;
     this.open = node;
-    this.held = false;
+    this.held = this.once = false;
     this.drawn = "";
     this.root.hidden = !node;
     this.body.replaceChildren();
@@ -98,8 +101,12 @@ class Inspector {
     this.pauses = press("", "Let it begin no further message; what comes waits before it",
       () => this.model.send({ do: this.pauses.dataset.do, key: node.key }));
     this.acts.append(this.pauses);
-    this.filter = make("input", { type: "search", placeholder: "text, device, error", spellcheck: "false" });
-    this.filter.addEventListener("input", () => { clearTimeout(this.typing); this.typing = setTimeout(() => this.ask(), TYPED); });
+    this.filter = make("input", { type: "search", placeholder: "text, device, error", spellcheck: "false", maxlength: "200" });
+    this.filter.addEventListener("input", () => {
+      clearTimeout(this.typing);
+      this.once = this.held; // a table that is held shows what the new filter finds, and stands still again
+      this.typing = setTimeout(() => this.ask(), TYPED);
+    });
     this.hold = press("Hold", "Let the table stand still; the flow goes on", () => {
       this.held = !this.held;
       mark(this.hold, "aria-pressed", this.held);
@@ -150,7 +157,12 @@ class Inspector {
 
   inspected() {
     const seen = this.model.get("inspected");
-    if (!this.open || seen.key !== this.open.key || this.held) return;
+    if (!this.open || seen.key !== this.open.key) return;
+    if (this.held) {
+      if (!this.once || seen.filter !== this.filter.value) return;
+      this.once = false;
+      this.ask(); // for nothing further
+    }
     if (this.open.kind === "output") this.letters(seen.letters);
     if (this.open.kind === "processor") { this.messages(seen); this.lines(seen.log); }
   }
