@@ -119,6 +119,9 @@ class Downlink:
         for device in frame.to or [""]:
             try:
                 await self._run_for(device, frame.payload)
+            except DeviceError as error:  # it says all: who, what, and the next step
+                failed = str(error)[:500]
+                log.warning("order %s failed: %s", frame.id, failed)
             except Exception as error:
                 failed = f"{type(error).__name__}: {error}"[:500]
                 log.warning("device %s: order %s failed: %s", self._device, frame.id, failed, exc_info=error)

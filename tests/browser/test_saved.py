@@ -13,7 +13,8 @@ CELLS = (
     "def Same(reading):\n    return reading",
     "%%dataflow kept\nPush <~> Same <~> Output",
     """with Device('room1').connect(kept) as device:
-    device.push([{'n': n} for n in range(37)]).wait(20)
+    for n in range(37):
+        device.push({'n': n})
 kept.settled()
 kept.stop()""",
 )
