@@ -2,7 +2,7 @@
 
 Owns the hot swap of processors that stay in their places: the instances of each are exchanged between two calls, with
 their state, while everything around them goes on. A change of the notation's shape drains the pipeline instead; that
-is in `pratipad_nb.runtime.edge`.
+is in `changes`.
 
 Why not always drain: what is in hand may take seconds at full speed, and minutes with a slow processor.
 """

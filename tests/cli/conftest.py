@@ -15,6 +15,14 @@ from typing import Any
 
 import pytest
 
+HOUSE = """
+from pratipad_nb import Flow
+
+def double(reading):
+    return {"value": reading["value"] * 2}
+
+house = Flow("Push <~> double <~> Output", name="house")
+"""
 COMMAND = [sys.executable, "-m", "pratipad_nb.cli.main"]
 
 
@@ -110,6 +118,10 @@ class Shell:
     def file(self, name: str, text: str) -> str:
         (self.folder / name).write_text(text)
         return name
+
+    def house(self, name: str = "house", mode: str = "Push") -> str:
+        """Write ``NAME.py``: a flow that doubles values."""
+        return self.file(f"{name}.py", HOUSE.replace("Push", mode).replace('"house"', f'"{name}"'))
 
     def notebook(self, name: str, *cells: str | tuple[str, str]) -> str:
         """Write a notebook; a cell may be a pair of its text and a tag."""

@@ -17,14 +17,6 @@ import pytest
 
 CUT_SECONDS = 15.0
 COUNT = 250
-HOUSE = """
-from pratipad_nb import Flow
-
-def double(reading):
-    return {"value": reading["value"] * 2}
-
-house = Flow("Push <~> double <~> Output", name="house")
-"""
 ROOM = f"""
 from pathlib import Path
 from pratipad_nb import Device
@@ -133,7 +125,7 @@ def test_the_uplink_is_pulled_for_a_while_and_nothing_is_lost(hosts: Hosts, unti
     cloud("certs", "issue", "leaf", "barn", "--flow", "house")
     carry("barn-certs", cloud, barn)
     barn.start("server", "--listen", "10.77.1.2:4222", "--leaf-of", "barn-certs").says("leaf of")
-    barn.file("house.py", HOUSE)
+    barn.house()
     barn.start("run", "house.py").says("house runs")
     barn("certs", "issue", "device", "room1", "--flow", "house")
     carry("room1-certs", barn, room)
@@ -159,7 +151,7 @@ def test_a_devices_cable_is_pulled_and_what_it_measured_meanwhile_arrives_in_ord
     room, barn = hosts.host("room"), hosts.host("barn")
     hosts.cable(1, "room", "barn")
     barn.start("server", "--listen", "10.77.1.2:4222").says("server")
-    barn.file("house.py", HOUSE)
+    barn.house()
     barn.start("run", "house.py").says("house runs")
     barn("certs", "issue", "device", "room1", "--flow", "house")
     carry("room1-certs", barn, room)

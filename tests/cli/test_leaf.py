@@ -10,15 +10,6 @@ import pytest
 
 COUNT = 150
 
-HOUSE = """
-from pratipad_nb import Flow
-
-def double(reading):
-    return {"value": reading["value"] * 2}
-
-house = Flow("Push <~> double <~> Output", name="house")
-"""
-
 ROOM = f"""
 from pathlib import Path
 from pratipad_nb import Device
@@ -41,7 +32,7 @@ def sites(shell: Any, free_tcp_port: int) -> Any:
         shell.start("server", "--home", "edge", "--leaf-of", "barn-certs", "--json").says("url")
     )
     assert edge["leaf_of"] == said["leaves"]
-    shell.file("house.py", HOUSE)
+    shell.house()
     shell.file("room.py", ROOM)
     shell.start("run", "house.py", "--home", "edge").says("house runs")
     return shell

@@ -8,21 +8,12 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 
-HOUSE = """
-from pratipad_nb import Flow
-
-def double(reading):
-    return {"value": reading["value"] * 2}
-
-house = Flow("Push <~> double <~> Output", name="house")
-"""
-
 
 def test_an_issued_folder_lets_an_mqtt_device_send_and_take_orders(shell: Any, free_tcp_port: int) -> None:
     server = shell.start("server", "--mqtt", f"127.0.0.1:{free_tcp_port}", "--json")
     assert json.loads(server.says("mqtt"))["mqtt"] == f"mqtts://127.0.0.1:{free_tcp_port}"
     shell("certs", "issue", "device", "lamp", "--flow", "house")
-    shell.file("house.py", HOUSE)
+    shell.house()
     shell.start("run", "house.py").says("house runs")
 
     orders: queue.Queue[bytes] = queue.Queue()

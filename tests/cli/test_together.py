@@ -11,15 +11,6 @@ import pytest
 
 COUNT = 100
 
-HOUSE = """
-from pratipad_nb import Flow
-
-def double(reading):
-    return {"value": reading["value"] * 2}
-
-house = Flow("Push <~> double <~> Output", name="house")
-"""
-
 ROOM = """
 from pathlib import Path
 from pratipad_nb import Device
@@ -50,7 +41,7 @@ def is_alive(pid: int) -> bool:
 @pytest.fixture
 def house(shell: Any) -> Any:
     """A server and a flow, each a process."""
-    shell.file("house.py", HOUSE)
+    shell.house()
     shell.server = shell.start("server", "--json")
     shell.said = json.loads(shell.server.says("url"))
     shell.flow = shell.start("run", "house.py", "--status", "0.2", "--json")
@@ -127,7 +118,7 @@ def test_an_issued_folder_is_all_that_a_device_and_a_reader_need(house: Any) -> 
 
 
 def test_an_edge_elsewhere_joins_by_its_folder(shell: Any) -> None:
-    shell.file("house.py", HOUSE)
+    shell.house()
     shell("certs", "init")
     server = shell.start("server")
     server.says("home")
@@ -149,7 +140,7 @@ def test_a_device_waits_for_a_server_that_is_not_there_yet(shell: Any) -> None:
     shell.file("room1.py", ROOM % (5, "room1"))
     device = shell.start("device", "room1.py", "--certs", "room1-certs")
     device.says("room1: connecting")
-    shell.file("house.py", HOUSE)
+    shell.house()
     flow = shell.start("run", "house.py")  # starts the server itself, on the port of the last start
     flow.says("house runs")
     assert len(shell.json("cloud", "house", "-n", "5", "--timeout", "40")) == 5
@@ -175,7 +166,7 @@ def test_an_interrupted_cloud_goes_on_where_it_stopped(house: Any) -> None:
 
 
 def test_pulled_readings_are_printed_and_then_it_ends(shell: Any) -> None:
-    shell.file("meter.py", HOUSE.replace("Push", "Pull").replace('"house"', '"meter"'))
+    shell.house("meter", "Pull")
     flow = shell.start("run", "meter.py")
     flow.says("meter runs")
     shell.file("room1.py", ROOM % (100, "room1"))
