@@ -85,6 +85,10 @@ class Uplink:
                 if not self.error:
                     log.info("the uplink of %s waits: %s", self._subjects.flow, error)
                 self.error = str(error)
+            except Exception as error:
+                # Results wait here meanwhile, so trying again is better than giving up unseen.
+                log.exception("the uplink of %s failed, and begins anew", self._subjects.flow)
+                self.error = f"{type(error).__name__}: {error}"
             pause = _FIRST_PAUSE if self._last != before else min(_LONGEST_PAUSE, pause * 2)
             await asyncio.sleep(pause)
 
@@ -105,7 +109,10 @@ class Uplink:
                 sweeps = group.create_task(self._sweep(beyond))
                 await self._pump(consumer, position)
                 sweeps.cancel()
-        except* (TransportError, WaitTimeout) as errors:
+        except BaseExceptionGroup as errors:
+            # Not `except*`: before Python 3.11.4, what is raised inside one comes out wrapped in a group.
+            if errors.split((TransportError, WaitTimeout))[1] is not None:
+                raise
             raise _first(errors) from None
         finally:
             with contextlib.suppress(TransportError, WaitTimeout):

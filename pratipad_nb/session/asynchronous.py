@@ -223,6 +223,7 @@ class AsyncFlow(AsyncCockpit):
         except Exception as error:  # noqa: BLE001 - it is shown as the flow's state; nobody awaits it but `stop`
             edge.error = _in_words(error)
         finally:
+            _heeded()
             for task in beside:
                 task.cancel()
             await asyncio.wait(beside)
@@ -385,6 +386,13 @@ class AsyncFlow(AsyncCockpit):
     async def invite(self, name: str, folder: str | Path, role: Role = "device") -> Endpoint:
         """Write the certificate folder that lets a party of that name in; returns its endpoint."""
         return await self._entrance.invite(name, folder, role)
+
+
+def _heeded() -> None:
+    """Take the task's cancellation as heeded; before Python 3.11.4 a time-out of the clean-up is mistaken for it."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
 
 
 def _in_words(error: BaseException) -> str:

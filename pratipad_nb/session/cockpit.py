@@ -252,8 +252,11 @@ async def _replay(edges: list[Edge], tape: Tape, pace: float | None) -> int:
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(replay(edge, _part(tape, edge), pace, first=first)) for edge in edges]
-    except* FlowError as errors:
-        raise errors.exceptions[0] from None
+    except ExceptionGroup as errors:  # not `except*`: see `Uplink`
+        failed = errors.subgroup(FlowError)
+        if failed is None:
+            raise
+        raise failed.exceptions[0] from None
     return sum(task.result() for task in tasks)
 
 

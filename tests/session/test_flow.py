@@ -124,7 +124,7 @@ def test_forget_lets_a_flow_run_with_the_other_delivery(url):
         Device("d").connect(flow) as device,
     ):
         device.push(1).wait(5)
-    with pytest.raises(FlowError, match=r"has run with delivery='durable'.*forget\(\)"):
+    with pytest.raises(FlowError, match=r"has run with delivery='durable'.*Forget them first"):
         Flow("Push ~> same ~> Output", server=url, name="house", delivery="fast").start()
     flow.forget()
     with Flow("Push ~> same ~> Output", server=url, name="house", delivery="fast") as fast:
