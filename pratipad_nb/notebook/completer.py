@@ -22,7 +22,7 @@ __all__ = ["dataflow_matcher", "suggestions"]
 
 _CELL = re.compile(r"\s*%%dataflow\b")
 _LINE = re.compile(r"\s*%dataflow\s")
-_WORD = re.compile(r"[\w.]*$")
+_WORD = re.compile(r"[\w.]*\Z")
 _INPUTS = ("Push", "Pull", "Demand")
 _ARROWS = ("~>", "<~>")
 _DELIVERIES = ("durable", "fast")
@@ -60,7 +60,7 @@ def suggestions(before: str, namespace: Mapping[str, Any]) -> tuple[str, list[tu
     notation = re.sub(r"#[^\n]*\n", " ", notation)
     if "#" in notation.rsplit("\n", 1)[-1]:
         return "", []
-    arrow = re.search(r"<~?$|~$", notation)
+    arrow = re.search(r"(?:<~?|~)\Z", notation)
     if arrow:
         return arrow[0], [(text, "operator") for text in _ARROWS if text.startswith(arrow[0])]
     match = _WORD.search(notation)

@@ -3,7 +3,7 @@
 import types
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from IPython.core.completer import CompletionContext, provisionalcompleter
 
@@ -38,6 +38,8 @@ def offered(cell):
         ("%%dataflow house\nPush ", ["~>", "<~>"]),
         ("%%dataflow house\nPush <", ["<~>"]),
         ("%%dataflow house\nPush ~", ["~>"]),
+        ("%%dataflow house\nPush\n", ["~>", "<~>"]),
+        ("%%dataflow house\nPush <\n", ["~>", "<~>"]),
         ("%%dataflow house\nPush ~> ", ["Output", "Celsius", "alarm", "tools"]),
         ("%%dataflow house\nPush ~> Ce", ["Celsius"]),
         ("%%dataflow house\nPush ~> [", ["Celsius", "alarm", "tools"]),
@@ -67,6 +69,7 @@ def test_what_is_being_written_is_what_is_replaced():
     assert suggestions("%%dataflow house\nPush <", NAMES)[0] == "<"
 
 
+@example("\n<\n")
 @given(st.text(alphabet="PushDeman ~<>[]{},()#.\n-%tolsC", max_size=60))
 def test_no_text_breaks_it_and_each_offer_goes_on_from_what_is_written(text):
     before = "%%dataflow " + text
