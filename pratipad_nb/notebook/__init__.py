@@ -8,15 +8,19 @@ options     the line after ``%%dataflow``
 commands    the commands of ``%dataflow``
 completer   completion in such cells
 environment what is taken from environment variables
+extension   what loading sets up, and what runs after each cell
 faults      errors as a notebook shows them
 scene       what is drawn, as plain values
 widget      the live picture; `static/` holds its front end
+inspector   what the page sees of an opened node, and what it may ask for
 shows       one widget for each name, and what the saved file keeps
 picture     the static picture (matplotlib)
 plots       the last hour in curves, and the graph as a file
 rates       throughput as plain widgets
+orders      what a person types to send to a device
 text        the picture in text
 wording     numbers in words
+led         a device's light as a widget
 panel       the list of flows for JupyterLab's side panel
 =========== =============================================================================
 """

@@ -6,12 +6,12 @@ Owns their table, their reading and their completion. Each is one call of the fl
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pratipad_nb.dataflow.names import nearest
 from pratipad_nb.errors import FlowError, SettingsError
+from pratipad_nb.notebook.orders import send_typed
 from pratipad_nb.notebook.text import text_picture
 from pratipad_nb.session import Flow
 
@@ -100,24 +100,7 @@ def _if_pushed(flow: Flow, *inputs: str) -> str:
 
 def _send(flow: Flow, words: list[str]) -> str:
     device, text = words
-    try:
-        payload = json.loads(text)
-    except ValueError as error:
-        raise SettingsError(
-            f'{text!r} is no JSON: {error}. Write a map as {{"led": "on"}}, a text in double quotes.'
-        ) from None
-    if device == _ALL:
-        flow.send(payload)
-        return f"{flow.name}: the order goes to all devices that are known."
-    known = flow.stats().devices
-    if device not in known:
-        near = " or ".join(nearest(device, list(known)))
-        raise FlowError(
-            f"flow {flow.name!r} knows no device {device!r}: {f'did you mean {near}?' if near else _listed(known)}"
-        )
-    flow.send(payload, to=device)
-    away = "" if known[device].connected else " It is away, and gets it when it comes back."
-    return f"{flow.name}: the order goes to {device}.{away}"
+    return f"{flow.name}: {send_typed(flow, text, None if device == _ALL else device)}"
 
 
 def _retry(flow: Flow, _words: list[str]) -> str:
@@ -231,10 +214,6 @@ def _whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise SettingsError(f"{text!r} is given; it must be a whole number of messages.") from None
-
-
-def _listed(known: Iterable[str]) -> str:
-    return f"it knows {', '.join(sorted(known))}." if known else "none has connected yet."
 
 
 def line_suggestions(before: str, running: Mapping[str, Flow]) -> tuple[str, list[str]]:

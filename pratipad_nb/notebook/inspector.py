@@ -7,6 +7,7 @@ that a page may ask for. It draws nothing (`static/inspector.js` does) and keeps
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pratipad_nb.dataflow import DEVICES, OUTPUT
-from pratipad_nb.errors import PratipadError, SettingsError
+from pratipad_nb.errors import PratipadError
+from pratipad_nb.notebook.orders import send_typed
 from pratipad_nb.runtime.samples import KEPT, Sample
 from pratipad_nb.session import Flow
 
@@ -29,13 +31,17 @@ _PACE = 1.0
 _AT_ONCE = 0.3
 #: How long a page's wish holds, in seconds: a page renews it, and one that was closed can't take it back.
 _HOLDS = 15.0
-#: Messages that a table shows, those among which the last failure is sought, and characters of one value.
+#: Messages and devices that a table shows, messages among which the last failure is sought, and characters of one value.
 _ROWS = 20
+_DEVICES = 50
 _SEARCHED = 100
 _LINES = 30
 _CHARACTERS = 240
 _SOURCE_CHARACTERS = 6_000
 _TRACEBACK_CHARACTERS = 1_500
+
+#: Names in order of their numbers: room2 before room10.
+_RUNS = re.compile(r"\d+|\D+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ class Inspection:
         self._asked.clear()
         self._looked_at = now
         if wish.key == DEVICES:
-            return {"key": wish.key}
+            return {"key": wish.key, "filter": wish.text} | _devices(flow, wish.text)
         if wish.key == OUTPUT:
             return {"key": wish.key, "letters": _letters(flow)}
         if wish.key not in flow:
@@ -96,6 +102,27 @@ class Inspection:
         step = flow[key]
         arguments = ", ".join(f"{name}={value!r:.{_CHARACTERS}}" for name, value in step.arguments.items())
         return {"key": key, "source": step.source[:_SOURCE_CHARACTERS], "arguments": arguments}
+
+
+def _devices(flow: Flow, text: str) -> dict[str, Any]:
+    """Return the busiest of the devices whose name or error contains `text`, by name, and how many there are."""
+    wanted = text.casefold()
+    found = [(name, d) for name, d in flow.stats().devices.items()
+             if wanted in name.casefold() or wanted in d.error.casefold()]  # fmt: skip
+    found.sort(key=lambda item: (-item[1].rate, item[0]))
+    rows: list[list[Any]] = []
+    left = _BUDGET
+    for name, d in found[:_DEVICES]:
+        rate, orders = float(f"{d.rate:.3g}"), [d.orders_run, d.orders_sent]
+        row = [name, d.connected, rate, d.received, orders, d.sources, d.error[:_CHARACTERS]]
+        left -= len(json.dumps(row))
+        if left < 0:
+            break
+        rows.append(row)
+    rows.sort(
+        key=lambda row: [(len(run), run) if run.isdigit() else (0, run) for run in _RUNS.findall(row[0])]
+    )
+    return {"devices": rows, "matching": len(found)}
 
 
 def _messages(flow: Flow, wish: _Wish) -> dict[str, Any]:
@@ -203,14 +230,8 @@ def _set_demand(flow: Flow, content: dict[str, Any]) -> str:
 
 
 def _order(flow: Flow, content: dict[str, Any]) -> str:
-    text = str(content.get("payload", ""))
-    try:
-        payload = json.loads(text)
-    except ValueError as error:
-        raise SettingsError(f'The order {text!r:.80} is no JSON ({error}). One is {{"led": "on"}}.') from None
-    to = content.get("to") or None
-    flow.send(payload, to=to)
-    return f"Sent to {to or 'all devices'}."
+    said = send_typed(flow, str(content.get("payload", "")), str(content.get("to") or "").strip() or None)
+    return said[:1].upper() + said[1:]
 
 
 _ACTIONS: dict[str, Callable[[Flow, dict[str, Any]], str]] = {

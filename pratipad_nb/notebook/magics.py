@@ -7,8 +7,7 @@ Owns what the two lines do. Options are read by `pratipad_nb.notebook.options`, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
@@ -25,8 +24,6 @@ from pratipad_nb.session import Flow, flows
 from pratipad_nb.session.asynchronous import DEFAULT_MAX_DEMAND
 
 __all__ = ["DataflowMagics"]
-
-Result = TypeVar("Result")
 
 #: Options that a running flow can't change: they name where it stores and how it delivers.
 _FIXED = ("delivery", "server", "certs", "keep")
@@ -52,13 +49,15 @@ class DataflowMagics(Magics):
     def dataflow_cell(self, line: str, cell: str) -> None:
         """Start a dataflow, or change the running one of that name, bind it and show it live."""
         try:
-            options = cell_options(line)
+            self._run_cell(cell_options(line), cell)
         except HelpAsked as text:
             print(text)  # noqa: T201 - the answer to --help
-            return
         except PratipadError as error:
+            # Running the cell has taken the picture off the page, and what it shows goes on.
+            running = next((flow for name, flow in flows().items() if name in line.split()), None)
+            if running is not None:
+                self._shows.show(running)
             raise without_frames(error) from None
-        self._guarded(lambda: self._run_cell(options, cell))
 
     def _run_cell(self, options: CellOptions, notation: str) -> None:
         name, namespace = options.name, self.shell.user_ns
@@ -162,7 +161,10 @@ class DataflowMagics(Magics):
             hint = f"Did you mean {near[0]!r}?\n" if near else ""
             raise UsageError(f"{command!r} is no command of %dataflow. {hint}{USAGE}")
         else:
-            self._guarded(lambda: self._act(command, rest))
+            try:
+                self._act(command, rest)
+            except PratipadError as error:
+                raise without_frames(error) from None
 
     def _act(self, command: str, rest: str) -> None:
         running = flows()
@@ -174,13 +176,6 @@ class DataflowMagics(Magics):
         """Return the stopped flow that a variable still holds: its numbers can be looked at and it can be forgotten."""
         bound = self.shell.user_ns.get(name)
         return bound if isinstance(bound, Flow) else None
-
-    def _guarded(self, work: Callable[[], Result]) -> Result:
-        """Run `work`; an error of ours is shown as its message alone, without the frames of this package."""
-        try:
-            return work()
-        except PratipadError as error:
-            raise without_frames(error) from None
 
 
 def _described(value: Any) -> str:

@@ -100,6 +100,7 @@ def test_a_changed_notation_changes_the_running_flow_and_its_picture(lab):
     opened.write(3, cells[3].replace("P2", "P22"))
     opened.run(3)
     opened.cell(3).get_by_text("NotationError").first.wait_for()
+    opened.cell(3).locator("[data-key=P3]").wait_for()  # the picture of what runs on stays
     opened.page.evaluate("window.jupyterapp.shell.activateById('pratipad-dataflows')")
     opened.page.locator(".pnb-flow[data-flow=growing]").get_by_text("running").wait_for()
     opened.shot("new-notation-refused")

@@ -95,7 +95,7 @@ def test_a_node_is_looked_into_and_touched(lab):
     root.get_by_text("1 /s", exact=True).wait_for()
     root.locator("[data-key=devices]").click()
     panel.get_by_role("button", name="Send").click()
-    panel.get_by_text("Sent to all devices.").wait_for()
+    panel.get_by_text("The order goes to all devices").wait_for()
     root.locator("[data-key=Output]").click()
     panel.locator("summary", has_text="a tenth one").first.wait_for()
     panel.get_by_role("button", name="Retry dead letters").click()

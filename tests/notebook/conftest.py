@@ -18,11 +18,10 @@ from pratipad_nb.testing import memory_server, real_server
 
 @dataclass
 class Ran:
-    """What a cell did: what it printed, what it displayed, what it raised."""
+    """What a cell did: what it printed, what it raised, its value. Outside a kernel what it displays is printed."""
 
     out: str
     err: str
-    displayed: list[Any]
     error: BaseException | None
     value: Any
 
@@ -38,9 +37,8 @@ class Shell:
         """Run a cell; a mistake is returned, as a notebook goes on after one."""
         with capture_output() as captured:
             result = self.ip.run_cell(source)
-        displayed = [output.data for output in captured.outputs]
         error = result.error_before_exec or result.error_in_exec
-        return Ran(captured.stdout, captured.stderr, displayed, error, result.result)
+        return Ran(captured.stdout, captured.stderr, error, result.result)
 
     def ok(self, source):
         """Run a cell that has to succeed."""

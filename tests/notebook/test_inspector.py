@@ -1,6 +1,7 @@
 """What a page is shown of one opened node, how much at most, and what it may ask a flow to do."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 import time
@@ -11,6 +12,7 @@ from pratipad_nb import Device, Flow
 from pratipad_nb.errors import ProcessorError
 from pratipad_nb.notebook import inspector
 from pratipad_nb.notebook.inspector import BYTES_PER_SECOND, Inspection
+from pratipad_nb.runtime.stats import DeviceStats
 from pratipad_nb.testing import memory_server
 
 
@@ -145,6 +147,30 @@ def test_a_node_that_a_change_took_away_shows_nothing(flow):
     assert inspection.about(flow) == {"key": "Gone"}
 
 
+def test_devices_are_listed_by_name_with_what_they_sent_and_ran(flow, device, until):
+    pushed(flow, device, 32, 52)
+    flow.send({"led": "on"}, to="room1")
+    with Device("attic").connect(flow):
+        flow.settled()
+    until(lambda: flow.stats().devices["room1"].orders_run == 1)
+    until(lambda: not flow.stats().devices["attic"].connected)
+    found = seen(flow, "devices")
+    rows = [[name, on, received, orders] for name, on, _, received, orders, _, _ in found["devices"]]
+    assert rows == [["attic", False, 0, [0, 0]], ["room1", True, 2, [1, 1]]]
+    assert found["matching"] == 2
+    assert [row[0] for row in seen(flow, "devices", "ATT")["devices"]] == ["attic"]
+
+
+def test_of_many_devices_the_busiest_are_listed(flow, monkeypatch):
+    stats = flow.stats()
+    many = {f"d{n:04}": DeviceStats(connected=True, rate=n) for n in range(2000)}
+    monkeypatch.setattr(flow, "stats", lambda: dataclasses.replace(stats, devices=many))
+    found = seen(flow, "devices")
+    assert found["matching"] == 2000
+    assert [row[0] for row in found["devices"]] == [f"d{n:04}" for n in range(1950, 2000)]
+    assert len(json.dumps(found)) <= BYTES_PER_SECOND
+
+
 def test_output_shows_the_newest_dead_letters_first(flow, device):
     pushed(flow, device, 300, 301)
     letters = seen(flow, "Output")["letters"]
@@ -172,7 +198,7 @@ def test_a_page_pauses_resumes_orders_and_retries(flow, device):
     inspector.told(flow, {"do": "resume", "key": "same"})
     assert flow.stats().processors["same"].state == "running"
     said = inspector.told(flow, {"do": "order", "payload": '{"led": "on"}', "to": "room1"})
-    assert (said["text"], said["fault"]) == ("Sent to room1.", False)
+    assert (said["text"], said["fault"]) == ("The order goes to room1.", False)
     assert inspector.told(flow, {"do": "retry"})["text"] == "1 dead letters are tried again."
 
 
@@ -180,7 +206,7 @@ def test_a_page_pauses_resumes_orders_and_retries(flow, device):
     ("asked", "said"),
     [
         ({"do": "order", "payload": "{led: on}"}, "is no JSON"),
-        ({"do": "order", "payload": "1", "to": "no such name"}, "can't name a device"),
+        ({"do": "order", "payload": "1", "to": "no such name"}, "knows no device 'no such name'"),
         ({"do": "rate", "value": -1}, "rate is -1"),
         ({"do": "pause", "key": "Gone"}, "'Gone' is no processor"),
     ],

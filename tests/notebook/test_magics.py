@@ -127,8 +127,8 @@ def test_a_mistake_is_one_message_and_the_running_flow_goes_on(running, cell, er
     before = house.notation
     ran = running.run(cell)
     assert said in one_message(ran) + ran.err
-    if error is not None:
-        assert type(ran.error) is error
+    assert type(ran.error) is error
+    assert ran.out.count("FlowWidget") == cell.startswith("%%dataflow house")  # what runs on is shown on
     assert (house.state, house.notation) == ("running", before)
     with Device("room1").connect(house) as device:
         device.push(212)

@@ -212,12 +212,11 @@ function details(node, n) {
       ["p99", duration(n.p99)], ["in hand", grouped.format(n.in_hand)], ["waiting frames", grouped.format(n.waiting)],
       ["dropped", grouped.format(n.dropped)], ["repeats skipped", grouped.format(n.repeats)],
       ["dead-lettered", grouped.format(n.dead)], ["malformed frames", grouped.format(n.malformed)],
-      ["orders", `${received} received, ${replies} replies, ${sent} sent, ${held} held, ${expired} expired, ${failed} failed`],
+      ...[["orders received", received], ["replies", replies], ["orders sent", sent], ["orders held", held], ["orders expired", expired],
+        ["orders failed", failed]].filter(([, number]) => number).map(([term, number]) => [term, grouped.format(number)]),
       ...Object.entries(n.readers).map(([name, [unread, blocking, skipped]]) => [`reader ${name}`,
         `${count(unread)} frames unread${blocking ? ", blocking" : ""}${skipped ? `, ${count(skipped)} skipped` : ""}`])];
   }
   return [["connected", `${n.devices.connected} of ${n.devices.count}`], ["received", grouped.format(n.received)],
-    ["gaps", grouped.format(n.devices.gaps)],
-    ...n.devices.shown.map(([name, on, perSecond, received, error]) => [name,
-      `${on ? "connected" : "away"}, ${rate(perSecond)} /s, ${count(received)} in all${error ? `: ${error}` : ""}`])];
+    ["rate", `${rate(n.devices.rate)} /s`], ["gaps", grouped.format(n.devices.gaps)]];
 }

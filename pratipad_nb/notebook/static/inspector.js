@@ -16,6 +16,20 @@ function press(words, title, act, cls = "") {
   return button;
 }
 
+function scrolled(cls, names, body) {
+  const heads = names.map((name) => make("th", { scope: "col" }, name));
+  return make("div", { class: "pp-scroll" },
+    make("table", { class: `pp-table ${cls}` }, make("thead", {}, make("tr", {}, ...heads)), body));
+}
+/** A row that a click, or Enter, acts on. */
+function row(attrs, words, act) {
+  const made = make("tr", { tabindex: "0", ...attrs }, ...words.map((each) => make("td", {}, each)));
+  made.addEventListener("click", act);
+  made.addEventListener("keydown", (e) => { if (e.key === "Enter") { act(); e.stopPropagation(); } });
+  return made;
+}
+const instead = (columns, words) => make("tr", {}, make("td", { colspan: columns }, words));
+
 class Inspector {
   constructor(model, close) {
     this.model = model;
@@ -85,28 +99,25 @@ class Inspector {
       this.pauses.disabled = ended;
     }
     if (this.retry) this.retry.disabled = ended || !(n.dead || this.stored); // some may be from before the last start
-    if (this.to) {
-      const names = ["", ...n.devices.shown.map(([name]) => name)];
-      if (names.join() !== [...this.to.options].map((o) => o.value).join()) {
-        const chosen = this.to.value;
-        this.to.replaceChildren(...names.map((name) => make("option", { value: name }, name || "all devices")));
-        this.to.value = names.includes(chosen) ? chosen : "";
-      }
-    }
   }
 
   // ---- what is peculiar to each kind of node ----
 
-  processor(node) {
-    this.pauses = press("", "Let it begin no further message; what comes waits before it",
-      () => this.model.send({ do: this.pauses.dataset.do, key: node.key }));
-    this.acts.append(this.pauses);
-    this.filter = make("input", { type: "search", placeholder: "text, device, error", spellcheck: "false", maxlength: "200" });
+  /** Make the field for a text that messages or devices contain. */
+  seek(placeholder) {
+    this.filter = make("input", { type: "search", placeholder, spellcheck: "false", maxlength: "200" });
     this.filter.addEventListener("input", () => {
       clearTimeout(this.typing);
       this.once = this.held; // a table that is held shows what the new filter finds, and stands still again
       this.typing = setTimeout(() => this.ask(), TYPED);
     });
+  }
+
+  processor(node) {
+    this.pauses = press("", "Let it begin no further message; what comes waits before it",
+      () => this.model.send({ do: this.pauses.dataset.do, key: node.key }));
+    this.acts.append(this.pauses);
+    this.seek("text, device, error");
     this.hold = press("Hold", "Let the table stand still; the flow goes on", () => {
       this.held = !this.held;
       mark(this.hold, "aria-pressed", this.held);
@@ -118,10 +129,9 @@ class Inspector {
     this.fault = make("details", { class: "pp-fault", hidden: "" }, make("summary"), make("pre"));
     this.code = make("details", { class: "pp-source" }, make("summary", {}, "Source"), make("pre"));
     this.log = make("details", { class: "pp-log", hidden: "" }, make("summary", {}, "Log"), make("pre"));
-    const heads = ["time", "device", "in", "out"].map((name) => make("th", { scope: "col" }, name));
     this.body.append(this.fault, this.code, this.log,
       make("div", { class: "pp-bar" }, make("b", {}, "Last messages"), labelled("filter", this.filter), this.hold), this.path,
-      make("div", { class: "pp-scroll" }, make("table", { class: "pp-table" }, make("thead", {}, make("tr", {}, ...heads)), this.table)));
+      scrolled("pp-messages", ["time", "device", "in", "out"], this.table));
     this.about();
   }
 
@@ -135,7 +145,7 @@ class Inspector {
   }
 
   devices() {
-    this.to = make("select");
+    this.to = make("input", { type: "text", placeholder: "all devices", spellcheck: "false" });
     this.order = make("input", { type: "text", value: '{"led": "on"}', spellcheck: "false" });
     const form = make("form", { class: "pp-bar" }, make("b", {}, "Send an order"), labelled("to", this.to), labelled("JSON", this.order),
       make("button", { type: "submit", class: "pp-button" }, "Send"));
@@ -143,7 +153,11 @@ class Inspector {
       e.preventDefault();
       this.model.send({ do: "order", payload: this.order.value, to: this.to.value });
     });
-    this.body.append(form);
+    this.seek("name, error");
+    this.shownOf = make("span", { class: "pp-meta" });
+    this.table = make("tbody");
+    this.body.append(form, make("div", { class: "pp-bar" }, make("b", {}, "Devices"), labelled("filter", this.filter), this.shownOf),
+      scrolled("pp-device-list", ["device", "state", "rate", "received", "orders run", "says"], this.table));
   }
 
   // ---- what the kernel sends ----
@@ -163,6 +177,7 @@ class Inspector {
       this.once = false;
       this.ask(); // for nothing further
     }
+    if (this.open.kind === "devices") this.devicesSeen(seen);
     if (this.open.kind === "output") this.letters(seen.letters);
     if (this.open.kind === "processor") { this.messages(seen); this.lines(seen.log); }
   }
@@ -170,18 +185,29 @@ class Inspector {
   messages({ messages, fault }) {
     this.fault.hidden = !fault;
     if (fault) { say(this.fault.firstChild, `⚠ ${fault[0]}`); say(this.fault.lastChild, fault[1]); }
+    this.list(messages.map(([id, device, time, came, went, error]) =>
+      row({ "data-id": id, title: "Show its way through the flow", "data-error": error !== "" },
+        [clock(time), device, came, error ? `⚠ ${error}` : went || "nothing"], () => this.model.send({ do: "way", id }))),
+      this.filter.value ? "None of them contains that." : "Nothing has come in.");
+  }
+
+  /** The devices, the busiest of many; a click makes one the order's. */
+  devicesSeen({ devices, matching }) {
+    say(this.shownOf, matching > devices.length ? `the ${devices.length} busiest of ${grouped.format(matching)}` : "");
+    this.list(devices.map(([name, on, perSecond, received, [run, sent], behind, error]) =>
+      row({ "data-id": name, title: "Address the order to it", "data-error": error !== "" },
+        [name, on ? "● connected" : "○ away", `${rate(perSecond)} /s`, count(received), sent ? `${count(run)} of ${count(sent)}` : "–",
+          error ? `⚠ ${error}` : behind ? `gateway of ${count(behind)}` : ""],
+        () => { this.to.value = name; })),
+      this.filter.value ? "No device's name contains that." : "None has connected yet.");
+  }
+
+  /** Show `rows`, or `none` if there are none; the row that the keyboard was on keeps it. */
+  list(rows, none) {
     const focused = this.table.querySelector("tr:focus")?.dataset.id;
-    const rows = messages.map(([id, device, time, came, went, error]) => {
-      const row = make("tr", { tabindex: "0", "data-id": id, title: "Show its way through the flow", "data-error": error !== "" },
-        ...[clock(time), device, came, error ? `⚠ ${error}` : went || "nothing"].map((words) => make("td", {}, words)));
-      const ask = () => this.model.send({ do: "way", id });
-      row.addEventListener("click", ask);
-      row.addEventListener("keydown", (e) => { if (e.key === "Enter") { ask(); e.stopPropagation(); } });
-      return row;
-    });
-    if (!rows.length) rows.push(make("tr", {}, make("td", { colspan: "4" }, this.filter.value ? "None of them contains that." : "Nothing has come in.")));
-    this.table.replaceChildren(...rows);
-    rows.find((row) => focused && row.dataset.id === focused)?.focus({ preventScroll: true });
+    const columns = this.table.parentElement.querySelectorAll("th").length;
+    this.table.replaceChildren(...(rows.length ? rows : [instead(columns, none)]));
+    rows.find((each) => focused && each.dataset.id === focused)?.focus({ preventScroll: true });
   }
 
   /** What the processor printed and logged; streams other than stdout are named. */
