@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pratipad_nb.dataflow.names import nearest
 from pratipad_nb.errors import FlowError, SettingsError
+from pratipad_nb.notebook import wording
 from pratipad_nb.notebook.orders import send_typed
 from pratipad_nb.notebook.text import text_picture
 from pratipad_nb.session import Flow
@@ -104,7 +105,7 @@ def _send(flow: Flow, words: list[str]) -> str:
 
 
 def _retry(flow: Flow, _words: list[str]) -> str:
-    return f"{flow.name}: {flow.retry_dead_letters()} dead letters are put through again."
+    return f"{flow.name}: {wording.counted(flow.retry_dead_letters(), 'dead letter')} put through again."
 
 
 def _stop(flow: Flow, _words: list[str]) -> str:

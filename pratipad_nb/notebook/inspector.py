@@ -16,6 +16,7 @@ from typing import Any
 
 from pratipad_nb.dataflow import DEVICES, OUTPUT
 from pratipad_nb.errors import PratipadError
+from pratipad_nb.notebook import wording
 from pratipad_nb.notebook.orders import send_typed
 from pratipad_nb.runtime.samples import KEPT, Sample
 from pratipad_nb.session import Flow
@@ -216,7 +217,7 @@ def _stop(flow: Flow, _content: dict[str, Any]) -> str:
 
 
 def _retry(flow: Flow, _content: dict[str, Any]) -> str:
-    return f"{flow.retry_dead_letters()} dead letters are tried again."
+    return f"{wording.counted(flow.retry_dead_letters(), 'dead letter')} put through again."
 
 
 def _set_rate(flow: Flow, content: dict[str, Any]) -> str:

@@ -78,6 +78,14 @@ def plot(flow: Flow) -> FlowPlot:
         latency.plot(times, _broken(seconds, breaks, math.nan), dashes, color=_INK, lw=1.4, label=name)
     _as_durations(latency, history.flow["p50"])
     _dress(latency, "latency from the server's receipt to Output")
+    queues.plot(
+        times,
+        _broken(history.flow["waiting"], breaks, math.nan),
+        ":",
+        color=_DIM,
+        lw=1.4,
+        label="input (frames)",
+    )
     _curves(queues, times, breaks, history, "waiting", {"in hand": history.flow["in_hand"]})
     _dress(queues, "queues, messages before each processor")
     locator = AutoDateLocator(minticks=3, maxticks=8)

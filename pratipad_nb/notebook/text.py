@@ -72,7 +72,12 @@ def _row(node: dict[str, Any], bracket: str, n: dict[str, Any]) -> tuple[str, ..
     if node["kind"] == "devices":
         d = n["devices"]
         away = f", {d['count'] - d['connected']} away" if d["count"] > d["connected"] else ""
-        return (f"{bracket}devices", f"{wording.rate(d['rate'])}/s", f"{d['connected']} connected{away}")
+        queued = f"  {wording.counted(n['waiting'], 'frame')} waiting" if n["waiting"] else ""
+        return (
+            f"{bracket}devices",
+            f"{wording.rate(d['rate'])}/s",
+            f"{d['connected']} connected{away}{queued}",
+        )
     if node["kind"] == "output":
         bad = [
             f"{wording.count(n[key])} {word}"

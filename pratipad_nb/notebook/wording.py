@@ -6,7 +6,7 @@ together.
 
 from __future__ import annotations
 
-__all__ = ["count", "duration", "rate", "share", "span"]
+__all__ = ["count", "counted", "duration", "rate", "share", "span"]
 
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -19,6 +19,11 @@ def count(value: float) -> str:
         if abs(value) >= size * 0.9995:
             return _three_digits(value / size) + unit
     raise AssertionError(value)  # unreachable: 10,000 is above the smallest unit
+
+
+def counted(number: int, thing: str) -> str:
+    """Return how many of a thing: ``1 dead letter``, ``1,234 dead letters``."""
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
 def rate(value: float) -> str:

@@ -64,8 +64,14 @@ class DeadLetters:
         self._connection = connection
         self._log = log
         self._subjects = subjects
-        self.stored = 0
+        #: How many there are of this edge's devices.
+        self.count = 0
         self.full = asyncio.Event()
+
+    async def find(self, owns: Callable[[str], bool]) -> None:
+        """Count what an earlier run has left of the devices that this edge `owns`."""
+        # A frame's entries come from one edge, so they are all of one partition.
+        self.count = sum([len(f.entries) async for _, f in self._frames() if owns(f.entries[0].device)])
 
     async def store(self, entries: Sequence[tuple[str, DeadEntry]]) -> None:
         """Make `entries` safe: pairs of the failing processor's key and the entry. Waits while the log is full."""
@@ -74,7 +80,7 @@ class DeadLetters:
             letters = [entry for _, entry in group]
             for at in range(0, len(letters), _ENTRIES):
                 await self._append(step, letters[at : at + _ENTRIES])
-        self.stored += len(entries)
+        self.count += len(entries)
 
     async def _append(self, step: str, letters: list[DeadEntry]) -> None:
         data = _encoded(DeadFrame(step, time.time(), letters))
@@ -156,6 +162,7 @@ class DeadLetters:
         """Delete all; return how many there were."""
         count = len(await self.list())
         await self._log.purge((await self._log.state()).last + 1)
+        self.count = 0
         return count
 
 

@@ -106,6 +106,7 @@ class Edge:
         logs = {name: await self.connection.open_log(spec) for name, spec in log_specs(self.settings).items()}
         subjects = self.subjects
         self.dead_letters = DeadLetters(self.connection, logs[subjects.dead_stream], subjects)
+        await self.dead_letters.find(self.settings.owns)
         self.output, self.chain = await open_output(self.connection, self.settings, logs)
         self.janitor: Janitor | None = None
         if self.chain is not None and self.settings.partition == 0:  # one of all cuts what all write to
@@ -184,6 +185,7 @@ class Edge:
                     ("ticks", self._every(_TICK, self._tick)),
                     ("samples", self._every(_SAMPLE, self._sample)),
                     ("sweeps", self._upkeep.sweep()),
+                    ("looks", self._upkeep.looks()),
                     ("checkpoints", self._upkeep.checkpoints()),
                     ("presence", self.presence.watch()),
                     ("backward", self.backward.run()),
@@ -358,6 +360,10 @@ class Edge:
     async def retry_dead_letters(self) -> int:
         """Put all dead letters through again from where they failed; return how many there were."""
         return await self.failures.retry()
+
+    async def clear_dead_letters(self) -> int:
+        """Delete all dead letters; return how many there were."""
+        return await self.dead_letters.clear()
 
     async def forget_reader(self, name: str) -> None:
         """Delete a reader's consumer and position."""

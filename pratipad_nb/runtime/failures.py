@@ -67,4 +67,5 @@ class Failures:
                     )
                 await edge.stored(_LOOK)
         await edge.dead_letters.sweep(positions)
+        edge.dead_letters.count -= len(retried)
         return len(retried)

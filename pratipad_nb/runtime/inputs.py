@@ -39,10 +39,6 @@ _REWINDS = 10
 class Input(Protocol):
     """A source of deliveries."""
 
-    @property
-    def waiting(self) -> int:
-        """Frames that are known to wait."""
-
     async def get(self) -> list[Delivery]:
         """Wait for at least one delivery and return all that are here."""
 
@@ -55,6 +51,9 @@ class Input(Protocol):
     async def rewind(self) -> None:
         """Let what isn't acknowledged come again, before anything newer."""
 
+    async def waiting(self) -> int:
+        """Return how many frames have arrived that `get` hasn't returned."""
+
     async def close(self) -> None:
         """Stop receiving."""
 
@@ -65,11 +64,6 @@ class DurableInput:
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
         self._held: dict[int, Delivery] = {}
-
-    @property
-    def waiting(self) -> int:
-        """Frames that were delivered and are not acknowledged."""
-        return len(self._held)
 
     async def get(self) -> list[Delivery]:
         """Wait for deliveries; see `Input`."""
@@ -89,6 +83,10 @@ class DurableInput:
     async def rewind(self) -> None:
         """Start again at the first that isn't acknowledged."""
         await self._consumer.rewind()
+
+    async def waiting(self) -> int:
+        """Return how many frames the log holds beyond those that `get` has returned."""
+        return max(0, await self._consumer.unacknowledged() - len(self._held))
 
     async def close(self) -> None:
         """Stop receiving; the position stays."""
@@ -115,11 +113,6 @@ class FastInput:
         self._buffer.append(Delivery(signal.subject, signal.data, 0, time.time()))
         self._arrived.set()
 
-    @property
-    def waiting(self) -> int:
-        """Frames in the buffer."""
-        return len(self._buffer)
-
     async def get(self) -> list[Delivery]:
         """Wait for signals; see `Input`."""
         while not self._buffer:
@@ -137,6 +130,10 @@ class FastInput:
 
     async def rewind(self) -> None:
         """Nothing comes again."""
+
+    async def waiting(self) -> int:
+        """Return how many frames are in the buffer."""
+        return len(self._buffer)
 
     async def close(self) -> None:
         """Stop receiving."""
@@ -196,6 +193,8 @@ class Gatekeeper:
     repeats: int = 0
     missing: int = 0
     malformed: int = 0
+    #: Frames that nothing was done about yet, when `look` was called last.
+    waiting: int = 0
     on_arrival: Callable[[str, int, int], None] = lambda *_: None
     #: What was delivered and is to be admitted next.
     arrived: deque[Delivery] = field(default_factory=deque)
@@ -208,6 +207,10 @@ class Gatekeeper:
     def __post_init__(self) -> None:
         self.accepted = Positions(self.stored.all())
         self._foreign_number = time.time_ns() // 1_000_000
+
+    async def look(self) -> None:
+        """Count anew what waits."""
+        self.waiting = await self.input.waiting() + len(self.arrived)
 
     async def admit(self, delivery: Delivery) -> Admitted | None:
         """Return what is new in `delivery`, None if nothing is (then it is dealt with)."""

@@ -266,6 +266,13 @@ class Share:
         """Put those of this edge's partitions through again; return how many there were."""
         return sum([await edge.retry_dead_letters() for edge in list(self.edges.values())])
 
+    async def clear_dead_letters(self) -> int:
+        """Delete all dead letters of the flow; return how many there were."""
+        count = await self.dead_letters.clear()
+        for edge in self.edges.values():
+            edge.dead_letters.count = 0
+        return count
+
     async def forget_reader(self, name: str) -> None:
         """Delete a reader's consumer and position."""
         await self._any().forget_reader(name)

@@ -7,7 +7,7 @@ is for `pratipad_nb.runtime.metrics`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 __all__ = ["BackwardStats", "DeviceStats", "FlowState", "FlowStats", "ProcessorStats", "ReaderStats"]
@@ -124,13 +124,14 @@ class FlowStats:
     in_hand
         Messages taken from the input and not yet at Output.
     waiting
-        Frames in the input log that the edge hasn't taken.
+        Frames at the input that the edge hasn't begun with, as it was found within the last second: the backlog of a
+        flow that is slower than its devices, or paused.
     dropped
         Messages known to be lost (fast delivery only; durable never drops).
     repeats
         Messages recognised as repeats and skipped.
     dead
-        Dead letters stored.
+        Dead letters that are there, from an earlier run too: what is retried, or cleared, counts no more.
     malformed
         Frames from outside that were no good.
     backward
@@ -164,3 +165,13 @@ class FlowStats:
     backward: BackwardStats = field(default_factory=BackwardStats)
     blocked_by: tuple[str, ...] = ()
     error: str = ""
+
+    def at_rest(self) -> FlowStats:
+        """Return the same with all rates at 0: what they were before the end is no rate of a flow that has ended."""
+        return replace(
+            self,
+            rate=0.0,
+            processors={key: replace(p, rate=0.0, busy=0.0) for key, p in self.processors.items()},
+            devices={name: replace(d, rate=0.0) for name, d in self.devices.items()},
+            backward=replace(self.backward, rate=0.0),
+        )

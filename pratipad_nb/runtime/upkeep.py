@@ -1,4 +1,4 @@
-"""Upkeep of a running flow's logs: the janitor's rounds, and the checkpoints.
+"""Upkeep of a running flow's logs: the janitor's rounds, the checkpoints, and the looks at what waits.
 
 Owns when they are made. What a round deletes is for `janitor`, what a checkpoint is for `position`.
 """
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two rounds of the janitor, and while the output is full.
 _SWEEP, _FULL_TICK = 1.0, 0.05
+#: Seconds between two looks at the input: each is a question to the server.
+_LOOK = 0.5
 
 
 class Upkeep:
@@ -56,6 +58,13 @@ class Upkeep:
             if self._edge.chain is not None and self._edge.chain.full.is_set():
                 await asyncio.sleep(_FULL_TICK)
                 self.sweep_now.set()
+
+    async def looks(self) -> None:
+        """Count what waits at the input, for the statistics."""
+        while True:
+            with contextlib.suppress(TransportError, WaitTimeout):
+                await self._edge.gate.look()
+            await asyncio.sleep(_LOOK)
 
     async def checkpoints(self) -> None:
         """Send a barrier through the pipeline now and then, if anything was stored since the last one."""

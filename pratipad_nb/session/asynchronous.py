@@ -143,7 +143,7 @@ class AsyncFlow(AsyncCockpit):
         return self._edge.partitions if self._edge is not None else frozenset()
 
     def stats(self) -> FlowStats:
-        """Return a snapshot of all counters; of a stopped flow, the last one."""
+        """Return a snapshot of all counters; of a stopped flow, the last one, with its rates at 0."""
         if self._reporter is not None:
             return self._with_own_reader(self._reporter.snapshot())
         return self._last or FlowStats(self.name, self.notation, self.settings.delivery, "stopped")
@@ -235,7 +235,7 @@ class AsyncFlow(AsyncCockpit):
                 await self._reader.close()
         with contextlib.suppress(TransportError, WaitTimeout):
             await edge.close()
-        self._last = self._reporter.snapshot() if self._reporter else None
+        self._last = self._reporter.snapshot().at_rest() if self._reporter else None
         self._last_lines = self.lines
         self._edge = self._reporter = self._reader = None
         await self._release()
@@ -359,7 +359,7 @@ class AsyncFlow(AsyncCockpit):
 
     async def clear_dead_letters(self) -> int:
         """Delete them; returns how many there were."""
-        return await self.edge.dead_letters.clear()
+        return await self.edge.clear_dead_letters()
 
     async def forget_reader(self, name: str) -> None:
         """Delete a named reader and its position, so that the flow no longer waits for it."""

@@ -186,7 +186,7 @@ class Flow(Cockpit):
         return self._flow.partitions
 
     def stats(self) -> FlowStats:
-        """Return a frozen snapshot of all counters; of a stopped flow, the last one."""
+        """Return a frozen snapshot of all counters; of a stopped flow, the last one, with its rates at 0."""
         portal = self._portal
         if portal is None or portal.inside:
             return self._flow.stats()

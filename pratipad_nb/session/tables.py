@@ -16,7 +16,7 @@ __all__ = ["Cell", "html_table", "shown", "text_table"]
 _HTML_CHARACTERS, _TEXT_CHARACTERS = 600, 60
 
 _FAULT = "color:var(--jp-error-color1,#c22f2f)"
-_CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere;max-width:32em"
+_CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:break-word;max-width:32em"
 
 
 class Cell(str):

@@ -30,6 +30,8 @@ MAX_BYTES = 64 << 20
 #: What a file may hold once decompressed: sixteen full tapes. A bound on what a damaged or hostile file can allocate.
 _MAX_FILE_BYTES = 1 << 30
 _MAGIC = b"PNB-tape-1\n"
+#: How many devices are named in a tape's caption (more are counted), and how many messages stand below it.
+_NAMED = 3
 _HEAD_ROWS = 5
 
 
@@ -129,11 +131,10 @@ class Tape(Sequence[TapeEntry]):
 
     @property
     def _caption(self) -> str:
+        few = len(self.devices) <= _NAMED
+        whose = f" of {', '.join(self.devices) if few else f'{len(self.devices):,} devices'}" if self else ""
         cut = f"; cut: {self.cut}" if self.cut else ""
-        return (
-            f"Tape of {self.flow!r}: {len(self):,} messages of {len(self.devices)} devices in {self.seconds:.3g} s, "
-            f"{self.bytes:,} bytes{cut}"
-        )
+        return f"Tape of {self.flow!r}: {len(self):,} messages{whose} in {self.seconds:.3g} s, {self.bytes:,} bytes{cut}"
 
     @property
     def _rows(self) -> list[tuple[str, ...]]:

@@ -169,6 +169,13 @@ class MemoryConsumer:
             self._position.rewind()
             self._link.broker.beat(self._log)
 
+    async def unacknowledged(self) -> int:
+        """Return how many entries, delivered or not, are not acknowledged."""
+        await self._link.link_up()
+        broker = self._link.broker
+        with broker.lock:
+            return self._position.state(broker.now()).pending
+
     async def close(self) -> None:
         """Stop delivering; the position stays (that of an ephemeral consumer goes)."""
         broker = self._link.broker

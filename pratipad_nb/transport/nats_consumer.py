@@ -233,6 +233,11 @@ class NatsConsumer:
             self._paused = False
         await self._ask()
 
+    async def unacknowledged(self) -> int:
+        """Return how many entries, delivered or not, are not acknowledged."""
+        info = await self._connection.api(f"CONSUMER.INFO.{self._stream}.{self._name}")
+        return int(info["num_pending"] + info["num_ack_pending"]) if info else 0
+
     async def close(self) -> None:
         """Stop delivering; the position stays."""
         if self._closed:

@@ -195,6 +195,9 @@ class Consumer(Protocol):
         Deliveries that `get` hasn't returned yet are dropped here, for they come again too.
         """
 
+    async def unacknowledged(self) -> int:
+        """Return how many entries, delivered or not, are not acknowledged."""
+
     async def close(self) -> None:
         """Stop delivering; the position stays (that of an ephemeral consumer goes)."""
 

@@ -99,7 +99,7 @@ def test_a_node_is_looked_into_and_touched(lab):
     root.locator("[data-key=Output]").click()
     panel.locator("summary", has_text="a tenth one").first.wait_for()
     panel.get_by_role("button", name="Retry dead letters").click()
-    panel.get_by_text("are tried again").wait_for()
+    panel.get_by_text("put through again").wait_for()
     opened.shot("inspector-output")
     assert opened.errors == []
 

@@ -78,7 +78,7 @@ def test_dead_letters_are_retried(house, until):
     flow = house.names["house"]
     until(lambda: flow.stats().dead == 1)
     house.ok("def fails(x): return x")
-    assert "1 dead letters" in answer(house, "retry house")
+    assert "1 dead letter put through" in answer(house, "retry house")
     assert flow.take(1)[0].payload == 1
 
 

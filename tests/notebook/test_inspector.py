@@ -199,7 +199,7 @@ def test_a_page_pauses_resumes_orders_and_retries(flow, device):
     assert flow.stats().processors["same"].state == "running"
     said = inspector.told(flow, {"do": "order", "payload": '{"led": "on"}', "to": "room1"})
     assert (said["text"], said["fault"]) == ("The order goes to room1.", False)
-    assert inspector.told(flow, {"do": "retry"})["text"] == "1 dead letters are tried again."
+    assert inspector.told(flow, {"do": "retry"})["text"] == "1 dead letter put through again."
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,9 @@ def test_a_notebook_runs_and_its_committed_outputs_are_true(notebook, tmp_path):
 def test_a_notebook_is_committed_with_compared_outputs_alone(notebook):
     cells = code_cells(notebook)
     assert [cell["id"] for cell in cells if bool(cell["outputs"]) != is_compared(cell)] == []
+    assert (
+        "widgets" not in json.loads(notebook.read_text())["metadata"]
+    )  # JupyterLab's copy of their state, and code
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

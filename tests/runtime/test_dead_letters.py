@@ -53,7 +53,7 @@ async def test_what_was_stored_twice_around_a_crash_is_listed_once(letters):
 async def test_many_go_into_several_frames_and_all_are_listed(letters):
     await letters.store([("P1", entry(number)) for number in range(1, 301)])
     assert [letter.payload["n"] for letter in await letters.list()] == list(range(1, 301))
-    assert letters.stored == 300
+    assert letters.count == 300
 
 
 async def test_a_payload_that_cannot_travel_is_stored_as_its_text(letters):
@@ -91,10 +91,19 @@ async def test_those_of_a_processor_that_is_no_longer_there_stay(letters):
     assert len(await letters.list()) == 1
 
 
+async def test_what_an_earlier_run_has_left_of_its_own_devices_is_counted(letters):
+    await letters.store([("P1", entry(1)), ("P1", entry(2)), ("P2", entry(3))])
+    later = DeadLetters(letters._connection, letters._log, letters._subjects)
+    await later.find(lambda device: device == "room1")
+    assert later.count == 3
+    await later.find(lambda device: device != "room1")
+    assert later.count == 0
+
+
 async def test_clearing_deletes_all_and_says_how_many(letters):
     await letters.store([("P1", entry(1)), ("P2", entry(2))])
     assert await letters.clear() == 2
-    assert await letters.list() == []
+    assert (await letters.list(), letters.count) == ([], 0)
 
 
 async def test_while_they_are_full_storing_waits_and_says_so(letters, monkeypatch):

@@ -24,6 +24,9 @@ class Seen:
     async def rewind(self):
         self.rewinds += 1
 
+    async def waiting(self):
+        return 5
+
 
 class Door:
     def __init__(self, *stored, durable=True):
@@ -53,6 +56,13 @@ async def test_what_is_new_is_let_in_and_counted():
     assert await door.come(1, 3) == [1, 2, 3]
     assert await door.come(4, 2) == [4, 5]
     assert (door.gate.received, door.gate.counts["room1"].received) == (5, 5)
+
+
+async def test_what_waits_is_what_the_input_has_and_what_is_here_and_not_admitted():
+    door = Door()
+    door.gate.arrived.append(Delivery("pratipad.house.up.room1", b"", 1, 2.0))
+    await door.gate.look()
+    assert door.gate.waiting == 6
 
 
 async def test_a_repeat_of_what_is_stored_is_acknowledged_at_once():
@@ -172,10 +182,10 @@ async def test_a_fast_inputs_buffer_is_bounded_and_the_oldest_go():
     fast = FastInput()
     for number in range(300):
         fast.on_signal(Signal("pratipad.house.up.room1", str(number).encode()))
-    assert fast.waiting == 256
+    assert await fast.waiting() == 256
     deliveries = await fast.get()
     assert [int(d.data) for d in deliveries] == list(range(44, 300))
-    assert fast.waiting == 0
+    assert await fast.waiting() == 0
 
 
 async def test_a_fast_input_takes_its_own_partitions_devices_alone():

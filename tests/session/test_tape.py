@@ -190,11 +190,11 @@ def test_a_tape_is_a_sequence_that_nothing_changes():
 
 def test_a_tape_shows_what_it_is_and_how_it_begins():
     shown = repr(a_tape(*range(9), apart=1.0))
-    assert shown.startswith("Tape of 'house': 9 messages of 1 devices in 8 s, 9 bytes\n")
+    assert shown.startswith("Tape of 'house': 9 messages of room1 in 8 s, 9 bytes\n")
     assert shown.splitlines()[2].split() == ["0.000", "s", "room1", "0"]
     assert shown.splitlines()[-1] == "…"
     assert "<script" not in a_tape("<script>")._repr_html_()
-    assert repr(a_tape()) == "<Tape of 'house': 0 messages of 0 devices in 0 s, 0 bytes>"
+    assert repr(a_tape()) == "<Tape of 'house': 0 messages in 0 s, 0 bytes>"
 
 
 # -- its file -------------------------------------------------------------------------------------------------------
@@ -391,8 +391,10 @@ def test_a_message_of_a_tape_that_fails_is_dead_lettered_and_retried_like_any_ot
     flow.settled()
     assert [letter.payload for letter in flow.dead_letters()] == [13]
     flow.update("Push ~> fails ~> Output", {"fails": double})
+    assert flow.stats().dead == 1
     assert flow.retry_dead_letters() == 1
     flow.settled()
+    assert flow.stats().dead == 0
     assert sorted(m.payload for m in flow.take(3)) == [12, 14, 26]
 
 

@@ -412,6 +412,17 @@ async def test_a_consumer_that_waits_gets_what_is_appended(connection, other, wo
     assert abs(delivery.time - time.time()) < 5
 
 
+async def test_what_is_not_acknowledged_is_counted_delivered_or_not(connection, work):
+    consumer = await work.consumer(ConsumerSpec("edge", "each", max_pending=2))
+    await fill(connection, UP, 5)
+    first, _ = await collect(consumer, 2)
+    assert await consumer.unacknowledged() == 5
+    consumer.acknowledge(first)
+    async with asyncio.timeout(5):
+        while await consumer.unacknowledged() != 4:
+            await asyncio.sleep(0.01)
+
+
 async def test_deliveries_come_in_order(connection, work):
     consumer = await work.consumer(EACH)
     await fill(connection, UP, 40)

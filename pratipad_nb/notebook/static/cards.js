@@ -147,7 +147,7 @@ function outputCard(node, place) {
     say(big.value, rate(n.rate));
     say(note, bad.length ? fitting([told(bad.map(([k, word]) => `${count(k)} ${word}`)), told(bad.map(([k, word]) =>
       `${count(k)} ${word.slice(0, 4)}`)), told(bad.map(([k]) => count(k)))], place.w - 82, "600 11px system-ui, sans-serif")
-      : n.waiting ? `${count(n.waiting)} waiting` : n.in_hand ? `${count(n.in_hand)} in hand` : "");
+      : n.in_hand ? `${count(n.in_hand)} in hand` : "");
     mark(note, "data-on", bad.length > 0);
     say(total, `${count(n.delivered)} delivered`);
     say(took, `p50 ${duration(n.p50)}  p99 ${duration(n.p99)}`);
@@ -161,9 +161,10 @@ function outputCard(node, place) {
 
 function devicesCard(node, place) {
   const g = frame(node, place);
-  const [title, note, total] = [text(14, 22, "pp-title", "Devices"), text(14, 40, "pp-small"), text(place.w - 12, 22, "pp-small pp-end")];
+  const [title, note] = [text(14, 22, "pp-title", "Devices"), text(14, 40, "pp-small")];
+  const [total, queued] = [text(place.w - 12, 22, "pp-small pp-end"), text(place.w - 12, 40, "pp-small pp-end")];
   const rows = svg("g", { transform: "translate(0,58)" });
-  g.append(title, note, total, rows);
+  g.append(title, note, total, queued, rows);
   const lines = [];
   function line(i) {
     if (!lines[i]) {
@@ -179,6 +180,8 @@ function devicesCard(node, place) {
     say(title, all > shown.length ? `${count(all)} devices` : "Devices");
     say(total, `${rate(n.devices.rate)} /s`);
     say(note, !all ? "none has connected yet" : `${count(connected)} connected${all > connected ? `  ${count(all - connected)} away` : ""}`);
+    const left = place.w - 34 - widthOf(note.textContent);
+    say(queued, n.waiting ? fitting([`${count(n.waiting)} frames waiting`, `${count(n.waiting)} waiting`, `+${count(n.waiting)}`], left) : "");
     shown.forEach(([name, on, perSecond, , error], i) => {
       const at = line(i);
       mark(at.g, "data-on", on);
@@ -209,7 +212,7 @@ function details(node, n) {
   if (node.kind === "output") {
     const [, received, replies, sent, failed, expired, held] = n.back;
     return [["delivered", grouped.format(n.delivered)], ["rate", `${rate(n.rate)} /s`], ["p50", duration(n.p50)],
-      ["p99", duration(n.p99)], ["in hand", grouped.format(n.in_hand)], ["waiting frames", grouped.format(n.waiting)],
+      ["p99", duration(n.p99)], ["in hand", grouped.format(n.in_hand)],
       ["dropped", grouped.format(n.dropped)], ["repeats skipped", grouped.format(n.repeats)],
       ["dead-lettered", grouped.format(n.dead)], ["malformed frames", grouped.format(n.malformed)],
       ...[["orders received", received], ["replies", replies], ["orders sent", sent], ["orders held", held], ["orders expired", expired],
@@ -218,5 +221,6 @@ function details(node, n) {
         `${count(unread)} frames unread${blocking ? ", blocking" : ""}${skipped ? `, ${count(skipped)} skipped` : ""}`])];
   }
   return [["connected", `${n.devices.connected} of ${n.devices.count}`], ["received", grouped.format(n.received)],
-    ["rate", `${rate(n.devices.rate)} /s`], ["gaps", grouped.format(n.devices.gaps)]];
+    ["rate", `${rate(n.devices.rate)} /s`], ["frames waiting", grouped.format(n.waiting)],
+    ["gaps", grouped.format(n.devices.gaps)]];
 }

@@ -98,7 +98,7 @@ class Inspector {
       this.pauses.dataset.do = paused ? "resume" : "pause";
       this.pauses.disabled = ended;
     }
-    if (this.retry) this.retry.disabled = ended || !(n.dead || this.stored); // some may be from before the last start
+    if (this.retry) this.retry.disabled = ended || !n.dead;
   }
 
   // ---- what is peculiar to each kind of node ----
@@ -223,7 +223,6 @@ class Inspector {
   letters(letters) {
     if (JSON.stringify(letters) === this.lettered && this.table.childElementCount) return;
     this.lettered = JSON.stringify(letters);
-    this.stored = letters.length > 0;
     this.table.replaceChildren(...letters.map(([processor, payload, error, traceback]) => make("details", { class: "pp-fault" },
       make("summary", {}, `⚠ ${processor}: ${error}`), make("pre", {}, `${payload}\n\n${traceback}`))));
     if (!letters.length) say(this.table, "No dead letters.");
