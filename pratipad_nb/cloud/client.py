@@ -26,7 +26,7 @@ from pratipad_nb.portal import shared_portal
 from pratipad_nb.settings import Endpoint, valid_address, valid_name
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.connecting import connect
-from pratipad_nb.transport.frames import OrderFrame
+from pratipad_nb.transport.frames import Order, OrderFrame
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.subjects import Subjects
 
@@ -235,8 +235,8 @@ class AsyncCloud:
         LogFull
             If too many orders wait for devices that are away.
         """
-        order = OrderFrame(f"{self.reader}-{secrets.token_hex(8)}", time.time(), payload, _devices(to))
-        data = encode(order)
+        order = Order(f"{self.reader}-{secrets.token_hex(8)}", payload, _devices(to))
+        data = encode(OrderFrame(time.time(), [order]))
         description = await self.describe()
         if not description.cloud_reaches_devices:
             raise OneWayError(description.text)

@@ -90,7 +90,8 @@ class Downlink:
             )
         place = (frame.epoch, frame.number)
         if place > self._newest:
-            if not self._orders.full():
+            # One whose predecessor got lost waits at the edge until that has come.
+            if (frame.epoch, frame.after) <= max(self._newest, (frame.epoch, 0)) and not self._orders.full():
                 self._newest = place
                 self._orders.put_nowait(frame)
         elif place <= self._run:

@@ -1,20 +1,20 @@
 """`reply`: how a processor answers the device that a message came from.
 
-Owns where replies of a running call collect, and that one which the arrows don't let pass is refused where it is made.
-Sending them, and knowing the arrows, is for `pratipad_nb.runtime`.
+Owns where replies of a running call collect, and that one which can't be sent is refused where it is made. Sending
+them, and knowing what can be sent, is for `pratipad_nb.runtime`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from pratipad_nb.errors import OneWayError, ProcessorError
+from pratipad_nb.errors import ProcessorError
 from pratipad_nb.message import Message
 
-__all__ = ["collecting", "refusing", "reply"]
+__all__ = ["collecting", "preparing", "reply"]
 
 
 class _Replies:
@@ -28,7 +28,7 @@ class _Replies:
 
 
 _running: ContextVar[_Replies | None] = ContextVar("pratipad_replies", default=None)
-_refused: ContextVar[str] = ContextVar("pratipad_replies_refused", default="")
+_prepare: ContextVar[Callable[[Any], Any] | None] = ContextVar("pratipad_replies_prepare", default=None)
 
 
 def reply(payload: Any, to: Message) -> None:
@@ -40,9 +40,11 @@ def reply(payload: Any, to: Message) -> None:
     Raises
     ------
     ProcessorError
-        If no processor is running here, or `to` is no `Message`.
+        If no `process` is running here, or `to` is no `Message`.
     OneWayError
         If a hop between this processor and the devices is ``~>``.
+    PayloadError
+        If `payload` is not JSON-like, or larger than an order may be.
 
     Examples
     --------
@@ -63,9 +65,8 @@ def reply(payload: Any, to: Message) -> None:
             f"reply(): `to` is {to!r}; it is the message to answer. Give `process` a second parameter named "
             "`message` and pass that."
         )
-    if reason := _refused.get():
-        raise OneWayError(reason)
-    replies.found.append((payload, to))
+    prepare = _prepare.get()
+    replies.found.append((payload if prepare is None else prepare(payload), to))
 
 
 @contextmanager
@@ -82,11 +83,11 @@ def collecting() -> Iterator[list[tuple[Any, Message]]]:
 
 
 @contextmanager
-def refusing(reason: str) -> Iterator[None]:
-    """Let `reply` raise `OneWayError` with `reason` inside the block; an empty one lets it work."""
-    before = _refused.get()
-    _refused.set(reason)
+def preparing(prepare: Callable[[Any], Any]) -> Iterator[None]:
+    """Let `prepare` make of each reply inside the block what is sent, or raise why it can't be."""
+    before = _prepare.get()
+    _prepare.set(prepare)
     try:
         yield
     finally:
-        _refused.set(before)
+        _prepare.set(before)

@@ -1,8 +1,8 @@
 """The backward pipeline: orders from the cloud, and replies of processors, on their way to devices.
 
-Owns the order log's reading, the passage through the processors' `backward`, and what each device has yet to confirm.
-An order's number is its place in the log: it grows for every device, and a device drops what it has run. What a device
-has confirmed is deleted; what it hasn't is sent again whenever it says hello, until it expires in the log.
+Owns the order log's reading and appending, and the passage through the processors' `backward`. An order's number is its
+place in the log: it grows for every device, and a device drops what it has run. What waits for each device, and is sent
+again until it is confirmed, is for `boxes`.
 """
 
 from __future__ import annotations
@@ -12,21 +12,39 @@ import contextlib
 import logging
 import time
 import uuid
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pratipad_nb.dataflow import Dataflow
-from pratipad_nb.errors import Fenced, FrameError, OneWayError, SettingsError, TransportError, WaitTimeout
+from pratipad_nb.errors import (
+    Fenced,
+    FrameError,
+    LogFull,
+    OneWayError,
+    PayloadError,
+    ProcessorError,
+    SettingsError,
+    TransportClosed,
+    TransportError,
+    WaitTimeout,
+)
 from pratipad_nb.message import Message
-from pratipad_nb.runtime.metrics import Rate
-from pratipad_nb.runtime.plain import PlainDevices
+from pratipad_nb.processors.reply import preparing
+from pratipad_nb.runtime.boxes import Boxes, order_number
+from pratipad_nb.runtime.dead_letters import ORDER_STEP
 from pratipad_nb.runtime.stats import BackwardStats
 from pratipad_nb.settings import valid_address
 from pratipad_nb.transport.codec import decode, encode
-from pratipad_nb.transport.frames import DeadEntry, DownFrame, FailureNote, HelloFrame, MarkFrame, OrderFrame
-from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Log
+from pratipad_nb.transport.frames import (
+    DeadEntry,
+    DownFrame,
+    FailureNote,
+    HelloFrame,
+    MarkFrame,
+    Order,
+    OrderFrame,
+)
+from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Delivery, Log
 from pratipad_nb.transport.subjects import Subjects
 
 if TYPE_CHECKING:
@@ -36,48 +54,25 @@ __all__ = ["Backward", "append_order", "check_open"]
 
 log = logging.getLogger(__name__)
 
-#: Orders on their way to one device that it hasn't confirmed; further ones wait here.
-_WINDOW = 64
-#: An order that isn't confirmed after so many seconds is sent again, for signals may be lost.
-_AGAIN = 2.0
 _MARK = "orders"
-
-
-@dataclass(slots=True)
-class _Pending:
-    """An order as it goes to a device."""
-
-    number: int
-    data: bytes
-    expires: float
-    sent: float = 0.0
-
-
-@dataclass(slots=True)
-class _Box:
-    """What waits for one device."""
-
-    orders: OrderedDict[int, _Pending] = field(default_factory=OrderedDict)
-    connected: bool = False
-    sent: int = 0
-    run: int = 0
+#: Replies that go into the log together: an entry each would take a thousand round trips for a thousand replies.
+_TOGETHER = 1024
+#: How long after an append or a look that failed the next one follows, in seconds.
+_PAUSE = 0.25
 
 
 class Backward:
     """Orders and replies of one flow."""
 
-    def __init__(self, edge: Edge, log: Log, marks: Log) -> None:
+    def __init__(self, edge: Edge, orders: Log, marks: Log) -> None:
         self._edge = edge
-        self._log = log
+        self._log = orders
         self._marks = marks
-        self._boxes: dict[str, _Box] = {}
-        self._holders: dict[int, set[str]] = {}
-        self._finished: list[int] = []
-        self._plain = PlainDevices(edge.connection, edge.subjects)
-        self._wake = asyncio.Event()
-        self._rate = Rate()
+        self._boxes = Boxes(edge.connection, edge.subjects, orders)
+        self._read_to = 0
+        self.full = False
         self.epoch = 0
-        self.received = self.replies = self.sent = self.failed = self.expired = 0
+        self.received = self.replies = self.failed = 0
 
     async def open(self) -> None:
         """Find out which numbering holds: it begins anew when the flow was forgotten."""
@@ -90,17 +85,40 @@ class Backward:
 
     async def run(self) -> None:
         """Read orders and send them on, until cancelled."""
-        consumer = await self._log.consumer(ConsumerSpec("", "all", max_pending=256))
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._send())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._boxes.run(), name=f"{self._edge.settings.name}: boxes")
+            async with contextlib.aclosing(self._deliveries()) as deliveries:
+                async for delivery in deliveries:
+                    await self._take(delivery.sequence, delivery.time, delivery.data)
+                    self._read_to = delivery.sequence
+
+    async def _deliveries(self) -> AsyncGenerator[Delivery, None]:
+        """Iterate over the log from its first entry on, whatever becomes of the link and of the consumer meanwhile."""
+        while True:
+            try:
+                consumer = await self._log.consumer(
+                    ConsumerSpec("", "all", max_pending=256, start=self._read_to + 1)
+                )
+            except TransportClosed:
+                raise
+            except (TransportError, WaitTimeout) as error:
+                log.debug("the orders can't be read now: %s", error)
+                await asyncio.sleep(_PAUSE)
+                continue
+            try:
                 while True:
                     deliveries = await consumer.get()
                     for delivery in deliveries:
-                        await self._take(delivery.sequence, delivery.time, delivery.data)
+                        if delivery.sequence > self._read_to:
+                            yield delivery
                     consumer.acknowledge(deliveries[-1])
-        finally:
-            await consumer.close()
+            except TransportClosed:
+                raise
+            except TransportError as error:  # it went with a server that was killed
+                log.debug("the orders are read anew: %s", error)
+                await asyncio.sleep(_PAUSE)
+            finally:
+                await consumer.close()
 
     # -- from the cloud, and from processors --------------------------------------------------------------------
 
@@ -119,56 +137,84 @@ class Backward:
         )
 
     async def reply(self, replies: Sequence[tuple[Any, Message]]) -> None:
-        """Append what processors answered; replies the arrows don't let pass are counted and logged by `stage`."""
-        for payload, message in replies:
-            frame = OrderFrame(uuid.uuid4().hex, time.time(), payload, [message.device], reply=True)
-            try:
-                await self._edge.connection.append(self._edge.subjects.order, encode(frame))
-                self.replies += 1
-            except (TransportError, WaitTimeout):
-                # Replies are "at least once" only with their message: it isn't lost, the device is not answered.
-                self.failed += 1
+        """Append what processors answered, which have seen to it that it can travel; waits while the log is full."""
+        for at in range(0, len(replies), _TOGETHER):
+            some = replies[at : at + _TOGETHER]
+            await self._append(
+                [Order(uuid.uuid4().hex, payload, [message.device]) for payload, message in some]
+            )
+        self.replies += len(replies)
 
-    async def _take(self, number: int, appended: float, data: bytes) -> None:
-        """Let an order through the processors, then put it into its devices' boxes."""
+    async def _append(self, orders: list[Order]) -> None:
+        """Make replies safe, in as few entries as they fit into."""
+        subject = self._edge.subjects.order
+        while True:
+            try:
+                await self._edge.connection.append(
+                    subject, encode(OrderFrame(time.time(), orders, reply=True))
+                )
+            except PayloadError:
+                if len(orders) == 1:
+                    raise
+                middle = len(orders) // 2
+                await self._append(orders[:middle])
+                await self._append(orders[middle:])
+                return
+            except (LogFull, WaitTimeout) as error:
+                self.full = isinstance(error, LogFull)
+                await asyncio.sleep(_PAUSE)
+            else:
+                self.full = False
+                return
+
+    async def again(self, entry: DeadEntry) -> None:
+        """Append an order that a processor failed on once more, for the devices that it was for."""
+        frame = OrderFrame(time.time(), [Order(uuid.uuid4().hex, entry.payload, entry.to)])
+        await self._edge.connection.append(self._edge.subjects.order, encode(frame))
+
+    async def _take(self, sequence: int, appended: float, data: bytes) -> None:
+        """Let an entry's orders through the processors, then put them into their devices' boxes."""
         try:
             frame = decode(data, OrderFrame)
-        except FrameError:
-            self._finished.append(number)
-            return
-        self.received += not frame.reply
-        accounts = self._edge.ledger.accounts
-        targets = frame.to if frame.to is not None else self._edge.presence.known
+        except FrameError as error:
+            log.warning("an entry of the orders is none: %s", error)
+            frame = OrderFrame(appended, [])
+        expires = appended + self._edge.settings.options.order_seconds
+        if all(map(self._is_ours_alone, frame.orders)):
+            self._boxes.begin(sequence)
+        for place, order in enumerate(frame.orders):
+            self.received += not frame.reply
+            await self._put(order, order_number(sequence, place), frame, expires)
+        self._boxes.end(sequence)
+
+    async def _put(self, order: Order, number: int, frame: OrderFrame, expires: float) -> None:
+        targets = order.to if order.to is not None else self._edge.presence.known
         mine = self._mine(targets)
-        if self._edge.settings.shared and not mine:
+        if not mine:
             return
-        # An order that other partitions' devices get too stays in the log until it expires.
-        alone = not self._edge.settings.shared or (
-            frame.to is not None and sum(map(len, mine.values())) == len(targets)
-        )
-        payload = frame.payload
+        payload = order.payload
         if not frame.reply:
             try:
-                payload = await self._through_processors(frame, number)
-            except _FailedError:
-                if alone:
-                    self._finished.append(number)
+                payload = await self._through_processors(order, number, frame.time, mine)
+            except _StopsHere:
                 return
-        expires = appended + self._edge.settings.options.order_seconds
-        if alone:
-            self._holders[number] = set(mine)
         for device, behind in mine.items():
             to = None if behind == [""] else behind
-            down = DownFrame(self._edge.settings.name, self.epoch, number, frame.id, frame.time, payload, to)
-            box = self._boxes.setdefault(device, _Box())
-            account = accounts.get(device)
-            box.connected = account is not None and account.connected
-            box.orders[number] = _Pending(number, encode(down), expires)
-        if not mine:
-            self._finish(number, None)
-        self._wake.set()
+            down = DownFrame(self._edge.settings.name, self.epoch, number, order.id, frame.time, payload, to)
+            account = self._edge.ledger.accounts.get(device)
+            self._boxes.put(
+                device, down, expires=expires, connected=account is not None and account.connected
+            )
 
-    def _mine(self, targets: Sequence[str]) -> dict[str, list[str]]:
+    def _is_ours_alone(self, order: Order) -> bool:
+        """Whether no other partition's devices get it: then this edge may delete it from the log."""
+        if not self._edge.settings.shared:
+            return True
+        if order.to is None:
+            return False
+        return sum(map(len, self._mine(order.to).values())) == len(order.to)
+
+    def _mine(self, targets: Iterable[str]) -> dict[str, list[str]]:
         """Return this partition's devices among `targets`, each with those behind it that are meant; "": itself."""
         mine: dict[str, list[str]] = {}
         for target in targets:
@@ -181,16 +227,18 @@ class Backward:
                 mine.setdefault(device, []).append(behind)
         return mine
 
-    async def _through_processors(self, frame: OrderFrame, number: int) -> Any:
+    async def _through_processors(
+        self, order: Order, number: int, sent: float, mine: dict[str, list[str]]
+    ) -> Any:
         """Pass the order through every processor's `backward`, from the last to the first."""
-        payload = frame.payload
-        name = self._edge.settings.name
+        payload, name = order.payload, self._edge.settings.name
         for stage in reversed(self._edge.line.stages):
             for member in reversed(stage.members):
                 message = Message(
-                    payload=payload, id=frame.id, device="", time=frame.time, received=frame.time, flow=name
+                    payload=payload, id=order.id, device="", time=sent, received=sent, flow=name
                 )
-                outcome = await member.runners[0].run_backward(payload, message)
+                with preparing(_refused):
+                    outcome = await member.runners[0].run_backward(payload, message)
                 if outcome is None:
                     continue
                 if outcome.failures:
@@ -199,104 +247,56 @@ class Backward:
                     member.meter.failed += 1
                     member.meter.last_error = f"backward: {failure.error}"
                     note = FailureNote(member.key, failure.error, failure.traceback)
-                    entry = DeadEntry("", self.epoch, number, 0, frame.time, frame.time, payload, [note])
-                    await self._edge.dead_letters.store([(f"{member.key}-backward", entry)])
-                    raise _FailedError
+                    entry = DeadEntry(
+                        "",
+                        self.epoch,
+                        number,
+                        0,
+                        sent,
+                        sent,
+                        order.payload,
+                        [note],
+                        to=list(_addresses(mine)),
+                    )
+                    await self._edge.dead_letters.store([(member.key + ORDER_STEP, entry)])
+                    raise _StopsHere
                 if not outcome.payloads:  # a generator that emits none: the order is filtered
-                    raise _FailedError
+                    raise _StopsHere
                 payload = outcome.payloads[-1]
         return payload
 
-    # -- to devices ---------------------------------------------------------------------------------------------
+    # -- devices ------------------------------------------------------------------------------------------------
 
     def hello(self, frame: HelloFrame, *, connected: bool) -> None:
         """Take note of what a device has run, and send it what waits."""
-        box = self._boxes.setdefault(frame.device, _Box())
-        box.connected = connected
-        for number in [n for n in box.orders if n <= frame.ready]:
-            del box.orders[number]
-            box.run += 1
-            self._finish(number, frame.device)
-        for pending in box.orders.values():
-            if not frame.ready:  # it has just started, or lost what was sent
-                pending.sent = 0.0
-        self._wake.set()
+        self._boxes.hello(frame.device, frame.ready, connected=connected)
 
     def gone(self, device: str) -> None:
         """Take note that a device is away."""
-        if box := self._boxes.get(device):
-            box.connected = False
-            for pending in box.orders.values():
-                pending.sent = 0.0
-
-    def _finish(self, number: int, device: str | None) -> None:
-        holders = self._holders.get(number)
-        if holders is None and device is not None:
-            return
-        holders = holders or set()
-        holders.discard(device or "")
-        if not holders:
-            self._holders.pop(number, None)
-            self._finished.append(number)
-
-    async def _send(self) -> None:
-        while True:
-            self._wake.clear()
-            now, monotonic = time.time(), time.monotonic()
-            for device, box in self._boxes.items():
-                if not box.orders:
-                    continue
-                for number in [n for n, p in box.orders.items() if p.expires < now]:
-                    del box.orders[number]
-                    self.expired += 1
-                    self._finish(number, device)
-                if box.connected:
-                    await self._send_box(device, box, monotonic)
-            await self._send_plain()
-            finished, self._finished = self._finished, []
-            for number in finished:
-                await self._log.delete(number)
-            self._rate.sample(self.sent)
-            try:
-                async with asyncio.timeout(_AGAIN / 4):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-
-    async def _send_box(self, device: str, box: _Box, now: float) -> None:
-        subject = self._edge.subjects.down(device)
-        for pending in list(box.orders.values())[:_WINDOW]:
-            if now - pending.sent > _AGAIN:
-                if not pending.sent:
-                    box.sent += 1
-                    self.sent += 1
-                pending.sent = now
-                await self._edge.connection.publish(subject, pending.data)
-
-    async def _send_plain(self) -> None:
-        """Send what waits to devices that are there and don't speak frames: once, for they confirm nothing."""
-        waiting = {device for device, box in self._boxes.items() if box.orders and not box.connected}
-        for device in await self._plain.listening(waiting):
-            box = self._boxes[device]
-            for number, pending in list(box.orders.items()):
-                if not await self._plain.send(device, pending.data):
-                    return
-                del box.orders[number]
-                box.sent += 1
-                self.sent += 1
-                self._finish(number, device)
+        self._boxes.gone(device)
 
     def counts(self, device: str) -> tuple[int, int]:
         """Return how many orders went to a device, and how many it has run."""
-        box = self._boxes.get(device)
-        return (box.sent, box.run) if box else (0, 0)
+        return self._boxes.counts(device)
 
     def stats(self) -> BackwardStats:
         """Return the counts as they stand."""
-        waiting = sum(len(box.orders) for box in self._boxes.values())
+        boxes = self._boxes
         return BackwardStats(
-            self.received, self.replies, self.sent, self.failed, self.expired, waiting, self._rate.value
+            self.received, self.replies, boxes.sent, self.failed, boxes.expired, boxes.waiting, boxes.rate
         )
+
+
+def _refused(_: Any) -> Any:
+    raise ProcessorError(
+        "reply() was called in `backward`, where there is no reading to answer: return what the order becomes."
+    )
+
+
+def _addresses(devices: dict[str, list[str]]) -> Iterator[str]:
+    for device, behind in devices.items():
+        for name in behind:
+            yield f"{device}.{name}" if name else device
 
 
 async def append_order(
@@ -313,9 +313,9 @@ async def append_order(
     names = None if to is None else [valid_address(name) for name in ([to] if isinstance(to, str) else to)]
     if names == []:
         raise SettingsError("send(to=[]) names no device; leave `to` out to send to all that are known.")
-    frame = OrderFrame(uuid.uuid4().hex, time.time(), payload, names)
-    await connection.append(subjects.order, encode(frame), message_id=frame.id)
-    return frame.id
+    order = Order(uuid.uuid4().hex, payload, names)
+    await connection.append(subjects.order, encode(OrderFrame(time.time(), [order])), message_id=order.id)
+    return order.id
 
 
 def check_open(dataflow: Dataflow) -> None:
@@ -328,5 +328,5 @@ def check_open(dataflow: Dataflow) -> None:
         )
 
 
-class _FailedError(Exception):
-    """An order stops here: it failed, or was filtered."""
+class _StopsHere(Exception):
+    """An order goes no further: a processor failed on it, or filtered it."""

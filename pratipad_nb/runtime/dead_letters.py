@@ -15,16 +15,19 @@ from typing import Any
 from pratipad_nb.errors import FrameError, LogFull, PayloadError, WaitTimeout
 from pratipad_nb.runtime.batch import Batch, InputFrame, Source
 from pratipad_nb.runtime.position import Positions
-from pratipad_nb.transport.codec import decode, encode, encode_payload
+from pratipad_nb.runtime.samples import as_text
+from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import DeadEntry, DeadFrame, message_id
 from pratipad_nb.transport.protocol import Connection, Log, Record
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["DeadLetter", "DeadLetters"]
+__all__ = ["ORDER_STEP", "DeadLetter", "DeadLetters"]
 
-#: Entries in one frame: with a traceback of 8 kB each, they stay below what a frame may hold.
+#: Most entries in one frame; large ones are fewer.
 _ENTRIES = 128
 _PAUSE = 0.25
+#: What stands behind a processor's key where an order, and no reading, failed in it.
+ORDER_STEP = "-backward"
 
 
 def _place(sequence: int) -> str:
@@ -83,7 +86,17 @@ class DeadLetters:
         self.count += len(entries)
 
     async def _append(self, step: str, letters: list[DeadEntry]) -> None:
-        data = _encoded(DeadFrame(step, time.time(), letters))
+        """Store in as few frames as they fit into; a payload that can't travel, or is too large, as its text."""
+        data = self._fitting(DeadFrame(step, time.time(), letters))
+        if data is None and len(letters) > 1:
+            middle = len(letters) // 2
+            await self._append(step, letters[:middle])
+            await self._append(step, letters[middle:])
+            return
+        if data is None:
+            (letter,) = letters
+            letter.payload = str(as_text(letter.payload))
+            data = encode(DeadFrame(step, time.time(), letters))
         while True:
             try:
                 await self._connection.append(self._subjects.dead(step), data)
@@ -95,6 +108,14 @@ class DeadLetters:
             else:
                 self.full.clear()
                 return
+
+    def _fitting(self, frame: DeadFrame) -> bytes | None:
+        """Return the bytes of `frame`, None if it can't travel as it is."""
+        try:
+            data = encode(frame)
+        except PayloadError:
+            return None
+        return data if len(data) <= self._connection.max_frame_bytes else None
 
     async def _frames(self) -> AsyncIterator[tuple[Record, DeadFrame]]:
         async for record in self._log.read(0):
@@ -139,6 +160,11 @@ class DeadLetters:
         owns
             Says whether a device's messages are retried here, not by another partition's edge.
         """
+        newest = {
+            _identity(frame.step, entry): (record.sequence, at)
+            async for record, frame in self._frames()
+            for at, entry in enumerate(frame.entries, 1)
+        }
         async for record, frame in self._frames():
             stage = stage_of(frame.step)
             # A frame's entries come from one edge, so they are all of one partition.
@@ -147,8 +173,22 @@ class DeadLetters:
             done = positions.number(_place(record.sequence), 0)
             for at, entry in enumerate(frame.entries[done:], done + 1):
                 source = Source(self._subjects.flow, [_input(entry, record.sequence, at)])
+                if newest[_identity(frame.step, entry)] != (record.sequence, at):
+                    # After a crash between two writes a message may be stored twice: this one is done with by itself.
+                    yield Batch(source, [], range(0), 1, stage=stage)
+                    continue
                 only = frozenset(note.processor for note in entry.failures)
                 yield Batch(source, [entry.payload], range(1), 1, stage=stage, only=only)
+
+    async def orders(self, owns: Callable[[str], bool] = lambda _: True) -> AsyncIterator[DeadEntry]:
+        """Iterate over the orders that failed on their way to devices that this edge `owns`, and delete each after it."""
+        async for record, frame in self._frames():
+            if not frame.step.endswith(ORDER_STEP):
+                continue
+            if all(owns(name.partition(".")[0]) for entry in frame.entries for name in entry.to or ()):
+                for entry in frame.entries:
+                    yield entry
+                await self._log.delete(record.sequence)
 
     async def sweep(self, positions: Positions) -> None:
         """Delete the frames whose entries have all been retried."""
@@ -180,15 +220,5 @@ def _input(entry: DeadEntry, sequence: int, at: int) -> InputFrame:
     )
 
 
-def _encoded(frame: DeadFrame) -> bytes:
-    """Encode; a payload that can't travel is stored as its text."""
-    try:
-        return encode(frame)
-    except PayloadError:
-        for entry in frame.entries:
-            try:
-                if len(encode_payload(entry.payload)) > 1 << 16:
-                    entry.payload = repr(entry.payload)[:1000]
-            except PayloadError:
-                entry.payload = repr(entry.payload)[:1000]
-        return encode(frame)
+def _identity(step: str, entry: DeadEntry) -> tuple[str, str, int, int, int]:
+    return step, entry.device, entry.epoch, entry.number, entry.part

@@ -55,9 +55,15 @@ class Failures:
 
     async def _retry(self) -> int:
         edge, positions = self._edge, self._edge.output.positions
+        orders = 0
+        async for entry in edge.dead_letters.orders(edge.settings.owns):
+            await edge.backward.again(entry)
+            orders += 1
         retried: list[Position] = []
+        messages = 0
         async for batch in edge.dead_letters.retries(positions, edge.line.stage_of, edge.settings.owns):
             retried.append(batch.source.frames[0].position(1))
+            messages += len(batch)
             await edge.inject(batch)
         for place, epoch, number in retried:
             while positions.number(place, epoch) < number:
@@ -67,5 +73,5 @@ class Failures:
                     )
                 await edge.stored(_LOOK)
         await edge.dead_letters.sweep(positions)
-        edge.dead_letters.count -= len(retried)
-        return len(retried)
+        edge.dead_letters.count -= len(retried) + orders
+        return messages + orders

@@ -16,7 +16,7 @@ from typing import Any
 
 from pratipad_nb.message import Message
 from pratipad_nb.processors import Outcome
-from pratipad_nb.processors.reply import refusing
+from pratipad_nb.processors.reply import preparing
 from pratipad_nb.runtime.batch import Barrier, Batch, Item
 from pratipad_nb.runtime.stage import Emit, Progress, Stage
 
@@ -74,7 +74,7 @@ class Gathering:
 
     async def _work(self, rows: int) -> None:
         """Have the first `rows` worked on."""
-        with refusing(self._stage.one_way):
+        with preparing(self._stage.prepared_reply):
             while rows > 0:
                 parts = self._first(rows)
                 payloads = [

@@ -20,6 +20,7 @@ from pratipad_nb.message import Message
 from pratipad_nb.runtime.batch import Barrier, Batch, InputFrame, Item
 from pratipad_nb.runtime.metrics import Histogram
 from pratipad_nb.runtime.position import Positions
+from pratipad_nb.runtime.samples import as_text
 from pratipad_nb.transport.codec import encode, encode_payload
 from pratipad_nb.transport.frames import DeadEntry, FailureNote, OutputFrame, Position, Segment
 from pratipad_nb.transport.protocol import Connection
@@ -254,7 +255,7 @@ def _dead_entry(segment: Segment, at: int, error: PayloadError) -> DeadEntry:
         segment.parts[at] if segment.parts else 0,
         segment.times[at],
         segment.received,
-        repr(segment.payloads[at])[:1000],
+        str(as_text(segment.payloads[at])),
         [note],
         segment.sources[at] if segment.sources else "",
     )

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable
 
 from pratipad_nb.errors import PayloadError, TransportError, WaitTimeout
-from pratipad_nb.transport.codec import decode, encode_plain
+from pratipad_nb.transport.codec import encode_plain
 from pratipad_nb.transport.frames import DownFrame
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.subjects import Subjects
@@ -42,10 +42,10 @@ class PlainDevices:
             return []  # the link is down, or a foreign server doesn't allow the question
         return [device for subject, device in wanted.items() if found.get(subject)]
 
-    async def send(self, device: str, order: bytes) -> bool:
-        """Send `order`, an encoded `DownFrame`, to `device` as the JSON of its payload; return whether it is dealt with."""
+    async def send(self, device: str, order: DownFrame) -> bool:
+        """Send `order` to `device` as the JSON of its payload; return whether it is dealt with."""
         try:
-            data = encode_plain(decode(order, DownFrame).payload)
+            data = encode_plain(order.payload)
         except PayloadError as error:
             log.warning("an order for %s was dropped: %s", device, error)
             return True

@@ -60,7 +60,11 @@ def pack(payload: Any) -> bytes | Shown:
     try:
         return encode_payload(payload)
     except PayloadError:
-        pass
+        return as_text(payload)
+
+
+def as_text(payload: Any) -> Shown:
+    """Return the beginning of a payload's `repr`, whatever that does."""
     try:
         return Shown(f"{payload!r:.{_SHOWN_CHARACTERS}}")
     except Exception as error:  # noqa: BLE001 - a user's __repr__

@@ -57,6 +57,8 @@ def blocked_by(edge: Edge) -> tuple[str, ...]:
         reasons += named or ("the output log is full and is being cut",)
     if edge.dead_letters.full.is_set():
         reasons.append("the dead letters are full: retry_dead_letters() or clear_dead_letters()")
+    if edge.backward.full:
+        reasons.append("the orders are full: replies wait until devices have run theirs, or orders expire")
     if not edge.connection.connected:
         reasons.append("the link to the server is down")
     return tuple(reasons)

@@ -16,15 +16,18 @@ from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
-from pratipad_nb.errors import ProcessorError
+from msgspec import Raw
+
+from pratipad_nb.errors import OneWayError, ProcessorError
 from pratipad_nb.message import Message
 from pratipad_nb.processors import Outcome, copy_payload
 from pratipad_nb.processors.outcome import Failure
-from pratipad_nb.processors.reply import refusing
+from pratipad_nb.processors.reply import preparing
 from pratipad_nb.runtime.batch import Batch
 from pratipad_nb.runtime.metrics import Meter
 from pratipad_nb.runtime.runner import Runner
 from pratipad_nb.runtime.samples import Samples, following
+from pratipad_nb.transport.codec import order_payload
 from pratipad_nb.transport.frames import DeadEntry, FailureNote
 
 __all__ = ["Emit", "Member", "Progress", "Stage", "lane_of", "state_key"]
@@ -167,8 +170,22 @@ class Stage:
 
     async def process(self, batch: Batch, emit: Emit, lane: int = 0) -> None:
         """Work on `batch` and hand on results as they come; returns when all of it is done."""
-        with refusing(self.one_way):
+        with preparing(self.prepared_reply):
             await self._process(batch, emit, lane)
+
+    def prepared_reply(self, payload: Any) -> Raw:
+        """Return a reply of one of these processors as it is sent.
+
+        Raises
+        ------
+        OneWayError
+            If no reply can pass from here to devices.
+        PayloadError
+            If `payload` can't travel.
+        """
+        if self.one_way:
+            raise OneWayError(self.one_way)
+        return Raw(order_payload(payload))
 
     async def _process(self, batch: Batch, emit: Emit, lane: int) -> None:
         emit = self.noting(batch, emit)

@@ -16,12 +16,24 @@ import msgspec
 
 from pratipad_nb.errors import FrameError, PayloadError
 
-__all__ = ["MAGIC", "MAX_BODY_BYTES", "decode", "decode_plain", "encode", "encode_payload", "encode_plain"]
+__all__ = [
+    "MAGIC",
+    "MAX_BODY_BYTES",
+    "MAX_ORDER_BYTES",
+    "decode",
+    "decode_plain",
+    "encode",
+    "encode_payload",
+    "encode_plain",
+    "order_payload",
+]
 
 #: Most bytes of a frame's body once decompressed: a bound on what a hostile frame can make a receiver allocate. Not a
 #: tight one: a body of nothing but empty lists takes 70 times its size as Python objects, so an invited device that turns
 #: hostile can cost its edge 1.1 GB for a moment. An honest reading takes about five times its size.
 MAX_BODY_BYTES = 16 << 20
+#: Most bytes of one order's payload: devices are small, and many orders share a log of a few MiB.
+MAX_ORDER_BYTES = 1 << 20
 #: What every frame begins with.
 MAGIC = b"PNB"
 _PLAIN = MAGIC + b"\x00"
@@ -86,6 +98,22 @@ def encode_payload(payload: Any) -> bytes:
         If it is not JSON-like.
     """
     return _encode(payload)
+
+
+def order_payload(payload: Any) -> bytes:
+    """Return the MessagePack of what an order, or a reply, carries.
+
+    Raises
+    ------
+    PayloadError
+        If it is not JSON-like, or larger than `MAX_ORDER_BYTES`.
+    """
+    data = _encode(payload)
+    if len(data) > MAX_ORDER_BYTES:
+        raise PayloadError(
+            f"an order of {len(data):,} bytes; at most {MAX_ORDER_BYTES:,} are allowed. Send where it can be fetched."
+        )
+    return data
 
 
 def _encode(value: Any) -> bytes:

@@ -31,6 +31,7 @@ __all__ = [
     "FailureNote",
     "HelloFrame",
     "MarkFrame",
+    "Order",
     "OrderFrame",
     "OutputFrame",
     "OutputHeader",
@@ -137,7 +138,7 @@ class FailureNote(msgspec.Struct, gc=False):
 
 class DeadEntry(msgspec.Struct, gc=False):
     """A message that a processor failed on, as it came into that processor. `source` is the device behind `device`, by
-    its whole name, if that is a gateway.
+    its whole name, if that is a gateway. Of an order, which has no device, `to` are those that it was for.
     """
 
     device: str
@@ -149,6 +150,7 @@ class DeadEntry(msgspec.Struct, gc=False):
     payload: Any
     failures: list[FailureNote]
     source: str = ""
+    to: list[str] | None = None
 
 
 class DeadFrame(msgspec.Struct, gc=False):
@@ -191,21 +193,28 @@ class CreditFrame(msgspec.Struct, gc=False):
     delivery: str = "durable"
 
 
-class OrderFrame(msgspec.Struct, gc=False):
-    """Cloud → edge: a payload for the devices in `to`, None for all that are known.
-
-    `reply` marks what a processor answered: it passes no further processor on its way.
-    """
+class Order(msgspec.Struct, gc=False):
+    """A payload for the devices in `to`, None for all that are known."""
 
     id: str
-    time: float
     payload: Any
     to: list[str] | None = None
+
+
+class OrderFrame(msgspec.Struct, gc=False):
+    """Cloud → edge: orders of one moment, at most `MAX_MESSAGES`.
+
+    `reply` marks what processors answered: it passes no further processor on its way.
+    """
+
+    time: float
+    orders: list[Order]
     reply: bool = False
 
 
 class DownFrame(msgspec.Struct, gc=False):
-    """Edge → device: an order. `number` counts the orders to this device in `epoch`; a repeat has the same one.
+    """Edge → device: an order. Its `number` is larger than that of any order to this device before in `epoch`; a repeat
+    has the same one. Orders up to `after` have to have come before it: one may be lost, and the next one arrive.
 
     `to` names the devices behind a gateway that it is for, as the gateway knows them; None: the gateway itself.
     """
@@ -217,6 +226,7 @@ class DownFrame(msgspec.Struct, gc=False):
     time: float
     payload: Any
     to: list[str] | None = None
+    after: int = 0
 
 
 class ControlFrame(msgspec.Struct, gc=False):

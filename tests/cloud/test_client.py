@@ -28,7 +28,7 @@ async def cloud(world):
 
 async def orders(world):
     log = await world.edge.find_log(world.subjects.order_stream)
-    return [decode(record.data, OrderFrame) async for record in log.read(1)]
+    return [order async for record in log.read(1) for order in decode(record.data, OrderFrame).orders]
 
 
 async def test_it_takes_and_loops_over_what_reaches_output(world, edge, cloud):

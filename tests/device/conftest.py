@@ -105,8 +105,10 @@ class Edge:
         frame = CreditFrame(mode, self.owner, self.hello.epoch if epoch is None else epoch, total, delivery)
         await self.link.publish(self.subjects.credit(self.hello.device), encode(frame))
 
-    async def order(self, number: int, payload: Any, *, epoch: int = 1, device: str = "room1") -> None:
-        frame = DownFrame(FLOW, epoch, number, f"order-{number}", 0.0, payload)
+    async def order(
+        self, number: int, payload: Any, *, epoch: int = 1, after: int = 0, device: str = "room1"
+    ) -> None:
+        frame = DownFrame(FLOW, epoch, number, f"order-{number}", 0.0, payload, after=after)
         await self.link.publish(self.subjects.down(device), encode(frame))
 
     def identity(self, device: str = "room1") -> str:

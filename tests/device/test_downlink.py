@@ -58,6 +58,18 @@ async def test_a_repeat_of_an_order_that_is_running_is_neither_run_nor_confirmed
         assert run == ["a", "b"]
 
 
+async def test_an_order_whose_predecessor_got_lost_waits_for_it(edge: Any) -> None:
+    run: list[Any] = []
+    async with await AsyncDevice("room1", receive=run.append).connect(edge.endpoint):
+        await edge.order(2, "open")
+        await edge.order(7, "blink", after=5)
+        await edge.until(lambda: run == ["open"] and edge.hello.ready == 2)
+        for number, payload, after in ((5, "shut", 0), (7, "blink", 5)):
+            await edge.order(number, payload, after=after)
+        await edge.until(lambda: edge.hello.ready == 7)
+        assert run == ["open", "shut", "blink"]
+
+
 async def test_a_forgotten_flow_numbers_its_orders_anew(edge: Any) -> None:
     run: list[Any] = []
     async with await AsyncDevice("room1", receive=run.append).connect(edge.endpoint):

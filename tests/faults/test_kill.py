@@ -1,5 +1,6 @@
 """Processes are killed in the middle of a burst; what had a receipt arrives once and in order."""
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from pratipad_nb import Device, Flow
+from pratipad_nb.errors import PratipadError
 from pratipad_nb.testing import real_server
 
 KERNEL = Path(__file__).with_name("kernel.py")
@@ -95,6 +97,41 @@ def test_a_burst_survives_the_server_being_killed_twice():
         assert numbers_taken(flow, count) == list(range(count))
         flow.settled()
         assert flow.stats().delivered == count
+
+
+def test_orders_survive_the_server_being_killed_while_they_flow():
+    with (
+        real_server() as home,
+        Flow("Push <~> Tag <~> Output", name="house", namespace={"Tag": Tag}, home=home) as flow,
+    ):
+        run, sent, ending = [], [], threading.Event()
+        with Device("room1", receive=run.append).connect(flow) as device:
+            device.push({"n": 0}).wait(10)
+
+            def send():
+                while not ending.is_set():
+                    with contextlib.suppress(
+                        PratipadError
+                    ):  # nobody knows whether it is stored: it may be run too
+                        flow.send(len(sent), to="room1")
+                        sent.append(len(sent))
+
+            sender = threading.Thread(target=send)
+            sender.start()
+            for _ in range(2):
+                count = len(run)
+                wait_until(lambda count=count: len(run) > count + 50)
+                (pid,) = server_pids(home)
+                os.kill(pid, signal.SIGKILL)
+                wait_until(lambda pid=pid: any(p != pid for p in server_pids(home)))
+            count = len(run)
+            wait_until(lambda: len(run) > count + 50)
+            ending.set()
+            sender.join(30)
+            wait_until(lambda: run[-1] >= sent[-1])
+            assert sorted(set(run)) == list(range(run[-1] + 1))
+            assert run == sorted(run)
+            assert flow.stats().state == "running"
 
 
 def test_what_had_a_receipt_survives_the_whole_kernel_being_killed():

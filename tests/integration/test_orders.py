@@ -106,7 +106,30 @@ async def test_an_order_that_a_backward_fails_on_is_a_dead_letter_and_the_next_o
     (letter,) = await flow.dead_letters()
     assert letter.payload == "bad"
     assert "ValueError: no such LED" in str(letter)
-    assert flow.stats().backward.failed == 1
+    assert (flow.stats().backward.failed, flow.stats().dead) == (1, 1)
+    await flow.update("Push <~> same <~> Output", {"same": lambda payload: payload})
+    assert await flow.retry_dead_letters() == 1
+    await scene.until(lambda: part.orders == ["first", "last", "bad"])
+    assert (await flow.dead_letters(), flow.stats().dead) == ([], 0)
+
+
+async def test_an_order_that_nothing_can_be_answered_to_says_so(scene):
+    class Answers:
+        def process(self, payload):
+            return payload
+
+        def backward(self, payload, message):
+            reply("no", to=message)
+            return payload
+
+    flow = await scene.flow("Push <~> Answers <~> Output", namespace={"Answers": Answers})
+    part = Actuator()
+    await scene.device(flow, receive=part.receive)
+    await known(scene, flow, "room1")
+    await flow.send(1, to="room1")
+    await scene.until(lambda: flow.stats().dead == 1)
+    (letter,) = await flow.dead_letters()
+    assert "reply() was called in `backward`" in letter.error
 
 
 async def test_an_order_that_comes_again_is_run_once(scene):
@@ -209,6 +232,41 @@ async def test_a_processor_replies_where_the_cloud_cannot_send(scene, form):
     assert flow.stats().backward.replies == 5
     with pytest.raises(OneWayError, match="arrow 2"):
         await flow.send("blink", to="room1")
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [(object(), "PayloadError: a payload holds"), ("x" * 1_100_000, "an order of 1,100,005 bytes")],
+)
+async def test_a_reply_that_cannot_travel_fails_its_message_alone(scene, payload, said):
+    def answer(reading, message):
+        reply(payload if reading == 2 else reading, to=message)
+        return reading
+
+    flow = await scene.flow("Push <~> answer <~> Output", namespace={"answer": answer})
+    part = Actuator()
+    device = await scene.device(flow, receive=part.receive)
+    for number in (1, 2, 3):
+        await device.push(number)
+    await scene.until(lambda: part.orders == [1, 3])
+    (letter,) = await flow.dead_letters()
+    assert said in letter.error
+    assert [m.payload for m in await flow.take(2)] == [1, 3]
+
+
+async def test_thousands_of_replies_go_out_in_order_and_the_results_do_not_wait_long(scene):
+    def answer(reading, message):
+        reply(reading, to=message)
+        return reading
+
+    flow = await scene.flow("Push <~> answer <~> Output", namespace={"answer": answer})
+    part = Actuator()
+    device = await scene.device(flow, receive=part.receive)
+    for number in range(3000):
+        await device.push(number)
+    await scene.until(lambda: len(part.orders) == 3000, 20)
+    assert part.orders == list(range(3000))
+    await scene.until(lambda: flow.stats().backward.waiting == 0)
 
 
 @pytest.mark.parametrize("form", [answers, async_answers])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 
 import pytest
@@ -61,6 +62,38 @@ async def test_a_payload_that_cannot_travel_is_stored_as_its_text(letters):
     first, second = await letters.list()
     assert first.payload.startswith("{'socket': <object")
     assert second.payload == {"n": 2}
+
+
+async def test_a_payload_whose_repr_raises_is_stored_as_what_it_is(letters):
+    class Shy:
+        def __repr__(self):
+            raise OSError("not now")
+
+    await letters.store([("P1", entry(1, payload=Shy()))])
+    (letter,) = await letters.list()
+    assert letter.payload == "<Shy, whose repr raised OSError>"
+
+
+async def test_large_letters_go_into_as_many_frames_as_they_need_and_one_that_fits_none_is_its_text(letters):
+    most = letters._connection.max_frame_bytes
+    noise = random.Random(1).randbytes(most // 3)  # which no compression makes smaller
+    await letters.store([("P1", entry(number, payload=noise)) for number in range(1, 8)])
+    await letters.store([("P1", entry(9, payload=noise * 4))])
+    assert [letter.payload for letter in await letters.list()] == [noise] * 7 + [repr(noise)[:1000]]
+
+
+async def test_what_was_stored_twice_around_a_crash_is_retried_once_and_both_are_deleted(letters):
+    for _ in range(2):
+        await letters.store([("P1", entry(3)), ("P1", entry(4))])
+    batches = await retried(letters)
+    assert [batch.payloads for batch in batches] == [[], [], [{"n": 3}], [{"n": 4}]]
+    positions = Positions()
+    for batch in batches:
+        covers = []
+        batch.source.advance(batch.done, covers, [])
+        positions.advance(covers)
+    await letters.sweep(positions)
+    assert await letters.list() == []
 
 
 async def test_a_retry_begins_at_the_stage_that_failed_with_the_members_that_did(letters):
