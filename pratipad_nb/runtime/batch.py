@@ -6,7 +6,7 @@ made per message: a message is an index into its source until somebody asks for 
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -94,13 +94,13 @@ class Source:
         at = bisect_right(self.starts, index) - 1
         return self.frames[at], index - self.starts[at]
 
-    def message(self, index: int, payload: Any) -> Message:
-        """Return message `index` with its metadata and the `payload` that it has come to."""
+    def message(self, index: int, payload: Any, part: int = 0) -> Message:
+        """Return message `index` with its metadata and the `payload` that it, or the `part`-th of it, has come to."""
         frame, offset = self.locate(index)
         number = frame.first + offset
         return Message(
             payload=payload,
-            id=message_id(frame.device, frame.epoch, number, frame.part, frame.retry),
+            id=message_id(frame.device, frame.epoch, number, frame.part + part, frame.retry),
             device=frame.source(offset),
             time=frame.times[offset],
             received=frame.received,
@@ -161,6 +161,12 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.payloads)
+
+    def message(self, row: int, payload: Any) -> Message:
+        """Return the message in `row`, with the `payload` that it is to show."""
+        origin = self.origins[row]
+        part = 0 if isinstance(self.origins, range) else row - bisect_left(self.origins, origin)
+        return self.source.message(origin, payload, part)
 
 
 @dataclass(slots=True)

@@ -60,7 +60,7 @@ class _Box:
         """Iterate over what is to be sent now, each knowing which order has to have come before it."""
         before = 0
         for _, (number, pending) in zip(range(_WINDOW), tuple(self.orders.items()), strict=False):
-            if pending.sent is None or now - pending.sent > _AGAIN:
+            if not pending.sent or now - pending.sent > _AGAIN:
                 pending.frame.after = before
                 yield pending
             before = number
@@ -133,7 +133,7 @@ class Boxes:
 
     def _send_anew(self, box: _Box) -> None:
         for pending in box.orders.values():
-            pending.sent = 0.0
+            pending.sent = pending.sent and 0.0
 
     def _take_out(self, box: _Box, number: int) -> None:
         if box.orders.pop(number, None) is not None:

@@ -40,7 +40,8 @@ class Changes:
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
-        self._turn = asyncio.Lock()
+        #: Held while something is changed, and by who needs that nothing is.
+        self.turn = asyncio.Lock()
         self._pending: _Pending | None = None
 
     async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
@@ -57,7 +58,7 @@ class Changes:
         FlowError
             If the flow isn't running, or ends before the change is made.
         """
-        async with self._turn:
+        async with self.turn:
             edge = self._edge
             if edge.state not in ("running", "paused"):
                 raise FlowError(f"flow {edge.settings.name!r} is {edge.state}, so it can't be changed.")
@@ -95,6 +96,8 @@ class Changes:
             return False
         edge, line, difference = self._edge, pending.line, pending.difference
         accepted, stored = edge.gate.accepted, edge.output.positions
+        kept = edge.line.shared_with(line)
+        edge.stop_timers(key for key in edge.line.meters if key not in kept)
         await edge.line.hand_over(line)
         edge.go_on_with(line)
         receipt = SwapReceipt(

@@ -146,17 +146,14 @@ class DeadLetters:
     async def retries(
         self,
         positions: Positions,
-        stage_of: Callable[[str], int | None],
         owns: Callable[[str], bool] = lambda _: True,
-    ) -> AsyncIterator[Batch]:
-        """Iterate over batches that retry all that is there now.
+    ) -> AsyncIterator[tuple[str, Batch]]:
+        """Iterate over batches that retry all that is there now, each with the key of the (first) processor that failed.
 
         Parameters
         ----------
         positions
             Those at Output: they say which entries were retried before a crash.
-        stage_of
-            Index of a processor's stage; None if the flow has no such processor (any more): those stay.
         owns
             Says whether a device's messages are retried here, not by another partition's edge.
         """
@@ -166,19 +163,18 @@ class DeadLetters:
             for at, entry in enumerate(frame.entries, 1)
         }
         async for record, frame in self._frames():
-            stage = stage_of(frame.step)
             # A frame's entries come from one edge, so they are all of one partition.
-            if stage is None or not owns(frame.entries[0].device):
+            if frame.step.endswith(ORDER_STEP) or not owns(frame.entries[0].device):
                 continue
             done = positions.number(_place(record.sequence), 0)
             for at, entry in enumerate(frame.entries[done:], done + 1):
                 source = Source(self._subjects.flow, [_input(entry, record.sequence, at)])
                 if newest[_identity(frame.step, entry)] != (record.sequence, at):
                     # After a crash between two writes a message may be stored twice: this one is done with by itself.
-                    yield Batch(source, [], range(0), 1, stage=stage)
+                    yield frame.step, Batch(source, [], range(0), 1)
                     continue
                 only = frozenset(note.processor for note in entry.failures)
-                yield Batch(source, [entry.payload], range(1), 1, stage=stage, only=only)
+                yield frame.step, Batch(source, [entry.payload], range(1), 1, only=only)
 
     async def orders(self, owns: Callable[[str], bool] = lambda _: True) -> AsyncIterator[DeadEntry]:
         """Iterate over the orders that failed on their way to devices that this edge `owns`, and delete each after it."""

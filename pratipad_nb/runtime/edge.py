@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pratipad_nb.dataflow import Dataflow
@@ -36,6 +36,7 @@ from pratipad_nb.runtime.plan import EdgeSettings, log_specs
 from pratipad_nb.runtime.preflight import check_partitions, refuse_a_second
 from pratipad_nb.runtime.presence import Presence
 from pratipad_nb.runtime.pull import PullRequest, Requests
+from pratipad_nb.runtime.report import DeviceRates
 from pratipad_nb.runtime.settling import settled
 from pratipad_nb.runtime.signals import Signals
 from pratipad_nb.runtime.stats import FlowState
@@ -50,6 +51,7 @@ __all__ = ["Edge"]
 
 _TICK = 0.05
 _SAMPLE = 0.2
+_DEVICE_SAMPLE = 1.0
 
 
 class Edge:
@@ -76,13 +78,14 @@ class Edge:
         self.limit = RateLimit(settings.rate)
         self.presence = Presence(self)
         self.rate = Rate()
+        self.device_rates = DeviceRates(self)
         self._signals = Signals(connection)
         self._upkeep = Upkeep(self)
         self._stored = asyncio.Event()
         self._subscriptions: list[Any] = []
         self._group: asyncio.TaskGroup | None = None
         self._undivert = contextlib.ExitStack()
-        self._timers: asyncio.Task[None] | None = None
+        self._timers: dict[str, asyncio.Task[None]] = {}
         self.changes = Changes(self)
         self.control = Control(self)
         self.failures = Failures(self)
@@ -177,13 +180,14 @@ class Edge:
         self._announce()
         async with asyncio.TaskGroup() as group:
             self._group = group
-            self.restart_timers()
+            self.restart_timers(self.line.meters)
             helpers = [
                 group.create_task(each, name=f"{self.settings.name}: {name}")
                 for name, each in (
                     ("signals", self._signals.run()),
                     ("ticks", self._every(_TICK, self._tick)),
                     ("samples", self._every(_SAMPLE, self._sample)),
+                    ("device samples", self._every(_DEVICE_SAMPLE, self.device_rates.sample)),
                     ("sweeps", self._upkeep.sweep()),
                     ("looks", self._upkeep.looks()),
                     ("checkpoints", self._upkeep.checkpoints()),
@@ -196,9 +200,9 @@ class Edge:
             while await self.changes.carried_out():
                 await self.pipeline.run()
             self._group = None
-            for helper in (*helpers, self._timers):
-                if helper is not None:
-                    helper.cancel()
+            self.stop_timers(list(self._timers))
+            for helper in helpers:
+                helper.cancel()
 
     def _announce(self) -> None:
         """Let all devices say hello: they may have been there before this edge."""
@@ -283,18 +287,21 @@ class Edge:
         else:
             self.state = "running"
         line.set_state(self.state)
-        self.restart_timers()
+        self.restart_timers(key for key in line.meters if key not in self._timers)
 
-    def stop_timers(self) -> None:
-        """Call no periodic method of a processor until `restart_timers`."""
-        if self._timers is not None:
-            self._timers.cancel()
+    def stop_timers(self, keys: Iterable[str]) -> None:
+        """Call no periodic method of these processors until `restart_timers`."""
+        for key in keys:
+            if timers := self._timers.pop(key, None):
+                timers.cancel()
 
-    def restart_timers(self) -> None:
-        """Call the periodic methods of the processors that are there now."""
-        self.stop_timers()
-        if self._group is not None:
-            self._timers = self._group.create_task(self.line.tick(), name=f"{self.settings.name}: timers")
+    def restart_timers(self, keys: Iterable[str]) -> None:
+        """Call the periodic methods that these processors have now."""
+        for key in tuple(keys):
+            self.stop_timers((key,))
+            if self._group is not None:
+                name = f"{self.settings.name}: timers of {key}"
+                self._timers[key] = self._group.create_task(self.line.tick(key), name=name)
 
     def pause(self, processor: str | None = None) -> None:
         """Let the flow, or one processor, begin nothing further; one that drains goes on to its end."""

@@ -61,10 +61,15 @@ class Failures:
             orders += 1
         retried: list[Position] = []
         messages = 0
-        async for batch in edge.dead_letters.retries(positions, edge.line.stage_of, edge.settings.owns):
+        async for step, batch in edge.dead_letters.retries(positions, edge.settings.owns):
+            async with edge.changes.turn:  # or it might enter at the place that its stage had before
+                stage = edge.line.stage_of(step)
+                if stage is None:  # the flow has no such processor any more: its dead letters stay
+                    continue
+                batch.stage = stage
+                await edge.inject(batch)
             retried.append(batch.source.frames[0].position(1))
             messages += len(batch)
-            await edge.inject(batch)
         for place, epoch, number in retried:
             while positions.number(place, epoch) < number:
                 if edge.state in ("stopped", "failed"):

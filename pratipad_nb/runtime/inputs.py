@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Protocol
 
-from pratipad_nb.errors import FrameError
+from pratipad_nb.errors import FrameError, TransportError, WaitTimeout
 from pratipad_nb.runtime.batch import InputFrame
 from pratipad_nb.runtime.position import Positions
 from pratipad_nb.transport.codec import decode_plain
@@ -200,7 +200,8 @@ class Gatekeeper:
     arrived: deque[Delivery] = field(default_factory=deque)
     #: Told of all that is admitted: device, its times, when the server got it, payloads (which are not to be changed).
     taps: list[Callable[[str, list[float], float, list[Any]], None]] = field(default_factory=list)
-    _rewound_for: dict[tuple[str, int, int], int] = field(default_factory=dict)
+    #: For a device: the epoch and first number behind its newest gap, and how often that was looked at anew.
+    _rewound_for: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     _foreign_number: int = 0
     _waiting_repeats: list[tuple[Position, Delivery]] = field(default_factory=list)
 
@@ -247,14 +248,23 @@ class Gatekeeper:
         Durable: the frames between were sent into a link that broke, and would come after this one; a rewind brings
         them first. Is the gap there still, then they don't exist (the flow was forgotten while its device went on).
         """
-        gap = (device, epoch, first)
-        if self.durable and (rewound := self._rewound_for.get(gap, 0)) < _REWINDS:
-            self._rewound_for[gap] = rewound + 1
-            await self.input.rewind()
+        before = self._rewound_for.get(device)
+        rewound = before[2] if before and before[:2] == (epoch, first) else 0
+        if self.durable and rewound < _REWINDS:
+            try:
+                await self.input.rewind()
+            except (
+                TransportError,
+                WaitTimeout,
+            ) as error:  # the link is down again, and what comes after it is rewound
+                log.info("the input of %s can't be rewound now: %s", device, error)
+                return False
+            self._rewound_for[device] = epoch, first, rewound + 1
+            self.arrived.clear()  # it comes again, behind what is missing
             return False
         if not self.durable and self.accepted.number(device, epoch) == 0:
             return True  # it was sending before this edge listened: nothing is known to be lost
-        self._rewound_for.pop(gap, None)
+        self._rewound_for.pop(device, None)
         log.info("%d messages of %s before number %d are missing", missing, device, first)
         self.counts[device].gaps += missing
         self.missing += missing

@@ -176,12 +176,16 @@ class Line:
             await stage.snapshot(states)
         return states
 
-    async def tick(self) -> None:
-        """Run the timers of all processors until cancelled."""
+    async def tick(self, key: str) -> None:
+        """Run the timers of one processor's instances until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for stage in self.stages:
-                for runner in stage.runners:
-                    group.create_task(runner.tick(), name=f"timers of {runner.step.key}")
+            for runner in self.runners_of(key):
+                group.create_task(runner.tick(), name=f"timers of {key}")
+
+    def shared_with(self, other: Line) -> set[str]:
+        """Return the keys of the processors whose instances are the other line's, too."""
+        theirs = {id(member) for stage in other.stages for member in stage.members}
+        return {m.key for stage in self.stages for m in stage.members if id(m) in theirs}
 
     def stage_of(self, key: str) -> int | None:
         """Return the index of the stage that a processor is in."""

@@ -68,10 +68,10 @@ def _percentile(counts: list[int], rank: float) -> float:
 
 
 class Rate:
-    """What a growing count grows by a second, over the last second or so."""
+    """What a growing count grows by a second, over its last `samples`: at five a second, the last second or so."""
 
-    def __init__(self) -> None:
-        self._samples: deque[tuple[float, float]] = deque([(time.monotonic(), 0.0)], maxlen=6)
+    def __init__(self, count: float = 0.0, *, samples: int = 6) -> None:
+        self._samples: deque[tuple[float, float]] = deque([(time.monotonic(), count)], maxlen=samples)
 
     def sample(self, count: float) -> None:
         """Note `count` as it stands now; called about five times a second, more often does no harm."""

@@ -141,11 +141,20 @@ class Writer:
                 await self._store_dead(unfit)
                 await self._store([segment for segment in segments if segment.payloads], covers)
                 return
+            await self._store_in_two(segments, covers)
+            return
+        self.delivered += sum(len(segment.payloads) for segment in segments)
+
+    async def _store_in_two(self, segments: list[Segment], covers: list[Position]) -> None:
+        if segments:
             first, second = _halves(segments)
             await self._store(first, _ends(first))
             await self._store(second, covers)
             return
-        self.delivered += sum(len(segment.payloads) for segment in segments)
+        # Nothing but positions: those of many devices, all of whose messages were filtered.
+        middle = len(covers) // 2
+        await self._store([], covers[:middle])
+        await self._store([], covers[middle:])
 
 
 def _segments(batch: Batch) -> Iterator[Segment]:
@@ -229,10 +238,9 @@ def _take_out_unfit(segments: list[Segment]) -> list[tuple[str, DeadEntry]]:
 
 def _take_out_too_large(segments: list[Segment], error: PayloadError) -> list[tuple[str, DeadEntry]]:
     """If all that is left are the results of one message, and still too large, give that up as a dead letter."""
-    (first, *others) = segments
-    numbers = _numbers(first)
-    if others or numbers[0] != numbers[-1]:
+    if len(segments) != 1 or _numbers(segments[0])[0] != _numbers(segments[0])[-1]:
         return []
+    first, numbers = segments[0], _numbers(segments[0])
     entry = _dead_entry(first, 0, error)
     _remove(first, 0, len(numbers))
     return [(OUTPUT_KEY, entry)]

@@ -89,6 +89,7 @@ class Pipeline:
         self._writer = writer
         self._options = options
         self.queues = [BatchQueue(_QUEUE) for _ in range(len(stages) + 1)]
+        self._lanes: dict[int, list[LaneQueue]] = {}
         self._draining = asyncio.Event()
         self._leaving = False
         self._flowing = asyncio.Event()
@@ -133,6 +134,10 @@ class Pipeline:
                 self._gate.injected += item.source.size
             await self.queues[0].put(item)
             return True
+
+    def waiting(self, stage: int) -> int:
+        """Return how many messages stand before a stage."""
+        return self.queues[stage].messages + sum(lane.messages for lane in self._lanes.get(stage, ()))
 
     @property
     def in_hand(self) -> int:
@@ -232,7 +237,7 @@ class Pipeline:
         return lambda: gathering.get(queue)
 
     async def _run_lanes(self, stage: Stage, queue: BatchQueue, following: BatchQueue) -> None:
-        lanes = [LaneQueue() for _ in range(stage.lanes)]
+        lanes = self._lanes[stage.index] = [LaneQueue() for _ in range(stage.lanes)]
         splitter = Splitter(len(lanes))
 
         async def run_lane(lane: int) -> None:
@@ -247,8 +252,8 @@ class Pipeline:
                 group.create_task(run_lane(lane), name=f"{self._flow}: stage {stage.index} lane {lane}")
             while (item := await queue.get()) is not None:
                 if isinstance(item, Barrier):
-                    if stage.keeps_state or (stage.gathers and item.states):
-                        # All lanes have to be at the same point.
+                    if stage.keeps_state or item.states:
+                        # All lanes have to be at the same point, or a state would speak of more than is stored.
                         for its_queue in lanes:
                             await its_queue.put(item)
                         await asyncio.gather(*(lane.join() for lane in lanes))

@@ -177,6 +177,10 @@ class Share:
         except* Fenced:
             log.info("another edge has taken partition %d of %s over", partition, self.settings.name)
             self._wait_until[partition] = asyncio.get_running_loop().time() + _AFTER_FENCED
+        except* WaitTimeout as errors:
+            # The server was away while the partition was being taken over, or ended: the next division finds it free.
+            log.info("partition %d of %s: %s", partition, self.settings.name, errors.exceptions[0])
+            self._wait_until[partition] = asyncio.get_running_loop().time() + _AFTER_FENCED
         finally:
             self.edges.pop(partition, None)
             self._reporters.pop(partition, None)

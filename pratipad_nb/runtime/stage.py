@@ -215,7 +215,7 @@ def _message_of(batch: Batch, rows: Sequence[int], *, private: bool = False) -> 
     def message(row: int) -> Message:
         at = rows[row]
         payload = batch.payloads[at]
-        return batch.source.message(batch.origins[at], copy_payload(payload) if private else payload)
+        return batch.message(at, copy_payload(payload) if private else payload)
 
     return message
 

@@ -69,11 +69,11 @@ class SwapReceipt:
 async def swap_in_place(edge: Edge, line: Line, difference: Difference) -> SwapReceipt:
     """Let the instances of `line`, which has the shape of what runs, work in the places of those that changed."""
     in_hand = max(0, edge.pipeline.in_hand)
-    edge.stop_timers()
+    edge.stop_timers(difference.changed)
     try:
         pause = await edge.line.exchange(line, difference.changed)
     finally:
-        edge.restart_timers()
+        edge.restart_timers(difference.changed)
     before = Positions(edge.gate.accepted.all())
     until = time.monotonic() + _PROOF_SECONDS
     while (missing := before.ahead_of(edge.output.positions)) and _moves(edge) and time.monotonic() < until:

@@ -30,6 +30,7 @@ from pratipad_nb.errors import (
 )
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.nats_clients import clients, listeners
+from pratipad_nb.transport.nats_closing import close_client
 from pratipad_nb.transport.nats_consumer import NatsConsumer
 from pratipad_nb.transport.nats_errors import denied, denied_subject, sequence_of, translated
 from pratipad_nb.transport.nats_log import NatsLog
@@ -133,8 +134,7 @@ class NatsConnection:
         connecting.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await connecting
-        with contextlib.suppress(Exception):
-            await self._client.close()
+        await close_client(self._client)
         if self._first_error.done() and (cause := self._first_error.exception()):
             raise translated(cause, f"connecting to {url}") from cause
         if connecting in done and not connecting.cancelled() and (cause := connecting.exception()):
@@ -157,8 +157,7 @@ class NatsConnection:
                 # One flush is no barrier: its PING overtakes frames that are queued. The second one is.
                 await self._client.flush(timeout=2)
                 await self._client.flush(timeout=2)
-        with contextlib.suppress(Exception):
-            await self._client.close()
+        await close_client(self._client)
         self._up.clear()
 
     @property
@@ -315,6 +314,8 @@ class NatsConnection:
                 self._waiting[key] = (subject, answer)
                 await self._client.publish(subject, data, reply=f"{self._inbox}.ack.{key}", headers=headers)
                 return await answer
+        except WaitTimeout:
+            raise  # it says why already
         except TimeoutError as error:
             state = "the link is down" if not self.connected else "no answer came"
             raise WaitTimeout(f"{subject}: {state} within {timeout:g} s") from error

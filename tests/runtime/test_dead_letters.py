@@ -28,9 +28,8 @@ async def letters(memory):
     return DeadLetters(connection, logs[memory.subjects.dead_stream], memory.subjects)
 
 
-async def retried(letters, positions=None, stages=("P1", "P2", "P3")):
-    stage_of = {key: at for at, key in enumerate(stages)}.get
-    return [batch async for batch in letters.retries(positions or Positions(), stage_of)]
+async def retried(letters, positions=None):
+    return [batch async for _, batch in letters.retries(positions or Positions())]
 
 
 async def test_a_letter_says_what_failed_where_and_how(letters):
@@ -96,10 +95,10 @@ async def test_what_was_stored_twice_around_a_crash_is_retried_once_and_both_are
     assert await letters.list() == []
 
 
-async def test_a_retry_begins_at_the_stage_that_failed_with_the_members_that_did(letters):
+async def test_a_retry_begins_at_the_processor_that_failed_with_the_members_that_did(letters):
     await letters.store([("P2", entry(3, "P2", "P3"))])
-    (batch,) = await retried(letters)
-    assert (batch.stage, batch.only, batch.payloads) == (1, frozenset({"P2", "P3"}), [{"n": 3}])
+    ((step, batch),) = [each async for each in letters.retries(Positions())]
+    assert (step, batch.only, batch.payloads) == ("P2", frozenset({"P2", "P3"}), [{"n": 3}])
 
 
 async def test_what_was_retried_before_a_crash_is_not_retried_again(letters):
@@ -118,10 +117,20 @@ async def test_a_frame_is_deleted_once_all_in_it_is_retried(letters):
     assert positions.all() == []
 
 
-async def test_those_of_a_processor_that_is_no_longer_there_stay(letters):
-    await letters.store([("Gone", entry(1, "Gone"))])
-    assert await retried(letters) == []
-    assert len(await letters.list()) == 1
+async def test_those_of_a_processor_that_is_no_longer_there_stay():
+    def fails(payload):
+        raise ValueError(payload)
+
+    names = {"fails": fails, "same": lambda payload: payload}
+    with memory_server() as url:
+        async with AsyncFlow("Push ~> fails ~> Output", name="house", server=url, namespace=names) as flow:
+            async with await AsyncDevice("room1").connect(flow) as device:
+                await device.push(1)
+            await flow.settled(10)
+            await flow.update("Push ~> same ~> Output", names)
+            assert await flow.retry_dead_letters() == 0
+            assert [letter.payload for letter in await flow.dead_letters()] == [1]
+            assert flow.stats().dead == 1
 
 
 async def test_what_an_earlier_run_has_left_of_its_own_devices_is_counted(letters):

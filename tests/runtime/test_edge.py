@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
+import time
 
+import msgspec
 import pytest
 
 from pratipad_nb import AsyncDevice, AsyncFlow, Processor
 from pratipad_nb.errors import FlowError
+from pratipad_nb.runtime.position import OutputChain
+from pratipad_nb.runtime.report import Reporter
 from pratipad_nb.settings import FlowOptions, Keep
 from pratipad_nb.testing import memory_server
 
@@ -178,3 +183,85 @@ async def test_a_flow_that_is_stopped_while_it_is_being_changed_ends(url):
         await stop
         await change
     assert flow.stats().delivered == 3
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+async def test_a_checkpoint_keeps_no_state_that_speaks_of_more_than_is_stored(
+    edges, push, until, monkeypatch, instances
+):
+    class Count:
+        count = 0
+
+        def process(self, payload):
+            self.count += 1
+            return payload
+
+        def snapshot(self):
+            return self.count
+
+        def restore(self, count):
+            self.count = count
+
+    class Slow:
+        concurrency = instances
+
+        def process(self, payload):
+            time.sleep(0.002)
+            return payload
+
+    found = []
+    checkpoint = OutputChain.checkpoint
+
+    async def noted(self, states=None):
+        if states:
+            stored = sum(number for _, _, number in self.positions.all())
+            found.append((msgspec.msgpack.decode(states["Count/0"]), stored))
+        await checkpoint(self, states)
+
+    monkeypatch.setattr(OutputChain, "checkpoint", noted)
+    names = {"Count": Count, "Slow": Slow}
+    options = FlowOptions(checkpoint_seconds=0.02)
+    edge = await edges.running("Push ~> Count ~> Slow ~> Output", names, options=options)
+    for device in ("a", "b"):
+        for begin in range(0, 100, 5):
+            await push(*range(5), device=device, first=begin + 1)
+    await edge.settled(10)
+    await until(lambda: (200, 200) in found)
+    assert [(state, stored) for state, stored in found if state > stored] == []
+
+
+async def test_what_waits_before_instances_with_devices_of_their_own_is_counted(edges, push, until):
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow:
+        concurrency = 2
+
+        def process(self, payload):
+            begun.set()
+            go.wait(5)
+            return payload
+
+    edge = await edges.running("Push ~> Slow ~> Output", {"Slow": Slow})
+    await push(*range(10))
+    await until(begun.is_set)
+    for begin in range(10, 100, 10):
+        await push(*range(10), first=begin + 1)
+    await until(lambda: Reporter(edge).snapshot().processors["Slow"].waiting == 90)
+    go.set()
+
+
+async def test_several_results_of_one_message_have_ids_of_their_own_in_the_processors_behind(edges, push):
+    seen = []
+
+    def twice(payload):
+        yield payload
+        yield payload
+
+    def look(payload, message):
+        seen.append(message.id)
+        return payload
+
+    edge = await edges.running("Push ~> twice ~> look ~> Output", {"twice": twice, "look": look})
+    await push(1, 2)
+    await edge.settled(5)
+    assert seen == ["room1-1-1", "room1-1-1-1", "room1-1-2", "room1-1-2-1"]

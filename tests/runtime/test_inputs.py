@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.runtime.inputs import FastInput, Gatekeeper
 from pratipad_nb.runtime.position import Positions
 from pratipad_nb.transport.codec import encode
@@ -16,12 +17,14 @@ class Seen:
     """An input that notes what it is told."""
 
     def __init__(self):
-        self.acknowledged, self.rewinds = [], 0
+        self.acknowledged, self.rewinds, self.down = [], 0, False
 
     def acknowledge(self, delivery):
         self.acknowledged.append(delivery.sequence)
 
     async def rewind(self):
+        if self.down:
+            raise WaitTimeout("the link went down")
         self.rewinds += 1
 
     async def waiting(self):
@@ -99,6 +102,23 @@ async def test_before_a_gap_the_input_is_rewound_and_what_was_missing_comes_firs
     assert await door.come(3, 2) == [3, 4]
     assert await door.come(5, 2) == [5, 6]
     assert door.gate.missing == 0
+
+
+async def test_a_link_that_goes_down_during_a_rewind_ends_nothing_and_the_rewind_is_made_when_it_is_back():
+    door = Door()
+    door.input.down = True
+    assert await door.come(4, 2) is None
+    door.input.down = False
+    for first in (4, 1, 4):
+        await door.come(first, 3 if first == 1 else 2)
+    assert (door.gate.received, door.gate.missing, door.input.rewinds) == (5, 0, 1)
+
+
+async def test_what_has_arrived_behind_a_gap_comes_again_with_the_rewind():
+    door = Door()
+    door.gate.arrived.append(Delivery("pratipad.house.up.room1", b"", 9, 2.0))
+    await door.come(4, 2)
+    assert not door.gate.arrived
 
 
 async def test_what_was_missing_may_come_after_several_rewinds_in_which_others_overtook_it():

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pratipad_nb.runtime import metrics
 from pratipad_nb.runtime.inputs import DeviceCount
 from pratipad_nb.runtime.report import Reporter
 
@@ -21,6 +22,24 @@ async def test_few_devices_are_counted_each_time_and_many_now_and_then(
     edge.gate.counts["d1"].received = 5
     assert (reporter.snapshot().devices["d1"].received == 5) is fresh
     await until(lambda: reporter.snapshot().devices["d1"].received == 5)
+
+
+async def test_a_devices_rate_is_what_came_since_it_was_looked_at_and_not_all_that_ever_came(
+    edges: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edge = await edges.opened()
+    now = 1000.0
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: now)
+    count = edge.gate.counts["d"] = DeviceCount(received=5000)
+    seen = []
+    for _ in range(4):
+        edge.device_rates.sample()
+        seen.append(edge.device_rates.of("d"))
+        now += 1.0
+        count.received += 10
+    assert seen == [0.0, 10.0, 10.0, 10.0]
+    assert Reporter(edge).snapshot().devices["d"].rate == 10.0
+    assert edge.device_rates.of("nobody") == 0.0
 
 
 async def test_messages_are_counted_where_they_come_in_at_each_processor_and_at_output(
