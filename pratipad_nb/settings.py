@@ -6,10 +6,12 @@ Owns what may be chosen and its bounds. Reads no file and no environment: that i
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, TypeGuard, get_args
 
 from pratipad_nb.errors import SettingsError
 
@@ -24,9 +26,13 @@ __all__ = [
     "Keep",
     "Leaf",
     "Sync",
+    "checked_count",
     "checked_delivery",
     "checked_keep",
+    "checked_number",
     "checked_options",
+    "checked_path",
+    "checked_wait",
     "gateway_of",
     "valid_address",
     "valid_name",
@@ -107,7 +113,7 @@ class Address:
         SettingsError
             If it is none: the host is missing, or the port is no number from 1 to 65535.
         """
-        host, _, port = text.rpartition(":")
+        host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
         host = host.removeprefix("[").removesuffix("]")
         if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
             raise SettingsError(
@@ -139,7 +145,7 @@ class Credentials:
         SettingsError
             If one of the three is not there.
         """
-        folder = Path(folder).expanduser()
+        folder = checked_path(folder, "certs")
         found = cls(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
         missing = [p.name for p in (found.authority, found.certificate, found.key) if not p.is_file()]
         if missing:
@@ -174,8 +180,9 @@ class Leaf:
     credentials: Credentials
 
     def __post_init__(self) -> None:
-        host, _, port = self.url.removeprefix("tls://").rpartition(":")
-        if not self.url.startswith("tls://") or not host or not port.isdigit():
+        url = self.url if isinstance(self.url, str) else ""
+        host, _, port = url.removeprefix("tls://").rpartition(":")
+        if not url.startswith("tls://") or not host or not port.isdigit():
             raise SettingsError(
                 f"{self.url!r} is no server to be a leaf of: it is tls://HOST:PORT, as a rule with port 7422. "
                 "There is no link without TLS."
@@ -198,8 +205,8 @@ class Keep:
     bytes: int = 1 << 30
 
     def __post_init__(self) -> None:
-        _at_least(self, "seconds", 1.0)
-        _at_least(self, "bytes", 1 << 20)
+        checked_number(self.seconds, "Keep: seconds", least=1.0)
+        checked_count(self.bytes, "Keep: bytes", least=1 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,21 +272,40 @@ class FlowOptions:
 
     def __post_init__(self) -> None:
         for name in ("input_bytes", "order_bytes", "dead_letter_bytes"):
-            _at_least(self, name, 1 << 20)
+            self._is_count(name, 1 << 20)
+        for name in ("batch_messages", "partitions"):
+            self._is_count(name, 1)
         for name in ("order_seconds", "checkpoint_seconds", "slice_seconds", "drain_seconds"):
-            _at_least(self, name, 0.001)
-        _at_least(self, "batch_messages", 1)
-        _at_least(self, "partitions", 1)
-        _one_of(self, "on_lag", ("wait", "discard"))
-        _one_of(self, "sync", ("interval", "always"))
+            self._is_number(name)
+        if self.reader_expiry is not None:
+            self._is_number("reader_expiry", " of seconds, or None for never")
+        self._is_one_of("on_lag", "wait", "discard")
+        self._is_one_of("sync", "interval", "always")
+        self._is_one_of("uplink", None, True, False)
         if not isinstance(self.mqtt, bool):
             Address.parse(self.mqtt)
+        if self.leaf_of is not None and not isinstance(self.leaf_of, Leaf):
+            raise SettingsError(
+                f"FlowOptions: leaf_of is {self.leaf_of!r:.100}; it is Leaf('tls://HOST:PORT', credentials), or None."
+            )
+
+    def _is_count(self, name: str, least: int) -> None:
+        checked_count(getattr(self, name), f"FlowOptions: {name}", least=least)
+
+    def _is_number(self, name: str, more: str = " of seconds") -> None:
+        checked_number(getattr(self, name), f"FlowOptions: {name}", least=0.001, more=more)
+
+    def _is_one_of(self, name: str, *allowed: object) -> None:
+        value = getattr(self, name)
+        if not any(value is each or (isinstance(each, str) and value == each) for each in allowed):
+            listed = " or ".join(map(repr, allowed))
+            raise SettingsError(f"FlowOptions: {name} is {value!r:.100}; it can be {listed}.")
 
 
 def checked_delivery(value: object) -> Delivery:
     """Return `value` if it is a delivery, else raise `SettingsError`."""
-    if value not in get_args(Delivery):
-        raise SettingsError(f"delivery is {value!r}; it can be 'durable' (the default) or 'fast'.")
+    if not isinstance(value, str) or value not in get_args(Delivery):
+        raise SettingsError(f"delivery is {value!r:.100}; it can be 'durable' (the default) or 'fast'.")
     return value  # type: ignore[return-value]
 
 
@@ -307,17 +333,60 @@ def checked_options(value: object) -> FlowOptions:
     )
 
 
-def _at_least(settings: Any, name: str, least: float) -> None:
-    value = getattr(settings, name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
-        raise SettingsError(
-            f"{type(settings).__name__}: {name} is {value!r}; it must be a number of at least {least}."
-        )
+def checked_number(value: object, what: str, *, least: float, more: str = "") -> float:
+    """Return `value` as a float if it is a finite number of at least `least`, else raise `SettingsError`.
+
+    Parameters
+    ----------
+    what
+        What it is the value of, for the message.
+    more
+        What the message says behind "a number of at least …".
+    """
+    if not _is_finite(value) or not value >= least:
+        raise SettingsError(f"{what} is {value!r:.100}; it must be a number of at least {least:g}{more}.")
+    return float(value)
 
 
-def _one_of(settings: Any, name: str, allowed: tuple[str, ...]) -> None:
-    value = getattr(settings, name)
-    if value not in allowed:
+def checked_wait(value: object, what: str) -> float | None:
+    """Return how long to wait, in seconds, or None for ever; anything else raises `SettingsError`."""
+    if value is None or value == math.inf:
+        return None
+    if not _is_finite(value) or not value >= 0:
+        raise SettingsError(f"{what} is {value!r:.100}; it must be seconds (0 or more), or None for ever.")
+    return float(value)
+
+
+def checked_count(value: object, what: str, *, least: int = 1, most: int | None = None) -> int:
+    """Return `value` if it is a whole number from `least` to `most`, else raise `SettingsError`."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or value < least
+        or (most is not None and value > most)
+    ):
+        bounds = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
+        raise SettingsError(f"{what} is {value!r:.100}; it must be a whole number {bounds}.")
+    return value
+
+
+def checked_path(value: object, what: str) -> Path:
+    """Return the path that `value` means, with ``~`` as the home folder; what can be none raises `SettingsError`."""
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise SettingsError(f"{what} is {value!r:.100}; it must be a path: a pathlib.Path, or a text.")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # "~somebody", who is unknown here
         raise SettingsError(
-            f"{type(settings).__name__}: {name} is {value!r}; it can be {' or '.join(map(repr, allowed))}."
-        )
+            f"{what} is {text!r}, whose ~ nothing is known of. Write the path in full."
+        ) from error
+
+
+def _is_finite(value: object) -> TypeGuard[int | float]:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond what a float holds
+        return False
