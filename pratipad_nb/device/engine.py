@@ -44,6 +44,8 @@ _DIAL_PAUSES = (0.1, 5.0)
 _PATIENCE = 1.0
 #: How long the farewell may take at the end, in seconds.
 _FAREWELL_SECONDS = 2.0
+#: How long closing the connection may take, in seconds: it is bounded itself, and a service's end is no place for trust.
+_HANG_UP_SECONDS = 10.0
 
 
 class Engine:
@@ -207,7 +209,9 @@ class Engine:
                         Subjects(self.endpoint.flow).hello(self.name), encode(self._hello())
                     )
                     await self.link.flush()
-        await self.link.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HANG_UP_SECONDS):
+                await self.link.close()
 
     # -- what goes to the edge, and comes from it ---------------------------------------------------------------
 

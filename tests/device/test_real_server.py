@@ -113,3 +113,19 @@ async def test_a_device_may_start_before_its_server(house: Any, edge: Any, caplo
     await real.until(lambda: real.payloads == ["early"])
     await device.close()
     await real.stop()
+
+
+async def test_a_device_closes_in_time_whenever_its_link_is_down(house: Any) -> None:
+    before = asyncio.all_tasks()
+    devices = [await AsyncDevice(f"room{n}").connect(house.endpoint("room1")) for n in range(12)]
+    await house.server.stop()
+
+    async def close_at(device: AsyncDevice, moment: float) -> None:
+        await device.push("never safe")
+        await asyncio.sleep(moment)
+        async with asyncio.timeout(5):
+            with pytest.raises(DeviceError, match="1 messages"):
+                await device.close(0.1)
+
+    await asyncio.gather(*(close_at(device, index / 10) for index, device in enumerate(devices)))
+    assert asyncio.all_tasks() <= before

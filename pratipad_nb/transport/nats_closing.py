@@ -1,0 +1,67 @@
+"""The end of a NATS client: in bounded time, and with nothing left of it.
+
+Owns what the client library leaves to chance when its link is down: its `close` waits for ever for the end of a
+handshake that it gave up itself, and keeps the tasks of its subscriptions if what is buffered can't be written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+__all__ = ["close_client"]
+
+#: How long the library gets to close politely, in seconds: on a link that stands, where it takes milliseconds, and on one
+#: that is down, where nobody is there to be polite to.
+_POLITE_SECONDS, _DOWN_SECONDS = 2.0, 0.5
+#: How long tasks get to end, in seconds, and how often they are told to meanwhile.
+_CANCEL_SECONDS, _CANCEL_AGAIN = 1.0, 0.02
+
+
+async def close_client(client: Client) -> None:
+    """Close `client`; no task, and no socket, is left of it."""
+    tasks = _tasks(client)
+    stands = client.is_connected
+    if not stands:
+        _drop_pending(client)
+    try:
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_POLITE_SECONDS if stands else _DOWN_SECONDS):
+                await client.close()
+    finally:
+        _abort(client)
+        await _cancel(tasks)
+
+
+def _tasks(client: Client) -> set[asyncio.Task[Any]]:
+    own = (client._reading_task, client._ping_interval_task, client._flusher_task, client._reconnection_task)  # noqa: SLF001
+    subscriptions = [each._wait_for_msgs_task for each in client._subs.values()]  # noqa: SLF001
+    return {task for task in (*own, *subscriptions) if task is not None}
+
+
+def _drop_pending(client: Client) -> None:
+    """Drop what is buffered: the library would write it to a link that is down, and stop at the error."""
+    client._pending = []  # noqa: SLF001
+    client._pending_data_size = 0  # noqa: SLF001
+
+
+def _abort(client: Client) -> None:
+    """End the socket, whichever state its TLS is in: a polite end waits for the other side."""
+    transport: Any = client._transport  # noqa: SLF001
+    for writer in (getattr(transport, "_io_writer", None), getattr(transport, "_bare_io_writer", None)):
+        if writer is not None:
+            writer.transport.abort()
+
+
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    """End `tasks`; again and again, for `asyncio.wait_for` of Python 3.11 loses a cancellation that comes with a result."""
+    end = asyncio.get_running_loop().time() + _CANCEL_SECONDS
+    left = {task for task in tasks if not task.done()}
+    while left and asyncio.get_running_loop().time() < end:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN)

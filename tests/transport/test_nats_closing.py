@@ -1,0 +1,62 @@
+"""Closing a NATS connection: in time and without leftovers, whatever state its link is in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from pratipad_nb.transport.nats import NatsConnection
+from pratipad_nb.transport.permissions import edge_user, inbox_prefix
+from pratipad_nb.transport.server import EmbeddedServer
+
+EDGE = edge_user("house")
+
+
+@contextlib.asynccontextmanager
+async def cut_links(folder: Path, certificates: Any, count: int) -> AsyncIterator[tuple[list[Any], int]]:
+    """Open connections, then stop their server; gives them, and the port that nobody listens on any more."""
+    server = EmbeddedServer(folder, certificates.server)
+    url = await server.start([EDGE])
+    links = []
+    for number in range(count):
+        prefix = f"{inbox_prefix('house', 'edge')}.{number}"
+        link = await NatsConnection.connect(url, certificates.edge, name="edge", inbox_prefix=prefix)
+        await link.subscribe("pratipad.house.stats", lambda _: None)
+        links.append(link)
+    await server.stop()
+    yield links, int(url.rpartition(":")[2])
+
+
+async def close_at(link: NatsConnection, moment: float) -> None:
+    await asyncio.sleep(moment)
+    await link.publish("pratipad.house.stats", b"never sent")
+    async with asyncio.timeout(4):
+        await link.close()
+
+
+async def test_with_the_link_down_every_close_ends_and_leaves_no_task(
+    tmp_path: Path, certificates: Any
+) -> None:
+    before = asyncio.all_tasks()
+    async with cut_links(tmp_path, certificates, 60) as (links, _):
+        await asyncio.gather(*(close_at(link, 1.2 * index / 60) for index, link in enumerate(links)))
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_server_that_never_ends_the_handshake_holds_up_no_close(
+    tmp_path: Path, certificates: Any
+) -> None:
+    before = asyncio.all_tasks()
+    async with cut_links(tmp_path, certificates, 10) as (links, port):
+        silent = Silent()
+        server = await asyncio.get_running_loop().create_server(lambda: silent, "127.0.0.1", port)
+        await asyncio.gather(*(close_at(link, 1.5 * index / 10) for index, link in enumerate(links)))
+        server.close()
+    assert asyncio.all_tasks() == before
+
+
+class Silent(asyncio.Protocol):
+    """Takes a connection and says nothing."""
