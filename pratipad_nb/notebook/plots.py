@@ -21,7 +21,7 @@ from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from pratipad_nb.errors import FlowError, SettingsError
 from pratipad_nb.files import write_whole
@@ -117,6 +117,8 @@ def _curves(
 def _as_durations(axes: Axes, values: Sequence[float]) -> None:
     if any(value > 0 for value in values):
         axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 1000 * low else (1.0, 2.0, 5.0)))
         axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(
         FuncFormatter(lambda seconds, _: wording.duration(seconds) if seconds else "0")
