@@ -12,7 +12,7 @@ from pathlib import Path
 from time import time
 
 from pratipad_nb.device.outbox import KEEP_BYTES, MAX_FRAME_BYTES, MAX_HELD, Outbox, Parcel
-from pratipad_nb.device.store import Dropped, Store
+from pratipad_nb.device.store import ROW_BYTES, Dropped, Store
 from pratipad_nb.errors import DeviceError, SettingsError
 
 __all__ = ["KeptOutbox"]
@@ -24,7 +24,7 @@ _RUNS_REMEMBERED = 64
 
 
 class KeptOutbox(Outbox):
-    """An outbox whose messages are in a file until they are safe. There is always room: the oldest make it.
+    """An outbox whose messages are in a file until they are safe. Who can't wait finds room: the oldest make it.
 
     Parameters
     ----------
@@ -60,8 +60,14 @@ class KeptOutbox(Outbox):
 
     @property
     def room(self) -> int:
-        """How many more may be put in by who need not: an iterable that is drawn from as fast as the flow takes it."""
-        return MAX_HELD - self.unsafe
+        """How many more may be put in by who can wait: an iterable that is drawn from as fast as the flow takes it."""
+        return MAX_HELD - self.unsafe if self._fits(0) else 0
+
+    def _fits(self, size: int) -> bool:
+        store = self._store
+        if store is None or not store.count:
+            return True  # one message, however large
+        return store.count < MAX_HELD and store.bytes + size + ROW_BYTES <= self._max_file_bytes
 
     @property
     def kept_in(self) -> str:
@@ -95,12 +101,14 @@ class KeptOutbox(Outbox):
             if store is not None:
                 store.close()
 
-    def offer(self, payload: bytes, source: str | None = None) -> int:
-        """Store an encoded payload and return its number; there is always room. See `Outbox.offer`."""
+    def offer(self, payload: bytes, source: str | None = None, *, patient: bool = False) -> int:
+        """Store an encoded payload and return its number; there is always room for who can't wait. See `Outbox.offer`."""
         size = len(payload)
         with self._lock:
             if self._refused is not None or self._store is None or size > self.max_payload:
                 raise self._refusal(size)
+            if patient and not self._fits(size):
+                return 0
             number = self.last + 1
             self._store.add(number, time(), source, payload)
             self.last = number

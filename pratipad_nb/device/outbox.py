@@ -152,7 +152,7 @@ class Outbox:
 
     # -- for those who push -------------------------------------------------------------------------------------
 
-    def offer(self, payload: bytes, source: str | None = None) -> int:
+    def offer(self, payload: bytes, source: str | None = None, *, patient: bool = False) -> int:  # noqa: ARG002
         """Put in an encoded payload and return its number, 0 if there is no room.
 
         Parameters
@@ -160,6 +160,8 @@ class Outbox:
         source
             Which device behind a gateway it is from, "" for the gateway itself: always given by a gateway, never by
             another device.
+        patient
+            Whether it can wait, so that nothing older is to be dropped for it; in memory nothing ever is.
 
         Raises
         ------
@@ -196,27 +198,45 @@ class Outbox:
             "server in one message. Split it, or send a reference to it."
         )
 
-    def put(self, payload: bytes, source: str | None = None) -> int:
+    def put(self, payload: bytes, source: str | None = None, *, patient: bool = False) -> int:
         """Put in an encoded payload, blocking while there is no room; return its number. See `offer`."""
-        while not (number := self.offer(payload, source)):
-            self.wait_for(self.acked + 1)
+        while not (number := self.offer(payload, source, patient=patient)):
+            self._refuse_on_loop()
+            self._when_fits(len(payload)).result()
         return number
 
-    async def put_soon(self, payload: bytes, source: str | None = None) -> int:
+    async def put_soon(self, payload: bytes, source: str | None = None, *, patient: bool = False) -> int:
         """Put in an encoded payload, waiting while there is no room; return its number. See `offer`."""
-        while not (number := self.offer(payload, source)):
-            await self.safe(self.acked + 1)
+        while not (number := self.offer(payload, source, patient=patient)):
+            await asyncio.wrap_future(self._when_fits(len(payload)))
         return number
+
+    async def has_room(self) -> None:
+        """Return once `room` is above 0; raise why it never will be."""
+        while self.room <= 0:
+            await asyncio.wrap_future(self._when_fits(0))
+
+    def _fits(self, size: int) -> bool:  # noqa: ARG002 - in memory the last one in may pass the bound
+        """Return whether a payload of `size` bytes may be put in without anything being dropped for it."""
+        return self.room > 0
+
+    def _when_fits(self, size: int) -> Future[None]:
+        """Return a future for when something was confirmed; done at once if `size` bytes fit by now."""
+        future: Future[None] = Future()
+        with self._lock:
+            if self.error is not None:
+                future.set_exception(_anew(self.error))
+            elif self._fits(size):
+                future.set_result(None)
+            else:
+                self._await(0, future)
+        return future
 
     # -- for those who wait -------------------------------------------------------------------------------------
 
     def wait_for(self, number: int, timeout: float | None = None) -> None:
         """Block until all up to `number` is safe; see `Receipt.wait`."""
-        if threading.get_ident() == self._loop_thread:
-            raise FlowError(
-                f"device {self._device!r} can't be waited for on its own event loop, which would last for ever. "
-                "Use AsyncDevice and await the receipt."
-            )
+        self._refuse_on_loop()
         future = self._when_safe(number)
         try:
             future.result(timeout)
@@ -229,6 +249,13 @@ class Outbox:
             ) from error
         finally:
             future.cancel()
+
+    def _refuse_on_loop(self) -> None:
+        if threading.get_ident() == self._loop_thread:
+            raise FlowError(
+                f"device {self._device!r} can't be waited for on its own event loop, which would last for ever. "
+                "Use AsyncDevice and await the receipt."
+            )
 
     def _loss(self, number: int) -> PratipadError:
         return DeviceError(f"message {number} of device {self._device!r} was dropped.")
@@ -248,9 +275,13 @@ class Outbox:
             elif self.error is not None:
                 future.set_exception(_anew(self.error))
             else:
-                self._tidy()
-                heapq.heappush(self._waiters, (number, next(self._order), future))
+                self._await(number, future)
         return future
+
+    def _await(self, number: int, future: Future[None]) -> None:
+        """Have `future` done by the `confirm` of `number`; 0: by the next one."""
+        self._tidy()
+        heapq.heappush(self._waiters, (number, next(self._order), future))
 
     def _tidy(self) -> None:
         """Drop waiters that have given up, now and then, so that polling leaves nothing behind."""

@@ -74,24 +74,30 @@ class Source:
                 "without arguments, or an iterable of readings (asynchronous ones, too)."
             )
 
-    def draw(self, count: int, outbox: Outbox) -> bool:
-        """Draw `count` values, blocking; return False if there are no more."""
+    def draw(self, count: int, outbox: Outbox, *, patient: bool) -> bool:
+        """Draw `count` values, blocking; return False if there are no more.
+
+        Parameters
+        ----------
+        patient
+            Whether a value waits for room, rather than have an older one dropped.
+        """
         for _ in range(count):
             try:
                 value = self._next()
             except StopIteration:
                 return False
-            outbox.put(encode_payload(value))
+            outbox.put(encode_payload(value), patient=patient)
         return True
 
-    async def draw_soon(self, count: int, outbox: Outbox) -> bool:
-        """Draw `count` values, awaiting each; return False if there are no more."""
+    async def draw_soon(self, count: int, outbox: Outbox, *, patient: bool) -> bool:
+        """Draw `count` values, awaiting each; return False if there are no more. See `draw`."""
         for _ in range(count):
             try:
                 value = await self._next()
             except StopAsyncIteration:
                 return False
-            await outbox.put_soon(encode_payload(value))
+            await outbox.put_soon(encode_payload(value), patient=patient)
         return True
 
 
@@ -139,11 +145,12 @@ class Reading:
     async def run(self) -> None:
         """Take readings until there are no more."""
         while not self.exhausted:
-            count = await self._wanted()
             every = self._pace()
-            await self._until_due(every)
             try:
-                self.exhausted = not await self._draw(1 if every else count)
+                count = await self._wanted()
+                every = self._pace()
+                await self._until_due(every)
+                self.exhausted = not await self._draw(1 if every else count, patient=every is None)
             except Exception as error:  # noqa: BLE001 - the user's code, or a sensor: never the device's end
                 if self._outbox.is_shut:  # closing is no fault of the reading's
                     self.exhausted = True
@@ -169,10 +176,10 @@ class Reading:
             return DEFAULT_EVERY
         return self._every
 
-    async def _draw(self, count: int) -> bool:
+    async def _draw(self, count: int, *, patient: bool) -> bool:
         if self._source.is_async:
-            return await self._source.draw_soon(count, self._outbox)
-        return await self._worker.call(lambda: self._source.draw(count, self._outbox))
+            return await self._source.draw_soon(count, self._outbox, patient=patient)
+        return await self._worker.call(lambda: self._source.draw(count, self._outbox, patient=patient))
 
     async def _wanted(self) -> int:
         """Wait until there is a use for at least one reading, and return for how many."""
@@ -186,7 +193,7 @@ class Reading:
             elif self._outbox.drops and self._pace() is not None:
                 return 1  # what has its time is measured then, whatever becomes of older readings
             else:
-                await self._outbox.safe(self._outbox.acked + 1)
+                await self._outbox.has_room()
 
     def _left(self) -> int | None:
         """Return how many readings there is a use for; None: as many as there are."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from pratipad_nb.errors import DeviceError
 from pratipad_nb.transport.frames import MAX_MESSAGES
 
-__all__ = ["Dropped", "Store", "StoredParcel"]
+__all__ = ["ROW_BYTES", "Dropped", "Store", "StoredParcel"]
 
 #: What SQLite takes for a row beside its payload: number, time, source and its own bookkeeping, rounded up.
 ROW_BYTES = 48
@@ -100,7 +100,7 @@ class Store:
         self._file.executescript(_TABLES)
         query = "SELECT count(*), ifnull(sum(length(payload)), 0), min(number) FROM messages"
         self.count, size, first = self._file.execute(query).fetchone()
-        self.bytes = size + ROW_BYTES * self.count
+        self.bytes: int = size + ROW_BYTES * self.count
         if not self.count:
             self._begin(epoch)
         #: The messages' epoch, and the flow's mode when it was last heard of; empty: never.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -265,3 +266,52 @@ async def test_readings_at_a_pace_go_on_beyond_what_memory_would_hold_and_an_ite
     await asyncio.sleep(0.1)
     assert stuck.waiting == 20
     await stuck.close(0.05)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_an_iterable_waits_at_the_bound_of_bytes_and_nothing_of_it_is_dropped(
+    edge: Any, tmp_path: Path, asynchronous: bool
+) -> None:
+    drawn = []
+
+    def large() -> Iterator[str]:
+        for number in range(40):
+            drawn.append(number)
+            yield f"{number:05}" * (1000 if number % 2 else 100)
+
+    async def large_later() -> AsyncIterator[str]:
+        for each in large():
+            yield each
+
+    edge.auto = None
+    await edge.link.delete_log(edge.subjects.input_stream)  # nothing is taken yet
+    read = large_later() if asynchronous else large()
+    device = await kept(edge, tmp_path, read=read, keep_bytes=1 << 16)
+    device.outbox.max_payload = (
+        10_000  # so that not all of it is on its way in one frame, where nothing can be dropped
+    )
+    await edge.grant(-1, mode="push")
+    await edge.until(lambda: len(drawn) == 24)
+    receipt = await device.push(
+        "can't wait" * 900
+    )  # which drops some, and is no end of the device's readings
+    await edge.until(lambda: device.dropped)
+    dropped = device.dropped
+    await edge.open_log()
+    await edge.until(lambda: len(drawn) == 40)
+    await device.flush()
+    await receipt
+    assert device.dropped == dropped
+    assert len(edge.payloads) == 41 - dropped
+    await device.close()
+
+
+async def test_an_iterable_that_waits_for_room_holds_up_no_close(edge: Any, tmp_path: Path) -> None:
+    edge.auto = None
+    await edge.link.delete_log(edge.subjects.input_stream)
+    device = await kept(edge, tmp_path, read=("x" * 10_000 for _ in range(100)), keep_bytes=1 << 16)
+    await edge.grant(-1, mode="push")
+    await edge.until(lambda: device.waiting == 6)
+    async with asyncio.timeout(3):
+        await device.close(0.1)
+    assert device.dropped == 0
