@@ -95,15 +95,12 @@ def init(
       pratipad certs init
       pratipad certs init --ca ca.pem --key ca-key.pem --home /var/lib/pratipad
     """
-    from pratipad_nb.files import private_folder
-
     if (ca is None) != (key is None):
         raise SettingsError("--ca and --key go together: an authority's certificate and its key.")
-    folder = private_folder(here.home_folder(home))
+    folder = here.home_folder(home)
     if ca is not None and key is not None:
         _take(folder, ca, key)
-    store = _opened(folder)
-    certificate = store.authority.certificate
+    certificate = _opened(folder).authority.certificate
     if as_json:
         typer.echo(json.dumps({"authority": str(certificate), "until": _until(certificate)}))
     else:
@@ -111,30 +108,21 @@ def init(
 
 
 def _take(home: Path, ca: Path, key: Path) -> None:
-    from pratipad_nb.files import private_folder, write_whole
+    from pratipad_nb.files import private_folder
     from pratipad_nb.pki.authority import Authority
+    from pratipad_nb.pki.certificates import read_authority
 
-    own = home / "pki" / "authority"
-    if (own / "ca.pem").exists():
-        raise CertificateError(
-            f"{own} holds an authority already. Changing it makes every certificate void: move the folder {own.parent} "
-            "away first, and issue new ones afterwards."
-        )
-    private_folder(own.parent)
-    private_folder(own)
-    write_whole(own / "ca-key.pem", key.read_bytes())
-    write_whole(own / "ca.pem", ca.read_bytes(), 0o644)
-    try:
-        Authority.open(own)
-    except CertificateError:
-        for name in ("ca.pem", "ca-key.pem"):
-            (own / name).unlink()
-        raise
+    pair = read_authority(ca.expanduser(), key.expanduser())  # before anything is written
+    private_folder(home)
+    private_folder(home / "pki")
+    Authority.take(home / "pki" / "authority", pair)
 
 
 def _opened(home: Path) -> CertificateStore:
+    from pratipad_nb.files import private_folder
     from pratipad_nb.pki.store import CertificateStore
 
+    private_folder(home)
     return CertificateStore.open(home)
 
 

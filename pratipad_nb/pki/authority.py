@@ -12,7 +12,14 @@ from pathlib import Path
 
 from pratipad_nb.errors import CertificateError
 from pratipad_nb.files import FileLock, private_folder, write_whole
-from pratipad_nb.pki.certificates import Pair, Profile, made_authority, made_leaf, profile_of, read_pair
+from pratipad_nb.pki.certificates import (
+    Pair,
+    Profile,
+    made_authority,
+    made_leaf,
+    profile_of,
+    read_pair,
+)
 from pratipad_nb.settings import Credentials
 
 __all__ = ["AUTHORITY_DAYS", "CLIENT_DAYS", "RENEWAL_SHARE", "SERVER_DAYS", "Authority"]
@@ -59,6 +66,29 @@ class Authority:
                 f"the authority in {folder} can't be made: {error.strerror}. Choose a folder that can be written to "
                 "(PRATIPAD_HOME moves it)."
             ) from error
+
+    @classmethod
+    def take(cls, folder: Path, pair: Pair) -> Authority:
+        """Make `folder` that of an authority of the user's own, as `read_authority` has read it.
+
+        Raises
+        ------
+        CertificateError
+            If `folder` holds one already, or can't be written to.
+        """
+        if (folder / "ca.pem").exists():
+            raise CertificateError(
+                f"{folder} holds an authority already. Changing it makes every certificate void: move the folder "
+                f"{folder.parent} away first, and issue new ones afterwards."
+            )
+        try:
+            private_folder(folder)
+            _write(folder, pair)
+        except OSError as error:
+            raise CertificateError(
+                f"the authority can't be written to {folder}: {error.strerror}. Choose a folder that can be written to."
+            ) from error
+        return cls(folder, pair)
 
     @property
     def certificate(self) -> Path:
@@ -164,8 +194,7 @@ def _opened(folder: Path) -> Pair:
     if not certificate.exists():
         # Of a name of its own, so that another authority's certificates are told from forged ones.
         made = made_authority(f"Pratipad-NB authority {secrets.token_hex(4)}", AUTHORITY_DAYS)
-        write_whole(key, made.key_pem())
-        write_whole(certificate, made.certificate_pem(), 0o644)
+        _write(folder, made)
         return made
     anew = (
         f"Put the files of {folder} back from a copy, or delete that folder: a new authority is made then, and every "
@@ -182,6 +211,11 @@ def _opened(folder: Path) -> Pair:
             f"{datetime.now(UTC):%Y-%m-%d}. If this computer's clock is right, it is over. {anew}"
         )
     return pair
+
+
+def _write(folder: Path, pair: Pair) -> None:
+    write_whole(folder / "ca-key.pem", pair.key_pem())
+    write_whole(folder / "ca.pem", pair.certificate_pem(), 0o644)
 
 
 def _credentials(folder: Path) -> Credentials:

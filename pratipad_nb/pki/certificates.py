@@ -27,6 +27,7 @@ __all__ = [
     "made_authority",
     "made_leaf",
     "profile_of",
+    "read_authority",
     "read_pair",
     "valid_until",
 ]
@@ -101,7 +102,6 @@ def made_leaf(authority: Pair, profile: Profile, days: float) -> Pair:
     issuer = authority.certificate
     until = min(datetime.now(UTC) + timedelta(days=days), issuer.not_valid_after_utc)
     usage = ExtendedKeyUsageOID.SERVER_AUTH if profile.server else ExtendedKeyUsageOID.CLIENT_AUTH
-    issuer_key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = (
         _builder(_name(profile.identity), issuer.subject, key, until)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -109,11 +109,17 @@ def made_leaf(authority: Pair, profile: Profile, days: float) -> Pair:
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         .add_extension(_alternative_names(profile), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key_id), critical=False
-        )
+        .add_extension(_authority_key_id(issuer), critical=False)
     )
     return Pair(builder.sign(authority.key, hashes.SHA256()), key)
+
+
+def _authority_key_id(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    try:
+        key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:  # an authority of the user's own need not have one
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key())  # type: ignore[arg-type]
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id)
 
 
 def profile_of(certificate: x509.Certificate) -> Profile | None:
@@ -149,9 +155,44 @@ def read_pair(certificate: Path, key: Path) -> Pair:
     except (ValueError, TypeError) as error:
         # Not the error's own text: it could quote the file.
         raise CertificateError(f"{key} holds no unencrypted PEM key.") from error
-    if not isinstance(private, ec.EllipticCurvePrivateKey) or private.public_key() != found.public_key():
+    if not isinstance(private, ec.EllipticCurvePrivateKey):
+        raise CertificateError(
+            f"{key} is no elliptic curve's key; P-256 is one. Make such a pair, and take that."
+        )
+    if private.public_key() != found.public_key():
         raise CertificateError(f"{key} is not the key of {certificate}.")
     return Pair(found, private)
+
+
+def read_authority(certificate: Path, key: Path) -> Pair:
+    """Read an authority of the user's own from two PEM files.
+
+    Raises
+    ------
+    CertificateError
+        As `read_pair`; or if it may not sign certificates, or isn't valid now.
+    """
+    pair = read_pair(certificate, key)
+    found = pair.certificate
+    if not pair.valid_at(datetime.now(UTC)):
+        raise CertificateError(
+            f"{certificate} is valid from {found.not_valid_before_utc:%Y-%m-%d} to "
+            f"{found.not_valid_after_utc:%Y-%m-%d}, and today is {datetime.now(UTC):%Y-%m-%d}. Take one that is valid now."
+        )
+    if not (_has(found, x509.BasicConstraints, "ca") and _has(found, x509.KeyUsage, "key_cert_sign")):
+        raise CertificateError(
+            f"{certificate} may sign no certificates. An authority's has the basic constraints CA:TRUE and the key usage "
+            "keyCertSign; take such a one, an intermediate authority's for example."
+        )
+    return pair
+
+
+def _has(certificate: x509.Certificate, extension: type[x509.ExtensionType], field: str) -> bool:
+    """Return whether an extension is there and says yes to `field`."""
+    try:
+        return bool(getattr(certificate.extensions.get_extension_for_class(extension).value, field))
+    except (x509.ExtensionNotFound, ValueError):
+        return False
 
 
 def valid_until(certificate: Path) -> datetime:

@@ -91,5 +91,12 @@ def test_an_authority_that_is_no_good_is_not_taken(home: Path, tmp_path: Path) -
     certs("init", "--home", "other")
     own = tmp_path / "other/pki/authority"
     shutil.copy(own / "ca.pem", tmp_path / "not-a-key.pem")
-    certs("init", "--ca", str(own / "ca.pem"), "--key", str(tmp_path / "not-a-key.pem"), code=1)
-    assert not (home / "pki/authority/ca.pem").exists()
+    refused = certs("init", "--ca", str(own / "ca.pem"), "--key", str(tmp_path / "not-a-key.pem"), code=1)
+    assert str(tmp_path / "not-a-key.pem") in refused.stderr
+    assert not home.exists()
+
+
+def test_files_that_are_not_there_leave_nothing_behind(home: Path, tmp_path: Path) -> None:
+    refused = certs("init", "--ca", "nosuch.pem", "--key", "nokey.pem", code=1)
+    assert "nosuch.pem can't be read" in refused.stderr
+    assert not home.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import ssl
 import stat
@@ -9,9 +10,13 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,8 +24,9 @@ from hypothesis import strategies as st
 from pratipad_nb.errors import CertificateError
 from pratipad_nb.pki import authority as authority_module
 from pratipad_nb.pki.authority import Authority
-from pratipad_nb.pki.certificates import made_authority, made_leaf, valid_until
+from pratipad_nb.pki.certificates import made_authority, made_leaf, read_authority, valid_until
 from pratipad_nb.settings import Credentials
+from pratipad_nb.transport.tls import client_context
 
 ROOM1 = "urn:pratipad:house:device:room1"
 
@@ -308,3 +314,80 @@ def test_a_certificate_file_tells_when_it_expires(tmp_path: Path) -> None:
     assert days > timedelta(days=300)
     with pytest.raises(CertificateError, match="can't be read"):
         valid_until(tmp_path / "missing.pem")
+
+
+def own_authority(
+    folder: Path,
+    *,
+    ca: bool = True,
+    usage: bool = True,
+    named: bool = True,
+    days: int = 30,
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None = None,
+) -> tuple[Path, Path]:
+    """Write an intermediate authority, signed by a root that nobody keeps, as a user may have one."""
+    root = made_authority("root", 3650)
+    key = key or ec.generate_private_key(ec.SECP384R1())
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "intermediate")]))
+        .issuer_name(root.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=60))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=0 if ca else None), critical=True)
+    )
+    if usage:
+        signing = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+        builder = builder.add_extension(signing, critical=True)
+    if named:
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+    files = folder / "my-ca.pem", folder / "my-ca-key.pem"
+    files[0].write_bytes(builder.sign(root.key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["with a key identifier", "without one"])
+def test_an_intermediate_authority_of_ones_own_is_trusted_by_itself(tmp_path: Path, named: bool) -> None:
+    pair = read_authority(*own_authority(tmp_path, named=named))
+    authority = Authority.take(tmp_path / "authority", pair)
+    server = authority.issue("urn:x:server", tmp_path / "server", hosts=("127.0.0.1",), server=True)
+    room1 = authority.issue(ROOM1, tmp_path / "room1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server.certificate, server.key)
+    context.load_verify_locations(room1.authority)
+    handshake(client_context(room1), context)
+    assert Authority.open(tmp_path / "authority").ensure(ROOM1, tmp_path / "room1") == room1
+
+
+def handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
+    """Shake hands in memory; raises what the client says of the server's certificate."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(to_client, to_server, server_hostname="127.0.0.1")
+    theirs = server.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(4):
+        for side in (ours, theirs):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    assert ours.getpeercert()
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ({"ca": False, "usage": False}, "CA:TRUE"),
+        ({"usage": False}, "keyCertSign"),
+        ({"days": -3}, "is valid from"),
+        ({"key": rsa.generate_private_key(65537, 2048)}, "no elliptic curve's key"),
+    ],
+    ids=["no authority", "may not sign", "over", "RSA"],
+)
+def test_what_is_no_authority_is_refused_by_its_files_name(
+    tmp_path: Path, what: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(CertificateError, match=said) as refused:
+        read_authority(*own_authority(tmp_path, **what))
+    assert "my-ca" in str(refused.value)
