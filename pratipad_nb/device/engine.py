@@ -145,7 +145,6 @@ class Engine:
         """Run the device until cancelled, or until nothing more can be sent: then the outbox holds the reason."""
         self._outbox.open(self._uplink.wake)
         try:
-            await self._dial_patiently()
             await self._work()
         except BaseExceptionGroup as group:
             self._fail(group)
@@ -155,7 +154,18 @@ class Engine:
             self._leaving = True
             await self._farewell()
 
-    async def _dial_patiently(self) -> None:
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            # First, for a device that keeps what it measures measures while nobody is there to connect to.
+            tasks.create_task(self._downlink.run(), name=f"{self.name}: orders")
+            if self._reading is not None:
+                tasks.create_task(self._reading.run(), name=f"{self.name}: reading")
+            link = await self._dialled()
+            tasks.create_task(self._greeter.run(link), name=f"{self.name}: hello")
+            tasks.create_task(self._uplink.run(link), name=f"{self.name}: uplink")
+
+    async def _dialled(self) -> Connection:
+        """Return the connection, trying for as long as it may help."""
         pauses = Pauses(*_DIAL_PAUSES)
         told = False
         while self.link is None:
@@ -168,15 +178,7 @@ class Engine:
                     log.warning("device %s goes on trying to connect: %s", self.name, error)
                     told = True
                 await asyncio.sleep(pauses.next())
-
-    async def _work(self) -> None:
-        assert self.link is not None
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._greeter.run(self.link), name=f"{self.name}: hello")
-            tasks.create_task(self._uplink.run(self.link), name=f"{self.name}: uplink")
-            tasks.create_task(self._downlink.run(), name=f"{self.name}: orders")
-            if self._reading is not None:
-                tasks.create_task(self._reading.run(), name=f"{self.name}: reading")
+        return self.link
 
     def _fail(self, error: BaseException) -> None:
         while isinstance(error, BaseExceptionGroup):

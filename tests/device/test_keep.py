@@ -315,3 +315,23 @@ async def test_an_iterable_that_waits_for_room_holds_up_no_close(edge: Any, tmp_
     async with asyncio.timeout(3):
         await device.close(0.1)
     assert device.dropped == 0
+
+
+async def test_a_device_that_starts_while_the_server_is_away_measures_as_it_did_before(
+    house: Any, edge: Any, tmp_path: Path
+) -> None:
+    real = await house.edge(type(edge))
+    where = Endpoint(house.server.url, "house", house.of_device("room1"))
+    keep = tmp_path / "keep"
+    async with await AsyncDevice("room1", keep=keep, read=lambda: 1, every=0.005).connect(where):
+        await real.until(lambda: real.payloads)
+    await real.stop()
+    await house.server.stop()
+    device = await AsyncDevice("room1", keep=keep, read=lambda: 2, every=0.005).connect(where)
+    await edge.until(lambda: device.waiting >= 10)
+    assert device.state == "connecting"
+    await house.server.start(house.users)
+    again = await house.edge(type(edge))
+    await again.until(lambda: again.payloads.count(2) >= 10, 20)
+    await device.close()
+    await again.stop()
