@@ -20,7 +20,14 @@ from pratipad_nb.cli.faults import Signalled, reported, run_until_signalled, sai
 from pratipad_nb.cli.here import endpoint_for, invitation_in
 from pratipad_nb.cli.options import Certs, Home, Server
 from pratipad_nb.cli.rules import Rule
-from pratipad_nb.errors import SettingsError, WaitTimeout
+from pratipad_nb.errors import (
+    NotInvited,
+    PayloadError,
+    SettingsError,
+    TransportClosed,
+    TransportError,
+    WaitTimeout,
+)
 
 if TYPE_CHECKING:
     from pratipad_nb.cloud.client import AsyncCloud
@@ -28,13 +35,15 @@ if TYPE_CHECKING:
     from pratipad_nb.message import Message
     from pratipad_nb.settings import Endpoint
 
-__all__ = ["cloud"]
+__all__ = ["answer", "cloud"]
 
 _READER = "cloud"
 #: Most messages that are written before their position is stored.
 _BATCH = 1000
 #: How often it looks whether a pull request is done, in seconds.
 _LOOK_SECONDS = 0.2
+#: Pause before an order that couldn't be sent is tried again, in seconds.
+_AGAIN_SECONDS = 0.5
 #: A year, in seconds.
 _NEVER = 365 * 86400.0
 
@@ -234,22 +243,33 @@ async def _read(
             continue
         _write(messages, sink, wishes.quiet)
         if wishes.rule is not None:
-            for device, order in wishes.rule.orders(messages):
-                await _answer(client, device, order)
+            for message, order in wishes.rule.orders(messages):
+                await answer(client, message, order)
         await reader.advance(len(messages))
         count += len(messages)
 
 
-async def _answer(client: AsyncCloud, device: str, order: Any) -> None:
-    """Send an order, and go on trying while the edge is away: the position waits for it."""
-    told = False
+async def answer(client: AsyncCloud, message: Message, order: Any) -> None:
+    """Send an order, and go on trying while it can't be sent now: the position waits for it.
+
+    One that never can be is told, as a message is that the rule fails on: the next start would end at it again.
+    """
+    waits = False
     while True:
         try:
-            await client.send(order, device)
-        except WaitTimeout as error:
-            if not told:
-                said(f"an order to {device} waits: {error}")
-            told = True
+            await client.send(order, message.device)
+        except (PayloadError, SettingsError) as error:
+            said(
+                f"the rule's order can't be sent: {error} Message {message.id} of {message.device} is not answered."
+            )
+            return
+        except (NotInvited, TransportClosed):
+            raise
+        except (TransportError, WaitTimeout) as error:
+            if not waits:
+                said(f"an order to {message.device} waits: {error}")
+            waits = True
+            await asyncio.sleep(_AGAIN_SECONDS)
         else:
             return
 

@@ -47,8 +47,8 @@ class Rule:
             )
         self._rule: Callable[[Message], Any] = rule
 
-    def orders(self, messages: Iterable[Message]) -> Iterator[tuple[str, Any]]:
-        """Give device and order for each of `messages` that is to be answered.
+    def orders(self, messages: Iterable[Message]) -> Iterator[tuple[Message, Any]]:
+        """Give each of `messages` that is to be answered, and the order that answers it.
 
         One that the rule fails on is told and not answered: the next start would fail on it again, and for ever.
         """
@@ -60,4 +60,4 @@ class Rule:
                 said(f"{what}; message {message.id} of {message.device} is not answered.")
                 continue
             if order is not None:
-                yield message.device, order
+                yield message, order
