@@ -41,7 +41,8 @@ def status_line(stats: Mapping[str, Any]) -> str:
 def device_line(device: Any) -> str:
     """Return one line on a device."""
     error = f", last error: {device.error}" if device.error else ""
-    return f"{device.name}: {device.state}, {device.sent:,} sent, {device.waiting:,} waiting{error}"
+    kept = f" (kept in {device.kept_in})" if device.waiting and device.kept_in else ""
+    return f"{device.name}: {device.state}, {device.sent:,} sent, {device.waiting:,} waiting{kept}{error}"
 
 
 def row(stats: Mapping[str, Any]) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ class Device:
 
     @property
     def state(self) -> str:
-        """One phrase: "not connected", "connecting", "connected", "link down", "closed", "failed: …" …"""
+        """One phrase: "not connected", "connecting", "connected", "link down", "not let in: …", "closed", "failed: …" …"""
         return self._twin.state
 
     @property
@@ -87,6 +87,11 @@ class Device:
     def waiting(self) -> int:
         """How many messages are held or on their way."""
         return self._twin.waiting
+
+    @property
+    def kept_in(self) -> str:
+        """Where what is waiting outlives this device, if it was given `keep`; empty: nowhere."""
+        return self._twin.kept_in
 
     @property
     def dropped(self) -> int:

@@ -51,12 +51,13 @@ class KeptOutbox(Outbox):
         self._folder = Path(folder).expanduser()
         self._max_file_bytes = max_bytes
         self._store: Store | None = None
+        self._left, self._where = 0, str(self._folder)  # what stays, and where, once the file is let go
         self._runs: deque[Dropped] = deque(maxlen=_RUNS_REMEMBERED)
 
     @property
     def unsafe(self) -> int:
-        """How many are in the file."""
-        return self._store.count if self._store is not None else 0
+        """How many are in the file, or were when it was let go."""
+        return self._store.count if self._store is not None else self._left
 
     @property
     def room(self) -> int:
@@ -72,7 +73,7 @@ class KeptOutbox(Outbox):
     @property
     def kept_in(self) -> str:
         """Where what isn't safe yet outlives this device."""
-        return str(self._store.path) if self._store is not None else str(self._folder)
+        return self._where
 
     @property
     def mode(self) -> str:
@@ -88,6 +89,7 @@ class KeptOutbox(Outbox):
     def claim(self, flow: str, epoch: int) -> int:
         """Open the file; see `Outbox.claim`."""
         self._store = Store(self._folder / f"{flow}.{self._device}.sqlite3", epoch, self._max_file_bytes)
+        self._where = str(self._store.path)
         self.last = self._store.last
         self.acked = self.taken = self._store.before
         if self._store.count:
@@ -99,6 +101,7 @@ class KeptOutbox(Outbox):
         with self._lock:
             store, self._store = self._store, None
             if store is not None:
+                self._left = store.count
                 store.close()
 
     def offer(self, payload: bytes, source: str | None = None, *, patient: bool = False) -> int:

@@ -71,6 +71,8 @@ async def test_what_was_left_at_the_end_is_sent_by_the_next_device_under_its_old
         receipt = await device.push(number)
     await edge.until(lambda: len(edge.payloads) == 2)
     await device.close(0.1)  # no error: nothing is given up
+    file = tmp_path / "house.room1.sqlite3"
+    assert repr(device) == f"<AsyncDevice 'room1' of 'house': closed, 2 sent, 3 waiting (kept in {file})>"
     with pytest.raises(DeviceError, match=r"stay in .*house\.room1\.sqlite3"):
         await receipt
     edge.auto = ("push", -1, "durable")
