@@ -141,7 +141,8 @@ class AsyncDevice:
     def described(self, kind: str) -> str:
         """Return the `repr` of a handle of that `kind`."""
         where = f" of {self.flow!r}" if self.flow else ""
-        return f"<{kind} {self.name!r}{where}: {self.state}, {self.sent} sent, {self.waiting} waiting>"
+        kept = f" (kept in {self.kept_in})" if self.waiting and self.kept_in else ""
+        return f"<{kind} {self.name!r}{where}: {self.state}, {self.sent} sent, {self.waiting} waiting{kept}>"
 
     # -- how it stands ------------------------------------------------------------------------------------------
 
@@ -157,14 +158,16 @@ class AsyncDevice:
 
     @property
     def state(self) -> str:
-        """One phrase: "not connected", "connecting", "connected", "link down", "closed", "failed: …" …"""
+        """One phrase: "not connected", "connecting", "connected", "link down", "not let in: …", "closed", "failed: …" …"""
         if self._state != "open" or self._engine is None:
             return self._state
         if self.outbox.error is not None:
             return f"failed: {self.outbox.error}"
         if self._engine.link is None:
             return "connecting"
-        return "connected" if self._engine.link_stands else "link down"
+        if self._engine.link_stands:
+            return "connected"
+        return f"not let in: {self._engine.refusal}" if self._engine.refusal else "link down"
 
     @property
     def sent(self) -> int:
@@ -175,6 +178,11 @@ class AsyncDevice:
     def waiting(self) -> int:
         """How many messages are held or on their way."""
         return self.outbox.unsafe
+
+    @property
+    def kept_in(self) -> str:
+        """Where what is waiting outlives this device, if it was given `keep`; empty: nowhere."""
+        return self.outbox.kept_in
 
     @property
     def dropped(self) -> int:

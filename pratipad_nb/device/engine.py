@@ -106,6 +106,11 @@ class Engine:
         """Whether there is a connection and its link is up."""
         return self.link is not None and self.link.connected
 
+    @property
+    def refusal(self) -> str:
+        """Why the server doesn't let the device back in; empty while it does, or isn't there."""
+        return getattr(self.link, "refusal", "")  # nobody is refused in memory
+
     async def dial(self) -> None:
         """Connect and listen, trying once.
 

@@ -35,6 +35,7 @@ from pratipad_nb.transport.nats_consumer import NatsConsumer
 from pratipad_nb.transport.nats_errors import denied, denied_subject, sequence_of, translated
 from pratipad_nb.transport.nats_log import NatsLog
 from pratipad_nb.transport.nats_logs import NatsLogs
+from pratipad_nb.transport.nats_refusal import Refusal
 from pratipad_nb.transport.permissions import CLOUD
 from pratipad_nb.transport.protocol import ClientInfo, LogSpec, Signal, Subscription
 from pratipad_nb.transport.tls import client_context, probe
@@ -61,9 +62,10 @@ _PENDING_BYTES = 8 << 20
 class NatsConnection:
     """A `pratipad_nb.transport.protocol.Connection` over NATS with mutual TLS."""
 
-    def __init__(self, client: Client, inbox: str) -> None:
+    def __init__(self, client: Client, inbox: str, refusal: Refusal) -> None:
         self._client = client
         self._inbox = inbox
+        self._refusal = refusal
         self._logs = NatsLogs(self, "$JS.API")
         self._up = asyncio.Event()
         self._closing = False
@@ -98,7 +100,7 @@ class NatsConnection:
         """
         await probe(url, credentials, timeout=timeout)
         client = Client()
-        self = cls(client, inbox_prefix)
+        self = cls(client, inbox_prefix, Refusal(url, credentials, name))
         connecting = asyncio.ensure_future(
             client.connect(
                 servers=url.split(","),
@@ -157,6 +159,7 @@ class NatsConnection:
                 # One flush is no barrier: its PING overtakes frames that are queued. The second one is.
                 await self._client.flush(timeout=2)
                 await self._client.flush(timeout=2)
+        await self._refusal.close()
         await close_client(self._client)
         self._up.clear()
 
@@ -164,6 +167,11 @@ class NatsConnection:
     def connected(self) -> bool:
         """Whether the link stands now."""
         return self._up.is_set()
+
+    @property
+    def refusal(self) -> str:
+        """Why the server doesn't let us back in; empty while it does, or isn't there."""
+        return self._refusal.cause
 
     @property
     def max_frame_bytes(self) -> int:
@@ -192,6 +200,7 @@ class NatsConnection:
 
     async def _on_up(self) -> None:
         self._up.set()
+        self._refusal.over()
         for callback in tuple(self._reconnected):
             callback()
 
@@ -204,6 +213,8 @@ class NatsConnection:
             if not isinstance(error, (ConnectionError, asyncio.TimeoutError, nats_errors.NoServersError)):
                 self._first_error.set_exception(error)
             return
+        if not self._up.is_set():
+            self._refusal.note(error)
         subject = denied_subject(str(error))
         if subject is None:
             log.debug("NATS client: %s", error)

@@ -129,3 +129,17 @@ async def test_a_device_closes_in_time_whenever_its_link_is_down(house: Any) -> 
 
     await asyncio.gather(*(close_at(device, index / 10) for index, device in enumerate(devices)))
     assert asyncio.all_tasks() <= before
+
+
+async def test_a_device_that_is_revoked_while_it_runs_says_so_once_and_comes_back_when_invited_again(
+    house: Any, edge: Any, caplog: Any
+) -> None:
+    device = await AsyncDevice("room1").connect(house.endpoint())
+    room1 = house.users[1]
+    await house.server.revoke(room1.identity)
+    await edge.until(lambda: device.state.startswith("not let in: "), 10)
+    assert "revoked" in device.state
+    await house.server.allow([room1])
+    await edge.until(lambda: device.state == "connected", 20)
+    assert sum("is not let in any more" in record.message for record in caplog.records) == 1
+    await device.close()
