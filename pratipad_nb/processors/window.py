@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from math import floor, fsum
-from typing import Any
+from math import floor, isfinite
+from typing import Any, NamedTuple
 
 from pratipad_nb.errors import ProcessorError
 from pratipad_nb.message import Message
@@ -14,17 +15,62 @@ from pratipad_nb.processors.ready_made import value_of
 
 __all__ = ["Window"]
 
-_AGGREGATES: dict[str, Callable[[Sequence[Any]], Any]] = {
-    "count": len,
-    "max": max,
-    "mean": statistics.fmean,
-    "median": statistics.median,
-    "min": min,
-    "sum": fsum,
-}
+log = logging.getLogger(__name__)
 
 #: Most values one window of one device holds: half a megabyte of numbers. A window by time that gets more is closed early.
 MOST_VALUES = 65_536
+
+
+class _Aggregate(NamedTuple):
+    """How values become one. What is held of them is a list, for a state is a JSON-like value."""
+
+    holds: str
+    add: Callable[[list[Any], Any], None]
+    result: Callable[[list[Any], int], Any]
+
+
+def _add_nothing(held: list[Any], value: Any) -> None:
+    """Hold nothing: the messages of a window are counted in any case."""
+
+
+def _add_up(held: list[Any], value: float) -> None:
+    # What rounding loses is summed too (Neumaier), so that a long window is as exact as a short one.
+    total, lost = held or (0.0, 0.0)
+    value = float(value)
+    grown = total + value
+    lost += (total - grown) + value if abs(total) >= abs(value) else (value - grown) + total
+    held[:] = grown, lost
+
+
+def _sum(held: list[Any], _: int) -> float:
+    total: float
+    lost: float
+    total, lost = held
+    return total + lost if isfinite(lost) else total
+
+
+def _keep_greatest(held: list[Any], value: float) -> None:
+    if not held or value > held[0]:
+        held[:] = (value,)
+
+
+def _keep_least(held: list[Any], value: float) -> None:
+    if not held or value < held[0]:
+        held[:] = (value,)
+
+
+def _of_all(function: Callable[[Sequence[Any]], Any]) -> _Aggregate:
+    return _Aggregate("values", list.append, lambda held, _: function(held))
+
+
+_AGGREGATES = {
+    "count": _Aggregate("nothing", _add_nothing, lambda _, count: count),
+    "max": _Aggregate("max", _keep_greatest, lambda held, _: held[0]),
+    "mean": _Aggregate("sum", _add_up, lambda held, count: _sum(held, count) / count),
+    "median": _of_all(statistics.median),
+    "min": _Aggregate("min", _keep_least, lambda held, _: held[0]),
+    "sum": _Aggregate("sum", _add_up, _sum),
+}
 
 
 class Window(Processor):
@@ -35,8 +81,11 @@ class Window(Processor):
 
     A window by `count` is passed on with its last message. One by `seconds` covers a multiple of `seconds` of the
     device's clock and is passed on by the device's first message after it, so that the last window of a device that
-    falls silent stays open (over a stop and start, too). A window never holds more than 65,536 messages: one by time
-    that gets more is passed on in parts.
+    falls silent stays open (over a stop and start, too).
+
+    ``"median"`` and a function need every value, so that a window of theirs never holds more than 65,536 of a device: one
+    by time that gets more is passed on in parts. All devices' values together are carried over a stop and start up to
+    1 MiB, some 100,000 numbers. The other aggregates keep one or two numbers for each device, however long the window.
 
     Parameters
     ----------
@@ -71,17 +120,17 @@ class Window(Processor):
                 f"Window(count={count!r}, seconds={seconds!r}): give one of the two, for example Window(count=10) or "
                 "Window(seconds=60)."
             )
-        if count is not None and (type(count) is not int or not 1 <= count <= MOST_VALUES):
-            raise ProcessorError(
-                f"Window: count is {count!r}; it is a whole number from 1 to {MOST_VALUES:,}."
-            )
+        self._aggregate = _aggregate(aggregate)
+        most = MOST_VALUES if self._aggregate.holds == "values" else None
+        if count is not None and (type(count) is not int or count < 1 or (most and count > most)):
+            allowed = f"from 1 to {most:,} for this aggregate" if most else "of at least 1"
+            raise ProcessorError(f"Window: count is {count!r}; it is a whole number {allowed}.")
         if seconds is not None and (type(seconds) not in (int, float) or not seconds > 0):
             raise ProcessorError(f"Window: seconds is {seconds!r}; it is a number greater than 0.")
-        self._count, self._seconds, self._key = count or MOST_VALUES, seconds, key
-        self._aggregate = _aggregate(aggregate)
+        self._most, self._seconds, self._key = count or most, seconds, key
         self._numbers = isinstance(aggregate, str) and aggregate != "count"
-        # device -> [number of the interval, time of the first, time of the last, values]: a list, for `snapshot`
-        # gives JSON-like values.
+        # device -> [number of the interval, time of the first, time of the last, messages, what is held of the values]:
+        # a list, for `snapshot` gives JSON-like values.
         self._open: dict[str, list[Any]] = {}
 
     def process(self, payload: Any, message: Message) -> Iterator[Any]:
@@ -99,34 +148,51 @@ class Window(Processor):
             yield self._close(device)
             window = None
         if window is None:
-            window = self._open[device] = [interval, time, time, []]
+            window = [interval, time, time, 0, []]
+        # Raises for an integer that is too large: a window that is new isn't there then.
+        self._aggregate.add(window[4], value)
         window[2] = time
-        window[3].append(value)
-        if len(window[3]) >= self._count:
+        window[3] += 1
+        self._open[device] = window
+        if self._most is not None and window[3] >= self._most:
             yield self._close(device)
 
     def _close(self, device: str) -> dict[str, Any]:
         # Gone before it is aggregated: a function that raises for it would else do so for every message to come.
-        _, start, end, values = self._open.pop(device)
+        _, start, end, count, held = self._open.pop(device)
         return {
-            self._key or "value": self._aggregate(values),
-            "count": len(values),
+            self._key or "value": self._aggregate.result(held, count),
+            "count": count,
             "start": start,
             "end": end,
         }
 
+    @property
+    def _form(self) -> list[Any]:
+        """What the state of another window has to agree in to make sense here."""
+        return ["Window", self._aggregate.holds, self._key, self._seconds]
+
     def snapshot(self) -> Any:
         """Return the open windows by device."""
-        return {device: [*window[:3], list(window[3])] for device, window in self._open.items()}
+        open_ = {device: [*window[:4], list(window[4])] for device, window in self._open.items()}
+        return {"form": self._form, "open": open_}
 
     def restore(self, state: Any) -> None:
-        """Go on with those windows."""
-        self._open = {device: [*window[:3], list(window[3])] for device, window in (state or {}).items()}
+        """Go on with those windows. What another kind of window, or another processor, left is dropped, and logged."""
+        if state is None:
+            return
+        if not isinstance(state, dict) or state.get("form") != self._form:
+            log.warning(
+                "windows that were open are dropped: they were gathered by other arguments than %s",
+                self._form[1:],
+            )
+            return
+        self._open = {device: [*window[:4], list(window[4])] for device, window in state["open"].items()}
 
 
-def _aggregate(given: object) -> Callable[[Sequence[Any]], Any]:
+def _aggregate(given: object) -> _Aggregate:
     if callable(given):
-        return given
+        return _of_all(given)
     if isinstance(given, str) and given in _AGGREGATES:
         return _AGGREGATES[given]
     raise ProcessorError(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
+from msgspec.msgpack import decode
 
 from pratipad_nb.errors import ProcessorError
 from pratipad_nb.message import Message
 from pratipad_nb.processors import Deadband, Filter, Throttle, Window, adapt
+from pratipad_nb.transport.codec import encode_payload
 
 
 def passed(processor, payloads, times=None, devices=None):
@@ -143,9 +145,77 @@ class TestWindow:
         assert [f.row for f in outcome.failures] == [1]
         assert [p["value"] for p in outcome.payloads] == [0.5]
 
-    def test_one_that_grows_too_large_is_passed_on_in_parts(self, monkeypatch):
+    def test_one_that_keeps_all_values_and_grows_too_large_is_passed_on_in_parts(self, monkeypatch):
         monkeypatch.setattr("pratipad_nb.processors.window.MOST_VALUES", 2)
-        assert [p["count"] for p in passed(Window(seconds=1000), [1, 2, 3])] == [2]
+        assert [p["count"] for p in passed(Window(seconds=1000, aggregate="median"), [1, 2, 3])] == [2]
+        with pytest.raises(ProcessorError, match="from 1 to 2 for this aggregate"):
+            Window(count=3, aggregate=len)
+
+    @pytest.mark.parametrize(
+        ("aggregate", "value"),
+        [("count", 70_000), ("sum", 7000.0), ("mean", 0.1), ("min", 0.1), ("max", 0.1)],
+    )
+    def test_one_that_needs_no_values_may_be_of_any_length_and_its_state_stays_small(self, aggregate, value):
+        window = Window(count=70_000, aggregate=aggregate)
+        assert passed(window, [0.1] * 69_999, [0.0] * 69_999) == []
+        assert len(encode_payload(window.snapshot())) < 150
+        [made] = passed(window, [0.1], [0.0])
+        # As exact as if all values had been kept and summed at once.
+        assert (made["value"], made["count"]) == (value, 70_000)
+
+    def test_a_sum_that_is_not_finite_is_what_it_is(self):
+        values = [1.0, math.inf, 2.0]
+        assert [p["value"] for p in passed(Window(count=3, aggregate="sum"), values)] == [math.inf]
+        assert math.isnan(passed(Window(count=2, aggregate="mean"), [1.0, math.nan])[0]["value"])
+
+    def test_an_integer_too_large_to_sum_fails_alone(self):
+        outcome = outcome_of(Window(count=2, aggregate="sum"), [10**400, 1, 10**400, 2])
+        assert [f.row for f in outcome.failures] == [0, 2]
+        assert [p["value"] for p in outcome.payloads] == [3.0]
+
+    @pytest.mark.parametrize("aggregate", ["count", "sum", "mean", "min", "max", "median", sum])
+    def test_every_aggregate_goes_on_from_its_state_as_it_is_stored(self, aggregate):
+        whole, first, second = (Window(count=4, aggregate=aggregate) for _ in range(3))
+        passed(first, [3, 1])
+        second.restore(decode(encode_payload(first.snapshot())))
+        assert [p["value"] for p in passed(second, [2, 7])] == [
+            p["value"] for p in passed(whole, [3, 1, 2, 7])
+        ]
+
+    @pytest.mark.parametrize(
+        ("aggregate", "others"),
+        [("mean", ["sum"]), ("sum", ["mean"]), ("median", [sum]), ("min", []), ("max", []), ("count", [])],
+    )
+    def test_a_state_is_taken_over_by_an_aggregate_that_keeps_the_same(self, aggregate, others, caplog):
+        first = Window(count=4, aggregate=aggregate)
+        passed(first, [3, 1])
+        for other in ["count", "sum", "mean", "min", "max", "median", sum]:
+            second = Window(count=2, aggregate=other)
+            second.restore(first.snapshot())
+            # One that goes on has its two messages, and is complete with the next.
+            taken = passed(second, [1], [9.0])
+            assert [p["start"] for p in taken] == ([0.0] if other in [aggregate, *others] else [])
+
+    @pytest.mark.parametrize(
+        "state", [{"room1": [None, 0.0, 1.0, [1, 2]]}, {}, [1], 7, {"form": ["Window", "sum", "other", None]}]
+    )
+    def test_a_state_of_another_form_is_dropped_and_that_is_logged(self, state, caplog):
+        window = Window(count=2)
+        window.restore(state)
+        assert "windows that were open are dropped" in caplog.text
+        assert [p["value"] for p in passed(window, [1, 3])] == [2.0]
+
+    def test_a_state_of_another_key_or_length_of_time_is_dropped(self, caplog):
+        first = Window(seconds=10, key="a")
+        passed(first, [{"a": 1}])
+        for other in (Window(seconds=10, key="b"), Window(seconds=60, key="a"), Window(count=5, key="a")):
+            caplog.clear()
+            other.restore(first.snapshot())
+            assert "dropped" in caplog.text
+        caplog.clear()
+        Window(seconds=10.0, key="a").restore(first.snapshot())
+        Window(count=2).restore(None)
+        assert caplog.text == ""
 
     @pytest.mark.parametrize(
         "wrong",
