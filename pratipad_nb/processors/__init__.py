@@ -9,6 +9,7 @@ reply       `reply`: how a processor answers a device
 adapter     `adapt`: reads a class or function and picks its form
 forms       the loops of ``def`` processors; `async_forms` those of ``async def`` ones
 typed       pydantic models in the payload's annotation
+returned    what a processor returned that can't be results
 outcome     `Outcome` and `Failure`: what a batch call leaves behind
 copying     `copy_payload`: a private copy for each concurrent processor
 ready_made  `Filter`, `Throttle`, `Deadband`; and `window` has `Window`

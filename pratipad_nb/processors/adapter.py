@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from pratipad_nb.errors import ProcessorError
 from pratipad_nb.processors.async_forms import AsyncBatch, AsyncGenerator, AsyncPlain
 from pratipad_nb.processors.base import Processor, period_of
 from pratipad_nb.processors.copying import copy_payload
 from pratipad_nb.processors.forms import Batch, Generator, MessageOf, Plain
-from pratipad_nb.processors.outcome import Outcome
+from pratipad_nb.processors.outcome import Outcome, in_words
 from pratipad_nb.processors.typed import model_of, typed
 
 __all__ = ["Adapted", "Run", "Timer", "adapt", "check"]
@@ -250,9 +252,7 @@ def _instance(target: Any, name: str, arguments: Mapping[str, Any]) -> Any:
         except ProcessorError:
             raise
         except Exception as error:
-            raise ProcessorError(
-                f"{name}({_listed(arguments)}) can't be made: {type(error).__name__}: {error}"
-            ) from error
+            raise ProcessorError(f"{name}({_listed(arguments)}) can't be made: {in_words(error)}") from error
     return partial(target, **arguments) if arguments else target
 
 
@@ -295,10 +295,8 @@ def _batch_call(
         call = _with_keyword(call, by_keyword)
     if model is not None:
         call = typed(call, model, kind, on_loop=on_loop)
-    elif kind == "batch":
-        call = _on_copies(call) if discard else call
-    elif settings.retries or discard:
-        call = _on_a_copy(call)
+    if kind != "batch" and (settings.retries or discard):  # a batch is given copies in any case
+        call = _on_a_copy(call, with_message=with_message)
     form = _FORMS[kind, on_loop](
         call,
         name=name,
@@ -353,11 +351,15 @@ def _with_keyword(call: Callable[..., Any], keyword: str) -> Callable[..., Any]:
     return lambda payload, message: call(payload, **{keyword: message})
 
 
-def _on_a_copy(call: Callable[..., Any]) -> Callable[..., Any]:
+def _on_a_copy(call: Callable[..., Any], *, with_message: bool) -> Callable[..., Any]:
     # With retries, each attempt starts from the payload as it came in, whatever the one before did to it; and what a
-    # member of braces does to it in place is seen by nobody else.
-    return lambda payload, *message: call(copy_payload(payload), *message)
+    # member of braces does to it in place is seen by nobody else. The copy is made in the call, which is guarded: a
+    # payload that can't be copied is its message's failure.
+    if not with_message:
+        return lambda payload: call(copy_payload(payload))
 
+    def called(payload: Any, message: Any) -> Any:
+        payload = copy_payload(payload)
+        return call(payload, replace(message, payload=payload))
 
-def _on_copies(call: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda payloads, *messages: call([copy_payload(payload) for payload in payloads], *messages)
+    return called

@@ -7,23 +7,24 @@ can be cancelled, and in that they let the loop breathe.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any
 
-from pratipad_nb.processors.copying import copy_payload
-from pratipad_nb.processors.forms import Form, Ledger, MessageOf, WrongLengthError, plain_outcome
-from pratipad_nb.processors.outcome import Failure, Outcome, sampled
+from pratipad_nb.processors.forms import BatchForm, Form, Ledger, MessageOf, plain_outcome
+from pratipad_nb.processors.outcome import Outcome
 from pratipad_nb.processors.reply import collecting
+from pratipad_nb.processors.returned import nothing
 
-__all__ = ["AsyncBatch", "AsyncGenerator", "AsyncPlain"]
+__all__ = ["AsyncBatch", "AsyncGenerator", "AsyncPlain", "stops_us"]
 
 #: Seconds after which the loop gets its turn though no row has waited for anything: a coroutine that never suspends
 #: would else hold it for the whole slice.
 _BREATH = 0.005
 
 
-def _stops_us(error: BaseException) -> bool:
+def stops_us(error: BaseException) -> bool:
     """Tell whether `error` ends our own task, rather than being a processor's failure.
 
     A `CancelledError` of something the processor awaited, while nobody cancels the task, is the processor's.
@@ -48,7 +49,30 @@ class _Breath:
             self._due = perf_counter() + _BREATH
 
 
-class AsyncPlain(Form):
+class _AsyncForm(Form):
+    __slots__ = ()
+
+    async def _awaited_again(
+        self,
+        make: Callable[[], Awaitable[list[Any]]],
+        error: BaseException,
+        rows: Sequence[int],
+        ledger: Ledger,
+    ) -> list[Any]:
+        """Do as `_again` does."""
+        for _ in self._tries_left(error):
+            ledger.retried += 1
+            try:
+                return await make()
+            except BaseException as again:
+                if stops_us(again):
+                    raise
+                error = again
+        ledger.fail(rows, error)
+        return []
+
+
+class AsyncPlain(_AsyncForm):
     """`process` as an `async def`."""
 
     __slots__ = ()
@@ -56,53 +80,42 @@ class AsyncPlain(Form):
     async def run(self, payloads: Sequence[Any], message_of: MessageOf, deadline: float) -> Outcome:
         """Take the rows in order until all are done or the deadline is over; see `Run`."""
         call, clock, discard = self._call, perf_counter, self._discard
-        results: list[Any] = []
-        failures: list[Failure] = []
-        stamps = [clock()]
-        breath = _Breath(stamps[0])
+        ledger = Ledger(payloads)
+        stamps = [ledger.started]
+        breath = _Breath(ledger.started)
         with collecting() as replies:
             for arguments in self._arguments(payloads, message_of):
                 try:
                     result = await call(*arguments)
                 except BaseException as error:
-                    if _stops_us(error):
+                    if stops_us(error):
                         raise
-                    await self._settle(arguments, error, results, failures, len(stamps) - 1)
+                    await self._settle(arguments, error, ledger, len(stamps) - 1)
                 else:
                     if result is None and not discard:
-                        await self._settle(arguments, self._nothing(), results, failures, len(stamps) - 1)
+                        await self._settle(arguments, nothing(self._name), ledger, len(stamps) - 1)
                     else:
-                        results.append(result)
+                        ledger.payloads.append(result)
                 stamps.append(now := clock())
                 if now > deadline:
                     break
                 await breath.take(now)
-        return plain_outcome(results, failures, replies, stamps, discard=discard)
+        return plain_outcome(self._name, ledger, stamps, replies, discard=discard)
 
     async def _settle(
-        self,
-        arguments: tuple[Any, ...],
-        error: BaseException,
-        results: list[Any],
-        failures: list[Failure],
-        row: int,
+        self, arguments: tuple[Any, ...], error: BaseException, ledger: Ledger, row: int
     ) -> None:
-        for _ in range(self._retries):
-            try:
-                result = await self._call(*arguments)
-            except BaseException as again:
-                if _stops_us(again):
-                    raise
-                error = again
-            else:
-                if result is not None or self._discard:
-                    results.append(result)
-                    return
-                error = self._nothing()
-        failures.append(Failure.of(row, arguments[0], error))
+        make = partial(self._result, arguments)
+        ledger.payloads.extend(await self._awaited_again(make, error, (row,), ledger))
+
+    async def _result(self, arguments: tuple[Any, ...]) -> list[Any]:
+        result = await self._call(*arguments)
+        if result is None and not self._discard:
+            raise nothing(self._name)
+        return [result]
 
 
-class AsyncGenerator(Form):
+class AsyncGenerator(_AsyncForm):
     """`process` as an asynchronous generator."""
 
     __slots__ = ()
@@ -114,28 +127,27 @@ class AsyncGenerator(Form):
         breath = _Breath(ledger.started)
         with collecting() as replies:
             for arguments in self._arguments(payloads, message_of):
-                ledger.take(await self._results(arguments, ledger), ledger.done)
+                make = partial(self._results, arguments)
+                try:
+                    results = await make()
+                except BaseException as error:
+                    if stops_us(error):
+                        raise
+                    results = await self._awaited_again(make, error, (ledger.done,), ledger)
+                ledger.take(results, ledger.done)
                 ledger.done += 1
                 stamps.append(now := perf_counter())
                 if now > deadline:
                     break
                 await breath.take(now)
-        ledger.durations = [stamps[row + 1] - stamps[row] for row in sampled(ledger.done)]
-        return ledger.outcome(replies, stamps[-1], discard=self._discard)
+        ledger.time_rows(stamps)
+        return ledger.outcome(replies, discard=self._discard)
 
-    async def _results(self, arguments: tuple[Any, ...], ledger: Ledger) -> list[Any]:
-        for left in range(self._retries, -1, -1):
-            try:
-                return [result async for result in self._call(*arguments)]
-            except BaseException as error:
-                if _stops_us(error):
-                    raise
-                if not left:
-                    ledger.fail(ledger.done, error)
-        return []
+    async def _results(self, arguments: tuple[Any, ...]) -> list[Any]:
+        return [result async for result in self._call(*arguments)]
 
 
-class AsyncBatch(Form):
+class AsyncBatch(BatchForm, _AsyncForm):
     """`process_batch` as an `async def` or an asynchronous generator of one result for each payload."""
 
     __slots__ = ()
@@ -143,46 +155,25 @@ class AsyncBatch(Form):
     async def run(self, payloads: Sequence[Any], message_of: MessageOf, deadline: float) -> Outcome:
         """Take the rows in order until all are done or the deadline is over; see `Run`."""
         ledger = Ledger(payloads)
-        now = ledger.started
-        breath = _Breath(now)
+        breath = _Breath(ledger.started)
         with collecting() as replies:
-            while ledger.done < len(payloads) and (not ledger.done or now <= deadline):
-                arguments = self._batch_arguments(payloads, ledger.done, self._chunk(), message_of)
-                count, before = len(arguments[0]), now
-                if not await self._attempt(arguments, ledger):
-                    self._alone = count
-                    continue
-                ledger.done += count
-                now = perf_counter()
-                ledger.durations.append((now - before) / count)
-                await breath.take(now)
-        return ledger.outcome(replies, perf_counter(), discard=self._discard)
+            while ledger.goes_on(deadline):
+                rows = self._next_rows(ledger)
+                make = partial(self._call_for, rows, ledger, message_of)
+                try:
+                    made = await make()
+                except BaseException as error:
+                    if stops_us(error):
+                        raise
+                    if self._takes_apart(rows, error):
+                        continue
+                    made = await self._awaited_again(make, error, rows, ledger)
+                self._enter(made, rows, ledger)
+                await breath.take(ledger.now)
+        return ledger.outcome(replies, discard=self._discard)
 
-    async def _attempt(self, arguments: tuple[list[Any], ...], ledger: Ledger) -> bool:
-        count = len(arguments[0])
-        for left in range(self._retries if count == 1 else 0, -1, -1):
-            try:
-                results = self._batch_results(await _returned(self._call(*arguments)), count)
-            except WrongLengthError as error:
-                for row in range(ledger.done, ledger.done + count):
-                    ledger.fail(row, error)
-                return True
-            except BaseException as error:
-                if _stops_us(error):
-                    raise
-                if count > 1:
-                    return False
-                if not left:
-                    ledger.fail(ledger.done, error)
-                else:
-                    arguments = (copy_payload(ledger.given[ledger.done : ledger.done + 1]), *arguments[1:])
-            else:
-                self._take_batch(results, ledger)
-                return True
-        return True
-
-
-async def _returned(called: Any) -> Any:
-    if isinstance(called, AsyncIterable):
-        return [result async for result in called]
-    return await called
+    async def _call_for(self, rows: range, ledger: Ledger, message_of: MessageOf) -> list[Any]:
+        called = self._call(*self._copies(rows, ledger, message_of))
+        if isinstance(called, AsyncIterable):
+            return self._made([result async for result in called], rows)
+        return self._made(await called, rows)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from pratipad_nb.errors import ProcessorError
+from pratipad_nb.processors.outcome import in_words
+
 __all__ = ["copy_payload"]
 
 _IMMUTABLE = frozenset({bool, bytes, float, int, str, type(None)})
@@ -19,6 +22,11 @@ def copy_payload(payload: Any) -> Any:
 
     Dictionaries, lists and tuples are copied member by member, four times faster than by `copy.deepcopy` and without
     its memory for cycles, which JSON-like values don't have; anything else goes to `copy.deepcopy`.
+
+    Raises
+    ------
+    ProcessorError
+        If it holds what can't be copied: a lock, an open file.
     """
     kind = type(payload)
     if kind in _IMMUTABLE:
@@ -34,4 +42,11 @@ def copy_payload(payload: Any) -> Any:
         return [copy_payload(value) for value in payload]
     if kind is tuple:
         return tuple([copy_payload(value) for value in payload])
-    return copy.deepcopy(payload)
+    try:
+        return copy.deepcopy(payload)
+    except Exception as error:
+        raise ProcessorError(
+            f"the payload holds a {kind.__qualname__} that can't be copied ({in_words(error)}). Members of braces, "
+            "`process_batch` and processors with `retries` are given copies: keep such an object in the processor that "
+            "made it, and pass on what is JSON-like."
+        ) from error

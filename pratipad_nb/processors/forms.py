@@ -6,29 +6,36 @@ wraps it (validation, private copies), `adapter` decides. The forms of `async de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any
 
-from pratipad_nb.errors import ProcessorError
+from msgspec.structs import replace
+
 from pratipad_nb.message import Message
 from pratipad_nb.processors.copying import copy_payload
 from pratipad_nb.processors.outcome import Failure, Outcome, sampled
 from pratipad_nb.processors.reply import collecting
+from pratipad_nb.processors.returned import (
+    WrongResultError,
+    batch_results,
+    is_unawaited,
+    nothing,
+    nothing_in_batch,
+    run_out,
+    unawaited,
+)
 
-__all__ = ["Batch", "Form", "Generator", "MessageOf", "Plain"]
+__all__ = ["Batch", "BatchForm", "Form", "Generator", "Ledger", "MessageOf", "Plain", "plain_outcome"]
 
 #: Gives the message of a row; called only for a processor that asks for it.
 MessageOf = Callable[[int], Message]
 
-_NOTHING = (
-    "{name} returned None, which is no payload. Return the payload to pass on; to filter messages, make it a "
-    "generator (`yield` what goes on, or nothing); to use it for its effect alone, put it in braces {{…}}."
-)
-_NOTHING_IN_BATCH = (
-    "process_batch of {name} gave None for a payload, which is no result. Give the new payload; a list stands for "
-    "none ([]), one or many results."
-)
+#: How many results of a call are looked at whether they are what nobody awaits.
+_LOOKED_AT = 16
+#: Classes of results that stand for themselves, in every form.
+_ONE_RESULT = frozenset({bool, bytes, dict, float, int, str})
 
 
 class Form:
@@ -79,91 +86,80 @@ class Form:
             return zip(payloads, map(message_of, range(len(payloads))), strict=True)
         return zip(payloads)
 
-    def _nothing(self) -> ProcessorError:
-        return ProcessorError(_NOTHING.format(name=self._name))
+    def _tries_left(self, error: BaseException) -> range:
+        """Return how often rows may be tried again that raised `error`."""
+        return range(0 if isinstance(error, WrongResultError) else self._retries)
 
-    def _batch_arguments(
-        self, payloads: Sequence[Any], start: int, size: int, message_of: MessageOf
-    ) -> tuple[list[Any], ...]:
-        rows = range(start, min(start + size, len(payloads)))
-        # Copies, for a batch that raises runs again row by row, and may have changed some of its payloads by then.
-        copies = [copy_payload(payloads[row]) for row in rows]
-        return (copies, [message_of(row) for row in rows]) if self._with_message else (copies,)
-
-    def _batch_results(self, returned: object, expected: int) -> list[Any]:
-        """Return the results of a batch as a list, one for each payload.
-
-        Raises
-        ------
-        WrongLengthError
-            If there are not as many as payloads.
-        """
-        if isinstance(returned, (str, bytes, Mapping, Set)) or not isinstance(returned, Iterable):
-            if self._discard:
-                return [None] * expected
-            raise WrongLengthError(
-                f"process_batch of {self._name} returned {type(returned).__name__!r}; it returns a list with one "
-                f"result for each of the {expected} payloads it was given."
-            )
-        results = returned if isinstance(returned, list) else list(returned)
-        if len(results) != expected and not self._discard:
-            raise WrongLengthError(
-                f"process_batch of {self._name} returned {len(results)} results for {expected} payloads; it returns "
-                "one for each, in order. To filter, give [] for a payload; to make several of one, give a list."
-            )
-        return results
-
-    def _take_batch(self, results: list[Any], ledger: Ledger) -> None:
-        """Enter the results of a batch, whose first row is the ledger's next one."""
-        for row, result in enumerate(results, ledger.done):
-            if isinstance(result, list):
-                ledger.take(result, row)
-            elif result is None and not self._discard:
-                ledger.fail(row, ProcessorError(_NOTHING_IN_BATCH.format(name=self._name)))
-            else:
-                ledger.take((result,), row)
-
-    def _chunk(self) -> int:
-        """Return how many rows go into the next call of a batch."""
-        if self._alone:
-            self._alone -= 1
-            return 1
-        return self._batch_size
-
-
-class WrongLengthError(ProcessorError):
-    """A batch returned another number of results than it was given payloads; running it again won't help."""
+    def _again(
+        self, make: Callable[[], list[Any]], error: BaseException, rows: Sequence[int], ledger: Ledger
+    ) -> list[Any]:
+        """Try `rows` again as often as they may be; return their results, none if they failed for good."""
+        for _ in self._tries_left(error):
+            ledger.retried += 1
+            try:
+                return make()
+            except BaseException as again:  # noqa: BLE001
+                error = again
+        ledger.fail(rows, error)
+        return []
 
 
 class Ledger:
-    """What one call of a form has made so far, for the forms that can make several results of a row."""
+    """What one call of a form has made so far."""
 
-    __slots__ = ("done", "durations", "failures", "given", "payloads", "rows", "started")
+    __slots__ = ("done", "durations", "failures", "given", "now", "payloads", "retried", "rows", "started")
 
     def __init__(self, given: Sequence[Any]) -> None:
         self.given = given
         self.done = 0
+        self.retried = 0
         self.payloads: list[Any] = []
         self.rows: list[int] = []
         self.failures: list[Failure] = []
         self.durations: list[float] = []
-        self.started = perf_counter()
+        self.started = self.now = perf_counter()
 
     def take(self, results: Sequence[Any], row: int) -> None:
+        """Enter the results of a row."""
         self.payloads.extend(results)
         self.rows.extend([row] * len(results))
 
-    def fail(self, row: int, error: BaseException) -> None:
-        self.failures.append(Failure.of(row, self.given[row], error))
+    def fail(self, rows: Iterable[int], error: BaseException) -> None:
+        """Enter `rows` as failed."""
+        self.failures.extend([Failure.of(row, self.given[row], error) for row in rows])
 
-    def outcome(self, replies: list[tuple[Any, Message]], now: float, *, discard: bool) -> Outcome:
+    def goes_on(self, deadline: float) -> bool:
+        """Whether a further batch is to be begun."""
+        return self.done < len(self.given) and (not self.done or self.now <= deadline)
+
+    def finish(self, count: int) -> None:
+        """Note that a batch of `count` rows is done."""
+        before, self.now = self.now, perf_counter()
+        self.done += count
+        self.durations.append((self.now - before) / count)
+
+    def time_rows(self, stamps: Sequence[float]) -> None:
+        """Note how long rows took, from the times at which each one ended; the first is the start."""
+        self.done, self.now = len(stamps) - 1, stamps[-1]
+        self.durations = [stamps[row + 1] - stamps[row] for row in sampled(self.done)]
+
+    def outcome(self, replies: list[tuple[Any, Message]], *, discard: bool) -> Outcome:
+        """Return what was entered."""
         rows: Sequence[int] = self.rows
-        if discard:
-            self.payloads, rows = [], []
-        elif len(rows) == self.done and rows == list(range(self.done)):
+        if len(rows) == self.done and rows == list(range(self.done)):
             rows = range(self.done)
+        return self.outcome_of(rows, replies, discard=discard)
+
+    def outcome_of(
+        self, rows: Sequence[int], replies: list[tuple[Any, Message]], *, discard: bool
+    ) -> Outcome:
+        """Return what was entered, with results that are of these `rows`."""
+        payloads = self.payloads
+        if discard:
+            payloads, rows = [], []
+        elapsed = self.now - self.started
         return Outcome(
-            self.done, self.payloads, rows, self.failures, replies, self.durations, now - self.started
+            self.done, payloads, rows, self.failures, replies, self.durations, elapsed, self.retried
         )
 
 
@@ -177,66 +173,64 @@ class Plain(Form):
         # The hot loop: what is done here is done for every message. One reading of the clock serves the deadline
         # and the durations; `try` costs nothing; the rows of the results are worked out afterwards.
         call, clock, discard = self._call, perf_counter, self._discard
-        results: list[Any] = []
-        failures: list[Failure] = []
-        stamps = [clock()]
-        keep, stamp = results.append, stamps.append
+        ledger = Ledger(payloads)
+        stamps = [ledger.started]
+        keep, stamp = ledger.payloads.append, stamps.append
         with collecting() as replies:
             for arguments in self._arguments(payloads, message_of):
                 try:
                     result = call(*arguments)
                 except BaseException as error:  # noqa: BLE001 - an exception concerns its message alone
-                    self._settle(arguments, error, results, failures, len(stamps) - 1)
+                    self._settle(arguments, error, ledger, len(stamps) - 1)
                 else:
                     if result is None and not discard:
-                        self._settle(arguments, self._nothing(), results, failures, len(stamps) - 1)
+                        self._settle(arguments, nothing(self._name), ledger, len(stamps) - 1)
                     else:
                         keep(result)
                 stamp(now := clock())
                 if now > deadline:
                     break
-        return plain_outcome(results, failures, replies, stamps, discard=discard)
+        return plain_outcome(self._name, ledger, stamps, replies, discard=discard)
 
-    def _settle(
-        self,
-        arguments: tuple[Any, ...],
-        error: BaseException,
-        results: list[Any],
-        failures: list[Failure],
-        row: int,
-    ) -> None:
-        """Try a row again as often as it may be; enter its result or its failure."""
-        for _ in range(self._retries):
-            try:
-                result = self._call(*arguments)
-            except BaseException as again:  # noqa: BLE001
-                error = again
-            else:
-                if result is not None or self._discard:
-                    results.append(result)
-                    return
-                error = self._nothing()
-        failures.append(Failure.of(row, arguments[0], error))
+    def _settle(self, arguments: tuple[Any, ...], error: BaseException, ledger: Ledger, row: int) -> None:
+        ledger.payloads.extend(self._again(partial(self._result, arguments), error, (row,), ledger))
+
+    def _result(self, arguments: tuple[Any, ...]) -> list[Any]:
+        result = self._call(*arguments)
+        if result is None and not self._discard:
+            raise nothing(self._name)
+        return [result]
 
 
 def plain_outcome(
-    results: list[Any],
-    failures: list[Failure],
-    replies: list[tuple[Any, Message]],
-    stamps: list[float],
-    *,
-    discard: bool,
+    name: str, ledger: Ledger, stamps: Sequence[float], replies: list[tuple[Any, Message]], *, discard: bool
 ) -> Outcome:
     """Return the outcome of a plain form: a result for every row that did not fail; `stamps` are when rows ended."""
-    done = len(stamps) - 1
-    rows: Sequence[int] = range(done)
-    if discard:
-        results, rows = [], []
-    elif failures:
-        failed = {failure.row for failure in failures}
-        rows = [row for row in rows if row not in failed]
-    durations = [stamps[row + 1] - stamps[row] for row in sampled(done)]
-    return Outcome(done, results, rows, failures, replies, durations, stamps[-1] - stamps[0])
+    ledger.time_rows(stamps)
+    rows = _without_failed(ledger)
+    # A look at some is cheap, and who returns one such thing mostly returns nothing else; Output refuses the others.
+    some = ledger.payloads[:: 1 + len(ledger.payloads) // _LOOKED_AT]
+    if not _ONE_RESULT.issuperset(map(type, some)) and any(is_unawaited(type(result)) for result in some):
+        _fail_unawaited(name, ledger, rows)
+        rows = _without_failed(ledger)
+    return ledger.outcome_of(rows, replies, discard=discard)
+
+
+def _without_failed(ledger: Ledger) -> Sequence[int]:
+    if not ledger.failures:
+        return range(ledger.done)
+    failed = {failure.row for failure in ledger.failures}
+    return [row for row in range(ledger.done) if row not in failed]
+
+
+def _fail_unawaited(name: str, ledger: Ledger, rows: Sequence[int]) -> None:
+    results, ledger.payloads = ledger.payloads, []
+    for row, result in zip(rows, results, strict=True):
+        if is_unawaited(type(result)):
+            ledger.fail((row,), unawaited(name, result))
+        else:
+            ledger.payloads.append(result)
+    ledger.failures.sort(key=lambda failure: failure.row)
 
 
 class Generator(Form):
@@ -246,7 +240,7 @@ class Generator(Form):
 
     def run(self, payloads: Sequence[Any], message_of: MessageOf, deadline: float) -> Outcome:
         """Take the rows in order until all are done or the deadline is over; see `Run`."""
-        call, clock, discard = self._call, perf_counter, self._discard
+        call, clock = self._call, perf_counter
         ledger = Ledger(payloads)
         stamps = [ledger.started]
         with collecting() as replies:
@@ -255,26 +249,81 @@ class Generator(Form):
                     # The whole of it before any is taken: a message that fails half-way leaves nothing behind.
                     results = list(call(*arguments))
                 except BaseException as error:  # noqa: BLE001
-                    results = self._settle(arguments, error, ledger)
+                    results = self._again(partial(self._results, arguments), error, (ledger.done,), ledger)
                 ledger.take(results, ledger.done)
                 ledger.done += 1
                 stamps.append(now := clock())
                 if now > deadline:
                     break
-        ledger.durations = [stamps[row + 1] - stamps[row] for row in sampled(ledger.done)]
-        return ledger.outcome(replies, stamps[-1], discard=discard)
+        ledger.time_rows(stamps)
+        return ledger.outcome(replies, discard=self._discard)
 
-    def _settle(self, arguments: tuple[Any, ...], error: BaseException, ledger: Ledger) -> list[Any]:
-        for _ in range(self._retries):
-            try:
-                return list(self._call(*arguments))
-            except BaseException as again:  # noqa: BLE001
-                error = again
-        ledger.fail(ledger.done, error)
-        return []
+    def _results(self, arguments: tuple[Any, ...]) -> list[Any]:
+        return list(self._call(*arguments))
 
 
-class Batch(Form):
+#: Results of a batch, the row of each, and the rows for which there was none.
+_Made = tuple[Sequence[Any], Sequence[int], Sequence[int]]
+
+
+class BatchForm(Form):
+    """What the two forms of `process_batch` share."""
+
+    __slots__ = ()
+
+    def _next_rows(self, ledger: Ledger) -> range:
+        """Return the rows of the next call."""
+        count = self._batch_size
+        if self._alone:
+            self._alone -= 1
+            count = 1
+        return range(ledger.done, min(ledger.done + count, len(ledger.given)))
+
+    def _takes_apart(self, rows: range, error: BaseException) -> bool:
+        """Tell whether `rows`, for which the batch raised `error`, are to be taken again, one by one."""
+        if len(rows) == 1 or isinstance(error, WrongResultError):
+            return False
+        self._alone = len(rows)
+        return True
+
+    def _copies(self, rows: range, ledger: Ledger, message_of: MessageOf) -> tuple[list[Any], ...]:
+        """Return the arguments of one call."""
+        # Copies, for a batch that raises runs again row by row, and may have changed some of its payloads by then.
+        payloads = [copy_payload(ledger.given[row]) for row in rows]
+        if not self._with_message:
+            return (payloads,)
+        messages = [replace(message_of(row), payload=p) for row, p in zip(rows, payloads, strict=True)]
+        return payloads, messages
+
+    def _made(self, returned: object, rows: range) -> list[_Made]:
+        """Return what a batch has made of `rows`, in a list like those of the other forms: nothing where it is dropped."""
+        if self._discard:
+            run_out(self._name, returned)
+            return []
+        results = batch_results(self._name, returned, len(rows))
+        if _ONE_RESULT.issuperset(map(type, results)):  # the common case, in C
+            return [(results, rows, ())]
+        payloads: list[Any] = []
+        numbers: list[int] = []
+        empty: list[int] = []
+        for row, result in zip(rows, results, strict=True):
+            if result is None:
+                empty.append(row)
+                continue
+            several = list(result) if isinstance(result, list) else (result,)
+            payloads.extend(several)
+            numbers.extend([row] * len(several))
+        return [(payloads, numbers, empty)]
+
+    def _enter(self, made: list[_Made], rows: range, ledger: Ledger) -> None:
+        for payloads, numbers, empty in made:
+            ledger.payloads.extend(payloads)
+            ledger.rows.extend(numbers)
+            ledger.fail(empty, nothing_in_batch(self._name))
+        ledger.finish(len(rows))
+
+
+class Batch(BatchForm):
     """`process_batch`: one call for up to `batch_size` rows; one that raises is taken apart, row by row."""
 
     __slots__ = ()
@@ -282,37 +331,18 @@ class Batch(Form):
     def run(self, payloads: Sequence[Any], message_of: MessageOf, deadline: float) -> Outcome:
         """Take the rows in order until all are done or the deadline is over; see `Run`."""
         ledger = Ledger(payloads)
-        now = ledger.started
         with collecting() as replies:
-            while ledger.done < len(payloads) and (not ledger.done or now <= deadline):
-                arguments = self._batch_arguments(payloads, ledger.done, self._chunk(), message_of)
-                count, before = len(arguments[0]), now
-                if not self._attempt(arguments, ledger):
-                    self._alone = count  # take the same rows again, one by one
-                    continue
-                ledger.done += count
-                now = perf_counter()
-                ledger.durations.append((now - before) / count)
-        return ledger.outcome(replies, perf_counter(), discard=self._discard)
+            while ledger.goes_on(deadline):
+                rows = self._next_rows(ledger)
+                make = partial(self._call_for, rows, ledger, message_of)
+                try:
+                    made = make()
+                except BaseException as error:  # noqa: BLE001
+                    if self._takes_apart(rows, error):
+                        continue
+                    made = self._again(make, error, rows, ledger)
+                self._enter(made, rows, ledger)
+        return ledger.outcome(replies, discard=self._discard)
 
-    def _attempt(self, arguments: tuple[list[Any], ...], ledger: Ledger) -> bool:
-        """Enter the results or failures of one call; return False if it raised and its rows are to be taken alone."""
-        count = len(arguments[0])
-        for left in range(self._retries if count == 1 else 0, -1, -1):
-            try:
-                results = self._batch_results(self._call(*arguments), count)
-            except WrongLengthError as error:
-                for row in range(ledger.done, ledger.done + count):
-                    ledger.fail(row, error)
-                return True
-            except BaseException as error:  # noqa: BLE001
-                if count > 1:
-                    return False
-                if not left:
-                    ledger.fail(ledger.done, error)
-                else:
-                    arguments = (copy_payload(ledger.given[ledger.done : ledger.done + 1]), *arguments[1:])
-            else:
-                self._take_batch(results, ledger)
-                return True
-        return True
+    def _call_for(self, rows: range, ledger: Ledger, message_of: MessageOf) -> list[_Made]:
+        return self._made(self._call(*self._copies(rows, ledger, message_of)), rows)

@@ -15,7 +15,7 @@ from typing import Any
 
 from pratipad_nb.message import Message
 
-__all__ = ["Failure", "Outcome", "sampled"]
+__all__ = ["Failure", "Outcome", "in_words", "sampled"]
 
 #: The bounds keep a dead letter small, whatever the exception holds: some carry whole documents in their text.
 ERROR_CHARACTERS = 1000
@@ -27,7 +27,15 @@ _SAMPLE = 16
 
 _MACHINERY = {
     str(Path(__file__).with_name(name))
-    for name in ("adapter.py", "async_forms.py", "forms.py", "outcome.py", "typed.py")
+    for name in (
+        "adapter.py",
+        "async_forms.py",
+        "copying.py",
+        "forms.py",
+        "outcome.py",
+        "returned.py",
+        "typed.py",
+    )
 }
 
 
@@ -56,7 +64,7 @@ class Failure:
     @classmethod
     def of(cls, row: int, payload: Any, error: BaseException) -> Failure:
         """Return the failure that `error` is for the message in `row`."""
-        return cls(row, payload, _in_words(error), _traceback(error))
+        return cls(row, payload, in_words(error), _traceback(error))
 
 
 @dataclass(slots=True)
@@ -80,6 +88,8 @@ class Outcome:
         one mean for each of its calls.
     elapsed
         Seconds the whole call took.
+    retried
+        How many times a row was tried again.
     """
 
     done: int
@@ -89,6 +99,7 @@ class Outcome:
     replies: list[tuple[Any, Message]] = field(default_factory=list)
     durations: list[float] = field(default_factory=list)
     elapsed: float = 0.0
+    retried: int = 0
 
 
 def sampled(count: int) -> range:
@@ -96,17 +107,28 @@ def sampled(count: int) -> range:
     return range(0, count, 1 if count <= _ALL_UP_TO else _SAMPLE)
 
 
-def _in_words(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
+    """Return an exception's type and text, whatever the text is made by: at most 1,000 characters that can be stored."""
+    name = type(error).__name__
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - a user's __str__ may raise anything
-        text = "(its text can't be had: its __str__ raised)"
-    words = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return words if len(words) <= ERROR_CHARACTERS else words[: ERROR_CHARACTERS - 1] + "…"
+        words = f"{name}: {text}" if text else name
+    except BaseException:  # noqa: BLE001 - a user's __str__ may raise anything
+        words = f"{name}: (its text can't be had: its __str__ raised)"
+    return _storable(words if len(words) <= ERROR_CHARACTERS else words[: ERROR_CHARACTERS - 1] + "…")
+
+
+def _storable(text: str) -> str:
+    # Half a character, as in the name of a file that is no UTF-8, can't be encoded: it would end the flow.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _traceback(error: BaseException) -> str:
-    text = "".join(traceback.format_exception(type(error), error, _users_frames(error.__traceback__)))
+    try:
+        lines = traceback.format_exception(type(error), error, _users_frames(error.__traceback__))
+    except BaseException as again:  # noqa: BLE001 - it looks at much that a user's exception may define
+        return f"(its traceback can't be had: {in_words(again)})"
+    text = _storable("".join(lines))
     if len(text) <= TRACEBACK_CHARACTERS:
         return text
     cut = "\n… cut …\n"

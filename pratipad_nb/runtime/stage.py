@@ -20,7 +20,7 @@ from msgspec import Raw
 
 from pratipad_nb.errors import OneWayError, ProcessorError
 from pratipad_nb.message import Message
-from pratipad_nb.processors import Outcome, copy_payload
+from pratipad_nb.processors import Outcome
 from pratipad_nb.processors.outcome import Failure
 from pratipad_nb.processors.reply import preparing
 from pratipad_nb.runtime.batch import Batch
@@ -209,13 +209,12 @@ class Stage:
         return batch.stage != self.index or batch.only is None or member.key in batch.only
 
 
-def _message_of(batch: Batch, rows: Sequence[int], *, private: bool = False) -> Callable[[int], Message]:
-    """Return what makes a row's message; `private`: with a payload that only this processor sees."""
+def _message_of(batch: Batch, rows: Sequence[int]) -> Callable[[int], Message]:
+    """Return what makes a row's message."""
 
     def message(row: int) -> Message:
         at = rows[row]
-        payload = batch.payloads[at]
-        return batch.message(at, copy_payload(payload) if private else payload)
+        return batch.message(at, batch.payloads[at])
 
     return message
 
@@ -352,7 +351,7 @@ class _OnTracks:
             payloads = (
                 batch.payloads[rows.start :] if isinstance(rows, range) else [batch.payloads[r] for r in rows]
             )
-            outcome = await track.runner.run(payloads, _message_of(batch, rows, private=self._keep))
+            outcome = await track.runner.run(payloads, _message_of(batch, rows))
             for failure in outcome.failures:
                 _, notes = self._failures.setdefault(rows[failure.row], (failure.payload, []))
                 notes.append(_note(track.member, failure))

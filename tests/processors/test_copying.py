@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import threading
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pratipad_nb.errors import ProcessorError
 from pratipad_nb.processors import copy_payload
 
 JSON_LIKE = st.recursive(
@@ -47,3 +50,8 @@ def test_other_objects_are_copied_deeply():
     copied.items.append(2)
     assert box == Box([1])
     assert copy_payload(copy.copy) is copy.copy
+
+
+def test_what_can_not_be_copied_is_named_with_what_to_do():
+    with pytest.raises(ProcessorError, match=r"holds a lock that can't be copied \(TypeError: .*JSON-like"):
+        copy_payload({"lock": [threading.Lock()]})
