@@ -21,7 +21,7 @@ from pratipad_nb.processors.base import Processor, period_of
 from pratipad_nb.processors.copying import copy_payload
 from pratipad_nb.processors.forms import Batch, Generator, MessageOf, Plain
 from pratipad_nb.processors.outcome import Outcome, in_words
-from pratipad_nb.processors.typed import model_of, typed
+from pratipad_nb.processors.typed import annotation_of, typed
 
 __all__ = ["Adapted", "Run", "Timer", "adapt", "check"]
 
@@ -290,11 +290,11 @@ def _batch_call(
     yields = inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call)
     on_loop = inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
     kind = "batch" if is_batch else "generator" if yields else "plain"
-    model = model_of(call, payload) if payload else None
+    annotation = annotation_of(call, payload, is_batch=is_batch) if payload else None
     if by_keyword:
         call = _with_keyword(call, by_keyword)
-    if model is not None:
-        call = typed(call, model, kind, on_loop=on_loop)
+    if annotation is not None:
+        call = typed(call, annotation, kind, name=name, on_loop=on_loop)
     if kind != "batch" and (settings.retries or discard):  # a batch is given copies in any case
         call = _on_a_copy(call, with_message=with_message)
     form = _FORMS[kind, on_loop](

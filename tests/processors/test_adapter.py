@@ -9,7 +9,6 @@ import threading
 from time import perf_counter
 
 import pytest
-from pydantic import BaseModel
 
 from pratipad_nb.errors import ProcessorError
 from pratipad_nb.message import Message
@@ -407,62 +406,6 @@ class TestReply:
         )
         outcome = await outcome_of(forms[form], ["a", "b"])
         assert [(p, m.id) for p, m in outcome.replies] == [("a", "room1-1-0"), ("b", "room1-1-1")]
-
-
-class Reading(BaseModel):
-    celsius: float
-
-
-class TestTyped:
-    async def test_validates_the_payload_and_dumps_the_result(self):
-        def warmer(reading: Reading) -> Reading:
-            return reading.model_copy(update={"celsius": reading.celsius + 1})
-
-        async def warmer_async(reading: Reading):
-            return warmer(reading)
-
-        def warmer_twice(reading: Reading, message):
-            yield warmer(reading)
-
-        async def warmer_each(reading: Reading):
-            yield warmer(reading)
-
-        for target in (warmer, warmer_async, warmer_twice, warmer_each):
-            outcome = await outcome_of(target, [{"celsius": "20.5"}, {"celsius": "hot"}])
-            assert outcome.payloads == [{"celsius": 21.5}]
-            [failure] = outcome.failures
-            assert failure.row == 1
-            assert failure.payload == {"celsius": "hot"}
-            assert failure.error.startswith("ValidationError: 1 validation error for Reading")
-
-    async def test_validates_each_payload_of_a_batch(self):
-        class Warmer:
-            def process_batch(self, readings: list[Reading]):
-                return [readings[0] if len(readings) == 1 else r for r in readings]
-
-        class WarmerAsync(Warmer):
-            async def process_batch(self, readings: list[Reading]):
-                return super().process_batch(readings)
-
-        for target in (Warmer, WarmerAsync):
-            outcome = await outcome_of(target, [{"celsius": 1}, {"celsius": "hot"}, {"celsius": 3}])
-            assert outcome.payloads == [{"celsius": 1.0}, {"celsius": 3.0}]
-            assert [f.row for f in outcome.failures] == [1]
-
-    async def test_a_model_inside_a_function_is_found_where_the_processor_uses_it(self):
-        class Inner(BaseModel):
-            n: int
-
-        def count(payload: Inner) -> NotImported:  # noqa: F821
-            return Inner(n=payload.n + 1)
-
-        assert (await outcome_of(count, [{"n": "1"}])).payloads == [{"n": 2}]
-
-    async def test_an_annotation_that_can_not_be_resolved_is_passed_over(self):
-        def unknown(payload: Nowhere):  # noqa: F821
-            return payload
-
-        assert (await outcome_of(unknown, [1])).payloads == [1]
 
 
 class TestOnTheLoop:
