@@ -104,11 +104,12 @@ class Meter:
         self._rate = Rate()
         self._busy = Rate()
 
-    def record(self, outcome: Outcome) -> None:
-        """Count what one call did."""
+    def record(self, outcome: Outcome, instances: int = 1) -> None:
+        """Count what one call of one of so many `instances` did."""
         self.received += outcome.done
         self.emitted += len(outcome.payloads)
-        self.busy_seconds += outcome.elapsed
+        self.retried += outcome.retried
+        self.busy_seconds += outcome.elapsed / instances
         self._latency.add(outcome.durations)
         if outcome.failures:
             self.failed += len(outcome.failures)

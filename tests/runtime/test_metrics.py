@@ -78,3 +78,20 @@ def test_a_meter_counts_what_every_call_did():
     assert (stats.received, stats.emitted, stats.failed) == (4, 3, 1)
     assert stats.last_error == "ValueError: no"
     assert stats.p50 == pytest.approx(0.1, rel=0.1)
+
+
+def test_a_meter_counts_retries():
+    meter = Meter()
+    meter.record(Outcome(1, [], [], retried=2))
+    meter.record(Outcome(1, [], [], retried=3))
+    assert meter.snapshot().retried == 5
+
+
+def test_busy_is_the_share_of_time_that_an_instance_was_at_work_on_average(clock):
+    meter = Meter()
+    for _ in range(10):
+        clock.advance(0.2)
+        for _ in range(4):
+            meter.record(Outcome(1, ["a"], range(1), elapsed=0.1), instances=4)
+        meter.sample()
+    assert meter.snapshot().busy == pytest.approx(0.5)
