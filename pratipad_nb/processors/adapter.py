@@ -23,7 +23,7 @@ from pratipad_nb.processors.forms import Batch, Generator, MessageOf, Plain
 from pratipad_nb.processors.outcome import Outcome, in_words
 from pratipad_nb.processors.typed import annotation_of, typed
 
-__all__ = ["Adapted", "Run", "Timer", "adapt", "check"]
+__all__ = ["Adapted", "Run", "Timer", "adapt", "check", "works_on_loop"]
 
 #: One batch call: payloads, what gives a row's message, and the deadline by `time.perf_counter`. At least one row is
 #: always finished; after the deadline no further one is begun.
@@ -58,7 +58,8 @@ class Adapted:
     instance
         The instance itself, or the function.
     on_loop
-        `run` is a coroutine function, for the event loop; else it is to be called on the worker thread.
+        `run` is a coroutine function, for the event loop, where all other methods belong too; else it is to be called on
+        the worker thread.
     run
         The batch call of `process` or `process_batch`; see `Run`.
     run_backward
@@ -131,6 +132,15 @@ def check(target: object, arguments: Mapping[str, Any] | None = None) -> None:
             f"{name} is an instance already, so it can't take {_listed(arguments)}. Name its class "
             f"{type(target).__name__} in the notation to give it arguments."
         )
+
+
+def works_on_loop(target: Any) -> bool:
+    """Tell whether instances of `target` work on the event loop, and so are to be made there: `process` is ``async def``.
+
+    It can be wrong where `process` is not the class's own but set by ``__init__``; `Adapted.on_loop` is right.
+    """
+    call, _ = _process(target)
+    return _is_async(call)
 
 
 def adapt(target: Any, arguments: Mapping[str, Any] | None = None, *, discard: bool = False) -> Adapted:
@@ -257,6 +267,7 @@ def _instance(target: Any, name: str, arguments: Mapping[str, Any]) -> Any:
 
 
 def _process(instance: Any) -> tuple[Callable[..., Any], bool]:
+    """Return what works on payloads, and whether on many at once; of a class, the function that its instances bind."""
     for method, is_batch in (("process_batch", True), ("process", False)):
         found = getattr(instance, method, None)
         if callable(found):
@@ -264,6 +275,10 @@ def _process(instance: Any) -> tuple[Callable[..., Any], bool]:
     if inspect.isroutine(instance) or isinstance(instance, partial):
         return instance, False
     return instance.__call__, False
+
+
+def _is_async(call: object) -> bool:
+    return inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
 
 
 def _own(instance: object, hook: str) -> Callable[..., Any] | None:
@@ -288,7 +303,7 @@ def _batch_call(
 ) -> tuple[Run, bool]:
     payload, with_message, by_keyword = _parameters(call, name, is_batch=is_batch)
     yields = inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call)
-    on_loop = inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
+    on_loop = _is_async(call)
     kind = "batch" if is_batch else "generator" if yields else "plain"
     annotation = annotation_of(call, payload, is_batch=is_batch) if payload else None
     if by_keyword:

@@ -30,6 +30,12 @@ class Processor:
 
     Neither is declared here, since every one of these forms would contradict the declaration for a type checker.
 
+    ``__init__`` and all methods of an instance run on one thread and never overlap: on a thread of its own if `process`
+    is a ``def`` or a generator, so that it may block; on the flow's event loop if it is an ``async def``. In a class whose
+    `process` is an ``async def`` every method runs on the loop, so keep ``def`` ones, and ``__init__``, short: while they
+    run, the flow stands still. (An ``async def`` method beside a ``def`` `process` can run on the loop alone, and does,
+    while the thread rests: what is bound to a thread, as a `sqlite3` connection is, belongs in a ``def`` one.)
+
     Attributes
     ----------
     retries
@@ -62,7 +68,7 @@ class Processor:
     batch_timeout: ClassVar[float] = 0.0
 
     def setup(self) -> Any:
-        """Prepare: open files and connections. Runs where `process` runs, before it; may be ``async def``."""
+        """Prepare: open files and connections. Runs before the first message; may be ``async def``."""
 
     def teardown(self) -> Any:
         """Tidy up after the last message; may be ``async def``."""

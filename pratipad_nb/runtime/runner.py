@@ -18,10 +18,12 @@ from pratipad_nb.dataflow import Step
 from pratipad_nb.errors import PayloadError, ProcessorError
 from pratipad_nb.message import Message
 from pratipad_nb.processors import Outcome, adapt
-from pratipad_nb.processors.adapter import Adapted, Timer
+from pratipad_nb.processors.adapter import Adapted, Timer, works_on_loop
+from pratipad_nb.processors.async_forms import stops_us
+from pratipad_nb.processors.outcome import in_words
 from pratipad_nb.runtime.logs import ProcessorLog, logging_to
 from pratipad_nb.runtime.metrics import Meter
-from pratipad_nb.runtime.worker import LoopWorker, Worker
+from pratipad_nb.runtime.worker import worker_for
 from pratipad_nb.transport.codec import encode_payload
 
 __all__ = ["Runner"]
@@ -55,7 +57,7 @@ class Runner:
         self.output = output
         self._discard = discard
         self._slice = slice_seconds
-        self._worker: Worker | LoopWorker = Worker(step.key)
+        self._worker = worker_for(step.key, on_loop=works_on_loop(step.target))
         self._open_gate = asyncio.Event()
         self._open_gate.set()
         #: Not set while another instance is put in the place of this one.
@@ -84,9 +86,9 @@ class Runner:
             with logging_to(self.output):
                 # The instance is made on the thread that it will work on: some things (`sqlite3`) ask for that.
                 adapted = await self._worker.call(self._adapt)
-                if adapted.on_loop:
+                if adapted.on_loop != works_on_loop(self.step.target):  # `__init__` has set another `process`
                     await self._worker.close(_CLOSE_SECONDS)
-                    self._worker = LoopWorker(self.step.key)
+                    self._worker = worker_for(self.step.key, on_loop=adapted.on_loop)
                 await self._hook("setup", adapted.setup)
             self._adapted = adapted
             if state is not None:
@@ -105,9 +107,11 @@ class Runner:
             return None
         try:
             return await self._worker.call(hook, *arguments)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if stops_us(error):
+                raise
             raise ProcessorError(
-                f"{self.step.key}: {name} failed with {type(error).__name__}: {error}. Mend it and run its cell again."
+                f"{self.step.key}: {name} failed with {in_words(error)}. Mend it and run its cell again."
             ) from error
 
     async def snapshot(self) -> bytes | None:
@@ -196,7 +200,7 @@ class Runner:
         with logging_to(self.output):
             deadline = time.perf_counter() + self._slice
             outcome: Outcome = await self._worker.call(adapted.run, payloads, message_of, deadline)
-        self.meter.record(outcome)
+        self.meter.record(outcome, adapted.concurrency)
         return outcome
 
     async def run_backward(self, payload: Any, message: Message) -> Outcome | None:
@@ -210,6 +214,7 @@ class Runner:
             outcome: Outcome = await self._worker.call(
                 adapted.run_backward, [payload], lambda _: message, deadline
             )
+        self.meter.retried += outcome.retried
         return outcome
 
     async def tick(self) -> None:
@@ -227,8 +232,10 @@ class Runner:
             try:
                 with logging_to(self.output):
                     await self._worker.call(timer.method)
-            except Exception as error:
-                self.meter.last_error = f"{timer.name}: {type(error).__name__}: {error}"
+            except (Exception, asyncio.CancelledError) as error:
+                if stops_us(error):
+                    raise
+                self.meter.last_error = f"{timer.name}: {in_words(error)}"
                 with logging_to(self.output):
                     log.exception("%s.%s failed", self.step.key, timer.name)
 

@@ -16,11 +16,12 @@ import logging
 import queue
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 from pratipad_nb.errors import ProcessorError
+from pratipad_nb.processors.outcome import in_words
 
 __all__ = ["LoopWorker", "Worker", "worker_for"]
 
@@ -36,7 +37,7 @@ def worker_for(name: str, *, on_loop: bool) -> Worker | LoopWorker:
 
 
 class LoopWorker:
-    """Runs the methods of an ``async def`` processor on the running event loop, one at a time.
+    """Runs the methods of an ``async def`` processor on the running event loop, one at a time, the ``def`` ones too.
 
     Parameters
     ----------
@@ -117,7 +118,9 @@ class Worker:
             if _is_async(function):
                 await self._hop(_rest)  # after a cancelled call the thread may still be at work
                 return await _run_here(self.name, function, arguments)
-            return await self._hop(partial(function, *arguments) if arguments else function)
+            result = await self._hop(partial(function, *arguments) if arguments else function)
+            # A plain function around an ``async def`` has only begun its work.
+            return await _awaited(self.name, result) if inspect.isawaitable(result) else result
 
     async def _hop(self, job: Callable[[], Any]) -> Any:
         if self._thread is None:
@@ -174,15 +177,22 @@ def _is_async(function: Callable[..., Any]) -> bool:
 async def _run_here(name: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     try:
         result = function(*arguments)
-        return await result if inspect.isawaitable(result) else result
+    except (KeyboardInterrupt, SystemExit) as error:
+        raise _not_ours_to_end(name, error) from error
+    return await _awaited(name, result) if inspect.isawaitable(result) else result
+
+
+async def _awaited(name: str, result: Awaitable[Any]) -> Any:
+    try:
+        return await result
     except (KeyboardInterrupt, SystemExit) as error:
         raise _not_ours_to_end(name, error) from error
 
 
 def _not_ours_to_end(name: str, error: BaseException) -> ProcessorError:
     return ProcessorError(
-        f"processor {name} raised {type(error).__name__}({error}), which would end the whole program. Raise an "
-        "ordinary exception; to stop a flow, call its stop()."
+        f"processor {name} raised {in_words(error)}, which would end the whole program. Raise an ordinary exception; "
+        "to stop a flow, call its stop()."
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 from pratipad_nb.errors import ProcessorError
 from pratipad_nb.message import Message
 from pratipad_nb.processors import Processor, adapt, check, every, reply
+from pratipad_nb.processors.adapter import works_on_loop
 
 
 def message_of(row):
@@ -411,6 +412,26 @@ class TestReply:
 class TestOnTheLoop:
     def test_async_forms_are_for_the_loop_and_others_are_not(self):
         assert [adapt(target).on_loop for target in FORMS] == [False, True, False, True, False, True]
+
+    @pytest.mark.parametrize("target", FORMS)
+    def test_it_can_be_told_before_an_instance_is_made(self, target):
+        class Method:
+            process = staticmethod(target)
+
+        class Called:
+            if inspect.isfunction(target):
+                __call__ = target
+
+        class Inherited(target if inspect.isclass(target) else Method):
+            pass
+
+        expected = adapt(target).on_loop
+        assert works_on_loop(target) == expected
+        assert (
+            works_on_loop(functools.partial(target) if inspect.isfunction(target) else target()) == expected
+        )
+        assert works_on_loop(Inherited) == expected
+        assert inspect.isclass(target) or works_on_loop(Method) == works_on_loop(Called) == expected
 
     async def test_cancelling_the_task_goes_through(self):
         begun = asyncio.Event()

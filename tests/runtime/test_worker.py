@@ -46,6 +46,29 @@ class TestBoth:
         assert await either.call(lambda n: n + 1, 1) == 2
         assert await either.call(twice, 2) == 4
 
+    async def test_awaits_what_a_plain_function_around_a_coroutine_returns(self, either):
+        async def three():
+            await asyncio.sleep(0)
+            return 3
+
+        async def leave():
+            raise SystemExit
+
+        assert await either.call(lambda: three()) == 3
+        with pytest.raises(ProcessorError, match="P1 raised SystemExit"):
+            await either.call(lambda: leave())
+
+    async def test_what_would_end_the_program_is_told_even_if_it_can_not_be_printed(self, either):
+        class Rude(SystemExit):
+            def __str__(self):
+                raise ValueError
+
+        def leave():
+            raise Rude
+
+        with pytest.raises(ProcessorError, match="P1 raised Rude"):
+            await asyncio.wait_for(either.call(leave), 5)
+
     async def test_raises_what_the_call_raises(self, either):
         with pytest.raises(ZeroDivisionError):
             await either.call(lambda: 1 // 0)
