@@ -163,7 +163,8 @@ def cloud(
     )
     issued = invitation_in(certs) if certs is not None else None
     name = reader or (issued.name if issued is not None and issued.role == "reader" else _READER)
-    work = endpoint_for("reader", name, flow=flow, server=server, certs=certs, home=home)
+    patience = timeout if send is None or most is not None or pull is not None else 0.0
+    work = endpoint_for("reader", name, flow=flow, server=server, certs=certs, home=home, patience=patience)
     try:
         run_until_signalled(_run(work, name, wishes))
     except Signalled:

@@ -67,7 +67,7 @@ def device(
         try:
             for each in found:
                 if each.state == "not connected":
-                    where = {"flow": flow, "server": server, "certs": certs, "home": home}
+                    where = {"flow": flow, "server": server, "certs": certs, "home": home, "patience": None}
                     _connect(each, where)
             for each in found:
                 said(device_line(each))

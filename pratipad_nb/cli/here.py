@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pratipad_nb.cli.faults import said
 from pratipad_nb.errors import ServerError, SettingsError
 from pratipad_nb.settings import Credentials, Endpoint, valid_name
 
@@ -35,11 +37,14 @@ __all__ = [
     "public_leaves_url",
     "public_url",
     "server_files",
+    "started_server",
     "user_of",
 ]
 
 #: The file of a certificate folder that says what it is for.
 INVITATION = "pratipad.json"
+#: How often it looks for a server that it waits for, in seconds.
+_LOOK_SECONDS = 0.2
 _PUBLIC_URL = "public-url"
 _PUBLIC_LEAVES_URL = "public-leaves-url"
 
@@ -86,9 +91,21 @@ def own_folder(certs: Path, name: str) -> Path:
 
 
 async def endpoint_for(
-    role: Role, name: str, *, flow: str | None, server: str | None, certs: Path | None, home: Path | None
+    role: Role,
+    name: str,
+    *,
+    flow: str | None,
+    server: str | None,
+    certs: Path | None,
+    home: Path | None,
+    patience: float | None = 0.0,
 ) -> Endpoint:
     """Return what the party `name` connects to: what a certificate folder says, or the server of the state folder.
+
+    Parameters
+    ----------
+    patience
+        How long to wait for a server in the state folder, in seconds; None: for ever.
 
     Raises
     ------
@@ -107,27 +124,29 @@ async def endpoint_for(
             raise SettingsError(
                 "--server goes with --certs DIR, the certificate folder of this " + role + "."
             )
-        return await _endpoint_here(home_folder(home), role, name, flow)
+        return await _endpoint_here(home_folder(home), role, name, flow, patience)
     folder = own_folder(certs, name)
-    said = invitation_in(folder)
-    server = server or (said.server if said else "")
-    flow = flow or (said.flow if said else None)
+    issued = invitation_in(folder)
+    server = server or (issued.server if issued else "")
+    flow = flow or (issued.flow if issued else None)
     if not server or flow is None:
         missing = "--flow NAME" if server else "--server URL"
         raise SettingsError(f"{folder} doesn't say it, so pass {missing}.")
-    if said is not None and (said.role, said.name) != (role, name):
+    if issued is not None and (issued.role, issued.name) != (role, name):
         raise SettingsError(
-            f"{folder} lets the {said.role} {said.name!r} in, not the {role} {name!r}. Issue one for it: "
+            f"{folder} lets the {issued.role} {issued.name!r} in, not the {role} {name!r}. Issue one for it: "
             f"pratipad certs issue {role} {name} --flow {flow}"
         )
     return Endpoint(server, flow, Credentials.in_folder(folder))
 
 
-async def _endpoint_here(home: Path, role: Role, name: str, flow: str | None) -> Endpoint:
+async def _endpoint_here(
+    home: Path, role: Role, name: str, flow: str | None, patience: float | None
+) -> Endpoint:
     if flow is None:
         raise SettingsError("which flow? Pass --flow NAME, or --certs DIR with a folder that says it.")
-    server = joined_server(home)
-    url = await server.start()
+    server = await started_server(home, patience)
+    url = server.url
     try:
         credentials = await asyncio.to_thread(certificate, _store(home), role, flow, name)
         await server.allow([user_of(role, flow, name)])
@@ -167,6 +186,34 @@ def joined_server(home: Path) -> JoinedServer:
             "or pass --certs DIR with the certificate folder for a server elsewhere."
         )
     return JoinedServer(files.folder)
+
+
+async def started_server(home: Path, patience: float | None) -> JoinedServer:
+    """Return the server that runs in `home`, joined; wait for one for `patience` seconds (None: for ever).
+
+    Raises
+    ------
+    ServerError
+        If none runs there by then.
+    """
+    end = None if patience is None else time.monotonic() + patience
+    told = False
+    while True:
+        try:
+            server = joined_server(home)
+            await server.start()
+        except ServerError:
+            if end is not None and time.monotonic() >= end:
+                raise
+        else:
+            return server
+        if not told:
+            said(
+                f"waiting for a server in {home}. Start one (pratipad server), or pass --certs DIR with the certificate "
+                "folder for a server elsewhere."
+            )
+        told = True
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def allow(home: Path, users: list[User]) -> str:

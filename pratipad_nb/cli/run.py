@@ -5,6 +5,7 @@ Owns what happens around the file: where flows run, what is started and ended, t
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pratipad_nb.cli.faults import Ending, raise_last, reported, said, signals
-from pratipad_nb.cli.here import home_folder, invitation_in
+from pratipad_nb.cli.here import home_folder, invitation_in, started_server
 from pratipad_nb.cli.options import Certs, Home, Json, Server
 from pratipad_nb.errors import FlowError, PratipadError
 
@@ -39,6 +40,10 @@ def run(
     status: Annotated[
         float, typer.Option(metavar="SECONDS", help="How often to print a status line; 0: never.")
     ] = 30.0,
+    join: Annotated[
+        bool,
+        typer.Option("--join", help="Wait for the server of the state folder, in place of starting one."),
+    ] = False,
     home: Home = None,
     server: Server = None,
     certs: Certs = None,
@@ -47,8 +52,8 @@ def run(
     """Run a notebook's code cells, or a Python file, and keep its flows running until a signal drains them.
 
     Cells tagged `notebook-only` are skipped. A flow that the file defines and doesn't start is started. Flows run on the
-    server of the state folder, which is started if none runs there, or on --server with --certs. If a cell fails, what
-    was started is drained, and the exit code is 1.
+    server of the state folder, which is started if none runs there (with --join: waited for), or on --server with
+    --certs. If a cell fails, what was started is drained, and the exit code is 1.
 
     \b
     Examples:
@@ -62,6 +67,8 @@ def run(
     namespace: Mapping[str, Any] = {}
     with signals() as ending:
         try:
+            if join and server is None and certs is None:
+                asyncio.run(_server_is_there(home_folder(home)))
             namespace = _execute(file)
             if not flows():
                 said("no flow is running at the end of the file, so there is nothing to keep running.")
@@ -71,6 +78,10 @@ def run(
             _keep(ending, seconds, status, as_json)
         finally:
             _end(namespace, as_json)
+
+
+async def _server_is_there(home: Path) -> None:
+    await (await started_server(home, None)).stop()
 
 
 def _take_for_granted(home: Path | None, server: str | None, certs: Path | None) -> None:

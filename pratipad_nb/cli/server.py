@@ -20,13 +20,14 @@ from pratipad_nb.cli.faults import Signalled, reported, run_until_signalled, sai
 from pratipad_nb.cli.here import home_folder, public_leaves_url, public_url
 from pratipad_nb.cli.leaf import leaf_from
 from pratipad_nb.cli.options import Home, Json
-from pratipad_nb.errors import SettingsError
+from pratipad_nb.errors import ServerError, SettingsError
 from pratipad_nb.settings import Address
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.store import CertificateStore
     from pratipad_nb.settings import Credentials, Leaf
     from pratipad_nb.transport.server import EmbeddedServer
+    from pratipad_nb.transport.server_state import ServerState
 
 __all__ = ["server"]
 
@@ -119,6 +120,8 @@ def server(
       pratipad server --listen 0.0.0.0:4222 --leaves 0.0.0.0:7422 --host cloud.example
       pratipad server --leaf-of barn-certs
     """
+    from pratipad_nb.transport.server_state import ServerLocked
+
     if sync not in _SYNCS:
         raise SettingsError(f"--sync is {sync!r}; it can be {' or '.join(_SYNCS)}.")
     if leaves is not None and leaf_of is not None:
@@ -131,6 +134,21 @@ def server(
         )
     except Signalled:
         said("the server has stopped; what it stores stays.")
+    except ServerLocked as locked:
+        raise ServerError(_taken(home_folder(home), locked.state)) from locked
+
+
+def _taken(home: Path, state: ServerState) -> str:
+    if state.standalone:
+        return (
+            f"process {state.owner} runs the server of {home} already, at {state.url}; flows and devices use that. End it "
+            "first if this one is to take its place, or choose another state folder (--home)."
+        )
+    return (
+        f"process {state.owner}, which runs a flow, has started a server of its own in {home}, at {state.url}, and it ends "
+        "with that. End that process, start `pratipad server`, then the flow again, which joins it (`pratipad run FILE "
+        "--join` waits for it)."
+    )
 
 
 async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: Any, as_json: bool) -> None:

@@ -110,7 +110,7 @@ def test_an_issued_folder_is_all_that_a_device_and_a_reader_need(house: Any) -> 
 
     device.says(f"{COUNT} sent, 0 waiting")  # or closing it would wait in vain for what is left
     house("certs", "revoke", "device", "room1", "--flow", "house")
-    device.says("link down")  # it goes on trying: it may be let in again
+    device.says("room1: not let in: ")  # it goes on trying: it may be let in again
     assert device.end() == 0
     listed = {(row["role"], row["name"]): row["allowed"] for row in house.json("certs", "list", "--json")}
     assert ("device", "room1") not in listed
@@ -176,3 +176,30 @@ def test_pulled_readings_are_printed_and_then_it_ends(shell: Any) -> None:
     assert [m["payload"]["value"] for m in messages] == [0, 2, 4]
     assert device.end() == 0
     assert flow.end() == 0
+
+
+def test_device_run_and_cloud_wait_for_a_server_that_starts_last(shell: Any) -> None:
+    shell.house()
+    shell.file("room1.py", ROOM % (3, "room1"))
+    waiting = [
+        shell.start("device", "room1.py", "--flow", "house"),
+        shell.start("cloud", "house", "-n", "3"),
+        shell.start("run", "house.py", "--join"),
+    ]
+    for each in waiting:
+        each.says("waiting for a server in")
+    shell.start("server").says("tls://")
+    device, cloud, flow = waiting
+    assert cloud.wait() == 0
+    assert [json.loads(line)["payload"]["value"] for line in cloud.out] == [0, 2, 4]
+    assert (device.end(), flow.end()) == (0, 0)
+
+
+def test_a_server_that_comes_after_a_flow_with_its_own_says_what_to_do(shell: Any) -> None:
+    shell.house()
+    flow = shell.start("run", "house.py")
+    flow.says("house runs")
+    assert "pratipad run FILE --join" in shell("server", code=1).stderr
+    assert flow.end() == 0
+    shell.start("server").says("tls://")
+    assert "runs the server of" in shell("server", code=1).stderr
