@@ -187,9 +187,16 @@ class BME280:
         return calibration
 
     def _check_identity(self) -> None:
-        identity = self._port.read(_ID, 1, "chip id")[0]
-        if identity == CHIP_ID:
+        # Twice, before a chip is called another one: a bit may have flipped on the wires.
+        first, identity = (self._port.read(_ID, 1, "chip id")[0] for _ in range(2))
+        if CHIP_ID in (first, identity):
             return
+        if first != identity:
+            raise self._port.error(
+                _register(_ID, "chip id"),
+                f"the chip id is 0x{first:02X} at first and then 0x{identity:02X}",
+                "Bits flip on the wires: shorten them, strengthen the pull-ups or slow the bus down.",
+            )
         known = f", {_OTHER_CHIPS[identity]}'s" if identity in _OTHER_CHIPS else ""
         raise self._port.error(
             _register(_ID, "chip id"),

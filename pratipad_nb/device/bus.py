@@ -52,9 +52,16 @@ def open_bus(bus: int | str = 1) -> I2CBus:
 
     Raises
     ------
+    SettingsError
+        If `bus` is neither.
     DeviceError
         If ``smbus2`` isn't installed, or the bus is not there or not permitted.
     """
+    number = isinstance(bus, int) and not isinstance(bus, bool) and bus >= 0
+    if not number and not (isinstance(bus, str) and bus):
+        raise SettingsError(
+            f"the I²C bus is {bus!r}; it is a bus's number, such as 1, or its path, such as '/dev/i2c-1'."
+        )
     try:
         from smbus2 import SMBus
     except ImportError as error:

@@ -101,9 +101,20 @@ class Led:
         Whether no real light is behind it.
     history
         The last thousand changes: pairs of `time.monotonic` and whether it went on.
+
+    Raises
+    ------
+    SettingsError
+        If `pin` is no GPIO number.
+    DeviceError
+        If the pin can't be had.
     """
 
     def __init__(self, pin: int | None = None, *, name: str = "led") -> None:
+        if pin is not None and (isinstance(pin, bool) or not isinstance(pin, int) or pin < 0):
+            raise SettingsError(
+                f"{name}: pin is {pin!r}; it is a GPIO number of 0 or more, for example 17, or None for a simulated light."
+            )
         self.name = name
         self.history: deque[tuple[float, bool]] = deque(maxlen=HISTORY_LENGTH)
         self._pin = None if pin is None else _open_pin(pin, name)

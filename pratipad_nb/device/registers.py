@@ -6,6 +6,7 @@ formulas, commands or checksums needs a driver of its own, as `bme280` and `scd4
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -61,6 +62,10 @@ class RegisterValue:
     digits: int = 6
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise SettingsError(
+                f"RegisterValue: name is {self.name!r}; it is the key in the reading, such as 'temperature_c'."
+            )
         self._within("register", self.register, 0, 255)
         self._within("size", self.size, 1, 8)
         self._within("shift", self.shift, 0, 8 * self.size - 1)
@@ -68,6 +73,14 @@ class RegisterValue:
             self._within("bits", self.bits, 1, 8 * self.size - self.shift)
         if self.byteorder not in ("big", "little"):
             raise SettingsError(f"{self.name}: byteorder is {self.byteorder!r}; it can be 'big' or 'little'.")
+        if not isinstance(self.signed, bool):
+            raise SettingsError(f"{self.name}: signed is {self.signed!r}; it can be True or False.")
+        self._within("digits", self.digits, 0, 15)
+        for what in ("scale", "offset"):
+            given = getattr(self, what)
+            number = isinstance(given, (int, float)) and not isinstance(given, bool)
+            if not number or not math.isfinite(given):
+                raise SettingsError(f"{self.name}: {what} is {given!r}; it must be a finite number.")
 
     def decode(self, data: bytes) -> float:
         """Return the value in `data`, the `size` bytes that were read."""
@@ -125,7 +138,8 @@ class RegisterSensor:
     Raises
     ------
     SettingsError
-        If the table is empty or names a quantity twice.
+        If the table is empty, names a quantity twice, or holds what is no `RegisterValue`; or `identity` or what is in
+        `setup` is no `Register`.
     """
 
     def __init__(
@@ -138,6 +152,9 @@ class RegisterSensor:
         setup: Sequence[Register] = (),
         name: str = "sensor",
     ) -> None:
+        _check(name, "its table", values, RegisterValue)
+        _check(name, "setup", setup, Register)
+        _check(name, "identity", () if identity is None else (identity,), Register)
         names = [value.name for value in values]
         if not names or len(set(names)) < len(names):
             raise SettingsError(
@@ -178,3 +195,15 @@ class RegisterSensor:
                 )
         for entry in self._setup:
             self._port.write(entry.register, entry.value, "setup")
+
+
+def _check(name: str, what: str, given: object, kind: type) -> None:
+    entries = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    for entry in entries:
+        if not isinstance(entry, kind):
+            example = (
+                "RegisterValue('temperature_c', 0x00)" if kind is RegisterValue else "Register(0x01, 0x60)"
+            )
+            raise SettingsError(
+                f"{name}: {what} holds {entry!r:.100}; it is made of {kind.__name__} objects, such as {example}."
+            )

@@ -140,6 +140,7 @@ class SCD4X:
         self._mode: Mode = mode
         self._port = I2CPort(bus, address, "SCD4x")
         self._ready = False
+        self._pressure: int | None = None  # what it was told; a chip that is set up anew has forgotten it
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -169,19 +170,24 @@ class SCD4X:
     def set_ambient_pressure(self, hectopascals: float) -> None:
         """Tell the chip the air pressure, which its CO₂ value depends on (about 0.1 % a hectopascal); at any time.
 
+        It is told again whenever the chip is set up anew, as after a loss of power.
+
         Raises
         ------
         SettingsError
-            If it is not from 700 to 1200 hPa, what the chip takes.
+            If it is no number from 700 to 1200 hPa, what the chip takes.
         DeviceError
             If the transfer fails.
         """
-        if not 700 <= hectopascals <= 1200:
+        number = isinstance(hectopascals, (int, float)) and not isinstance(hectopascals, bool)
+        if not number or not 700 <= hectopascals <= 1200:
             raise SettingsError(
-                f"SCD4x: the ambient pressure is {hectopascals!r} hPa; it must be from 700 to 1200."
+                f"SCD4x: the ambient pressure is {hectopascals!r}; it must be a number of hPa, from 700 to 1200."
             )
         with self._lock:
-            self._send(Commands.AMBIENT_PRESSURE, round(hectopascals))
+            self._pressure = round(hectopascals)
+            if self._ready:  # else it is told with all else that the chip is set up with
+                self._send(Commands.AMBIENT_PRESSURE, self._pressure)
 
     def serial_number(self) -> int:
         """Return the chip's serial number of 48 bits; only while it isn't measuring.
@@ -192,6 +198,12 @@ class SCD4X:
             If the transfer fails or the chip is measuring.
         """
         with self._lock:
+            if self._ready and self._mode != "single_shot":
+                raise self._port.error(
+                    _named(Commands.SERIAL_NUMBER),
+                    "it is measuring, and tells its serial number only while it isn't",
+                    "Call `stop()` first; the next reading starts it again.",
+                )
             return self._serial_number()
 
     def stop(self) -> None:
@@ -214,6 +226,8 @@ class SCD4X:
         # It may still be measuring from before this process, and would then refuse nearly everything.
         self._send(Commands.STOP_PERIODIC)
         self._serial_number()
+        if self._pressure is not None:
+            self._send(Commands.AMBIENT_PRESSURE, self._pressure)
         if self._mode == "single_shot":
             self._check_single_shot()
         else:

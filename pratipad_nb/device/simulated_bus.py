@@ -148,10 +148,13 @@ class SimulatedBus:
         Raises
         ------
         SettingsError
-            If there is no such fault or no chip there.
+            If there is no such fault or no chip there, or a number is none.
         """
         if fault not in get_args(Fault):
             raise SettingsError(f"fault is {fault!r}; it can be {', '.join(map(repr, get_args(Fault)))}.")
+        for what, value, least in (("times", times, 1), ("bit", 0 if bit is None else bit, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise SettingsError(f"{what} is {value!r}; it must be a whole number of {least} or more.")
         self._there(address)
         with self._lock:
             self._faults.setdefault(address, deque()).extend([(fault, bit)] * times)

@@ -297,3 +297,17 @@ def test_settings_take_effect_in_the_order_that_the_chip_needs() -> None:
     rig.bus.write_byte_data(0x76, 0xF4, 0b00100101)
     rig.clock.advance(0.02)
     assert rig.bus.read_i2c_block_data(0x76, 0xFD, 2) != [0x80, 0x00]
+
+
+def test_one_flipped_bit_in_the_chips_id_is_no_other_chip() -> None:
+    rig = Rig()
+    rig.bus.inject(0x76, "flip", bit=0)
+    assert_shows(rig.sensor(), rig.climate)
+
+
+def test_a_chips_id_that_is_never_the_same_says_that_bits_flip() -> None:
+    rig = Rig()
+    for bit in (0, 1):
+        rig.bus.inject(0x76, "flip", bit=bit)
+    with pytest.raises(DeviceError, match=r"at first and then .* Bits flip on the wires"):
+        rig.sensor()

@@ -112,3 +112,9 @@ def test_drivers_are_imported_without_smbus2_and_gpiozero() -> None:
 def test_a_bus_is_named_by_its_name_or_its_type() -> None:
     assert bus_name(SimulatedBus("kitchen")) == "kitchen"
     assert bus_name(smbus2.SMBus()) == "SMBus"
+
+
+@pytest.mark.parametrize("bus", [3.5, None, True, -1, ""])
+def test_a_bus_that_is_neither_a_number_nor_a_path_is_refused(bus: object) -> None:
+    with pytest.raises(SettingsError, match="a bus's number, such as 1, or its path"):
+        open_bus(bus)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -180,3 +181,9 @@ def test_without_gpiozero_it_is_simulated_and_says_so(
     assert led.simulated
     assert "gpiozero isn't installed" in caplog.text
     led.close()
+
+
+@pytest.mark.parametrize("pin", ["abc", -4, True, 1.5])
+def test_a_pin_that_is_no_number_of_one_is_refused(pin: Any) -> None:
+    with pytest.raises(SettingsError, match="it is a GPIO number of 0 or more"):
+        Led(pin)

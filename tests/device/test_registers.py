@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,3 +99,30 @@ def test_a_table_without_rows_or_with_a_name_twice_is_refused() -> None:
 def test_a_setup_byte_out_of_range_is_refused() -> None:
     with pytest.raises(SettingsError, match="value is 256"):
         Register(0, 256)
+
+
+@pytest.mark.parametrize("table", [[("t", 0)], "t", None, 3])
+def test_a_table_of_something_else_is_refused(table: Any) -> None:
+    with pytest.raises(SettingsError, match="it is made of RegisterValue objects, such as"):
+        RegisterSensor(SimulatedBus(), 0x48, table)
+
+
+@pytest.mark.parametrize("what", [{"setup": [(1, 2)]}, {"identity": 0x60}])
+def test_a_setup_or_identity_of_something_else_is_refused(what: Any) -> None:
+    with pytest.raises(SettingsError, match="it is made of Register objects, such as"):
+        RegisterSensor(SimulatedBus(), 0x48, [RegisterValue("t", 0)], **what)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ({"scale": "a"}, "scale is 'a'; it must be a finite number"),
+        ({"offset": float("nan")}, "offset is nan; it must be a finite number"),
+        ({"digits": -1}, "digits is -1; it must be a whole number"),
+        ({"signed": "yes"}, "signed is 'yes'; it can be True or False"),
+        ({"name": 3}, "name is 3; it is the key in the reading"),
+    ],
+)
+def test_a_row_that_is_none_is_refused(what: Any, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        RegisterValue(**{"name": "t", "register": 0} | what)

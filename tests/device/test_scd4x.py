@@ -278,6 +278,32 @@ def test_the_air_pressure_is_told_to_the_chip_while_it_measures() -> None:
         rig.sensor.set_ambient_pressure(95_440)
 
 
+def test_a_chip_that_is_set_up_anew_is_told_the_air_pressure_again() -> None:
+    rig = Rig()
+    rig.sensor.set_ambient_pressure(954)
+    rig.bus.unplug(0x62)
+    with pytest.raises(DeviceError):
+        rig.sensor()
+    rig.bus.plug(0x62)
+    assert rig.chip.ambient_pressure_hpa == 1013
+    rig.sensor()
+    assert rig.chip.ambient_pressure_hpa == 954
+
+
+@pytest.mark.parametrize("pressure", ["high", None, True, float("nan")])
+def test_an_air_pressure_that_is_none_is_refused(pressure: object) -> None:
+    with pytest.raises(SettingsError, match="it must be a number of hPa"):
+        Rig().sensor.set_ambient_pressure(pressure)  # type: ignore[arg-type]
+
+
+def test_a_measuring_chip_is_asked_for_its_serial_number_in_vain_and_the_error_says_how() -> None:
+    rig = Rig()
+    rig.sensor()
+    with pytest.raises(DeviceError, match=r"it is measuring.*Call `stop\(\)` first"):
+        rig.sensor.serial_number()
+    assert rig.sensor()["co2_ppm"] == 777
+
+
 def test_a_wrong_mode_is_refused_with_those_there_are() -> None:
     with pytest.raises(SettingsError, match="it can be 'periodic', 'low_power', 'single_shot'"):
         SCD4X(SimulatedBus(), mode="fast")  # type: ignore[arg-type]

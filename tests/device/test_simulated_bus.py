@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 import pytest
 import smbus2
@@ -131,3 +132,11 @@ def test_a_fault_for_nobody_or_of_no_kind_is_refused(bus: SimulatedBus) -> None:
 def test_contents_beyond_the_last_register_are_refused() -> None:
     with pytest.raises(SettingsError, match="beyond 0xFF"):
         RegisterChip({0xFF: b"\x01\x02"})
+
+
+@pytest.mark.parametrize("what", [{"times": -3}, {"times": 0}, {"times": 1.5}, {"bit": -1}, {"bit": "x"}])
+def test_a_fault_with_a_number_that_is_none_is_refused(what: Any) -> None:
+    bus = SimulatedBus()
+    bus.attach(0x40, RegisterChip())
+    with pytest.raises(SettingsError, match="must be a whole number of"):
+        bus.inject(0x40, "nak", **what)
