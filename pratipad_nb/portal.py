@@ -11,15 +11,19 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, TypeVar
 
 from pratipad_nb.errors import FlowError, WaitTimeout
 
-__all__ = ["Portal", "PortalLease", "shared_portal"]
+__all__ = ["Portal", "PortalClosed", "PortalLease", "shared_portal"]
 
 Result = TypeVar("Result")
+
+
+class PortalClosed(FlowError):
+    """The portal is closed, or was while its work went on."""
 
 
 class Portal:
@@ -77,16 +81,20 @@ class Portal:
 
         Raises
         ------
-        FlowError
-            If the portal is closed.
+        PortalClosed
+            If it is.
         """
         with self._lock:  # what is submitted before the stop is scheduled before it, so `close` cancels it
             if not self._closed:
                 return asyncio.run_coroutine_threadsafe(work, self._loop)
         work.close()
-        raise FlowError(f"the portal {self.name!r} is closed, so it can't run {_name(work)}. Open a new one.")
+        raise PortalClosed(
+            f"the portal {self.name!r} is closed, so it can't run {_name(work)}. Open a new one."
+        )
 
-    def run(self, work: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
+    def run(
+        self, work: Coroutine[Any, Any, Result], timeout: float | None = None, *, called: str = ""
+    ) -> Result:
         """Run `work` on the loop, wait for it and return its result, from any thread but the portal's own.
 
         An exception in the waiting thread, `KeyboardInterrupt` above all, cancels `work` and goes on.
@@ -95,20 +103,24 @@ class Portal:
         ----------
         timeout
             Seconds to wait; then `work` is cancelled. Default: as long as it takes.
+        called
+            What the user has called, as ``"flow.send"``, for the words of an error. Default: the name of `work`.
 
         Raises
         ------
         FlowError
-            If it is called in the portal's own thread, or the portal is closed.
+            If it is called in the portal's own thread.
+        PortalClosed
+            If the portal is closed, or is before `work` has ended.
         WaitTimeout
             If `work` has not ended in `timeout` seconds.
         """
-        if self.inside:
+        called = called or _name(work)
+        try:
+            self.check_outside(called)
+        except FlowError:
             work.close()
-            raise FlowError(
-                f"{_name(work)} was to be waited for on the event loop that has to run it, which would last "
-                "for ever. Use the asynchronous twin there and await it."
-            )
+            raise
         future: Future[Result] | None = None
         try:
             future = self.submit(work)
@@ -117,11 +129,29 @@ class Portal:
             if future is None or future.done():  # the work's own
                 raise
             future.cancel()
-            raise WaitTimeout(f"{_name(work)} took longer than {timeout} s and was cancelled.") from error
+            raise WaitTimeout(f"{called}() took longer than {timeout} s and was cancelled.") from error
+        except CancelledError:  # by nobody here: who waits is told by another exception
+            raise PortalClosed(
+                f"{called}() was cut off before its end: {self.name!r}, whose event loop it ran on, was closed meanwhile."
+            ) from None
         except BaseException:
             if future is not None:
                 future.cancel()
             raise
+
+    def check_outside(self, called: str) -> None:
+        """Refuse what waits for the portal to a caller in its own thread; `called` is what that has called.
+
+        Raises
+        ------
+        FlowError
+            If the caller is there.
+        """
+        if self.inside:
+            raise FlowError(
+                f"{called}() was called on the event loop that has to run it, and would wait there for ever. Write "
+                f"`await asyncio.to_thread({called}, …)`, or use the asynchronous twin and await it."
+            )
 
     def close(self) -> None:
         """Cancel what is left, wait for its end, end the thread and close the loop. Idempotent.
@@ -137,7 +167,7 @@ class Portal:
 
 
 def _name(work: Coroutine[Any, Any, Any]) -> str:
-    return str(getattr(work, "__qualname__", work))
+    return str(getattr(work, "__name__", work)).lstrip("_")
 
 
 class PortalLease:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from pratipad_nb.errors import FlowError, WaitTimeout
-from pratipad_nb.portal import Portal, shared_portal
+from pratipad_nb.portal import Portal, PortalClosed, shared_portal
 
 
 @pytest.fixture
@@ -97,8 +97,34 @@ def test_waiting_on_the_portals_own_loop_is_refused_and_not_a_deadlock(portal: P
     async def wait_inside() -> None:
         portal.run(double(1))
 
-    with pytest.raises(FlowError, match="asynchronous twin"):
+    with pytest.raises(FlowError, match="asynchronous twin") as caught:
         portal.run(wait_inside(), timeout=5)
+    assert str(caught.value).startswith("double() was called on the event loop that has to run it")
+
+    async def wait_by_its_name() -> None:
+        portal.run(double(1), called="flow.send")
+
+    with pytest.raises(FlowError, match=r"Write `await asyncio\.to_thread\(flow\.send, …\)`"):
+        portal.run(wait_by_its_name(), timeout=5)
+
+
+def test_what_is_waited_for_when_the_portal_closes_is_an_error_that_says_so() -> None:
+    endless, raised = Endless(), []
+    portal = Portal("closing-portal")
+
+    def wait() -> None:
+        try:
+            portal.run(endless(), called="flow.settled")
+        except PortalClosed as error:
+            raised.append(str(error))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    endless.started.wait(5)
+    portal.close()
+    waiting.join(5)
+    (text,) = raised
+    assert text.startswith("flow.settled() was cut off before its end: 'closing-portal'")
 
 
 def test_closing_cancels_what_is_left_and_ends_the_thread() -> None:
