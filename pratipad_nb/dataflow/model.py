@@ -144,7 +144,7 @@ class Dataflow:
         """
         try:
             return self._place[key][0]
-        except KeyError:
+        except (KeyError, TypeError):  # TypeError: it can be no key at all, as a slice
             near = " or ".join(map(repr, nearest(str(key), list(self._place))))
             hint = f" Did you mean {near}?" if near else ""
             keys = ", ".join(self._place)

@@ -19,7 +19,6 @@ plots       the last hour in curves, and the graph as a file
 rates       throughput as plain widgets
 orders      what a person types to send to a device
 text        the picture in text
-wording     numbers in words
 led         a device's light as a widget
 panel       the list of flows for JupyterLab's side panel
 =========== =============================================================================

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from pratipad_nb import wording
 from pratipad_nb.dataflow.names import nearest
 from pratipad_nb.errors import FlowError, SettingsError
-from pratipad_nb.notebook import wording
 from pratipad_nb.notebook.orders import send_typed
 from pratipad_nb.notebook.text import text_picture
 from pratipad_nb.session import Flow

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pratipad_nb import wording
 from pratipad_nb.dataflow import DEVICES, OUTPUT
 from pratipad_nb.errors import PratipadError
-from pratipad_nb.notebook import wording
 from pratipad_nb.notebook.orders import send_typed
 from pratipad_nb.runtime.samples import KEPT, Sample
 from pratipad_nb.session import Flow

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from math import ceil, log10
 from typing import TYPE_CHECKING, Any, Literal
 
+from pratipad_nb import wording
 from pratipad_nb.errors import SettingsError
-from pratipad_nb.notebook import scene, wording
+from pratipad_nb.notebook import scene
 from pratipad_nb.session import Flow
 
 if TYPE_CHECKING:

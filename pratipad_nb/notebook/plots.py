@@ -23,13 +23,14 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from pratipad_nb import wording
 from pratipad_nb.errors import FlowError, SettingsError
 from pratipad_nb.files import write_whole
-from pratipad_nb.notebook import wording
 from pratipad_nb.notebook.picture import PictureFormat
 from pratipad_nb.notebook.picture import picture as drawn
 from pratipad_nb.runtime.history import FlowHistory
 from pratipad_nb.session import Flow
+from pratipad_nb.settings import checked_path
 
 __all__ = ["FlowPlot", "picture", "plot"]
 
@@ -186,7 +187,7 @@ def picture(flow: Flow, path: str | Path | None = None) -> Image | Path:
         png = drawn(flow, "png")
         (width,) = struct.unpack(">I", png[16:20])
         return Image(png, format="png", width=width * _PAGE_DOTS // _PICTURE_DOTS, alt=_alternative(flow))
-    path = Path(path).expanduser()
+    path = checked_path(path, "picture: path")
     kind = _FORMATS.get(path.suffix.lower())
     if kind is None:
         raise SettingsError(f"a picture is written as .svg or .png, and {path.name!r} ends in neither.")

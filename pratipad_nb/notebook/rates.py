@@ -10,8 +10,8 @@ from typing import Any
 
 import ipywidgets
 
+from pratipad_nb import wording
 from pratipad_nb.errors import PratipadError
-from pratipad_nb.notebook import wording
 from pratipad_nb.runtime.stats import FlowStats, ProcessorStats
 from pratipad_nb.session import Flow
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pratipad_nb.notebook import scene, wording
+from pratipad_nb import wording
+from pratipad_nb.notebook import scene
 from pratipad_nb.session import Flow
 
 __all__ = ["headline", "listing", "text_picture"]

@@ -11,6 +11,7 @@ from array import array
 from collections import deque
 from dataclasses import dataclass
 
+from pratipad_nb import wording
 from pratipad_nb.runtime.stats import FlowStats
 
 __all__ = ["SECONDS", "FlowHistory", "History"]
@@ -43,6 +44,13 @@ class FlowHistory:
 
     def __len__(self) -> int:
         return len(self.times)
+
+    def __repr__(self) -> str:
+        keys = ", ".join(self.processors) or "no processor"
+        return (
+            f"<FlowHistory: {wording.counted(len(self), 'second')} of {keys}; numbers in .flow[{', '.join(self.flow)}] and "
+            ".processors; flow.plot() draws them>"
+        )
 
 
 class History:

@@ -10,11 +10,16 @@ import asyncio
 import itertools
 from dataclasses import dataclass, field
 
-from pratipad_nb.errors import DeviceError, FlowError, SettingsError
+from pratipad_nb.errors import DeviceError, FlowError
 from pratipad_nb.runtime.credit import Account, Ledger
 from pratipad_nb.runtime.position import Positions
+from pratipad_nb.settings import checked_count
 
-__all__ = ["Claim", "PullRequest", "Requests"]
+__all__ = ["MOST", "Claim", "PullRequest", "Requests"]
+
+#: Most readings that one request may ask for: a quarter of an hour at a thousand a second. A slip of the keyboard would
+#: otherwise keep devices reading for years.
+MOST = 1_000_000
 
 #: Requests that are remembered after they were done, so that a late question about one is answered.
 _REMEMBERED = 1000
@@ -49,7 +54,9 @@ class PullRequest:
     claims: list[Claim] = field(default_factory=list)
     left: int = 0
     owing: set[str] = field(default_factory=set)
+    #: Set when it is over: all readings have come, or it was cancelled.
     done: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: bool = False
 
     @property
     def unclaimed(self) -> int:
@@ -60,6 +67,12 @@ class PullRequest:
     def silent(self) -> list[str]:
         """Devices that were asked and haven't brought all of it."""
         return sorted(self.owing) or ([self.device] if self.device else [])
+
+    def cancel(self) -> None:
+        """Ask for no more of it: what was granted can't be taken back, and comes. One that is done stays so."""
+        if not self.done.is_set():
+            self.cancelled = True
+            self.done.set()
 
 
 class Requests:
@@ -80,7 +93,7 @@ class Requests:
         FlowError
             If the flow's input isn't Pull.
         SettingsError
-            If `count` is no whole number of at least 1.
+            If `count` is no whole number from 1 to `MOST`.
         DeviceError
             If no such device has ever been there.
         """
@@ -89,8 +102,7 @@ class Requests:
                 f"pull() is for flows that begin with Pull; this one begins with {self._ledger.mode}. "
                 "Write `Pull <~> …` to decide here how many readings are sent."
             )
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise SettingsError(f"pull({count!r}): the number of readings is a whole number of at least 1.")
+        checked_count(count, "pull: n", most=MOST)
         if device is not None and device not in self._ledger.accounts:
             known = ", ".join(sorted(self._ledger.accounts)) or "none yet"
             raise DeviceError(f"pull(): no device {device!r} has connected to this flow. Known: {known}.")
@@ -106,11 +118,12 @@ class Requests:
     def settle(self) -> None:
         """Count what has come, take back what a device that went away still owes, and ask for what nobody was."""
         for request in list(self._open.values()):
-            self._take_back(request)
-            if request.unclaimed > 0:
-                self._ask(request)
-            self._measure(request)
-            if request.left <= 0:
+            if not request.cancelled:
+                self._take_back(request)
+                if request.unclaimed > 0:
+                    self._ask(request)
+                self._measure(request)
+            if request.left <= 0 or request.cancelled:
                 request.done.set()
                 del self._open[request.id]
                 self._done[request.id] = request

@@ -53,7 +53,7 @@ class SwapReceipt:
     lost: int
     doubled: int
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         parts = [
             f"{what} {', '.join(keys)}"
             for what, keys in (("added", self.added), ("removed", self.removed), ("swapped", self.changed))

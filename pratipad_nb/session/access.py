@@ -65,7 +65,6 @@ class EmbeddedAccess:
 
 def _copy(credentials: Credentials, folder: Path) -> Credentials:
     """Copy certificate files to where `Credentials.in_folder` looks for them."""
-    folder = folder.expanduser()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = folder / "key.pem"
@@ -115,13 +114,16 @@ class MemoryAccess:
     def __init__(self, flow: str, url: str) -> None:
         self._endpoint = Endpoint(url, flow)
 
-    async def endpoint_for(self, role: Role, name: str) -> Endpoint:  # noqa: ARG002
+    async def endpoint_for(self, role: Role, name: str) -> Endpoint:  # noqa: ARG002 - a protocol's method
         """Return the one endpoint."""
         return self._endpoint
 
-    async def invite(self, name: str, folder: Path, role: Role) -> Endpoint:  # noqa: ARG002
-        """Return the one endpoint; there is nothing to write."""
-        return self._endpoint
+    async def invite(self, name: str, folder: Path, role: Role) -> Endpoint:  # noqa: ARG002 - a protocol's method
+        """Refuse: there is nothing that could be written."""
+        raise SettingsError(
+            f"the {role} {name!r} needs no folder: at {self._endpoint.url}, which exists in this process alone, everybody "
+            "may come in. Connect it with connect(flow)."
+        )
 
     async def close(self) -> None:
         """Nothing was taken."""
@@ -131,31 +133,24 @@ async def open_access(
     flow: str,
     *,
     server: str | None,
-    certs: str | Path | None,
+    certs: Path | None,
     home: Path,
     sync: Sync,
     mqtt: bool | str = False,
     leaf_of: Leaf | None = None,
 ) -> Access:
-    """Return the access that the arguments of a `Flow` mean.
+    """Return the access that the arguments of a `Flow`, which are checked, mean.
 
     Raises
     ------
-    SettingsError
-        If `server` is given without `certs`, or the other way round.
     ServerError
         If the embedded server can't be started.
     """
-    if server is None and certs is None:
+    if server is None:
         # Imported here, for a flow against a server elsewhere needs neither `cryptography` nor the binary.
         from pratipad_nb.session.site import Site
 
         return EmbeddedAccess(flow, await Site.acquire(home, sync, mqtt, leaf_of))
-    if server is not None and server.startswith("memory://"):
+    if certs is None:
         return MemoryAccess(flow, server)
-    if server is None or certs is None:
-        raise SettingsError(
-            "server= and certs= go together: the server's URL (tls://HOST:PORT) and the folder with the edge's "
-            "ca.pem, cert.pem and key.pem. Leave out both for the embedded server."
-        )
-    return ExternalAccess(flow, server, Path(certs))
+    return ExternalAccess(flow, server, certs)

@@ -1,45 +1,41 @@
 """`AsyncFlow`: a dataflow's handle for asynchronous code, and what `Flow` stands on.
 
 Owns the life of a flow as its user sees it: resolve, start, change, stop, forget. What runs is `pratipad_nb.runtime`;
-where it connects to is `access`.
+where it connects to is `access`. Its other methods are in `messages` and `cockpit`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import dataclasses
-from collections.abc import AsyncIterator, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from pratipad_nb.cloud.reader import Reader
-from pratipad_nb.dataflow import Dataflow, graph, resolve
-from pratipad_nb.errors import (
-    FlowError,
-    PratipadError,
-    SettingsError,
-    TransportClosed,
-    TransportError,
-    WaitTimeout,
-)
-from pratipad_nb.message import Message
-from pratipad_nb.runtime.dead_letters import DeadLetter
+from pratipad_nb.dataflow import Dataflow, resolve
+from pratipad_nb.errors import PratipadError, TransportError, WaitTimeout
 from pratipad_nb.runtime.edge import Edge
 from pratipad_nb.runtime.janitor import HANDLE
+from pratipad_nb.runtime.line import Line
 from pratipad_nb.runtime.plan import EdgeSettings, log_specs
 from pratipad_nb.runtime.report import Reporter
 from pratipad_nb.runtime.share import Share
-from pratipad_nb.runtime.stats import DeviceStats, FlowState, FlowStats, ReaderStats
+from pratipad_nb.runtime.stats import FlowState, FlowStats, ReaderStats
 from pratipad_nb.runtime.swap import SwapReceipt
 from pratipad_nb.runtime.uplink import Uplink
 from pratipad_nb.session.access import Access
-from pratipad_nb.session.callers import callers_namespace
-from pratipad_nb.session.cockpit import AsyncCockpit, checked_demand, checked_rate
-from pratipad_nb.session.defaults import defaults
+from pratipad_nb.session.callers import names_for
+from pratipad_nb.session.checks import checked_demand, checked_rate, checked_server
+from pratipad_nb.session.cockpit import AsyncCockpit
+from pratipad_nb.session.defaults import defaults, home_folder
+from pratipad_nb.session.ends import check_outside, inside
 from pratipad_nb.session.entrance import Entrance
-from pratipad_nb.session.request import AsyncRequest
+from pratipad_nb.session.messages import AsyncMessages
 from pratipad_nb.settings import (
     Endpoint,
     FlowOptions,
@@ -55,12 +51,15 @@ from pratipad_nb.transport.protocol import Connection
 
 __all__ = ["AsyncFlow"]
 
-#: What waits is sent and acknowledged this long after a drain before the rest is left to the next start.
-_CLOSE_SECONDS = 5.0
+log = logging.getLogger(__name__)
+
+#: So long closing may take once a drain was given up, in seconds. Each instance that is stuck in a processor takes 5, and 5
+#: more if it has a `teardown`; beyond that, the rest of what is to be closed goes before the instances.
+_CLOSE_SECONDS = 30.0
 DEFAULT_MAX_DEMAND = 1000
 
 
-class AsyncFlow(AsyncCockpit):
+class AsyncFlow(AsyncMessages, AsyncCockpit):
     """One dataflow by its name. The synchronous `Flow` has the same methods and describes them; see there."""
 
     def __init__(
@@ -80,7 +79,7 @@ class AsyncFlow(AsyncCockpit):
         home: str | Path | None = None,
     ) -> None:
         super().__init__()
-        self.dataflow: Dataflow = resolve(notation, callers_namespace(1) if namespace is None else namespace)
+        self.dataflow: Dataflow = resolve(notation, names_for(namespace))
         self.settings = EdgeSettings(
             name=valid_name(name, "flow"),
             delivery=checked_delivery(delivery),
@@ -92,15 +91,17 @@ class AsyncFlow(AsyncCockpit):
         around = defaults()
         if server is None and certs is None:
             server, certs = around.server, around.certs
-        home = home if home is not None else around.home
-        home = Path(home).expanduser() if home is not None else Path.cwd() / ".pratipad"
-        self._entrance = Entrance(self.name, server, certs, home, self.settings.options)
+        self._entrance = Entrance(
+            self.name, *checked_server(server, certs), home_folder(home), self.settings.options
+        )
         self._connection: Connection | None = None
         self._edge: Edge | Share | None = None
         self._reporter: Reporter | Share | None = None
         self._reader: Reader | None = None
         self._uplink: Uplink | None = None
         self._running: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self._last: FlowStats | None = None
         self._changing = asyncio.Lock()
         self.endpoint: Endpoint | None = None
@@ -126,21 +127,6 @@ class AsyncFlow(AsyncCockpit):
         if self._edge is not None:
             return self._edge.state
         return self._last.state if self._last else "stopped"
-
-    @property
-    def graph(self) -> Any:
-        """A `networkx.DiGraph` with the nodes of the picture."""
-        return graph(self.dataflow, sorted(self.devices))
-
-    @property
-    def devices(self) -> dict[str, DeviceStats]:
-        """The devices that are connected now."""
-        return {name: device for name, device in self.stats().devices.items() if device.connected}
-
-    @property
-    def partitions(self) -> frozenset[int]:
-        """The partitions that run here: all, unless several edges share the flow."""
-        return self._edge.partitions if self._edge is not None else frozenset()
 
     def stats(self) -> FlowStats:
         """Return a snapshot of all counters; of a stopped flow, the last one, with its rates at 0."""
@@ -173,16 +159,21 @@ class AsyncFlow(AsyncCockpit):
 
     async def start(self) -> AsyncFlow:
         """Start it; a flow that runs is left alone."""
+        check_outside(self, self.name, "start")
         async with self._changing:
             if self._edge is None:
+                if self._running is not None:  # a run that has failed gives back what it holds first
+                    await asyncio.wait({self._running})
                 async with contextlib.AsyncExitStack() as undo:
-                    await self._start(undo)
+                    with inside(self):
+                        await self._start(undo)
                     undo.pop_all()
         return self
 
     async def _start(self, undo: contextlib.AsyncExitStack) -> None:
         """Start; what `undo` holds takes back what was done so far, should the next step fail."""
         undo.push_async_callback(self._release)
+        self._loop = asyncio.get_running_loop()
         access = await self._entrance.opened()
         self.endpoint = await access.endpoint_for("edge", "")
         self._connection = await connect(self.endpoint, role="edge", name=self.name)
@@ -224,30 +215,38 @@ class AsyncFlow(AsyncCockpit):
             edge.error = _in_words(error)
         finally:
             _heeded()
-            for task in beside:
-                task.cancel()
-            await asyncio.wait(beside)
-            await self._close(edge)
+            try:
+                for task in beside:
+                    task.cancel()
+                await asyncio.wait(beside)
+            finally:
+                await self._close(edge)
 
     async def _close(self, edge: Edge | Share) -> None:
-        if self._reader is not None:
+        """Give everything back, the server also if what comes before it is cut off: nobody else could any more."""
+        try:
+            if self._reader is not None:
+                with contextlib.suppress(TransportError, WaitTimeout):
+                    await self._reader.close()
             with contextlib.suppress(TransportError, WaitTimeout):
-                await self._reader.close()
-        with contextlib.suppress(TransportError, WaitTimeout):
-            await edge.close()
-        self._last = self._reporter.snapshot().at_rest() if self._reporter else None
-        self._last_lines = self.lines
-        self._edge = self._reporter = self._reader = None
-        await self._release()
+                await edge.close()
+        finally:
+            self._last = self._reporter.snapshot().at_rest() if self._reporter else None
+            self._last_lines = self.lines
+            self._edge = self._reporter = self._reader = None
+            await self._release()
 
     async def _release(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
-        await self._entrance.close()
+        try:
+            if connection is not None:
+                await connection.close()
+        finally:
+            await self._entrance.close()
 
     async def stop(self) -> None:
         """Drain and stop; what is stored stays. A stopped flow is left alone."""
+        check_outside(self, self.name, "stop")
         async with self._changing:
             edge, running = self._edge, self._running
             if running is None:
@@ -255,35 +254,78 @@ class AsyncFlow(AsyncCockpit):
                 return
             if edge is not None:
                 edge.drain()
-            _, pending = await asyncio.wait({running}, timeout=self.settings.options.drain_seconds)
-            if pending:
-                # What isn't done is not acknowledged: the next start goes on with it.
-                running.cancel()
-                await asyncio.wait({running}, timeout=_CLOSE_SECONDS)
+            await self._ended(running)
             self._running = None
 
-    async def forget(self) -> None:
-        """Stop, and delete all that is stored under its name: what waits, results, positions, dead letters."""
+    async def _ended(self, running: asyncio.Task[None]) -> None:
+        """Wait for a run's end; what takes longer than the drain may is not acknowledged, and so left to the next start."""
+        _, pending = await asyncio.wait({running}, timeout=self.settings.options.drain_seconds)
+        if pending:
+            self._tell_undrained()
+        while pending:  # the first time its drain is cut off; then its closing, too
+            running.cancel()
+            _, pending = await asyncio.wait({running}, timeout=_CLOSE_SECONDS)
+
+    def _tell_undrained(self) -> None:
+        stats = self.stats()
+        stuck = ", ".join(_at_work(self.lines)) or "none of them"
+        log.warning(
+            "flow %r was not drained within %g s (FlowOptions.drain_seconds): %d messages are in hand and %d frames wait at "
+            "its input. Processors still at work: %s. What isn't done is %s.",
+            self.name,
+            self.settings.options.drain_seconds,
+            stats.in_hand,
+            stats.waiting,
+            stuck,
+            "left to the next start"
+            if self.settings.delivery == "durable"
+            else "lost, as the delivery is fast",
+        )
+
+    def request_stop(self) -> None:
+        """Have the flow stopped, soon, by a task of its own; returns at once, whatever the caller's thread is."""
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            return
+        # In a context of its own: the caller may be a processor, inside the flow, and what stops it is outside.
+        loop.call_soon_threadsafe(self._begin_stop, context=contextvars.Context())
+
+    def _begin_stop(self) -> None:
+        if self._stopping is None or self._stopping.done():
+            self._stopping = asyncio.create_task(self.stop(), name=f"stop of {self.name}")
+
+    async def forget(self) -> bool:
+        """Stop, and delete all that is stored under its name; returns whether anything was."""
+        check_outside(self, self.name, "forget")
         await self.stop()
+        if not self._entrance.may_have_stored:
+            return False
         async with self._changing:
             access = await self._entrance.opened()
             try:
-                connection = await connect(await access.endpoint_for("edge", ""), role="edge", name=self.name)
-                try:
-                    for delivery in ("durable", "fast"):
-                        for name in log_specs(EdgeSettings(self.name, delivery=checked_delivery(delivery))):
-                            await connection.delete_log(name)
-                    if self._goes_on_from(access):
-                        await self._new_uplink(connection).forget()
-                finally:
-                    await connection.close()
+                found = await self._forget_at(access)
             finally:
                 await self._entrance.close()
             self._last = None
+            return found
+
+    async def _forget_at(self, access: Access) -> bool:
+        deliveries = ("durable", "fast")
+        specs = [log_specs(EdgeSettings(self.name, delivery=checked_delivery(each))) for each in deliveries]
+        there = await connect(await access.endpoint_for("edge", ""), role="edge", name=self.name)
+        try:
+            found = [name for logs in specs for name in logs if await there.find_log(name) is not None]
+            for name in found:
+                await there.delete_log(name)
+            if self._goes_on_from(access):
+                await self._new_uplink(there).forget()
+        finally:
+            await there.close()
+        return bool(found)
 
     async def update(self, notation: str, namespace: Mapping[str, Any] | None = None) -> SwapReceipt | None:
         """Change what runs to `notation`; only what differs is swapped. None if nothing does."""
-        dataflow = resolve(notation, callers_namespace(1) if namespace is None else namespace)
+        dataflow = resolve(notation, names_for(namespace))
         # Who is interrupted while waiting leaves the change to go on: half of one would be worse.
         return await asyncio.shield(asyncio.ensure_future(self._update(dataflow)))
 
@@ -292,90 +334,10 @@ class AsyncFlow(AsyncCockpit):
             if self._edge is None:
                 self.dataflow = dataflow
                 return None
-            receipt = await self._edge.swap(dataflow)
+            with inside(self):
+                receipt = await self._edge.swap(dataflow)
             self.dataflow = dataflow
             return receipt
-
-    # -- messages -----------------------------------------------------------------------------------------------
-
-    @property
-    def edge(self) -> Edge | Share:
-        """The running edge."""
-        if self._edge is None:
-            last = f" It failed: {self._last.error}" if self._last and self._last.error else ""
-            raise FlowError(f"flow {self.name!r} is not running.{last} Start it with start().")
-        return self._edge
-
-    async def take(self, n: int = 1, timeout: float | None = 10.0) -> list[Message]:
-        """Return the next `n` messages that reached the cloud."""
-        reader = await self.opened_reader()
-        try:
-            return await reader.take(n, timeout)
-        except TransportClosed as error:
-            raise self.stopped_meanwhile(n) from error
-
-    async def __aiter__(self) -> AsyncIterator[Message]:
-        async for message in await self.opened_reader():
-            yield message
-
-    async def seek(self, where: Literal["oldest", "newest"]) -> None:
-        """Move this handle's position; see `Flow.seek`."""
-        await (await self.opened_reader()).seek(where)
-
-    async def opened_reader(self, timeout: float | None = None) -> Reader:  # noqa: ARG002 - as a Cloud's
-        """Return what this handle reads messages with, while the flow runs."""
-        _ = self.edge
-        assert self._reader is not None
-        return self._reader
-
-    def stopped_meanwhile(self, n: int) -> FlowError:
-        """Return the error of a `take` that the flow's end interrupts."""
-        return FlowError(
-            f"flow {self.name!r} ended while {n} messages were waited for. What has come is there for the next "
-            "take: start it with start()."
-        )
-
-    async def send(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
-        """Send an order to a device, several, or all that are known; returns its id."""
-        return await self.edge.order(payload, to)
-
-    async def pull(self, n: int = 1, device: str | None = None) -> AsyncRequest:
-        """Pull mode: ask for `n` readings."""
-        return AsyncRequest(self.edge.pull(n, device))
-
-    async def settled(self, timeout: float = 30.0) -> None:
-        """Wait until all that was accepted is processed and stored at Output."""
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-            raise SettingsError(f"settled: timeout is {timeout!r}; it must be seconds.")
-        await self.edge.settled(timeout)
-
-    async def dead_letters(self) -> list[DeadLetter]:
-        """Return the messages that processors failed on."""
-        return await self.edge.dead_letters.list()
-
-    async def retry_dead_letters(self) -> int:
-        """Put them through again from where they failed; returns how many."""
-        return await self.edge.retry_dead_letters()
-
-    async def clear_dead_letters(self) -> int:
-        """Delete them; returns how many there were."""
-        return await self.edge.clear_dead_letters()
-
-    async def forget_reader(self, name: str) -> None:
-        """Delete a named reader and its position, so that the flow no longer waits for it."""
-        await self.edge.forget_reader(valid_name(name, "reader"))
-        if self._uplink is not None:
-            await self._uplink.forget_reader(name)
-
-    # -- controls -----------------------------------------------------------------------------------------------
-
-    async def pause(self, processor: str | None = None) -> None:
-        """Let the flow, or one processor, begin nothing further until `resume`."""
-        self.edge.pause(processor)
-
-    async def resume(self, processor: str | None = None) -> None:
-        """Let the flow, or one processor, go on."""
-        self.edge.resume(processor)
 
     # -- letting others in --------------------------------------------------------------------------------------
 
@@ -386,6 +348,17 @@ class AsyncFlow(AsyncCockpit):
     async def invite(self, name: str, folder: str | Path, role: Role = "device") -> Endpoint:
         """Write the certificate folder that lets a party of that name in; returns its endpoint."""
         return await self._entrance.invite(name, folder, role)
+
+
+def _at_work(lines: Sequence[Line]) -> list[str]:
+    """Return the keys of the processors that are in the midst of a call."""
+    return [
+        member.key
+        for line in lines
+        for stage in line.stages
+        for member in stage.members
+        if any(runner._worker._turn.locked() for runner in member.runners)  # noqa: SLF001 - nobody else asks for it
+    ]
 
 
 def _heeded() -> None:

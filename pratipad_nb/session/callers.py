@@ -1,6 +1,6 @@
 """What is visible where a function of this package is called.
 
-Owns the one look at a caller's frame.
+Owns the one look at a caller's frame, and what may be given in its place.
 """
 
 from __future__ import annotations
@@ -9,10 +9,25 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["callers_namespace"]
+from pratipad_nb.errors import SettingsError
+
+__all__ = ["names_for"]
 
 
-def callers_namespace(depth: int) -> Mapping[str, Any]:
-    """Return the names that are visible `depth` calls up, locals before globals."""
-    frame = sys._getframe(depth + 1)  # noqa: SLF001 - the documented way to a caller's names
-    return {**frame.f_globals, **frame.f_locals}
+def names_for(namespace: Mapping[str, Any] | None, depth: int = 1) -> Mapping[str, Any]:
+    """Return `namespace`; if it is None, the names that are visible `depth` calls up, locals before globals.
+
+    Raises
+    ------
+    SettingsError
+        If it is anything else than a mapping.
+    """
+    if namespace is None:
+        frame = sys._getframe(depth + 1)  # noqa: SLF001 - the documented way to a caller's names
+        return {**frame.f_globals, **frame.f_locals}
+    if not isinstance(namespace, Mapping):
+        raise SettingsError(
+            f"namespace is {namespace!r:.100}; it must be a mapping of names to what they stand for, such as globals(), "
+            "or None for what is visible where this is called."
+        )
+    return namespace

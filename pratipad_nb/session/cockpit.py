@@ -7,14 +7,16 @@ in `cockpit_blocking`, where they are described. What they stand on is in `step`
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pratipad_nb.dataflow import Dataflow, resolve
+from pratipad_nb.dataflow import Dataflow, graph, resolve
 from pratipad_nb.dataflow import Step as StepModel
-from pratipad_nb.errors import FlowError, SettingsError
+from pratipad_nb.errors import FlowError
 from pratipad_nb.message import Message
 from pratipad_nb.notation import NotationError
 from pratipad_nb.runtime.edge import Edge
@@ -22,16 +24,18 @@ from pratipad_nb.runtime.history import FlowHistory, History
 from pratipad_nb.runtime.line import Line
 from pratipad_nb.runtime.plan import EdgeSettings
 from pratipad_nb.runtime.replaying import Entry, replay
-from pratipad_nb.runtime.samples import KEPT
-from pratipad_nb.runtime.stats import FlowStats
-from pratipad_nb.session.callers import callers_namespace
-from pratipad_nb.session.shadow import Shadow, compare
+from pratipad_nb.runtime.share import Share
+from pratipad_nb.runtime.stats import DeviceStats, FlowStats
+from pratipad_nb.session.callers import names_for
+from pratipad_nb.session.checks import checked_demand, checked_rate, checked_record, checked_speed
+from pratipad_nb.session.ends import not_running, unless_ended
+from pratipad_nb.session.letters import LetterList
+from pratipad_nb.session.shadow import Shadow, shadow_of
 from pratipad_nb.session.step import AsyncStep, Trace, trace
-from pratipad_nb.session.tape import MAX_BYTES, Recorder, Tape
+from pratipad_nb.session.tape import MAX_BYTES, Recorder, Tape, checked_tape
+from pratipad_nb.session.views import view
 
-__all__ = ["AsyncCockpit", "checked_demand", "checked_rate", "checked_speed"]
-
-Result = TypeVar("Result")
+__all__ = ["AsyncCockpit"]
 
 #: A row of the history may take this share of the time: with thousands of devices a snapshot takes milliseconds.
 _HISTORY_SHARE = 0.005
@@ -52,6 +56,10 @@ class AsyncCockpit:
         def name(self) -> str:
             """Its name."""
 
+        @property
+        def edge(self) -> Edge | Share:
+            """The running edge."""
+
         def stats(self) -> FlowStats:
             """Return a snapshot of all counters."""
 
@@ -62,7 +70,7 @@ class AsyncCockpit:
     # -- what is behind it --------------------------------------------------------------------------------------
 
     @property
-    def edges(self) -> list[Edge]:
+    def _edges(self) -> list[Edge]:
         """The running edges: one, or one for each partition that runs in this process; none of a stopped flow."""
         if self._edge is None:
             return []
@@ -71,7 +79,7 @@ class AsyncCockpit:
     @property
     def lines(self) -> list[Line]:
         """The processors of each edge, with their samples and logs; of a stopped flow, the last ones."""
-        return [edge.line for edge in self.edges] or self._last_lines
+        return [edge.line for edge in self._edges] or self._last_lines
 
     async def _keep_history(self) -> None:
         """Add to the history, once a second, until cancelled."""
@@ -85,10 +93,25 @@ class AsyncCockpit:
 
     def _running_edges(self) -> list[Edge]:
         if self._edge is None:
-            raise FlowError(f"flow {self.settings.name!r} is not running. Start it with start().")
-        return self.edges
+            raise not_running(self)
+        return self._edges
 
     # -- looking ------------------------------------------------------------------------------------------------
+
+    @property
+    def graph(self) -> Any:
+        """A `networkx.DiGraph` with the nodes of the picture."""
+        return graph(self.dataflow, sorted(self.devices))
+
+    @property
+    def devices(self) -> dict[str, DeviceStats]:
+        """The devices that are connected now."""
+        return {name: device for name, device in self.stats().devices.items() if device.connected}
+
+    @property
+    def partitions(self) -> frozenset[int]:
+        """The partitions that run here: all, unless several edges share the flow."""
+        return self._edge.partitions if self._edge is not None else frozenset()
 
     def __getitem__(self, key: str) -> AsyncStep:
         """Return the processor of that key."""
@@ -109,7 +132,7 @@ class AsyncCockpit:
 
     def newer(self, namespace: Mapping[str, Any] | None = None) -> tuple[StepModel, ...]:
         """Return the processors that are defined anew and not swapped in; their statistics say so from now on."""
-        names = callers_namespace(1) if namespace is None else namespace
+        names = names_for(namespace)
         try:
             fresh = resolve(self.dataflow.notation, names)
         except NotationError:  # a name is gone: there is nothing newer than what runs
@@ -121,6 +144,26 @@ class AsyncCockpit:
         return tuple(step for step in fresh.steps if step.key in changed)
 
     # -- controls -----------------------------------------------------------------------------------------------
+
+    async def pause(self, processor: str | None = None) -> None:
+        """Let the flow, or one processor, begin nothing further until `resume`."""
+        self.edge.pause(processor)
+
+    async def resume(self, processor: str | None = None) -> None:
+        """Let the flow, or one processor, go on."""
+        self.edge.resume(processor)
+
+    async def dead_letters(self) -> LetterList:
+        """Return the messages that processors failed on."""
+        return LetterList(await self.edge.dead_letters.list())
+
+    async def retry_dead_letters(self) -> int:
+        """Put them through again from where they failed; returns how many."""
+        return await self.edge.retry_dead_letters()
+
+    async def clear_dead_letters(self) -> int:
+        """Delete them; returns how many there were."""
+        return await self.edge.clear_dead_letters()
 
     @property
     def rate(self) -> float | None:
@@ -140,7 +183,8 @@ class AsyncCockpit:
 
     @max_demand.setter
     def max_demand(self, value: int) -> None:
-        self._demand(value, min(self.settings.min_demand, value // 2) if isinstance(value, int) else 0)
+        half = checked_demand(value)
+        self.demand(value, min(self.settings.min_demand, half["min_demand"]))
 
     @property
     def min_demand(self) -> int:
@@ -148,16 +192,17 @@ class AsyncCockpit:
         return self.settings.min_demand
 
     @min_demand.setter
-    def min_demand(self, value: int) -> None:
-        self._demand(self.settings.max_demand, value)
+    def min_demand(self, value: int | None) -> None:
+        self.demand(self.settings.max_demand, value)
 
-    def _demand(self, most: int, least: int) -> None:
-        checked_demand(most, least)
-        self.settings = replace(self.settings, max_demand=most, min_demand=least)
-        edges = self.edges
+    def demand(self, max_demand: int, min_demand: int | None = None) -> None:
+        """Demand: change both bounds at once. They act at once."""
+        bounds = checked_demand(max_demand, min_demand)
+        self.settings = replace(self.settings, **bounds)
+        edges = self._edges
         for edge in edges:
-            edge.ledger.max_demand = max(1, most // len(edges))
-            edge.ledger.min_demand = min(edge.ledger.max_demand - 1, least // len(edges))
+            edge.ledger.max_demand = max(1, bounds["max_demand"] // len(edges))
+            edge.ledger.min_demand = min(edge.ledger.max_demand - 1, bounds["min_demand"] // len(edges))
             edge.ledger.settle()
 
     # -- tapes --------------------------------------------------------------------------------------------------
@@ -166,13 +211,13 @@ class AsyncCockpit:
         self, n: int | None = None, seconds: float | None = None, *, max_bytes: int = MAX_BYTES
     ) -> Tape:
         """Record the next inputs."""
-        _check_record(n, seconds, max_bytes)
+        checked_record(n, seconds, max_bytes)
         edges = self._running_edges()
         recorder = Recorder(self.settings.name, n, max_bytes)
         for edge in edges:
             edge.gate.taps.append(recorder)
         try:
-            full = await self._unless_stopped(recorder.full.wait(), seconds)
+            full = await unless_ended(recorder.full.wait(), self._running, seconds)
         finally:
             for edge in edges:
                 edge.gate.taps.remove(recorder)
@@ -186,7 +231,7 @@ class AsyncCockpit:
 
     async def replay(self, tape: Tape, speed: float | str | None = 1.0) -> int:
         """Put a tape through the flow; returns how many messages, once all are taken in."""
-        pace = checked_speed(speed)
+        pace, tape = checked_speed(speed), checked_tape(tape, "replay")
         edges = self._running_edges()
         elsewhere = [name for name in tape.devices if not any(_owns(edge, name) for edge in edges)]
         if elsewhere:
@@ -194,23 +239,10 @@ class AsyncCockpit:
                 f"devices of this tape are worked on by another edge of flow {self.settings.name!r}: "
                 f"{', '.join(elsewhere[:5])}. Replay it in a flow that runs in one place."
             )
-        count = await self._unless_stopped(_replay(edges, tape, pace), None)
+        count = await unless_ended(_replay(edges, tape, pace), self._running, None)
         if count is None:
             raise FlowError(f"flow {self.settings.name!r} stopped before the whole tape was in.")
         return count
-
-    async def _unless_stopped(
-        self, work: Coroutine[Any, Any, Result], seconds: float | None
-    ) -> Result | None:
-        """Return the result of `work`, or None if the flow stops, or `seconds` pass, before there is one."""
-        task = asyncio.ensure_future(work)
-        awaited = {task} if self._running is None else {task, self._running}
-        try:
-            await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            return task.result() if task.done() else None
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def shadow(
         self,
@@ -220,19 +252,39 @@ class AsyncCockpit:
         notation: str | None = None,
     ) -> Shadow:
         """Return the outputs that would differ if what is defined now ran."""
-        names = callers_namespace(1) if namespace is None else namespace
-        new = resolve(notation or self.dataflow.notation, names)
-        return await asyncio.to_thread(compare, self.dataflow, new, self.entries(tape), self.settings.options)
+        return await asyncio.to_thread(shadow_of, self, tape, names_for(namespace), notation)
 
-    def entries(self, tape: Tape | None) -> list[Entry]:
-        """Return the inputs on `tape`, or the last ones that were followed."""
-        if tape is not None:
-            return list(tape.entries())
-        first = self.dataflow.stages[0].steps[0].key
-        return [
-            (s.message.device, s.message.time, s.message.received, s.inputs[0])
-            for s in self[first].samples(KEPT)
-        ]
+    # -- pictures -----------------------------------------------------------------------------------------------
+
+    def plot(self) -> Any:
+        """Return a figure of throughput, latency and queue lengths over the last hour."""
+        return view("plot")(self)
+
+    def picture(self, path: str | Path | None = None) -> Any:
+        """Return the graph as it is now; with `path`, write it there."""
+        return view("picture")(self, path)
+
+    def panel(self) -> Any:
+        """Return the processors' throughput as plain ipywidgets; to be called on the flow's event loop."""
+        return view("panel")(_FromThreads(self, asyncio.get_running_loop()))
+
+
+class _FromThreads:
+    """A flow as widgets see it, which follow it on threads of their own, while its counters belong to its loop."""
+
+    def __init__(self, flow: AsyncCockpit, loop: asyncio.AbstractEventLoop) -> None:
+        self.name = flow.name
+        self._flow = flow
+        self._loop = loop
+        self._thread = threading.get_ident()
+
+    def stats(self) -> FlowStats:
+        if threading.get_ident() == self._thread or self._loop.is_closed():
+            return self._flow.stats()
+        return asyncio.run_coroutine_threadsafe(self._stats(), self._loop).result()
+
+    async def _stats(self) -> FlowStats:
+        return self._flow.stats()
 
 
 def _owns(edge: Edge, device: str) -> bool:
@@ -258,46 +310,3 @@ async def _replay(edges: list[Edge], tape: Tape, pace: float | None) -> int:
             raise
         raise failed.exceptions[0] from None
     return sum(task.result() for task in tasks)
-
-
-def _check_record(n: int | None, seconds: float | None, max_bytes: int) -> None:
-    if n is None and seconds is None:
-        raise SettingsError("record() needs n=… (messages), seconds=…, or both: then it ends with the first.")
-    for name, value in (("n", n), ("seconds", seconds), ("max_bytes", max_bytes)):
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0
-        ):
-            raise SettingsError(f"record({name}={value!r}): {name} is a number above 0.")
-
-
-def checked_speed(value: float | str | None) -> float | None:
-    """Return `value` if it is a pace: a number above 0, or None, also called "max"."""
-    if value is None or value == "max":
-        return None
-    if isinstance(value, (str, bool)) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise SettingsError(
-            f"speed is {value!r}; it is 1.0 for the tape's own pace, 2.0 for twice as fast, or 'max' (or None) for as "
-            "fast as the processors take it."
-        )
-    return float(value)
-
-
-def checked_rate(value: float | None) -> float | None:
-    """Return `value` if it is a rate, else raise `SettingsError`."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise SettingsError(
-            f"rate is {value!r}; it is messages a second, a number above 0, or None for no limit."
-        )
-    return float(value)
-
-
-def checked_demand(most: int, least: int | None) -> dict[str, int]:
-    """Return both bounds if they are good, `least` being half of `most` unless it is given."""
-    least = most // 2 if least is None and isinstance(most, int) else least
-    if not isinstance(most, int) or not isinstance(least, int) or not 0 <= least < most:
-        raise SettingsError(
-            f"max_demand={most!r}, min_demand={least!r}: whole numbers with 0 <= min_demand < max_demand."
-        )
-    return {"max_demand": most, "min_demand": least}

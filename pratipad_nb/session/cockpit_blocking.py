@@ -6,18 +6,19 @@ Owns these methods, which are a part of `Flow` and stand here because there are 
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pratipad_nb.dataflow import Step as StepModel
-from pratipad_nb.dataflow import resolve
 from pratipad_nb.message import Message
-from pratipad_nb.runtime.dead_letters import DeadLetter
+from pratipad_nb.portal import Portal, PortalClosed
 from pratipad_nb.runtime.history import FlowHistory
 from pratipad_nb.runtime.line import Line
-from pratipad_nb.session.callers import callers_namespace
-from pratipad_nb.session.shadow import Shadow, compare
+from pratipad_nb.runtime.stats import DeviceStats
+from pratipad_nb.session.callers import names_for
+from pratipad_nb.session.letters import LetterList
+from pratipad_nb.session.shadow import Shadow, shadow_of
 from pratipad_nb.session.step import Step, Trace, trace
 from pratipad_nb.session.tape import MAX_BYTES, Tape
 from pratipad_nb.session.views import view
@@ -34,12 +35,32 @@ class Cockpit:
     """The part of `Flow` that looks at what runs and changes it."""
 
     _flow: AsyncFlow
+    _portal: Portal | None
 
     if TYPE_CHECKING:
 
         def _run(self, work: Coroutine[Any, Any, Result]) -> Result: ...
 
     # -- looking ------------------------------------------------------------------------------------------------
+
+    @property
+    def graph(self) -> Any:
+        """A `networkx.DiGraph` with the same nodes as the picture."""
+        return self._flow.graph
+
+    @property
+    def devices(self) -> dict[str, DeviceStats]:
+        """The devices that are connected now, by name."""
+        return self._flow.devices
+
+    @property
+    def partitions(self) -> frozenset[int]:
+        """The partitions that run here, counted from 0: all of them, unless several edges share the flow.
+
+        A flow is divided by ``options=FlowOptions(partitions=n)``. Then every process that starts it, against one
+        server, is one more edge: partitions move to it from the others, and back when it ends or is lost.
+        """
+        return self._flow.partitions
 
     def __getitem__(self, key: str) -> Step:
         """Return one processor by its key, to look at and to pause: ``flow["P2"].show(20)``.
@@ -86,7 +107,7 @@ class Cockpit:
 
         The picture and `stats().processors[key].newer` say so, until they are swapped in by `update`.
         """
-        return self._flow.newer(callers_namespace(1) if namespace is None else namespace)
+        return self._flow.newer(names_for(namespace))
 
     # -- controls -----------------------------------------------------------------------------------------------
 
@@ -98,8 +119,8 @@ class Cockpit:
         """Let the flow, or one processor, go on."""
         self._run(self._flow.resume(processor))
 
-    def dead_letters(self) -> list[DeadLetter]:
-        """Return the messages that processors failed on, oldest first."""
+    def dead_letters(self) -> LetterList:
+        """Return the messages that processors failed on, oldest first: a list, that shows itself as a table."""
         return self._run(self._flow.dead_letters())
 
     def retry_dead_letters(self) -> int:
@@ -117,7 +138,7 @@ class Cockpit:
 
     @rate.setter
     def rate(self, value: float | None) -> None:
-        self._set("rate", value)
+        self._change(lambda: setattr(self._flow, "rate", value))
 
     @property
     def max_demand(self) -> int:
@@ -126,26 +147,46 @@ class Cockpit:
 
     @max_demand.setter
     def max_demand(self, value: int) -> None:
-        self._set("max_demand", value)
+        self._change(lambda: setattr(self._flow, "max_demand", value))
 
     @property
     def min_demand(self) -> int:
-        """Demand: ask for more when no more than this are in hand or asked for. Acts at once."""
+        """Demand: ask for more when no more than this are in hand or asked for. Acts at once; None: half of the other."""
         return self._flow.min_demand
 
     @min_demand.setter
-    def min_demand(self, value: int) -> None:
-        self._set("min_demand", value)
+    def min_demand(self, value: int | None) -> None:
+        self._change(lambda: setattr(self._flow, "min_demand", value))
 
-    def _set(self, name: str, value: Any) -> None:
-        if not self._flow.edges:  # nothing runs: it holds from the next start on
-            setattr(self._flow, name, value)
+    def demand(self, max_demand: int, min_demand: int | None = None) -> None:
+        """Demand: change both bounds at once, so that no old one is in a new one's way. They act at once.
+
+        Parameters
+        ----------
+        min_demand
+            Default: half of `max_demand`.
+
+        Raises
+        ------
+        SettingsError
+            If they are not whole numbers with ``0 <= min_demand < max_demand``; nothing has changed then.
+        """
+        self._change(lambda: self._flow.demand(max_demand, min_demand))
+
+    def _change(self, change: Callable[[], None]) -> None:
+        """Do `change` on the flow's event loop, where what it changes is used; if there is none, or from there, here."""
+
+        async def changed() -> None:
+            change()
+
+        portal = self._portal
+        if portal is None or portal.inside:
+            change()
             return
-
-        async def change() -> None:
-            setattr(self._flow, name, value)
-
-        self._run(change())
+        try:
+            portal.run(changed())
+        except PortalClosed:  # it stops meanwhile: the change holds from the next start on
+            change()
 
     # -- tapes --------------------------------------------------------------------------------------------------
 
@@ -213,10 +254,7 @@ class Cockpit:
         NotationError, ProcessorError
             If the new side is no good.
         """
-        names = callers_namespace(1) if namespace is None else namespace
-        flow = self._flow
-        new = resolve(notation or flow.dataflow.notation, names)
-        return compare(flow.dataflow, new, flow.entries(tape), flow.settings.options)
+        return shadow_of(self._flow, tape, names_for(namespace), notation)
 
     # -- pictures -----------------------------------------------------------------------------------------------
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from pratipad_nb.session import state_folder
 from pratipad_nb.session.access import Access, open_access
-from pratipad_nb.settings import Endpoint, FlowOptions, valid_name
+from pratipad_nb.session.checks import checked_role
+from pratipad_nb.settings import Endpoint, FlowOptions, checked_path, valid_name
 from pratipad_nb.transport.permissions import Role
 
 __all__ = ["Entrance"]
@@ -24,7 +26,7 @@ class Entrance:
     flow
         Its name.
     server, certs
-        Of an existing server; None: the embedded one of `home`.
+        Of an existing server, checked; None: the embedded one of `home`.
     home
         The state folder.
     options
@@ -32,7 +34,7 @@ class Entrance:
     """
 
     def __init__(
-        self, flow: str, server: str | None, certs: str | Path | None, home: Path, options: FlowOptions
+        self, flow: str, server: str | None, certs: Path | None, home: Path, options: FlowOptions
     ) -> None:
         self._flow = flow
         self._server = server
@@ -49,8 +51,6 @@ class Entrance:
         ------
         ServerError
             If the embedded server can't be started.
-        SettingsError
-            If `server` goes without `certs`, or the other way round.
         """
         async with self._turn:
             if self._access is None:
@@ -73,16 +73,27 @@ class Entrance:
                 await access.close()
 
     @property
+    def others(self) -> list[str]:
+        """The flows that have ever run on the embedded server here; of a server elsewhere that isn't known."""
+        return state_folder.flows_in(self._home) if self._server is None else []
+
+    @property
+    def may_have_stored(self) -> bool:
+        """Whether the flow can have stored anything, as far as that can be told without a connection."""
+        return self._server is not None or self._flow in self.others
+
+    @property
     def mqtt_url(self) -> str:
         """Where devices that speak MQTT connect; empty if they can't, or while it is closed."""
         return self._access.mqtt_url if self._access is not None else ""
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
         """Let a party in by that name, and return what it connects to."""
-        valid_name(name, role)
+        valid_name(name, checked_role(role))
         return await (await self.opened()).endpoint_for(role, name)
 
     async def invite(self, name: str, folder: str | Path, role: Role = "device") -> Endpoint:
         """Do the same, and write the party's certificate into `folder`."""
-        valid_name(name, role)
-        return await (await self.opened()).invite(name, Path(folder), role)
+        valid_name(name, checked_role(role))
+        path = checked_path(folder, "invite: folder")
+        return await (await self.opened()).invite(name, path, role)

@@ -1,30 +1,33 @@
 """`Flow`: a dataflow's handle for notebooks and scripts, synchronous and safe to call from any thread.
 
 Owns the thread that the flow runs in, and its ends: a stop, a failure, the end of the program. All else is
-`AsyncFlow`, which it stands on.
+`AsyncFlow`, which it stands on; its other methods are in `messages_blocking` and `cockpit_blocking`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import functools
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pratipad_nb.cloud.blocking import BlockingReader
 from pratipad_nb.dataflow import Dataflow
-from pratipad_nb.errors import FlowError, TransportClosed
-from pratipad_nb.message import Message
-from pratipad_nb.portal import Portal
-from pratipad_nb.runtime.stats import DeviceStats, FlowState, FlowStats
+from pratipad_nb.errors import FlowError
+from pratipad_nb.portal import Portal, PortalClosed
+from pratipad_nb.runtime.plan import EdgeSettings
+from pratipad_nb.runtime.stats import FlowState, FlowStats
 from pratipad_nb.runtime.swap import SwapReceipt
 from pratipad_nb.session import registry
 from pratipad_nb.session.asynchronous import DEFAULT_MAX_DEMAND, AsyncFlow
-from pratipad_nb.session.callers import callers_namespace
+from pratipad_nb.session.callers import names_for
 from pratipad_nb.session.cockpit_blocking import Cockpit
-from pratipad_nb.session.request import Request
+from pratipad_nb.session.ends import check_outside, ended_meanwhile, not_running
+from pratipad_nb.session.messages_blocking import Messages
 from pratipad_nb.settings import Endpoint, FlowOptions, Keep
 from pratipad_nb.transport.permissions import Role
 
@@ -33,7 +36,7 @@ __all__ = ["Flow"]
 Result = TypeVar("Result")
 
 
-class Flow(Cockpit):
+class Flow(Messages, Cockpit):
     """One dataflow by its name.
 
     Devices, readers and all that is stored belong to the *name*: a flow that is started again under it, here or in
@@ -62,7 +65,8 @@ class Flow(Cockpit):
     options
         What is seldom changed.
     home
-        The state folder. Default: ``.pratipad`` in the current folder.
+        The state folder. Default: what ``PRATIPAD_HOME`` says when the flow is made, or else ``.pratipad`` in the
+        current folder.
 
     Raises
     ------
@@ -91,7 +95,7 @@ class Flow(Cockpit):
         self._flow = AsyncFlow(
             notation,
             name=name,
-            namespace=callers_namespace(1) if namespace is None else namespace,
+            namespace=names_for(namespace),
             delivery=delivery,
             server=server,
             certs=certs,
@@ -114,14 +118,28 @@ class Flow(Cockpit):
         portal = self._portal
         if portal is None:
             work.close()
-            raise FlowError(f"flow {self.name!r} is not running. Start it with start().")
-        return portal.run(work)
+            raise not_running(self._flow)
+        verb = getattr(work, "__name__", "")
+        try:
+            return portal.run(work, called=f"flow.{verb}")
+        except PortalClosed:
+            raise ended_meanwhile(self.name, f"{verb}() was", "Start it with start().") from None
+
+    def _check_outside_loop(self, verb: str) -> None:
+        """Refuse what waits for the flow's event loop to who runs on it."""
+        portal = self._portal
+        if portal is not None:
+            portal.check_outside(f"flow.{verb}")
+
+    def _check_outside(self, verb: str) -> None:
+        """Refuse what waits for the flow's end, or begin, to who runs inside it; nothing is touched before."""
+        check_outside(self._flow, self.name, verb)
+        self._check_outside_loop(verb)
 
     def _opened(self) -> Portal:
         """Return the thread in which the flow lives, made for the first who needs it; `stop` ends it."""
-        portal = (
-            self._portal
-        )  # without the lock: who is asked for by a processor mustn't wait for a stop that drains
+        # Without the lock: who is asked for by a processor mustn't wait for a stop that drains.
+        portal = self._portal
         if portal is not None:
             return portal
         with self._lock:
@@ -148,6 +166,11 @@ class Flow(Cockpit):
         return self._flow.dataflow
 
     @property
+    def settings(self) -> EdgeSettings:
+        """How it runs: delivery, rate, bounds of demand, what is kept, options. As they hold now."""
+        return self._flow.settings
+
+    @property
     def state(self) -> FlowState:
         """Where it is in its life: starting, running, paused, draining, stopped or failed."""
         return self._flow.state
@@ -165,25 +188,6 @@ class Flow(Cockpit):
         JSON, on ``pratipad/FLOW/plain/DEVICE``.
         """
         return self._flow.mqtt_url
-
-    @property
-    def graph(self) -> Any:
-        """A `networkx.DiGraph` with the same nodes as the picture."""
-        return self._flow.graph
-
-    @property
-    def devices(self) -> dict[str, DeviceStats]:
-        """The devices that are connected now, by name."""
-        return self._flow.devices
-
-    @property
-    def partitions(self) -> frozenset[int]:
-        """The partitions that run here, counted from 0: all of them, unless several edges share the flow.
-
-        A flow is divided by ``options=FlowOptions(partitions=n)``. Then every process that starts it, against one
-        server, is one more edge: partitions move to it from the others, and back when it ends or is lost.
-        """
-        return self._flow.partitions
 
     def stats(self) -> FlowStats:
         """Return a frozen snapshot of all counters; of a stopped flow, the last one, with its rates at 0."""
@@ -214,7 +218,7 @@ class Flow(Cockpit):
         Raises
         ------
         FlowError
-            If a flow of that name runs already, here or elsewhere.
+            If a flow of that name runs already, here or elsewhere; or if a processor of this one calls it.
         ServerError
             If the embedded server can't be started.
         ProcessorError
@@ -222,26 +226,34 @@ class Flow(Cockpit):
         TransportError
             If the server can't be reached or doesn't let us in.
         """
+        self._check_outside("start")
         with self._lock:
             if self.state in ("running", "paused", "draining") and self._portal is not None:
                 return self
             portal = self._opened()
             try:
-                portal.run(self._flow.start())
+                portal.run(self._flow.start(), called="flow.start")
             except BaseException:
                 self._portal = None
                 portal.close()
                 registry.leave(self)
                 raise
-            self._messages = BlockingReader(portal, self._flow.opened_reader)
+            self._messages = BlockingReader(portal, self._flow._opened_reader)  # noqa: SLF001 - one handle
             self._stop_requested.clear()
         return self
 
     def stop(self) -> None:
         """Refuse new messages, finish what is in hand, store it, and stop; what is stored stays.
 
-        Frees the thread, the connection and, with the last flow, the embedded server. A stopped flow is left alone.
+        Frees the thread, the connection and, with the last flow, the embedded server. A stopped flow is left alone. What
+        isn't finished after `FlowOptions.drain_seconds` is named in a warning and left to the next start.
+
+        Raises
+        ------
+        FlowError
+            If a processor of this flow calls it, which it would wait for: there, use `request_stop`.
         """
+        self._check_outside("stop")
         with self._lock:
             portal = self._portal
             if portal is None:
@@ -259,14 +271,25 @@ class Flow(Cockpit):
         """Have the flow stopped, soon, by a thread of its own; returns at once, whatever the caller's thread is."""
         if not self._stop_requested.is_set():
             self._stop_requested.set()
-            threading.Thread(target=self.stop, name=f"pratipad stops {self.name}", daemon=True).start()
+            # In a context of its own, also where threads inherit one: the caller may be a processor, inside the flow.
+            stop = functools.partial(contextvars.Context().run, self.stop)
+            threading.Thread(target=stop, name=f"pratipad stops {self.name}", daemon=True).start()
 
-    def forget(self) -> None:
-        """Stop, and delete all that is stored under its name: what waits, results, positions, dead letters."""
+    def forget(self) -> bool:
+        """Stop, and delete all that is stored under its name: what waits, results, positions, dead letters.
+
+        Returns whether anything was stored.
+
+        Raises
+        ------
+        FlowError
+            If a processor of this flow calls it, which it would wait for.
+        """
+        self._check_outside("forget")
         with self._lock:
             self.stop()
             with Portal(f"pratipad {self.name}") as portal:
-                portal.run(self._flow.forget())
+                return portal.run(self._flow.forget())
 
     def update(self, notation: str, namespace: Mapping[str, Any] | None = None) -> SwapReceipt | None:
         """Change what runs; only what differs is swapped, between two batches. None if nothing does.
@@ -279,93 +302,12 @@ class Flow(Cockpit):
         NotationError, ProcessorError
             If the new notation or a new processor is no good.
         """
-        names = callers_namespace(1) if namespace is None else namespace
+        names = names_for(namespace)
         with self._lock:
             if self._portal is None:
                 with Portal(f"pratipad {self.name}") as portal:
                     return portal.run(self._flow.update(notation, names))
         return self._run(self._flow.update(notation, names))
-
-    # -- messages -----------------------------------------------------------------------------------------------
-
-    def take(self, n: int = 1, timeout: float | None = 10.0) -> list[Message]:
-        """Return the next `n` messages that reached the cloud, in order; each is returned once.
-
-        Parameters
-        ----------
-        timeout
-            Seconds to wait for them; None waits for ever.
-
-        Raises
-        ------
-        WaitTimeout
-            If fewer have come; those wait for the next `take`.
-        FlowError
-            If the flow isn't running, or stops meanwhile.
-        """
-        messages = self._messages
-        if messages is None:
-            raise FlowError(f"flow {self.name!r} is not running. Start it with start().")
-        try:
-            return messages.take(n, timeout)
-        except TransportClosed as error:
-            raise self._flow.stopped_meanwhile(n) from error
-
-    def __iter__(self) -> Iterator[Message]:
-        """Iterate over messages as they reach the cloud, until the flow stops."""
-        messages = self._messages
-        return iter(messages) if messages is not None else iter(())
-
-    def seek(self, where: Literal["oldest", "newest"]) -> None:
-        """Let the next `take` go on elsewhere: ``"newest"`` skips what has arrived, ``"oldest"`` begins with what is kept.
-
-        Raises
-        ------
-        FlowError
-            If the flow isn't running.
-        SettingsError
-            If `where` is neither.
-        """
-        messages = self._messages
-        if messages is not None:
-            messages.settle()
-        self._run(self._flow.seek(where))
-
-    def send(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
-        """Send an order to one device, to several, or to all that are known; returns the order's id.
-
-        It is safe when this returns, and kept for a device that is away.
-
-        Raises
-        ------
-        OneWayError
-            If an arrow is ``~>``.
-        """
-        return self._run(self._flow.send(payload, to))
-
-    def pull(self, n: int = 1, device: str | None = None) -> Request:
-        """Pull mode: ask for `n` readings in total, of `device` or of all in turn.
-
-        Raises
-        ------
-        FlowError
-            If the flow's input isn't Pull.
-        """
-        return Request(self, self._run(self._flow.pull(n, device)))
-
-    def settled(self, timeout: float = 30.0) -> None:
-        """Wait until all that was accepted is processed and stored at Output. Readers don't count.
-
-        Raises
-        ------
-        WaitTimeout
-            If that isn't so within `timeout` seconds; it says what is left.
-        """
-        self._run(self._flow.settled(timeout))
-
-    def forget_reader(self, name: str) -> None:
-        """Delete a named reader with its position, so that the flow no longer keeps messages for it."""
-        self._run(self._flow.forget_reader(name))
 
     # -- letting others in --------------------------------------------------------------------------------------
 
@@ -377,7 +319,20 @@ class Flow(Cockpit):
         return self._let_in(lambda: self._flow.endpoint_for(role, name))
 
     def invite(self, name: str, folder: str | Path, role: Role = "device") -> Endpoint:
-        """Write the certificate folder that lets a device, or a ``"reader"``, of that name in, to be carried to it.
+        """Write the certificate folder that lets somebody in by that name, to be carried to his machine.
+
+        Parameters
+        ----------
+        role
+            ``"device"``, ``"reader"`` (a `Cloud`), or ``"edge"``: another process that runs this flow, against the same
+            server; its certificate is the flow's, whatever the name.
+
+        Raises
+        ------
+        SettingsError
+            If the name, the folder or the role can't be; or if nobody needs a certificate, as at ``memory://``.
+        FlowError
+            If others run the server, and so decide who is let in.
 
         Returns
         -------

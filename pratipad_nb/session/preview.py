@@ -13,10 +13,12 @@ from typing import Any
 from pratipad_nb.dataflow import resolve
 from pratipad_nb.errors import SettingsError
 from pratipad_nb.portal import Portal
-from pratipad_nb.runtime.batch import Batch, InputFrame, Source
+from pratipad_nb.runtime.batch import InputFrame, Source
 from pratipad_nb.runtime.line import Line
 from pratipad_nb.runtime.logs import diverted_output
-from pratipad_nb.session.callers import callers_namespace
+from pratipad_nb.session.callers import names_for
+from pratipad_nb.session.checks import UnknownStep
+from pratipad_nb.session.trial import through
 from pratipad_nb.settings import FlowOptions
 
 __all__ = ["Preview", "PreviewStep", "preview"]
@@ -55,7 +57,7 @@ class Preview(Mapping[str, PreviewStep]):
         for step in self.steps:
             if step.processor == key:
                 return step
-        raise KeyError(key)
+        raise UnknownStep(key, list(self))
 
     def __iter__(self) -> Iterator[str]:
         return (step.processor for step in self.steps)
@@ -91,7 +93,7 @@ def preview(notation: str, payloads: Sequence[Any], namespace: Mapping[str, Any]
     ProcessorError
         If a processor can't be set up.
     """
-    dataflow = resolve(notation, callers_namespace(1) if namespace is None else namespace)
+    dataflow = resolve(notation, names_for(namespace))
     if isinstance(payloads, (str, bytes, Mapping)) or not isinstance(payloads, Iterable):
         raise SettingsError(
             f"preview of {payloads!r:.100}: payloads is a list of them, for example [{{'n': 1}}]."
@@ -105,31 +107,18 @@ def preview(notation: str, payloads: Sequence[Any], namespace: Mapping[str, Any]
 
 async def _preview(line: Line, payloads: list[Any]) -> Preview:
     steps: list[PreviewStep] = []
+    output = payloads
     now = time.time()
     source = Source("preview", [InputFrame("preview", 0, 1, now, [now] * len(payloads))])
-    batch = Batch(source, payloads, range(len(payloads)), len(payloads))
     await line.open({})
     try:
-        for stage in line.stages:
-            parts: list[Batch] = []
-
-            async def collect(part: Batch, parts: list[Batch] = parts) -> None:
-                parts.append(part)
-
-            await stage.process(batch, collect)
-            batch = Batch(
-                source,
-                [payload for part in parts for payload in part.payloads],
-                [origin for part in parts for origin in part.origins],
-                len(payloads),
-            )
-            notes = [
-                (entry.payload, note) for part in parts for _, entry in part.dead for note in entry.failures
-            ]
+        async for stage, batch, dead in through(line, source, payloads):
+            output = list(batch.payloads)
+            notes = [(entry.payload, note) for entry in dead for note in entry.failures]
             steps += [
-                PreviewStep(m.key, batch.payloads, [(p, n.error) for p, n in notes if n.processor == m.key])
+                PreviewStep(m.key, output, [(p, n.error) for p, n in notes if n.processor == m.key])
                 for m in stage.members
             ]
     finally:
         await line.close()
-    return Preview(line.dataflow.notation, tuple(steps), batch.payloads)
+    return Preview(line.dataflow.notation, tuple(steps), output)

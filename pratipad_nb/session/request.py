@@ -6,13 +6,13 @@ Owns waiting for one, and the words when it takes too long. Counting what is lef
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from pratipad_nb.errors import WaitTimeout
+from pratipad_nb.errors import FlowError, WaitTimeout
 from pratipad_nb.runtime.pull import PullRequest
-
-if TYPE_CHECKING:
-    from pratipad_nb.session.flow import Flow
+from pratipad_nb.session.ends import ended_meanwhile, unless_ended
+from pratipad_nb.settings import checked_wait
 
 __all__ = ["AsyncRequest", "Request"]
 
@@ -20,8 +20,13 @@ __all__ = ["AsyncRequest", "Request"]
 class AsyncRequest:
     """A request for readings; see `Flow.pull`."""
 
-    def __init__(self, request: PullRequest) -> None:
+    def __init__(self, flow: str, request: PullRequest, run: asyncio.Task[None]) -> None:
+        self._flow = flow
         self._request = request
+        self._run = run
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} to {self._flow!r}: {self.state}>"
 
     @property
     def left(self) -> int:
@@ -31,7 +36,15 @@ class AsyncRequest:
     @property
     def done(self) -> bool:
         """Whether all have."""
-        return self._request.done.is_set()
+        return self.left == 0
+
+    @property
+    def state(self) -> str:
+        """One phrase: "done", "3 of 5 readings left", or that and "cancelled" or "the flow ended"."""
+        if self.done:
+            return "done"
+        over = ", cancelled" if self._request.cancelled else ", the flow ended" if self._run.done() else ""
+        return f"{self.left} of {self._request.wanted} readings left{over}"
 
     async def wait(self, timeout: float | None = 10.0) -> None:
         """Wait until all readings have left the pipeline: emitted, filtered or dead-lettered.
@@ -40,26 +53,36 @@ class AsyncRequest:
         ------
         WaitTimeout
             If they have not within `timeout` seconds; it names the devices that owe some.
+        FlowError
+            If the flow ends before, or the request is cancelled.
         """
-        try:
-            async with asyncio.timeout(timeout):
-                await self._request.done.wait()
-        except TimeoutError:
-            silent = ", ".join(self._request.silent) or "no device is connected"
-            raise WaitTimeout(
-                f"{self.left} of {self._request.wanted} readings have not come in {timeout:g} s; silent: {silent}."
-            ) from None
+        seconds = checked_wait(timeout, "wait: timeout")
+        if not self.done:
+            await unless_ended(self._request.done.wait(), self._run, seconds)
+        if self.done:
+            return
+        readings = f"{self.left} of {self._request.wanted} readings"
+        if self._request.cancelled:
+            raise FlowError(f"the request was cancelled before {readings} had come. Pull again for more.")
+        if self._run.done():
+            raise ended_meanwhile(self._flow, f"{readings} were", "Start it with start(), and pull again.")
+        silent = ", ".join(self._request.silent) or "no device is connected"
+        raise WaitTimeout(f"{readings} have not come in {seconds:g} s; silent: {silent}.")
+
+    async def cancel(self) -> None:
+        """Ask for no more of it. What devices were asked for already still comes; one that is over stays as it is."""
+        self._request.cancel()
 
 
 class Request:
     """A request for readings, made by `Flow.pull`."""
 
-    def __init__(self, flow: Flow, request: AsyncRequest) -> None:
-        self._flow = flow
+    def __init__(self, run: Callable[[Coroutine[Any, Any, None]], None], request: AsyncRequest) -> None:
+        self._run = run
         self._request = request
 
     def __repr__(self) -> str:
-        return f"<Request to {self._flow.name!r}: {'done' if self.done else f'{self.left} readings left'}>"
+        return repr(self._request).replace("AsyncRequest", "Request", 1)
 
     @property
     def left(self) -> int:
@@ -71,6 +94,11 @@ class Request:
         """Whether all have."""
         return self._request.done
 
+    @property
+    def state(self) -> str:
+        """One phrase: "done", "3 of 5 readings left", or that and "cancelled" or "the flow ended"."""
+        return self._request.state
+
     def wait(self, timeout: float | None = 10.0) -> None:
         """Wait until all readings have left the pipeline: emitted, filtered or dead-lettered.
 
@@ -78,5 +106,14 @@ class Request:
         ------
         WaitTimeout
             If they have not within `timeout` seconds; it names the devices that owe some.
+        FlowError
+            If the flow ends before, or the request is cancelled.
         """
-        self._flow._run(self._request.wait(timeout))  # noqa: SLF001 - one handle in two classes
+        checked_wait(timeout, "wait: timeout")
+        if not self.done:
+            self._run(self._request.wait(timeout))
+
+    def cancel(self) -> None:
+        """Ask for no more of it. What devices were asked for already still comes; one that is over stays as it is."""
+        if not self.done:
+            self._run(self._request.cancel())

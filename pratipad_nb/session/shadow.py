@@ -7,22 +7,27 @@ their `setup` and `process` do to the world outside, they do here as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pratipad_nb.dataflow import Dataflow
+from pratipad_nb.dataflow import Dataflow, resolve
 from pratipad_nb.portal import Portal
-from pratipad_nb.runtime.batch import Batch, InputFrame, Source
+from pratipad_nb.runtime.batch import InputFrame, Source
 from pratipad_nb.runtime.line import Line
 from pratipad_nb.runtime.logs import diverted_output
 from pratipad_nb.runtime.replaying import Entry
-from pratipad_nb.runtime.samples import Shown, pack, unpack
-from pratipad_nb.session.tables import Cell, html_table, shown, text_table
+from pratipad_nb.runtime.samples import KEPT, Shown, pack, unpack
+from pratipad_nb.session.tape import Tape, checked_tape
+from pratipad_nb.session.trial import through
 from pratipad_nb.settings import FlowOptions
+from pratipad_nb.tables import Cell, html_table, shown, text_table
 
-__all__ = ["Shadow", "ShadowRow", "compare"]
+if TYPE_CHECKING:
+    from pratipad_nb.session.cockpit import AsyncCockpit
+
+__all__ = ["Shadow", "ShadowRow", "shadow_of"]
 
 #: Inputs that go through in one batch.
 _BATCH = 2048
@@ -126,7 +131,30 @@ def _came_out(results: tuple[Any, ...], error: str) -> Cell:
     return Cell("\n".join(map(shown, results)) or "nothing")
 
 
-def compare(old: Dataflow, new: Dataflow, entries: Sequence[Entry], options: FlowOptions) -> Shadow:
+def shadow_of(
+    flow: AsyncCockpit, tape: Tape | None, names: Mapping[str, Any], notation: str | None
+) -> Shadow:
+    """Compare what `flow` runs with what `notation`, or its own, means where `names` are the names.
+
+    Raises
+    ------
+    NotationError, ProcessorError
+        If the new side is no good.
+    """
+    entries = _followed(flow) if tape is None else list(checked_tape(tape, "shadow").entries())
+    old = flow.dataflow
+    return _compare(old, resolve(notation or old.notation, names), entries, flow.settings.options)
+
+
+def _followed(flow: AsyncCockpit) -> list[Entry]:
+    """Return the last inputs that were followed."""
+    first = flow.dataflow.stages[0].steps[0].key
+    return [
+        (s.message.device, s.message.time, s.message.received, s.inputs[0]) for s in flow[first].samples(KEPT)
+    ]
+
+
+def _compare(old: Dataflow, new: Dataflow, entries: Sequence[Entry], options: FlowOptions) -> Shadow:
     """Put `entries` through both dataflows and return the outputs that differ.
 
     Raises
@@ -212,24 +240,10 @@ def _frames(chunk: Sequence[Entry], first: int) -> Iterator[InputFrame]:
 async def _through(line: Line, source: Source, chunk: Sequence[Entry], fates: list[_Fate]) -> None:
     # Every trial gets payloads of its own, for a processor may change its input in place.
     payloads = [unpack(pack(payload)) for *_, payload in chunk]
-    batch = Batch(source, payloads, range(len(chunk)), len(chunk))
-    for stage in line.stages:
-        parts: list[Batch] = []
-
-        async def collect(part: Batch, parts: list[Batch] = parts) -> None:
-            parts.append(part)
-
-        await stage.process(batch, collect)
-        for part in parts:
-            for _, entry in part.dead:
-                note = entry.failures[0]
-                fates[entry.number - source.frames[0].first].error = f"{note.processor}: {note.error}"
-        batch = Batch(
-            source,
-            [payload for part in parts for payload in part.payloads],
-            [origin for part in parts for origin in part.origins],
-            len(chunk),
-        )
+    async for stage, batch, dead in through(line, source, payloads):
+        for entry in dead:
+            note = entry.failures[0]
+            fates[entry.number - source.frames[0].first].error = f"{note.processor}: {note.error}"
         for payload, origin in zip(batch.payloads, batch.origins, strict=True):
             packed = pack(payload)
             for member in stage.members:

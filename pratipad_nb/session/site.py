@@ -7,6 +7,8 @@ and whom it lets in. Running the server is `pratipad_nb.transport.server`, makin
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import logging
 import socket
 import threading
@@ -16,6 +18,7 @@ from typing import Any, ClassVar
 from pratipad_nb.errors import ServerError
 from pratipad_nb.pki.store import LOOPBACK_HOSTS, CertificateStore
 from pratipad_nb.portal import Portal
+from pratipad_nb.session import state_folder
 from pratipad_nb.settings import Address, Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.transport.permissions import Role, User, device_user, edge_user, reader_user
 from pratipad_nb.transport.server import EmbeddedServer
@@ -46,6 +49,8 @@ class Site:
         self._leaf_of = leaf_of
         self._users = 0
         self._portal = Portal("pratipad server")
+        #: Its end, once the last user has given it back: who comes then waits for it and opens another.
+        self._ending: concurrent.futures.Future[None] | None = None
         self._started: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._invited: dict[str, Credentials] = {}
@@ -64,11 +69,15 @@ class Site:
             If the server can't be started, or the folder can't be written; or if `mqtt` or `leaf_of` is asked for and
             the server runs already, without it.
         """
-        with cls._lock:
-            site = cls._open.get(home)
-            if site is None:
-                site = cls._open[home] = Site(home, sync, mqtt, leaf_of)
-            site._users += 1
+        while True:
+            with cls._lock:
+                site = cls._open.get(home)
+                if site is None:
+                    site = cls._open[home] = Site(home, sync, mqtt, leaf_of)
+                if site._ending is None:
+                    site._users += 1
+                    break
+            await _heard_of(site._ending)
         try:
             await site._on_portal(site._ensure_started())
             if mqtt and not site.mqtt_url:
@@ -87,14 +96,25 @@ class Site:
         return site
 
     async def release(self) -> None:
-        """Give it back; the server stops with the last flow."""
+        """Give it back; the server stops with the last flow.
+
+        Whoever is cancelled while he waits for that leaves it to go on, in the site's own thread: a server that nobody
+        stops any more would keep the folder.
+        """
         with self._lock:
             self._users -= 1
             if self._users:
                 return
-            self._open.pop(self.home, None)
-        await self._on_portal(self._stop())
+            ending = self._ending = self._portal.submit(self._stop())
+        ending.add_done_callback(self._has_ended)
+        await _heard_of(ending)
         # It has nothing left to do, so joining its thread takes no time worth a thread to wait in.
+        self._portal.close()
+        ending.result()
+
+    def _has_ended(self, _ending: concurrent.futures.Future[None]) -> None:
+        with self._lock:
+            self._open.pop(self.home, None)
         self._portal.close()
 
     async def _on_portal(self, work: Any) -> Any:
@@ -155,14 +175,7 @@ class Site:
                 return
 
     def _open_store(self) -> CertificateStore:
-        try:
-            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (self.home / ".gitignore").write_text("*\n")
-        except OSError as error:
-            raise ServerError(
-                f"the state folder {self.home} can't be written: {error.strerror}. Make it writable, or set "
-                "PRATIPAD_HOME to another folder."
-            ) from error
+        state_folder.prepare(self.home)
         return CertificateStore.open(self.home)
 
     async def _stop(self) -> None:
@@ -197,6 +210,18 @@ class Site:
         if role == "reader":
             return self._store.reader(flow, name, identity)
         return self._store.device(flow, name, identity)
+
+
+async def _heard_of(ending: concurrent.futures.Future[None]) -> None:
+    """Wait until a site has ended, well or not; to be cancelled at any time, which ends the wait alone."""
+    loop, heard = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell(_ending: concurrent.futures.Future[None]) -> None:
+        with contextlib.suppress(RuntimeError):  # nobody waits any more, and the loop is closed
+            loop.call_soon_threadsafe(heard.set)
+
+    ending.add_done_callback(tell)
+    await heard.wait()
 
 
 def _hosts(mqtt: bool | str) -> tuple[str, ...]:

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pratipad_nb.cloud.dataframe import frame
 from pratipad_nb.dataflow import Dataflow
-from pratipad_nb.errors import FlowError
+from pratipad_nb.errors import FlowError, SettingsError
 from pratipad_nb.message import Message
-from pratipad_nb.runtime.dead_letters import DeadLetter
 from pratipad_nb.runtime.line import Line
 from pratipad_nb.runtime.logs import LogLine
 from pratipad_nb.runtime.samples import KEPT, PER_SECOND, Sample
 from pratipad_nb.runtime.stats import FlowStats, ProcessorStats
+from pratipad_nb.session.checks import UnknownStep
+from pratipad_nb.session.letters import LetterList
 from pratipad_nb.session.sources import source_of
-from pratipad_nb.session.tables import Cell, html_table, shown, text_table
+from pratipad_nb.settings import checked_count
+from pratipad_nb.tables import Cell, clock, html_table, shown, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from pratipad_nb.session.flow import Flow
 
 __all__ = ["AsyncStep", "SampleTable", "Step", "Trace", "trace"]
+
+#: How many devices are named where the one that was asked for has sent nothing.
+_NAMED = 12
 
 
 class _Handle(Protocol):
@@ -94,8 +98,13 @@ class _View:
         ----------
         device
             Only those of this device.
+
+        Raises
+        ------
+        SettingsError
+            If `n` is no whole number of at least 0.
         """
-        if n <= 0:
+        if checked_count(n, "samples: n", least=0) == 0:
             return []
         rings = [line.samples[self.key] for line in self._handle.lines if self.key in line.samples]
         if len(rings) == 1 and device is None:
@@ -105,7 +114,20 @@ class _View:
 
     def show(self, n: int = 20, *, device: str | None = None) -> SampleTable:
         """Return a table of the last `n` messages that were followed: what came in and what went out, side by side."""
-        return SampleTable(self.key, tuple(self.samples(n, device=device)))
+        found = tuple(self.samples(n, device=device))
+        return SampleTable(self.key, found, "" if found else self._why_none(n, device))
+
+    def _why_none(self, n: int, device: str | None) -> str:
+        """Return why there is no sample to show, in words."""
+        if n == 0:
+            return "0 messages were asked for"
+        others = (
+            sorted({sample.message.device for sample in self.samples(KEPT)}) if device is not None else []
+        )
+        if not others:
+            return "nothing has come in"
+        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        return f"nothing has come in from {device!r}, but from {', '.join(others[:_NAMED])}{more}"
 
     def frame(self, n: int = KEPT, *, device: str | None = None) -> pd.DataFrame:
         """Return the last `n` messages that were followed as a data frame, a row for each result.
@@ -143,9 +165,9 @@ class Step(_View):
         """Let it go on."""
         self._handle.resume(self.key)
 
-    def dead_letters(self) -> list[DeadLetter]:
+    def dead_letters(self) -> LetterList:
         """Return the messages that it failed on, with error and traceback, oldest first."""
-        return [letter for letter in self._handle.dead_letters() if letter.processor == self.key]
+        return self._handle.dead_letters().of(self.key)
 
 
 class AsyncStep(_View):
@@ -161,9 +183,9 @@ class AsyncStep(_View):
         """Let it go on."""
         await self._handle.resume(self.key)
 
-    async def dead_letters(self) -> list[DeadLetter]:
+    async def dead_letters(self) -> LetterList:
         """Return the messages that it failed on."""
-        return [letter for letter in await self._handle.dead_letters() if letter.processor == self.key]
+        return (await self._handle.dead_letters()).of(self.key)
 
 
 def _with(message: Message, payload: Any) -> Message:
@@ -183,6 +205,7 @@ class SampleTable(Sequence[Sample]):
 
     key: str
     samples: tuple[Sample, ...]
+    why_none: str = "nothing has come in"
 
     _HEADS = ("time", "device", "in", "out")
 
@@ -201,12 +224,14 @@ class SampleTable(Sequence[Sample]):
     @property
     def _caption(self) -> str:
         if not self.samples:
-            return f"{self.key}: nothing has come in"
-        return f"{self.key}: the last {len(self.samples)} messages that were followed"
+            return f"{self.key}: {self.why_none}"
+        count = len(self.samples)
+        last = "the last message that was" if count == 1 else f"the last {count} messages that were"
+        return f"{self.key}: {last} followed"
 
 
 def _row(sample: Sample) -> tuple[str, ...]:
-    return (_clock(sample.message.time), sample.message.device, *_in_out(sample))
+    return (clock(sample.message.time), sample.message.device, *_in_out(sample))
 
 
 def _in_out(sample: Sample) -> tuple[str, str]:
@@ -214,13 +239,6 @@ def _in_out(sample: Sample) -> tuple[str, str]:
     if sample.error:
         return came, Cell(f"✗ {sample.error}", fault=True)
     return came, Cell("\n".join(map(shown, sample.results)) or "nothing")
-
-
-def _clock(seconds: float) -> str:
-    try:
-        return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M:%S.%f")[:-3]
-    except (OverflowError, OSError, ValueError):  # a device's clock may say anything
-        return f"{seconds:g}"
 
 
 @dataclass(frozen=True)
@@ -239,7 +257,10 @@ class Trace(Mapping[str, Sample | None]):
     _HEADS = ("processor", "in", "out")
 
     def __getitem__(self, key: str) -> Sample | None:
-        return dict(self.steps)[key]
+        for own, sample in self.steps:
+            if own == key:
+                return sample
+        raise UnknownStep(key, list(self))
 
     def __iter__(self) -> Iterator[str]:
         return (key for key, _ in self.steps)
@@ -255,7 +276,7 @@ class Trace(Mapping[str, Sample | None]):
 
     @property
     def _caption(self) -> str:
-        return f"{self.message.id}, {_clock(self.message.time)} by the clock of {self.message.device}"
+        return f"{self.message.id}, {clock(self.message.time)} by the clock of {self.message.device}"
 
     @property
     def _rows(self) -> list[tuple[str, ...]]:
@@ -275,6 +296,10 @@ def trace(handle: _Handle, message: Message | str) -> Trace:
     FlowError
         If it wasn't followed, or is too long ago.
     """
+    if not isinstance(message, (str, Message)):
+        raise SettingsError(
+            f"trace({message!r:.100}): it follows one message, given as take() has returned it, or its id."
+        )
     wanted = message if isinstance(message, str) else message.id
     found = [(step.key, _found(handle, step.key, wanted)) for step in handle.dataflow.steps]
     first = next((sample for _, sample in found if sample is not None), None)

@@ -20,10 +20,10 @@ from pratipad_nb.errors import FrameError, SettingsError
 from pratipad_nb.files import write_whole
 from pratipad_nb.runtime.replaying import Entry
 from pratipad_nb.runtime.samples import Shown, pack
-from pratipad_nb.session.tables import html_table, shown, text_table
-from pratipad_nb.settings import valid_address
+from pratipad_nb.settings import checked_path, valid_address
+from pratipad_nb.tables import html_table, shown, text_table
 
-__all__ = ["MAX_BYTES", "Recorder", "Tape", "TapeEntry"]
+__all__ = ["MAX_BYTES", "Recorder", "Tape", "TapeEntry", "checked_tape"]
 
 #: What a tape holds at the most unless said otherwise, in bytes of payloads: half a million sensor readings.
 MAX_BYTES = 64 << 20
@@ -67,6 +67,10 @@ class Tape(Sequence[TapeEntry]):
     __slots__ = ("_columns",)
 
     def __init__(self, columns: _File) -> None:
+        if not isinstance(columns, _File):
+            raise SettingsError(
+                f"Tape({columns!r:.100}): a tape is made by flow.record(n), or read from its file by Tape.load(path)."
+            )
         self._columns = columns
 
     @property
@@ -151,10 +155,21 @@ class Tape(Sequence[TapeEntry]):
         """Write it to a file, whole or not at all; return the path.
 
         The file is LZ4-compressed MessagePack, and readable by its owner alone: readings may be nobody else's concern.
+
+        Raises
+        ------
+        SettingsError
+            If it can't be written there.
         """
-        path = Path(path).expanduser()
-        write_whole(path, _MAGIC + lz4.frame.compress(msgspec.msgpack.encode(self._columns)))
-        return path
+        target = checked_path(path, "save: path")
+        try:
+            write_whole(target, _MAGIC + lz4.frame.compress(msgspec.msgpack.encode(self._columns)))
+        except OSError as error:
+            raise SettingsError(
+                f"the tape can't be written to {target}: {error.strerror}. Name a file in a folder that is there and can "
+                "be written."
+            ) from error
+        return target
 
     @classmethod
     def load(cls, path: str | Path) -> Tape:
@@ -164,8 +179,10 @@ class Tape(Sequence[TapeEntry]):
         ------
         FrameError
             If it is no tape, damaged, or larger than 1 GiB once decompressed.
+        SettingsError
+            If it can't be read.
         """
-        path = Path(path).expanduser()
+        path = checked_path(path, "load: path")
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -181,6 +198,15 @@ class Tape(Sequence[TapeEntry]):
             return cls(_checked(msgspec.msgpack.decode(body, type=_File)))
         except (RuntimeError, ValueError, EOFError) as error:  # msgspec's and LZ4's are of these
             raise FrameError(f"the tape {path} is damaged: {error}") from error
+
+
+def checked_tape(value: object, called: str) -> Tape:
+    """Return `value` if it is a tape, else raise `SettingsError`; `called` is what takes it."""
+    if not isinstance(value, Tape):
+        raise SettingsError(
+            f"{called}({value!r:.100}): it takes a Tape, as flow.record(n) or Tape.load(path) returns one."
+        )
+    return value
 
 
 def _checked(columns: _File) -> _File:

@@ -1,5 +1,6 @@
 """Controls that act at once, newer code, the history, and views that others draw."""
 
+import asyncio
 import subprocess
 import sys
 
@@ -28,11 +29,11 @@ def flow(url):
 
 def test_demand_and_rate_hold_at_once_and_over_a_new_start(flow):
     flow.rate, flow.max_demand, flow.min_demand = 50, 20, 7
-    ledger = flow._flow.edges[0].ledger
+    ledger = flow._flow._edges[0].ledger
     assert (ledger.limit.allowed, ledger.max_demand, ledger.min_demand) == (50.0, 20, 7)
     flow.stop()
     flow.start()
-    ledger = flow._flow.edges[0].ledger
+    ledger = flow._flow._edges[0].ledger
     assert (ledger.limit.allowed, ledger.max_demand, ledger.min_demand) == (50.0, 20, 7)
     assert (flow.rate, flow.max_demand, flow.min_demand) == (50.0, 20, 7)
 
@@ -42,6 +43,33 @@ def test_they_can_be_set_before_the_start(url):
     flow.max_demand = 10
     flow.rate = 5
     assert (flow.max_demand, flow.min_demand, flow.rate) == (10, 5, 5.0)
+
+
+def test_both_bounds_change_at_once_whatever_they_were(flow):
+    for most, least in ((10, None), (2000, 1500), (20, 3), (1, 0)):
+        flow.demand(most, least)
+        ledger = flow._flow._edges[0].ledger
+        expected = (most, most // 2 if least is None else least)
+        assert (flow.max_demand, flow.min_demand) == (ledger.max_demand, ledger.min_demand) == expected
+
+
+def test_bounds_that_do_not_fit_each_other_change_neither(flow):
+    flow.demand(20, 3)
+    with pytest.raises(
+        SettingsError, match="max_demand=10, min_demand=10: whole numbers with 0 <= min_demand"
+    ):
+        flow.demand(10, 10)
+    ledger = flow._flow._edges[0].ledger
+    assert (flow.max_demand, flow.min_demand) == (ledger.max_demand, ledger.min_demand) == (20, 3)
+
+
+def test_a_lower_bound_of_none_is_half_of_the_other_and_a_new_start_finds_it(flow):
+    flow.demand(20, 3)
+    flow.min_demand = None
+    flow.stop()
+    flow.start()
+    ledger = flow._flow._edges[0].ledger
+    assert (flow.min_demand, ledger.min_demand) == (10, 10)
 
 
 def test_a_smaller_demand_takes_the_lower_bound_along(flow):
@@ -221,4 +249,22 @@ async def test_the_asynchronous_twin_records_replays_and_compares(url):
         assert (await flow.shadow(tape)).compared == 0
         flow.rate = 3
         assert flow.rate == 3.0
+        flow.demand(40)
+        assert (flow.max_demand, flow.min_demand) == (40, 20)
         assert flow.newer({"double": len})[0].key == "double"
+
+
+async def test_the_asynchronous_twin_draws_the_same_views(url, tmp_path):
+    async with AsyncFlow("Demand <~> double <~> Output", server=url) as flow:
+        assert flow.picture(tmp_path / "a.svg").read_text().lstrip().startswith("<?xml")
+        with pytest.raises(SettingsError, match="picture: path is 3; it must be a path"):
+            flow.picture(3)
+        while not flow.history:
+            await asyncio.sleep(0.005)
+        assert "plot" in type(flow.plot()).__name__.lower()
+        panel = flow.panel()
+        assert list(panel.rows) == ["double", "Output"]
+    await asyncio.to_thread(panel._thread.join, 10)
+    assert not panel._thread.is_alive()
+    assert "stopped" in panel.rows["Output"].children[1].value
+    panel.close()

@@ -1,12 +1,15 @@
 """A state folder with its server: one for all flows of a process, from the first to the last."""
 
 import asyncio
+import threading
 
 import psutil
 import pytest
 
-from pratipad_nb import AsyncDevice, AsyncFlow, Device, Flow
+from pratipad_nb import AsyncDevice, AsyncFlow, Device, Flow, FlowOptions
 from pratipad_nb.errors import FlowError, ServerError
+from pratipad_nb.runtime import runner
+from pratipad_nb.session import asynchronous
 from pratipad_nb.session.site import Site
 
 
@@ -49,6 +52,77 @@ def test_two_folders_have_two_servers_and_know_nothing_of_each_other(tmp_path):
         with Device("d").connect(one) as device:
             device.push(1).wait(10)
         assert two.stats().received == 0
+
+
+def test_the_last_one_to_let_go_stops_the_server_though_he_is_cancelled_and_the_next_waits_for_it(tmp_path):
+    """As when a flow's thread is closed before its flow is: nobody else would stop the server any more."""
+    folder = tmp_path / "state"
+
+    async def let_go():
+        site = await Site.acquire(folder, "interval")
+        releasing = asyncio.create_task(site.release())
+        await asyncio.sleep(0)
+        releasing.cancel()
+        await asyncio.wait({releasing})
+        assert releasing.cancelled()
+        again = await Site.acquire(folder, "interval")
+        assert again is not site
+        assert len(servers()) == 1
+        await again.release()
+
+    asyncio.run(let_go())
+    assert servers() == []
+    assert "pratipad server" not in [thread.name for thread in threading.enumerate()]
+
+
+@pytest.mark.parametrize("bound", [0.3, 30.0])
+def test_a_processor_that_is_stuck_keeps_no_stop_from_ending_the_server_and_is_named(
+    tmp_path, caplog, monkeypatch, bound
+):
+    """Also where closing it takes longer than all of the closing may."""
+    monkeypatch.setattr(asynchronous, "_CLOSE_SECONDS", bound)
+    monkeypatch.setattr(runner, "_CLOSE_SECONDS", 0.6)
+    stuck, begun = threading.Event(), threading.Event()
+
+    def sticks(payload):
+        begun.set()
+        stuck.wait(30)
+        return payload
+
+    options = FlowOptions(drain_seconds=0.2)
+    names = {"same": same, "sticks": sticks}
+    flow = Flow(
+        "Push ~> [same, sticks] ~> Output", name="slow", home=tmp_path, namespace=names, options=options
+    )
+    with Device("d").connect(flow.start()) as device:
+        device.push(1).wait(10)
+    begun.wait(5)
+    flow.stop()
+    assert servers() == []
+    assert Site._open == {}
+    assert flow.state == "stopped"
+    assert "flow 'slow' was not drained within 0.2 s" in caplog.text
+    assert "1 messages are in hand" in caplog.text
+    assert "still at work: sticks. What isn't done is left to the next start" in caplog.text
+    stuck.set()
+    with flow:
+        assert flow.take(1)[0].payload == 1
+
+
+@pytest.mark.parametrize("own", ["node_modules/", None])
+def test_a_folder_of_the_users_is_a_state_folder_without_a_file_of_his_changed(tmp_path, own):
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "main.py").write_text("print(1)")
+    if own is not None:
+        (project / ".gitignore").write_text(own)
+    before = {path.name: path.read_text() for path in project.iterdir()}
+    with Flow("Push ~> same ~> Output", home=project):
+        pass
+    after = {path.name: path for path in project.iterdir()}
+    assert {name: after[name].read_text() for name in before} == before
+    assert set(after) - set(before) == {"pki", "server"}
+    assert all((after[name] / ".gitignore").read_text() == "*\n" for name in ("pki", "server"))
 
 
 def test_the_state_folder_is_private_and_ignores_itself_in_git(tmp_path):

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from pratipad_nb import AsyncFlow, Device, Flow
-from pratipad_nb.errors import FlowError, ProcessorError
+from pratipad_nb.errors import FlowError, ProcessorError, SettingsError
 from pratipad_nb.runtime.samples import KEPT, PER_SECOND
 
 
@@ -268,6 +268,21 @@ def test_a_frame_without_pandas_says_how_to_install_it(run, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     with pytest.raises(Exception, match=r"need pandas.*pip install 'pratipad-nb\[lab\]'"):
         flow["plain"].frame()
+
+
+def test_an_empty_table_says_what_is_so(run):
+    step = run("Push ~> plain ~> Output", [1])["plain"]
+    assert repr(step.show()).startswith("plain: the last message that was followed\n")
+    assert repr(step.show(0)).startswith("plain: 0 messages were asked for")
+    assert repr(step.show(device="nope")).startswith("plain: nothing has come in from 'nope', but from room1")
+
+
+@pytest.mark.parametrize("n", ["x", 2.5, -1, True, None])
+def test_a_number_of_rows_that_is_none_is_refused(run, n):
+    step = run("Push ~> plain ~> Output")["plain"]
+    for use in (step.show, step.samples, step.frame):
+        with pytest.raises(SettingsError, match=r"samples: n is .*; it must be a whole number of at least 0"):
+            use(n)
 
 
 # -- one message ----------------------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def recorded(flow, payloads, devices=("room1",), pace=0.0, **bounds):
 
 
 def _wait_for_tap(flow):
-    while not any(edge.gate.taps for edge in flow._flow.edges):
+    while not any(edge.gate.taps for edge in flow._flow._edges):
         time.sleep(0.001)
 
 
@@ -113,7 +113,7 @@ def test_the_next_inputs_are_recorded_as_they_came_in(start):
     assert sorted(tape.devices) == ["room1", "room2"]
     assert [entry.payload for entry in tape if entry.device == "room1"] == payloads[:15]
     assert all(entry.received >= entry.time - 1 for entry in tape)
-    assert flow._flow.edges[0].gate.taps == []
+    assert flow._flow._edges[0].gate.taps == []
 
 
 def test_a_tape_of_so_many_seconds_ends_then_and_is_not_cut(start):
@@ -155,9 +155,11 @@ def test_a_flow_that_stops_ends_the_tape_and_keeps_what_is_on_it(start):
     ("bounds", "said"),
     [
         ({}, r"needs n=… \(messages\), seconds=…, or both"),
-        ({"n": 0}, "n is a number above 0"),
-        ({"seconds": -1}, "seconds is a number above 0"),
-        ({"n": 5, "max_bytes": "much"}, "max_bytes is a number above 0"),
+        ({"n": 0}, "n is 0; it must be a whole number of at least 1"),
+        ({"n": 2.5}, "n is 2.5; it must be a whole number"),
+        ({"seconds": -1}, "seconds is -1; it must be a number of at least 0.001"),
+        ({"seconds": float("inf")}, "seconds is inf"),
+        ({"n": 5, "max_bytes": "much"}, "max_bytes is 'much'; it must be a whole number"),
     ],
 )
 def test_a_tape_without_an_end_is_refused(start, bounds, said):
@@ -226,6 +228,22 @@ def test_a_file_is_its_owners_alone(tmp_path):
 def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(SettingsError, match=r"no\.tape can't be read: No such file"):
         Tape.load(tmp_path / "no.tape")
+    with pytest.raises(
+        SettingsError, match=r"can't be written to /nonexist/x: No such file.*a folder that is there"
+    ):
+        a_tape(1).save("/nonexist/x")
+
+
+def test_what_is_no_path_and_what_is_no_tape_are_told(start):
+    for use in (Tape.load, a_tape(1).save):
+        with pytest.raises(SettingsError, match="path is 3; it must be a path"):
+            use(3)
+    with pytest.raises(SettingsError, match=r"Tape\(\['a'\]\): a tape is made by flow\.record"):
+        Tape(["a"])
+    flow = start()
+    for use in (flow.replay, flow.shadow):
+        with pytest.raises(SettingsError, match=r"\(\[1\]\): it takes a Tape, as flow\.record"):
+            use([1])
 
 
 MAGIC = b"PNB-tape-1\n"
@@ -434,7 +452,7 @@ def test_a_flow_in_partitions_is_recorded_replayed_and_looked_into_as_one(home):
     with Flow("Push ~> double ~> Output", name="parts", home=home, options=FlowOptions(partitions=3)) as flow:
         tape = recorded(flow, range(5), names, n=30, seconds=20)
         flow.settled()
-        assert len(flow._flow.edges) == 3
+        assert len(flow._flow._edges) == 3
         assert flow.replay(tape, "max") == len(tape) == 30
         flow.settled()
         messages = flow.take(60)

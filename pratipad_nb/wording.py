@@ -1,7 +1,6 @@
-"""Numbers in words: counts, rates and durations as the static picture and the text show them.
+"""Numbers in words: counts, rates and durations as pictures, tables and texts show them.
 
-Owns their spelling. The graph widget spells them the same way in its own `static/cards.js`; a test holds the two
-together.
+Owns their spelling. The graph widget spells them the same way in its own `notebook/static/cards.js`.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ from __future__ import annotations
 import html
 import unicodedata
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-__all__ = ["Cell", "html_table", "shown", "text_table"]
+__all__ = ["Cell", "clock", "html_table", "shown", "text_table"]
 
 #: Longest text of one value, in characters: HTML cells wrap, lines of text don't.
 _HTML_CHARACTERS, _TEXT_CHARACTERS = 600, 60
@@ -37,6 +38,14 @@ def shown(value: Any) -> Cell:
         return Cell(repr(value))
     except Exception as error:  # noqa: BLE001 - a user's __repr__
         return Cell(f"<{type(value).__name__}, whose repr raised {type(error).__name__}>", fault=True)
+
+
+def clock(seconds: float) -> str:
+    """Return the time of day, here, at `seconds` since 1970-01-01 UTC; a device's clock may say anything."""
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    except (OverflowError, OSError, ValueError):
+        return f"{seconds:g}"
 
 
 def html_table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
