@@ -8,6 +8,8 @@ message       what a reading or an order is once it has arrived
 settings      names, credentials, endpoints, options: frozen and checked
 portal        an event loop in a thread, for synchronous handles
 files         files that two processes may want at once
+tables        small tables, as text and as HTML, that values show themselves as
+wording       numbers in words
 notation      ``Push <~> P1 <~> Output``: text to syntax tree and back
 processors    what a user writes, adapted to one batch call; ready-made ones
 dataflow      what a notation means in a namespace, and its graph
@@ -38,7 +40,18 @@ if TYPE_CHECKING:
     from pratipad_nb.device.gateway import AsyncGateway as AsyncGateway
     from pratipad_nb.device.gateway import Gateway as Gateway
     from pratipad_nb.device.host import HostSensor as HostSensor
+    from pratipad_nb.errors import CertificateError as CertificateError
+    from pratipad_nb.errors import DeviceError as DeviceError
+    from pratipad_nb.errors import FlowError as FlowError
+    from pratipad_nb.errors import FrameError as FrameError
+    from pratipad_nb.errors import OneWayError as OneWayError
+    from pratipad_nb.errors import PayloadError as PayloadError
     from pratipad_nb.errors import PratipadError as PratipadError
+    from pratipad_nb.errors import ProcessorError as ProcessorError
+    from pratipad_nb.errors import ServerError as ServerError
+    from pratipad_nb.errors import SettingsError as SettingsError
+    from pratipad_nb.errors import TransportError as TransportError
+    from pratipad_nb.errors import WaitTimeout as WaitTimeout
     from pratipad_nb.message import Message as Message
     from pratipad_nb.notation import NotationError as NotationError
     from pratipad_nb.notation import parse as parse
@@ -58,29 +71,42 @@ if TYPE_CHECKING:
     from pratipad_nb.settings import Endpoint as Endpoint
     from pratipad_nb.settings import FlowOptions as FlowOptions
     from pratipad_nb.settings import Keep as Keep
+    from pratipad_nb.settings import Leaf as Leaf
 
 __all__ = [
     "AsyncCloud",
     "AsyncDevice",
     "AsyncFlow",
     "AsyncGateway",
+    "CertificateError",
     "Cloud",
     "Credentials",
     "Deadband",
     "Device",
+    "DeviceError",
     "Endpoint",
     "Filter",
     "Flow",
+    "FlowError",
     "FlowOptions",
+    "FrameError",
     "Gateway",
     "HostSensor",
     "Keep",
+    "Leaf",
     "Message",
     "NotationError",
+    "OneWayError",
+    "PayloadError",
     "PratipadError",
     "Processor",
+    "ProcessorError",
+    "ServerError",
+    "SettingsError",
     "Tape",
     "Throttle",
+    "TransportError",
+    "WaitTimeout",
     "Window",
     "every",
     "flows",
@@ -96,23 +122,35 @@ _HOMES = {
     "AsyncDevice": "device.client",
     "AsyncFlow": "session.asynchronous",
     "AsyncGateway": "device.gateway",
+    "CertificateError": "errors",
     "Cloud": "cloud.client",
     "Credentials": "settings",
     "Deadband": "processors",
     "Device": "device.blocking",
+    "DeviceError": "errors",
     "Endpoint": "settings",
     "Filter": "processors",
     "Flow": "session.flow",
+    "FlowError": "errors",
     "FlowOptions": "settings",
+    "FrameError": "errors",
     "Gateway": "device.gateway",
     "HostSensor": "device.host",
     "Keep": "settings",
+    "Leaf": "settings",
     "Message": "message",
     "NotationError": "notation",
+    "OneWayError": "errors",
+    "PayloadError": "errors",
     "PratipadError": "errors",
     "Processor": "processors",
+    "ProcessorError": "errors",
+    "ServerError": "errors",
+    "SettingsError": "errors",
     "Tape": "session.tape",
     "Throttle": "processors",
+    "TransportError": "errors",
+    "WaitTimeout": "errors",
     "Window": "processors",
     "every": "processors",
     "flows": "session.registry",

@@ -60,6 +60,31 @@ def test_a_module_says_what_it_owns_and_lists_its_names_in_order(name):
     assert [each for each in listed if not hasattr(module, each)] == []
 
 
+def public(kind):
+    return {name for name in dir(kind) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(
+    ("name", "of_the_twin_alone", "of_it_alone"),
+    [
+        # What an instance only has once it is made is no difference.
+        ("Cloud", {"connect", "opened_reader"}, {"flow", "reader"}),
+        ("Device", {"described"}, {"name"}),
+        ("Gateway", {"described"}, {"name"}),
+    ],
+)
+def test_a_handle_and_its_asynchronous_twin_have_the_same_names(name, of_the_twin_alone, of_it_alone):
+    twin, handle = public(getattr(pratipad_nb, f"Async{name}")), public(getattr(pratipad_nb, name))
+    assert (twin - handle, handle - twin) == (of_the_twin_alone, of_it_alone)
+
+
+def test_an_error_that_can_be_caught_is_a_public_name():
+    first = {
+        each.__name__ for each in errors.PratipadError.__subclasses__() if each.__module__ == errors.__name__
+    }
+    assert first | {"PratipadError", "OneWayError"} <= set(pratipad_nb.__all__)
+
+
 def test_the_version_is_the_distributions():
     assert pratipad_nb.__version__ == PROJECT["version"]
 
@@ -187,7 +212,7 @@ def test_imports_point_down_only():
         ("anywidget", {"notebook"}),
         ("cryptography", {"pki/authority.py", "pki/certificates.py"}),
         ("ipywidgets", {"notebook"}),
-        ("nats", {"transport/nats.py", "transport/nats_errors.py"}),
+        ("nats", {"transport/nats.py", "transport/nats_closing.py", "transport/nats_errors.py"}),
         ("pandas", {"cloud/dataframe.py", "session/step.py"}),  # the latter for its type alone
         ("smbus2", {"device/bus.py"}),
         ("traitlets", {"notebook", "cli/notebooks.py"}),
