@@ -1,0 +1,90 @@
+"""A run's end, and what a handle can't do because of it: not without a run, not from inside it, and no longer than it.
+
+Owns the words of those errors, the wait that a run's end cuts short, and knowing whether the caller runs inside a flow.
+
+Which flows that are, a context variable tells. Tasks inherit it, and a processor's worker carries it to its thread, so
+that a ``def`` processor is recognised as well as an ``async def`` one, and whatever either calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeVar
+
+from pratipad_nb.errors import FlowError
+from pratipad_nb.runtime.stats import FlowStats
+
+__all__ = ["check_outside", "ended_meanwhile", "inside", "not_running", "take_cut_short", "unless_ended"]
+
+Result = TypeVar("Result")
+
+_flows_around: ContextVar[tuple[object, ...]] = ContextVar("pratipad_flows_around", default=())
+
+
+class _Handle(Protocol):
+    """What is asked of a flow's handle."""
+
+    @property
+    def name(self) -> str: ...
+    def stats(self) -> FlowStats: ...
+
+
+@contextmanager
+def inside(flow: object) -> Iterator[None]:
+    """Take what is started in the block as running inside `flow`."""
+    token = _flows_around.set((*_flows_around.get(), flow))
+    try:
+        yield
+    finally:
+        _flows_around.reset(token)
+
+
+def check_outside(flow: object, name: str, verb: str) -> None:
+    """Refuse `verb` to a caller that runs inside `flow`, which would wait for the caller's own end.
+
+    Raises
+    ------
+    FlowError
+        If it does.
+    """
+    if any(each is flow for each in _flows_around.get()):
+        raise FlowError(
+            f"flow.{verb}() was called inside flow {name!r}, by a processor of it, and would wait for that processor to "
+            "end. Nothing was done. flow.request_stop() has the flow stopped once the processor has returned; to start or "
+            "to forget it, call from outside."
+        )
+
+
+def not_running(flow: _Handle) -> FlowError:
+    """Return the error of what only a running flow can do; it says why `flow` isn't, if it failed."""
+    error = flow.stats().error
+    because = f" It failed: {error.rstrip('.')}." if error else ""
+    return FlowError(f"flow {flow.name!r} is not running.{because} Start it with start().")
+
+
+def ended_meanwhile(name: str, waited_for: str, then: str) -> FlowError:
+    """Return the error of a wait that the flow's end cuts short; `then` is what to do."""
+    return FlowError(f"flow {name!r} ended while {waited_for} waited for. {then}")
+
+
+def take_cut_short(name: str, n: int) -> FlowError:
+    """Return the error of a `take` that the flow's end cuts short."""
+    then = "What has come is there for the next take: start it with start()."
+    return ended_meanwhile(name, f"{n} messages were", then)
+
+
+async def unless_ended(
+    work: Coroutine[Any, Any, Result], run: asyncio.Task[None] | None, seconds: float | None
+) -> Result | None:
+    """Return the result of `work`, or None if `run` ends, or `seconds` pass, before there is one."""
+    task = asyncio.ensure_future(work)
+    awaited = {task} if run is None else {task, run}
+    try:
+        await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,97 @@
+"""Messages: taking what reached the cloud, sending orders, asking for readings. The asynchronous methods.
+
+Owns these methods of `AsyncFlow`, which are a part of it; the synchronous ones are in `messages_blocking`, where they are
+described. Reading is `pratipad_nb.cloud.reader`'s, all else the running edge's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pratipad_nb.cloud.reader import Reader
+from pratipad_nb.errors import TransportClosed
+from pratipad_nb.message import Message
+from pratipad_nb.runtime.edge import Edge
+from pratipad_nb.runtime.share import Share
+from pratipad_nb.runtime.stats import FlowStats
+from pratipad_nb.runtime.uplink import Uplink
+from pratipad_nb.session.ends import ended_meanwhile, not_running, take_cut_short
+from pratipad_nb.session.request import AsyncRequest
+from pratipad_nb.settings import checked_wait, valid_name
+
+__all__ = ["AsyncMessages"]
+
+
+class AsyncMessages:
+    """The part of `AsyncFlow` through which messages come and go."""
+
+    _edge: Edge | Share | None
+    _reader: Reader | None
+    _running: asyncio.Task[None] | None
+    _uplink: Uplink | None
+
+    if TYPE_CHECKING:
+
+        @property
+        def name(self) -> str:
+            """Its name."""
+
+        def stats(self) -> FlowStats:
+            """Return a snapshot of all counters."""
+
+    @property
+    def edge(self) -> Edge | Share:
+        """The running edge."""
+        if self._edge is None:
+            raise not_running(self)
+        return self._edge
+
+    async def take(self, n: int = 1, timeout: float | None = 10.0) -> list[Message]:
+        """Return the next `n` messages that reached the cloud."""
+        reader = await self._opened_reader()
+        try:
+            return await reader.take(n, timeout)
+        except TransportClosed as error:
+            raise take_cut_short(self.name, n) from error
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        async for message in await self._opened_reader():
+            yield message
+
+    async def seek(self, where: Literal["oldest", "newest"]) -> None:
+        """Move this handle's position; see `Flow.seek`."""
+        await (await self._opened_reader()).seek(where)
+
+    async def _opened_reader(self, timeout: float | None = None) -> Reader:  # noqa: ARG002 - as a Cloud's
+        """Return what this handle reads messages with, while the flow runs."""
+        _ = self.edge
+        assert self._reader is not None
+        return self._reader
+
+    async def send(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
+        """Send an order to a device, several, or all that are known; returns its id."""
+        return await self.edge.order(payload, to)
+
+    async def pull(self, n: int = 1, device: str | None = None) -> AsyncRequest:
+        """Pull mode: ask for `n` readings."""
+        request = self.edge.pull(n, device)
+        assert self._running is not None
+        return AsyncRequest(self.name, request, self._running)
+
+    async def settled(self, timeout: float | None = 30.0) -> None:
+        """Wait until all that was accepted is processed and stored at Output; None waits for ever."""
+        seconds = checked_wait(timeout, "settled: timeout")
+        try:
+            await self.edge.settled(math.inf if seconds is None else seconds)
+        except TransportClosed as error:
+            what = "what was accepted to be settled was"
+            raise ended_meanwhile(self.name, what, "What isn't done is left to the next start().") from error
+
+    async def forget_reader(self, name: str) -> None:
+        """Delete a named reader and its position, so that the flow no longer waits for it."""
+        await self.edge.forget_reader(valid_name(name, "reader"))
+        if self._uplink is not None:
+            await self._uplink.forget_reader(name)

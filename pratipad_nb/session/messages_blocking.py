@@ -1,0 +1,132 @@
+"""Messages: taking what reached the cloud, sending orders, asking for readings. The methods of `Flow`.
+
+Owns these methods, which are a part of `Flow`; they stand on those of `AsyncFlow` in `messages`, and, so that a loop
+needn't go to the flow's thread for each message, on `pratipad_nb.cloud.blocking`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from pratipad_nb.cloud.blocking import BlockingReader
+from pratipad_nb.errors import TransportClosed
+from pratipad_nb.message import Message
+from pratipad_nb.portal import PortalClosed
+from pratipad_nb.session.ends import not_running, take_cut_short
+from pratipad_nb.session.request import Request
+
+if TYPE_CHECKING:
+    from pratipad_nb.session.asynchronous import AsyncFlow
+
+__all__ = ["Messages"]
+
+Result = TypeVar("Result")
+
+
+class Messages:
+    """The part of `Flow` through which messages come and go."""
+
+    _flow: AsyncFlow
+    _messages: BlockingReader | None
+
+    if TYPE_CHECKING:
+
+        @property
+        def name(self) -> str:
+            """Its name."""
+
+        def _run(self, work: Coroutine[Any, Any, Result]) -> Result: ...
+
+        def _check_outside_loop(self, verb: str) -> None: ...
+
+    def take(self, n: int = 1, timeout: float | None = 10.0) -> list[Message]:
+        """Return the next `n` messages that reached the cloud, in order; each is returned once.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait for them; None waits for ever.
+
+        Raises
+        ------
+        WaitTimeout
+            If fewer have come; those wait for the next `take`.
+        FlowError
+            If the flow isn't running, or stops meanwhile.
+        """
+        messages = self._messages
+        if messages is None:
+            raise not_running(self._flow)
+        self._check_outside_loop("take")
+        try:
+            return messages.take(n, timeout)
+        except (TransportClosed, PortalClosed) as error:
+            raise take_cut_short(self.name, n) from error
+
+    def __iter__(self) -> Iterator[Message]:
+        """Iterate over messages as they reach the cloud, until the flow stops."""
+        messages = self._messages
+        self._check_outside_loop("take")
+        return iter(messages) if messages is not None else iter(())
+
+    def seek(self, where: Literal["oldest", "newest"]) -> None:
+        """Let the next `take` go on elsewhere: ``"newest"`` skips what has arrived, ``"oldest"`` begins with what is kept.
+
+        Raises
+        ------
+        FlowError
+            If the flow isn't running.
+        SettingsError
+            If `where` is neither.
+        """
+        messages = self._messages
+        if messages is not None:
+            self._check_outside_loop("seek")
+            messages.settle()
+        self._run(self._flow.seek(where))
+
+    def send(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
+        """Send an order to one device, to several, or to all that are known; returns the order's id.
+
+        It is safe when this returns, and kept for a device that is away.
+
+        Raises
+        ------
+        OneWayError
+            If an arrow is ``~>``.
+        """
+        return self._run(self._flow.send(payload, to))
+
+    def pull(self, n: int = 1, device: str | None = None) -> Request:
+        """Pull mode: ask for `n` readings in total, of `device` or of all in turn; at most 1,000,000 at once.
+
+        Raises
+        ------
+        FlowError
+            If the flow's input isn't Pull.
+        DeviceError
+            If no such device has ever been there.
+        """
+        return Request(self._run, self._run(self._flow.pull(n, device)))
+
+    def settled(self, timeout: float | None = 30.0) -> None:
+        """Wait until all that was accepted is processed and stored at Output. Readers don't count.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait; None waits for ever.
+
+        Raises
+        ------
+        WaitTimeout
+            If that isn't so in time; it says what is left.
+        FlowError
+            If the flow isn't running, or ends meanwhile.
+        """
+        self._run(self._flow.settled(timeout))
+
+    def forget_reader(self, name: str) -> None:
+        """Delete a named reader with its position, so that the flow no longer keeps messages for it."""
+        self._run(self._flow.forget_reader(name))

@@ -1,0 +1,62 @@
+"""The state folder: made private, ignored by git, and what can be told of flows by looking at it.
+
+Owns nothing in it that isn't ours: a project's own folder may serve as one. What lies in ``pki`` and ``server`` belongs to
+`pratipad_nb.pki` and `pratipad_nb.transport`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pratipad_nb.errors import ServerError
+
+__all__ = ["flows_in", "ignore_in_git", "prepare"]
+
+_OURS = ("pki", "server")
+_FILES = frozenset({".gitignore", "public-url", "public-leaves-url"})
+_IGNORE_ALL = "*\n"
+
+
+def prepare(home: Path) -> None:
+    """Make the state folder, readable by its owner only, unless it is there, and keep it out of git.
+
+    Raises
+    ------
+    ServerError
+        If it can't be written.
+    """
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ignore_in_git(home)
+    except OSError as error:
+        raise ServerError(
+            f"the state folder {home} can't be written: {error.strerror}. Make it writable, or set "
+            "PRATIPAD_HOME to another folder."
+        ) from error
+
+
+def ignore_in_git(home: Path) -> None:
+    """Let git ignore what is ours in `home`, keys above all: all of it, unless there is something of the user's.
+
+    Then the folders that are ours ignore themselves. A ``.gitignore`` that is there is never changed.
+    """
+    own = home / ".gitignore"
+    if own.exists():
+        ignored = own.read_text(errors="replace") == _IGNORE_ALL
+    else:
+        ignored = all(path.name in _FILES or path.name in _OURS for path in home.iterdir())
+        if ignored:
+            _write(own)
+    for name in () if ignored else _OURS:
+        (home / name).mkdir(mode=0o700, exist_ok=True)
+        _write(home / name / ".gitignore")
+
+
+def _write(path: Path) -> None:
+    if not path.exists():
+        path.write_text(_IGNORE_ALL)
+
+
+def flows_in(home: Path) -> list[str]:
+    """Return the names of the flows that have ever run on the embedded server of `home`, sorted."""
+    return sorted(path.parent.name for path in (home / "pki" / "edge").glob("*/cert.pem"))

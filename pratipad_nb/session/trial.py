@@ -1,0 +1,35 @@
+"""A trial: payloads put through a line of processors, stage by stage, without a flow around it.
+
+Owns the way through the stages, which `preview` and `shadow` share. What is looked at on the way is theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from pratipad_nb.runtime.batch import Batch, Source
+from pratipad_nb.runtime.line import Line
+from pratipad_nb.runtime.stage import Stage
+from pratipad_nb.transport.frames import DeadEntry
+
+__all__ = ["through"]
+
+
+async def through(
+    line: Line, source: Source, payloads: list[Any]
+) -> AsyncIterator[tuple[Stage, Batch, list[DeadEntry]]]:
+    """Put `payloads` through `line`; yield each stage with what goes on from it, and what it failed on."""
+    count = len(payloads)
+    batch = Batch(source, payloads, range(count), count)
+    for stage in line.stages:
+        parts: list[Batch] = []
+
+        async def collect(part: Batch, parts: list[Batch] = parts) -> None:
+            parts.append(part)
+
+        await stage.process(batch, collect)
+        results = [payload for part in parts for payload in part.payloads]
+        origins = [origin for part in parts for origin in part.origins]
+        batch = Batch(source, results, origins, count)
+        yield stage, batch, [entry for part in parts for _, entry in part.dead]
