@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -23,6 +24,7 @@ from pratipad_nb.settings import valid_name
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.store import CertificateStore
+    from pratipad_nb.transport.permissions import User
 
 __all__ = ["certs"]
 
@@ -212,6 +214,7 @@ def _written(store: CertificateStore, role: Role, flow: str, name: str, out: Pat
         # Carried by hand, as a device's is, so it lives as long; the one of the edge here is renewed at each start.
         identity = here.user_of(role, flow, name).identity
         made = store.authority.ensure(identity, out, days=CLIENT_DAYS)
+        store.note_carried("edge" if role is Role.EDGE else "leaf", name, out)
     else:
         made = here.certificate(store, role, flow, name)
         private_folder(out)
@@ -246,23 +249,33 @@ def list_(home: Home = None, as_json: Json = False) -> None:
 def _rows(home: Path) -> list[_Row]:
     from pratipad_nb.transport.server_users import Admission
 
-    allowed = {user.identity for user in Admission(here.server_files(home), lambda: None).users()}
-    stored: dict[str, Path] = {}
-    for path in (home / "pki").glob("edge/*/cert.pem"):
-        stored[here.user_of("edge", path.parent.name, "").identity] = path
+    users = {user.identity: user for user in Admission(here.server_files(home), lambda: None).users()}
+    stored = list(_stored(home / "pki"))
+    without = users.keys() - {identity for identity, _ in stored}
+    return [
+        _row(identity, users.get(identity), path)
+        for identity, path in [*stored, *((each, None) for each in without)]
+    ]
+
+
+def _stored(pki: Path) -> Iterator[tuple[str, Path]]:
+    """Give each certificate that is here, or a copy of which is, and whose it is."""
+    for path in (*pki.glob("edge/*/cert.pem"), *pki.glob("carried/edge/*/*/cert.pem")):
+        folder = path.parent if path.is_relative_to(pki / "edge") else path.parent.parent
+        yield here.user_of("edge", folder.name, "").identity, path
+    for path in pki.glob("carried/leaf/*/*/cert.pem"):
+        yield here.user_of("leaf", "", path.parent.parent.name).identity, path
     for role in (Role.DEVICE, Role.READER):
-        for path in (home / "pki" / role.value).glob("*/*/cert.pem"):
-            flow, name = path.parent.parent.name, path.parent.name
-            stored[here.user_of(role, flow, name).identity] = path
-    return [_row(identity, identity in allowed, stored.get(identity)) for identity in allowed | stored.keys()]
+        for path in (pki / role.value).glob("*/*/cert.pem"):
+            yield here.user_of(role, path.parent.parent.name, path.parent.name).identity, path
 
 
-def _row(identity: str, allowed: bool, path: Path | None) -> _Row:
+def _row(identity: str, user: User | None, path: Path | None) -> _Row:
     flow, role, *name = identity.split(":")[2:]
     if flow == "_leaf":
-        flow, role, name = "", "leaf", [role]
+        flow, role, name = ",".join(here.flows_of(user)) if user else "", "leaf", [role]
     until, folder = (_until(path), str(path.parent)) if path is not None else ("", "")
-    return _Row(role, flow, name[0] if name else flow, allowed, until, folder)
+    return _Row(role, flow, name[0] if name else flow, user is not None, until, folder)
 
 
 @certs.command()
@@ -289,6 +302,7 @@ def revoke(role: _RoleArgument, name: _NameArgument, flow: _FlowOption = None, h
     asyncio.run(_revoked(folder, identity))
     stored = folder / "pki" / role.value / (flow if role is Role.EDGE else f"{flow}/{name}")
     shutil.rmtree(stored, ignore_errors=True)
+    shutil.rmtree(folder / "pki" / "carried" / role.value / name, ignore_errors=True)
     typer.echo(f"the {role} {name!r}{flow and f' of {flow!r}'} is let in no more")
 
 

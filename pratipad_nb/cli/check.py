@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pratipad_nb.cli.faults import FAILED, reported
+from pratipad_nb.cli.faults import FAILED, reported, said
 from pratipad_nb.cli.options import Json
+from pratipad_nb.errors import PratipadError
 
 if TYPE_CHECKING:
     from pratipad_nb.cli.notations import Found
@@ -32,7 +33,7 @@ def check(
     """Check notations, and that the names in them are bound somewhere in their file; nothing is run.
 
     Of a notebook the %%dataflow cells and Flow("…") calls are checked, of a .py file the calls, of another file the whole
-    text. The exit code is 1 if one is wrong, which is shown with carets.
+    text. The exit code is 1 if one is wrong, which is shown with carets, or a file can't be read.
 
     \b
     Examples:
@@ -43,7 +44,12 @@ def check(
 
     wrong = False
     for path in files:
-        found = [Found("standard input", sys.stdin.read())] if str(path) == "-" else notations_in(path)
+        try:
+            found = [Found("standard input", sys.stdin.read())] if str(path) == "-" else notations_in(path)
+        except PratipadError as error:
+            said(str(error))
+            wrong = True
+            continue
         for each in found:
             answer = _answer(each)
             wrong |= not answer["ok"]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pratipad_nb.cli.faults import Signalled, reported, run_until_signalled, said
-from pratipad_nb.cli.here import endpoint_for, invitation_in
+from pratipad_nb.cli.here import endpoint_for, home_folder, invitation_in, joined_server, known_flows
 from pratipad_nb.cli.options import Certs, Home, Server
 from pratipad_nb.cli.rules import Rule
 from pratipad_nb.errors import (
@@ -44,13 +44,15 @@ _BATCH = 1000
 _LOOK_SECONDS = 0.2
 #: Pause before an order that couldn't be sent is tried again, in seconds.
 _AGAIN_SECONDS = 0.5
+#: How long the flow may take to say which devices it knows, in seconds.
+_STATS_SECONDS = 3.0
 #: A year, in seconds.
 _NEVER = 365 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Wishes:
-    """What one call is to do."""
+    """What one call is to do; `home`: the state folder, if the server is the one that runs there."""
 
     most: int | None
     timeout: float | None
@@ -62,6 +64,7 @@ class _Wishes:
     database: Path | None
     quiet: bool
     rule: Rule | None
+    home: Path | None
 
 
 @reported
@@ -73,7 +76,9 @@ def cloud(
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Fail if they aren't there in time.", show_default=False),
+        typer.Option(
+            metavar="SECONDS", min=0.0, help="Fail if they aren't there in time.", show_default=False
+        ),
     ] = None,
     reader: Annotated[
         str | None,
@@ -160,6 +165,7 @@ def cloud(
         sqlite,
         quiet,
         None if rule is None else Rule(rule),
+        home_folder(home) if server is None and certs is None else None,
     )
     issued = invitation_in(certs) if certs is not None else None
     name = reader or (issued.name if issued is not None and issued.role == "reader" else _READER)
@@ -188,6 +194,8 @@ async def _run(endpoint: Any, name: str, wishes: _Wishes) -> None:
     found: Endpoint = await endpoint
     sink = SQLiteSink(wishes.database) if wishes.database is not None else None
     try:
+        if wishes.home is not None:
+            _tell_if_unknown(wishes.home, found.flow, name)
         async with AsyncCloud(found.flow, reader=name, endpoint=found) as client:
             await _fulfil(client, wishes, sink)
     finally:
@@ -195,11 +203,22 @@ async def _run(endpoint: Any, name: str, wishes: _Wishes) -> None:
             sink.close()
 
 
+def _tell_if_unknown(home: Path, flow: str, reader: str) -> None:
+    """Say that a flow is not there: its reader may come first, but a mistyped name would wait for ever, unseen."""
+    flows = known_flows(joined_server(home).users)
+    if flow not in flows:
+        said(
+            f"the server in {home} has no flow {flow!r} yet; it has {', '.join(flows) or 'none'}. This waits for it. If the name "
+            f"is wrong, take the reader back: pratipad certs revoke reader {reader} --flow {flow}"
+        )
+
+
 async def _fulfil(client: AsyncCloud, wishes: _Wishes, sink: SQLiteSink | None) -> None:
     if wishes.begin is not None:
         await client.seek("oldest" if wishes.begin == "oldest" else "newest")
     if wishes.ordered:
         typer.echo(json.dumps({"order": await client.send(wishes.order, wishes.to)}))
+        await _tell_who_is_unknown(client, wishes.to)
         if wishes.most is None and wishes.pull is None:
             return
     if wishes.pull is None:
@@ -214,6 +233,26 @@ async def _fulfil(client: AsyncCloud, wishes: _Wishes, sink: SQLiteSink | None) 
     finally:
         fulfilled.cancel()
         await asyncio.wait({fulfilled})
+
+
+async def _tell_who_is_unknown(client: AsyncCloud, to: list[str] | None) -> None:
+    """Say whom of those that an order is for the flow doesn't know: a mistyped name would go unnoticed."""
+    from pratipad_nb.cloud.control import Control
+
+    try:
+        stats = await Control(await client.connect(), client.flow).ask("stats", {}, _STATS_SECONDS)
+    except (TransportError, WaitTimeout):
+        return  # the order is stored all the same
+    known = stats["devices"]
+    if to is None and not known:
+        said(f"the flow {client.flow!r} knows no device yet, so the order reaches nobody.")
+    for name in to or ():
+        # What is behind a gateway may be silent for long; its gateway is known.
+        if name not in known and name.partition(".")[0] not in known:
+            said(
+                f"the flow {client.flow!r} knows no device {name!r} (it knows {', '.join(sorted(known)) or 'none'}); the "
+                "order waits until one of that name connects."
+            )
 
 
 async def _read(

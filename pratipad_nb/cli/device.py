@@ -38,10 +38,12 @@ def device(
     home: Home = None,
     seconds: Annotated[
         float | None,
-        typer.Option("--for", metavar="SECONDS", help="Flush and end after so long.", show_default=False),
+        typer.Option(
+            "--for", metavar="SECONDS", min=0.0, help="Flush and end after so long.", show_default=False
+        ),
     ] = None,
     status: Annotated[
-        float, typer.Option(metavar="SECONDS", help="How often to print a status line; 0: never.")
+        float, typer.Option(metavar="SECONDS", min=0.0, help="How often to print a status line; 0: never.")
     ] = 60.0,
 ) -> None:
     """Connect the Device objects that a file defines, and keep them connected until a signal ends them.
@@ -73,7 +75,8 @@ def device(
                 said(device_line(each))
             _keep(found, ending, seconds, status)
         finally:
-            _close([each for each in found if each.state != "not connected"])
+            # One that couldn't connect has told why.
+            _close([each for each in found if each.flow and not each.state.startswith("closed")])
 
 
 def _connect(device: Device, where: dict[str, Any]) -> None:

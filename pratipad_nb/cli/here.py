@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,9 +31,11 @@ __all__ = [
     "allow",
     "certificate",
     "endpoint_for",
+    "flows_of",
     "home_folder",
     "invitation_in",
     "joined_server",
+    "known_flows",
     "own_folder",
     "public_leaves_url",
     "public_url",
@@ -243,6 +246,33 @@ def user_of(role: str, flow: str, name: str) -> User:
     if role == "edge":
         return edge_user(flow)
     return device_user(flow, name) if role == "device" else reader_user(flow, name)
+
+
+def flows_of(user: User) -> list[str]:
+    """Return the flows that a party of the server takes part in: one, or those that a leaf passes."""
+    from pratipad_nb.transport.subjects import Subjects
+
+    flow, *_ = user.identity.split(":")[2:]
+    if not _is_leaf(user):
+        return [flow]
+    names = (subject.split(".")[1] for subject in user.subscribe if subject.endswith(".order"))
+    return sorted(name for name in names if Subjects(name).order in user.subscribe)
+
+
+def known_flows(users: Iterable[User]) -> list[str]:
+    """Return the flows whose edge, or whose leaf, the server lets in."""
+    return sorted(
+        {
+            flow
+            for user in users
+            if _is_leaf(user) or user.identity.endswith(":edge")
+            for flow in flows_of(user)
+        }
+    )
+
+
+def _is_leaf(user: User) -> bool:
+    return "LEAFNODE" in user.listeners
 
 
 def certificate(store: CertificateStore, role: str, flow: str, name: str) -> Credentials:

@@ -38,7 +38,13 @@ def leaf_from(leaf_of: str | None, certs: Path | None) -> Leaf | None:
             f"{folder} lets the {said.role} {said.name!r} in, and no leaf. Issue one beside the server to join: "
             "pratipad certs issue leaf NAME --flow FLOW"
         )
-    credentials = Credentials.in_folder(folder)
+    try:
+        credentials = Credentials.in_folder(folder)
+    except SettingsError as error:
+        raise SettingsError(
+            f"{folder} is no certificate folder of a leaf: it lacks ca.pem, cert.pem or key.pem. Issue one beside the server "
+            "to join, and carry it here: pratipad certs issue leaf NAME --flow FLOW"
+        ) from error
     url = url or (said.server if said is not None else "")
     if not url:
         raise SettingsError(

@@ -1,7 +1,7 @@
 """A notebook's code cells, run without a browser.
 
 Owns the IPython shell that runs them, in this process, so that magics work and flows stay. What it would show is text on
-stdout. Nothing is written back into the notebook.
+stdout (with ``run --json`` on stderr). Nothing is written back into the notebook.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def status_line(stats: Mapping[str, Any]) -> str:
         f"{_connected(stats)} devices",
     ]
     parts += [f"{stats['dead']:,} dead letters"] if stats["dead"] else []
-    parts += [f"waiting for {reason}" for reason in stats["blocked_by"]]
+    parts += [f"blocked: {reason}" for reason in stats["blocked_by"]]
     parts += [stats["error"]] if stats["error"] else []
     return ", ".join(parts)
 

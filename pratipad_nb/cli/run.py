@@ -6,8 +6,10 @@ Owns what happens around the file: where flows run, what is started and ended, t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -35,10 +37,12 @@ def run(
     file: Annotated[Path, typer.Argument(metavar="NOTEBOOK.ipynb|FILE.py", help="What to run.")],
     seconds: Annotated[
         float | None,
-        typer.Option("--for", metavar="SECONDS", help="Drain and end after so long.", show_default=False),
+        typer.Option(
+            "--for", metavar="SECONDS", min=0.0, help="Drain and end after so long.", show_default=False
+        ),
     ] = None,
     status: Annotated[
-        float, typer.Option(metavar="SECONDS", help="How often to print a status line; 0: never.")
+        float, typer.Option(metavar="SECONDS", min=0.0, help="How often to print a status line; 0: never.")
     ] = 30.0,
     join: Annotated[
         bool,
@@ -69,15 +73,35 @@ def run(
         try:
             if join and server is None and certs is None:
                 asyncio.run(_server_is_there(home_folder(home)))
-            namespace = _execute(file)
+            # With --json, stdout holds that alone.
+            with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+                namespace = _execute(file)
             if not flows():
-                said("no flow is running at the end of the file, so there is nothing to keep running.")
+                _nothing_runs(file, namespace)
                 return
             for flow in flows().values():
                 said(f"{flow.name} runs: {flow.notation}")
             _keep(ending, seconds, status, as_json)
         finally:
             _end(namespace, as_json)
+
+
+def _nothing_runs(file: Path, namespace: Mapping[str, Any]) -> None:
+    """Say that there is nothing to keep running.
+
+    Raises
+    ------
+    ProgramError
+        If there never was: the file defines no flow.
+    """
+    from pratipad_nb.cli.programs import ProgramError, defined
+    from pratipad_nb.session.flow import Flow
+
+    if not defined(namespace, Flow):
+        raise ProgramError(
+            f"{file} defines no flow. Write one at its top level: house = Flow('Push ~> f ~> Output', name='house')"
+        )
+    said("no flow is running at the end of the file, so there is nothing to keep running.")
 
 
 async def _server_is_there(home: Path) -> None:

@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pratipad_nb.cli.faults import Signalled, reported, run_until_signalled
-from pratipad_nb.cli.here import endpoint_for, home_folder, invitation_in, joined_server
+from pratipad_nb.cli.here import endpoint_for, home_folder, invitation_in, joined_server, known_flows
 from pratipad_nb.cli.options import Certs, Home, Json, Server
 from pratipad_nb.cli.rates import COLUMNS, row
 from pratipad_nb.errors import FlowError, SettingsError, WaitTimeout
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from pratipad_nb.cloud.control import Control
 
-__all__ = ["top"]
+__all__ = ["drawn", "top"]
 
 _READER = "top"
 #: How long a flow may take to answer before it counts as not running, in seconds.
@@ -73,7 +75,7 @@ async def _show(
     async with contextlib.AsyncExitStack() as stack:
         flows = {
             name: await stack.enter_async_context(_control(name, server, certs, home))
-            for name in _names(flow, certs, home)
+            for name in _names(flow, server, certs, home)
         }
         if live:
             await _draw(flows, every or 1.0)
@@ -91,20 +93,25 @@ async def _show(
             await asyncio.sleep(every)
 
 
-def _names(flow: str | None, certs: Path | None, home: Path) -> list[str]:
+def _names(flow: str | None, server: str | None, certs: Path | None, home: Path) -> list[str]:
     """Return which flows there are: the one that is named, or those that the server has let an edge in for."""
-    if flow is not None:
-        return [flow]
     if certs is not None:
         said = invitation_in(certs)
-        if said is None:
+        if flow is None and said is None:
             raise SettingsError(f"which flow? {certs} doesn't say it: pratipad top FLOW --certs {certs}")
-        return [said.flow]
-    parts = [user.identity.split(":") for user in joined_server(home).users]
-    found = sorted({part[2] for part in parts if len(part) == 4 and part[3] == "edge"})
+        return [flow or (said.flow if said else "")]
+    if server is not None and flow is not None:
+        return [flow]
+    found = known_flows(joined_server(home).users)
     if not found:
         raise FlowError(f"the server in {home} has no flow yet. Start one: pratipad run FILE")
-    return found
+    if flow is not None and flow not in found:
+        # Before a certificate is made: a mistyped name must let nobody in.
+        raise FlowError(
+            f"the server in {home} has no flow {flow!r}; it has {', '.join(found)}. Check the name, or start that flow: "
+            "pratipad run FILE"
+        )
+    return found if flow is None else [flow]
 
 
 @contextlib.asynccontextmanager
@@ -146,17 +153,26 @@ def _table(stats: list[dict[str, Any]]) -> None:
 async def _draw(flows: dict[str, Control], every: float) -> None:
     from rich.console import Console
     from rich.live import Live
-    from rich.table import Table
 
     with Live(console=Console(), auto_refresh=False, transient=False) as screen:
         while True:
             stats = await _asked(flows)
-            table = Table(*COLUMNS, caption="" if stats else "no flow answers", box=None)
-            for each in stats:
-                table.add_row(*row(each))
-                for name, step in each["processors"].items():
-                    table.add_row(f"  {name}", step["state"], f"{step['rate']:,.1f}", f"{step['emitted']:,}", "",
-                                  f"{step['waiting']:,}", f"{step['failed']:,}", f"{step['p50'] * 1000:.1f}",
-                                  f"{step['p99'] * 1000:.1f}", "")  # fmt: skip
-            screen.update(table, refresh=True)
+            screen.update(drawn(stats), refresh=True)
             await asyncio.sleep(every)
+
+
+def drawn(stats: list[dict[str, Any]]) -> Table:
+    """Return the table for a terminal, each flow's processors below it; where it is narrow, only names wrap."""
+    from rich.table import Table
+
+    table = Table(caption="" if stats else "no flow answers", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for index, head in enumerate(COLUMNS):
+        number = index > 1
+        table.add_column(head, no_wrap=index > 0, overflow="fold", justify="right" if number else "left")
+    for each in stats:
+        table.add_row(*row(each))
+        for name, step in each["processors"].items():
+            table.add_row(f"  {name}", step["state"], f"{step['rate']:,.1f}", f"{step['emitted']:,}", "",
+                          f"{step['waiting']:,}", f"{step['failed']:,}", f"{step['p50'] * 1000:.1f}",
+                          f"{step['p99'] * 1000:.1f}", "")  # fmt: skip
+    return table

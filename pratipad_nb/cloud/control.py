@@ -105,8 +105,8 @@ class Control:
             )
         except WaitTimeout as error:
             raise WaitTimeout(
-                f"the flow {self._flow!r} does not answer ({verb}; {error}). See whether it is running: "
-                "`flow.start()`, or the process that runs it."
+                f"the flow {self._flow!r} does not answer ({verb}; {error}). Start it where it is to run "
+                "(`flow.start()`, or `pratipad run FILE`), or check its name."
             ) from error
         answer = decode(data, ControlFrame)
         if answer.verb == "error":

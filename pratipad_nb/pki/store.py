@@ -7,7 +7,9 @@
     ├── server/                   ca.pem, cert.pem, key.pem, as in every folder below
     ├── edge/FLOW/
     ├── device/FLOW/NAME/
-    └── reader/FLOW/NAME/
+    ├── reader/FLOW/NAME/
+    ├── carried/edge/FLOW/DIR/    cert.pem alone, as in the folder below: what was issued into DIR, to be carried away
+    └── carried/leaf/SITE/DIR/
 
 Owns that layout. What an identity looks like is the caller's matter (`pratipad_nb.transport.permissions`).
 """
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pratipad_nb.errors import CertificateError
-from pratipad_nb.files import private_folder
+from pratipad_nb.files import private_folder, write_whole
 from pratipad_nb.settings import Credentials, valid_name
 
 if TYPE_CHECKING:
@@ -87,6 +89,14 @@ class CertificateStore:
         """Return the credentials of the reader `name` of `flow`, renewed if need be; valid for 397 days."""
         return self._authority.ensure(identity, self._of("reader", flow) / valid_name(name, "reader"))
 
+    def note_carried(self, role: Literal["edge", "leaf"], name: str, issued: Path) -> None:
+        """Keep a copy of the certificate in the folder `issued`, which is carried away, so that its end is known here."""
+        certificate = issued / "cert.pem"
+        folder = self._folder
+        for part in ("carried", role, name, issued.resolve().name):
+            folder = private_folder(folder / part)
+        write_whole(folder / certificate.name, certificate.read_bytes(), 0o644)
+
     def names(self, flow: str, role: Literal["device", "reader"]) -> list[str]:
         """Return the devices or readers of `flow` that have a certificate in this store, sorted."""
         folder = self._of(role, flow)
@@ -96,6 +106,7 @@ class CertificateStore:
         """Delete all certificates of `flow`. Who holds a copy is kept out by revoking the server's user, not by this."""
         for role in ("edge", "device", "reader"):
             shutil.rmtree(self._of(role, flow), ignore_errors=True)
+        shutil.rmtree(self._folder / "carried" / "edge" / valid_name(flow, "flow"), ignore_errors=True)
 
     def _of(self, role: str, flow: str) -> Path:
         return private_folder(self._folder / role) / valid_name(flow, "flow")

@@ -77,6 +77,18 @@ def test_who_is_issued_is_listed_until_revoked_without_a_server(home: Path) -> N
     assert "archive" in certs("list").stdout
 
 
+def test_each_folder_of_an_edge_that_is_carried_away_is_listed_with_its_end(home: Path) -> None:
+    certs("init")
+    for machine in ("north", "south"):
+        certs("issue", "edge", "house", "--out", machine)
+    rows = [json.loads(line) for line in certs("list", "--json").stdout.splitlines()]
+    assert {Path(row["folder"]).name for row in rows} == {"north", "south"}
+    assert all(row["until"] and row["allowed"] for row in rows)
+    assert not list((home / "pki/carried").rglob("key.pem"))
+    certs("revoke", "edge", "house")
+    assert certs("list", "--json").stdout == ""
+
+
 def test_an_authority_of_ones_own_is_taken_once(home: Path, tmp_path: Path) -> None:
     certs("init", "--home", "other")
     own = tmp_path / "other/pki/authority"

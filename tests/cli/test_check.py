@@ -96,3 +96,12 @@ def test_any_text_is_right_or_shown_as_wrong(text: str) -> None:
     result = runner.invoke(app, ["check", "-"], input=text.encode("utf-8", "replace"))
     assert result.exit_code in (0, 1)
     assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+def test_the_files_behind_one_that_can_not_be_read_are_checked(tmp_path: Path) -> None:
+    good = tmp_path / "good.txt"
+    good.write_text("Push ~> P1 ~> Output")
+    result = runner.invoke(app, ["check", str(tmp_path / "nosuch.txt"), str(good)])
+    assert result.exit_code == 1
+    assert "nosuch.txt can't be read" in result.stderr
+    assert f"{good}: Push ~> P1 ~> Output" in result.stdout

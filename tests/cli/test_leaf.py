@@ -59,6 +59,7 @@ def test_results_of_the_edge_reach_the_cloud_once_and_in_order_though_its_server
 def test_an_order_of_the_cloud_reaches_a_device_at_the_edge(sites: Any, until: Any) -> None:
     sites.start("device", "room.py", "--flow", "house", "--home", "edge").says("connected")
     sites.json("cloud", "house", "--home", "cloud", "-n", "1", "--timeout", "30")
+    assert [each["name"] for each in sites.json("top", "--home", "cloud", "--once", "--json")] == ["house"]
     sites.json("cloud", "house", "--home", "cloud", "--send", '{"led": "on"}', "--to", "room1")
     until((sites.folder / "order").exists)
 
@@ -69,6 +70,8 @@ def test_a_leaf_is_listed_and_revoked_by_its_sites_name(shell: Any) -> None:
     assert json.loads((shell.folder / "barn-certs/pratipad.json").read_text())["flow"] == "house,garden"
     (listed,) = shell.json("certs", "list", "--json")
     assert (listed["role"], listed["name"], listed["allowed"]) == ("leaf", "barn", True)
+    assert listed["flow"] == "garden,house"
+    assert listed["until"] > "2026"
     shell("certs", "revoke", "leaf", "barn")
     assert shell.json("certs", "list", "--json") == []
     assert "no leaf 'barn' is let in" in shell("certs", "revoke", "leaf", "barn", code=2).stderr
@@ -88,7 +91,8 @@ def folders(shell: Any) -> Path:
     ("arguments", "said"),
     [
         (["--leaf-of", "tls://cloud.example:7422"], "goes with --certs DIR"),
-        (["--leaf-of", "nowhere"], "nowhere is no certificate folder"),
+        (["--leaf-of", "nowhere"], "nowhere is no certificate folder of a leaf"),
+        (["--leaf-of", "nowhere"], "pratipad certs issue leaf NAME"),
         (["--leaf-of", "room1-certs"], "lets the device 'room1' in, and no leaf"),
         (["--leaf-of", "barn-certs"], "doesn't say where to join"),
         (["--leaf-of", "barn-certs", "--certs", "room1-certs"], "Pass one folder, or a URL"),

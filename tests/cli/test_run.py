@@ -17,8 +17,8 @@ HUT = (
 def test_a_notebook_runs_with_its_magics_and_without_what_is_for_browsers(shell: Any) -> None:
     shell.environment.pop("PYTHONWARNINGS")  # what the notebook's own libraries warn of
     done = shell("run", shell.notebook("hut.ipynb", *HUT), "--for", "0.1", "--json")
-    assert str(sum(range(50))) in done.stdout
-    last = json.loads(done.stdout.splitlines()[-1])
+    assert str(sum(range(50))) in done.stderr
+    *_, last = map(json.loads, done.stdout.splitlines())  # JSON and nothing else
     assert (last["state"], last["delivered"]) == ("stopped", 50)
 
 
@@ -41,10 +41,10 @@ def test_a_wrong_notation_in_a_program_is_shown_with_carets(shell: Any) -> None:
     assert "        ^^^^^^" in done.stderr
 
 
-def test_a_file_without_flows_ends_at_once(shell: Any) -> None:
-    done = shell("run", shell.file("empty.py", "print('done')"))
+def test_a_file_without_flows_has_failed(shell: Any) -> None:
+    done = shell("run", shell.file("empty.py", "print('done')"), code=1)
     assert done.stdout == "done\n"
-    assert "nothing to keep running" in done.stderr
+    assert "empty.py defines no flow" in done.stderr
 
 
 def test_a_flow_that_the_file_has_stopped_is_not_started_again(shell: Any) -> None:

@@ -203,3 +203,41 @@ def test_a_server_that_comes_after_a_flow_with_its_own_says_what_to_do(shell: An
     assert flow.end() == 0
     shell.start("server").says("tls://")
     assert "runs the server of" in shell("server", code=1).stderr
+
+
+def test_a_mistyped_flow_is_not_shown_and_lets_nobody_in(house: Any) -> None:
+    said = house("top", "hous", "--once", code=1).stderr
+    assert "has no flow 'hous'; it has house" in said
+    assert {row["flow"] for row in house.json("certs", "list", "--json")} == {"house"}
+    reader = house(
+        "cloud", "hous", "-n", "1", "--timeout", "0.1", code=1
+    ).stderr  # which may come before its flow
+    assert "has no flow 'hous' yet; it has house" in reader
+    assert "pratipad certs revoke reader cloud --flow hous" in reader
+
+
+def test_an_order_to_a_device_that_nobody_knows_says_so_and_waits(house: Any) -> None:
+    done = house("cloud", "house", "--send", '"x"', "--to", "nobody")
+    assert json.loads(done.stdout)["order"]
+    assert "knows no device 'nobody' (it knows none); the order waits" in done.stderr
+    assert "knows no device yet, so the order reaches nobody" in house("cloud", "house", "--send", "1").stderr
+
+
+def test_a_device_that_can_not_connect_says_why_once(house: Any) -> None:
+    house("certs", "init", "--home", "other")
+    (issued,) = house.json(
+        "certs",
+        "issue",
+        "device",
+        "room1",
+        "--flow",
+        "house",
+        "--home",
+        "other",
+        "--url",
+        house.said["url"],
+        "--json",
+    )
+    house.file("room1.py", ROOM % (1, "room1"))
+    said = house("device", "room1.py", "--certs", issued["folder"], code=1).stderr
+    assert said.count("is not one of our authority") == 1
