@@ -7,6 +7,7 @@ messages, without moving the position past what the loop body has seen.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -45,6 +46,7 @@ class BlockingReader:
         check_take(n, timeout)
         if self._closed:
             raise TransportClosed("this is closed, and takes no more messages. Make a new one.")
+        end = None if timeout is None else time.monotonic() + timeout
         # Held while it waits: a loop in another thread must not look ahead to what this returns.
         if not self._turn.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
             raise WaitTimeout(
@@ -54,14 +56,14 @@ class BlockingReader:
         try:
             seen, self._seen = self._seen, 0
             self._ahead.clear()
-            return self._portal.run(self._take(n, timeout, seen))
+            return self._portal.run(self._take(n, end, seen))
         finally:
             self._turn.release()
 
-    async def _take(self, n: int, timeout: float | None, seen: int) -> list[Message]:
-        reader = await self._reader(timeout)
+    async def _take(self, n: int, end: float | None, seen: int) -> list[Message]:
+        reader = await self._reader(_left(end))
         await reader.advance(seen)
-        return await reader.take(n, timeout)
+        return await reader.take(n, _left(end))
 
     def __iter__(self) -> Iterator[Message]:
         while (message := self._next()) is not None:
@@ -108,3 +110,7 @@ class BlockingReader:
                 self._settle()
             finally:
                 self._turn.release()
+
+
+def _left(end: float | None) -> float | None:
+    return None if end is None else max(0.0, end - time.monotonic())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import secrets
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,20 +16,19 @@ from typing import Any, Literal
 
 from pratipad_nb.cloud.blocking import BlockingReader
 from pratipad_nb.cloud.control import Control, Description
+from pratipad_nb.cloud.orders import encoded, made_order, store
 from pratipad_nb.cloud.reader import Reader, check_take
 from pratipad_nb.cloud.request import AsyncRequest, Request
 from pratipad_nb.cloud.target import Target
 from pratipad_nb.errors import FlowError, OneWayError, SettingsError, TransportClosed, WaitTimeout
 from pratipad_nb.message import Message
 from pratipad_nb.portal import shared_portal
-from pratipad_nb.settings import Endpoint, valid_address, valid_name
-from pratipad_nb.transport.codec import encode
+from pratipad_nb.settings import Endpoint, valid_name
 from pratipad_nb.transport.connecting import connect
-from pratipad_nb.transport.frames import Order, OrderFrame
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["AsyncCloud", "Cloud"]
+__all__ = ["ASK_SECONDS", "AsyncCloud", "Cloud"]
 
 #: The name that a flow's own handle reads under: it never holds the flow back, which a Cloud's reader shall do.
 _HANDLE = "notebook"
@@ -38,9 +36,9 @@ _HANDLE = "notebook"
 #: and many orders in a row don't ask for each.
 _FRESH = 1.0
 #: How long the edge may take to answer, in seconds.
-_ASK = 5.0
-#: An order is tried for this long, in seconds.
-_SEND = 10.0
+ASK_SECONDS = 5.0
+#: Opening the reader gets this long, in seconds, however little time a `take` has: what is stored is to be found then.
+_LEAST = 1.0
 #: Pause between two looks for a flow that isn't there yet, in seconds.
 _POLL = 0.1
 
@@ -92,8 +90,15 @@ class AsyncCloud:
         self._closed = False
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "connected" if self._connection is not None else "not connected"
-        return f"<{type(self).__name__} {self.reader!r} of {self.flow!r} at {self._target}: {state}>"
+        return f"<{type(self).__name__} {self.reader!r} of {self.flow!r} at {self._target}: {self._state}>"
+
+    @property
+    def _state(self) -> str:
+        if self._closed:
+            return "closed"
+        if self._connection is None:
+            return "not connected"
+        return "connected" if self._connection.connected else "link down"
 
     async def __aenter__(self) -> AsyncCloud:
         await self.connect()
@@ -162,20 +167,32 @@ class AsyncCloud:
         """
         if self._reader is not None:
             return self._reader
-        end = None if timeout is None else time.monotonic() + timeout
-        seconds = _ASK if timeout is None else min(timeout, _ASK)
-        while (delivery := await self._delivery(seconds)) is None:
-            if end is not None and time.monotonic() >= end:
-                raise WaitTimeout(
-                    f"the flow {self.flow!r} was not started within {timeout:g} s at {self._target}. Start it, "
-                    "or check the name."
+        try:
+            async with asyncio.timeout(None if timeout is None else max(timeout, _LEAST)):
+                return await self._open_reader(
+                    ASK_SECONDS if timeout is None else min(timeout / 2, ASK_SECONDS)
                 )
+        except WaitTimeout:
+            raise
+        except TimeoutError:
+            raise WaitTimeout(self._late(timeout or 0.0)) from None
+
+    async def _open_reader(self, seconds: float) -> Reader:
+        while (delivery := await self._delivery(seconds)) is None:  # noqa: ASYNC110 - nobody tells when a flow starts
             await asyncio.sleep(_POLL)
         connection = await self.connect()
         if self._reader is None:
             self._reader = Reader(connection, self.flow, self.reader, delivery=delivery)
         await self._reader.open()
         return self._reader
+
+    def _late(self, timeout: float) -> str:
+        if self._connection is None or not self._connection.connected:
+            return (
+                f"the server doesn't answer at {self._target} within {timeout:g} s. See whether it runs; the link comes back "
+                "by itself."
+            )
+        return f"the flow {self.flow!r} was not started within {timeout:g} s at {self._target}. Start it, or check the name."
 
     async def _delivery(self, seconds: float) -> Literal["durable", "fast"] | None:
         """Ask how the flow delivers; one that isn't running has its output stored if it did so durably."""
@@ -200,7 +217,7 @@ class AsyncCloud:
 
     # -- the other direction --------------------------------------------------------------------------------------
 
-    async def describe(self, timeout: float = _ASK) -> Description:
+    async def describe(self, timeout: float = ASK_SECONDS) -> Description:
         """Return what the edge says of its flow, at most a second old.
 
         Raises
@@ -235,22 +252,13 @@ class AsyncCloud:
         LogFull
             If too many orders wait for devices that are away.
         """
-        order = Order(f"{self.reader}-{secrets.token_hex(8)}", payload, _devices(to))
-        data = encode(OrderFrame(time.time(), [order]))
+        order = made_order(self.reader, payload, to)
+        data = encoded(order)
         description = await self.describe()
         if not description.cloud_reaches_devices:
             raise OneWayError(description.text)
-        end = time.monotonic() + _SEND
-        connection = await self.connect()
-        while True:
-            try:
-                await connection.append(Subjects(self.flow).order, data, message_id=order.id)
-            except WaitTimeout:  # it may be stored; a repeat within a short while is stored once
-                if time.monotonic() >= end:
-                    raise
-                await asyncio.sleep(_POLL)
-            else:
-                return order.id
+        await store(await self.connect(), self.flow, data, order.id)
+        return order.id
 
     async def pull(self, n: int = 1, device: str | None = None) -> AsyncRequest:
         """Ask for `n` readings in total, from `device` or from all in turn; for flows that begin with Pull.
@@ -358,9 +366,9 @@ class Cloud:
         self._messages.settle()
         self._portal.run(self._twin.seek(where))
 
-    def describe(self) -> Description:
-        """Return what the edge says of its flow."""
-        return self._portal.run(self._twin.describe())
+    def describe(self, timeout: float = ASK_SECONDS) -> Description:
+        """Return what the edge says of its flow; see `AsyncCloud.describe`."""
+        return self._portal.run(self._twin.describe(timeout))
 
     def send(self, payload: Any, to: str | Iterable[str] | None = None) -> str:
         """Send an order and return its id; see `AsyncCloud.send`."""
@@ -380,12 +388,3 @@ class Cloud:
             return
         finally:
             self._lease.release()
-
-
-def _devices(to: str | Iterable[str] | None) -> list[str] | None:
-    if to is None:
-        return None
-    names = [to] if isinstance(to, str) else list(to)
-    if not names:
-        raise SettingsError("send: to is empty; name one device or more, or leave it out to mean all.")
-    return [valid_address(name) for name in names]

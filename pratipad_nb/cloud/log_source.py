@@ -46,7 +46,12 @@ _PATIENCE = 2.0
 #: Seconds between two looks for something that can't be waited for: a log that isn't there yet, or more than a window.
 _POLL = 0.05
 #: Storing the position is tried for at least this long, in seconds, however little time is left: what is read is here.
-_STORE = 5.0
+_STORE = 1.0
+#: The same where nobody has set an end.
+_STORE_PATIENTLY = 5.0
+#: How much longer than it was asked to a look for frames may take, in seconds: what is there is to be found without time
+#: to wait as well.
+_GRACE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +105,28 @@ class LogSource:
             If this reader may not read there.
         """
         try:
-            if self._open is not None and (self._newest >= self.held.next or len(self._due) >= self._window):
-                await self._catch_up(seconds)
-            else:
-                await self._deliveries(seconds)
+            async with asyncio.timeout(seconds + _GRACE):
+                await self._look(seconds)
+            if not self.held.count and self.held.next - self._saved.sequence >= max(1, self._window // 4):
+                await self.save(
+                    self.held.position, 0.0
+                )  # frames without messages: they must not hold the flow
         except (TransportClosed, NotInvited):
             raise
         except WaitTimeout:  # the link is down; it comes back by itself
             await asyncio.sleep(min(_POLL, seconds))
+        except TimeoutError:  # what was under way is looked for again
+            return
         except TransportError as error:
             log.info("reader %s of %s opens the output anew: %s", self._name, self._flow, error)
             await self._let_go()
             await asyncio.sleep(min(_POLL, seconds))
+
+    async def _look(self, seconds: float) -> None:
+        if self._open is not None and (self._newest >= self.held.next or len(self._due) >= self._window):
+            await self._catch_up(seconds)
+        else:
+            await self._deliveries(seconds)
 
     async def _deliveries(self, seconds: float) -> None:
         task = self._task
@@ -135,19 +150,20 @@ class LogSource:
         if isinstance(outcome, _Opened):
             self._begin(outcome)
             return
-        for delivery in outcome:
+        # All are noted before any is waited for: whoever runs out of time goes on from there.
+        for delivery in [each for each in outcome if self._is_due(each)]:
             await self._admit(delivery)
-        if not self.held.count and self.held.next - self._saved.sequence >= max(1, self._window // 4):
-            await self.save(
-                self.held.position, 0.0
-            )  # frames without messages only: they must not hold the flow
 
-    async def _admit(self, delivery: Delivery) -> None:
+    def _is_due(self, delivery: Delivery) -> bool:
+        """Note a delivery; one that the stored position covers is acknowledged again, for its first one was lost."""
         if delivery.sequence < self._saved.sequence and self._open is not None:
-            self._open.consumer.acknowledge(delivery)  # again: the first acknowledgement was lost
-            return
+            self._open.consumer.acknowledge(delivery)
+            return False
         self._due[delivery.sequence] = delivery
         self._newest = max(self._newest, delivery.sequence)
+        return True
+
+    async def _admit(self, delivery: Delivery) -> None:
         missing = delivery.sequence > self.held.next
         if missing and await self._read_on(delivery.sequence) and delivery.sequence > self.held.next:
             return  # more than a window was missing: the rest is read as it is asked for
@@ -310,7 +326,7 @@ class LogSource:
         self._begin(opened)
         state = opened.state
         position = ReadFrame(state.first if where == "oldest" else state.last + 1, 0)
-        await self.save(position, 0.0)
+        await self.save(position, _STORE_PATIENTLY)
         await self._let_go()
         # Made anew at the position: what is acknowledged never comes again, and what is passed over need not come.
         await opened.output.forget_consumer(self._name)

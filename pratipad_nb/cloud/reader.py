@@ -32,6 +32,8 @@ WINDOW = 512
 FAST_MESSAGES = 100_000
 #: While iterating, the position is stored after so many messages, or sooner when none is left to go on with.
 _STORE_EVERY = 1000
+#: How long it may take to store the position while iterating, in seconds; then it is stored later.
+_STORE_SECONDS = 5.0
 #: One wait of many, in seconds, where there is no end to them.
 _LONG = 3600.0
 
@@ -89,6 +91,7 @@ class Reader:
         self.flow = valid_name(flow, "flow")
         self.name = valid_name(name, "reader")
         self.delivery = checked_delivery(delivery)
+        self._connection = connection
         self._buffer = buffer
         self._source: _Source
         if delivery == "durable":
@@ -195,9 +198,16 @@ class Reader:
             if held.count >= n:
                 return
             if late:
+                next_step = (
+                    "Ask for fewer, wait longer (timeout=…), or see whether the flow runs and devices send."
+                )
+                if not self._connection.connected:
+                    next_step = (
+                        "The server doesn't answer: see whether it runs; the link comes back by itself."
+                    )
                 raise WaitTimeout(
                     f"got {held.count} of {n} messages of {self.flow!r} in {timeout:.3g} s; they wait for the next "
-                    "take. Ask for fewer, wait longer (timeout=…), or see whether the flow runs and devices send."
+                    f"take. {next_step}"
                 )
             left = end - loop.time()
             late = left <= 0
@@ -254,7 +264,7 @@ class Reader:
     async def _save(self) -> None:
         """Store how far iterating has come."""
         try:
-            await self._source.save(self._source.held.position, 0.0)
+            await self._source.save(self._source.held.position, _STORE_SECONDS)
         except Fenced:
             await self._source.restart()
         except WaitTimeout as error:

@@ -30,7 +30,7 @@ from pratipad_nb.errors import (
 )
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.nats_clients import clients, listeners
-from pratipad_nb.transport.nats_closing import close_client
+from pratipad_nb.transport.nats_closing import close_client, give_up
 from pratipad_nb.transport.nats_consumer import NatsConsumer
 from pratipad_nb.transport.nats_errors import denied, denied_subject, sequence_of, translated
 from pratipad_nb.transport.nats_log import NatsLog
@@ -127,16 +127,18 @@ class NatsConnection:
 
     async def _first_connect(self, connecting: asyncio.Future[None], url: str, seconds: float) -> None:
         """Wait for the first connect; the library would retry what can't succeed, a refused certificate, for ever."""
-        done, _ = await asyncio.wait(
-            {connecting, self._first_error}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-        )
-        if connecting in done and connecting.exception() is None:
+        made = False
+        try:
+            done, _ = await asyncio.wait(
+                {connecting, self._first_error}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            made = connecting in done and connecting.exception() is None
+        finally:
+            if not made:  # whoever waits may have been cancelled, too
+                await give_up(self._client, connecting)
+        if made:
             self._first_error.cancel()
             return
-        connecting.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await connecting
-        await close_client(self._client)
         if self._first_error.done() and (cause := self._first_error.exception()):
             raise translated(cause, f"connecting to {url}") from cause
         if connecting in done and not connecting.cancelled() and (cause := connecting.exception()):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
-__all__ = ["close_client"]
+__all__ = ["close_client", "give_up"]
 
 #: How long the library gets to close politely, in seconds: on a link that stands, where it takes milliseconds, and on one
 #: that is down, where nobody is there to be polite to.
@@ -35,6 +35,15 @@ async def close_client(client: Client) -> None:
     finally:
         _abort(client)
         await _cancel(tasks)
+
+
+async def give_up(client: Client, connecting: asyncio.Future[None]) -> None:
+    """Close `client`, whose first `connecting` didn't succeed or is awaited no longer."""
+    connecting.cancel()
+    await asyncio.wait({connecting}, timeout=_CANCEL_SECONDS)
+    if connecting.done() and not connecting.cancelled():
+        connecting.exception()  # it is told by who gives up, or of no interest any more
+    await close_client(client)
 
 
 def _tasks(client: Client) -> set[asyncio.Task[Any]]:

@@ -1,0 +1,66 @@
+"""Orders from the cloud to devices: making one, and storing it at the server.
+
+Owns whom an order may be for, and that one whose answer is lost is tried again and stored once. Whether the notation
+lets it pass is asked before, by `pratipad_nb.cloud.client`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from pratipad_nb.errors import SettingsError, WaitTimeout
+from pratipad_nb.settings import valid_address
+from pratipad_nb.transport.codec import encode
+from pratipad_nb.transport.frames import Order, OrderFrame
+from pratipad_nb.transport.protocol import Connection
+from pratipad_nb.transport.subjects import Subjects
+
+__all__ = ["encoded", "made_order", "store"]
+
+#: An order is tried for this long, in seconds, with this pause between two tries.
+_SEND, _POLL = 10.0, 0.1
+
+
+def made_order(reader: str, payload: Any, to: str | Iterable[str] | None) -> Order:
+    """Return an order of its own id; raise `SettingsError` if it is for what can be no device."""
+    return Order(f"{reader}-{secrets.token_hex(8)}", payload, _devices(to))
+
+
+def encoded(order: Order) -> bytes:
+    """Return `order` as it travels; raise `PayloadError` if its payload can't."""
+    return encode(OrderFrame(time.time(), [order]))
+
+
+async def store(connection: Connection, flow: str, data: bytes, order_id: str) -> None:
+    """Store an encoded order.
+
+    Raises
+    ------
+    WaitTimeout
+        If the server doesn't answer.
+    LogFull
+        If too many orders wait.
+    """
+    end = time.monotonic() + _SEND
+    while True:
+        try:
+            await connection.append(Subjects(flow).order, data, message_id=order_id)
+        except WaitTimeout:  # it may be stored; a repeat within a short while is stored once
+            if time.monotonic() >= end:
+                raise
+            await asyncio.sleep(_POLL)
+        else:
+            return
+
+
+def _devices(to: str | Iterable[str] | None) -> list[str] | None:
+    if to is None:
+        return None
+    names = [to] if isinstance(to, str) else list(to)
+    if not names:
+        raise SettingsError("send: to is empty; name one device or more, or leave it out to mean all.")
+    return [valid_address(name) for name in names]
