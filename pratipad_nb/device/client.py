@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from pratipad_nb.device.credit import Credit
 from pratipad_nb.device.downlink import checked_receive
 from pratipad_nb.device.engine import Engine
+from pratipad_nb.device.memory_outbox import MemoryOutbox
 from pratipad_nb.device.outbox import KEEP_BYTES, Outbox
 from pratipad_nb.device.reading import Source, checked_every
 from pratipad_nb.device.receipt import Receipt
@@ -66,7 +67,7 @@ _epochs = _Epochs()
 
 def _outbox(name: str, keep: str | Path | None, keep_bytes: int) -> Outbox:
     if keep is None:
-        return Outbox(name)
+        return MemoryOutbox(name)
     from pratipad_nb.device.kept_outbox import KeptOutbox  # SQLite costs whoever needs it alone
 
     return KeptOutbox(name, keep, keep_bytes)
@@ -300,7 +301,7 @@ class AsyncDevice:
     async def push(self, payload: Any) -> Receipt:
         """Take `payload` for sending and return its receipt; waits while the send buffer is full.
 
-        The buffer holds `MAX_HELD` messages or `MAX_HELD_BYTES`. The payload is encoded here: changing it afterwards
+        The buffer holds 16,384 messages or 16 MiB. The payload is encoded here: changing it afterwards
         changes nothing. In Pull and Demand mode what is pushed is held until the flow asks for it.
 
         Raises

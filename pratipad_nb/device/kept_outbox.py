@@ -10,8 +10,9 @@ import logging
 from collections import deque
 from pathlib import Path
 from time import time
+from typing import ClassVar
 
-from pratipad_nb.device.outbox import KEEP_BYTES, MAX_FRAME_BYTES, MAX_HELD, Outbox, Parcel
+from pratipad_nb.device.outbox import KEEP_BYTES, MAX_FRAME_BYTES, MAX_HELD, Outbox, Parcel, tell
 from pratipad_nb.device.store import ROW_BYTES, Dropped, Store
 from pratipad_nb.errors import DeviceError, SettingsError
 
@@ -34,20 +35,14 @@ class KeptOutbox(Outbox):
         Where the file is, one for each flow and device.
     max_bytes
         Its bound. When it is passed, the oldest messages that aren't on their way are dropped, a sixteenth at a time.
-
-    Attributes
-    ----------
-    dropped
-        How many messages were dropped since the device was made.
-    floor
-        Number of the last one that was dropped: none up to it will be sent.
     """
+
+    drops: ClassVar[bool] = True
 
     def __init__(self, device: str, folder: str | Path, max_bytes: int = KEEP_BYTES) -> None:
         super().__init__(device)
         if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1 << 16:
             raise SettingsError(f"keep_bytes is {max_bytes!r}; it is a number of bytes, at least 65,536.")
-        self.drops = True
         self._folder = Path(folder).expanduser()
         self._max_file_bytes = max_bytes
         self._store: Store | None = None
@@ -139,18 +134,17 @@ class KeptOutbox(Outbox):
             before = self._runs.pop()
             dropped = Dropped(before.first, dropped.last, before.count + dropped.count)
         self._runs.append(dropped)
-        lost = [waiter for waiter in self._waiters if self.lost(waiter[0])]
-        for number, _, future in lost:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(self._loss(number))
+        for number, _, future in self._waiters:
+            loss = self.loss(number)
+            if loss is not None and future.set_running_or_notify_cancel():
+                future.set_exception(loss)
         self._waiters = [waiter for waiter in self._waiters if not waiter[2].done()]
         heapq.heapify(self._waiters)
 
-    def lost(self, number: int) -> bool:
-        """Return whether a message was dropped."""
-        return any(run.first <= number <= run.last for run in self._runs)
-
-    def _loss(self, number: int) -> DeviceError:
+    def loss(self, number: int) -> DeviceError | None:
+        """Return what says that a message was dropped; None if it wasn't."""
+        if not any(run.first <= number <= run.last for run in self._runs):
+            return None
         return DeviceError(
             f"message {number} of device {self._device!r} was dropped: its file holds {self._max_file_bytes} bytes and "
             "newer ones came while the link was down. Give it more keep_bytes."
@@ -183,4 +177,5 @@ class KeptOutbox(Outbox):
         with self._lock:
             if self._store is not None:
                 self._store.delete(parcel.first, parcel.last, parcel.size)
-        super().confirm(parcel)
+            due = self._confirmed(parcel.last)
+        tell(due)

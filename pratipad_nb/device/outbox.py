@@ -1,7 +1,8 @@
-"""The outbox: what was pushed and isn't safe yet, bounded, and who waits for it.
+"""The outbox: what was pushed and isn't safe yet, and who waits for it.
 
-Owns the numbers of a device's messages, their order, the bound, and the high-water mark of what is safe. Any thread may
-put something in; one sender takes it out (`pratipad_nb.device.uplink`). Knows neither credit nor transport.
+Owns the numbers of a device's messages, the high-water mark of what is safe, and waiting for it or for room. What they
+are held in is `pratipad_nb.device.memory_outbox`'s or, on disk, `pratipad_nb.device.kept_outbox`'s. Any thread may put
+something in; one sender takes it out (`pratipad_nb.device.uplink`). Knows neither credit nor transport.
 """
 
 from __future__ import annotations
@@ -10,20 +11,19 @@ import asyncio
 import heapq
 import itertools
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from time import time
+from typing import ClassVar
 
 from pratipad_nb.errors import DeviceError, FlowError, PayloadError, PratipadError, WaitTimeout
 from pratipad_nb.transport.frames import MAX_MESSAGES
 
-__all__ = ["KEEP_BYTES", "MAX_HELD", "MAX_HELD_BYTES", "Outbox", "Parcel"]
+__all__ = ["KEEP_BYTES", "MAX_FRAME_BYTES", "MAX_HELD", "Outbox", "Parcel", "tell"]
 
-#: Most messages that are pushed and not safe yet: four full frames, so that one can be on its way while others fill.
+#: Most messages that are pushed and not safe yet by who can wait: four full frames, so that one can be on its way while others fill.
 MAX_HELD = 4 * MAX_MESSAGES
-#: Most bytes of them, encoded. What a small device can spare; about 160 bytes a message at `MAX_HELD`, a sensor reading.
-MAX_HELD_BYTES = 16 << 20
 #: How much is kept on disk if a device is to keep what it measures and nothing is said: some 600,000 readings of 60 bytes,
 #: a week of one a second.
 KEEP_BYTES = 64 << 20
@@ -49,35 +49,42 @@ class Parcel:
         return self.first + len(self.times) - 1
 
 
-class Outbox:
-    """A bounded queue of encoded payloads, numbered from 1.
+class Outbox(ABC):
+    """Encoded payloads, numbered from 1, until they are safe; what they are held in is for those who derive from it.
 
     Parameters
     ----------
     device
         Its name, for errors.
-    max_held, max_bytes
-        The bound. At least one message fits, however large.
+
+    Attributes
+    ----------
+    acked, taken, last
+        Number up to which all is safe; up to which all has been given to the sender; of the newest.
+    error
+        Why nothing more can be sent, once that is so.
+    drops
+        Whether the oldest make room for the newest, so that nobody who can't wait has to.
+    dropped
+        How many messages were dropped since the device was made.
+    floor
+        Number up to which nothing more is sent, though it may never have been.
+    max_payload
+        The largest payload that travels.
     """
 
-    def __init__(self, device: str, *, max_held: int = MAX_HELD, max_bytes: int = MAX_HELD_BYTES) -> None:
-        self.acked = 0  # number up to which all is safe
-        self.taken = 0  # number up to which all has been given to the sender
-        self.last = 0  # number of the newest
+    drops: ClassVar[bool] = False
+
+    def __init__(self, device: str) -> None:
+        self.acked = 0
+        self.taken = 0
+        self.last = 0
         self.error: PratipadError | None = None
-        self.drops = False  # whether the oldest make room for the newest, so that nobody waits for any
         self.dropped = 0
-        self.floor = 0  # number up to which nothing more is sent, though it may never have been
+        self.floor = 0
         self.max_payload = DEFAULT_PAYLOAD_BYTES
         self._device = device
-        self._max_held = max_held
-        self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._times: list[float] = []
-        self._payloads: list[bytes] = []
-        self._sources: list[str] = []  # a gateway's only
-        self._held_bytes = 0  # not taken yet
-        self._bytes = 0  # not safe yet
         self._idle = False
         self._wake: Callable[[], object] = lambda: None
         self._loop_thread = 0
@@ -88,39 +95,38 @@ class Outbox:
         self._tidy_at = 64
         self._order = itertools.count()
 
-    @property
-    def waiting(self) -> int:
-        """How many are held and not yet on their way."""
-        return self.last - self.taken
+    # -- what they are held in ----------------------------------------------------------------------------------
 
     @property
+    @abstractmethod
     def unsafe(self) -> int:
         """How many are held or on their way."""
-        return self.last - self.acked
 
     @property
+    @abstractmethod
     def room(self) -> int:
-        """How many more may be put in."""
-        return self._max_held - self.unsafe if self._bytes < self._max_bytes else 0
+        """How many more may be put in without anything being dropped for them."""
 
     @property
+    @abstractmethod
     def kept_in(self) -> str:
         """Where what isn't safe yet outlives this device; empty: nowhere."""
-        return ""
 
     @property
+    @abstractmethod
     def mode(self) -> str:
         """The flow's mode when this outbox last heard of it, if it has kept that."""
-        return ""
 
+    @abstractmethod
     def note_mode(self, mode: str) -> None:
         """Keep the flow's mode for the next start, if anything is kept."""
 
-    def lost(self, number: int) -> bool:  # noqa: ARG002 - what is in memory is never dropped
-        """Return whether a message was dropped, so that it never will be safe."""
-        return False
+    @abstractmethod
+    def loss(self, number: int) -> DeviceError | None:
+        """Return what says that a message was dropped, so that it never will be safe; None if it wasn't."""
 
-    def claim(self, flow: str, epoch: int) -> int:  # noqa: ARG002 - nothing goes on in memory
+    @abstractmethod
+    def claim(self, flow: str, epoch: int) -> int:
         """Get ready to number messages for `flow`, and return their epoch: `epoch`, or an earlier one that goes on.
 
         Raises
@@ -128,10 +134,52 @@ class Outbox:
         DeviceError
             If that can't be.
         """
-        return epoch
 
+    @abstractmethod
     def release(self) -> None:
         """Give back what `claim` took."""
+
+    @abstractmethod
+    def offer(self, payload: bytes, source: str | None = None, *, patient: bool = False) -> int:
+        """Put in an encoded payload and return its number, 0 if there is no room.
+
+        Parameters
+        ----------
+        source
+            Which device behind a gateway it is from, "" for the gateway itself: always given by a gateway, never by
+            another device.
+        patient
+            Whether it can wait, so that nothing older is to be dropped for it.
+
+        Raises
+        ------
+        PayloadError
+            If it is larger than a frame may be.
+        DeviceError, NotInvited
+            If the device isn't connected, is closed or has failed.
+        """
+
+    @abstractmethod
+    def take(self, most: int | None, max_bytes: int = MAX_FRAME_BYTES) -> Parcel | None:
+        """Take the next messages for one frame, at most `most` (None: any number); None if there is nothing to take.
+
+        With nothing held, the next `offer` wakes the sender.
+        """
+
+    @abstractmethod
+    def confirm(self, parcel: Parcel) -> None:
+        """Note that `parcel`, and all before it, is safe."""
+
+    @abstractmethod
+    def _fits(self, size: int) -> bool:
+        """Return whether a payload of `size` bytes may be put in without anything being dropped for it."""
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """How many are held and not yet on their way."""
+        return self.last - self.taken
 
     @property
     def is_shut(self) -> bool:
@@ -150,45 +198,18 @@ class Outbox:
         with self._lock:
             self._refused = self._refused or reason
 
-    # -- for those who push -------------------------------------------------------------------------------------
-
-    def offer(self, payload: bytes, source: str | None = None, *, patient: bool = False) -> int:  # noqa: ARG002
-        """Put in an encoded payload and return its number, 0 if there is no room.
-
-        Parameters
-        ----------
-        source
-            Which device behind a gateway it is from, "" for the gateway itself: always given by a gateway, never by
-            another device.
-        patient
-            Whether it can wait, so that nothing older is to be dropped for it; in memory nothing ever is.
-
-        Raises
-        ------
-        PayloadError
-            If it is larger than a frame may be.
-        DeviceError, NotInvited
-            If the device isn't connected, is closed or has failed.
-        """
-        now = time()
-        size = len(payload)
+    def fail(self, error: PratipadError) -> None:
+        """Note that nothing more can be sent, and why; the first reason stays."""
         with self._lock:
-            if self._refused is not None or size > self.max_payload:
-                raise self._refusal(size)
-            if self.last - self.acked >= self._max_held or self._bytes >= self._max_bytes:
-                return 0
-            self.last = number = self.last + 1
-            self._times.append(now)
-            self._payloads.append(payload)
-            if source is not None:
-                self._sources.append(source)
-            self._held_bytes += size
-            self._bytes += size
-            wake = self._idle
-            self._idle = False
-        if wake:
-            self._wake()
-        return number
+            if self.error is not None:
+                return
+            self.error = self._refused = error
+            waiters, self._waiters = self._waiters, []
+        for _, _, future in waiters:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(_anew(error))
+
+    # -- for those who push -------------------------------------------------------------------------------------
 
     def _refusal(self, size: int) -> PratipadError:
         if self._refused is not None:
@@ -215,10 +236,6 @@ class Outbox:
         """Return once `room` is above 0; raise why it never will be."""
         while self.room <= 0:
             await asyncio.wrap_future(self._when_fits(0))
-
-    def _fits(self, size: int) -> bool:  # noqa: ARG002 - in memory the last one in may pass the bound
-        """Return whether a payload of `size` bytes may be put in without anything being dropped for it."""
-        return self.room > 0
 
     def _when_fits(self, size: int) -> Future[None]:
         """Return a future for when something was confirmed; done at once if `size` bytes fit by now."""
@@ -257,19 +274,16 @@ class Outbox:
                 "Use AsyncDevice and await the receipt."
             )
 
-    def _loss(self, number: int) -> PratipadError:
-        return DeviceError(f"message {number} of device {self._device!r} was dropped.")
-
     async def safe(self, number: int) -> None:
         """Return once all up to `number` is safe; raise why it never will be."""
-        if self.acked < number or self.lost(number):
+        if self.acked < number or self.loss(number) is not None:
             await asyncio.wrap_future(self._when_safe(number))
 
     def _when_safe(self, number: int) -> Future[None]:
         future: Future[None] = Future()
         with self._lock:
-            if self.lost(number):
-                future.set_exception(self._loss(number))
+            if (loss := self.loss(number)) is not None:
+                future.set_exception(loss)
             elif self.acked >= number:
                 future.set_result(None)
             elif self.error is not None:
@@ -290,64 +304,20 @@ class Outbox:
             heapq.heapify(self._waiters)
             self._tidy_at = max(64, 2 * len(self._waiters))
 
-    # -- for the sender -----------------------------------------------------------------------------------------
-
-    def take(self, most: int | None, max_bytes: int = MAX_FRAME_BYTES) -> Parcel | None:
-        """Take the next messages for one frame, at most `most` (None: any number); None if there is nothing to take.
-
-        With nothing held, the next `offer` wakes the sender.
-        """
-        with self._lock:
-            held = len(self._times)
-            self._idle = held == 0
-            count = min(held, MAX_MESSAGES) if most is None else min(held, MAX_MESSAGES, most)
-            if count == 0:
-                return None
-            count, size = self._fitting(count, max_bytes)
-            sources = self._sources[:count] or None
-            parcel = Parcel(self.taken + 1, self._times[:count], self._payloads[:count], size, sources)
-            if count == held:
-                self._times, self._payloads, self._sources = [], [], []
-            else:
-                del self._times[:count], self._payloads[:count], self._sources[:count]
-            self.taken += count
-            self._held_bytes -= size
-            return parcel
-
-    def _fitting(self, count: int, max_bytes: int) -> tuple[int, int]:
-        """Return how many of the first `count` messages fit into `max_bytes`, one at least, and their size."""
-        if count == len(self._times) and self._held_bytes <= max_bytes:
-            return count, self._held_bytes
-        size = 0
-        for index in range(count):
-            more = len(self._payloads[index])
-            if index and size + more > max_bytes:
-                return index, size
-            size += more
-        return count, size
-
-    def confirm(self, parcel: Parcel) -> None:
-        """Note that `parcel`, and all before it, is safe."""
+    def _confirmed(self, last: int) -> list[Future[None]]:
+        """Note, with the lock held, that all up to `last` is safe; returns who waits for that, to be told without it."""
+        self.acked = last
         due = []
-        with self._lock:
-            self.acked = parcel.last
-            self._bytes -= parcel.size
-            while self._waiters and self._waiters[0][0] <= self.acked:
-                due.append(heapq.heappop(self._waiters)[2])
-        for future in due:
-            if future.set_running_or_notify_cancel():
-                future.set_result(None)
+        while self._waiters and self._waiters[0][0] <= last:
+            due.append(heapq.heappop(self._waiters)[2])
+        return due
 
-    def fail(self, error: PratipadError) -> None:
-        """Note that nothing more can be sent, and why; the first reason stays."""
-        with self._lock:
-            if self.error is not None:
-                return
-            self.error = self._refused = error
-            waiters, self._waiters = self._waiters, []
-        for _, _, future in waiters:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(_anew(error))
+
+def tell(due: list[Future[None]]) -> None:
+    """Let those go on who waited for what is safe now."""
+    for future in due:
+        if future.set_running_or_notify_cancel():
+            future.set_result(None)
 
 
 def _anew(error: PratipadError) -> PratipadError:

@@ -38,7 +38,7 @@ class Receipt(msgspec.Struct, gc=False, eq=False, frozen=True):
     def done(self) -> bool:
         """Whether the message is safe. False for one that can't be sent any more, too; `wait` says why."""
         outbox = self._outbox
-        return outbox.acked >= self.number and not (outbox.dropped and outbox.lost(self.number))
+        return outbox.acked >= self.number and not (outbox.dropped and outbox.loss(self.number))
 
     def wait(self, timeout: float | None = None) -> None:
         """Block until the message is safe. In a coroutine, await the receipt instead.

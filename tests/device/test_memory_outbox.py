@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pratipad_nb.device.outbox import Outbox
+from pratipad_nb.device.memory_outbox import MemoryOutbox
 from pratipad_nb.errors import DeviceError, FlowError, PayloadError, WaitTimeout
 from pratipad_nb.transport.frames import MAX_MESSAGES
 
 
-def opened(**bounds: int) -> Outbox:
-    outbox = Outbox("room1", **bounds)
+def opened(**bounds: int) -> MemoryOutbox:
+    outbox = MemoryOutbox("room1", **bounds)
 
     async def on_some_loop() -> None:
         outbox.open(lambda: None)
@@ -28,7 +28,7 @@ def opened(**bounds: int) -> Outbox:
 
 def test_a_device_that_is_not_connected_takes_nothing_and_says_what_to_do() -> None:
     with pytest.raises(DeviceError, match=r"'room1' isn't connected.*connect\(flow\)"):
-        Outbox("room1").offer(b"x")
+        MemoryOutbox("room1").offer(b"x")
 
 
 @given(
@@ -126,7 +126,7 @@ def test_after_a_failure_everybody_gets_the_reason_and_no_shared_traceback() -> 
 
 
 async def test_blocking_on_the_loop_that_has_to_send_is_refused() -> None:
-    outbox = Outbox("room1")
+    outbox = MemoryOutbox("room1")
     outbox.open(lambda: None)
     outbox.offer(b"a")
     with pytest.raises(FlowError, match="Use AsyncDevice"):
@@ -135,7 +135,7 @@ async def test_blocking_on_the_loop_that_has_to_send_is_refused() -> None:
 
 async def test_the_sender_is_woken_only_when_it_is_idle() -> None:
     woken = []
-    outbox = Outbox("room1")
+    outbox = MemoryOutbox("room1")
     outbox.open(lambda: woken.append(1))
     outbox.take(None)
     outbox.offer(b"a")
