@@ -5,9 +5,7 @@ on its pins, the bus is `open_bus(1)` from `pratipad_nb.device`, and the light `
 """
 
 from pratipad_nb import Device
-from pratipad_nb.device import BME280, SCD4X, Led, SimulatedRoom
-from pratipad_nb.device.clock import ScaledClock
-from pratipad_nb.testing import room_bus
+from pratipad_nb.device import BME280, SCD4X, Led, ScaledClock, SimulatedRoom, room_bus
 
 
 class Room:

@@ -76,13 +76,12 @@ class AsyncCloud:
         certs: str | Path | None = None,
         endpoint: Endpoint | None = None,
     ) -> None:
-        self.reader = valid_name(reader, "reader")
+        self._name = valid_name(reader, "reader")
         if reader == _HANDLE:
             raise SettingsError(
                 f"{reader!r} is the name that a flow's own handle reads under. Choose another, for example 'cloud'."
             )
         self._target = Target(flow, reader, server, certs, endpoint)
-        self.flow = self._target.flow
         self._connection: Connection | None = None
         self._reader: Reader | None = None
         self._opening = asyncio.Lock()
@@ -99,6 +98,16 @@ class AsyncCloud:
         if self._connection is None:
             return "not connected"
         return "connected" if self._connection.connected else "link down"
+
+    @property
+    def flow(self) -> str:
+        """Name of the flow."""
+        return self._target.flow
+
+    @property
+    def reader(self) -> str:
+        """Name of the reader."""
+        return self._name
 
     async def __aenter__(self) -> AsyncCloud:
         await self.connect()

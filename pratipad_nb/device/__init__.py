@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pratipad_nb.device.client import AsyncDevice as AsyncDevice
     from pratipad_nb.device.climate import Climate as Climate
     from pratipad_nb.device.climate import SimulatedRoom as SimulatedRoom
+    from pratipad_nb.device.clock import ScaledClock as ScaledClock
     from pratipad_nb.device.gateway import AsyncGateway as AsyncGateway
     from pratipad_nb.device.gateway import Gateway as Gateway
     from pratipad_nb.device.host import HostSensor as HostSensor
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pratipad_nb.device.registers import RegisterSensor as RegisterSensor
     from pratipad_nb.device.registers import RegisterValue as RegisterValue
     from pratipad_nb.device.scd4x import SCD4X as SCD4X
+    from pratipad_nb.device.simulated_bus import SimulatedBus as SimulatedBus
+    from pratipad_nb.device.simulated_room_bus import room_bus as room_bus
 
 __all__ = [
     "BME280",
@@ -42,8 +45,11 @@ __all__ = [
     "Register",
     "RegisterSensor",
     "RegisterValue",
+    "ScaledClock",
+    "SimulatedBus",
     "SimulatedRoom",
     "open_bus",
+    "room_bus",
 ]
 
 _HOMES = {
@@ -61,8 +67,11 @@ _HOMES = {
     "RegisterSensor": "registers",
     "RegisterValue": "registers",
     "SCD4X": "scd4x",
+    "ScaledClock": "clock",
+    "SimulatedBus": "simulated_bus",
     "SimulatedRoom": "climate",
     "open_bus": "bus",
+    "room_bus": "simulated_room_bus",
 }
 
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from pratipad_nb.device.client import CLOSE_SECONDS, AsyncDevice
 from pratipad_nb.device.outbox import KEEP_BYTES
@@ -108,7 +108,7 @@ class Device:
         """What the last reading, or the last order, failed with; empty if it didn't."""
         return self._twin.error
 
-    def connect(self, target: Any, *, flow: str | None = None, certs: str | Path | None = None) -> Device:
+    def connect(self, target: Any, *, flow: str | None = None, certs: str | Path | None = None) -> Self:
         """Connect to a flow and start; returns the device itself. See `AsyncDevice.connect`."""
         endpoint = find_endpoint_blocking(target, self.name, flow, certs)
         with self._lock:
@@ -161,7 +161,7 @@ class Device:
         except PratipadError as error:
             log.error("device %s at the end of the program: %s", self.name, error)
 
-    def __enter__(self) -> Device:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

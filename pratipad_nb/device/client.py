@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pratipad_nb.device.credit import Credit
+from pratipad_nb.device.credit import Credit, next_epoch
 from pratipad_nb.device.downlink import checked_receive
 from pratipad_nb.device.engine import Engine
 from pratipad_nb.device.memory_outbox import MemoryOutbox
@@ -47,22 +45,6 @@ CLOSE_SECONDS = 10.0
 _TAKEOVER_SECONDS = 2.0
 #: How long `connect` waits for the flow to know the device, in seconds: an edge that runs answers in some milliseconds.
 _GREETING_SECONDS = 0.25
-
-
-class _Epochs:
-    """Milliseconds since 1970, never the same twice in a process."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._last = 0
-
-    def next(self) -> int:
-        with self._lock:
-            self._last = max(self._last + 1, int(time.time() * 1000))
-            return self._last
-
-
-_epochs = _Epochs()
 
 
 def _outbox(name: str, keep: str | Path | None, keep_bytes: int) -> Outbox:
@@ -119,7 +101,7 @@ class AsyncDevice:
         keep: str | Path | None = None,
         keep_bytes: int = KEEP_BYTES,
     ) -> None:
-        self.name = valid_name(name, "device")
+        self._name = valid_name(name, "device")
         self._source = None if read is None else Source(read)
         self._receive = checked_receive(receive)
         self._every = checked_every(every)
@@ -127,7 +109,7 @@ class AsyncDevice:
             raise DeviceError(
                 f"every={every!r} says when to call `read`, and there is none. Pass one, or leave it out."
             )
-        self._credit = Credit(_epochs.next())
+        self._credit = Credit(next_epoch())
         #: What is pushed and not safe yet. `Device` puts into it from any thread.
         self.outbox = _outbox(name, keep, keep_bytes)
         self._engine: Engine | None = None
@@ -146,6 +128,11 @@ class AsyncDevice:
         return f"<{kind} {self.name!r}{where}: {self.state}, {self.sent} sent, {self.waiting} waiting{kept}>"
 
     # -- how it stands ------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._name
 
     @property
     def flow(self) -> str:
@@ -202,9 +189,7 @@ class AsyncDevice:
 
     # -- connecting ---------------------------------------------------------------------------------------------
 
-    async def connect(
-        self, target: Any, *, flow: str | None = None, certs: str | Path | None = None
-    ) -> AsyncDevice:
+    async def connect(self, target: Any, *, flow: str | None = None, certs: str | Path | None = None) -> Self:
         """Connect to a flow and start; returns the device itself.
 
         A flow that runs knows the device when this returns. If nobody answers there yet, it goes on trying in the
@@ -386,7 +371,7 @@ class AsyncDevice:
         if left:
             log.info("%s", left)
 
-    async def __aenter__(self) -> AsyncDevice:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

@@ -1,19 +1,44 @@
 """Credit: how many messages the edge lets a device send.
 
-Owns the rules by which credit frames, which may be lost, repeated, late or forged, become one number. Sends nothing.
+Owns the rules by which credit frames, which may be lost, repeated, late or forged, become one number, and the epochs that
+grants go by. Sends nothing.
 """
 
 from __future__ import annotations
 
+import threading
+import time
+
 from pratipad_nb.errors import FrameError
 from pratipad_nb.transport.frames import CreditFrame
 
-__all__ = ["ANY_EPOCH", "MODES", "UNLIMITED", "Credit"]
+__all__ = ["ANY_EPOCH", "MODES", "UNLIMITED", "Credit", "next_epoch"]
 
 UNLIMITED = -1
 #: Epoch of a credit frame to all devices: no grant, but the news that an edge has started.
 ANY_EPOCH = -1
 MODES = ("push", "pull", "demand")
+
+
+class _Epochs:
+    """Milliseconds since 1970, never the same twice in a process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def next(self) -> int:
+        with self._lock:
+            self._last = max(self._last + 1, int(time.time() * 1000))
+            return self._last
+
+
+_epochs = _Epochs()
+
+
+def next_epoch() -> int:
+    """Return the epoch of a new device: later than any before."""
+    return _epochs.next()
 
 
 class Credit:

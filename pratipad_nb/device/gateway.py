@@ -128,11 +128,6 @@ class Gateway(Device):
         self._stand_on(AsyncGateway(name, receive=receive, keep=keep, keep_bytes=keep_bytes))
         self._names = _Names()
 
-    def connect(self, target: Any, *, flow: str | None = None, certs: str | Path | None = None) -> Gateway:
-        """Connect to a flow and start; returns the gateway itself. See `AsyncDevice.connect`."""
-        super().connect(target, flow=flow, certs=certs)
-        return self
-
     def push(self, payload: Any, *, device: str | None = None) -> Receipt:
         """Take a message of the device called `device` behind this gateway; None: of the gateway itself.
 

@@ -221,3 +221,7 @@ def test_a_take_behind_another_threads_loop_ends_at_its_time_out(elsewhere, hous
     house.close()
     waiting.join(5)
     assert not waiting.is_alive()
+
+
+def test_what_the_synchronous_client_has_its_twin_has_too():
+    assert {name for name in dir(Cloud) if not name.startswith("_")} <= set(dir(AsyncCloud))

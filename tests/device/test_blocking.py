@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import pratipad_nb.device
-from pratipad_nb.device import AsyncDevice, Device
+from pratipad_nb.device import AsyncDevice, AsyncGateway, Device, Gateway
 from pratipad_nb.device.outbox import MAX_HELD
 from pratipad_nb.errors import DeviceError, SettingsError, WaitTimeout
 from pratipad_nb.settings import Endpoint
@@ -176,3 +176,8 @@ def test_every_public_name_is_there() -> None:
         assert name in dir(pratipad_nb.device)
     with pytest.raises(AttributeError, match="Nothing"):
         pratipad_nb.device.Nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(("twin", "handle"), [(AsyncDevice, Device), (AsyncGateway, Gateway)])
+def test_what_a_handle_has_its_asynchronous_twin_has_too(twin: type, handle: type) -> None:
+    assert {name for name in dir(handle) if not name.startswith("_")} <= set(dir(twin))
