@@ -9,6 +9,7 @@ It works beside a loop that already runs in the caller's thread, which a noteboo
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError, Future
@@ -18,6 +19,11 @@ from typing import Any, TypeVar
 from pratipad_nb.errors import FlowError, WaitTimeout
 
 __all__ = ["Portal", "PortalClosed", "PortalLease", "shared_portal"]
+
+log = logging.getLogger(__name__)
+
+#: How long a closing portal waits for the end of what it has cancelled, in seconds.
+_PATIENCE = 10.0
 
 Result = TypeVar("Result")
 
@@ -156,14 +162,18 @@ class Portal:
     def close(self) -> None:
         """Cancel what is left, wait for its end, end the thread and close the loop. Idempotent.
 
-        In the portal's own thread it can't wait for its own end: there it returns at once, and the thread ends soon.
+        In the portal's own thread it can't wait for its own end: there it returns at once, and the thread ends soon. A
+        task that goes on though it is cancelled is waited for ten seconds; then it is named in a warning and left behind.
         """
         with self._lock:
             if not self._closed:
                 self._closed = True
                 self._loop.call_soon_threadsafe(self._stop.set)
         if not self.inside:
-            self._thread.join()
+            self._thread.join(_PATIENCE)
+            if self._thread.is_alive():
+                stuck = ", ".join(sorted(task.get_name() for task in asyncio.all_tasks(self._loop)))
+                log.warning("%s is left behind: cancelling did not end %s", self.name, stuck or "it")
 
 
 def _name(work: Coroutine[Any, Any, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 import threading
@@ -156,6 +157,29 @@ def test_a_portal_may_be_closed_from_its_own_thread() -> None:
     portal.run(close())
     portal.close()
     assert "suicidal-portal" not in threads()
+
+
+def test_a_task_that_swallows_its_cancellation_is_named_and_left_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pratipad_nb.portal._PATIENCE", 0.2)
+    portal, enough = Portal("stuck-portal"), threading.Event()
+
+    async def stubborn() -> None:
+        while not enough.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    async def begin() -> None:
+        begun.append(asyncio.create_task(stubborn(), name="stubborn one"))
+
+    begun: list[asyncio.Task[None]] = []
+    portal.run(begin())
+    portal.close()
+    assert "stuck-portal is left behind: cancelling did not end stubborn one" in caplog.text
+    enough.set()
+    portal.close()
+    assert "stuck-portal" not in threads()
 
 
 def test_the_shared_portal_is_one_and_ends_with_its_last_lease() -> None:
