@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,11 @@ async def cut_links(folder: Path, certificates: Any, count: int) -> AsyncIterato
     yield links, int(url.rpartition(":")[2])
 
 
+def tls_protocols() -> list[Any]:
+    """Return what asyncio keeps for each TLS link: buffers of half a megabyte."""
+    return [each for each in gc.get_objects() if type(each) is SSLProtocol]
+
+
 async def close_at(link: NatsConnection, moment: float) -> None:
     await asyncio.sleep(moment)
     await link.publish("pratipad.house.stats", b"never sent")
@@ -44,6 +51,25 @@ async def test_with_the_link_down_every_close_ends_and_leaves_no_task(
     async with cut_links(tmp_path, certificates, 60) as (links, _):
         await asyncio.gather(*(close_at(link, 1.2 * index / 60) for index, link in enumerate(links)))
     assert asyncio.all_tasks() == before
+
+
+async def test_the_memory_of_a_closed_links_tls_is_freed_at_once(tmp_path: Path, certificates: Any) -> None:
+    server = EmbeddedServer(tmp_path, certificates.server)
+    url = await server.start([EDGE])
+    gc.collect()
+    gc.disable()  # what is in a cycle would wait for it
+    try:
+        before = len(tls_protocols())
+        for number in range(5):
+            prefix = f"{inbox_prefix('house', 'edge')}.{number}"
+            link = await NatsConnection.connect(url, certificates.edge, name="edge", inbox_prefix=prefix)
+            assert len(tls_protocols()) == before + 1
+            await link.close()
+            del link
+            assert len(tls_protocols()) == before
+    finally:
+        gc.enable()
+        await server.stop()
 
 
 async def test_a_server_that_never_ends_the_handshake_holds_up_no_close(
