@@ -14,7 +14,9 @@ from pratipad_nb.dataflow.names import nearest
 from pratipad_nb.errors import FlowError, SettingsError
 from pratipad_nb.notebook.orders import send_typed
 from pratipad_nb.notebook.text import text_picture
-from pratipad_nb.session import Flow
+from pratipad_nb.session import Flow, flows
+from pratipad_nb.session.defaults import defaults, home_folder
+from pratipad_nb.session.state_folder import flows_in
 
 __all__ = ["COMMANDS", "USAGE", "Command", "addressed", "line_suggestions"]
 
@@ -36,11 +38,14 @@ class Command:
         What it does.
     act
         Does it; returns what is printed.
+    of_stored
+        Whether it may be asked for a flow of which nothing but what it has stored is left.
     """
 
     takes: tuple[str, ...]
     help: str
     act: Act
+    of_stored: bool = False
 
     @property
     def least(self) -> int:
@@ -78,14 +83,10 @@ def _rate(flow: Flow, words: list[str]) -> str:
 
 
 def _demand(flow: Flow, words: list[str]) -> str:
-    most = _whole(words[0])
     if len(words) > 1:
-        # Whichever bound goes first, the other one's old value mustn't be in its way.
-        flow.min_demand = min(_whole(words[1]), flow.max_demand - 1)
-        flow.max_demand = most
-        flow.min_demand = _whole(words[1])
+        flow.demand(*map(_whole, words))
     else:
-        flow.max_demand = most
+        flow.max_demand = _whole(words[0])
     return (
         f"{flow.name} asks for up to {flow.max_demand} messages, and for more when {flow.min_demand} are left."
         f"{_if_pushed(flow, 'Demand')}"
@@ -114,8 +115,18 @@ def _stop(flow: Flow, _words: list[str]) -> str:
 
 
 def _forget(flow: Flow, _words: list[str]) -> str:
-    flow.forget()
-    return f"{flow.name} has stopped, and all that was stored under its name is deleted."
+    if flow.forget():
+        return f"{flow.name} has stopped, and all that was stored under its name is deleted."
+    if flow.endpoint is None:  # this kernel has never seen it either
+        near = " or ".join(map(repr, nearest(flow.name, _names())))
+        hint = f" Did you mean {near}?" if near else ""
+        raise FlowError(f"no flow is named {flow.name!r}, and nothing is stored under that name.{hint}")
+    return f"{flow.name}: nothing was stored under its name any more."
+
+
+def _names() -> list[str]:
+    """Return the flows that run in this kernel, or have ever run in the state folder."""
+    return sorted({*flows(), *(flows_in(home_folder()) if defaults().server is None else ())})
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -127,7 +138,7 @@ COMMANDS: Mapping[str, Command] = {
     "send": Command(("DEVICE|all", "JSON"), "send an order to a device", _send),
     "retry": Command((), "put dead letters through again", _retry),
     "stop": Command((), "finish what is in hand and stop; what is stored stays", _stop),
-    "forget": Command((), "stop, and delete all that is stored under the name", _forget),
+    "forget": Command((), "stop, and delete all that is stored under the name", _forget, of_stored=True),
 }
 
 _WIDTH = max(len(command.usage(name)) for name, command in COMMANDS.items())
@@ -151,7 +162,7 @@ def addressed(
     rest
         What stands behind the command.
     known
-        Returns the flow of a name, running or stopped.
+        Returns the flow of a name, running or stopped: the flow's own name, whatever variable holds it.
     running
         The running flows, of which the only one needs no name.
 
@@ -165,7 +176,7 @@ def addressed(
     takes = COMMANDS[command]
     name, _, behind = rest.strip().partition(" ")
     flow = known(name) if name else None
-    if flow is None and name and takes.act is _forget:
+    if flow is None and name and takes.of_stored:
         flow = _stored_only(name)
     if flow is None:
         words = _words(takes, rest)

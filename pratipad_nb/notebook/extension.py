@@ -9,7 +9,7 @@ import re
 import threading
 from typing import Any
 
-from pratipad_nb.notebook import led
+from pratipad_nb.notebook import faults, led
 from pratipad_nb.notebook.completer import dataflow_matcher
 from pratipad_nb.notebook.environment import surroundings
 from pratipad_nb.notebook.magics import DataflowMagics
@@ -49,6 +49,7 @@ class Extension:
         shell.input_transformers_cleanup.append(without_body)
         shell.events.register("post_run_cell", self._after_cell)
         led.hang_into(shell)
+        faults.hang_in(shell)
         # A flow that is a cell's value is seen to run, as one of a `%%dataflow` cell is.
         shell.display_formatter.ipython_display_formatter.for_type(Flow, self._shows.show)
         if getattr(shell, "kernel", None) is not None:
@@ -65,6 +66,7 @@ class Extension:
         for kind in ("line", "cell"):
             shell.magics_manager.magics[kind].pop("dataflow", None)
         led.take_out_of(shell)
+        faults.take_out()
         shell.display_formatter.ipython_display_formatter.pop(Flow, None)
         self._panel.close()
         self._shows.close()

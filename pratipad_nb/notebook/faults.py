@@ -1,36 +1,137 @@
 """Errors as a notebook shows them: their message in colour, without the frames of this package.
 
-Owns that form. What the message says belongs to whoever raised the error; a `NotationError` brings its own form, with
-carets under the fault.
+Owns that form, for magics and for what is called in a cell. What the message says belongs to whoever raised the error; a
+`NotationError` brings its own form, with carets under the fault.
+
+IPython asks an exception for its form by the method ``_render_traceback_``. While the extension is loaded our errors have
+one, so that ``house.take(3)`` which comes too early shows the line of the cell and what is wrong, and not ten frames of
+waiting. A handler of `set_custom_exc` would be the shell's only one, and in the way of a user's own.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
 
+import IPython
+
+import pratipad_nb
 from pratipad_nb.errors import PratipadError
 
-__all__ = ["without_frames"]
+__all__ = ["hang_in", "take_out", "without_frames"]
 
 Error = TypeVar("Error", bound=PratipadError)
 
 _RED, _DIM, _RESET = "\x1b[1;31m", "\x1b[2m", "\x1b[0m"
+_ASKED = "_render_traceback_"
 
 
-def without_frames(error: Error) -> Error:
-    """Return `error`, made to be shown by IPython as its message alone.
+def _folder(module: Any) -> str:
+    return str(Path(module.__file__).parent)
+
+
+_OURS = _folder(pratipad_nb)
+_SHELL = _folder(IPython)
+#: What lies between a user's code and a user's code where this package calls it.
+_BETWEEN = (_OURS, _SHELL, _folder(asyncio), _folder(concurrent.futures), str(threading.__file__))
+
+
+def hang_in(shell: Any) -> None:
+    """Let `shell` show our errors without our frames."""
+    setattr(PratipadError, _ASKED, lambda error: _rendered(shell, error))
+
+
+def take_out() -> None:
+    """Let it show them as any others again."""
+    if _ASKED in vars(PratipadError):
+        delattr(PratipadError, _ASKED)
+
+
+def without_frames(error: Error, before: str = "", after: str = "") -> Error:
+    """Return `error`, made to be shown by IPython as its message alone, with `before` and `after` around that.
 
     It keeps its class and stays a true error output: a run of the notebook stops there.
     """
-    if not hasattr(error, "_render_traceback_"):
-        error._render_traceback_ = lambda: _lines(error)  # type: ignore[attr-defined]
+    own: Any = getattr(error, _ASKED, None)
+    if _brings_its_own(error):
+        told = [f"{before}{after.strip()}"] if before or after else []
+        setattr(error, _ASKED, lambda: [*own(), *told])
+    else:
+        setattr(error, _ASKED, lambda: _lines(error, before, after))
     return error
 
 
-def _lines(error: PratipadError) -> list[str]:
-    first, *rest = (str(error) or "(no message)").split("\n")
+def _brings_its_own(error: PratipadError) -> bool:
+    ours = vars(PratipadError).get(_ASKED)
+    return _ASKED in vars(error) or getattr(type(error), _ASKED, None) is not ours
+
+
+def _lines(error: PratipadError, before: str = "", after: str = "") -> list[str]:
+    first, *rest = f"{before}{str(error) or '(no message)'}{after}".split("\n")
     lines = [f"{_RED}{type(error).__name__}{_RESET}: {first}", *rest]
-    if error.__cause__ is not None:
-        cause = error.__cause__
-        lines.append(f"{_DIM}Cause: {type(cause).__name__}: {cause}{_RESET}")
-    return lines
+    return lines if error.__cause__ is None else [*lines, _cause_line(error.__cause__)]
+
+
+def _cause_line(cause: BaseException) -> str:
+    return f"{_DIM}Cause: {type(cause).__name__}: {cause}{_RESET}"
+
+
+def _rendered(shell: Any, error: PratipadError) -> list[str]:
+    """Return what IPython shows: the user's own lines down to the call, the message, and where in his code it comes from."""
+    called = _chain(_down_to_us(error.__traceback__))
+    if called is None:
+        return _lines(error)
+    lines = _structured(shell, error, called)
+    cause = error.__cause__
+    if cause is None:
+        return lines
+    place = None if isinstance(cause, PratipadError) else _chain(_of_the_user(cause.__traceback__))
+    if place is None:
+        return [*lines, _cause_line(cause)]
+    return [*lines, f"\n{_DIM}It was caused here:{_RESET}", *_structured(shell, cause, place)]
+
+
+def _structured(shell: Any, error: BaseException, frames: TracebackType) -> list[str]:
+    """Return the frames and the message as the shell formats them, without what the error was caused by."""
+    cause, suppressed = error.__cause__, error.__suppress_context__
+    error.__cause__ = None  # suppresses the context, too
+    try:
+        found = shell.InteractiveTB.structured_traceback(type(error), error, frames, tb_offset=0)
+    finally:
+        error.__cause__ = cause
+        error.__suppress_context__ = suppressed
+    return list(found)
+
+
+def _walk(trace: TracebackType | None) -> Iterator[tuple[TracebackType, str]]:
+    while trace is not None:
+        yield trace, trace.tb_frame.f_code.co_filename
+        trace = trace.tb_next
+
+
+def _down_to_us(trace: TracebackType | None) -> list[TracebackType]:
+    """Return the frames above the first of ours: those of the user, who has called us."""
+    found = []
+    for each, file in _walk(trace):
+        if file.startswith(_OURS):
+            break
+        if not file.startswith(_SHELL):
+            found.append(each)
+    return found
+
+
+def _of_the_user(trace: TracebackType | None) -> list[TracebackType]:
+    """Return the frames of code that this package has called."""
+    return [each for each, file in _walk(trace) if not file.startswith(_BETWEEN)]
+
+
+def _chain(frames: list[TracebackType]) -> TracebackType | None:
+    trace: TracebackType | None = None
+    for each in reversed(frames):
+        trace = TracebackType(trace, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    return trace

@@ -7,7 +7,9 @@ Owns what the two lines do. Options are read by `pratipad_nb.notebook.options`, 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
@@ -17,16 +19,25 @@ from pratipad_nb.dataflow.names import nearest
 from pratipad_nb.errors import FlowError, PratipadError
 from pratipad_nb.notebook.commands import COMMANDS, USAGE, addressed
 from pratipad_nb.notebook.faults import without_frames
-from pratipad_nb.notebook.options import CellOptions, HelpAsked, cell_options
+from pratipad_nb.notebook.options import CellOptions, HelpAsked, cell_options, named_in
 from pratipad_nb.notebook.shows import Shows
 from pratipad_nb.notebook.text import listing
 from pratipad_nb.session import Flow, flows
 from pratipad_nb.session.asynchronous import DEFAULT_MAX_DEMAND
+from pratipad_nb.session.checks import Demand, checked_demand
+from pratipad_nb.settings import Keep
 
 __all__ = ["DataflowMagics"]
 
 #: Options that a running flow can't change: they name where it stores and how it delivers.
 _FIXED = ("delivery", "server", "certs", "keep")
+#: What holds of them where nothing is said.
+_ANYWAY = {"delivery": "durable", "keep": Keep().seconds}
+#: A flow in one of these can be changed as it runs; one in another has to be started.
+_ALIVE = ("starting", "running", "paused")
+#: What the cell of each flow said when it last succeeded. It belongs to the flow, and so outlives an extension that is
+#: loaded anew, as the flow does.
+_said: WeakKeyDictionary[Flow, CellOptions] = WeakKeyDictionary()
 
 
 @magics_class
@@ -38,7 +49,6 @@ class DataflowMagics(Magics):
     def __init__(self, shell: Any, shows: Shows) -> None:
         super().__init__(shell)
         self._shows = shows
-        self._started: dict[str, tuple[Flow, CellOptions]] = {}
         #: What could not be swapped in, by flow, so that it isn't tried after every cell.
         self._refused: dict[str, tuple[Step, ...]] = {}
 
@@ -54,7 +64,7 @@ class DataflowMagics(Magics):
             print(text)  # noqa: T201 - the answer to --help
         except PratipadError as error:
             # Running the cell has taken the picture off the page, and what it shows goes on.
-            running = next((flow for name, flow in flows().items() if name in line.split()), None)
+            running = flows().get(named_in(line))
             if running is not None:
                 self._shows.show(running)
             raise without_frames(error) from None
@@ -69,53 +79,57 @@ class DataflowMagics(Magics):
             )
         flow = flows().get(name)
         if flow is None:
-            flow = self._start(options, notation)
-        else:
+            flow = self._made(options, notation).start()
+        elif flow.state in _ALIVE:
             self._change(flow, options, notation)
+        else:
+            flow = self._started_again(flow, options, notation)
         namespace[name] = flow
-        self._started[name] = flow, options
+        _said[flow] = options
         self._shows.show(flow)
 
-    def _start(self, options: CellOptions, notation: str) -> Flow:
-        demands: dict[str, Any] = {"max_demand": options.max_demand, "min_demand": options.min_demand}
+    def _made(self, options: CellOptions, notation: str) -> Flow:
+        given = {
+            "delivery": options.delivery,
+            "max_demand": options.max_demand,
+            "min_demand": options.min_demand,
+        }
         return Flow(
             notation,
             name=options.name,
             namespace=self.shell.user_ns,
-            delivery=options.delivery,
             server=options.server,
             certs=options.certs,
             rate=options.rate,
             keep=options.keep,
-            **{key: value for key, value in demands.items() if value is not None},
-        ).start()
+            **{key: value for key, value in given.items() if value is not None},  # type: ignore[arg-type]
+        )
 
     def _change(self, flow: Flow, options: CellOptions, notation: str) -> None:
-        started, before = self._started.get(flow.name, (None, None))
-        if started is flow and before is not None:
-            changed = [key for key in _FIXED if getattr(before, key) != getattr(options, key)]
-            if changed:
-                named = ", ".join("--" + key.replace("_", "-") for key in changed)
-                raise FlowError(
-                    f"{named} can't change while flow {flow.name!r} runs. `%dataflow stop {flow.name}`, then run this "
-                    "cell again: what is stored stays."
-                )
-            self._adjust(flow, before, options)
+        """Change a running flow; where anything is no good, nothing has changed."""
+        fixed = _fixed_that_change(flow, options)
+        if fixed:
+            named = ", ".join("--" + key.replace("_", "-") for key in fixed)
+            raise FlowError(
+                f"{named} can't change while flow {flow.name!r} runs. `%dataflow stop {flow.name}`, then run this "
+                "cell again: what is stored stays."
+            )
+        rate, demand = _wanted(flow, options)
         receipt = flow.update(notation, self.shell.user_ns)
+        _adjust(flow, rate, demand)
         if receipt is not None:
             print(f"{flow.name}: {receipt}")  # noqa: T201 - the receipt belongs into the cell's output
 
-    @staticmethod
-    def _adjust(flow: Flow, before: CellOptions, options: CellOptions) -> None:
-        """Change what may change while the flow runs, where the cell says something else than before.
-
-        What it says no differently stays as the sliders and commands have left it since.
-        """
-        if options.rate != before.rate:
-            flow.rate = options.rate
-        if (options.max_demand, options.min_demand) != (before.max_demand, before.min_demand):
-            flow.max_demand = options.max_demand or DEFAULT_MAX_DEMAND
-            flow.min_demand = flow.max_demand // 2 if options.min_demand is None else options.min_demand
+    def _started_again(self, flow: Flow, options: CellOptions, notation: str) -> Flow:
+        """Start a flow that has failed, or that only a device's coming before it keeps in the list."""
+        if _fixed_that_change(flow, options):
+            fresh = self._made(options, notation)
+            flow.stop()
+            return fresh.start()
+        rate, demand = _wanted(flow, options)
+        flow.update(notation, self.shell.user_ns)
+        _adjust(flow, rate, demand)
+        return flow.start()
 
     def swap_redefined(self) -> None:
         """Swap into running flows what the cell that has just run defined anew, and say so.
@@ -124,7 +138,7 @@ class DataflowMagics(Magics):
         started by a cell is left alone. If the new processor can't be set up, the old one stays and the error is shown,
         once: it is tried again when the processor is defined anew again.
         """
-        for flow, options in list(self._started.values()):
+        for flow, options in list(_said.items()):
             if flows().get(flow.name) is not flow:
                 continue
             newer = flow.newer(self.shell.user_ns)
@@ -140,7 +154,9 @@ class DataflowMagics(Magics):
                 receipt = flow.update(flow.notation, self.shell.user_ns)
             except PratipadError as error:
                 self._refused[flow.name] = newer
-                self.shell.showtraceback((type(error), without_frames(error), None))
+                goes_on = f" The old {' and '.join(step.key for step in newer)} goes on."
+                shown = without_frames(error, f"{flow.name}: ", goes_on)
+                self.shell.showtraceback((type(error), shown, None))
                 continue
             if receipt is not None:
                 print(f"{flow.name}: {receipt}")  # noqa: T201 - the receipt belongs into the cell's output
@@ -154,12 +170,16 @@ class DataflowMagics(Magics):
         command, _, rest = line.strip().partition(" ")
         if command in ("--help", "-h", "help"):
             print(USAGE)  # noqa: T201 - the answer
-        elif command in ("", "list") and not rest.strip():
+        elif command in ("", "list"):
+            if rest.strip():
+                raise UsageError(
+                    f"`%dataflow list` lists all flows and takes no {rest.strip()!r}. `%dataflow status NAME` shows one."
+                )
             print(listing(flows()))  # noqa: T201 - the answer
         elif command not in COMMANDS:
             near = nearest(command, ["list", *COMMANDS])
-            hint = f"Did you mean {near[0]!r}?\n" if near else ""
-            raise UsageError(f"{command!r} is no command of %dataflow. {hint}{USAGE}")
+            hint = f"Did you mean {near[0]!r}? " if near else ""
+            raise UsageError(f"{command!r} is no command of %dataflow. {hint}`%dataflow --help` lists them.")
         else:
             try:
                 self._act(command, rest)
@@ -173,9 +193,60 @@ class DataflowMagics(Magics):
         self._shows.settle()
 
     def _bound(self, name: str) -> Flow | None:
-        """Return the stopped flow that a variable still holds: its numbers can be looked at and it can be forgotten."""
-        bound = self.shell.user_ns.get(name)
-        return bound if isinstance(bound, Flow) else None
+        """Return the stopped flow of that name, if a variable still holds it: it can be looked at and forgotten."""
+        held = (value for value in list(self.shell.user_ns.values()) if isinstance(value, Flow))
+        return next((flow for flow in held if flow.name == name), None)
+
+
+def _fixed_that_change(flow: Flow, options: CellOptions) -> list[str]:
+    """Return which of the options that a running flow can't change the cell says otherwise than they are.
+
+    What it doesn't say is a change where it said so before, unless it said what holds anyway.
+    """
+    settings, endpoint = flow.settings, flow.endpoint
+    folder = endpoint.credentials.certificate.parent if endpoint and endpoint.credentials else None
+    held = {
+        "delivery": settings.delivery,
+        "server": endpoint.url if endpoint else None,
+        "certs": folder,
+        "keep": settings.keep.seconds,
+    }
+    before, given = _held_by(_said.get(flow, CellOptions(flow.name))), _held_by(options)
+    return [
+        key
+        for key in _FIXED
+        if given[key] != held[key]
+        and (given[key] is not None or (before[key] is not None and held[key] != _ANYWAY.get(key)))
+    ]
+
+
+def _held_by(options: CellOptions) -> dict[str, object]:
+    return {
+        "delivery": options.delivery,
+        "server": options.server,
+        "certs": options.certs and Path(options.certs).expanduser(),
+        "keep": options.keep and options.keep.seconds,
+    }
+
+
+def _adjust(flow: Flow, rate: float | None, demand: Demand) -> None:
+    if rate != flow.rate:
+        flow.rate = rate
+    if (demand["max_demand"], demand["min_demand"]) != (flow.max_demand, flow.min_demand):
+        flow.demand(**demand)
+
+
+def _wanted(flow: Flow, options: CellOptions) -> tuple[float | None, Demand]:
+    """Return the rate and the bounds of demand that are to hold once the cell has run.
+
+    What the cell says no differently than before stays as the sliders and commands have left it since.
+    """
+    before = _said.get(flow, CellOptions(flow.name))
+    rate = flow.rate if options.rate == before.rate else options.rate
+    if (options.max_demand, options.min_demand) == (before.max_demand, before.min_demand):
+        return rate, checked_demand(flow.max_demand, flow.min_demand)
+    unsaid = flow.max_demand if before.max_demand is None else DEFAULT_MAX_DEMAND
+    return rate, checked_demand(options.max_demand or unsaid, options.min_demand)
 
 
 def _described(value: Any) -> str:

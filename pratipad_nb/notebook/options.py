@@ -6,6 +6,8 @@ Owns their spelling and the help text. What is done with them is for `pratipad_n
 from __future__ import annotations
 
 import argparse
+import builtins
+import keyword
 import re
 import shlex
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from typing import Any, NoReturn
 from pratipad_nb.errors import SettingsError
 from pratipad_nb.settings import Keep, checked_delivery, valid_name
 
-__all__ = ["OPTION_NAMES", "CellOptions", "HelpAsked", "cell_options"]
+__all__ = ["OPTION_NAMES", "CellOptions", "HelpAsked", "cell_options", "named_in"]
 
 _EXAMPLES = """\
 examples:
@@ -41,7 +43,7 @@ class CellOptions:
     """What the line of a ``%%dataflow`` cell says. None where it says nothing."""
 
     name: str
-    delivery: str = "durable"
+    delivery: str | None = None
     server: str | None = None
     certs: str | None = None
     rate: float | None = None
@@ -80,9 +82,12 @@ def cell_options(line: str) -> CellOptions:
     try:
         words = shlex.split(line, comments=True)
     except ValueError as error:
-        raise SettingsError(
-            f"%%dataflow: {line!r} can't be read: {error}. Close the quotation mark."
-        ) from None
+        wrong = (
+            "a quotation mark is opened in it and not closed. Close the quotation mark, or leave it out: a name needs none."
+            if "quotation" in str(error)
+            else "it ends in a backslash. Leave that out."
+        )
+        raise SettingsError(f"the line `%%dataflow {line.strip()}` can't be read: {wrong}") from None
     parser = _parser()
     if not words:
         raise HelpAsked(parser.format_help())
@@ -93,8 +98,37 @@ def cell_options(line: str) -> CellOptions:
         raise SettingsError(
             f"{found['name']!r} can't be the name of a flow in a notebook, where it is bound to a variable. Use {name!r}."
         )
-    checked_delivery(found["delivery"])
+    _check_variable(found["name"])
+    if found["delivery"] is not None:
+        checked_delivery(found["delivery"])
     return CellOptions(**found)
+
+
+def _check_variable(name: str) -> None:
+    """Refuse a name that is Python's: a cell would hide a function of it, or could never ask for the flow."""
+    what = (
+        "a word of Python"
+        if keyword.iskeyword(name)
+        else "a name of Python's own"
+        if hasattr(builtins, name)
+        else ""
+    )
+    if what:
+        raise SettingsError(
+            f"{name!r} can't be the name of a flow in a notebook, where it is bound to a variable: it is {what}. "
+            f"Use {name + '_flow'!r}."
+        )
+
+
+def named_in(line: str) -> str:
+    """Return the flow's name in `line`, also where something else in it is wrong; empty if there is none."""
+    words = iter(line.split())
+    for word in words:
+        if not word.startswith("-"):
+            return word
+        if word not in _FLAGS and "=" not in word:
+            next(words, None)  # its value
+    return ""
 
 
 def _parser() -> _Parser:
@@ -109,7 +143,7 @@ def _parser() -> _Parser:
     )
     option = parser.add_argument
     option("name", metavar="NAME", help="the flow's name, and the variable that it is bound to")
-    option("--delivery", default="durable", metavar="durable|fast",
+    option("--delivery", metavar="durable|fast",
            help="durable (default): nothing lost or doubled; fast: at most once, lower latency")  # fmt: skip
     option(
         "--server",
@@ -129,6 +163,8 @@ def _parser() -> _Parser:
     return parser
 
 
+#: Options without a value.
+_FLAGS = ("--help", "-h", "--no-swap")
 #: What completion offers after the name.
 OPTION_NAMES = (
     "--certs", "--delivery", "--help", "--keep", "--max-demand", "--min-demand", "--no-swap", "--rate", "--server"

@@ -28,7 +28,7 @@ from pratipad_nb.runtime.share import Share
 from pratipad_nb.runtime.stats import DeviceStats, FlowStats
 from pratipad_nb.session.callers import names_for
 from pratipad_nb.session.checks import checked_demand, checked_rate, checked_record, checked_speed
-from pratipad_nb.session.ends import not_running, unless_ended
+from pratipad_nb.session.ends import gathered, not_running, unless_ended
 from pratipad_nb.session.letters import LetterList
 from pratipad_nb.session.shadow import Shadow, shadow_of
 from pratipad_nb.session.step import AsyncStep, Trace, trace
@@ -301,12 +301,5 @@ async def _replay(edges: list[Edge], tape: Tape, pace: float | None) -> int:
     if len(edges) == 1:
         return await replay(edges[0], tape.entries(), pace)
     first = next((received for _, _, received, _ in tape.entries()), None)
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(replay(edge, _part(tape, edge), pace, first=first)) for edge in edges]
-    except ExceptionGroup as errors:  # not `except*`: see `Uplink`
-        failed = errors.subgroup(FlowError)
-        if failed is None:
-            raise
-        raise failed.exceptions[0] from None
-    return sum(task.result() for task in tasks)
+    parts = [replay(edge, _part(tape, edge), pace, first=first) for edge in edges]
+    return sum(await gathered(parts))

@@ -18,7 +18,7 @@ from pratipad_nb.runtime.edge import Edge
 from pratipad_nb.runtime.share import Share
 from pratipad_nb.runtime.stats import FlowStats
 from pratipad_nb.runtime.uplink import Uplink
-from pratipad_nb.session.ends import ended_meanwhile, not_running, take_cut_short
+from pratipad_nb.session.ends import ended_meanwhile, gathered, not_running, take_cut_short
 from pratipad_nb.session.request import AsyncRequest
 from pratipad_nb.settings import checked_wait, valid_name
 
@@ -85,7 +85,7 @@ class AsyncMessages:
         """Wait until all that was accepted is processed and stored at Output; None waits for ever."""
         seconds = checked_wait(timeout, "settled: timeout")
         try:
-            await self.edge.settled(math.inf if seconds is None else seconds)
+            await gathered([self.edge.settled(math.inf if seconds is None else seconds)])
         except TransportClosed as error:
             what = "what was accepted to be settled was"
             raise ended_meanwhile(self.name, what, "What isn't done is left to the next start().") from error

@@ -4,7 +4,7 @@ import pytest
 
 from pratipad_nb import Device, NotationError, flows
 from pratipad_nb.errors import FlowError, OneWayError, ProcessorError, SettingsError
-from pratipad_nb.notebook.commands import COMMANDS, USAGE, line_suggestions
+from pratipad_nb.notebook.commands import COMMANDS, line_suggestions
 
 
 @pytest.fixture
@@ -109,11 +109,45 @@ def test_a_mistake_names_what_was_written_and_what_may_be(house, line, kind, sai
     assert house.names["house"].state == "running"
 
 
-def test_an_unknown_command_is_told_with_the_nearest_and_all_there_are(house):
-    ran = house.run("%dataflow pasue house")
-    assert "'pasue' is no command" in ran.err
-    assert "Did you mean 'pause'?" in ran.err
-    assert USAGE in ran.err
+def test_an_unknown_command_is_one_line_with_the_nearest(house):
+    assert house.run("%dataflow pasue house").err == (
+        "UsageError: 'pasue' is no command of %dataflow. Did you mean 'pause'? `%dataflow --help` lists them.\n"
+    )
+
+
+def test_the_list_takes_no_name_and_says_what_does(house):
+    assert house.run("%dataflow list house").err == (
+        "UsageError: `%dataflow list` lists all flows and takes no 'house'. `%dataflow status NAME` shows one.\n"
+    )
+
+
+def test_a_flow_goes_by_its_own_name_and_not_by_its_variables(house):
+    house.ok("y = house")
+    assert "no flow is named 'y'" in mistake(house, "stop y", FlowError)
+    house.ok("del house\ny.stop()")
+    assert "no flow is named 'y'" in mistake(house, "status y", FlowError)
+    assert "stopped" in answer(house, "status house")
+
+
+def test_bounds_of_demand_that_do_not_fit_change_neither(house):
+    flow = house.names["house"]
+    flow.demand(20, 3)
+    mistake(house, "demand house 10 10", SettingsError)
+    mistake(house, "demand house 10 many", SettingsError)
+    assert (flow.max_demand, flow.min_demand) == (20, 3)
+
+
+def test_a_rate_without_end_is_refused(house):
+    for written in ("inf", "nan", "1e999"):
+        assert "None for no limit" in mistake(house, f"rate house {written}", SettingsError)
+    assert house.names["house"].rate == 100
+
+
+def test_forgetting_what_never_was_says_so_and_what_was_forgotten_already(house):
+    text = mistake(house, "forget huose", FlowError)
+    assert text == "no flow is named 'huose', and nothing is stored under that name. Did you mean 'house'?"
+    assert "is deleted" in answer(house, "forget house")
+    assert "nothing was stored under its name any more" in answer(house, "forget house")
 
 
 def test_the_name_may_be_left_out_while_one_flow_runs_and_must_be_given_when_two_do(house):

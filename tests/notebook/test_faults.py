@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from pratipad_nb.errors import FlowError, SettingsError
+from pratipad_nb import NotationError, parse
+from pratipad_nb.errors import FlowError, ProcessorError, SettingsError, WaitTimeout
 from pratipad_nb.notebook.faults import without_frames
 
 
@@ -36,6 +37,62 @@ def test_the_cause_is_named_below():
 def test_an_error_without_a_message_still_shows_something(text):
     error = FlowError() if text is None else FlowError(text)
     assert plain(without_frames(error)) == "FlowError: (no message)"
+
+
+def test_words_around_the_message_say_whose_it_is_and_what_goes_on():
+    error = without_frames(FlowError("P: no sensor."), "house: ", " The old P goes on.")
+    assert plain(error) == "FlowError: house: P: no sensor. The old P goes on."
+    with pytest.raises(NotationError) as caught:
+        parse("Push")
+    told = plain(without_frames(caught.value, "house: ", " The old P goes on."))
+    assert told.endswith("\nhouse: The old P goes on.")
+
+
+# -- what is called in a cell ---------------------------------------------------------------------------------------
+
+
+def test_what_is_called_in_a_cell_shows_the_users_lines_down_to_the_call_and_the_message(quick_shell):
+    quick_shell.ok("def same(x): return x\ndef taken(flow):\n    return flow.take(100, timeout=0.05)")
+    quick_shell.ok("%%dataflow house\nPush ~> same ~> Output")
+    ran = quick_shell.run("taken(house)")
+    assert isinstance(ran.error, WaitTimeout)
+    assert "----> 1 taken(house)" in ran.out
+    assert "return flow.take(100, timeout=0.05)" in ran.out
+    assert ran.out.splitlines()[-1].startswith("WaitTimeout: got 0 of 100 messages")
+    assert "pratipad_nb" not in ran.out
+    assert "concurrent" not in ran.out
+
+
+def test_where_it_comes_from_in_the_users_code_is_shown_below(quick_shell):
+    quick_shell.ok("from pratipad_nb import Flow")
+    quick_shell.ok(
+        "class Broken:\n"
+        "    def setup(self):\n"
+        "        raise OSError('no such bus')\n"
+        "    def process(self, x): return x"
+    )
+    ran = quick_shell.run("Flow('Push ~> Broken ~> Output').start()")
+    assert isinstance(ran.error, ProcessorError)
+    assert "Broken: setup failed with OSError: no such bus" in ran.out
+    assert "----> 3     raise OSError('no such bus')" in ran.out
+    assert "pratipad_nb/" not in ran.out
+    assert ran.error.__cause__ is not None
+
+
+def test_a_cause_that_is_ours_is_one_line(quick_shell):
+    quick_shell.ok("from pratipad_nb import Flow\nimport threading\ndef same(x): return x")
+    quick_shell.ok("flow = Flow('Push ~> same ~> Output').start()")
+    ran = quick_shell.run("threading.Timer(0.1, flow.stop).start()\nflow.take(1, None)")
+    assert isinstance(ran.error, FlowError)
+    assert "Cause: TransportClosed: " in ran.out.splitlines()[-1]
+    assert "pratipad_nb/" not in ran.out
+
+
+def test_errors_are_shown_as_any_others_once_the_extension_is_unloaded(quick_shell):
+    quick_shell.ok("from pratipad_nb import Flow\n%unload_ext pratipad_nb")
+    assert "pratipad_nb/" in quick_shell.run("Flow('Push ~> len ~> Output', namespace=3)").out
+    quick_shell.ok("%load_ext pratipad_nb")
+    assert "pratipad_nb/" not in quick_shell.run("Flow('Push ~> len ~> Output', namespace=3)").out
 
 
 def test_an_error_that_brings_its_own_form_keeps_it():

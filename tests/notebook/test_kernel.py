@@ -108,6 +108,18 @@ def test_a_mistake_is_a_true_error_output_without_frames(kernel):
     assert not any("site-packages" in line or "pratipad_nb/" in line for line in shown["traceback"])
 
 
+def test_an_error_of_a_call_is_a_true_error_output_with_the_cells_line_alone(kernel):
+    kernel.run("%%dataflow house\nPush ~> Celsius ~> Output")
+    ((kind, shown),) = kernel.run("house.take(100, timeout=.2)")
+    assert (kind, shown["ename"]) == ("error", "WaitTimeout")
+    text = "\n".join(shown["traceback"])
+    assert "house.take(" in text
+    assert "got 0 of 100 messages" in text
+    assert "pratipad_nb/" not in text
+    assert "concurrent" not in text
+    kernel.run("house.stop()")
+
+
 def test_the_side_panel_hears_of_the_flows_and_stops_one(kernel):
     kernel.run("%%dataflow house\nPush ~> Celsius ~> Output")
     comm = uuid.uuid4().hex

@@ -212,6 +212,135 @@ def test_a_missing_server_binary_is_one_message_with_the_next_step(shell, monkey
     assert "pip install" in one_message(ran)
 
 
+@pytest.mark.parametrize("name", ["print", "sum", "import"])
+def test_a_name_of_pythons_own_is_refused_and_hides_nothing(quick_shell, name):
+    quick_shell.ok("def same(x): return x")
+    ran = quick_shell.run(f"%%dataflow {name}\nPush ~> same ~> Output")
+    assert isinstance(ran.error, SettingsError)
+    assert f"Use '{name}_flow'" in one_message(ran)
+    assert flows() == {}
+    assert name not in quick_shell.names
+
+
+def test_a_hint_names_nothing_that_ipython_has_put_there(quick_shell):
+    quick_shell.ok("from pratipad_nb import preview")
+    for cell in ("%%dataflow house\nPush ~> exiit ~> Output", "preview('Push ~> opn ~> Output', [])"):
+        ran = quick_shell.run(cell)
+        assert isinstance(ran.error, NotationError)
+        assert "did you mean" not in ran.out
+
+
+# -- a cell again ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plant(quick_shell):
+    """A shell in which the Demand flow `plant` runs on the in-memory transport."""
+    quick_shell.ok("def same(x): return x")
+    quick_shell.ok("%%dataflow plant --rate 10 --max-demand 40\nDemand <~> same <~> Output")
+    return quick_shell
+
+
+def failed(flow, until):
+    """Let a flow's run end with an error."""
+
+    async def fail():
+        async def fails():
+            raise OSError("no space left")
+
+        flow._flow._edge.last_checkpoint = fails
+        flow._flow._edge.pipeline.drain()
+
+    flow._portal.run(fail())
+    until(lambda: flow.state == "failed")
+
+
+def test_the_cell_of_a_flow_that_has_failed_starts_it_again(plant, until):
+    flow = plant.names["plant"]
+    failed(flow, until)
+    plant.ok("%%dataflow plant --rate 20\nDemand <~> [same, same] <~> Output")
+    assert plant.names["plant"] is flow
+    assert (flow.state, flow.rate, flow.max_demand) == ("running", 20.0, 1000)
+    with Device("room1").connect(flow) as device:
+        device.push(1)
+        assert flow.take(1)[0].payload == 1
+
+
+def test_the_cell_of_a_flow_that_has_failed_may_say_what_a_running_one_can_not_change(plant, until):
+    failed(plant.names["plant"], until)
+    wrong = plant.run("%%dataflow plant --keep 10min\nDemand <~> other <~> Output")
+    assert isinstance(wrong.error, NotationError)
+    plant.ok("%%dataflow plant --keep 10min\nDemand <~> same <~> Output")
+    assert plant.names["plant"].state == "running"
+    assert plant.names["plant"].settings.keep.seconds == 600
+
+
+def test_the_cell_of_a_stopped_flow_that_a_device_has_come_back_to_starts_it(plant):
+    flow = plant.names["plant"]
+    flow.stop()
+    with Device("room1").connect(flow) as device:
+        assert flows() == {"plant": flow}
+        plant.ok("%%dataflow plant --rate 10 --max-demand 40\nDemand <~> same <~> Output")
+        assert plant.names["plant"] is flow
+        assert flow.state == "running"
+        device.push(1)
+        assert flow.take(1)[0].payload == 1
+
+
+def test_a_cell_that_is_wrong_changes_nothing_and_going_back_changes_nothing_either(plant):
+    flow = plant.names["plant"]
+    for wrong in (
+        "--rate 99 --max-demand 7\nDemand <~> nothing <~> Output",
+        "--rate 99 --max-demand 7 --min-demand 7\nDemand <~> same <~> Output",
+        "--rate 99 --delivery fast\nDemand <~> same <~> Output",
+    ):
+        assert isinstance(plant.run(f"%%dataflow plant {wrong}").error, PratipadError)
+        assert (flow.rate, flow.max_demand, flow.min_demand) == (10.0, 40, 20)
+    plant.ok("%%dataflow plant --rate 10 --max-demand 40\nDemand <~> same <~> Output")
+    assert (flow.rate, flow.max_demand, flow.min_demand) == (10.0, 40, 20)
+
+
+def test_options_are_compared_with_what_a_flow_of_a_program_is(plant):
+    plant.ok("plant.stop()\nfrom pratipad_nb import Flow")
+    plant.ok("plant = Flow('Demand <~> same <~> Output', name='plant', keep=60, max_demand=100).start()")
+    flow = plant.names["plant"]
+    for said in ("--keep 10min", "--delivery fast", "--server memory://elsewhere", "--certs nowhere"):
+        ran = plant.run(f"%%dataflow plant {said}\nDemand <~> same <~> Output")
+        assert f"{said.split()[0]} can't change while flow 'plant' runs" in str(ran.error)
+    plant.ok("%%dataflow plant --keep 1min --delivery durable --rate 5\nDemand <~> same <~> Output")
+    assert plant.names["plant"] is flow
+    assert (flow.rate, flow.max_demand) == (5.0, 100)
+    plant.ok("%%dataflow plant --keep 1min --rate 5 --min-demand 7\nDemand <~> same <~> Output")
+    assert (flow.rate, flow.max_demand, flow.min_demand) == (5.0, 100, 7)
+
+
+def test_what_holds_anyway_may_be_said_or_left_out(plant):
+    cell = "%%dataflow plant --rate 10 --max-demand 40{}\nDemand <~> same <~> Output"
+    for said in (" --delivery durable", "", " --keep 1h", ""):
+        plant.ok(cell.format(said))
+    assert plant.names["plant"].state == "running"
+
+
+def test_an_extension_that_is_loaded_anew_knows_what_the_cells_have_said(plant):
+    flow = plant.names["plant"]
+    plant.ok("%reload_ext pratipad_nb")
+    assert "plant: swapped same" in plant.ok("def same(x): return 2 * x").out
+    plant.ok("%reload_ext pratipad_nb")
+    fast = plant.run("%%dataflow plant --delivery fast\nDemand <~> same <~> Output")
+    assert "--delivery can't change" in str(fast.error)
+    plant.ok("%dataflow rate plant 3")
+    plant.ok("%%dataflow plant --rate 10 --max-demand 40\nDemand <~> same <~> Output")
+    assert flow.rate == 3.0
+
+
+def test_the_picture_of_the_flow_that_is_named_is_shown_again_and_of_no_other(plant):
+    plant.ok("%%dataflow durable\nDemand <~> same <~> Output")
+    ran = plant.run("%%dataflow plant --delivery durable\nDemand <~> nothing <~> Output")
+    assert (ran.out.count("FlowWidget"), "nothing" in ran.out) == (1, True)
+    ran = plant.run("%%dataflow garden --delivery durable\nDemand <~> nothing <~> Output")
+    assert ran.out.count("FlowWidget") == 0
+
+
 # -- hot swap -------------------------------------------------------------------------------------------------------
 
 
@@ -249,7 +378,8 @@ def test_a_new_one_that_cannot_be_set_up_leaves_the_old_one_and_is_told_once(run
     house = running.names["house"]
     broken = CELSIUS + "    def setup(self):\n        raise OSError('no such sensor')\n"
     ran = running.run(broken)
-    assert "no such sensor" in one_message(ran)
+    assert ": house: Celsius: setup failed with OSError: no such sensor" in one_message(ran)
+    assert "The old Celsius goes on." in ran.out
     assert house.stats().processors["Celsius"].newer
     with Device("room1").connect(house) as device:
         device.push(212)

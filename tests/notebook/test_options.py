@@ -1,5 +1,7 @@
 """The line of a %%dataflow cell: what it takes, and how it says what it doesn't."""
 
+import builtins
+import keyword
 import shlex
 import string
 
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pratipad_nb.errors import SettingsError
-from pratipad_nb.notebook.options import OPTION_NAMES, CellOptions, HelpAsked, cell_options
+from pratipad_nb.notebook.options import OPTION_NAMES, CellOptions, HelpAsked, cell_options, named_in
 from pratipad_nb.settings import RESERVED_NAMES
 
 
@@ -62,12 +64,32 @@ def test_help_is_given_when_asked_for_and_when_nothing_is_said(line):
         ("1st", r"'1st' can't name a flow"),
         ("Push", r"'Push' can't name a flow: .* words of the notation"),
         ("my-house", r"bound to a variable. Use 'my_house'"),
+        ("print", r"'print' can't be the name .*a name of Python's own\. Use 'print_flow'"),
+        ("import", r"'import' can't be the name .*a word of Python\. Use 'import_flow'"),
         ("house --certs 'open", r"Close the quotation mark"),
+        ("'x", r"^the line `%%dataflow 'x` can't be read: a quotation mark is opened in it and not closed"),
+        ("x \\", r"it ends in a backslash"),
     ],
 )
 def test_a_mistake_is_told_with_the_value_and_what_is_allowed(line, said):
     with pytest.raises(SettingsError, match=said):
         cell_options(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("house", "house"),
+        ("--rate house garden", "garden"),
+        ("--certs=house garden --keep 3", "garden"),
+        ("--no-swap house --rate never", "house"),
+        ("--rate 3", ""),
+        ("'house", "'house"),
+        ("", ""),
+    ],
+)
+def test_the_name_is_found_also_where_the_line_is_wrong_and_an_options_value_is_none(line, name):
+    assert named_in(line) == name
 
 
 @pytest.mark.parametrize(
@@ -86,7 +108,9 @@ def test_no_line_ends_in_anything_but_options_help_or_a_settings_error(line):
     assert options.name.isidentifier()
 
 
-names = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,20}", fullmatch=True).filter(lambda n: n not in RESERVED_NAMES)
+names = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,20}", fullmatch=True).filter(
+    lambda n: n not in RESERVED_NAMES and not keyword.iskeyword(n) and not hasattr(builtins, n)
+)
 folders = st.text(string.ascii_letters + string.digits + "/._ ", min_size=1).filter(lambda f: f[0] != "-")
 
 

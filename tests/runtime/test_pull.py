@@ -157,7 +157,7 @@ def test_it_is_found_by_its_id_until_a_thousand_more_are_done(yard):
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, True, "3"])
 def test_a_number_that_is_none_is_refused(yard, count):
-    with pytest.raises(SettingsError, match="pull: n is .*whole number from 1 to 1,000,000"):
+    with pytest.raises(SettingsError, match=r"pull: n is .*whole number from 1 to 1,000,000"):
         yard.requests.pull(count)
 
 

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from pratipad_nb import AsyncDevice, AsyncFlow, Device, Flow, Processor
-from pratipad_nb.errors import FlowError
+from pratipad_nb import AsyncDevice, AsyncFlow, Device, Flow, FlowOptions, Processor
+from pratipad_nb.errors import FlowError, WaitTimeout
 
 
 def same(payload):
@@ -198,6 +198,20 @@ def test_what_waits_while_the_flow_is_stopped_says_so(url):
     assert not waiting.is_alive()
     # Drained in time, it was settled before its end.
     assert all(text.startswith("flow 'house' ended while ") for text in raised)
+
+
+def test_what_is_not_settled_in_one_of_several_partitions_is_one_error(home):
+    options = FlowOptions(partitions=2)
+    with Flow("Push ~> same ~> Output", name="parts2", home=home, options=options) as flow:
+        flow.pause()
+        for name in ("a", "b", "c", "d"):
+            with Device(name).connect(flow) as device:
+                device.push(1).wait(10)
+        with pytest.raises(WaitTimeout, match=r"is not settled after 0\.2 s") as caught:
+            flow.settled(0.2)
+        assert not isinstance(caught.value.__context__, ExceptionGroup)
+        flow.resume()
+        flow.settled()
 
 
 def test_a_flow_that_failed_says_why_it_is_not_running(url, until):
