@@ -6,6 +6,7 @@ look-ups that a dotted name asks for.
 
 from __future__ import annotations
 
+import builtins
 import difflib
 import inspect
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ __all__ = ["looked_up", "looks_like_a_processor", "nearest"]
 
 #: What the package offers ready-made; found only if the user imported it.
 _READY_MADE = frozenset({"Deadband", "Filter", "Throttle", "Window"})
+#: Packages whose functions stand among a notebook's names without the user having asked for them.
+_SHELLS = frozenset({"IPython", "ipykernel"})
 _SUGGESTED = 3
 _LISTED = 6
 
@@ -62,7 +65,11 @@ def nearest(name: str, names: list[str]) -> list[str]:
 
 
 def _unknown(processor: Processor, first: str, namespace: Mapping[str, Any], *, dotted: bool) -> Problem:
-    values = {name: value for name, value in list(namespace.items()) if _is_public(name)}
+    values = {
+        name: value
+        for name, value in list(namespace.items())
+        if _is_public(name) and not _is_the_shells(name, value)
+    }
     if dotted:
         fitting = [name for name, value in values.items() if isinstance(value, (ModuleType, type))]
     else:
@@ -85,6 +92,12 @@ def _unknown_attribute(processor: Processor, path: str, part: str, found: object
 
 def _did_you_mean(names: list[str]) -> str:
     return "did you mean " + " or ".join(f"`{shown(name)}`" for name in names) + "?" if names else ""
+
+
+def _is_the_shells(name: str, value: object) -> bool:
+    """Whether IPython has put `value` among the user's names: `exit`, `get_ipython`, and Python's own `open`."""
+    home = str(getattr(value, "__module__", None) or type(value).__module__).partition(".")[0]
+    return home in _SHELLS or (home in ("builtins", "io") and hasattr(builtins, name))
 
 
 def _is_public(name: object) -> bool:

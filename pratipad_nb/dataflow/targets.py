@@ -16,7 +16,7 @@ from typing import Any
 
 from pratipad_nb.dataflow.names import looks_like_a_processor, nearest
 from pratipad_nb.notation import Problem, Processor
-from pratipad_nb.notation.errors import shown
+from pratipad_nb.notation.errors import a_kind, shown
 
 __all__ = ["faults"]
 
@@ -44,7 +44,7 @@ def faults(target: object, processor: Processor) -> list[Problem]:
             n for n, value in vars(target).items() if not n.startswith("_") and looks_like_a_processor(value)
         ]
         hint = f"name a processor in it, such as `{name}.{min(inside)}`" if inside else ""
-    message = f"`{name}` can't be a processor: it is a {type(target).__name__}"
+    message = f"`{name}` can't be a processor: it is {a_kind(target)}"
     return [Problem(message, processor.name_span, _WHAT_IS_ONE, hint)]
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pratipad_nb.errors import PratipadError
 
-__all__ = ["NotationError", "Problem", "Span", "located", "rendered", "shown"]
+__all__ = ["NotationError", "Problem", "Span", "a_kind", "located", "rendered", "shown"]
 
 #: Longest part of a source line that is shown, in columns: what fits beside the margin of a notebook's output.
 WIDTH = 100
@@ -128,6 +128,12 @@ def shown(text: str, limit: int = 40) -> str:
     text = " ".join(text.split())
     text = text if len(text) <= limit else text[: limit - 1] + "…"
     return "".join(map(_visible, text))
+
+
+def a_kind(value: object) -> str:
+    """Return what kind of value `value` is, with its article: ``"a list"``, ``"an int"``."""
+    kind = type(value).__name__
+    return f"{'an' if kind[0].lower() in 'aeio' else 'a'} {kind}"
 
 
 def _problem_lines(text: str, problem: Problem, *, colour: bool) -> list[str]:

@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from pratipad_nb.notation.cursor import Cursor, quoted
-from pratipad_nb.notation.errors import Span, shown
+from pratipad_nb.notation.errors import Span, a_kind, shown
 from pratipad_nb.notation.printer import MAX_NESTING, literal_text
 from pratipad_nb.notation.tokens import Kind, Token
 
@@ -168,7 +168,7 @@ def _mapping(cursor: Cursor, nesting: int) -> dict[Any, Any] | set[Any]:
         except TypeError:
             what = "a key of a dict" if colons else "a member of a set"
             raise cursor.failure(
-                f"a {type(key).__name__} can't be {what}", span, expected="a value that can't be changed"
+                f"{a_kind(key)} can't be {what}", span, expected="a value that can't be changed"
             ) from None
         _comma(cursor, opening, "}")
     cursor.take()

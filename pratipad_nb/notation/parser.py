@@ -12,7 +12,7 @@ from typing import cast, get_args
 
 from pratipad_nb.notation.arrows import EXPECTED_ARROW, meant_arrow, mistaken_arrow
 from pratipad_nb.notation.cursor import Cursor, quoted
-from pratipad_nb.notation.errors import NotationError, Problem, Span, shown
+from pratipad_nb.notation.errors import NotationError, Problem, Span, a_kind, shown
 from pratipad_nb.notation.literals import LITERAL, literal, starts_literal
 from pratipad_nb.notation.printer import literal_text
 from pratipad_nb.notation.tokens import Kind, Token
@@ -61,7 +61,7 @@ def parse(text: str) -> Tree:
 
 def _check_size(text: object) -> None:
     if not isinstance(text, str):
-        message = f"a notation is text, and this is a {type(text).__name__}"
+        message = f"a notation is text, and this is {a_kind(text)}"
         raise NotationError("", [Problem(message, Span(0, 0), hint=f'write it in quotes: "{_EXAMPLE}"')])
     if len(text) > MAX_LENGTH:
         message = f"a notation has {MAX_LENGTH:,} characters at most; this one has {len(text):,}"

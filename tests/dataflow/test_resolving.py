@@ -178,7 +178,7 @@ def test_an_attribute_that_raises_is_reported_where_it_stands() -> None:
 @pytest.mark.parametrize(
     ("processor", "marked", "message", "expected", "hint"),
     [
-        ("limit", "limit", "`limit` can't be a processor: it is a int", "a class with `process` or", ""),
+        ("limit", "limit", "`limit` can't be a processor: it is an int", "a class with `process` or", ""),
         ("sensors", "sensors", "`sensors` can't be a processor: it is a module", "a class", "such as `sensors.Celsius`"),
         ("Neither", "Neither", "class `Neither` has neither `process` nor `process_batch`", "a class", "add `def process"),
         ("Both", "Both", "class `Both` has both `process` and `process_batch`", "one of them", ""),

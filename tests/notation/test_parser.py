@@ -121,7 +121,7 @@ def test_the_error_is_one_of_the_package_and_can_be_pickled() -> None:
 
 
 def test_what_is_no_text_is_refused() -> None:
-    with pytest.raises(NotationError, match="a notation is text, and this is a int"):
+    with pytest.raises(NotationError, match="a notation is text, and this is an int"):
         parse(5)  # type: ignore[arg-type]
 
 
