@@ -166,7 +166,7 @@ class _Feed(threading.Thread):
         self._sampled = 0
         self._notation: str | None = None
         self._sent: dict[str, Any] = {}
-        self._sent_at = self._history_at = float("-inf")
+        self._sent_at = self._history_at = self._looked_at = float("-inf")
         self._pause = _PACE
         self.inspection = inspector.Inspection()
 
@@ -185,6 +185,8 @@ class _Feed(threading.Thread):
     def run(self) -> None:
         while True:
             self.wake.wait(self._pause)
+            # Whatever a page asks for: one that is clicked at a lot is sent no more than another.
+            self._left.wait(max(0.0, self._looked_at + _PACE - time.monotonic()))
             self.wake.clear()
             if self._left.is_set():
                 return
@@ -204,7 +206,7 @@ class _Feed(threading.Thread):
             self._set(stats, last=last)
 
     def _set(self, stats: Any, *, last: bool) -> None:
-        now = time.monotonic()
+        self._looked_at = now = time.monotonic()
         if self.flow.notation != self._notation:
             self._notation = self.flow.notation
             self._widget.structure = scene.structure(self.flow)
