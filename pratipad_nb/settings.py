@@ -1,7 +1,7 @@
 """Names, credentials, endpoints and options: frozen values, validated once, when they are made.
 
 Owns what may be chosen and its bounds. Reads no file and no environment: that is for `pratipad_nb.cli` and
-`pratipad_nb.notebook`.
+`pratipad_nb.notebook`, and where neither is, for `pratipad_nb.session.defaults`.
 """
 
 from __future__ import annotations

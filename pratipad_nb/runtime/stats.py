@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal
 
 from pratipad_nb import wording
-from pratipad_nb.tables import Cell, html_table, text_table
+from pratipad_nb.runtime.stats_tables import DeviceTable, ProcessorTable, Snapshot, frozen
 
 __all__ = ["BackwardStats", "DeviceStats", "FlowState", "FlowStats", "ProcessorStats", "ReaderStats"]
-
-Value = TypeVar("Value")
-_Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 
 #: Where a flow, or a processor, is in its life.
 FlowState = Literal["starting", "running", "paused", "draining", "stopped", "failed"]
@@ -173,8 +170,13 @@ class FlowStats:
     error: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("processors", "devices", "readers"):
-            object.__setattr__(self, name, _frozen(getattr(self, name)))
+        kinds: dict[str, type[Snapshot[Any]]] = {
+            "processors": ProcessorTable,
+            "devices": DeviceTable,
+            "readers": Snapshot,
+        }
+        for name, kind in kinds.items():
+            object.__setattr__(self, name, frozen(kind, getattr(self, name)))
 
     def at_rest(self) -> FlowStats:
         """Return the same as of a flow that has ended, whose rates are all 0: what they were before is none of it."""
@@ -188,83 +190,30 @@ class FlowStats:
         )
 
     def __repr__(self) -> str:
-        return "\n\n".join(text_table(*table) for table in self._tables())
+        table = self._processor_table.text(self._facts)
+        return f"{table}\n\n{self.devices!r}" if self.devices else table
 
     def _repr_html_(self) -> str:
-        return "".join(html_table(*table) for table in self._tables())
+        devices = frozen(DeviceTable, self.devices)._repr_html_() or ""
+        return self._processor_table.html(self._facts) + devices
 
-    def _tables(self) -> list[_Table]:
-        """Return what it shows itself as: its processors, and its devices if there are any."""
-        head = f"{self.name}: {_facts(self)}"
-        tables: list[_Table] = [
-            (head, _PROCESSOR_HEADS, [_of_processor(key, p) for key, p in self.processors.items()])
+    @property
+    def _processor_table(self) -> ProcessorTable:
+        return frozen(ProcessorTable, self.processors)
+
+    @property
+    def _facts(self) -> str:
+        """What it shows in one line."""
+        facts = [
+            f"{self.name}: {self.notation}" if self.notation else self.name,
+            f"{self.state}, {self.delivery}",
+            f"{wording.count(self.delivered)} delivered",
+            f"{wording.rate(self.rate)}/s",
+            f"{wording.count(self.in_hand)} in hand",
         ]
-        if self.devices:
-            shown = list(self.devices.items())[:_DEVICES]
-            more = f"; the first {_DEVICES}" if len(self.devices) > _DEVICES else ""
-            caption = f"{wording.counted(len(self.devices), 'device')}{more}"
-            tables.append((caption, _DEVICE_HEADS, [_of_device(name, d) for name, d in shown]))
-        return tables
-
-
-class _Frozen(dict[str, Value]):
-    """A dictionary that can't be changed: a snapshot that anybody could write into would be none.
-
-    A `dict` and no `MappingProxyType`, for that can be neither copied nor encoded, and `dataclasses.asdict` does both.
-    """
-
-    def _refuse(self, *_arguments: Any, **_named: Any) -> NoReturn:
-        raise TypeError("this is a snapshot, which can't be changed; dict(…) makes a copy that can.")
-
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (dict(self),)
-
-
-def _frozen(values: Mapping[str, Value]) -> Mapping[str, Value]:
-    return values if isinstance(values, _Frozen) else _Frozen(values)
-
-
-#: Rows of devices that a table shows; all are in `FlowStats.devices`.
-_DEVICES = 12
-_PROCESSOR_HEADS = ("processor", "/s", "in", "out", "failed", "p50", "p99", "busy", "waiting", "state")
-_DEVICE_HEADS = ("device", "/s", "received", "orders run", "state")
-
-
-def _facts(stats: FlowStats) -> str:
-    """Return the line above the tables."""
-    facts = [
-        f"{stats.state}, {stats.delivery}",
-        f"{wording.count(stats.delivered)} delivered",
-        f"{wording.rate(stats.rate)}/s",
-        f"{wording.count(stats.in_hand)} in hand",
-    ]
-    facts += [f"{wording.counted(stats.waiting, 'frame')} waiting"] if stats.waiting else []
-    facts += [f"{wording.count(stats.dropped)} lost"] if stats.dropped else []
-    facts += [wording.counted(stats.dead, "dead letter")] if stats.dead else []
-    facts += [f"waits: {reason}" for reason in stats.blocked_by]
-    facts += [f"failed: {stats.error}"] if stats.error else []
-    return "; ".join([stats.notation, *facts] if stats.notation else facts)
-
-
-def _of_processor(key: str, p: ProcessorStats) -> tuple[str, ...]:
-    return (
-        key,
-        wording.rate(p.rate),
-        wording.count(p.received),
-        wording.count(p.emitted),
-        Cell(wording.count(p.failed), fault=p.failed > 0),
-        wording.duration(p.p50),
-        wording.duration(p.p99),
-        wording.share(p.busy),
-        wording.count(p.waiting),
-        f"{p.state}, newer code" if p.newer else p.state,
-    )
-
-
-def _of_device(name: str, d: DeviceStats) -> tuple[str, ...]:
-    orders = f"{d.orders_run} of {d.orders_sent}" if d.orders_sent else "–"
-    state = Cell(d.error, fault=True) if d.error else "connected" if d.connected else "away"
-    return (name, wording.rate(d.rate), wording.count(d.received), orders, state)
+        facts += [f"{wording.counted(self.waiting, 'frame')} waiting"] if self.waiting else []
+        facts += [f"{wording.count(self.dropped)} lost"] if self.dropped else []
+        facts += [wording.counted(self.dead, "dead letter")] if self.dead else []
+        facts += [f"waits: {reason}" for reason in self.blocked_by]
+        facts += [f"failed: {self.error}"] if self.error else []
+        return "; ".join(facts)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pratipad_nb import wording
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.dataflow import Dataflow, resolve
 from pratipad_nb.errors import PratipadError, TransportError, WaitTimeout
@@ -56,6 +57,8 @@ log = logging.getLogger(__name__)
 #: So long closing may take once a drain was given up, in seconds. Each instance that is stuck in a processor takes 5, and 5
 #: more if it has a `teardown`; beyond that, the rest of what is to be closed goes before the instances.
 _CLOSE_SECONDS = 30.0
+#: So long the rest may take once that was given up, too, in seconds.
+_CUT_OFF_SECONDS = 5.0
 DEFAULT_MAX_DEMAND = 1000
 
 
@@ -260,22 +263,31 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
     async def _ended(self, running: asyncio.Task[None]) -> None:
         """Wait for a run's end; what takes longer than the drain may is not acknowledged, and so left to the next start."""
         _, pending = await asyncio.wait({running}, timeout=self.settings.options.drain_seconds)
-        if pending:
-            self._tell_undrained()
-        while pending:  # the first time its drain is cut off; then its closing, too
+        if not pending:
+            return
+        self._tell_undrained()
+        for seconds in (
+            _CLOSE_SECONDS,
+            _CUT_OFF_SECONDS,
+        ):  # first its drain is cut off, then its closing, too
             running.cancel()
-            _, pending = await asyncio.wait({running}, timeout=_CLOSE_SECONDS)
+            _, pending = await asyncio.wait({running}, timeout=seconds)
+            if not pending:
+                return
+        # A coroutine swallows every cancellation. It can only be left behind; server and connection needn't be.
+        if self._edge is not None:
+            await self._close(self._edge)
 
     def _tell_undrained(self) -> None:
         stats = self.stats()
         stuck = ", ".join(_at_work(self.lines)) or "none of them"
         log.warning(
-            "flow %r was not drained within %g s (FlowOptions.drain_seconds): %d messages are in hand and %d frames wait at "
-            "its input. Processors still at work: %s. What isn't done is %s.",
+            "flow %r was not drained within %g s (FlowOptions.drain_seconds): %s in hand, and %s at its input. "
+            "Processors still at work: %s. What isn't done is %s.",
             self.name,
             self.settings.options.drain_seconds,
-            stats.in_hand,
-            stats.waiting,
+            wording.counted(stats.in_hand, "message"),
+            wording.counted(stats.waiting, "frame"),
             stuck,
             "left to the next start"
             if self.settings.delivery == "durable"

@@ -25,7 +25,8 @@ from pratipad_nb.runtime.line import Line
 from pratipad_nb.runtime.plan import EdgeSettings
 from pratipad_nb.runtime.replaying import Entry, replay
 from pratipad_nb.runtime.share import Share
-from pratipad_nb.runtime.stats import DeviceStats, FlowStats
+from pratipad_nb.runtime.stats import FlowStats
+from pratipad_nb.runtime.stats_tables import DeviceTable
 from pratipad_nb.session.callers import names_for
 from pratipad_nb.session.checks import checked_demand, checked_rate, checked_record, checked_speed
 from pratipad_nb.session.ends import gathered, not_running, unless_ended
@@ -104,9 +105,11 @@ class AsyncCockpit:
         return graph(self.dataflow, sorted(self.devices))
 
     @property
-    def devices(self) -> dict[str, DeviceStats]:
+    def devices(self) -> DeviceTable:
         """The devices that are connected now."""
-        return {name: device for name, device in self.stats().devices.items() if device.connected}
+        return DeviceTable(
+            {name: device for name, device in self.stats().devices.items() if device.connected}
+        )
 
     @property
     def partitions(self) -> frozenset[int]:

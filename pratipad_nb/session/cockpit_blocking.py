@@ -15,7 +15,7 @@ from pratipad_nb.message import Message
 from pratipad_nb.portal import Portal, PortalClosed
 from pratipad_nb.runtime.history import FlowHistory
 from pratipad_nb.runtime.line import Line
-from pratipad_nb.runtime.stats import DeviceStats
+from pratipad_nb.runtime.stats_tables import DeviceTable
 from pratipad_nb.session.callers import names_for
 from pratipad_nb.session.letters import LetterList
 from pratipad_nb.session.shadow import Shadow, shadow_of
@@ -49,8 +49,8 @@ class Cockpit:
         return self._flow.graph
 
     @property
-    def devices(self) -> dict[str, DeviceStats]:
-        """The devices that are connected now, by name."""
+    def devices(self) -> DeviceTable:
+        """The devices that are connected now, by name: a dictionary, that shows itself as a table."""
         return self._flow.devices
 
     @property

@@ -78,6 +78,14 @@ def test_of_many_devices_it_shows_the_first():
     assert "1,000 devices; the first 12" in lines
 
 
+def test_its_parts_show_themselves_too_and_none_as_an_empty_dictionary():
+    found = stats(2)
+    assert repr(found.devices).splitlines()[0] == "2 devices"
+    assert repr(found.processors).splitlines()[0] == "1 processor"
+    assert found.devices == {"room0": DeviceStats(), "room1": DeviceStats(connected=True, received=1)}
+    assert (repr(FlowStats("house").devices), FlowStats("house").devices._repr_html_()) == ("{}", None)
+
+
 def test_a_flow_that_has_ended_has_no_rate_and_says_so():
     ended = dataclasses.replace(stats(), rate=5.0, state="draining").at_rest()
     assert (ended.rate, ended.state) == (0.0, "stopped")
