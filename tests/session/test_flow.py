@@ -1,6 +1,7 @@
 """`Flow` as a notebook uses it: started, stopped, forgotten, changed, from any thread; and what it leaves behind."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import threading
@@ -103,6 +104,37 @@ def test_a_processor_that_never_returns_holds_up_a_stop_for_drain_seconds_and_it
     stuck.set()
     with flow:
         assert flow.take(1)[0].payload == "kept"
+
+
+def test_a_coroutine_that_swallows_its_cancellation_is_left_behind_and_named_and_the_server_given_back(
+    home, monkeypatch, caplog
+):
+    monkeypatch.setattr("pratipad_nb.session.asynchronous._CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr("pratipad_nb.session.asynchronous._CUT_OFF_SECONDS", 0.3)
+    monkeypatch.setattr("pratipad_nb.portal._PATIENCE", 0.3)
+    enough, begun = threading.Event(), threading.Event()
+
+    async def swallows(payload):
+        begun.set()
+        while not enough.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+        return payload
+
+    flow = Flow(
+        "Push ~> swallows ~> Output",
+        home=home,
+        namespace={"swallows": swallows},
+        options=FlowOptions(drain_seconds=0.1),
+    ).start()
+    with Device("d").connect(flow) as device:
+        device.push(1).wait(5)
+    begun.wait(5)
+    flow.stop()
+    assert flow.state == "stopped"
+    assert "left behind: cancelling did not end" in caplog.text
+    assert not [thread.name for thread in threading.enumerate() if "server" in thread.name]
+    enough.set()
 
 
 def test_forget_deletes_what_waits_and_the_positions(url):
