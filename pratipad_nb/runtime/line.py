@@ -7,10 +7,12 @@ nothing of where messages come from.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 
 from pratipad_nb.dataflow import Dataflow, Step
+from pratipad_nb.errors import ProcessorError
 from pratipad_nb.runtime.logs import ProcessorLog
 from pratipad_nb.runtime.metrics import Meter
 from pratipad_nb.runtime.runner import Runner
@@ -20,6 +22,8 @@ from pratipad_nb.runtime.stats import FlowState
 from pratipad_nb.settings import FlowOptions
 
 __all__ = ["Line"]
+
+log = logging.getLogger(__name__)
 
 
 class Line:
@@ -126,26 +130,40 @@ class Line:
         return [stage.shape for stage in self.stages]
 
     async def exchange(self, line: Line, changed: Sequence[str]) -> float:
-        """Let the instances of `changed` processors work as those of `line` do, each from its next call on.
+        """Let the instances of `changed` processors work as those of `line` do, from one moment on.
 
-        Returns for how long, in seconds, the one that took longest worked on nothing.
+        Returns for how long, in seconds, they worked on nothing.
+
+        Raises
+        ------
+        ProcessorError
+            If a new one can't take the state of the old one over; then all are as they were.
         """
-        longest = 0.0
         fresh = {member.key: member for stage in line.stages for member in stage.members}
+        pairs = [
+            pair for key in changed for pair in zip(self.runners_of(key), fresh[key].runners, strict=True)
+        ]
+        began = time.monotonic()
         try:
+            handed = await asyncio.gather(
+                *(old.hand_over_to(new) for old, new in pairs), return_exceptions=True
+            )
+            for error in handed:
+                if isinstance(error, BaseException):
+                    raise error
+            for old, new in pairs:
+                old.become(new)
             for key in changed:
-                began = time.monotonic()
-                for runner, other in zip(self.runners_of(key), fresh[key].runners, strict=True):
-                    await runner.become(other)
-                longest = max(longest, time.monotonic() - began)
                 self.meters[key].version += 1
                 self.meters[key].newer = False
         finally:
-            for key in changed:
-                for replaced in fresh[key].runners:
-                    await replaced.close()
+            for old, _ in pairs:
+                old.go_on()
+            pause = time.monotonic() - began
+            for _, replaced in pairs:
+                await replaced.close()
         self.dataflow = line.dataflow
-        return longest
+        return pause
 
     async def _member(self, step: Step, states: Mapping[str, bytes], *, discard: bool) -> Member:
         meter, output = self.meters[step.key], self.logs[step.key]
@@ -241,4 +259,7 @@ class Line:
 async def _carry_over(before: Member, after: Member) -> None:
     """Give the state of each old instance to the new one in its place."""
     for old, new in zip(before.runners, after.runners, strict=False):
-        await new.inherit(old)
+        try:
+            await new.inherit(old)
+        except ProcessorError as error:
+            log.warning("state of %s is not carried over: %s", after.key, error)

@@ -146,28 +146,44 @@ class Runner:
                 await self._hook("restore", self.adapted.restore, msgspec.msgpack.decode(state))
 
     async def inherit(self, before: Runner) -> None:
-        """Give the instance the state that another keeps; what it can't take is logged."""
+        """Give the instance the state that another keeps. One that can't tell its state is to be got rid of: it is logged.
+
+        Raises
+        ------
+        ProcessorError
+            If `restore` raises.
+        """
         try:
             state = await before.snapshot()
-            if state is not None:
-                await self.restore(state)
         except ProcessorError as error:
             log.warning("state of %s is not carried over: %s", self.step.key, error)
+            return
+        if state is not None:
+            await self.restore(state)
 
-    async def become(self, other: Runner) -> None:
-        """Work from the next call on as `other` does, with the state that was kept so far.
+    async def hand_over_to(self, other: Runner) -> None:
+        """Stop between two calls, until `go_on`, and give `other` the state.
 
-        `other` is left with the old instance, to be closed. Waits for the call in hand, which `slice_seconds` bounds.
+        Waits for the call in hand, which `slice_seconds` bounds.
+
+        Raises
+        ------
+        ProcessorError
+            If `other` can't take the state over.
         """
         self._steady.clear()
-        try:
-            # Taking the state waits for the call in hand; where there is none, this does.
-            await (other.inherit(self) if self.adapted.has_snapshot else self._worker.call(_nothing))
-            self._adapted, other._adapted = other._adapted, self._adapted
-            self._worker, other._worker = other._worker, self._worker
-            self.step, other.step = other.step, self.step
-        finally:
-            self._steady.set()
+        # Taking the state waits for the call in hand; where there is none, this does.
+        await (other.inherit(self) if self.adapted.has_snapshot else self._worker.call(_nothing))
+
+    def become(self, other: Runner) -> None:
+        """Work as `other` does from now on; it is left with the old instance, to be closed."""
+        self._adapted, other._adapted = other._adapted, self._adapted
+        self._worker, other._worker = other._worker, self._worker
+        self.step, other.step = other.step, self.step
+
+    def go_on(self) -> None:
+        """Work again, after `hand_over_to`."""
+        self._steady.set()
 
     async def close(self) -> None:
         """Tear the instance down and end its thread; what fails here is logged, for nobody can mend it any more."""
