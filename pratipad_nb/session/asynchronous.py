@@ -338,6 +338,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
     async def update(self, notation: str, namespace: Mapping[str, Any] | None = None) -> SwapReceipt | None:
         """Change what runs to `notation`; only what differs is swapped. None if nothing does."""
         dataflow = resolve(notation, names_for(namespace))
+        check_outside(self, self.name, "update")
         # Who is interrupted while waiting leaves the change to go on: half of one would be worse.
         return await asyncio.shield(asyncio.ensure_future(self._update(dataflow)))
 

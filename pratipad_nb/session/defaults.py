@@ -54,9 +54,9 @@ def home_folder(home: str | Path | None = None) -> Path:
         If `home` can be no path.
     """
     if home is not None:
-        return checked_path(home, "home")
-    said = _defaults.home or os.environ.get("PRATIPAD_HOME")
-    return (checked_path(said, "PRATIPAD_HOME") if said else Path(".pratipad")).absolute()
+        return checked_path(home, "home").absolute()
+    said = _defaults.home or os.environ.get("PRATIPAD_HOME") or ".pratipad"
+    return checked_path(said, "PRATIPAD_HOME").absolute()
 
 
 def set_defaults(values: Defaults) -> None:

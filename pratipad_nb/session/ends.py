@@ -61,8 +61,8 @@ def check_outside(flow: object, name: str, verb: str) -> None:
     if any(each is flow for each in _flows_around.get()):
         raise FlowError(
             f"flow.{verb}() was called inside flow {name!r}, by a processor of it, and would wait for that processor to "
-            "end. Nothing was done. flow.request_stop() has the flow stopped once the processor has returned; to start or "
-            "to forget it, call from outside."
+            "end. Nothing was done. flow.request_stop() has the flow stopped once the processor has returned; all else "
+            "is for who is outside."
         )
 
 

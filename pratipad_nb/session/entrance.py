@@ -73,14 +73,9 @@ class Entrance:
                 await access.close()
 
     @property
-    def others(self) -> list[str]:
-        """The flows that have ever run on the embedded server here; of a server elsewhere that isn't known."""
-        return state_folder.flows_in(self._home) if self._server is None else []
-
-    @property
     def may_have_stored(self) -> bool:
         """Whether the flow can have stored anything, as far as that can be told without a connection."""
-        return self._server is not None or self._flow in self.others
+        return self._server is not None or self._flow in state_folder.flows_in(self._home)
 
     @property
     def mqtt_url(self) -> str:

@@ -301,8 +301,11 @@ class Flow(Messages, Cockpit):
         ------
         NotationError, ProcessorError
             If the new notation or a new processor is no good.
+        FlowError
+            If a processor of this flow calls it, which it would wait for.
         """
         names = names_for(namespace)
+        self._check_outside("update")
         with self._lock:
             if self._portal is None:
                 with Portal(f"pratipad {self.name}") as portal:

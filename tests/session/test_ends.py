@@ -13,18 +13,19 @@ def same(payload):
     return payload
 
 
-VERBS = ("stop", "forget", "start")
+VERBS = ("stop", "forget", "start", "update")
+ARGUMENTS = {"update": ("Push ~> same ~> Output", {"same": same})}
 
 
 def asking(flows, verb, *, on_loop):
     """Return a processor that calls `verb` of the flow that it runs in."""
 
     def plain(payload):
-        getattr(flows[0], verb)()
+        getattr(flows[0], verb)(*ARGUMENTS.get(verb, ()))
         return payload
 
     async def coroutine(payload):
-        getattr(flows[0], verb)()
+        getattr(flows[0], verb)(*ARGUMENTS.get(verb, ()))
         return payload
 
     return coroutine if on_loop else plain
@@ -56,7 +57,7 @@ def test_what_is_set_up_by_a_change_is_inside_too(url, verb):
     class Asks(Processor):
         def setup(self):
             with pytest.raises(FlowError, match="was called inside flow"):
-                getattr(flows[0], verb)()
+                getattr(flows[0], verb)(*ARGUMENTS.get(verb, ()))
 
         def process(self, payload):
             return payload
