@@ -81,8 +81,19 @@ async def test_a_server_that_never_ends_the_handshake_holds_up_no_close(
         server = await asyncio.get_running_loop().create_server(lambda: silent, "127.0.0.1", port)
         await asyncio.gather(*(close_at(link, 1.5 * index / 10) for index, link in enumerate(links)))
         server.close()
+        silent.close()
     assert asyncio.all_tasks() == before
 
 
 class Silent(asyncio.Protocol):
-    """Takes a connection and says nothing."""
+    """Takes connections and says nothing."""
+
+    def __init__(self) -> None:
+        self._transports: list[Any] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transports.append(transport)
+
+    def close(self) -> None:
+        for transport in self._transports:
+            transport.abort()
