@@ -154,12 +154,13 @@ def _taken(home: Path, state: ServerState) -> str:
 async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: Any, as_json: bool) -> None:
     from pratipad_nb.files import private_folder
     from pratipad_nb.pki.store import CertificateStore
+    from pratipad_nb.session.state_folder import ignore_in_git
     from pratipad_nb.transport.server import EmbeddedServer
     from pratipad_nb.transport.server_config import LOOPBACK
 
     await asyncio.to_thread(private_folder, home)
     store = await asyncio.to_thread(CertificateStore.open, home)
-    (home / ".gitignore").write_text("*\n")
+    await asyncio.to_thread(ignore_in_git, home)
     hosts = _hosts(listening)
     clients = listening.clients
     credentials = await asyncio.to_thread(_certificate, store, home, hosts)

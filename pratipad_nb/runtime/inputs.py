@@ -200,8 +200,8 @@ class Gatekeeper:
     arrived: deque[Delivery] = field(default_factory=deque)
     #: Told of all that is admitted: device, its times, when the server got it, payloads (which are not to be changed).
     taps: list[Callable[[str, list[float], float, list[Any]], None]] = field(default_factory=list)
-    #: For a device: the epoch and first number behind its newest gap, and how often that was looked at anew.
-    _rewound_for: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    #: For a device: the epoch and first number behind each of its gaps, and how often that was looked at anew.
+    _rewound_for: dict[str, dict[tuple[int, int], int]] = field(default_factory=dict)
     _foreign_number: int = 0
     _waiting_repeats: list[tuple[Position, Delivery]] = field(default_factory=list)
 
@@ -248,27 +248,30 @@ class Gatekeeper:
         Durable: the frames between were sent into a link that broke, and would come after this one; a rewind brings
         them first. Is the gap there still, then they don't exist (the flow was forgotten while its device went on).
         """
-        before = self._rewound_for.get(device)
-        rewound = before[2] if before and before[:2] == (epoch, first) else 0
+        gaps = self._rewound_for.setdefault(device, {})
+        rewound = gaps.get((epoch, first), 0)
         if self.durable and rewound < _REWINDS:
             try:
                 await self.input.rewind()
-            except (
-                TransportError,
-                WaitTimeout,
-            ) as error:  # the link is down again, and what comes after it is rewound
+            except (TransportError, WaitTimeout) as error:
+                # The link is down again, and after that all is rewound anyway.
                 log.info("the input of %s can't be rewound now: %s", device, error)
                 return False
-            self._rewound_for[device] = epoch, first, rewound + 1
-            self.arrived.clear()  # it comes again, behind what is missing
+            # What has arrived with it is admitted all the same: what is missing may be among it, out of order.
+            gaps[epoch, first] = rewound + 1
             return False
         if not self.durable and self.accepted.number(device, epoch) == 0:
             return True  # it was sending before this edge listened: nothing is known to be lost
-        self._rewound_for.pop(device, None)
         log.info("%d messages of %s before number %d are missing", missing, device, first)
         self.counts[device].gaps += missing
         self.missing += missing
         return True
+
+    def _forget_gaps(self, device: str, epoch: int, last: int) -> None:
+        """Drop what is known of a device's gaps below its message `last`: they are closed, or passed."""
+        gaps = self._rewound_for.pop(device, {})
+        if left := {gap: count for gap, count in gaps.items() if gap > (epoch, last + 1)}:
+            self._rewound_for[device] = left
 
     def _foreign(self, device: str, delivery: Delivery) -> Admitted | None:
         """Take plain JSON of a foreign client as one message; its number is where it stands in the log."""
@@ -311,6 +314,8 @@ class Gatekeeper:
     ) -> Admitted:
         count = len(payloads)
         self.accepted.advance([(device, epoch, first + count - 1)])
+        if device in self._rewound_for:
+            self._forget_gaps(device, epoch, first + count - 1)
         tally.received += count
         self.received += count
         self.on_arrival(device, epoch, first + count - 1)

@@ -192,7 +192,7 @@ async def _awaited(name: str, result: Awaitable[Any]) -> Any:
 def _not_ours_to_end(name: str, error: BaseException) -> ProcessorError:
     return ProcessorError(
         f"processor {name} raised {in_words(error)}, which would end the whole program. Raise an ordinary exception; "
-        "to stop a flow, call its stop()."
+        "to stop its flow, call `request_stop()`."
     )
 
 

@@ -114,11 +114,12 @@ async def test_a_link_that_goes_down_during_a_rewind_ends_nothing_and_the_rewind
     assert (door.gate.received, door.gate.missing, door.input.rewinds) == (5, 0, 1)
 
 
-async def test_what_has_arrived_behind_a_gap_comes_again_with_the_rewind():
+async def test_gaps_that_are_closed_are_forgotten():
     door = Door()
-    door.gate.arrived.append(Delivery("pratipad.house.up.room1", b"", 9, 2.0))
-    await door.come(4, 2)
-    assert not door.gate.arrived
+    for first in (9, 5, 1, 5, 9):
+        await door.come(first, 4)
+    assert (door.gate.received, door.gate.missing) == (12, 0)
+    assert door.gate._rewound_for == {}
 
 
 async def test_what_was_missing_may_come_after_several_rewinds_in_which_others_overtook_it():
