@@ -214,6 +214,11 @@ class FlowStats:
         facts += [f"{wording.counted(self.waiting, 'frame')} waiting"] if self.waiting else []
         facts += [f"{wording.count(self.dropped)} lost"] if self.dropped else []
         facts += [wording.counted(self.dead, "dead letter")] if self.dead else []
+        facts += [
+            f"{name} missed {wording.counted(r.skipped, 'frame')}"
+            for name, r in self.readers.items()
+            if r.skipped
+        ]
         facts += [f"waits: {reason}" for reason in self.blocked_by]
         facts += [f"failed: {self.error}"] if self.error else []
         return "; ".join(facts)

@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from pratipad_nb.runtime.history import FlowHistory
-from pratipad_nb.runtime.stats import DeviceStats, FlowStats, ProcessorStats
+from pratipad_nb.runtime.stats import DeviceStats, FlowStats, ProcessorStats, ReaderStats
 from pratipad_nb.runtime.swap import SwapReceipt
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import ControlFrame
@@ -103,3 +103,11 @@ def test_a_history_shows_what_it_holds_and_not_all_of_it():
     assert repr(found) == (
         "<FlowHistory: 3,600 seconds of P; numbers in .flow[rate] and .processors; flow.plot() draws them>"
     )
+
+
+def test_its_line_says_who_missed_what():
+    found = dataclasses.replace(
+        stats(), readers={"notebook": ReaderStats(skipped=3), "sqlite": ReaderStats()}
+    )
+    assert "; notebook missed 3 frames" in str(found).splitlines()[0]
+    assert "sqlite" not in str(found).splitlines()[0]
