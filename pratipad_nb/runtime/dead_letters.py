@@ -14,8 +14,8 @@ from typing import Any
 
 from pratipad_nb.errors import FrameError, LogFull, PayloadError, WaitTimeout
 from pratipad_nb.runtime.batch import Batch, InputFrame, Source
+from pratipad_nb.runtime.packing import as_text
 from pratipad_nb.runtime.position import Positions
-from pratipad_nb.runtime.samples import as_text
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import DeadEntry, DeadFrame, message_id
 from pratipad_nb.transport.protocol import Connection, Log, Record

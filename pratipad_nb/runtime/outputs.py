@@ -19,8 +19,8 @@ from pratipad_nb.errors import PayloadError
 from pratipad_nb.message import Message
 from pratipad_nb.runtime.batch import Barrier, Batch, InputFrame, Item
 from pratipad_nb.runtime.metrics import Histogram
+from pratipad_nb.runtime.packing import as_text
 from pratipad_nb.runtime.position import Positions
-from pratipad_nb.runtime.samples import as_text
 from pratipad_nb.transport.codec import encode, encode_payload
 from pratipad_nb.transport.frames import DeadEntry, FailureNote, OutputFrame, Position, Segment
 from pratipad_nb.transport.protocol import Connection

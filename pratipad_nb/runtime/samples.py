@@ -19,18 +19,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from pratipad_nb.errors import PayloadError
 from pratipad_nb.message import Message
-from pratipad_nb.transport.codec import encode_payload
+from pratipad_nb.runtime.packing import Shown, pack, unpack
 from pratipad_nb.transport.frames import message_id
 
 if TYPE_CHECKING:
     from pratipad_nb.runtime.batch import Batch
 
-__all__ = ["KEPT", "KEPT_BYTES", "PER_SECOND", "SHARE", "Followed", "Sample", "Sampler", "Samples", "Shown",
-           "following", "pack", "unpack"]  # fmt: skip
+__all__ = ["KEPT", "KEPT_BYTES", "PER_SECOND", "SHARE", "Followed", "Sample", "Sampler", "Samples",
+           "following"]  # fmt: skip
 
 #: Messages that are followed, a second: more can't be read. Below this, all are.
 PER_SECOND = 50
@@ -43,37 +40,6 @@ _LOAN = 0.02
 #: What a processor keeps: ten seconds at the most, and no more memory than a browser tab would notice.
 KEPT = 500
 KEPT_BYTES = 4 << 20
-_SHOWN_CHARACTERS = 1000
-
-
-class Shown(str):
-    """The text of a value that is not JSON-like, in its place."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
-def pack(payload: Any) -> bytes | Shown:
-    """Return `payload` encoded, which no later change reaches, and whose size is known; else its text."""
-    try:
-        return encode_payload(payload)
-    except PayloadError:
-        return as_text(payload)
-
-
-def as_text(payload: Any) -> Shown:
-    """Return the beginning of a payload's `repr`, whatever that does."""
-    try:
-        return Shown(f"{payload!r:.{_SHOWN_CHARACTERS}}")
-    except Exception as error:  # noqa: BLE001 - a user's __repr__
-        return Shown(f"<{type(payload).__name__}, whose repr raised {type(error).__name__}>")
-
-
-def unpack(packed: bytes | Shown) -> Any:
-    """Return the payload that `pack` was given, or its text."""
-    return packed if isinstance(packed, Shown) else msgspec.msgpack.decode(packed)
 
 
 @dataclass(frozen=True, slots=True)

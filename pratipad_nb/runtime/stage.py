@@ -40,7 +40,7 @@ Emit = Callable[[Batch], Awaitable[None]]
 
 def lane_of(key: object, lanes: int) -> int:
     """Return which of `lanes` instances sees the messages of `key`: the same one in every run."""
-    return crc32(str(key).encode()) % lanes
+    return crc32(str(key).encode(errors="surrogatepass")) % lanes
 
 
 def state_key(key: str, number: int) -> str:
@@ -316,7 +316,12 @@ def _tracks(member: Member, batch: Batch) -> list[_Track]:
 
 
 def _value(payload: Any, key: str) -> object:
-    return payload.get(key) if isinstance(payload, dict) else getattr(payload, key, None)
+    """Return the value to partition by; None, which has its own instance, too, if the payload doesn't give any."""
+    try:
+        value = payload.get(key) if isinstance(payload, dict) else getattr(payload, key, None)
+        return str(value)
+    except Exception:  # noqa: BLE001 - a user's property, or __str__: the processor is to meet it, not the flow
+        return None
 
 
 class _OnTracks:

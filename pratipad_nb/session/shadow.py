@@ -17,8 +17,9 @@ from pratipad_nb.portal import Portal
 from pratipad_nb.runtime.batch import InputFrame, Source
 from pratipad_nb.runtime.line import Line
 from pratipad_nb.runtime.logs import diverted_output
+from pratipad_nb.runtime.packing import Shown, pack, unpack
 from pratipad_nb.runtime.replaying import Entry
-from pratipad_nb.runtime.samples import KEPT, Shown, pack, unpack
+from pratipad_nb.runtime.samples import KEPT
 from pratipad_nb.session.tape import Tape, checked_tape
 from pratipad_nb.session.trial import through
 from pratipad_nb.settings import FlowOptions

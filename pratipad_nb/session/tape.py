@@ -18,8 +18,8 @@ import msgspec
 
 from pratipad_nb.errors import FrameError, SettingsError
 from pratipad_nb.files import write_whole
+from pratipad_nb.runtime.packing import Shown, pack
 from pratipad_nb.runtime.replaying import Entry
-from pratipad_nb.runtime.samples import Shown, pack
 from pratipad_nb.settings import checked_path, valid_address
 from pratipad_nb.tables import html_table, shown, text_table
 

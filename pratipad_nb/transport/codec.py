@@ -121,7 +121,7 @@ def _encode(value: Any) -> bytes:
         return _encoder.encode(value)
     except PayloadError:
         raise
-    except (TypeError, OverflowError, ValueError, RecursionError) as error:
+    except Exception as error:
         raise PayloadError(f"a payload can't travel: {error}. It can hold any JSON-like value.") from error
 
 
@@ -169,7 +169,7 @@ def encode_plain(payload: Any) -> bytes:
     """
     try:
         return msgspec.json.encode(payload, enc_hook=_plain_value)
-    except (TypeError, OverflowError, ValueError, RecursionError) as error:
+    except Exception as error:
         raise PayloadError(f"a payload can't be written as JSON: {error}.") from error
 
 

@@ -139,6 +139,34 @@ async def test_a_key_of_the_payload_keeps_its_order_whatever_the_device(scene):
         assert [span[2] for span in seen.spans[room]] == numbers
 
 
+async def test_a_payload_whose_key_can_not_be_had_fails_alone_and_the_flow_goes_on(scene):
+    class Reading:
+        def __init__(self, n):
+            self.n = n
+
+        @property
+        def room(self):
+            if self.n == 3:
+                raise KeyError("no room")
+            return "\ud800" if self.n == 4 else "kitchen"
+
+    class ByRoom(Processor):
+        concurrency = 4
+        partition_by = "room"
+
+        def process(self, payload):
+            return {"n": payload.n, "length": len(payload.room)}
+
+    names = {"parsed": lambda n: Reading(n), "ByRoom": ByRoom}
+    flow = await scene.flow("Push ~> parsed ~> ByRoom ~> Output", namespace=names)
+    device = await scene.device(flow)
+    for number in range(6):
+        await device.push(number)
+    taken = {message.payload["n"]: message.payload["length"] for message in await flow.take(5)}
+    assert taken == {0: 7, 1: 7, 2: 7, 4: 1, 5: 7}
+    assert flow.stats().dead == 1
+
+
 async def test_a_blocking_function_stalls_neither_the_loop_nor_other_keys(scene):
     hold, held = threading.Event(), threading.Event()
 

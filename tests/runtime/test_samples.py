@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from pratipad_nb.runtime import samples
+from pratipad_nb.runtime.packing import pack
 from pratipad_nb.runtime.samples import (
     KEPT,
     KEPT_BYTES,
@@ -13,9 +14,6 @@ from pratipad_nb.runtime.samples import (
     SHARE,
     Sampler,
     Samples,
-    Shown,
-    pack,
-    unpack,
 )
 
 
@@ -98,27 +96,6 @@ def test_large_messages_push_older_ones_out_and_the_newest_stays():
     assert len(ring) == 1
     ring.add(kept(21), 0)
     assert [sample.message.id for sample in ring.last("P", 9)] == ["room1-1-21"]
-
-
-@pytest.mark.parametrize("value", [None, 1, 0.5, "text", b"bytes", [1, [2]], {"a": {"b": []}}, math.inf])
-def test_a_json_like_value_is_kept_as_it_is(value):
-    assert unpack(pack(value)) == value
-
-
-class Unspeakable:
-    def __repr__(self):
-        raise RuntimeError("no")
-
-
-@pytest.mark.parametrize("value", [object(), 1 << 80, {1, "a", object()}, Unspeakable(), [Unspeakable()]])
-def test_any_other_value_is_kept_as_its_text(value):
-    assert isinstance(pack(value), Shown)
-
-
-def test_a_value_that_holds_itself_is_kept_as_its_text():
-    value = []
-    value.append(value)
-    assert unpack(pack(value)) == "[[...]]"
 
 
 def test_the_id_of_one_of_several_results_finds_its_message_and_no_other():

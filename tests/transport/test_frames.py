@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 
 import lz4.block
 import msgspec
@@ -156,9 +156,25 @@ CYCLE: list = []
 CYCLE.append(CYCLE)
 
 
+class Nowhere(tzinfo):
+    def utcoffset(self, when):
+        raise LookupError("no such zone")
+
+
 @pytest.mark.parametrize(
     "value",
-    [object(), 1j, len, Unprintable(), Unconvertible(), 2**64, -(2**63) - 1, "\ud800", CYCLE],
+    [
+        object(),
+        1j,
+        len,
+        Unprintable(),
+        Unconvertible(),
+        2**64,
+        -(2**63) - 1,
+        "\ud800",
+        CYCLE,
+        datetime(2026, 1, 1, tzinfo=Nowhere()),
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_a_payload_that_is_not_json_like_is_refused(value):

@@ -1,0 +1,47 @@
+"""Values to be kept: encoded, so that no later change reaches them and their size is known; else as text.
+
+Owns what stands in the place of a value that is not JSON-like. Who keeps them, and how many, is none of its business.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pratipad_nb.errors import PayloadError
+from pratipad_nb.transport.codec import encode_payload
+
+__all__ = ["Shown", "as_text", "pack", "unpack"]
+
+_SHOWN_CHARACTERS = 1000
+
+
+class Shown(str):
+    """The text of a value that is not JSON-like, in its place."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def pack(payload: Any) -> bytes | Shown:
+    """Return `payload` encoded, else its text."""
+    try:
+        return encode_payload(payload)
+    except PayloadError:
+        return as_text(payload)
+
+
+def as_text(payload: Any) -> Shown:
+    """Return the beginning of a payload's `repr`, whatever that does."""
+    try:
+        return Shown(f"{payload!r:.{_SHOWN_CHARACTERS}}")
+    except Exception as error:  # noqa: BLE001 - a user's __repr__
+        return Shown(f"<{type(payload).__name__}, whose repr raised {type(error).__name__}>")
+
+
+def unpack(packed: bytes | Shown) -> Any:
+    """Return the payload that `pack` was given, or its text."""
+    return packed if isinstance(packed, Shown) else msgspec.msgpack.decode(packed)
