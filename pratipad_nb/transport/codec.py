@@ -121,7 +121,7 @@ def _encode(value: Any) -> bytes:
         return _encoder.encode(value)
     except PayloadError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever it is: a value may run a user's code, as a time of their own zone does
         raise PayloadError(f"a payload can't travel: {error}. It can hold any JSON-like value.") from error
 
 
@@ -169,7 +169,7 @@ def encode_plain(payload: Any) -> bytes:
     """
     try:
         return msgspec.json.encode(payload, enc_hook=_plain_value)
-    except Exception as error:
+    except Exception as error:  # whatever it is, as in `_encode`
         raise PayloadError(f"a payload can't be written as JSON: {error}.") from error
 
 
