@@ -121,7 +121,7 @@ def _encode(value: Any) -> bytes:
         return _encoder.encode(value)
     except PayloadError:
         raise
-    except Exception as error:  # whatever it is: a value may run a user's code, as a time of their own zone does
+    except Exception as error:  # whatever: a value may run a user's code, as a time zone of theirs does
         raise PayloadError(f"a payload can't travel: {error}. It can hold any JSON-like value.") from error
 
 
