@@ -29,6 +29,15 @@ device = Device("room1", read=readings, every=0.05).connect(changing)"""
 SHOW = """came += changing.take(changing.stats().delivered - len(came))
 print([message.payload["n"] for message in came] == list(range(1, len(came) + 1)))
 print(*(message.payload for message in came[-3:]), sep="\\n")"""
+#: Notes of each picture that appears whether it is a dark one once its first frame has been painted.
+WATCH_NEW_PICTURES = """() => {
+  window.painted = [];
+  const inside = (node) => node.querySelector && (node.matches(".pratipad") ? node : node.querySelector(".pratipad"));
+  new MutationObserver((changes) => {
+    for (const picture of changes.flatMap((change) => [...change.addedNodes]).map(inside).filter(Boolean))
+      requestAnimationFrame(() => setTimeout(() => window.painted.push(picture.classList.contains("pp-dark"))));
+  }).observe(document.body, { childList: true, subtree: true });
+}"""
 RECEIPT = re.compile(r"\w+: .*\b(\d+) messages? in hand\b.*?([\d.]+) ms.*\blost 0\b.*\bdoubled 0\b")
 
 
@@ -97,6 +106,8 @@ def test_a_changed_notation_changes_the_running_flow_and_its_picture(lab):
     opened.cell(5).get_by_text("'third': True").first.wait_for()
     assert printed(opened, 5).startswith("True")
 
+    opened.theme("JupyterLab Dark")
+    opened.page.evaluate(WATCH_NEW_PICTURES)
     opened.write(3, cells[3].replace("P2", "P22"))
     opened.run(3)
     opened.cell(3).get_by_text("NotationError").first.wait_for()
@@ -104,4 +115,5 @@ def test_a_changed_notation_changes_the_running_flow_and_its_picture(lab):
     opened.page.evaluate("window.jupyterapp.shell.activateById('pratipad-dataflows')")
     opened.page.locator(".pnb-flow[data-flow=growing]").get_by_text("running").wait_for()
     opened.shot("new-notation-refused")
+    assert opened.page.evaluate("window.painted") == [True]  # in the page's theme from its first frame on
     assert opened.errors == []

@@ -125,7 +125,11 @@ class Picture {
     on("change:numbers", () => { this.heard = performance.now(); this.sample(); this.update(); });
     on("change:structure", () => this.build());
     on("change:history", () => this.remember(this.model.get("history")));
-    const resized = new ResizeObserver(() => { if (Math.abs(view.clientWidth - this.width) > 4) this.build(); });
+    // Told before the first frame is painted, too: only now is there a page behind the picture, light or dark.
+    const resized = new ResizeObserver(() => {
+      this.theme();
+      if (Math.abs(view.clientWidth - this.width) > 4) this.build();
+    });
     resized.observe(this.parts.stage);
     const seen = new IntersectionObserver((entries) => { this.visible = entries.at(-1).isIntersecting; this.update(); });
     seen.observe(this.parts.root);
