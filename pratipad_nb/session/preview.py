@@ -18,7 +18,7 @@ from pratipad_nb.runtime.line import Line
 from pratipad_nb.runtime.logs import diverted_output
 from pratipad_nb.session.callers import names_for
 from pratipad_nb.session.checks import UnknownStep
-from pratipad_nb.session.trial import through
+from pratipad_nb.session.trial import copied, through
 from pratipad_nb.settings import FlowOptions
 
 __all__ = ["Preview", "PreviewStep", "preview"]
@@ -113,8 +113,8 @@ async def _preview(line: Line, payloads: list[Any]) -> Preview:
     await line.open({})
     try:
         async for stage, batch, dead in through(line, source, payloads):
-            output = list(batch.payloads)
-            notes = [(entry.payload, note) for entry in dead for note in entry.failures]
+            output = [copied(payload) for payload in batch.payloads]
+            notes = [(copied(entry.payload), note) for entry in dead for note in entry.failures]
             steps += [
                 PreviewStep(m.key, output, [(p, n.error) for p, n in notes if n.processor == m.key])
                 for m in stage.members

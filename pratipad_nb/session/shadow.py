@@ -239,9 +239,7 @@ def _frames(chunk: Sequence[Entry], first: int) -> Iterator[InputFrame]:
 
 
 async def _through(line: Line, source: Source, chunk: Sequence[Entry], fates: list[_Fate]) -> None:
-    # Every trial gets payloads of its own, for a processor may change its input in place.
-    payloads = [unpack(pack(payload)) for *_, payload in chunk]
-    async for stage, batch, dead in through(line, source, payloads):
+    async for stage, batch, dead in through(line, source, [payload for *_, payload in chunk]):
         for entry in dead:
             note = entry.failures[0]
             fates[entry.number - source.frames[0].first].error = f"{note.processor}: {note.error}"

@@ -53,6 +53,52 @@ def test_members_of_braces_change_nothing():
     assert found.output == payloads == [{"n": 1}]
 
 
+def mark_a(payload):
+    payload["a"] = 1
+    return payload
+
+
+def mark_b(payload):
+    payload["seen"].append("b")
+    return payload
+
+
+def twice(payload):
+    yield payload
+    yield payload
+
+
+class FailsFirst:
+    def setup(self):
+        self.failed = False
+
+    def process(self, payload):
+        if not self.failed:
+            self.failed = True
+            raise ValueError("no")
+        return payload
+
+
+def test_what_a_later_step_changes_in_place_shows_in_no_earlier_one_nor_in_what_was_given():
+    payloads = [{"seen": []}]
+    found = preview("Push ~> [mark_a, mark_b] ~> Output", payloads)
+    assert found["mark_a"].results == [{"seen": [], "a": 1}]
+    assert found["mark_b"].results == found.output == [{"seen": ["b"], "a": 1}]
+    assert payloads == [{"seen": []}]
+
+
+def test_what_a_later_step_changes_in_place_shows_in_no_failure_before_it():
+    found = preview("Push ~> [twice, FailsFirst, mark_b] ~> Output", [{"seen": []}])
+    assert found["FailsFirst"].failures == [({"seen": []}, "ValueError: no")]
+    assert found.output == [{"seen": ["b"]}]
+
+
+def test_a_payload_that_can_not_be_copied_passes_as_it_is():
+    lock = threading.Lock()
+    found = preview("Push ~> same ~> Output", [{"lock": lock}], {"same": lambda payload: payload})
+    assert found.output == [{"lock": lock}]
+
+
 def test_it_leaves_no_thread_and_tears_down_what_it_sets_up():
     lived = []
 

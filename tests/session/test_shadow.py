@@ -23,6 +23,11 @@ def same(payload):
     return payload
 
 
+def grows(payload):
+    payload["seen"].append("once")
+    return payload
+
+
 def above_zero(payload):
     if payload > 0:
         yield payload
@@ -96,6 +101,12 @@ def test_nothing_of_the_running_flow_is_touched(start):
         device.push(32).wait(10)
         assert [m.payload for m in flow.take(2)] == [1, 2]
     assert not [t for t in threading.enumerate() if "shadow" in t.name]
+
+
+def test_what_a_side_changes_in_place_the_other_does_not_see(start):
+    flow = start("Push ~> grows ~> Output")
+    found = flow.shadow(tape({"seen": []}), {"grows": lambda payload: grows(payload)})
+    assert (found.compared, found.differing) == (1, 0)
 
 
 def test_names_are_looked_up_where_it_is_called(start):
