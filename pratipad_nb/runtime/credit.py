@@ -270,6 +270,11 @@ class Ledger:
             [d for d in self._turns if d not in asked] + [account.device for account in accounts]
         )
 
+    def demand(self, max_demand: int, min_demand: int) -> None:
+        """Demand: change both bounds, at once."""
+        self.max_demand, self.min_demand = max_demand, min_demand
+        self.settle()
+
     def settle(self) -> None:
         """Demand: ask devices, in turn, for as many messages as there is room for."""
         if self.mode != "Demand":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -67,14 +67,23 @@ class DeadLetters:
         self._connection = connection
         self._log = log
         self._subjects = subjects
-        #: How many there are of this edge's devices.
-        self.count = 0
+        #: How many entries each frame of this edge's devices holds, by its sequence. A sum alone would go wrong where
+        #: two delete the same frame, or where one was stored whose acknowledgement was lost.
+        self._sizes: dict[int, int] = {}
         self.full = asyncio.Event()
+
+    @property
+    def count(self) -> int:
+        """How many there are of this edge's devices."""
+        return sum(self._sizes.values())
 
     async def find(self, owns: Callable[[str], bool]) -> None:
         """Count what an earlier run has left of the devices that this edge `owns`."""
-        # A frame's entries come from one edge, so they are all of one partition.
-        self.count = sum([len(f.entries) async for _, f in self._frames() if owns(f.entries[0].device)])
+        self._sizes = {
+            record.sequence: len(frame.entries)
+            async for record, frame in self._frames()
+            if owns(_whose(frame))
+        }
 
     async def store(self, entries: Sequence[tuple[str, DeadEntry]]) -> None:
         """Make `entries` safe: pairs of the failing processor's key and the entry. Waits while the log is full."""
@@ -83,7 +92,6 @@ class DeadLetters:
             letters = [entry for _, entry in group]
             for at in range(0, len(letters), _ENTRIES):
                 await self._append(step, letters[at : at + _ENTRIES])
-        self.count += len(entries)
 
     async def _append(self, step: str, letters: list[DeadEntry]) -> None:
         """Store in as few frames as they fit into; a payload that can't travel, or is too large, as its text."""
@@ -99,13 +107,14 @@ class DeadLetters:
             data = encode(DeadFrame(step, time.time(), letters))
         while True:
             try:
-                await self._connection.append(self._subjects.dead(step), data)
+                sequence = await self._connection.append(self._subjects.dead(step), data)
             except LogFull:
                 self.full.set()
                 await asyncio.sleep(_PAUSE)
             except WaitTimeout:
                 await asyncio.sleep(_PAUSE)
             else:
+                self._sizes[sequence] = len(letters)
                 self.full.clear()
                 return
 
@@ -163,8 +172,7 @@ class DeadLetters:
             for at, entry in enumerate(frame.entries, 1)
         }
         async for record, frame in self._frames():
-            # A frame's entries come from one edge, so they are all of one partition.
-            if frame.step.endswith(ORDER_STEP) or not owns(frame.entries[0].device):
+            if frame.step.endswith(ORDER_STEP) or not owns(_whose(frame)):
                 continue
             done = positions.number(_place(record.sequence), 0)
             for at, entry in enumerate(frame.entries[done:], done + 1):
@@ -179,27 +187,40 @@ class DeadLetters:
     async def orders(self, owns: Callable[[str], bool] = lambda _: True) -> AsyncIterator[DeadEntry]:
         """Iterate over the orders that failed on their way to devices that this edge `owns`, and delete each after it."""
         async for record, frame in self._frames():
-            if not frame.step.endswith(ORDER_STEP):
-                continue
-            if all(owns(name.partition(".")[0]) for entry in frame.entries for name in entry.to or ()):
+            if frame.step.endswith(ORDER_STEP) and owns(_whose(frame)):
                 for entry in frame.entries:
                     yield entry
-                await self._log.delete(record.sequence)
+                await self._delete(record.sequence)
 
     async def sweep(self, positions: Positions) -> None:
         """Delete the frames whose entries have all been retried."""
+        # What isn't there now was cleared by another edge, or its deletion was not confirmed.
+        gone = set(self._sizes)
         async for record, frame in self._frames():
+            gone.discard(record.sequence)
             place = _place(record.sequence)
             if positions.number(place, 0) >= len(frame.entries):
-                await self._log.delete(record.sequence)
+                await self._delete(record.sequence)
                 positions.forget(place)
+        for sequence in gone:
+            self._sizes.pop(sequence, None)
 
-    async def clear(self) -> int:
-        """Delete all; return how many there were."""
+    async def _delete(self, sequence: int) -> None:
+        await self._log.delete(sequence)
+        self._sizes.pop(sequence, None)
+
+    async def clear(self, beside: Iterable[DeadLetters] = ()) -> int:
+        """Delete all; return how many there were. Those `beside`, of the flow's other partitions, take note of it."""
         count = len(await self.list())
-        await self._log.purge((await self._log.state()).last + 1)
-        self.count = 0
+        below = (await self._log.state()).last + 1
+        await self._log.purge(below)
+        for letters in (self, *beside):
+            letters.purged(below)
         return count
+
+    def purged(self, below: int) -> None:
+        """Take note that all frames before the sequence `below` are deleted."""
+        self._sizes = {sequence: size for sequence, size in self._sizes.items() if sequence >= below}
 
 
 def _input(entry: DeadEntry, sequence: int, at: int) -> InputFrame:
@@ -214,6 +235,15 @@ def _input(entry: DeadEntry, sequence: int, at: int) -> InputFrame:
         covers=(_place(sequence), 0, at),
         sources=[entry.source] if entry.source else None,
     )
+
+
+def _whose(frame: DeadFrame) -> str:
+    """Return a device in whose partition the whole frame belongs: its entries come from one edge.
+
+    An order has no device. It is of those that it was for, which the edge where it failed owned, all of them.
+    """
+    entry = frame.entries[0]
+    return entry.to[0] if entry.to else entry.device
 
 
 def _identity(step: str, entry: DeadEntry) -> tuple[str, str, int, int, int]:

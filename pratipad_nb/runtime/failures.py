@@ -78,5 +78,4 @@ class Failures:
                     )
                 await edge.stored(_LOOK)
         await edge.dead_letters.sweep(positions)
-        edge.dead_letters.count -= len(retried) + orders
         return messages + orders

@@ -105,6 +105,10 @@ class Share:
         except BaseException:
             await edge.close()
             raise
+        # What was set while it was being opened, too.
+        part = self._part(partition)
+        edge.limit.set(part.rate, self.limit.interval)
+        edge.ledger.demand(part.max_demand, part.min_demand)
         self._reporters[partition] = Reporter(edge)
         return edge
 
@@ -255,6 +259,13 @@ class Share:
         """Refuse: there is no Pull in several partitions."""
         raise FlowError(f"pull({n!r}, {device!r}) needs a Pull flow; this is `{self.dataflow.notation}`.")
 
+    def demand(self, max_demand: int, min_demand: int) -> None:
+        """Change what is asked for in all, at once, in every partition here; those taken over later find it."""
+        self.settings = dataclasses.replace(self.settings, max_demand=max_demand, min_demand=min_demand)
+        for partition, edge in self.edges.items():
+            part = self._part(partition)
+            edge.ledger.demand(part.max_demand, part.min_demand)
+
     async def settled(self, seconds: float) -> None:
         """Wait until all that was accepted, by any edge, is at Output."""
         async with asyncio.TaskGroup() as group:
@@ -272,10 +283,7 @@ class Share:
 
     async def clear_dead_letters(self) -> int:
         """Delete all dead letters of the flow; return how many there were."""
-        count = await self.dead_letters.clear()
-        for edge in self.edges.values():
-            edge.dead_letters.count = 0
-        return count
+        return await self.dead_letters.clear([edge.dead_letters for edge in self.edges.values()])
 
     async def forget_reader(self, name: str) -> None:
         """Delete a reader's consumer and position."""

@@ -202,11 +202,9 @@ class AsyncCockpit:
         """Demand: change both bounds at once. They act at once."""
         bounds = checked_demand(max_demand, min_demand)
         self.settings = replace(self.settings, **bounds)
-        edges = self._edges
-        for edge in edges:
-            edge.ledger.max_demand = max(1, bounds["max_demand"] // len(edges))
-            edge.ledger.min_demand = min(edge.ledger.max_demand - 1, bounds["min_demand"] // len(edges))
-            edge.ledger.settle()
+        if self._edge is not None:
+            asks = self._edge if isinstance(self._edge, Share) else self._edge.ledger
+            asks.demand(**bounds)
 
     # -- tapes --------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import pytest
 
 from pratipad_nb import AsyncDevice, AsyncFlow
 from pratipad_nb.errors import LogFull
-from pratipad_nb.runtime.dead_letters import DeadLetters
+from pratipad_nb.runtime.dead_letters import ORDER_STEP, DeadLetters
 from pratipad_nb.runtime.position import Positions
 from pratipad_nb.testing import memory_server
 from pratipad_nb.transport.frames import DeadEntry, FailureNote
@@ -140,6 +140,48 @@ async def test_what_an_earlier_run_has_left_of_its_own_devices_is_counted(letter
     assert later.count == 3
     await later.find(lambda device: device != "room1")
     assert later.count == 0
+
+
+def order_entry(number, *to):
+    return DeadEntry("", 7, number, 0, 1.0, 1.0, "on", [FailureNote("P1", "ValueError: no", "")], to=list(to))
+
+
+async def test_an_order_is_counted_and_retried_where_the_devices_are_that_it_was_for(letters):
+    await letters.store([("P1" + ORDER_STEP, order_entry(1, "room7.lamp", "room8"))])
+    for here, expected in ((("", "room1"), 0), (("room7.lamp", "room8"), 1)):
+        edge = DeadLetters(letters._connection, letters._log, letters._subjects)
+        await edge.find(here.__contains__)
+        assert edge.count == expected
+        assert len([each async for each in edge.orders(here.__contains__)]) == expected
+        assert edge.count == 0
+
+
+async def test_an_order_whose_retry_fails_is_still_counted_and_those_before_it_are_not(letters):
+    for number in (1, 2, 3):
+        await letters.store([("P1" + ORDER_STEP, order_entry(number, "room1"))])
+    async for failed in letters.orders():
+        if failed.number == 2:  # what raises in the midst of it goes no further, either
+            break
+    assert (letters.count, len(await letters.list())) == (2, 2)
+
+
+async def test_what_was_retried_before_a_crash_is_no_longer_counted_once_its_frame_is_deleted(letters):
+    await letters.store([("P1", entry(number)) for number in (1, 2, 3)])
+    batches = await retried(letters)
+    later = DeadLetters(letters._connection, letters._log, letters._subjects)
+    await later.find(lambda _: True)
+    positions = Positions([batches[0].source.frames[0].position(1)])
+    positions.advance([batch.source.frames[0].position(1) for batch in await retried(later, positions)])
+    await later.sweep(positions)
+    assert (later.count, await later.list()) == (0, [])
+
+
+async def test_what_another_edge_has_cleared_is_not_counted_after_the_next_retry(letters):
+    await letters.store([("P1", entry(1))])
+    await DeadLetters(letters._connection, letters._log, letters._subjects).clear()
+    await letters.store([("P1", entry(2))])
+    await letters.sweep(Positions())
+    assert letters.count == 1
 
 
 async def test_clearing_deletes_all_and_says_how_many(letters):

@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from pratipad_nb import AsyncDevice, AsyncFlow, FlowOptions
+from pratipad_nb import AsyncDevice, AsyncFlow, FlowOptions, Processor
 from pratipad_nb.errors import FlowError
+from pratipad_nb.runtime.edge import Edge
 from pratipad_nb.testing import memory_server
 
 PARTITIONS = 4
@@ -118,3 +119,84 @@ async def test_the_counters_of_all_partitions_are_shown_as_one_flows(url):
         assert sorted(stats.devices) == [f"room{i}" for i in range(8)]
         for device in devices:
             await device.close()
+
+
+def bounds(flow):
+    return {
+        number: (edge.ledger.max_demand, edge.ledger.min_demand) for number, edge in flow._edge.edges.items()
+    }
+
+
+async def test_a_demand_is_divided_by_all_partitions_also_by_those_that_run_elsewhere_and_are_taken_over_later(
+    url,
+):
+    first, second = (flow_at(url, "Demand <~> work <~> Output") for _ in range(2))
+    await first.start()
+    await second.start()
+    await until(lambda: len(first.partitions) == len(second.partitions) == 2)
+    first.demand(800, 400)
+    assert list(bounds(first).values()) == [(200, 100)] * 2
+    first.max_demand = 80
+    await second.stop()
+    await until(lambda: len(first.partitions) == PARTITIONS)
+    assert list(bounds(first).values()) == [(20, 10)] * PARTITIONS
+    first.demand(1)
+    assert list(bounds(first).values()) == [(1, 0)] * PARTITIONS
+    await first.stop()
+
+
+async def test_what_is_set_while_a_partition_is_being_taken_over_holds_in_it(url, monkeypatch):
+    flow = flow_at(url, "Demand <~> work <~> Output")
+    opened = Edge.open
+
+    async def opens(edge):
+        await opened(edge)
+        if flow._edge is not None:  # the start is over: this is a takeover
+            flow.demand(80)
+            flow.rate = 8
+
+    async with flow_at(url, "Demand <~> work <~> Output") as other:
+        await flow.start()
+        await until(lambda: len(flow.partitions) == len(other.partitions) == 2)
+        monkeypatch.setattr(Edge, "open", opens)
+    await until(lambda: len(flow.partitions) == PARTITIONS)
+    assert list(bounds(flow).values()) == [(20, 10)] * PARTITIONS
+    assert {edge.limit.allowed for edge in flow._edge.edges.values()} == {2.0}
+    await flow.stop()
+
+
+async def test_an_order_that_failed_is_counted_by_one_partition_and_no_count_falls_below_none(url):
+    refuses, passed = True, []
+
+    class Back(Processor):
+        def process(self, payload):
+            return payload
+
+        def backward(self, payload):
+            if refuses:
+                raise ValueError("no")
+            passed.append(payload)
+            return payload
+
+    options = FlowOptions(partitions=PARTITIONS, checkpoint_seconds=0.05)
+    flow = AsyncFlow(
+        "Push <~> Back <~> Output", name="house", server=url, namespace={"Back": Back}, options=options
+    )
+
+    def counts():
+        return sorted(edge.dead_letters.count for edge in flow._edge.edges.values())
+
+    async with flow:
+        await flow.send("on", to="room7")
+        await until(lambda: flow.stats().dead == 1)
+    async with flow:
+        assert counts() == [0, 0, 0, 1]
+        refuses = False
+        assert await flow.retry_dead_letters() == 1
+        await until(lambda: passed == ["on"])
+        assert counts() == [0, 0, 0, 0]
+        refuses = True
+        await flow.send("off", to="room7")
+        await until(lambda: flow.stats().dead == 1)
+        await flow.clear_dead_letters()
+        assert counts() == [0, 0, 0, 0]
