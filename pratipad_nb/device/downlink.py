@@ -102,6 +102,11 @@ class Downlink:
         """Number of the last order that was run, 0 before the first."""
         return self._run[1]
 
+    @property
+    def numbering(self) -> int:
+        """The epoch whose number that is, 0 before the first."""
+        return max(0, self._run[0])
+
     async def run(self) -> None:
         """Run orders for ever."""
         while True:

@@ -231,6 +231,7 @@ class Engine:
             waiting=self._outbox.waiting,
             answers=self._reading is not None and self._reading.answers,
             ready=self._downlink.ready,
+            numbering=self._downlink.numbering,
             error=self.error,
             leaving=self._leaving,
             floor=self._outbox.floor,

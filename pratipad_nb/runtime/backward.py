@@ -34,7 +34,7 @@ from pratipad_nb.runtime.boxes import Boxes, order_number
 from pratipad_nb.runtime.dead_letters import ORDER_STEP
 from pratipad_nb.runtime.stats import BackwardStats
 from pratipad_nb.settings import valid_address
-from pratipad_nb.transport.codec import decode, encode
+from pratipad_nb.transport.codec import decode, encode, order_payload
 from pratipad_nb.transport.frames import (
     DeadEntry,
     DownFrame,
@@ -49,6 +49,8 @@ from pratipad_nb.transport.subjects import Subjects
 
 if TYPE_CHECKING:
     from pratipad_nb.runtime.edge import Edge
+    from pratipad_nb.runtime.line import Line
+    from pratipad_nb.runtime.stage import Member
 
 __all__ = ["Backward", "append_order", "check_open"]
 
@@ -230,46 +232,67 @@ class Backward:
     async def _through_processors(
         self, order: Order, number: int, sent: float, mine: dict[str, list[str]]
     ) -> Any:
-        """Pass the order through every processor's `backward`, from the last to the first."""
-        payload, name = order.payload, self._edge.settings.name
-        for stage in reversed(self._edge.line.stages):
-            for member in reversed(stage.members):
-                message = Message(
-                    payload=payload, id=order.id, device="", time=sent, received=sent, flow=name
-                )
-                with preparing(_refused):
-                    outcome = await member.runners[0].run_backward(payload, message)
-                if outcome is None:
-                    continue
-                if outcome.failures:
-                    failure = outcome.failures[0]
-                    self.failed += 1
-                    member.meter.failed += 1
-                    member.meter.last_error = f"backward: {failure.error}"
-                    note = FailureNote(member.key, failure.error, failure.traceback)
-                    entry = DeadEntry(
-                        "",
-                        self.epoch,
-                        number,
-                        0,
-                        sent,
-                        sent,
-                        order.payload,
-                        [note],
-                        to=list(_addresses(mine)),
-                    )
-                    await self._edge.dead_letters.store([(member.key + ORDER_STEP, entry)])
-                    raise _StopsHere
-                if not outcome.payloads:  # a generator that emits none: the order is filtered
-                    raise _StopsHere
-                payload = outcome.payloads[-1]
+        """Pass the order through every processor's `backward`, from the last to the first.
+
+        If the flow gets another shape meanwhile, the order begins anew, at the processors that are there now.
+        """
+        while True:
+            line = self._edge.line
+            try:
+                return await self._through(line, order, sent)
+            except _Failed as failed:
+                await self._bury(failed, order, number, sent, mine)
+                raise _StopsHere from None
+            except ProcessorError:  # it was torn down
+                if line is self._edge.line:
+                    raise
+
+    async def _through(self, line: Line, order: Order, sent: float) -> Any:
+        payload, changed_by = order.payload, None
+        for member in [member for stage in reversed(line.stages) for member in reversed(stage.members)]:
+            message = Message(
+                payload=payload,
+                id=order.id,
+                device="",
+                time=sent,
+                received=sent,
+                flow=self._edge.settings.name,
+            )
+            with preparing(_refused):
+                outcome = await member.runners[0].run_backward(payload, message)
+            if outcome is None:
+                continue
+            if outcome.failures:
+                raise _Failed(member, outcome.failures[0].error, outcome.failures[0].traceback)
+            if not outcome.payloads:  # a generator that emits none: the order is filtered
+                raise _StopsHere
+            payload, changed_by = outcome.payloads[-1], member
+        if changed_by is not None:
+            try:
+                order_payload(payload)
+            except PayloadError as error:
+                raise _Failed(changed_by, f"PayloadError: {error}", "") from None
         return payload
+
+    async def _bury(
+        self, failed: _Failed, order: Order, number: int, sent: float, mine: dict[str, list[str]]
+    ) -> None:
+        """Put an order, as it was sent, to the dead letters of the processor that failed on it."""
+        member = failed.member
+        self.failed += 1
+        member.meter.failed += 1
+        member.meter.last_error = f"backward: {failed.error}"
+        note = FailureNote(member.key, failed.error, failed.traceback)
+        to = list(_addresses(mine))
+        entry = DeadEntry("", self.epoch, number, 0, sent, sent, order.payload, [note], to=to)
+        await self._edge.dead_letters.store([(member.key + ORDER_STEP, entry)])
 
     # -- devices ------------------------------------------------------------------------------------------------
 
     def hello(self, frame: HelloFrame, *, connected: bool) -> None:
         """Take note of what a device has run, and send it what waits."""
-        self._boxes.hello(frame.device, frame.ready, connected=connected)
+        ready = frame.ready if frame.numbering == self.epoch else 0  # of a flow that was forgotten meanwhile
+        self._boxes.hello(frame.device, ready, connected=connected)
 
     def gone(self, device: str) -> None:
         """Take note that a device is away."""
@@ -326,6 +349,16 @@ def check_open(dataflow: Dataflow) -> None:
             f"an order can't pass arrow {hop + 1} of `{dataflow.notation}`: it is `~>`, forward only. "
             "Write `<~>` there."
         )
+
+
+class _Failed(Exception):
+    """A processor failed on an order."""
+
+    def __init__(self, member: Member, error: str, traceback: str) -> None:
+        super().__init__(error)
+        self.member = member
+        self.error = error
+        self.traceback = traceback
 
 
 class _StopsHere(Exception):

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 
 from pratipad_nb.errors import TransportError, WaitTimeout
 from pratipad_nb.runtime.metrics import Rate
@@ -49,7 +50,7 @@ class _Pending:
 
 @dataclass(slots=True)
 class _Box:
-    """What waits for one device, by its number."""
+    """What waits for one device, by its number; they, and the times at which they expire, grow from the first to the last."""
 
     orders: OrderedDict[int, _Pending] = field(default_factory=OrderedDict)
     connected: bool = False
@@ -59,7 +60,7 @@ class _Box:
     def due(self, now: float) -> Iterator[_Pending]:
         """Iterate over what is to be sent now, each knowing which order has to have come before it."""
         before = 0
-        for _, (number, pending) in zip(range(_WINDOW), tuple(self.orders.items()), strict=False):
+        for number, pending in tuple(islice(self.orders.items(), _WINDOW)):
             if not pending.sent or now - pending.sent > _AGAIN:
                 pending.frame.after = before
                 yield pending
@@ -118,7 +119,7 @@ class Boxes:
         """Take note that a device has run its orders up to number `ready`, and send it what waits."""
         box = self._boxes.setdefault(device, _Box())
         box.connected = connected
-        for number in [n for n in box.orders if n <= ready]:
+        for number in tuple(takewhile(lambda n: n <= ready, box.orders)):
             box.run += 1
             self._take_out(box, number)
         if not ready:  # it has just started, or lost what was sent
@@ -176,7 +177,7 @@ class Boxes:
 
     async def _send(self, device: str, box: _Box) -> None:
         now = time.time()
-        for number in [n for n, pending in box.orders.items() if pending.expires < now]:
+        for number, _ in tuple(takewhile(lambda item: item[1].expires < now, box.orders.items())):
             self.expired += 1
             self._take_out(box, number)
         if not box.connected:

@@ -40,8 +40,7 @@ class Changes:
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
-        #: Held while something is changed, and by who needs that nothing is.
-        self.turn = asyncio.Lock()
+        self._turn = asyncio.Lock()
         self._pending: _Pending | None = None
 
     async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
@@ -58,7 +57,7 @@ class Changes:
         FlowError
             If the flow isn't running, or ends before the change is made.
         """
-        async with self.turn:
+        async with self._turn:
             edge = self._edge
             if edge.state not in ("running", "paused"):
                 raise FlowError(f"flow {edge.settings.name!r} is {edge.state}, so it can't be changed.")
@@ -94,13 +93,24 @@ class Changes:
         pending, self._pending = self._pending, None
         if pending is None:
             return False
-        edge, line, difference = self._edge, pending.line, pending.difference
+        try:
+            receipt = await self._carry_out(pending)
+        except BaseException:
+            self._give_up(pending)
+            raise
+        if not pending.receipt.done():  # who asked may have gone away
+            pending.receipt.set_result(receipt)
+        return True
+
+    async def _carry_out(self, pending: _Pending) -> SwapReceipt:
+        edge, old, line, difference = self._edge, self._edge.line, pending.line, pending.difference
         accepted, stored = edge.gate.accepted, edge.output.positions
-        kept = edge.line.shared_with(line)
-        edge.stop_timers(key for key in edge.line.meters if key not in kept)
-        await edge.line.hand_over(line)
-        edge.go_on_with(line)
-        receipt = SwapReceipt(
+        kept = old.shared_with(line)
+        edge.stop_timers(key for key in old.meters if key not in kept)
+        await old.carry_over(line)
+        edge.go_on_with(line)  # before the old ones are torn down: orders pass at any moment
+        await old.close_all_but(line)
+        return SwapReceipt(
             difference.added,
             difference.removed,
             difference.changed,
@@ -110,17 +120,18 @@ class Changes:
             lost=accepted.ahead_of(stored),
             doubled=stored.ahead_of(accepted),
         )
-        if not pending.receipt.done():  # who asked may have gone away
-            pending.receipt.set_result(receipt)
-        return True
 
     async def close(self) -> None:
         """Give up a change that can't be made any more, as the run has ended."""
         pending, self._pending = self._pending, None
         if pending is None:
             return
-        await self._edge.line.hand_over(pending.line)
-        self._edge.line = pending.line
+        old, self._edge.line = self._edge.line, pending.line
+        await old.carry_over(pending.line)
+        await old.close_all_but(pending.line)
+        self._give_up(pending)
+
+    def _give_up(self, pending: _Pending) -> None:
         if not pending.receipt.done():
             pending.receipt.set_exception(
                 FlowError(

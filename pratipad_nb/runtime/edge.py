@@ -332,15 +332,17 @@ class Edge:
             async with asyncio.timeout(seconds):
                 await self._stored.wait()
 
-    async def inject(self, batch: Batch) -> None:
-        """Put a batch into the pipeline; while what runs is being changed, into the next one.
+    async def inject(self, batch: Batch, step: str | None = None) -> None:
+        """Put a batch into the pipeline, before the processor `step`; while what runs is being changed, into the next one.
 
         Raises
         ------
         FlowError
             If the flow stops before it is in.
+        LookupError
+            If there is no such processor.
         """
-        while not await self.pipeline.inject(batch):
+        while not await self.pipeline.inject(batch, step):
             if self.state not in ("running", "paused"):
                 raise FlowError(f"flow {self.settings.name!r} is {self.state} and takes no more messages.")
             await asyncio.sleep(_TICK)

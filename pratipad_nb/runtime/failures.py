@@ -62,12 +62,10 @@ class Failures:
         retried: list[Position] = []
         messages = 0
         async for step, batch in edge.dead_letters.retries(positions, edge.settings.owns):
-            async with edge.changes.turn:  # or it might enter at the place that its stage had before
-                stage = edge.line.stage_of(step)
-                if stage is None:  # the flow has no such processor any more: its dead letters stay
-                    continue
-                batch.stage = stage
-                await edge.inject(batch)
+            try:
+                await edge.inject(batch, step)
+            except LookupError:  # the flow has no such processor any more: its dead letters stay
+                continue
             retried.append(batch.source.frames[0].position(1))
             messages += len(batch)
         for place, epoch, number in retried:

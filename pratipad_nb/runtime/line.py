@@ -107,9 +107,8 @@ class Line:
         self.meters[key], self.logs[key] = before.meters[key], before.logs[key]
         self.samples[key] = before.samples[key]
 
-    async def hand_over(self, line: Line) -> None:
-        """Carry the state of swapped instances over to `line`, and tear down those that it doesn't keep."""
-        goes_on = {id(runner) for stage in line.stages for runner in stage.runners}
+    async def carry_over(self, line: Line) -> None:
+        """Give the state of instances to those of `line` that take their places."""
         old = {member.key: member for stage in self.stages for member in stage.members}
         for stage in line.stages:
             for member in stage.members:
@@ -118,8 +117,12 @@ class Line:
                     member.meter.version += 1
                     member.meter.newer = False
                     await _carry_over(before, member)
-        for member in old.values():
-            for runner in member.runners:
+
+    async def close_all_but(self, line: Line) -> None:
+        """Tear down the instances that `line` doesn't keep."""
+        goes_on = {id(runner) for stage in line.stages for runner in stage.runners}
+        for stage in self.stages:
+            for runner in stage.runners:
                 if id(runner) not in goes_on:
                     await runner.close()
         self.stages = []
@@ -204,10 +207,6 @@ class Line:
         """Return the keys of the processors whose instances are the other line's, too."""
         theirs = {id(member) for stage in other.stages for member in stage.members}
         return {m.key for stage in self.stages for m in stage.members if id(m) in theirs}
-
-    def stage_of(self, key: str) -> int | None:
-        """Return the index of the stage that a processor is in."""
-        return next((stage.index for stage in self.stages for m in stage.members if m.key == key), None)
 
     def runners_of(self, key: str) -> list[Runner]:
         """Return the instances of one processor.

@@ -122,18 +122,31 @@ class Pipeline:
         """Whether `pause` holds."""
         return not self._flowing.is_set()
 
-    async def inject(self, item: Batch | Barrier) -> bool:
+    async def inject(self, item: Batch | Barrier, step: str | None = None) -> bool:
         """Put in what doesn't come from the input: dead letters that are retried, tapes, and barriers.
 
-        Return whether it is in: once the pipeline has ended, it has to go to the next one.
+        Return whether it is in: once the pipeline has ended, it has to go to the next one. A batch passes all stages, or,
+        with a `step`, that processor's and those behind it.
+
+        Raises
+        ------
+        LookupError
+            If the pipeline has no such processor.
         """
         async with self._entrance:
             if self._ended:
                 return False
             if isinstance(item, Batch):
+                item.stage = 0 if step is None else self._stage_of(step)
                 self._gate.injected += item.source.size
             await self.queues[0].put(item)
             return True
+
+    def _stage_of(self, step: str) -> int:
+        for stage in self._stages:
+            if any(member.key == step for member in stage.members):
+                return stage.index
+        raise LookupError(step)
 
     def waiting(self, stage: int) -> int:
         """Return how many messages stand before a stage."""

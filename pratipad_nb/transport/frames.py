@@ -163,8 +163,9 @@ class DeadFrame(msgspec.Struct, gc=False):
 
 class HelloFrame(msgspec.Struct, gc=False):
     """Device → edge: here I am. `sent` messages of this epoch went out so far, `waiting` are held, `answers` says
-    that it can make a reading when asked; `ready` is the last order it has run; `error` is what its reading last
-    failed with. None of its messages up to number `floor` is to be expected any more: it had to drop some.
+    that it can make a reading when asked; `ready` is the last order it has run, by the epoch `numbering` of `DownFrame`;
+    `error` is what its reading last failed with. None of its messages up to number `floor` is to be expected any more:
+    it had to drop some.
     """
 
     flow: str
@@ -178,6 +179,7 @@ class HelloFrame(msgspec.Struct, gc=False):
     leaving: bool = False
     version: int = 1
     floor: int = 0
+    numbering: int = 0
 
 
 class CreditFrame(msgspec.Struct, gc=False):

@@ -35,11 +35,12 @@ class Refusal:
         self._credentials = credentials
         self._name = name
         self._asking: asyncio.Task[None] | None = None
+        self._closed = False
 
     def note(self, error: Exception) -> None:
         """Look for the cause, if a try to reconnect failed with what looks like a refusal and it isn't known yet."""
         refused = isinstance(error, ssl.SSLError) or "authorization" in str(error).lower()
-        if refused and not self.cause and self._asking is None:
+        if refused and not self.cause and self._asking is None and not self._closed:
             self._asking = asyncio.get_running_loop().create_task(self._ask(), name=f"{self._name}: refusal")
 
     def over(self) -> None:
@@ -47,7 +48,8 @@ class Refusal:
         self.cause = ""
 
     async def close(self) -> None:
-        """Look no longer."""
+        """Look no longer, and never again."""
+        self._closed = True
         if self._asking is not None:
             self._asking.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -78,6 +78,7 @@ async def test_a_forgotten_flow_numbers_its_orders_anew(edge: Any) -> None:
         await edge.order(1, "new", epoch=2)
         await edge.order(8, "late", epoch=1)
         await edge.until(lambda: run == ["old", "new"] and edge.hello.ready == 1)
+        assert edge.hello.numbering == 2
 
 
 async def test_an_order_that_fails_is_told_to_the_edge_and_the_next_one_is_run(

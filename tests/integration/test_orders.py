@@ -113,6 +113,49 @@ async def test_an_order_that_a_backward_fails_on_is_a_dead_letter_and_the_next_o
     assert (await flow.dead_letters(), flow.stats().dead) == ([], 0)
 
 
+@pytest.mark.parametrize(
+    ("becomes", "error"),
+    [(object(), "PayloadError: a payload holds <object"), ("x" * (2 << 20), "PayloadError: an order of 2,")],
+    ids=["no JSON", "too large"],
+)
+async def test_an_order_that_backward_makes_unfit_to_be_sent_is_a_dead_letter_and_the_flow_goes_on(
+    scene, becomes, error
+):
+    class Spoils:
+        def process(self, payload):
+            return payload
+
+        def backward(self, payload):
+            return becomes if payload == "bad" else payload
+
+    flow = await scene.flow("Push <~> Spoils <~> Output", namespace={"Spoils": Spoils})
+    part = Actuator()
+    await scene.device(flow, receive=part.receive)
+    await known(scene, flow, "room1")
+    for payload in ("bad", "good"):
+        await flow.send(payload, to="room1")
+    await scene.until(lambda: part.orders == ["good"])
+    (letter,) = await flow.dead_letters()
+    assert letter.payload == "bad"
+    assert error in str(letter.error)
+
+
+async def test_orders_of_a_flow_that_was_forgotten_come_to_a_device_that_stayed(scene):
+    flow = await scene.flow("Push <~> same <~> Output")
+    part = Actuator()
+    await scene.device(flow, receive=part.receive)
+    await known(scene, flow, "room1")
+    for number in range(5):
+        await flow.send(number, to="room1")
+    await scene.until(lambda: len(part.orders) == 5)
+    await flow.forget()
+    await flow.start()
+    for number in range(5, 12):
+        await flow.send(number, to="room1")
+    await scene.until(lambda: len(part.orders) == 12)
+    assert part.orders == list(range(12))
+
+
 async def test_an_order_that_nothing_can_be_answered_to_says_so(scene):
     class Answers:
         def process(self, payload):

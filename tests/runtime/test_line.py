@@ -131,7 +131,8 @@ async def test_a_changed_line_keeps_the_instances_of_what_stays_and_hands_over_t
     kept = line.runners_of("A")
     changed = dataflow("Push ~> A ~> [Counter, A] ~> Output", Counter=Newer)
     new = await line.prepare(changed, line.dataflow.diff(changed).kept)
-    await line.hand_over(new)
+    await line.carry_over(new)
+    await line.close_all_but(new)
     assert new.runners_of("A") == kept
     assert await run(new, "Counter", "z") == [300]
     assert TRACE == ["A up", "A up"]
@@ -154,7 +155,8 @@ async def test_what_is_taken_out_of_the_line_is_torn_down():
     line = await opened("Push ~> A ~> Counter ~> Output")
     changed = dataflow("Push ~> Counter ~> Output")
     new = await line.prepare(changed, line.dataflow.diff(changed).kept)
-    await line.hand_over(new)
+    await line.carry_over(new)
+    await line.close_all_but(new)
     assert TRACE == ["A up", "A down"]
     await new.close()
 
@@ -166,17 +168,4 @@ async def test_one_processor_is_paused_and_goes_on():
     line.resume("Counter")
     assert line.paused == []
     assert await run(line, "Counter", "x") == [1]
-    await line.close()
-
-
-async def test_the_stage_of_a_processor_is_found_by_its_key():
-    line = await opened("Push ~> A ~> [Counter, A] ~> {A, Counter} ~> Output")
-    assert [line.stage_of(key) for key in ("A", "Counter", "A#2", "A#3", "Counter#2", "B")] == [
-        0,
-        1,
-        2,
-        3,
-        3,
-        None,
-    ]
     await line.close()
