@@ -72,6 +72,11 @@ class Runner:
             raise ProcessorError(f"{self.step.key} is not set up yet.")
         return self._adapted
 
+    @property
+    def busy(self) -> bool:
+        """Whether the instance is in the midst of a call."""
+        return self._worker.busy
+
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def open(self, state: bytes | None = None) -> None:

@@ -50,6 +50,11 @@ class LoopWorker:
         self._turn = asyncio.Lock()
         self._closed = False
 
+    @property
+    def busy(self) -> bool:
+        """Whether a call is in hand."""
+        return self._turn.locked()
+
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run `function` when the call before it is over, and return its result.
 
@@ -98,6 +103,11 @@ class Worker:
         self._gone: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._turn = asyncio.Lock()
         self._closed = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is in hand."""
+        return self._turn.locked()
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run `function` on the thread, with the caller's context variables, and return its result.

@@ -37,6 +37,7 @@ from pratipad_nb.session.defaults import defaults, home_folder
 from pratipad_nb.session.ends import check_outside, inside
 from pratipad_nb.session.entrance import Entrance
 from pratipad_nb.session.messages import AsyncMessages
+from pratipad_nb.session.turn import Turn
 from pratipad_nb.settings import (
     Endpoint,
     FlowOptions,
@@ -106,7 +107,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._last: FlowStats | None = None
-        self._changing = asyncio.Lock()
+        self._changing = Turn()
         self.endpoint: Endpoint | None = None
 
     def __repr__(self) -> str:
@@ -163,9 +164,11 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
     async def start(self) -> AsyncFlow:
         """Start it; a flow that runs is left alone."""
         check_outside(self, self.name, "start")
-        async with self._changing:
+        async with self._changing.here():
             if self._edge is None:
-                if self._running is not None:  # a run that has failed gives back what it holds first
+                # A run that has failed gives back what it holds first. One that is over can't be waited for: the event
+                # loop that it had may be closed.
+                if self._running is not None and not self._running.done():
                     await asyncio.wait({self._running})
                 async with contextlib.AsyncExitStack() as undo:
                     with inside(self):
@@ -226,18 +229,23 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
                 await self._close(edge)
 
     async def _close(self, edge: Edge | Share) -> None:
-        """Give everything back, the server also if what comes before it is cut off: nobody else could any more."""
+        """Give everything back, the server also if what comes before it is cut off: nobody else could any more.
+
+        A run that was left behind closes its own edge alone, whenever it ends: all else has been given back, and what
+        there is now is the next run's.
+        """
         try:
-            if self._reader is not None:
+            if self._edge is edge and self._reader is not None:
                 with contextlib.suppress(TransportError, WaitTimeout):
                     await self._reader.close()
             with contextlib.suppress(TransportError, WaitTimeout):
                 await edge.close()
         finally:
-            self._last = self._reporter.snapshot().at_rest() if self._reporter else None
-            self._last_lines = self.lines
-            self._edge = self._reporter = self._reader = None
-            await self._release()
+            if self._edge is edge:
+                self._last = self._reporter.snapshot().at_rest() if self._reporter else None
+                self._last_lines = self.lines
+                self._edge = self._reporter = self._reader = None
+                await self._release()
 
     async def _release(self) -> None:
         connection, self._connection = self._connection, None
@@ -250,9 +258,10 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
     async def stop(self) -> None:
         """Drain and stop; what is stored stays. A stopped flow is left alone."""
         check_outside(self, self.name, "stop")
-        async with self._changing:
+        async with self._changing.here():
             edge, running = self._edge, self._running
-            if running is None:
+            if running is None or running.done():
+                self._running = None
                 await self._entrance.close()  # a device may have come already
                 return
             if edge is not None:
@@ -312,7 +321,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         await self.stop()
         if not self._entrance.may_have_stored:
             return False
-        async with self._changing:
+        async with self._changing.here():
             access = await self._entrance.opened()
             try:
                 found = await self._forget_at(access)
@@ -343,7 +352,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         return await asyncio.shield(asyncio.ensure_future(self._update(dataflow)))
 
     async def _update(self, dataflow: Dataflow) -> SwapReceipt | None:
-        async with self._changing:
+        async with self._changing.here():
             if self._edge is None:
                 self.dataflow = dataflow
                 return None
@@ -370,7 +379,7 @@ def _at_work(lines: Sequence[Line]) -> list[str]:
         for line in lines
         for stage in line.stages
         for member in stage.members
-        if any(runner._worker._turn.locked() for runner in member.runners)  # noqa: SLF001 - nobody else asks for it
+        if any(runner.busy for runner in member.runners)
     ]
 
 

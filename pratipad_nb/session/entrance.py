@@ -6,12 +6,12 @@ that opens it. Which ways there are is in `access`.
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from pratipad_nb.session import state_folder
 from pratipad_nb.session.access import Access, open_access
 from pratipad_nb.session.checks import checked_role
+from pratipad_nb.session.turn import Turn
 from pratipad_nb.settings import Endpoint, FlowOptions, checked_path, valid_name
 from pratipad_nb.transport.permissions import Role
 
@@ -42,7 +42,7 @@ class Entrance:
         self._home = home
         self._options = options
         self._access: Access | None = None
-        self._turn = asyncio.Lock()
+        self._turn = Turn()
 
     async def opened(self) -> Access:
         """Return the access, opening it if it is closed.
@@ -52,7 +52,7 @@ class Entrance:
         ServerError
             If the embedded server can't be started.
         """
-        async with self._turn:
+        async with self._turn.here():
             if self._access is None:
                 self._access = await open_access(
                     self._flow,
@@ -67,7 +67,7 @@ class Entrance:
 
     async def close(self) -> None:
         """Give the access back; a closed one is left alone."""
-        async with self._turn:
+        async with self._turn.here():
             access, self._access = self._access, None
             if access is not None:
                 await access.close()

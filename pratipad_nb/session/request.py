@@ -57,8 +57,17 @@ class AsyncRequest:
             If the flow ends before, or the request is cancelled.
         """
         seconds = checked_wait(timeout, "wait: timeout")
-        if not self.done:
+        if not self._over:
             await unless_ended(self._request.done.wait(), self._run, seconds)
+        self._check_done(seconds)
+
+    @property
+    def _over(self) -> bool:
+        """Whether it makes no difference any more to wait for it or to cancel it."""
+        return self.done or self._run.done()
+
+    def _check_done(self, seconds: float | None) -> None:
+        """Raise what `wait` does for a request that isn't done, after so many seconds."""
         if self.done:
             return
         readings = f"{self.left} of {self._request.wanted} readings"
@@ -71,7 +80,8 @@ class AsyncRequest:
 
     async def cancel(self) -> None:
         """Ask for no more of it. What devices were asked for already still comes; one that is over stays as it is."""
-        self._request.cancel()
+        if not self._over:
+            self._request.cancel()
 
 
 class Request:
@@ -109,11 +119,13 @@ class Request:
         FlowError
             If the flow ends before, or the request is cancelled.
         """
-        checked_wait(timeout, "wait: timeout")
-        if not self.done:
+        seconds = checked_wait(timeout, "wait: timeout")
+        if self._request._over:  # noqa: SLF001 - one handle; the loop it could be asked on may be closed
+            self._request._check_done(seconds)  # noqa: SLF001
+        else:
             self._run(self._request.wait(timeout))
 
     def cancel(self) -> None:
         """Ask for no more of it. What devices were asked for already still comes; one that is over stays as it is."""
-        if not self.done:
+        if not self._request._over:  # noqa: SLF001 - one handle
             self._run(self._request.cancel())

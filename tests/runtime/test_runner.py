@@ -239,6 +239,26 @@ class TestTimers:
             await ticking
 
 
+class TestBusy:
+    async def test_it_is_busy_while_its_processor_is_in_a_call(self, runner_of):
+        begun, enough = asyncio.Event(), asyncio.Event()
+
+        async def waits(payload):
+            begun.set()
+            await enough.wait()
+            return payload
+
+        runner = runner_of(waits)
+        await runner.open()
+        assert not runner.busy
+        working = asyncio.ensure_future(results_of(runner, [1]))
+        await begun.wait()
+        assert runner.busy
+        enough.set()
+        await working
+        assert not runner.busy
+
+
 class TestCounting:
     async def test_retries_count_those_of_orders_too(self, runner_of):
         class Fails:

@@ -105,6 +105,16 @@ class TestBoth:
         await asyncio.gather(*(either.call(method if n % 2 else plain, n) for n in range(8)))
         assert trace == list(range(8))
 
+    async def test_is_busy_while_a_call_is_in_hand(self, either):
+        gate = asyncio.Event()
+        assert not either.busy
+        call = asyncio.ensure_future(either.call(gate.wait))
+        await asyncio.sleep(0)
+        assert either.busy
+        gate.set()
+        await call
+        assert not either.busy
+
     async def test_refuses_calls_once_closed_and_closes_twice(self, either):
         await either.call(int)
         assert await either.close()

@@ -1,11 +1,12 @@
 """`AsyncFlow`: the same flow for asynchronous code, on the caller's event loop."""
 
 import asyncio
+import contextlib
 import inspect
 
 import pytest
 
-from pratipad_nb import AsyncDevice, AsyncFlow, Flow, Message
+from pratipad_nb import AsyncDevice, AsyncFlow, Flow, FlowOptions, Message
 from pratipad_nb.errors import FlowError
 from pratipad_nb.session import AsyncRequest, Request, Step
 from pratipad_nb.session.step import AsyncStep
@@ -86,6 +87,68 @@ async def test_starts_and_stops_at_the_same_time_leave_it_as_the_last_one_says(u
     await asyncio.gather(flow.stop(), flow.stop())
     assert flow.state == "stopped"
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def test_it_may_be_started_and_stopped_at_the_same_time_on_one_event_loop_after_another(url):
+    flow = AsyncFlow("Push ~> same ~> Output", server=url)
+
+    async def at_the_same_time():
+        await asyncio.gather(flow.start(), flow.start(), flow.endpoint_for("device", "d"))
+        assert flow.state == "running"
+        await asyncio.gather(flow.stop(), flow.stop())
+
+    asyncio.run(at_the_same_time())
+    asyncio.run(at_the_same_time())
+    assert flow.state == "stopped"
+
+
+def test_it_can_be_started_and_stopped_though_the_event_loop_of_its_last_run_was_closed_under_it(url):
+    flow = AsyncFlow("Push ~> same ~> Output", server=url)
+    asyncio.run(flow.start())
+    asyncio.run(flow.stop())
+    asyncio.run(flow.start())
+
+    async def again():
+        async with flow:
+            assert flow.state == "running"
+
+    asyncio.run(again())
+    assert flow.state == "stopped"
+
+
+async def test_a_run_that_was_left_behind_ends_without_harm_to_the_next(url, monkeypatch):
+    monkeypatch.setattr("pratipad_nb.session.asynchronous._CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr("pratipad_nb.session.asynchronous._CUT_OFF_SECONDS", 0.1)
+    monkeypatch.setattr("pratipad_nb.runtime.runner._CLOSE_SECONDS", 0.1)
+    enough, begun = asyncio.Event(), asyncio.Event()
+
+    async def swallows(payload):
+        begun.set()
+        while not enough.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await enough.wait()
+        return payload
+
+    flow = AsyncFlow(
+        "Push ~> swallows ~> Output",
+        server=url,
+        delivery="fast",
+        namespace={"swallows": swallows},
+        options=FlowOptions(drain_seconds=0.1),
+    )
+    await flow.start()
+    left_behind = flow._running
+    async with await AsyncDevice("d").connect(flow) as device:
+        await device.push(1)
+        await begun.wait()
+    await flow.stop()
+    await flow.start()
+    assert not left_behind.done()
+    enough.set()
+    await asyncio.wait({left_behind}, timeout=10)
+    assert flow.state == "running"
+    await flow.settled(5)
+    await flow.stop()
 
 
 async def test_a_start_that_is_cancelled_leaves_nothing(url):

@@ -6,6 +6,7 @@ import gc
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -183,6 +184,53 @@ def test_a_start_that_fails_leaves_nothing_behind_and_can_be_repeated(url):
     ready = True
     with flow:
         assert flow.state == "running"
+
+
+def fail(flow):
+    """Have the flow fail: its next checkpoint can't be stored."""
+
+    async def fails():
+        raise OSError("no space left")
+
+    async def drain():
+        flow._flow._edge.last_checkpoint = fails
+        flow._flow._edge.drain()
+
+    flow._portal.run(drain())
+
+
+def test_a_flow_that_failed_while_a_loop_read_it_can_be_stopped_and_started_again(flow, until):
+    with Device("d").connect(flow) as device:
+        device.push(1)
+        device.push(2)
+        for message in flow:
+            assert message.payload == 1
+            break
+    fail(flow)
+    until(lambda: flow.state == "failed")
+    flow.stop()
+    assert flows() == {}
+    flow.start()
+    assert flow.state == "running"
+
+
+def test_a_stop_gives_back_what_a_device_had_opened_after_a_failure(home, until):
+    before = left()
+    flow = Flow("Push ~> same ~> Output", name="later", home=home).start()
+    fail(flow)
+    until(lambda: flow.state == "failed")
+    flow.endpoint_for("device", "late")
+    flow.stop()
+    assert left() == before
+
+
+def test_devices_that_come_at_the_same_time_are_let_in_after_every_start(home):
+    flow = Flow("Push ~> same ~> Output", name="later", home=home)
+    for _ in range(2):
+        with ThreadPoolExecutor(3) as pool:
+            asked = [pool.submit(flow.endpoint_for, "device", name) for name in ("a", "b", "c")]
+        assert [each.result().flow for each in asked] == ["later"] * 3
+        flow.stop()
 
 
 def test_request_stop_returns_at_once_and_stops_soon(flow, until):

@@ -51,7 +51,9 @@ def test_a_wait_ends_with_the_flow_and_says_how_far_it_came(flow, until):
         waiting.join(10)
     assert raised[0].startswith("flow 'meter' ended while ")
     assert repr(request) == "<Request to 'meter': 3 of 5 readings left, the flow ended>"
-    with pytest.raises(FlowError, match="not running"):
+    with pytest.raises(
+        FlowError, match=r"ended while 3 of 5 readings were waited for\. Start it .* pull again"
+    ):
         request.wait(1)
 
 
@@ -109,3 +111,17 @@ def test_a_request_that_is_done_stays_so(flow):
     flow.stop()
     request.wait(0)
     assert (request.done, request.left, request.state) == (True, 0, "done")
+
+
+def test_a_request_that_its_flow_has_ended_stays_as_it_is(flow):
+    request = flow.pull(5)
+    flow.stop()
+    request.cancel()
+    assert request.state == "5 of 5 readings left, the flow ended"
+
+
+async def test_a_request_that_its_asynchronous_flow_has_ended_stays_as_it_is(url):
+    async with AsyncFlow("Pull <~> same <~> Output", name="meter", server=url) as flow:
+        request = await flow.pull(5)
+    await request.cancel()
+    assert request.state == "5 of 5 readings left, the flow ended"
