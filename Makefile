@@ -30,7 +30,7 @@ help:
 lab: $(VENV)/.lab
 	@if [ "$$(id -u)" = 0 ] && ! echo '$(LAB_OPTIONS)' | grep -q -- --allow-root; then \
 	    echo 'JupyterLab does not start for root unless told to: make lab LAB_OPTIONS=--allow-root' >&2; exit 1; fi
-	$(BIN)/jupyter lab $(LAB_OPTIONS) $(NOTEBOOK)
+	$(BIN)/jupyter lab --ServerApp.root_dir=. $(LAB_OPTIONS) $(NOTEBOOK)
 
 test: check
 	$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile $(PYTEST_OPTIONS)

@@ -18,7 +18,7 @@ from pratipad_nb.dataflow.names import looks_like_a_processor, nearest
 from pratipad_nb.notation import Problem, Processor
 from pratipad_nb.notation.errors import a_kind, shown
 
-__all__ = ["faults"]
+__all__ = ["argument_names", "faults"]
 
 _WHAT_IS_ONE = "a class with `process` or `process_batch`, or a function that takes a payload"
 
@@ -81,24 +81,46 @@ def _function_faults(target: Callable[..., Any], processor: Processor, name: str
     parameters = _parameters(target)
     if parameters is None:
         return []
+    rest = _behind_the_payload(parameters)
+    if rest is None:
+        return [
+            Problem(
+                f"`{name}` takes no payload", processor.name_span, f"a function such as `def {name}(payload)`"
+            )
+        ]
+    return _argument_faults(rest, processor, name)
+
+
+def _behind_the_payload(parameters: list[inspect.Parameter]) -> list[inspect.Parameter] | None:
+    """Return those of a function that the notation may give; None if it takes no payload."""
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if parameters and parameters[0].kind in positional:
         rest = parameters[1:]
     elif any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
         rest = parameters
     else:
-        return [
-            Problem(
-                f"`{name}` takes no payload", processor.name_span, f"a function such as `def {name}(payload)`"
-            )
-        ]
+        return None
     # `message` is what the runtime gives, never the notation.
-    return _argument_faults([p for p in rest if p.name != "message"], processor, name)
+    return [p for p in rest if p.name != "message"]
+
+
+def argument_names(target: Any) -> list[str]:
+    """Return the names of the arguments that a processor's class, or function, may be given in the notation."""
+    if not callable(target):  # an instance with `process`
+        return []
+    parameters = _parameters(target) or []
+    if not isinstance(target, type):
+        parameters = _behind_the_payload(parameters) or []
+    return _named(parameters)
+
+
+def _named(parameters: list[inspect.Parameter]) -> list[str]:
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [parameter.name for parameter in parameters if parameter.kind in by_name]
 
 
 def _argument_faults(parameters: list[inspect.Parameter], processor: Processor, name: str) -> list[Problem]:
-    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    allowed = [parameter.name for parameter in parameters if parameter.kind in by_name]
+    allowed = _named(parameters)
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     given = {argument.name for argument in processor.written}
     found = []

@@ -1,5 +1,5 @@
-"""Completion in ``%%dataflow`` cells: keywords, arrows, processors of the namespace, and options after the name; and in
-``%dataflow`` lines: commands, flows, processors, devices.
+"""Completion in ``%%dataflow`` cells: keywords, arrows, processors of the namespace with their arguments, and options
+after the name; and in ``%dataflow`` lines: commands, flows, processors, devices.
 
 Owns what is offered where. Looks no further than names: nothing of the user's is run.
 """
@@ -14,6 +14,7 @@ from typing import Any
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 from pratipad_nb.dataflow.names import looks_like_a_processor
+from pratipad_nb.dataflow.targets import argument_names
 from pratipad_nb.notebook.commands import line_suggestions
 from pratipad_nb.notebook.options import OPTION_NAMES
 from pratipad_nb.session import flows
@@ -22,6 +23,7 @@ __all__ = ["dataflow_matcher", "suggestions"]
 
 _CELL = re.compile(r"\s*%%dataflow\b")
 _LINE = re.compile(r"\s*%dataflow\s")
+_CALL = re.compile(r"([\w.]+)\s*\(([^()]*)\Z")
 _WORD = re.compile(r"[\w.]*\Z")
 _INPUTS = ("Push", "Pull", "Demand")
 _ARROWS = ("~>", "<~>")
@@ -81,12 +83,16 @@ def _option(line: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _expected(before: str, word: str, namespace: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Yield what may stand after `before`: an input at the start, an arrow after a stage, else a processor or Output."""
+    """Yield what may stand after `before`: an input at the start, an arrow after a stage, an argument's name in
+    parentheses, else a processor or Output.
+    """
     stripped = before.rstrip()
     if not stripped:
         yield from ((text, "keyword") for text in _INPUTS)
         return
     if stripped.count("(") > stripped.count(")"):
+        if stripped.endswith(("(", ",")):
+            yield from ((f"{name}=", "param") for name in _arguments(stripped, namespace))
         return
     if stripped.endswith("~>"):
         yield "Output", "keyword"
@@ -97,12 +103,29 @@ def _expected(before: str, word: str, namespace: Mapping[str, Any]) -> Iterable[
     yield from ((name, kind) for name, kind in _processors(word, namespace))
 
 
+def _arguments(before: str, namespace: Mapping[str, Any]) -> Iterable[str]:
+    """Yield the arguments that the processor whose parenthesis is open takes and isn't given yet."""
+    call = _CALL.search(before)
+    target = _at(call[1], namespace) if call else None
+    if call is None or not looks_like_a_processor(target):
+        return
+    given = re.findall(r"(\w+)\s*=", call[2])
+    yield from (name for name in argument_names(target) if name not in given)
+
+
+def _at(path: str, namespace: Mapping[str, Any]) -> Any:
+    """Return what the dotted `path` leads to; None where it leads nowhere."""
+    first, *rest = path.split(".")
+    found = namespace.get(first)
+    for part in rest:
+        found = vars(found).get(part) if isinstance(found, (ModuleType, type)) else None
+    return found
+
+
 def _processors(word: str, namespace: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     path, dot, _ = word.rpartition(".")
     if dot:
-        holder = namespace.get(path.partition(".")[0])
-        for part in path.split(".")[1:]:
-            holder = vars(holder).get(part) if isinstance(holder, (ModuleType, type)) else None
+        holder = _at(path, namespace)
         if not isinstance(holder, (ModuleType, type)):
             return
         names: Mapping[str, Any] = vars(holder)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -74,11 +75,17 @@ def _brings_its_own(error: PratipadError) -> bool:
 def _lines(error: PratipadError, before: str = "", after: str = "") -> list[str]:
     first, *rest = f"{before}{str(error) or '(no message)'}{after}".split("\n")
     lines = [f"{_RED}{type(error).__name__}{_RESET}: {first}", *rest]
-    return lines if error.__cause__ is None else [*lines, _cause_line(error.__cause__)]
+    return lines if error.__cause__ is None else [*lines, *_cause_lines(error.__cause__)]
 
 
-def _cause_line(cause: BaseException) -> str:
-    return f"{_DIM}Cause: {type(cause).__name__}: {cause}{_RESET}"
+def _cause_lines(cause: BaseException) -> list[str]:
+    """Return what the cause says and, if it is from a user's code, its last line there."""
+    lines = [f"{_DIM}Cause: {type(cause).__name__}: {cause}{_RESET}"]
+    frames = [] if isinstance(cause, PratipadError) else _of_the_user(cause.__traceback__)
+    if frames:
+        at = traceback.extract_tb(frames[-1], 1)[0]
+        lines.append(f"{_DIM}  in {at.name}, line {at.lineno}: {at.line}{_RESET}")
+    return lines
 
 
 def _rendered(shell: Any, error: PratipadError) -> list[str]:
@@ -92,7 +99,7 @@ def _rendered(shell: Any, error: PratipadError) -> list[str]:
         return lines
     place = None if isinstance(cause, PratipadError) else _chain(_of_the_user(cause.__traceback__))
     if place is None:
-        return [*lines, _cause_line(cause)]
+        return [*lines, *_cause_lines(cause)]
     return [*lines, f"\n{_DIM}It was caused here:{_RESET}", *_structured(shell, cause, place)]
 
 

@@ -7,6 +7,7 @@ that a page may ask for. It draws nothing (`static/inspector.js` does) and keeps
 from __future__ import annotations
 
 import json
+import logging
 import re
 import threading
 import time
@@ -22,6 +23,8 @@ from pratipad_nb.runtime.samples import KEPT, Sample
 from pratipad_nb.session import Flow
 
 __all__ = ["BYTES_PER_SECOND", "Inspection", "act", "told", "way"]
+
+log = logging.getLogger(__name__)
 
 #: What an open inspector may send, in bytes a second: half of what a picture may, envelope included.
 BYTES_PER_SECOND = 10_000
@@ -252,3 +255,6 @@ def told(flow: Flow, content: dict[str, Any]) -> dict[str, Any]:
         return {"text": act(flow, content), "fault": False, "at": time.time()}
     except PratipadError as error:
         return {"text": str(error)[:1000], "fault": True, "at": time.time()}
+    except Exception as error:  # on a thread of its own, where nobody else would say so
+        log.exception("%s: what a page asked for failed", flow.name)
+        return {"text": f"{type(error).__name__}: {error}"[:1000], "fault": True, "at": time.time()}

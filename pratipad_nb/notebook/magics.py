@@ -179,6 +179,8 @@ class DataflowMagics(Magics):
         elif command not in COMMANDS:
             near = nearest(command, ["list", *COMMANDS])
             hint = f"Did you mean {near[0]!r}? " if near else ""
+            if command in flows():
+                hint = f"The flow of that name: `%dataflow status {command}`. "
             raise UsageError(f"{command!r} is no command of %dataflow. {hint}`%dataflow --help` lists them.")
         else:
             try:

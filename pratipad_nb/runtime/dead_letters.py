@@ -166,12 +166,14 @@ class DeadLetters:
         owns
             Says whether a device's messages are retried here, not by another partition's edge.
         """
-        newest = {
-            _identity(frame.step, entry): (record.sequence, at)
-            async for record, frame in self._frames()
-            for at, entry in enumerate(frame.entries, 1)
-        }
+        last, newest = 0, {}
         async for record, frame in self._frames():
+            last = record.sequence
+            for at, entry in enumerate(frame.entries, 1):
+                newest[_identity(frame.step, entry)] = (last, at)
+        async for record, frame in self._frames():
+            if record.sequence > last:  # it has come since, maybe of what is being retried
+                return
             if frame.step.endswith(ORDER_STEP) or not owns(_whose(frame)):
                 continue
             done = positions.number(_place(record.sequence), 0)

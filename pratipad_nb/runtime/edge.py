@@ -219,14 +219,16 @@ class Edge:
 
     async def close(self) -> None:
         """Give back subscriptions and tear processors down; nothing of the run is left."""
-        for subscription in self._subscriptions:
-            with contextlib.suppress(TransportError):
-                await subscription.close()
-        if hasattr(self, "input"):
-            await self.input.close()
-        await self.changes.close()
-        await self.line.close()
-        self._undivert.close()
+        try:
+            for subscription in self._subscriptions:
+                with contextlib.suppress(TransportError):
+                    await subscription.close()
+            if hasattr(self, "input"):
+                await self.input.close()
+            await self.changes.close()
+            await self.line.close()
+        finally:  # it may be cut off
+            self._undivert.close()
         self.state = "failed" if self.error else "stopped"
         self.line.set_state(self.state)
 

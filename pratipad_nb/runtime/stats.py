@@ -179,13 +179,13 @@ class FlowStats:
             object.__setattr__(self, name, frozen(kind, getattr(self, name)))
 
     def at_rest(self) -> FlowStats:
-        """Return the same as of a flow that has ended, whose rates are all 0: what they were before is none of it."""
+        """Return the same as of a flow that has ended: its rates are all 0, and no device is connected to it."""
         return replace(
             self,
             state="failed" if self.error else "stopped",
             rate=0.0,
             processors={key: replace(p, rate=0.0, busy=0.0) for key, p in self.processors.items()},
-            devices={name: replace(d, rate=0.0) for name, d in self.devices.items()},
+            devices={name: replace(d, rate=0.0, connected=False) for name, d in self.devices.items()},
             backward=replace(self.backward, rate=0.0),
         )
 

@@ -115,6 +115,10 @@ def test_an_unknown_command_is_one_line_with_the_nearest(house):
     )
 
 
+def test_a_flows_name_in_the_place_of_a_command_is_told_what_shows_it(house):
+    assert "`%dataflow status house`" in house.run("%dataflow house").err
+
+
 def test_the_list_takes_no_name_and_says_what_does(house):
     assert house.run("%dataflow list house").err == (
         "UsageError: `%dataflow list` lists all flows and takes no 'house'. `%dataflow status NAME` shows one.\n"

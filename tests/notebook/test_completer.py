@@ -11,11 +11,14 @@ from pratipad_nb.notebook.completer import dataflow_matcher, suggestions
 
 
 class Celsius:
+    def __init__(self, factor=1.8, offset=32):
+        pass
+
     def process(self, reading):
         return reading
 
 
-def alarm(reading):
+def alarm(reading, message, most=40):
     return reading
 
 
@@ -49,6 +52,12 @@ def offered(cell):
         ("%%dataflow house\nPush ~> Celsius # a ", []),
         ("%%dataflow house\n# a comment\nDem", ["Demand"]),
         ("%%dataflow house\nPush ~> Scale(fac", []),
+        ("%%dataflow house\nPush ~> Celsius(", ["factor=", "offset="]),
+        ("%%dataflow house\nPush ~> Celsius(fac", ["factor="]),
+        ("%%dataflow house\nPush ~> Celsius(factor=2, ", ["offset="]),
+        ("%%dataflow house\nPush ~> Celsius(factor=", []),
+        ("%%dataflow house\nPush ~> [Celsius(factor=2), alarm(", ["most="]),
+        ("%%dataflow house\nPush ~> tools.Scale(", []),
         ("%%dataflow house --del", ["--delivery"]),
         ("%%dataflow house --delivery ", ["durable", "fast"]),
         ("%%dataflow house --delivery f", ["fast"]),

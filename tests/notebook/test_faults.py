@@ -33,6 +33,19 @@ def test_the_cause_is_named_below():
     ]
 
 
+def test_of_a_cause_in_a_users_code_its_line_is_shown():
+    def open_port():
+        raise OSError("no such sensor")
+
+    error = FlowError("broken")
+    try:
+        open_port()
+    except OSError as cause:
+        error.__cause__ = cause
+    *_, last = plain(without_frames(error)).splitlines()
+    assert re.fullmatch(r'  in open_port, line \d+: raise OSError\("no such sensor"\)', last)
+
+
 @pytest.mark.parametrize("text", ["", None])
 def test_an_error_without_a_message_still_shows_something(text):
     error = FlowError() if text is None else FlowError(text)

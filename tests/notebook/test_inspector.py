@@ -217,6 +217,13 @@ def test_what_can_not_be_done_is_told_to_the_page(flow, asked, said):
     assert said in told["text"]
 
 
+def test_what_fails_in_a_way_that_nobody_thought_of_is_told_to_the_page_too(flow, monkeypatch, caplog):
+    monkeypatch.setattr(type(flow), "pause", lambda *_: 1 / 0)
+    told = inspector.told(flow, {"do": "pause", "key": "same"})
+    assert (told["text"], told["fault"]) == ("ZeroDivisionError: division by zero", True)
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_what_no_page_of_ours_asks_for_does_nothing(flow):
     assert inspector.act(flow, {"do": "format the disk"}) == ""
     with pytest.raises(ProcessorError):

@@ -95,6 +95,28 @@ async def test_what_was_stored_twice_around_a_crash_is_retried_once_and_both_are
     assert await letters.list() == []
 
 
+async def test_what_fails_while_a_retry_goes_on_is_left_to_the_next_one(letters):
+    await letters.store([("P1", entry(1)), ("P1", entry(2))])
+    seen = []
+    async for _, batch in letters.retries(Positions()):
+        seen += batch.payloads
+        await letters.store([("P1", entry(2 + len(seen)))])
+    assert seen == [{"n": 1}, {"n": 2}]
+
+
+async def test_what_fails_before_a_retry_has_read_the_log_twice_is_left_to_the_next_one(letters, monkeypatch):
+    await letters.store([("P1", entry(1))])
+    read = letters._frames
+
+    async def frames():
+        async for each in read():
+            yield each
+        await letters.store([("P1", entry(2))])
+
+    monkeypatch.setattr(letters, "_frames", frames)
+    assert [batch.payloads for batch in await retried(letters)] == [[{"n": 1}]]
+
+
 async def test_a_retry_begins_at_the_processor_that_failed_with_the_members_that_did(letters):
     await letters.store([("P2", entry(3, "P2", "P3"))])
     ((step, batch),) = [each async for each in letters.retries(Positions())]
