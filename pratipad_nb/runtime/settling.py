@@ -9,7 +9,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from pratipad_nb.errors import WaitTimeout
+from pratipad_nb.errors import TransportClosed, TransportError, WaitTimeout
 
 if TYPE_CHECKING:
     from pratipad_nb.runtime.edge import Edge
@@ -29,24 +29,34 @@ async def settled(edge: Edge, seconds: float) -> None:
         If that isn't so within `seconds`; it says what is left.
     """
     until = time.monotonic() + seconds
-    while (left := await _left(edge)) != (0, 0):
+    while (left := await _left(edge)) != "":
         if time.monotonic() > until:
             raise WaitTimeout(
-                f"flow {edge.settings.name!r} is not settled after {seconds:g} s: {left[0]} frames wait at its "
-                f"input, {left[1]} messages are in hand. {' '.join(blocked_by(edge))}".strip()
+                f"flow {edge.settings.name!r} is not settled after {seconds:g} s: {left}. "
+                f"{' '.join(blocked_by(edge))}".strip()
             )
         await asyncio.sleep(_LOOK)
 
 
-async def _left(edge: Edge) -> tuple[int, int]:
-    """Return frames at the input and messages in hand."""
-    frames = 0
-    if edge.chain is not None:
-        input_log = await edge.connection.find_log(edge.subjects.input_stream)
-        frames = (await input_log.state()).messages if input_log else 0
-    else:
+async def _left(edge: Edge) -> str:
+    """Return what is still to be done, in words; empty if nothing is."""
+    try:
+        frames = await _frames(edge)
+    except TransportClosed:
+        raise
+    except (TransportError, WaitTimeout) as error:  # it went with a link that comes back
+        return f"its input can't be looked at: {error}"
+    in_hand = edge.pipeline.in_hand
+    return f"{frames} frames wait at its input, {in_hand} messages are in hand" if frames or in_hand else ""
+
+
+async def _frames(edge: Edge) -> int:
+    """Return how many frames are at the input; in fast delivery none, once all that was sent is here."""
+    if edge.chain is None:
         await edge.connection.flush()
-    return frames, edge.pipeline.in_hand
+        return 0
+    input_log = await edge.connection.find_log(edge.subjects.input_stream)
+    return (await input_log.state()).messages if input_log else 0
 
 
 def blocked_by(edge: Edge) -> tuple[str, ...]:
