@@ -245,7 +245,7 @@ def _whose(frame: DeadFrame) -> str:
     An order has no device. It is of those that it was for, which the edge where it failed owned, all of them.
     """
     entry = frame.entries[0]
-    return entry.to[0].partition(".")[0] if entry.to else entry.device  # a gateway, of one behind it
+    return entry.to[0] if entry.to else entry.device
 
 
 def _identity(step: str, entry: DeadEntry) -> tuple[str, str, int, int, int]:

@@ -305,11 +305,3 @@ async def test_those_that_fail_again_are_there_again_once():
         assert sorted(letter.payload for letter in await flow.dead_letters()) == [1, 3, 5]
         await device.close()
         await flow.stop()
-
-
-async def test_an_order_for_a_device_behind_a_gateway_is_where_the_gateway_is(letters):
-    order = DeadEntry("", 7, 1, 0, 1.0, 1.0, "on", [FailureNote("P1", "ValueError: no", "")], to=["gw.t001"])
-    await letters.store([("P1" + ORDER_STEP, order)])
-    await letters.find(lambda device: device == "gw")
-    assert letters.count == 1
-    assert [entry.to async for entry in letters.orders(lambda device: device == "gw")] == [["gw.t001"]]
