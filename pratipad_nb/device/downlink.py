@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from pratipad_nb.device.reading import is_async
-from pratipad_nb.device.worker import Worker
+from pratipad_nb.calls import Worker, is_async
 from pratipad_nb.errors import DeviceError, FrameError
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import DownFrame
+from pratipad_nb.wording import in_words
 
 __all__ = ["Downlink", "checked_receive"]
 
@@ -71,7 +72,12 @@ class Downlink:
         self._addressed = addressed
         self._newest = self._run = (-1, 0)  # epoch and number of the last one that came, and that was run
         self._orders: asyncio.Queue[DownFrame] = asyncio.Queue(_MAX_ORDERS)
-        self._worker = Worker(f"pratipad-receive-{device}")
+        self._worker = Worker(
+            f"receive-{device}",
+            on_loop=is_async(receive),
+            owner=f"device {device!r}: receive",
+            kind=DeviceError,
+        )
 
     def take(self, data: bytes) -> None:
         """Take what came from the edge; on the event loop.
@@ -127,9 +133,9 @@ class Downlink:
                 await self._run_for(device, frame.payload)
             except DeviceError as error:  # it says all: who, what, and the next step
                 failed = str(error)[:500]
-                log.warning("order %s failed: %s", frame.id, failed)
+                log.warning("order %s failed: %s", frame.id, failed, exc_info=error.__cause__)
             except Exception as error:
-                failed = f"{type(error).__name__}: {error}"[:500]
+                failed = in_words(error)[:500]
                 log.warning("device %s: order %s failed: %s", self._device, frame.id, failed, exc_info=error)
         self.error = failed
 
@@ -143,7 +149,4 @@ class Downlink:
                 f"{self._device!r}."
             )
         name = {"device": device or None} if self._addressed else {}
-        if is_async(receive):
-            await receive(payload, **name)
-        else:
-            await self._worker.call(lambda: receive(payload, **name))
+        await self._worker.call(partial(receive, payload, **name))

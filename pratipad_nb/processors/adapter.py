@@ -20,8 +20,9 @@ from pratipad_nb.processors.async_forms import AsyncBatch, AsyncGenerator, Async
 from pratipad_nb.processors.base import Processor, period_of
 from pratipad_nb.processors.copying import copy_payload
 from pratipad_nb.processors.forms import Batch, Generator, MessageOf, Plain
-from pratipad_nb.processors.outcome import Outcome, in_words
+from pratipad_nb.processors.outcome import Outcome
 from pratipad_nb.processors.typed import annotation_of, typed
+from pratipad_nb.wording import in_words
 
 __all__ = ["Adapted", "Run", "Timer", "adapt", "check", "works_on_loop"]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from pratipad_nb.calls import LeftBehind, left_behind
 from pratipad_nb.message import Message
 from pratipad_nb.processors.copying import copy_payload
 from pratipad_nb.processors.outcome import Failure, Outcome, sampled
@@ -88,13 +89,15 @@ class Form:
 
     def _tries_left(self, error: BaseException) -> range:
         """Return how often rows may be tried again that raised `error`."""
-        return range(0 if isinstance(error, WrongResultError) else self._retries)
+        return range(0 if isinstance(error, (WrongResultError, LeftBehind)) else self._retries)
 
     def _again(
         self, make: Callable[[], list[Any]], error: BaseException, rows: Sequence[int], ledger: Ledger
     ) -> list[Any]:
         """Try `rows` again as often as they may be; return their results, none if they failed for good."""
         for _ in self._tries_left(error):
+            if left_behind():
+                break
             ledger.retried += 1
             try:
                 return make()
@@ -281,7 +284,7 @@ class BatchForm(Form):
 
     def _takes_apart(self, rows: range, error: BaseException) -> bool:
         """Tell whether `rows`, for which the batch raised `error`, are to be taken again, one by one."""
-        if len(rows) == 1 or isinstance(error, WrongResultError):
+        if len(rows) == 1 or isinstance(error, (WrongResultError, LeftBehind)) or left_behind():
             return False
         self._alone = len(rows)
         return True

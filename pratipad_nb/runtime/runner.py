@@ -14,17 +14,16 @@ from typing import Any
 
 import msgspec
 
+from pratipad_nb.calls import Worker, raised
 from pratipad_nb.dataflow import Step
 from pratipad_nb.errors import PayloadError, ProcessorError
 from pratipad_nb.message import Message
 from pratipad_nb.processors import Outcome, adapt
 from pratipad_nb.processors.adapter import Adapted, Timer, works_on_loop
-from pratipad_nb.processors.async_forms import stops_us
-from pratipad_nb.processors.outcome import in_words
 from pratipad_nb.runtime.logs import ProcessorLog, logging_to
 from pratipad_nb.runtime.metrics import Meter
-from pratipad_nb.runtime.worker import worker_for
 from pratipad_nb.transport.codec import encode_payload
+from pratipad_nb.wording import in_words
 
 __all__ = ["Runner"]
 
@@ -57,7 +56,7 @@ class Runner:
         self.output = output
         self._discard = discard
         self._slice = slice_seconds
-        self._worker = worker_for(step.key, on_loop=works_on_loop(step.target))
+        self._worker = Worker(step.key, on_loop=works_on_loop(step.target))
         self._open_gate = asyncio.Event()
         self._open_gate.set()
         #: Not set while another instance is put in the place of this one.
@@ -93,7 +92,7 @@ class Runner:
                 adapted = await self._worker.call(self._adapt)
                 if adapted.on_loop != works_on_loop(self.step.target):  # `__init__` has set another `process`
                     await self._worker.close(_CLOSE_SECONDS)
-                    self._worker = worker_for(self.step.key, on_loop=adapted.on_loop)
+                    self._worker = Worker(self.step.key, on_loop=adapted.on_loop)
                 await self._hook("setup", adapted.setup)
             self._adapted = adapted
             if state is not None:
@@ -112,11 +111,9 @@ class Runner:
             return None
         try:
             return await self._worker.call(hook, *arguments)
-        except (Exception, asyncio.CancelledError) as error:
-            if stops_us(error):
-                raise
+        except Exception as error:
             raise ProcessorError(
-                f"{self.step.key}: {name} failed with {in_words(error)}. Mend it and run its cell again."
+                f"{self.step.key}: {name} failed with {in_words(raised(error))}. Mend it and run its cell again."
             ) from error
 
     async def snapshot(self) -> bytes | None:
@@ -253,10 +250,8 @@ class Runner:
             try:
                 with logging_to(self.output):
                     await self._worker.call(timer.method)
-            except (Exception, asyncio.CancelledError) as error:
-                if stops_us(error):
-                    raise
-                self.meter.last_error = f"{timer.name}: {in_words(error)}"
+            except Exception as error:
+                self.meter.last_error = f"{timer.name}: {in_words(raised(error))}"
                 with logging_to(self.output):
                     log.exception("%s.%s failed", self.step.key, timer.name)
 

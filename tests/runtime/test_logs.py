@@ -10,9 +10,9 @@ import threading
 
 import pytest
 
+from pratipad_nb.calls import Worker
 from pratipad_nb.runtime import logs
 from pratipad_nb.runtime.logs import LINE_CHARACTERS, ProcessorLog, diverted_output, logging_to
-from pratipad_nb.runtime.worker import Worker
 
 user = logging.getLogger("house.processors")
 
