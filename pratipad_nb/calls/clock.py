@@ -47,16 +47,20 @@ class Clock:
         self.rescued: Any = None
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `function`, each call of which is timed: a ``def`` or an ``async def``."""
-        if is_async(function):
-            return self._timed_coroutine(function)
+        """Return a method of either kind of ``def``, each call of which is timed."""
+        return self.timed_coroutine(function) if is_async(function) else self.timed_plain(function)
+
+    def timed_plain(self, function: Callable[..., Any], *, runs_out: bool = False) -> Callable[..., Any]:
+        """Return the ``def`` `function`, each call of which is timed.
+
+        `runs_out`: of a generator that it returns, the work is timed, too; that is done only while it is iterated.
+        """
 
         def timed(*arguments: Any) -> Any:
             self._begin()
             try:
                 result = function(*arguments)
-                # A generator does its work only while it is iterated.
-                return list(result) if isinstance(result, Iterator) else result
+                return list(result) if runs_out and isinstance(result, Iterator) else result
             finally:
                 self._end()
 
@@ -68,7 +72,7 @@ class Clock:
         async def all_of(*arguments: Any) -> list[Any]:
             return [result async for result in function(*arguments)]
 
-        timed = self._timed_coroutine(all_of)
+        timed = self.timed_coroutine(all_of)
 
         async def generate(*arguments: Any) -> AsyncIterator[Any]:
             for result in await timed(*arguments):
@@ -76,7 +80,9 @@ class Clock:
 
         return generate
 
-    def _timed_coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def timed_coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the ``async def`` `function`, each call of which is timed, and cancelled when it is late."""
+
         async def timed(*arguments: Any) -> Any:
             self._begin()
             try:

@@ -232,10 +232,9 @@ class Worker:
 
         Who waits for the call gets `error`.
         """
-        error = error or LeftBehind(f"{self.at_work}, and is left behind.")
-        where = self._where()
-        if where:
-            error.add_note(f"The call hangs here:\n{where}")
+        if self._seat.left:
+            return
+        error = error or self.annotated(LeftBehind(f"{self.at_work}, and is left behind."))
         self._seat.left = self._closed = True
         self._seat.jobs.put(None)
         call, reply = self._call, self._reply
@@ -246,6 +245,12 @@ class Worker:
                 call.task.add_done_callback(_left_tasks.discard)
         if reply is not None and not reply.done():
             reply.set_exception(error)
+
+    def annotated(self, error: LeftBehind) -> LeftBehind:
+        """Return `error` with a note of where the thread is, for its traceback."""
+        if where := self._where():
+            error.add_note(f"The call hangs here:\n{where}")
+        return error
 
     def _where(self) -> str:
         """Return the user's frames of the thread that is in a call."""
@@ -265,6 +270,8 @@ class Worker:
         the call returns. Closing twice is harmless.
         """
         self._closed = True
+        if self._seat.left:
+            return not self.hangs
         thread = self._thread
         # Whoever got past the check of `_closed` has put his job already, so that this comes after it.
         self._seat.jobs.put(None)
@@ -296,7 +303,7 @@ class _Alarm:
     def _ring(self) -> None:
         if self._reply.done():
             return
-        error = self._clock.late()
+        error = self._worker.annotated(self._clock.late())
         if self._clock.expire(error, self._grace):
             self._worker.leave(error)
             return

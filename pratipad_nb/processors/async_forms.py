@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any
 
 from pratipad_nb.calls import absorb, awaited, settle
-from pratipad_nb.processors.forms import BatchForm, Form, Ledger, MessageOf, plain_outcome
+from pratipad_nb.processors.forms import BatchForm, Form, Ledger, MessageOf, PlainForm, plain_outcome
 from pratipad_nb.processors.outcome import Outcome
 from pratipad_nb.processors.reply import collecting
 from pratipad_nb.processors.returned import nothing
@@ -61,7 +61,7 @@ class _AsyncForm(Form):
         return []
 
 
-class AsyncPlain(_AsyncForm):
+class AsyncPlain(PlainForm, _AsyncForm):
     """`process` as an `async def`."""
 
     __slots__ = ()
@@ -74,6 +74,7 @@ class AsyncPlain(_AsyncForm):
         breath = _Breath(ledger.started)
         task = asyncio.current_task()
         with collecting() as replies:
+            self._watched(ledger, stamps, replies)
             for arguments in self._arguments(payloads, message_of):
                 try:
                     result = await call(*arguments)
@@ -117,6 +118,7 @@ class AsyncGenerator(_AsyncForm):
         stamps = [ledger.started]
         breath = _Breath(ledger.started)
         with collecting() as replies:
+            self._watched(ledger, stamps, replies)
             for arguments in self._arguments(payloads, message_of):
                 make = partial(self._results, arguments)
                 try:
@@ -147,6 +149,7 @@ class AsyncBatch(BatchForm, _AsyncForm):
         ledger = Ledger(payloads)
         breath = _Breath(ledger.started)
         with collecting() as replies:
+            self._watched(ledger, [], replies)
             while ledger.goes_on(deadline):
                 rows = self._next_rows(ledger)
                 make = partial(self._call_for, rows, ledger, message_of)

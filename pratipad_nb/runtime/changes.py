@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Changes"]
 
+#: Seconds between two looks whether an instance hangs that has to finish what is in hand.
+_LOOK = 0.5
+
 
 @dataclass(slots=True)
 class _Pending:
@@ -76,9 +79,26 @@ class Changes:
         pending = self._pending = _Pending(line, difference, edge.pipeline.in_hand)
         edge.line.resume()
         edge.pipeline.drain(leaving=True)
-        receipt = await pending.receipt
+        receipt = await self._receipt(pending)
         self._rest_again(resting)
         return receipt
+
+    @property
+    def revocable(self) -> bool:
+        """Whether the change that is being made can be given up, and all stays as it was."""
+        return self._pending is None
+
+    async def _receipt(self, pending: _Pending) -> SwapReceipt:
+        """Wait for what is in hand to be finished, and the change to be carried out; leave behind what hangs."""
+        try:
+            while not pending.receipt.done():
+                await asyncio.wait({pending.receipt}, timeout=_LOOK)
+                if not pending.receipt.done() and self._pending is pending:
+                    self._edge.line.leave_hanging(pending.line, pending.difference.changed)
+        except asyncio.CancelledError:  # nobody asks any more
+            pending.receipt.cancel()
+            raise
+        return pending.receipt.result()
 
     def _rest_again(self, keys: Sequence[str] | None) -> None:
         """Pause again what was paused before a change (None: the flow), which had to finish what was in hand."""
@@ -106,6 +126,7 @@ class Changes:
         edge, old, line, difference = self._edge, self._edge.line, pending.line, pending.difference
         accepted, stored = edge.gate.accepted, edge.output.positions
         kept = old.shared_with(line)
+        line.accept()
         edge.stop_timers(key for key in old.meters if key not in kept)
         await old.carry_over(line)
         edge.go_on_with(line)  # before the old ones are torn down: orders pass at any moment

@@ -9,6 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from pratipad_nb.errors import FlowError, FrameError
+from pratipad_nb.runtime.batch import Batch
 from pratipad_nb.transport.frames import DeadEntry, FailureNote, Position
 from pratipad_nb.transport.protocol import Delivery
 
@@ -63,13 +64,14 @@ class Failures:
         messages = 0
         async for step, batch in edge.dead_letters.retries(positions, edge.settings.owns):
             try:
-                await edge.inject(batch, step)
+                await self._inject(batch, step)
             except LookupError:  # the flow has no such processor any more: its dead letters stay
                 continue
             retried.append(batch.source.frames[0].position(1))
             messages += len(batch)
         for place, epoch, number in retried:
             while positions.number(place, epoch) < number:
+                self._check_hanging()
                 if edge.state in ("stopped", "failed"):
                     raise FlowError(
                         f"flow {edge.settings.name!r} {edge.state}; what wasn't retried is still there."
@@ -77,3 +79,25 @@ class Failures:
                 await edge.stored(_LOOK)
         await edge.dead_letters.sweep(positions)
         return messages + orders
+
+    async def _inject(self, batch: Batch, step: str | None) -> None:
+        """Put `batch` in, unless there is no room because a processor hangs."""
+        task = asyncio.ensure_future(self._edge.inject(batch, step))
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=_LOOK)
+                if not task.done():
+                    self._check_hanging()
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _check_hanging(self) -> None:
+        hanging = self._edge.line.hanging
+        if hanging:
+            raise FlowError(
+                f"dead letters of flow {self._edge.settings.name!r} can't all be retried now: {hanging[0].at_work}. What "
+                "wasn't retried is still there. Mend the processor, run its cell again, then call "
+                "retry_dead_letters() again."
+            )

@@ -33,6 +33,8 @@ _LANE_MESSAGES = 4096
 _LANE_BATCHES = 256
 #: The server is told this often that what is in hand is still being worked on; a third of its patience of 30 s.
 _HOLD_SECONDS = 10.0
+#: Seconds between two looks whether an instance that a barrier waits for hangs.
+_HANG_LOOK = 0.5
 
 
 class BatchQueue(asyncio.Queue[Item]):
@@ -240,6 +242,18 @@ class Pipeline:
                 await stage.process(item, following.put)
         await following.put(None)
 
+    async def _at_one_point(self, stage: Stage, lanes: Sequence[LaneQueue]) -> bool:
+        """Wait until every lane has worked on what stands before it; return False if the call of one of them hangs."""
+        joined = asyncio.gather(*(lane.join() for lane in lanes))
+        try:
+            while not joined.done():
+                await asyncio.wait({joined}, timeout=_HANG_LOOK)
+                if not joined.done() and any(runner.hangs for runner in stage.runners):
+                    return False
+            return True
+        finally:
+            joined.cancel()
+
     def _getter(
         self, stage: Stage, queue: BatchQueue, following: BatchQueue, lane: int = 0
     ) -> Callable[[], Awaitable[Item]]:
@@ -269,7 +283,8 @@ class Pipeline:
                         # All lanes have to be at the same point, or a state would speak of more than is stored.
                         for its_queue in lanes:
                             await its_queue.put(item)
-                        await asyncio.gather(*(lane.join() for lane in lanes))
+                        if not await self._at_one_point(stage, lanes):
+                            continue  # no checkpoint this time
                         await stage.snapshot(item.states)
                     await following.put(item)
                     continue

@@ -18,6 +18,7 @@ from zlib import crc32
 
 from msgspec import Raw
 
+from pratipad_nb.calls import LeftBehind
 from pratipad_nb.errors import OneWayError, ProcessorError
 from pratipad_nb.message import Message
 from pratipad_nb.processors import Outcome
@@ -154,7 +155,8 @@ class Stage:
     async def snapshot(self, states: dict[str, bytes]) -> None:
         """Add the state of every instance that keeps one, under the processor's key and the instance's number.
 
-        One that can't be kept holds nothing up: it is told, once, and left out.
+        A state that can't be kept holds nothing up: that is told, once, and the state left out. Of an instance whose call
+        hangs, the last known state holds.
         """
         for member in self.members:
             for number, runner in enumerate(member.runners):
@@ -164,7 +166,7 @@ class Stage:
                     if member.meter.last_error != str(error):
                         log.warning("%s", error)
                     member.meter.last_error = str(error)
-                    continue
+                    state = runner.last_state if isinstance(error, LeftBehind) else None
                 if state is not None:
                     states[state_key(member.key, number)] = state
 

@@ -44,6 +44,8 @@ class ProcessorStats:
         How many times its code has been swapped since the start.
     newer
         Whether its code, or its arguments, have been defined anew since and not been swapped in.
+    left_behind
+        Instances that are left behind in calls that hang, and have not come back since.
     """
 
     received: int = 0
@@ -59,6 +61,7 @@ class ProcessorStats:
     last_error: str = ""
     version: int = 0
     newer: bool = False
+    left_behind: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +217,11 @@ class FlowStats:
         facts += [f"{wording.counted(self.waiting, 'frame')} waiting"] if self.waiting else []
         facts += [f"{wording.count(self.dropped)} lost"] if self.dropped else []
         facts += [wording.counted(self.dead, "dead letter")] if self.dead else []
+        facts += [
+            f"{key} has left {wording.counted(p.left_behind, 'instance')} behind in a call that hangs"
+            for key, p in self.processors.items()
+            if p.left_behind
+        ]
         facts += [
             f"{name} missed {wording.counted(r.skipped, 'frame')}"
             for name, r in self.readers.items()

@@ -19,7 +19,7 @@ from typing import Any
 from pratipad_nb import wording
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.dataflow import Dataflow, resolve
-from pratipad_nb.errors import PratipadError, TransportError, WaitTimeout
+from pratipad_nb.errors import FlowError, PratipadError, TransportError, WaitTimeout
 from pratipad_nb.runtime.edge import Edge
 from pratipad_nb.runtime.janitor import HANDLE
 from pratipad_nb.runtime.line import Line
@@ -108,6 +108,10 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         self._stopping: asyncio.Task[None] | None = None
         self._last: FlowStats | None = None
         self._changing = Turn()
+        #: The change that is being made, and whether somebody still waits for it.
+        self._change: asyncio.Task[SwapReceipt | None] | None = None
+        self._change_awaited = False
+        self._given_up = ""
         self.endpoint: Endpoint | None = None
 
     def __repr__(self) -> str:
@@ -258,6 +262,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
     async def stop(self) -> None:
         """Drain and stop; what is stored stays. A stopped flow is left alone."""
         check_outside(self, self.name, "stop")
+        self._give_up_change("stopped")
         async with self._changing.here():
             edge, running = self._edge, self._running
             if running is None or running.done():
@@ -348,8 +353,38 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         """Change what runs to `notation`; only what differs is swapped. None if nothing does."""
         dataflow = resolve(notation, names_for(namespace))
         check_outside(self, self.name, "update")
-        # Who is interrupted while waiting leaves the change to go on: half of one would be worse.
-        return await asyncio.shield(asyncio.ensure_future(self._update(dataflow)))
+        await self._make_way()
+        change = self._change = asyncio.ensure_future(self._update(dataflow))
+        self._change_awaited = True
+        try:
+            # Who is interrupted while waiting leaves the change to go on: half of one would be worse.
+            return await asyncio.shield(change)
+        except asyncio.CancelledError:
+            if change.cancelled():
+                raise FlowError(
+                    f"the change of flow {self.name!r} was given up, for the flow was {self._given_up} meanwhile. All is "
+                    "as it was before."
+                ) from None
+            raise
+        finally:
+            if self._change is change:
+                self._change_awaited = False
+
+    async def _make_way(self) -> None:
+        """Give up the change before this one if that hangs in what it sets up, or nobody waits for it any more."""
+        before = self._change
+        if before is None or before.done() or before.get_loop() is not asyncio.get_running_loop():
+            return
+        if self._change_awaited:
+            await asyncio.wait({before}, timeout=self.settings.options.hang_seconds)
+        if self._edge is None or all(edge.changes.revocable for edge in self._edges):
+            self._give_up_change("changed again")
+
+    def _give_up_change(self, why: str) -> None:
+        change = self._change
+        if change is not None and not change.done() and change.get_loop() is asyncio.get_running_loop():
+            self._given_up = why
+            change.cancel()
 
     async def _update(self, dataflow: Dataflow) -> SwapReceipt | None:
         async with self._changing.here():
@@ -373,13 +408,9 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
 
 
 def _at_work(lines: Sequence[Line]) -> list[str]:
-    """Return the keys of the processors that are in the midst of a call."""
+    """Return the processors that are in the midst of a call, and since when."""
     return [
-        member.key
-        for line in lines
-        for stage in line.stages
-        for member in stage.members
-        if any(runner.busy for runner in member.runners)
+        runner.at_work for line in lines for stage in line.stages for runner in stage.runners if runner.busy
     ]
 
 
