@@ -19,9 +19,10 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from pratipad_nb.calls.call import Call, absorb, awaited, is_async
@@ -253,15 +254,16 @@ class Worker:
         return error
 
     def _where(self) -> str:
-        """Return the user's frames of the thread that is in a call."""
-        thread = self._thread
-        if thread is None or self._seat.began is None:
-            return ""
-        frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - there is no other way to them
-        frames = traceback.StackSummary.extract(traceback.walk_stack(frame)) if frame is not None else []
-        return "".join(
-            traceback.format_list([each for each in reversed(frames) if not each.filename.startswith(_OURS)])
-        )
+        """Return the user's frames of the call that is in hand, the outermost first."""
+        call, thread = self._call, self._thread
+        frames: list[tuple[FrameType, int]] = []
+        if call is not None and call.task is not None and not call.task.done():
+            frames = list(_awaiting(call.task.get_coro()))
+        elif thread is not None and self._seat.began is not None:
+            frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - there is no other way to them
+            frames = list(traceback.walk_stack(frame))[::-1] if frame is not None else []
+        found = traceback.StackSummary.extract(iter(frames))
+        return "".join(traceback.format_list([each for each in found if not each.filename.startswith(_OURS)]))
 
     async def close(self, timeout: float = 5.0) -> bool:
         """End after the call in hand; return whether that ended within `timeout` seconds. Later calls are refused.
@@ -309,6 +311,15 @@ class _Alarm:
             return
         again = max(0.001, self._clock.left(self._grace))
         self._timer = self._reply.get_loop().call_later(again, self._ring)
+
+
+def _awaiting(coroutine: Any) -> Iterator[tuple[FrameType, int]]:
+    """Yield the frames of a coroutine that waits, and of those that it awaits."""
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "ag_frame", None)
+        if frame is not None:
+            yield frame, frame.f_lineno
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "ag_await", None)
 
 
 def _rest() -> None:

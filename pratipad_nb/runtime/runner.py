@@ -197,9 +197,9 @@ class Runner:
         except TimeoutError as error:
             if not scope.expired():
                 raise
+            still = f" ({self.at_work})" if self._worker.seconds else ""
             raise TookTooLong(
-                f"{self.step.key}: {name} was waited for for {seconds:.1f} s; {self.at_work}. Mend it and run its cell "
-                "again."
+                f"{self.step.key}: {name} is not over after {seconds:.1f} s{still}. Mend it and run its cell again."
             ) from error
 
     async def snapshot(self) -> bytes | None:
