@@ -9,7 +9,8 @@ settings      names, credentials, endpoints, options: frozen and checked
 portal        an event loop in a thread, for synchronous handles
 files         files that two processes may want at once
 tables        small tables, as text and as HTML, that values show themselves as
-wording       numbers in words
+wording       numbers and errors in words
+calls         the one place where functions of the user are called
 notation      ``Push <~> P1 <~> Output``: text to syntax tree and back
 processors    what a user writes, adapted to one batch call; ready-made ones
 dataflow      what a notation means in a namespace, and its graph

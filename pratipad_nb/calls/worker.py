@@ -34,7 +34,7 @@ __all__ = ["Worker"]
 
 log = logging.getLogger(__name__)
 
-#: So long a coroutine may take to end once its call was cancelled or took too long, in seconds; then it is left behind.
+#: So long a coroutine may take to heed that it took too long and was cancelled, in seconds; then it is left behind.
 _GRACE = 1.0
 #: The frames of files in these folders say nothing of where a user's function hangs.
 _OURS = (str(Path(__file__).parents[1]), str(Path(threading.__file__)))
@@ -73,6 +73,8 @@ class Worker:
         Whose functions they are, for errors and logs. Default: the processor `name`.
     kind
         The class of errors that stand for what no call may end with (`SystemExit` and the like).
+    patience
+        How many seconds a coroutine may take to end once its call was cancelled; then it is left behind.
     """
 
     def __init__(
@@ -82,8 +84,10 @@ class Worker:
         on_loop: bool = False,
         owner: str = "",
         kind: type[PratipadError] = ProcessorError,
+        patience: float = 5.0,
     ) -> None:
         self.name = name
+        self._patience = patience
         self.on_loop = on_loop
         self._owner = owner or f"processor {name}"
         self._seat = _Seat(self._owner, kind)
@@ -218,7 +222,7 @@ class Worker:
     async def _ended(self, task: asyncio.Task[Any]) -> None:
         """Wait for the end of a coroutine that was cancelled; one that goes on is left behind."""
         try:
-            await asyncio.wait({task}, timeout=_GRACE)
+            await asyncio.wait({task}, timeout=self._patience)
         finally:
             if not task.done():
                 log.warning(

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 #: Most orders that wait to be run: four times what the edge has out to one device. Further ones are dropped, and come
 #: again once these are confirmed.
 _MAX_ORDERS = 256
+#: How long a `receive` may take to end once the device is being closed, in seconds.
+_PATIENCE = 1.0
 
 
 def checked_receive(receive: Callable[..., Any] | None) -> Callable[..., Any] | None:
@@ -77,6 +79,7 @@ class Downlink:
             on_loop=is_async(receive),
             owner=f"device {device!r}: receive",
             kind=DeviceError,
+            patience=_PATIENCE,
         )
 
     def take(self, data: bytes) -> None:

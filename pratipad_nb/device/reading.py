@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two readings of a callable in Push mode without `every`, and after a failed one.
 DEFAULT_EVERY = 1.0
+#: How long a `read` may take to end once the device is being closed, in seconds.
+_PATIENCE = 1.0
 #: Most readings in one hop to the worker's thread: amortises the hop to under 1 µs each.
 _AT_ONCE = 256
 
@@ -134,7 +136,11 @@ class Reading:
         self._changed = changed
         self._granted = asyncio.Event()
         self._worker = Worker(
-            f"read-{device}", on_loop=source.is_async, owner=f"device {device!r}: read", kind=DeviceError
+            f"read-{device}",
+            on_loop=source.is_async,
+            owner=f"device {device!r}: read",
+            kind=DeviceError,
+            patience=_PATIENCE,
         )
         self._due = -math.inf
 

@@ -26,7 +26,7 @@ from pratipad_nb.processors.outcome import Outcome
 from pratipad_nb.processors.typed import annotation_of, typed
 from pratipad_nb.wording import in_words
 
-__all__ = ["Adapted", "Run", "Timer", "adapt", "check", "works_on_loop"]
+__all__ = ["Adapted", "Run", "Timer", "adapt", "check", "makes_instances", "works_on_loop"]
 
 #: One batch call: payloads, what gives a row's message, and the deadline by `time.perf_counter`. At least one row is
 #: always finished; after the deadline no further one is begun.
@@ -139,6 +139,11 @@ def check(target: object, arguments: Mapping[str, Any] | None = None) -> None:
             f"{name} is an instance already, so it can't take {_listed(arguments)}. Name its class "
             f"{type(target).__name__} in the notation to give it arguments."
         )
+
+
+def makes_instances(target: object) -> bool:
+    """Tell whether `target` gives another instance each time; a function does, for it keeps nothing."""
+    return inspect.isclass(target) or inspect.isroutine(target) or isinstance(target, partial)
 
 
 def works_on_loop(target: Any) -> bool:

@@ -20,7 +20,8 @@ from pratipad_nb.dataflow import Step
 from pratipad_nb.errors import PayloadError, ProcessorError
 from pratipad_nb.message import Message
 from pratipad_nb.processors import Outcome, adapt
-from pratipad_nb.processors.adapter import Adapted, Timer, works_on_loop
+from pratipad_nb.processors.adapter import Adapted, Timer, makes_instances, works_on_loop
+from pratipad_nb.processors.copying import copy_payload
 from pratipad_nb.processors.outcome import Failure
 from pratipad_nb.runtime.logs import ProcessorLog, logging_to
 from pratipad_nb.runtime.metrics import Meter
@@ -74,7 +75,7 @@ class Runner:
         self._slice = slice_seconds
         self._setup_seconds = setup_seconds
         self._hang_seconds = hang_seconds
-        self._worker = Worker(step.key, on_loop=works_on_loop(step.target))
+        self._worker = Worker(step.key, on_loop=works_on_loop(step.target), patience=hang_seconds)
         self._open_gate = asyncio.Event()
         self._open_gate.set()
         #: Not set while another instance is put in the place of this one.
@@ -137,7 +138,7 @@ class Runner:
                 adapted = await self._making("__init__", self._adapt)
                 if adapted.on_loop != works_on_loop(self.step.target):  # `__init__` has set another `process`
                     await self._worker.close(self._patience)
-                    self._worker = Worker(self.step.key, on_loop=adapted.on_loop)
+                    self._worker = Worker(self.step.key, on_loop=adapted.on_loop, patience=self._hang_seconds)
                 await self._hook(self._making, "setup", adapted.setup)
             self._adapted = adapted
             if state is not None:
@@ -365,6 +366,7 @@ class Runner:
                     deadline = time.perf_counter() + self._slice
                     outcome = await self._outcome(adapted, adapted.run, payloads, message_of, deadline)
             except LeftBehind:
+                payloads = _copies(payloads)
                 continue
             self.meter.record(outcome, adapted.concurrency)
             return outcome
@@ -423,6 +425,13 @@ class Runner:
             left = self._worker
             if not left.left:
                 return True
+            if not makes_instances(self.step.target):
+                self._stall(
+                    f"{self.step.key}: the instance that the notation names is left behind in a call that hangs, and there "
+                    "is no other one, so the processor is paused. Name its class, of which a new one can be made, and run "
+                    "its cell again."
+                )
+                return False
             if self.meter.left_behind >= _MOST_LEFT:
                 self._stall(
                     f"{self.step.key}: {self.meter.left_behind} instances are left behind in calls that hang, each with "
@@ -484,6 +493,14 @@ class Runner:
                 self.meter.last_error = f"{timer.name}: {in_words(raised(error))}"
                 with logging_to(self.output):
                     log.exception("%s.%s failed", self.step.key, timer.name)
+
+
+def _copies(payloads: Sequence[Any]) -> Sequence[Any]:
+    """Return copies of payloads that a call has, which is left behind and may yet change them."""
+    try:
+        return [copy_payload(payload) for payload in payloads]
+    except ProcessorError:  # one of them can't be copied
+        return payloads
 
 
 def _nothing() -> None:

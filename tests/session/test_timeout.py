@@ -348,6 +348,22 @@ def test_a_new_instance_whose_setup_fails_pauses_the_processor_and_says_why(
         assert taken(flow, 1) == ["a"]
 
 
+def test_an_instance_that_the_notation_names_is_not_called_while_it_hangs(
+    start: Callable[..., Flow], calls: Calls, until: Callable[..., None]
+) -> None:
+    flow = start("Push ~> P ~> Output", P=counting(calls, "def")())
+    with Device("room1").connect(flow) as device:
+        frame(device, "hang", "a")
+        until(lambda: flow.stats().processors["P"].state == "paused", SOON)
+        assert (
+            "P: the instance that the notation names is left behind"
+            in flow.stats().processors["P"].last_error
+        )
+        assert [letter.payload for letter in flow.dead_letters()] == ["hang"]
+        flow.update(flow.notation, {"P": lambda payload: payload})
+        assert taken(flow, 1) == ["a"]
+
+
 @pytest.mark.parametrize("seconds", [0, -1, True, "1", float("inf"), float("nan")])
 def test_a_timeout_that_is_no_number_of_seconds_is_refused(start: Callable[..., Flow], seconds: Any) -> None:
     target = type("P", (Processor,), {"process": lambda self, payload: payload, "timeout": seconds})
