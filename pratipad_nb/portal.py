@@ -85,7 +85,8 @@ class Portal:
                 try:
                     runner.get_loop().run_until_complete(running)
                 except (SystemExit, KeyboardInterrupt):
-                    # asyncio lets them out of `run_until_complete`. Everybody's work runs on this loop; no task may end it.
+                    # asyncio lets them out of `run_until_complete`. Everybody's work runs on this loop; no
+                    # task may end it.
                     log.exception("a task on the event loop would end the program; the loop goes on")
 
     def submit(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:

@@ -253,11 +253,12 @@ class FlowOptions:
     drain_seconds
         How long `stop` waits for processors to finish what is in hand before it leaves the rest to the next start.
     setup_seconds
-        How long making an instance of a processor, its `setup` and its `restore` may take, each. A minute loads a model;
-        what takes longer mostly hangs, and whoever starts or changes the flow waits for it.
+        How long making an instance of a processor, its `setup` and its `restore` may take, each. A minute
+        loads a model; what takes longer mostly hangs, and whoever starts or changes the flow waits for it.
     hang_seconds
-        A call of a processor that lasts longer counts as one that hangs: a change of the flow, a checkpoint and the end
-        don't wait for it. The instance is left behind then, and the messages of its call go to the instance that comes.
+        A call of a processor that lasts longer counts as one that hangs: a change of the flow, a checkpoint
+        and the end don't wait for it. The instance is left behind then, and the messages of its call go to
+        the instance that comes.
     """
 
     input_bytes: int = 256 << 20

@@ -1,4 +1,4 @@
-"""Numbers and errors in words: counts, rates, durations and exceptions as pictures, tables and texts show them.
+"""Numbers and errors in words: counts, rates, durations, exceptions as pictures, tables and texts show them.
 
 Owns their spelling. The graph widget spells them the same way in its own `notebook/static/cards.js`.
 """
@@ -17,7 +17,8 @@ __all__ = [
     "storable",
 ]
 
-#: The bound keeps what is stored small, whatever an exception holds: some carry whole documents in their text.
+#: The bound keeps what is stored small, whatever an exception holds: some carry whole documents in their
+#: text.
 ERROR_CHARACTERS = 1000
 
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -73,7 +74,7 @@ def span(seconds: float) -> str:
 
 
 def in_words(error: BaseException) -> str:
-    """Return an exception's type and text, whatever the text is made by: at most 1,000 characters that can be stored."""
+    """Return an exception's type and text, at most 1,000 characters, all of which can be stored."""
     name = type(error).__name__
     try:
         text = str(error)
@@ -84,7 +85,7 @@ def in_words(error: BaseException) -> str:
 
 
 def storable(text: str) -> str:
-    """Return `text` with what can't be encoded escaped: half a character, as in the name of a file that is no UTF-8."""
+    """Return `text` with half characters, as in the name of a file that is no UTF-8, escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

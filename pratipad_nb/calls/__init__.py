@@ -1,8 +1,8 @@
 """Calls: the one place where functions of the user are called, for processors and devices alike.
 
-Owns that a call concerns itself alone: whatever a user's function raises, cancels or leaves hanging, its caller goes on,
-and so do the event loop and the other calls. What a failed call means for a message, an order or a reading is for the
-caller.
+Owns that a call concerns itself alone: whatever a user's function raises, cancels or leaves hanging, its
+caller goes on, and so do the event loop and the other calls. What a failed call means for a message, an order
+or a reading is for the caller.
 
 ======= ===========================================================================================
 call    a call on the event loop, in a task of its own, and whose a cancellation is

@@ -1,7 +1,8 @@
 """A call of a user's function on the event loop: a task of its own, and whose a cancellation is.
 
-Owns telling our cancellation of a call (a stop, a time-out) from a `CancelledError` that is the user's. Each call has a
-task of its own, so that a coroutine that cancels its own task cancels the call and nothing of ours.
+Owns telling our cancellation of a call (a stop, a time-out) from a `CancelledError` that is the user's. Each
+call has a task of its own, so that a coroutine that cancels its own task cancels the call and nothing of
+ours.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ def is_async(function: object) -> bool:
     """Whether calling `function` gives a coroutine."""
     while isinstance(function, partial):
         function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - an object's method is asked for, not whether it is there
-    )
+    # An object's own `__call__` is asked for, not whether the object can be called.
+    method = getattr(function, "__call__", None)  # noqa: B004
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(method)
 
 
 def left_behind() -> bool:
-    """Whether the call that this runs in was cancelled or left behind: then the user's functions are not to be called."""
+    """Whether the running call was cancelled or left behind: then no function of the user is to be called."""
     call = _current.get()
     return call is not None and call.stopped
 
@@ -84,8 +85,9 @@ async def settle() -> None:
 async def absorb(error: BaseException) -> None:
     """Take `error` as the user's and return, or raise it again if it is ours: a stop of the call.
 
-    A `CancelledError` is ours if our worker has stopped the call; outside of a worker, if the task is being cancelled. A
-    `GeneratorExit` is ours where it doesn't come in the call's own task: then the coroutine is being closed.
+    A `CancelledError` is ours if our worker has stopped the call; outside of a worker, if the task is being
+    cancelled. A `GeneratorExit` is ours where it doesn't come in the call's own task: then the coroutine is
+    being closed.
     """
     task = _running_task()
     call = _call_of(task)
@@ -120,7 +122,7 @@ async def _take_back(call: Call, task: asyncio.Task[Any]) -> None:
 
 
 def _call_of(task: asyncio.Task[Any] | None) -> Call | None:
-    """Return the call that `task` was made for; None outside of a worker, and in tasks that the user's code makes."""
+    """Return the call that `task` was made for; None outside of a worker, and in tasks of the user's code."""
     call = _current.get()
     return call if call is not None and call.task is task else None
 

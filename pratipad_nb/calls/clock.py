@@ -1,8 +1,8 @@
 """How long a user's function may take: `Processor.timeout`.
 
-Owns when each call of the user's function began, and who has the last word on one that is late: its thread, which comes
-back in time, or the event loop, which leaves the instance behind. The lock decides, so that what a call has made is
-taken once. Nothing of this is used where there is no `timeout`.
+Owns when each call of the user's function began, and who has the last word on one that is late: its thread,
+which comes back in time, or the event loop, which leaves the instance behind. The lock decides, so that what
+a call has made is taken once. Nothing of this is used where there is no `timeout`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Clock:
     def timed_plain(self, function: Callable[..., Any], *, runs_out: bool = False) -> Callable[..., Any]:
         """Return the ``def`` `function`, each call of which is timed.
 
-        `runs_out`: of a generator that it returns, the work is timed, too; that is done only while it is iterated.
+        `runs_out`: of a generator that it returns, the work is timed, too; that is done only while it is
+        iterated.
         """
 
         def timed(*arguments: Any) -> Any:
@@ -114,8 +115,8 @@ class Clock:
     def late(self) -> TookTooLong:
         """Return the error of a call that took too long."""
         return TookTooLong(
-            f"{self._owner} took more than {self.seconds:g} s for a call (timeout = {self.seconds:g}). Mend it, or allow "
-            "it more time; then retry_dead_letters() puts the message through again."
+            f"{self._owner} took more than {self.seconds:g} s for a call (timeout = {self.seconds:g}). Mend "
+            "it, or allow it more time; then retry_dead_letters() puts the message through again."
         )
 
     def left(self, grace: float = 0.0) -> float:

@@ -32,8 +32,8 @@ def ordinary(owner: str, kind: type[PratipadError], raised: BaseException) -> Ex
         return raised
     advice = " To stop its flow, call `request_stop()`." if kind is ProcessorError else ""
     error = kind(
-        f"{owner} raised {in_words(raised)}, which would end more than this call. Raise an ordinary exception, a "
-        f"subclass of Exception.{advice}"
+        f"{owner} raised {in_words(raised)}, which would end more than this call. Raise an ordinary "
+        f"exception, a subclass of Exception.{advice}"
     )
     error.__cause__ = raised
     return error
@@ -52,6 +52,6 @@ def _is_ordinary(raised: BaseException) -> TypeGuard[Exception]:
 
 
 def since(began: float) -> str:
-    """Return when a call began, which was at `began` by `time.monotonic`, and how long ago that is, in words."""
+    """Return in words when a call began, and how long ago; `began` is by `time.monotonic`."""
     seconds = time.monotonic() - began
     return f"{time.strftime('%H:%M:%S', time.localtime(time.time() - seconds))} ({seconds:.1f} s ago)"

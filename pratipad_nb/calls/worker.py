@@ -1,8 +1,8 @@
-"""Where the methods of one instance run: a thread of its own, or the event loop. One at a time, in the order of the calls.
+"""Where the methods of one instance run, one at a time: on a thread of its own, or on the event loop.
 
-Owns that the methods of one instance never overlap, that a caller sees an ordinary exception or none, and that nobody
-waits for a call that hangs: the instance is left behind on its thread, or in its task, and is never called again. Which
-function is called, and when, belongs to the stages and to the device.
+Owns that the methods of one instance never overlap, that a caller sees an ordinary exception or none, and
+that nobody waits for a call that hangs: the instance is left behind on its thread, or in its task, and is
+never called again. Which function is called, and when, belongs to the stages and to the device.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ __all__ = ["Worker"]
 
 log = logging.getLogger(__name__)
 
-#: So long a coroutine may take to heed that it took too long and was cancelled, in seconds; then it is left behind.
+#: So long a coroutine may take to heed that it took too long and was cancelled, in seconds; then it is left
+#: behind.
 _GRACE = 1.0
 #: The frames of files in these folders say nothing of where a user's function hangs.
 _OURS = (str(Path(__file__).parents[1]), str(Path(threading.__file__)))
@@ -46,7 +47,7 @@ _Job = tuple[Callable[[], Any], contextvars.Context, _Reply]
 
 
 class _Seat:
-    """What a worker and its thread share. The thread has no reference to the worker, so that a forgotten one is freed."""
+    """What a worker and its thread share: the thread keeps no worker alive that is forgotten else."""
 
     def __init__(self, owner: str, kind: type[PratipadError]) -> None:
         self.owner = owner
@@ -60,8 +61,8 @@ class _Seat:
 class Worker:
     """Runs the methods of one instance, one at a time: on a thread of its own, or on the event loop.
 
-    The thread begins with the first call. It is a daemon, so that a function that never returns can't keep the program
-    from ending. An ``async def`` runs on the event loop in any case, while the thread rests.
+    The thread begins with the first call. It is a daemon, so that a function that never returns can't keep
+    the program from ending. An ``async def`` runs on the event loop in any case, while the thread rests.
 
     Parameters
     ----------
@@ -98,7 +99,7 @@ class Worker:
         self._reply: asyncio.Future[Any] | None = None
         self._closed = False
 
-    # -- what it is at ------------------------------------------------------------------------------------------
+    # -- what it is at ---------------------------------------------------------------------------------------
 
     @property
     def busy(self) -> bool:
@@ -134,14 +135,14 @@ class Worker:
             return self._began
         return self._seat.began
 
-    # -- calling ------------------------------------------------------------------------------------------------
+    # -- calling ---------------------------------------------------------------------------------------------
 
     async def call(self, function: Callable[..., Any], *arguments: Any, clock: Clock | None = None) -> Any:
-        """Run `function` when the call before it is over, with the caller's context variables; return its result.
+        """Run `function` after the call before it, with the caller's context variables; return its result.
 
-        Cancelling it cancels a coroutine that is running. A ``def`` that runs on the thread can't be stopped: it finishes
-        there, its result is dropped, and the next call waits until then. A call that is cancelled while it waits for its
-        turn is not run.
+        Cancelling it cancels a coroutine that is running. A ``def`` that runs on the thread can't be stopped:
+        it finishes there, its result is dropped, and the next call waits until then. A call that is cancelled
+        while it waits for its turn is not run.
 
         Parameters
         ----------
@@ -153,7 +154,8 @@ class Worker:
         LeftBehind
             If the instance was left behind, before the call or in the midst of it.
         PratipadError
-            If the worker is closed, or `function` raised what would end more than the call (`SystemExit` and the like).
+            If the worker is closed, or `function` raised what would end more than the call (`SystemExit` and
+            the like).
         Exception
             Whatever `function` raises.
         """
@@ -230,12 +232,12 @@ class Worker:
                 )
                 self.leave()
 
-    # -- ends ---------------------------------------------------------------------------------------------------
+    # -- ends ------------------------------------------------------------------------------------------------
 
     def leave(self, error: LeftBehind | None = None) -> None:
-        """Leave the instance behind in the call that is in hand: it is never called again, and what it returns is dropped.
+        """Leave the instance behind in the call that is in hand, and give `error` to who waits for the call.
 
-        Who waits for the call gets `error`.
+        The instance is never called again, and what the call returns is dropped.
         """
         if self._seat.left:
             return
@@ -264,16 +266,17 @@ class Worker:
         if call is not None and call.task is not None and not call.task.done():
             frames = list(_awaiting(call.task.get_coro()))
         elif thread is not None and self._seat.began is not None:
-            frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - there is no other way to them
+            # There is no other way to the frames of a thread.
+            frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001
             frames = list(traceback.walk_stack(frame))[::-1] if frame is not None else []
         found = traceback.StackSummary.extract(iter(frames))
         return "".join(traceback.format_list([each for each in found if not each.filename.startswith(_OURS)]))
 
     async def close(self, timeout: float = 5.0) -> bool:
-        """End after the call in hand; return whether that ended within `timeout` seconds. Later calls are refused.
+        """End after the call in hand; return whether that ended within `timeout` seconds.
 
-        A call that doesn't end is named in a warning and left behind: Python can't stop a thread. The thread ends when
-        the call returns. Closing twice is harmless.
+        Later calls are refused. A call that doesn't end is named in a warning and left behind: Python can't
+        stop a thread. The thread ends when the call returns. Closing twice is harmless.
         """
         self._closed = True
         if self._seat.left:

@@ -57,7 +57,7 @@ class Rule:
                 order = self._rule(message)
             except KeyboardInterrupt:  # Ctrl-C comes in this thread, wherever it is
                 raise
-            except BaseException as error:  # noqa: BLE001 - the user's code; sys.exit() in it ends nothing of ours
+            except BaseException as error:  # noqa: BLE001 - the user's code, which may call sys.exit()
                 what = told(error, str(self._file), lambda name: name == str(self._file))
                 said(f"{what}; message {message.id} of {message.device} is not answered.")
                 continue

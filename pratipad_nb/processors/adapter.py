@@ -72,7 +72,8 @@ class Adapted:
     retries, concurrency, partition_by, batch_size, batch_timeout, timeout
         As in `Processor`, checked.
     clock
-        Times the calls of `process`, `backward` and the timers, whose wrappers know the clock; None without a `timeout`.
+        Times the calls of `process`, `backward` and the timers, whose wrappers know the clock; None without a
+        `timeout`.
     timers
         The methods marked by `every`.
     setup, teardown, snapshot, restore
@@ -257,8 +258,8 @@ def _timeout(value: object, name: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ProcessorError(
-            f"{name}.timeout is {value!r}; it must be a number of seconds greater than 0 that a call may take, or None "
-            "for as long as it takes."
+            f"{name}.timeout is {value!r}; it must be a number of seconds greater than 0 that a call may "
+            "take, or None for as long as it takes."
         )
     return float(value)
 

@@ -52,11 +52,11 @@ class Processor:
     batch_timeout
         Seconds to wait for a batch to fill. 0 by default: a batch is what is there.
     timeout
-        Seconds that one call of `process`, `process_batch`, `backward` or a method marked by `every` may take. A call that
-        takes longer fails: its message, or every message of its batch, becomes a dead letter at once, without retries.
-        An ``async def`` is cancelled. A ``def`` can't be: its instance is left behind on its thread and never called
-        again; a new one is made and set up on a thread of its own, with the state of the last `snapshot`. ``None`` by
-        default: a call takes as long as it takes.
+        Seconds that one call of `process`, `process_batch`, `backward` or a method marked by `every` may
+        take. A call that takes longer fails: its message, or every message of its batch, becomes a dead
+        letter at once, without retries. An ``async def`` is cancelled. A ``def`` can't be: its instance is
+        left behind on its thread and never called again; a new one is made and set up on a thread of its own,
+        with the state of the last `snapshot`. ``None`` by default: a call takes as long as it takes.
 
     Examples
     --------

@@ -110,7 +110,8 @@ class Form:
     ) -> Outcome:
         """Return what was made before a call that is late; its rows fail with `error`.
 
-        On the event loop, while the thread that works on `ledger` can't come back; what it does later is not to be seen.
+        On the event loop, while the thread that works on `ledger` can't come back; what it does later is not
+        to be seen.
         """
         ledger = ledger.copy()
         if stamps:

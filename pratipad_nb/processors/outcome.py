@@ -1,7 +1,7 @@
 """`Outcome` and `Failure`: what one batch call of a processor leaves behind.
 
-Owns these values and what of a traceback is kept. Doesn't decide what becomes of them: counting, dead-lettering
-and sending belong to `pratipad_nb.runtime`.
+Owns these values and what of a traceback is kept. Doesn't decide what becomes of them: counting,
+dead-lettering and sending belong to `pratipad_nb.runtime`.
 """
 
 from __future__ import annotations

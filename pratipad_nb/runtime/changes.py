@@ -89,7 +89,7 @@ class Changes:
         return self._pending is None
 
     async def _receipt(self, pending: _Pending) -> SwapReceipt:
-        """Wait for what is in hand to be finished, and the change to be carried out; leave behind what hangs."""
+        """Wait until the change is carried out, which what is in hand holds up; leave behind what hangs."""
         try:
             while not pending.receipt.done():
                 await asyncio.wait({pending.receipt}, timeout=_LOOK)

@@ -97,7 +97,7 @@ class Failures:
         hanging = self._edge.line.hanging
         if hanging:
             raise FlowError(
-                f"dead letters of flow {self._edge.settings.name!r} can't all be retried now: {hanging[0].at_work}. What "
-                "wasn't retried is still there. Mend the processor, run its cell again, then call "
-                "retry_dead_letters() again."
+                f"dead letters of flow {self._edge.settings.name!r} can't all be retried now: "
+                f"{hanging[0].at_work}. What wasn't retried is still there. Mend the processor, run its cell "
+                "again, then call retry_dead_letters() again."
             )

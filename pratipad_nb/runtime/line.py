@@ -261,10 +261,11 @@ class Line:
         return [runner for stage in self.stages for runner in stage.runners if runner.hangs]
 
     def leave_hanging(self, line: Line, changed: Sequence[str]) -> None:
-        """Leave instances behind whose call hangs, so that what is in hand can be finished before `line` takes over.
+        """Leave instances behind whose call hangs: what is in hand has to be finished before `line` is there.
 
-        The messages of the call go to an instance of the new code where the processor is `changed`. Where it is not, or is
-        not there any more, the same code would hang again: they become dead letters, and so do those behind them.
+        The messages of the call go to an instance of the new code where the processor is `changed`. Where it
+        is not, or is not there any more, the same code would hang again: they become dead letters, and so do
+        those behind them.
         """
         fresh = {member.key: member for stage in line.stages for member in stage.members}
         for runner in self.hanging:

@@ -243,7 +243,7 @@ class Pipeline:
         await following.put(None)
 
     async def _at_one_point(self, stage: Stage, lanes: Sequence[LaneQueue]) -> bool:
-        """Wait until every lane has worked on what stands before it; return False if the call of one of them hangs."""
+        """Wait until every lane is done with what stands before it; return False if a call of one hangs."""
         joined = asyncio.gather(*(lane.join() for lane in lanes))
         try:
             while not joined.done():

@@ -1,8 +1,8 @@
 """One processor at work: its instance, where it runs, its gate, its timers and its counters.
 
-Owns set-up and tear-down of an instance, what the instance is called for, and putting a new one in the place of one that
-was left behind in a call that hangs. That its methods never overlap is seen to by its worker; what is done with the
-outcome is for `stage`.
+Owns set-up and tear-down of an instance, what the instance is called for, and putting a new one in the place
+of one that was left behind in a call that hangs. That its methods never overlap is seen to by its worker;
+what is done with the outcome is for `stage`.
 """
 
 from __future__ import annotations
@@ -168,8 +168,9 @@ class Runner:
         except LeftBehind:
             raise
         except Exception as error:
+            what = in_words(raised(error))
             raise ProcessorError(
-                f"{self.step.key}: {name} failed with {in_words(raised(error))}. Mend it and run its cell again."
+                f"{self.step.key}: {name} failed with {what}. Mend it and run its cell again."
             ) from error
 
     async def _making(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -185,12 +186,13 @@ class Runner:
         return await self._bounded(name, self._patience, function, *arguments)
 
     async def _bounded(self, name: str, seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call `function` where the instance lives, waiting for so many seconds, which a call before it takes too.
+        """Call `function` where the instance lives, waiting `seconds` for it and for a call before it.
 
         Raises
         ------
         TookTooLong
-            If that isn't over by then. The call goes on; who calls decides whether to leave the instance behind.
+            If that isn't over by then. The call goes on; who calls decides whether to leave the instance
+            behind.
         """
         try:
             async with asyncio.timeout(seconds) as scope:
@@ -200,7 +202,8 @@ class Runner:
                 raise
             still = f" ({self.at_work})" if self._worker.seconds else ""
             raise TookTooLong(
-                f"{self.step.key}: {name} is not over after {seconds:.1f} s{still}. Mend it and run its cell again."
+                f"{self.step.key}: {name} is not over after {seconds:.1f} s{still}. Mend it and run its cell "
+                "again."
             ) from error
 
     async def snapshot(self) -> bytes | None:
@@ -255,8 +258,8 @@ class Runner:
     async def bequest(self) -> bytes | None:
         """Return the state for the next instance, once the call in hand is over.
 
-        A call that hangs is not waited for: the instance is left behind, and its last known state holds. An instance
-        that can't tell its state is to be got rid of: that is logged.
+        A call that hangs is not waited for: the instance is left behind, and its last known state holds. An
+        instance that can't tell its state is to be got rid of: that is logged.
         """
         if self._worker.left:
             return self._state
@@ -277,8 +280,8 @@ class Runner:
     async def hand_over_to(self, other: Runner) -> None:
         """Stop between two calls, until `go_on`, and give `other` the state.
 
-        Waits for the call in hand, which `slice_seconds` bounds. A call that hangs is left behind; its messages are for
-        the instance that comes.
+        Waits for the call in hand, which `slice_seconds` bounds. A call that hangs is left behind; its
+        messages are for the instance that comes.
 
         Raises
         ------
@@ -289,7 +292,7 @@ class Runner:
         await other.inherit(self)
 
     def leave(self, *, step: Step | None = None, refused: str = "") -> None:
-        """Leave the instance behind in the call that is in hand; the messages of that call are for the next one.
+        """Leave the instance behind in its call, whose messages are for the instance that comes.
 
         Parameters
         ----------
@@ -393,7 +396,7 @@ class Runner:
             return outcome
 
     async def _outcome(self, adapted: Adapted, run: Callable[..., Any], *arguments: Any) -> Outcome:
-        """Return the outcome of a call of many rows; of one that took too long, what was made before, and its failure."""
+        """Return the outcome of a call of many rows; if it took too long, what it had made."""
         clock = adapted.clock
         if clock is None:
             outcome: Outcome = await self._worker.call(run, *arguments)
@@ -427,16 +430,16 @@ class Runner:
                 return True
             if not makes_instances(self.step.target):
                 self._stall(
-                    f"{self.step.key}: the instance that the notation names is left behind in a call that hangs, and there "
-                    "is no other one, so the processor is paused. Name its class, of which a new one can be made, and run "
-                    "its cell again."
+                    f"{self.step.key}: the instance that the notation names is left behind in a call that "
+                    "hangs, and there is no other one, so the processor is paused. Name its class, of which a "
+                    "new instance can be made, and run its cell again."
                 )
                 return False
             if self.meter.left_behind >= _MOST_LEFT:
                 self._stall(
-                    f"{self.step.key}: {self.meter.left_behind} instances are left behind in calls that hang, each with "
-                    "its thread, so no further one is made and the processor is paused. Mend it and run its cell again, "
-                    f"or call flow[{self.step.key!r}].resume() once they have ended."
+                    f"{self.step.key}: {self.meter.left_behind} instances are left behind in calls that "
+                    "hang, each with its thread, so no further one is made and the processor is paused. Mend it "
+                    f"and run its cell again, or call flow[{self.step.key!r}].resume() once they have ended."
                 )
                 return False
             fresh = self._sibling()

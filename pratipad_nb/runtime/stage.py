@@ -155,8 +155,8 @@ class Stage:
     async def snapshot(self, states: dict[str, bytes]) -> None:
         """Add the state of every instance that keeps one, under the processor's key and the instance's number.
 
-        A state that can't be kept holds nothing up: that is told, once, and the state left out. Of an instance whose call
-        hangs, the last known state holds.
+        A state that can't be kept holds nothing up: that is told, once, and the state left out. Of an
+        instance whose call hangs, the last known state holds.
         """
         for member in self.members:
             for number, runner in enumerate(member.runners):

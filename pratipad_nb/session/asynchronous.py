@@ -362,8 +362,8 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         except asyncio.CancelledError:
             if change.cancelled():
                 raise FlowError(
-                    f"the change of flow {self.name!r} was given up, for the flow was {self._given_up} meanwhile. All is "
-                    "as it was before."
+                    f"the change of flow {self.name!r} was given up, for the flow was {self._given_up} "
+                    "meanwhile. All is as it was before."
                 ) from None
             raise
         finally:
@@ -371,7 +371,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
                 self._change_awaited = False
 
     async def _make_way(self) -> None:
-        """Give up the change before this one if that hangs in what it sets up, or nobody waits for it any more."""
+        """Give up the change before this one if its setting up hangs, or if nobody waits for it any more."""
         before = self._change
         if before is None or before.done() or before.get_loop() is not asyncio.get_running_loop():
             return

@@ -1,4 +1,4 @@
-"""Whatever a user's function raises concerns that call alone: every exception, in every place, in both kinds of `def`."""
+"""What a user's function raises concerns that call alone: each exception, each place, both kinds of `def`."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def fail_soon(error: Any) -> None:
 
 
 def bad(payload: Any) -> bool:
-    return payload == "bad" or payload == ["bad"]
+    return payload in ("bad", ["bad"])
 
 
 def method(kind: str, error: Any, when: Callable[..., bool] = bad) -> Callable[..., Any]:
@@ -231,15 +231,25 @@ async def test_in_snapshot_it_is_named_and_the_flow_goes_on(
 
 @each_case
 @pytest.mark.parametrize("process", ["def", "async def"])
-@pytest.mark.parametrize("hook", ["__init__", "setup", "restore"])
+@pytest.mark.parametrize("hook", ["setup", "restore"])
 async def test_in_what_makes_an_instance_it_fails_the_change_and_the_old_one_goes_on(
     url: str, hook: str, process: str, kind: str, error: Any
 ) -> None:
-    if hook == "__init__" and kind == "async def":
-        pytest.skip("there is no asynchronous __init__")
     keeps = {"process": passes(process), "snapshot": lambda self: 1, "restore": lambda self, state: None}
     new = type("P", (), {**keeps, hook: method(kind, error, always)})
     async with flow_of(url, type("P", (), keeps)) as (flow, device):
+        with pytest.raises(ProcessorError, match=name_of(error)):
+            await flow.update(flow.notation, {"P": new})
+        await goes_on(flow, device)
+
+
+@pytest.mark.parametrize("error", EXCEPTIONS)
+@pytest.mark.parametrize("process", ["def", "async def"])
+async def test_in_init_it_fails_the_change_and_the_old_one_goes_on(
+    url: str, process: str, error: Any
+) -> None:
+    new = type("P", (), {"process": passes(process), "__init__": method("def", error, always)})
+    async with flow_of(url, type("P", (), {"process": passes(process)})) as (flow, device):
         with pytest.raises(ProcessorError, match=name_of(error)):
             await flow.update(flow.notation, {"P": new})
         await goes_on(flow, device)
@@ -277,7 +287,7 @@ async def test_in_teardown_it_is_logged_and_the_change_is_made(
         await goes_on(flow, device)
 
 
-# -- devices --------------------------------------------------------------------------------------------------------
+# -- devices -------------------------------------------------------------------------------------------------
 
 
 def read_of(kind: str, error: Any) -> Callable[[], Any]:
@@ -350,12 +360,14 @@ class FailingSoon(Failing):
         return self
 
 
-@each_case
+#: How an iterator ends, and so no failure.
+ENDS = {("def", StopIteration), ("async def", StopAsyncIteration)}
+
+
+@pytest.mark.parametrize(("kind", "error"), [case for case in CASES if tuple(case.values) not in ENDS])
 async def test_in_an_iterable_it_is_the_device_s_error_and_readings_go_on(
     url: str, kind: str, error: Any
 ) -> None:
-    if error is (StopIteration if kind == "def" else StopAsyncIteration):
-        pytest.skip("that is how an iterator ends")
     readings = FailingNow(error) if kind == "def" else FailingSoon(error)
     async with flow_of(url, lambda payload: payload) as (flow, _):
         device = AsyncDevice("sensor", read=readings, every=0.05)
@@ -399,7 +411,7 @@ def traceback_in(caplog: pytest.LogCaptureFixture) -> str:
     )
 
 
-# -- what is ours ---------------------------------------------------------------------------------------------------
+# -- what is ours --------------------------------------------------------------------------------------------
 
 
 async def test_a_stop_still_cancels_a_coroutine_and_it_is_no_failure(url: str) -> None:

@@ -49,9 +49,14 @@ def test_a_message_that_the_rule_fails_on_is_told_and_the_others_are_answered(
 def test_a_rule_that_would_end_the_program_fails_on_its_message_alone(
     file: Path, capsys: pytest.CaptureFixture[str], error: str
 ) -> None:
-    file.write_text(
-        f"import asyncio\ndef rule(message):\n    if message.payload == 1:\n        raise {error}\n    return 'on'\n"
+    lines = (
+        "import asyncio",
+        "def rule(message):",
+        "  if message.payload == 1:",
+        f"    raise {error}",
+        "  return 'on'",
     )
+    file.write_text("\n".join(lines))
     later = message(2, 2)
     assert list(Rule(file).orders([message(1, 1), later])) == [(later, "on")]
     kind = error.removeprefix("asyncio.").partition("(")[0]

@@ -13,7 +13,8 @@ import pytest
 from pratipad_nb import Flow
 from pratipad_nb.testing import real_server
 
-#: Two devices in one process; the first one leaves at its first order. Ends when both have run the order "end".
+#: Two devices in one process; the first one leaves at its first order. Ends when both have run the order
+#: "end".
 DEVICES = """
 import json, sys, threading, time
 from pratipad_nb import Credentials, Device, Endpoint
@@ -32,8 +33,11 @@ def stays(order):
     if order == "end":
         ended.release()
 
+def endpoint(name):
+    return Endpoint({url!r}, "house", Credentials.in_folder({folder!r} + "/" + name))
+
 devices = [
-    Device(name, receive=receive).connect(Endpoint({url!r}, "house", Credentials.in_folder({folder!r} + "/" + name)))
+    Device(name, receive=receive).connect(endpoint(name))
     for name, receive in (("leaves", leaves), ("stays", stays))
 ]
 for device in devices:
