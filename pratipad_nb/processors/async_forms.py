@@ -73,12 +73,13 @@ class AsyncPlain(PlainForm, _AsyncForm):
         stamps = [ledger.started]
         breath = _Breath(ledger.started)
         task = asyncio.current_task()
+        cancelling = task.cancelling if task is not None else int
         with collecting() as replies:
             self._watched(ledger, stamps, replies)
             for arguments in self._arguments(payloads, message_of):
                 try:
                     result = await call(*arguments)
-                    if task is not None and task.cancelling():
+                    if cancelling():
                         await settle()
                 except BaseException as error:  # noqa: BLE001 - what is ours, `absorb` raises
                     await absorb(error)

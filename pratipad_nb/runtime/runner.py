@@ -431,15 +431,15 @@ class Runner:
             if not makes_instances(self.step.target):
                 self._stall(
                     f"{self.step.key}: the instance that the notation names is left behind in a call that "
-                    "hangs, and there is no other one, so the processor is paused. Name its class, of which a "
-                    "new instance can be made, and run its cell again."
+                    "hangs, and there is no other one, so the processor is paused. Name its class, of which "
+                    "a new instance can be made, and run its cell again."
                 )
                 return False
             if self.meter.left_behind >= _MOST_LEFT:
                 self._stall(
                     f"{self.step.key}: {self.meter.left_behind} instances are left behind in calls that "
-                    "hang, each with its thread, so no further one is made and the processor is paused. Mend it "
-                    f"and run its cell again, or call flow[{self.step.key!r}].resume() once they have ended."
+                    "hang, each with its thread, so no further one is made and the processor is paused. Mend "
+                    f"it and run its cell again, or call flow[{self.step.key!r}].resume() once they have ended."
                 )
                 return False
             fresh = self._sibling()
