@@ -439,7 +439,7 @@ class Runner:
                 self._stall(
                     f"{self.step.key}: {self.meter.left_behind} instances are left behind in calls that "
                     "hang, each with its thread, so no further one is made and the processor is paused. Mend "
-                    f"it and run its cell again, or call flow[{self.step.key!r}].resume() once they have ended."
+                    f"it and run its cell again, or call flow[{self.step.key!r}].resume() once they end."
                 )
                 return False
             fresh = self._sibling()
