@@ -20,15 +20,15 @@ from pratipad_nb import wording
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.dataflow import Dataflow, resolve
 from pratipad_nb.errors import PratipadError, TransportError, WaitTimeout
-from pratipad_nb.runtime.edge import Edge
-from pratipad_nb.runtime.janitor import HANDLE
-from pratipad_nb.runtime.line import Line
-from pratipad_nb.runtime.plan import EdgeSettings, log_specs
-from pratipad_nb.runtime.report import Reporter
-from pratipad_nb.runtime.share import Share
-from pratipad_nb.runtime.stats import FlowState, FlowStats, ReaderStats
-from pratipad_nb.runtime.swap import SwapReceipt
-from pratipad_nb.runtime.uplink import Uplink
+from pratipad_nb.runtime.edge.edge import Edge
+from pratipad_nb.runtime.edge.report import Reporter
+from pratipad_nb.runtime.edge.swap import SwapReceipt
+from pratipad_nb.runtime.positions.forwarding import Uplink
+from pratipad_nb.runtime.positions.janitor import HANDLE
+from pratipad_nb.runtime.sharing.partitioned import Share
+from pratipad_nb.runtime.stages.line import Line
+from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs
+from pratipad_nb.runtime.values.stats import FlowState, FlowStats, ReaderStats
 from pratipad_nb.session.access import Access
 from pratipad_nb.session.callers import names_for
 from pratipad_nb.session.checks import checked_demand, checked_rate, checked_server

@@ -19,21 +19,21 @@ from pratipad_nb.dataflow import Step as StepModel
 from pratipad_nb.errors import FlowError
 from pratipad_nb.message import Message
 from pratipad_nb.notation import NotationError
-from pratipad_nb.runtime.edge import Edge
-from pratipad_nb.runtime.history import FlowHistory, History
-from pratipad_nb.runtime.line import Line
-from pratipad_nb.runtime.plan import EdgeSettings
-from pratipad_nb.runtime.replaying import Entry, replay
-from pratipad_nb.runtime.share import Share
-from pratipad_nb.runtime.stats import FlowStats
-from pratipad_nb.runtime.stats_tables import DeviceTable
+from pratipad_nb.runtime.edge.edge import Edge
+from pratipad_nb.runtime.edge.replaying import Entry, replay
+from pratipad_nb.runtime.sharing.partitioned import Share
+from pratipad_nb.runtime.stages.line import Line
+from pratipad_nb.runtime.values.history import FlowHistory, History
+from pratipad_nb.runtime.values.plan import EdgeSettings
+from pratipad_nb.runtime.values.stats import FlowStats
+from pratipad_nb.runtime.values.stats_tables import DeviceTable
 from pratipad_nb.session.callers import names_for
 from pratipad_nb.session.checks import checked_demand, checked_rate, checked_record, checked_speed
 from pratipad_nb.session.ends import gathered, not_running, unless_ended
+from pratipad_nb.session.inspection.shadow import Shadow, shadow_of
+from pratipad_nb.session.inspection.step import AsyncStep, Trace, trace
+from pratipad_nb.session.inspection.tape import MAX_BYTES, Recorder, Tape, checked_tape
 from pratipad_nb.session.letters import LetterList
-from pratipad_nb.session.shadow import Shadow, shadow_of
-from pratipad_nb.session.step import AsyncStep, Trace, trace
-from pratipad_nb.session.tape import MAX_BYTES, Recorder, Tape, checked_tape
 from pratipad_nb.session.views import view
 
 __all__ = ["AsyncCockpit"]

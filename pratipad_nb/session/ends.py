@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
 from pratipad_nb.errors import FlowError
-from pratipad_nb.runtime.stats import FlowStats
+from pratipad_nb.runtime.values.stats import FlowStats
 
 __all__ = [
     "check_outside",

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.errors import TransportClosed
 from pratipad_nb.message import Message
-from pratipad_nb.runtime.edge import Edge
-from pratipad_nb.runtime.share import Share
-from pratipad_nb.runtime.stats import FlowStats
-from pratipad_nb.runtime.uplink import Uplink
+from pratipad_nb.runtime.edge.edge import Edge
+from pratipad_nb.runtime.positions.forwarding import Uplink
+from pratipad_nb.runtime.sharing.partitioned import Share
+from pratipad_nb.runtime.values.stats import FlowStats
 from pratipad_nb.session.ends import ended_meanwhile, gathered, not_running, take_cut_short
 from pratipad_nb.session.request import AsyncRequest
 from pratipad_nb.settings import checked_wait, valid_name

@@ -1,6 +1,6 @@
 """Requests for readings, as `Flow.pull` and `AsyncFlow.pull` return them.
 
-Owns waiting for one, and the words when it takes too long. Counting what is left is `pratipad_nb.runtime.pull`.
+Owns waiting for one, and the words when it takes too long. Counting what is left is `pratipad_nb.runtime.devices.pull`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pratipad_nb.errors import FlowError, WaitTimeout
-from pratipad_nb.runtime.pull import PullRequest
+from pratipad_nb.runtime.devices.pull import PullRequest
 from pratipad_nb.session.ends import ended_meanwhile, unless_ended
 from pratipad_nb.settings import checked_wait
 

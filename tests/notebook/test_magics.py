@@ -198,7 +198,7 @@ def test_a_server_without_certificates_is_refused_with_the_next_step(shell):
 
 
 def test_a_missing_server_binary_is_one_message_with_the_next_step(shell, monkeypatch, tmp_path):
-    from pratipad_nb.transport import server_process
+    from pratipad_nb.server import process as server_process
 
     def missing(name):
         raise importlib.metadata.PackageNotFoundError(name)

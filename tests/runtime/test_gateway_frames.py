@@ -8,10 +8,10 @@ import pytest
 
 from pratipad_nb.cloud.backlog import messages_of
 from pratipad_nb.errors import FrameError, SettingsError
-from pratipad_nb.runtime.batch import Batch, InputFrame, Source
-from pratipad_nb.runtime.inputs import Gatekeeper
-from pratipad_nb.runtime.outputs import _segments
-from pratipad_nb.runtime.position import Positions
+from pratipad_nb.runtime.positions.inputs import Gatekeeper
+from pratipad_nb.runtime.positions.outputs import _segments
+from pratipad_nb.runtime.positions.position import Positions
+from pratipad_nb.runtime.values.batch import Batch, InputFrame, Source
 from pratipad_nb.settings import gateway_of, valid_address
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import OutputFrame, UplinkFrame, decode_uplink

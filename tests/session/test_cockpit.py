@@ -8,9 +8,9 @@ import pytest
 
 from pratipad_nb import AsyncFlow, Device, Flow
 from pratipad_nb.errors import FlowError, SettingsError
-from pratipad_nb.runtime import history
-from pratipad_nb.runtime.history import History
-from pratipad_nb.runtime.stats import FlowStats, ProcessorStats
+from pratipad_nb.runtime.values import history
+from pratipad_nb.runtime.values.history import History
+from pratipad_nb.runtime.values.stats import FlowStats, ProcessorStats
 from pratipad_nb.session import views
 
 

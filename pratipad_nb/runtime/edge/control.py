@@ -1,0 +1,120 @@
+"""Control: what handles in other processes ask of a running flow, and the answers.
+
+Owns the verbs on the flow's control subject. Each is one small function; errors travel by their class's name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from pratipad_nb.errors import FlowError, FrameError, PratipadError, TransportError
+from pratipad_nb.runtime.devices.backward import check_open
+from pratipad_nb.runtime.edge.report import Reporter
+from pratipad_nb.transport.codec import decode, encode
+from pratipad_nb.transport.frames import ControlFrame
+from pratipad_nb.transport.protocol import Signal
+
+if TYPE_CHECKING:
+    from pratipad_nb.runtime.edge.edge import Edge
+
+__all__ = ["Control"]
+
+log = logging.getLogger(__name__)
+
+#: Requests that may wait to be answered; beyond, the asker gets no answer and asks again.
+_WAITING = 1024
+#: Longest that a question about a pull request waits before it is answered with what there is, in seconds.
+_PATIENCE = 5.0
+
+
+class Control:
+    """Answers requests on the control subject, one task for all."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._reporter = Reporter(edge)
+        self._work: asyncio.Queue[Coroutine[Any, Any, None]] = asyncio.Queue(_WAITING)
+        self._verbs: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
+            "who": self._who,
+            "describe": self._describe,
+            "pull": self._pull,
+            "request": self._request,
+            "stats": self._stats,
+        }
+
+    def on_signal(self, signal: Signal) -> None:
+        """Take a request; the callback of the subscription."""
+        if signal.reply:
+            self.later(self._answer(signal))
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done by the task that `run` is."""
+        try:
+            self._work.put_nowait(work)
+        except asyncio.QueueFull:
+            work.close()
+            log.warning("too many requests at once; one was dropped")
+
+    async def run(self) -> None:
+        """Do what comes, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            room = asyncio.Semaphore(_WAITING)
+            while True:
+                work = await self._work.get()
+                await room.acquire()
+                task = group.create_task(work)
+                task.add_done_callback(lambda _: room.release())
+
+    async def _answer(self, signal: Signal) -> None:
+        try:
+            frame = decode(signal.data, ControlFrame)
+            verb = self._verbs.get(frame.verb)
+            if verb is None:
+                raise FlowError(
+                    f"{frame.verb!r} is nothing a flow can be asked; it knows {', '.join(self._verbs)}."
+                )
+            answer = ControlFrame("ok", await verb(**frame.arguments))
+        except (PratipadError, TypeError) as error:
+            answer = ControlFrame("error", {"kind": type(error).__name__, "text": str(error)})
+        try:
+            await self._edge.connection.publish(signal.reply, encode(answer))
+        except (TransportError, FrameError):
+            log.info("the answer to %s could not be sent", signal.reply)
+
+    async def _who(self) -> dict[str, Any]:
+        return self._edge.who
+
+    async def _describe(self) -> dict[str, Any]:
+        dataflow = self._edge.line.dataflow
+        text = ""
+        try:
+            check_open(dataflow)
+        except FlowError as error:
+            text = str(error)
+        return {
+            "notation": dataflow.notation,
+            "delivery": self._edge.settings.delivery,
+            "cloud_reaches_devices": dataflow.cloud_reaches_devices,
+            "text": text,
+        }
+
+    async def _pull(self, n: int, device: str | None = None) -> dict[str, Any]:
+        return {"request": self._edge.requests.pull(n, device).id}
+
+    async def _request(self, request: str, timeout: float) -> dict[str, Any]:
+        found = self._edge.requests.find(request)
+        if found is None:
+            raise FlowError(f"request {request} is not known: the flow was started anew since. Pull again.")
+        try:
+            async with asyncio.timeout(min(timeout, _PATIENCE)):
+                await found.done.wait()
+        except TimeoutError:
+            pass
+        return {"done": found.done.is_set(), "left": found.left, "silent": found.silent}
+
+    async def _stats(self) -> dict[str, Any]:
+        return asdict(self._reporter.snapshot())
