@@ -9,6 +9,7 @@ settings      names, credentials, endpoints, options: frozen and checked
 portal        an event loop in a thread, for synchronous handles
 files         files that two processes may want at once
 tables        small tables, as text and as HTML, that values show themselves as
+tasks         several pieces of work as one await
 wording       numbers in words
 notation      ``Push <~> P1 <~> Output``: text to syntax tree and back
 processors    what a user writes, adapted to one batch call; ready-made ones

@@ -248,8 +248,8 @@ def failed(flow, until):
         async def fails():
             raise OSError("no space left")
 
-        flow._flow._edge.last_checkpoint = fails
-        flow._flow._edge.pipeline.drain()
+        flow._flow._edge._last_checkpoint = fails
+        flow._flow._edge.drain()
 
     flow._portal.run(fail())
     until(lambda: flow.state == "failed")

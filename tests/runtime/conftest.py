@@ -127,9 +127,8 @@ class Edges:
         """Return an edge that has its logs and its processors."""
         namespace = {"same": lambda payload: payload} | (names or {})
         connection = await self._place.connection()
-        edge = Edge(connection, resolve(notation, namespace), EdgeSettings(FLOW, **settings))
+        edge = await Edge.open(connection, resolve(notation, namespace), EdgeSettings(FLOW, **settings))
         self._stack.push_async_callback(edge.close)
-        await edge.open()
         return edge
 
     async def running(self, *notation: str, **settings: Any) -> Edge:

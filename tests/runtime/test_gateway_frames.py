@@ -29,8 +29,12 @@ class Silent:
         self.acknowledged.append(delivery.sequence)
 
 
+async def refused(delivery: Delivery, error: FrameError) -> None:
+    raise AssertionError(error)
+
+
 def gate(taps: list[Any] | None = None) -> Gatekeeper:
-    found = Gatekeeper(Subjects("house"), Silent(), Positions(), True, lambda *_: None)  # type: ignore[arg-type]
+    found = Gatekeeper(Subjects("house"), Silent(), Positions(), True, refused)  # type: ignore[arg-type]
     found.taps = taps or []
     return found
 

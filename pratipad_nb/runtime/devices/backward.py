@@ -12,8 +12,8 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import (
@@ -31,7 +31,11 @@ from pratipad_nb.errors import (
 from pratipad_nb.message import Message
 from pratipad_nb.processors.reply import preparing
 from pratipad_nb.runtime.devices.order_queues import Boxes, order_number
-from pratipad_nb.runtime.positions.dead_letters import ORDER_STEP
+from pratipad_nb.runtime.devices.roster import Roster
+from pratipad_nb.runtime.positions.dead_letters import ORDER_STEP, DeadLetters
+from pratipad_nb.runtime.stages.line import Line
+from pratipad_nb.runtime.stages.stage import Member
+from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.runtime.values.stats import BackwardStats
 from pratipad_nb.settings import valid_address
 from pratipad_nb.transport.codec import decode, encode, order_payload
@@ -47,11 +51,6 @@ from pratipad_nb.transport.frames import (
 from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Delivery, Log
 from pratipad_nb.transport.subjects import Subjects
 
-if TYPE_CHECKING:
-    from pratipad_nb.runtime.edge.edge import Edge
-    from pratipad_nb.runtime.stages.line import Line
-    from pratipad_nb.runtime.stages.stage import Member
-
 __all__ = ["Backward", "append_order", "check_open"]
 
 log = logging.getLogger(__name__)
@@ -64,13 +63,40 @@ _PAUSE = 0.25
 
 
 class Backward:
-    """Orders and replies of one flow."""
+    """Orders and replies of one run.
 
-    def __init__(self, edge: Edge, orders: Log, marks: Log) -> None:
-        self._edge = edge
+    Parameters
+    ----------
+    orders, marks
+        The log of orders, and the log that holds the mark of their numbering.
+    roster
+        The devices that an order for all is for.
+    dead_letters
+        Where an order goes that a processor failed on.
+    line
+        Gives the current line of processors: a change may replace it while an order passes.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: EdgeSettings,
+        orders: Log,
+        marks: Log,
+        *,
+        roster: Roster,
+        dead_letters: DeadLetters,
+        line: Callable[[], Line],
+    ) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._subjects = Subjects(settings.name)
         self._log = orders
         self._marks = marks
-        self._boxes = Boxes(edge.connection, edge.subjects, orders)
+        self._roster = roster
+        self._dead_letters = dead_letters
+        self._line = line
+        self._boxes = Boxes(connection, self._subjects, orders)
         self._read_to = 0
         self.full = False
         self.epoch = 0
@@ -78,17 +104,17 @@ class Backward:
 
     async def open(self) -> None:
         """Find out which numbering holds: it begins anew when the flow was forgotten."""
-        subject = self._edge.subjects.mark(_MARK)
+        subject = self._subjects.mark(_MARK)
         while (record := await self._marks.latest(subject)) is None:
             frame = MarkFrame(time.time_ns() // 1_000_000, [])
             with contextlib.suppress(Fenced):  # another partition's edge was first
-                await self._edge.connection.append(subject, encode(frame), expect=0)
+                await self._connection.append(subject, encode(frame), expect=0)
         self.epoch = decode(record.data, MarkFrame).sequence
 
     async def run(self) -> None:
         """Read orders and send them on, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._boxes.run(), name=f"{self._edge.settings.name}: boxes")
+            group.create_task(self._boxes.run(), name=f"{self._settings.name}: boxes")
             async with contextlib.aclosing(self._deliveries()) as deliveries:
                 async for delivery in deliveries:
                     await self._take(delivery.sequence, delivery.time, delivery.data)
@@ -134,9 +160,7 @@ class Backward:
         LogFull
             If too many orders wait for devices that are away.
         """
-        return await append_order(
-            self._edge.connection, self._edge.line.dataflow, self._edge.subjects, payload, to
-        )
+        return await append_order(self._connection, self._line().dataflow, self._subjects, payload, to)
 
     async def reply(self, replies: Sequence[tuple[Any, Message]]) -> None:
         """Append what processors answered, which have seen to it that it can travel; waits while the log is full."""
@@ -149,12 +173,10 @@ class Backward:
 
     async def _append(self, orders: list[Order]) -> None:
         """Make replies safe, in as few entries as they fit into."""
-        subject = self._edge.subjects.order
+        subject = self._subjects.order
         while True:
             try:
-                await self._edge.connection.append(
-                    subject, encode(OrderFrame(time.time(), orders, reply=True))
-                )
+                await self._connection.append(subject, encode(OrderFrame(time.time(), orders, reply=True)))
             except PayloadError:
                 if len(orders) == 1:
                     raise
@@ -172,7 +194,7 @@ class Backward:
     async def again(self, entry: DeadEntry) -> None:
         """Append an order that a processor failed on once more, for the devices that it was for."""
         frame = OrderFrame(time.time(), [Order(uuid.uuid4().hex, entry.payload, entry.to)])
-        await self._edge.connection.append(self._edge.subjects.order, encode(frame))
+        await self._connection.append(self._subjects.order, encode(frame))
 
     async def _take(self, sequence: int, appended: float, data: bytes) -> None:
         """Let an entry's orders through the processors, then put them into their devices' boxes."""
@@ -181,7 +203,7 @@ class Backward:
         except FrameError as error:
             log.warning("an entry of the orders is none: %s", error)
             frame = OrderFrame(appended, [])
-        expires = appended + self._edge.settings.options.order_seconds
+        expires = appended + self._settings.options.order_seconds
         if all(map(self._is_ours_alone, frame.orders)):
             self._boxes.begin(sequence)
         for place, order in enumerate(frame.orders):
@@ -190,7 +212,7 @@ class Backward:
         self._boxes.end(sequence)
 
     async def _put(self, order: Order, number: int, frame: OrderFrame, expires: float) -> None:
-        targets = order.to if order.to is not None else self._edge.presence.known
+        targets = order.to if order.to is not None else self._roster.known
         mine = self._mine(targets)
         if not mine:
             return
@@ -202,15 +224,12 @@ class Backward:
                 return
         for device, behind in mine.items():
             to = None if behind == [""] else behind
-            down = DownFrame(self._edge.settings.name, self.epoch, number, order.id, frame.time, payload, to)
-            account = self._edge.ledger.accounts.get(device)
-            self._boxes.put(
-                device, down, expires=expires, connected=account is not None and account.connected
-            )
+            down = DownFrame(self._settings.name, self.epoch, number, order.id, frame.time, payload, to)
+            self._boxes.put(device, down, expires=expires, connected=self._roster.says_hello(device))
 
     def _is_ours_alone(self, order: Order) -> bool:
         """Whether no other partition's devices get it: then this edge may delete it from the log."""
-        if not self._edge.settings.shared:
+        if not self._settings.shared:
             return True
         if order.to is None:
             return False
@@ -225,7 +244,7 @@ class Backward:
             except SettingsError as error:
                 log.warning("an order for %r goes nowhere: %s", target, error)
                 continue
-            if self._edge.settings.owns(device):
+            if self._settings.owns(device):
                 mine.setdefault(device, []).append(behind)
         return mine
 
@@ -237,14 +256,14 @@ class Backward:
         If the flow gets another shape meanwhile, the order begins anew, at the processors that are there now.
         """
         while True:
-            line = self._edge.line
+            line = self._line()
             try:
                 return await self._through(line, order, sent)
             except _Failed as failed:
                 await self._bury(failed, order, number, sent, mine)
                 raise _StopsHere from None
             except ProcessorError:  # it was torn down
-                if line is self._edge.line:
+                if line is self._line():
                     raise
 
     async def _through(self, line: Line, order: Order, sent: float) -> Any:
@@ -256,7 +275,7 @@ class Backward:
                 device="",
                 time=sent,
                 received=sent,
-                flow=self._edge.settings.name,
+                flow=self._settings.name,
             )
             with preparing(_refused):
                 outcome = await member.runners[0].run_backward(payload, message)
@@ -285,7 +304,7 @@ class Backward:
         note = FailureNote(member.key, failed.error, failed.traceback)
         to = list(_addresses(mine))
         entry = DeadEntry("", self.epoch, number, 0, sent, sent, order.payload, [note], to=to)
-        await self._edge.dead_letters.store([(member.key + ORDER_STEP, entry)])
+        await self._dead_letters.store([(member.key + ORDER_STEP, entry)])
 
     # -- devices ------------------------------------------------------------------------------------------------
 

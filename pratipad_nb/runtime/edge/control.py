@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pratipad_nb.errors import FlowError, FrameError, PratipadError, TransportError
 from pratipad_nb.runtime.devices.backward import check_open
-from pratipad_nb.runtime.edge.report import Reporter
+from pratipad_nb.runtime.devices.pull import Requests
+from pratipad_nb.runtime.stages.line import Line
+from pratipad_nb.runtime.values.stats import FlowStats
+from pratipad_nb.settings import Delivery
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import ControlFrame
-from pratipad_nb.transport.protocol import Signal
-
-if TYPE_CHECKING:
-    from pratipad_nb.runtime.edge.edge import Edge
+from pratipad_nb.transport.protocol import Connection, Signal
 
 __all__ = ["Control"]
 
@@ -32,12 +33,30 @@ _PATIENCE = 5.0
 
 
 class Control:
-    """Answers requests on the control subject, one task for all."""
+    """Answers requests on the control subject, one task for all.
 
-    def __init__(self, edge: Edge) -> None:
-        self._edge = edge
-        self._reporter = Reporter(edge)
-        self._work: asyncio.Queue[Coroutine[Any, Any, None]] = asyncio.Queue(_WAITING)
+    Parameters
+    ----------
+    line
+        Gives the current line of processors.
+    snapshot
+        Gives the counters as they stand.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        delivery: Delivery,
+        line: Callable[[], Line],
+        requests: Requests,
+        snapshot: Callable[[], FlowStats],
+    ) -> None:
+        self._connection = connection
+        self._delivery = delivery
+        self._line = line
+        self._requests = requests
+        self._snapshot = snapshot
+        self._work: asyncio.Queue[Signal] = asyncio.Queue(_WAITING)
         self._verbs: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
             "who": self._who,
             "describe": self._describe,
@@ -48,25 +67,21 @@ class Control:
 
     def on_signal(self, signal: Signal) -> None:
         """Take a request; the callback of the subscription."""
-        if signal.reply:
-            self.later(self._answer(signal))
-
-    def later(self, work: Coroutine[Any, Any, None]) -> None:
-        """Have something done by the task that `run` is."""
+        if not signal.reply:
+            return
         try:
-            self._work.put_nowait(work)
+            self._work.put_nowait(signal)
         except asyncio.QueueFull:
-            work.close()
-            log.warning("too many requests at once; one was dropped")
+            log.warning("too many requests at once; a request was dropped")
 
     async def run(self) -> None:
-        """Do what comes, until cancelled."""
+        """Answer what comes, until cancelled."""
         async with asyncio.TaskGroup() as group:
             room = asyncio.Semaphore(_WAITING)
             while True:
-                work = await self._work.get()
+                signal = await self._work.get()
                 await room.acquire()
-                task = group.create_task(work)
+                task = group.create_task(self._answer(signal))
                 task.add_done_callback(lambda _: room.release())
 
     async def _answer(self, signal: Signal) -> None:
@@ -81,15 +96,15 @@ class Control:
         except (PratipadError, TypeError) as error:
             answer = ControlFrame("error", {"kind": type(error).__name__, "text": str(error)})
         try:
-            await self._edge.connection.publish(signal.reply, encode(answer))
+            await self._connection.publish(signal.reply, encode(answer))
         except (TransportError, FrameError):
             log.info("the answer to %s could not be sent", signal.reply)
 
     async def _who(self) -> dict[str, Any]:
-        return self._edge.who
+        return {"pid": os.getpid(), "notation": self._line().dataflow.notation}
 
     async def _describe(self) -> dict[str, Any]:
-        dataflow = self._edge.line.dataflow
+        dataflow = self._line().dataflow
         text = ""
         try:
             check_open(dataflow)
@@ -97,16 +112,16 @@ class Control:
             text = str(error)
         return {
             "notation": dataflow.notation,
-            "delivery": self._edge.settings.delivery,
+            "delivery": self._delivery,
             "cloud_reaches_devices": dataflow.cloud_reaches_devices,
             "text": text,
         }
 
     async def _pull(self, n: int, device: str | None = None) -> dict[str, Any]:
-        return {"request": self._edge.requests.pull(n, device).id}
+        return {"request": self._requests.pull(n, device).id}
 
     async def _request(self, request: str, timeout: float) -> dict[str, Any]:
-        found = self._edge.requests.find(request)
+        found = self._requests.find(request)
         if found is None:
             raise FlowError(f"request {request} is not known: the flow was started anew since. Pull again.")
         try:
@@ -117,4 +132,4 @@ class Control:
         return {"done": found.done.is_set(), "left": found.left, "silent": found.silent}
 
     async def _stats(self) -> dict[str, Any]:
-        return asdict(self._reporter.snapshot())
+        return asdict(self._snapshot())

@@ -17,6 +17,7 @@ from pratipad_nb.runtime.stages.gathering import Gathering
 from pratipad_nb.runtime.stages.shards import Splitter
 from pratipad_nb.runtime.stages.stage import Stage
 from pratipad_nb.runtime.values.batch import Barrier, Batch, Item, Source
+from pratipad_nb.runtime.values.metrics import InFlight
 from pratipad_nb.runtime.values.samples import Sampler
 from pratipad_nb.settings import FlowOptions
 from pratipad_nb.transport.protocol import Delivery
@@ -80,6 +81,7 @@ class Pipeline:
         source: Input,
         gate: Gatekeeper,
         writer: Writer,
+        in_flight: InFlight,
         options: FlowOptions,
     ) -> None:
         self._flow = flow
@@ -87,6 +89,7 @@ class Pipeline:
         self._input = source
         self._gate = gate
         self._writer = writer
+        self._in_flight = in_flight
         self._options = options
         self.queues = [BatchQueue(_QUEUE) for _ in range(len(stages) + 1)]
         self._lanes: dict[int, list[LaneQueue]] = {}
@@ -138,7 +141,7 @@ class Pipeline:
                 return False
             if isinstance(item, Batch):
                 item.stage = 0 if step is None else self._stage_of(step)
-                self._gate.injected += item.source.size
+                self._in_flight.taken += item.source.size
             await self.queues[0].put(item)
             return True
 
@@ -151,11 +154,6 @@ class Pipeline:
     def waiting(self, stage: int) -> int:
         """Return how many messages stand before a stage."""
         return self.queues[stage].messages + sum(lane.messages for lane in self._lanes.get(stage, ()))
-
-    @property
-    def in_hand(self) -> int:
-        """Messages that were taken in and are not yet at Output."""
-        return self._gate.received + self._gate.injected - self._writer.completed
 
     # -- tasks --------------------------------------------------------------------------------------------------
 

@@ -17,13 +17,12 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pratipad_nb.runtime.edge.controls import Controls
 from pratipad_nb.runtime.values.batch import Batch, InputFrame, Source
+from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.runtime.values.samples import Sampler
-
-if TYPE_CHECKING:
-    from pratipad_nb.runtime.edge.edge import Edge
 
 __all__ = ["Entry", "replay"]
 
@@ -32,12 +31,15 @@ Entry = tuple[str, float, float, Any]
 
 #: What stands for the device in the positions that a replay completes; no device can be called so.
 _PLACE = "#replay"
-#: How long a paused flow is looked at again after, in seconds.
-_LOOK = 0.05
 
 
 async def replay(
-    edge: Edge, entries: Iterator[Entry], speed: float | None, *, first: float | None = None
+    controls: Controls,
+    settings: EdgeSettings,
+    entries: Iterator[Entry],
+    speed: float | None,
+    *,
+    first: float | None = None,
 ) -> int:
     """Put `entries` through; return how many, once all are taken in.
 
@@ -57,17 +59,16 @@ async def replay(
     numbers: dict[str, int] = {}
     sampler = Sampler()
     count = 0
-    for due in _by_pace(entries, speed, edge.settings.options.batch_messages, first):
+    for due in _by_pace(entries, speed, settings.options.batch_messages, first):
         wait = due.at - time.monotonic()
         if wait > 0:
             await asyncio.sleep(wait)
-        while edge.pipeline.paused and edge.state == "paused":  # noqa: ASYNC110 - or the flow drains
-            await asyncio.sleep(_LOOK)
+        await controls.flowing()
         frames = list(_frames(due.entries, epoch, numbers, count))
         count += len(due.entries)
-        source = Source(edge.settings.name, frames, followed=sampler.choose(len(due.entries)), replayed=True)
+        source = Source(settings.name, frames, followed=sampler.choose(len(due.entries)), replayed=True)
         payloads = [payload for *_, payload in due.entries]
-        await edge.inject(Batch(source, payloads, range(source.size), source.size))
+        await controls.inject(Batch(source, payloads, range(source.size), source.size))
     return count
 
 

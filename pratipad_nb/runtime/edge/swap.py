@@ -10,17 +10,17 @@ Why not always drain: what is in hand may take seconds at full speed, and minute
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from pratipad_nb.dataflow import Difference
+from pratipad_nb.runtime.edge.status import Status
+from pratipad_nb.runtime.edge.timers import Timers
 from pratipad_nb.runtime.positions.position import Positions
+from pratipad_nb.runtime.stages.line import Line
+from pratipad_nb.runtime.values.metrics import InFlight
 
-if TYPE_CHECKING:
-    from pratipad_nb.dataflow import Difference
-    from pratipad_nb.runtime.edge.edge import Edge
-    from pratipad_nb.runtime.stages.line import Line
-
-__all__ = ["SwapReceipt", "swap_in_place"]
+__all__ = ["Proof", "SwapReceipt", "swap_in_place"]
 
 #: How long a receipt waits for what was in hand to reach Output, in seconds, so that it says what was counted there. What
 #: takes longer is still in hand when it is given, and not lost.
@@ -66,18 +66,65 @@ class SwapReceipt:
         )
 
 
-async def swap_in_place(edge: Edge, line: Line, difference: Difference) -> SwapReceipt:
-    """Let the instances of `line`, which has the shape of what runs, work in the places of those that changed."""
-    in_hand = max(0, edge.pipeline.in_hand)
-    edge.stop_timers(difference.changed)
+class Proof:
+    """Counts, from positions, what a change lost and doubled.
+
+    Parameters
+    ----------
+    accepted, stored
+        Positions that were taken in, and positions at Output.
+    paused
+        Says whether a processor is paused: then what is in flight can't reach Output.
+    """
+
+    def __init__(
+        self,
+        status: Status,
+        counted: InFlight,
+        accepted: Positions,
+        stored: Positions,
+        paused: Callable[[], bool],
+    ) -> None:
+        self._status = status
+        self._counted = counted
+        self._accepted = accepted
+        self._stored = stored
+        self._paused = paused
+
+    @property
+    def in_flight(self) -> int:
+        """Messages in flight."""
+        return self._counted.count
+
+    def difference(self) -> tuple[int, int]:
+        """Return how many messages are accepted and not stored, and stored and not accepted, with none in flight."""
+        return self._accepted.ahead_of(self._stored), self._stored.ahead_of(self._accepted)
+
+    async def awaited(self) -> tuple[int, int]:
+        """Return what is lost and doubled of all that is accepted by now, once that is stored or time is up.
+
+        Messages that are still in flight then are not lost.
+        """
+        before = Positions(self._accepted.all())
+        until = time.monotonic() + _PROOF_SECONDS
+        while missing := before.ahead_of(self._stored):
+            if self._status.state != "running" or self._paused() or time.monotonic() > until:
+                break
+            await self._status.appended(until - time.monotonic())
+        return max(0, missing - self.in_flight), self._stored.ahead_of(self._accepted)
+
+
+async def swap_in_place(
+    running: Line, line: Line, difference: Difference, timers: Timers, proof: Proof
+) -> SwapReceipt:
+    """Let the instances of `line`, which has the shape of `running`, work in the places of those that changed."""
+    in_hand = proof.in_flight
+    timers.stop(difference.changed)
     try:
-        pause = await edge.line.exchange(line, difference.changed)
+        pause = await running.exchange(line, difference.changed)
     finally:
-        edge.restart_timers(difference.changed)
-    before = Positions(edge.gate.accepted.all())
-    until = time.monotonic() + _PROOF_SECONDS
-    while (missing := before.ahead_of(edge.output.positions)) and _moves(edge) and time.monotonic() < until:
-        await edge.stored(until - time.monotonic())
+        timers.restart(difference.changed)
+    lost, doubled = await proof.awaited()
     return SwapReceipt(
         difference.added,
         difference.removed,
@@ -85,11 +132,6 @@ async def swap_in_place(edge: Edge, line: Line, difference: Difference) -> SwapR
         difference.kept,
         in_hand,
         pause,
-        lost=max(0, missing - max(0, edge.pipeline.in_hand)),
-        doubled=edge.output.positions.ahead_of(edge.gate.accepted),
+        lost=lost,
+        doubled=doubled,
     )
-
-
-def _moves(edge: Edge) -> bool:
-    """Whether what is in hand can reach Output: nothing is paused."""
-    return edge.state == "running" and not edge.line.paused

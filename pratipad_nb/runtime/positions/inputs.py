@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Protocol
@@ -18,14 +18,18 @@ from typing import Any, Protocol
 from pratipad_nb.errors import FrameError, TransportError, WaitTimeout
 from pratipad_nb.runtime.positions.position import Positions
 from pratipad_nb.runtime.values.batch import InputFrame
+from pratipad_nb.runtime.values.metrics import InFlight
 from pratipad_nb.transport.codec import decode_plain
 from pratipad_nb.transport.frames import Position, decode_uplink
 from pratipad_nb.transport.protocol import Connection, Consumer, Delivery, Signal, Subscription
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["Admitted", "DurableInput", "FastInput", "Gatekeeper", "Input"]
+__all__ = ["Admitted", "DurableInput", "FastInput", "Gatekeeper", "Input", "Tap"]
 
 log = logging.getLogger(__name__)
+
+#: Is told of what is admitted: device, its times, when the server got it, payloads.
+Tap = Callable[[str, list[float], float, list[Any]], None]
 
 #: So many devices of one gateway are counted, at most a frame's length more: more would be memory without a bound.
 _MOST_SOURCES = 50_000
@@ -177,29 +181,32 @@ class Gatekeeper:
         Positions that were taken in: a repeat up to there is dropped without a word, for the first one, still being
         worked on, will be acknowledged.
     on_malformed
-        Told of a delivery that is no good, with the reason.
+        Takes over a delivery that is malformed, with the reason.
+    on_arrival
+        Told of the last message of every frame that is admitted: device, epoch, number.
+    in_flight
+        Counts what is admitted.
     """
 
     subjects: Subjects
     input: Input
     stored: Positions
     durable: bool
-    on_malformed: Callable[[Delivery, FrameError], None]
+    on_malformed: Callable[[Delivery, FrameError], Awaitable[None]]
+    on_arrival: Callable[[str, int, int], None] = lambda *_: None
+    in_flight: InFlight = field(default_factory=InFlight)
     accepted: Positions = field(init=False)
     counts: dict[str, DeviceCount] = field(default_factory=dict)
     received: int = 0
-    #: Messages that were put into the pipeline from elsewhere: dead letters that are retried, and tapes.
-    injected: int = 0
     repeats: int = 0
     missing: int = 0
     malformed: int = 0
     #: Frames that nothing was done about yet, when `look` was called last.
     waiting: int = 0
-    on_arrival: Callable[[str, int, int], None] = lambda *_: None
     #: What was delivered and is to be admitted next.
     arrived: deque[Delivery] = field(default_factory=deque)
     #: Told of all that is admitted: device, its times, when the server got it, payloads (which are not to be changed).
-    taps: list[Callable[[str, list[float], float, list[Any]], None]] = field(default_factory=list)
+    taps: list[Tap] = field(default_factory=list)
     #: For a device: the epoch and first number behind each of its gaps, and how often that was looked at anew.
     _rewound_for: dict[str, dict[tuple[int, int], int]] = field(default_factory=dict)
     _foreign_number: int = 0
@@ -222,7 +229,7 @@ class Gatekeeper:
                 return self._foreign(device, delivery)
         except FrameError as error:
             self.malformed += 1
-            self.on_malformed(delivery, error)
+            await self.on_malformed(delivery, error)
             return None
         count = len(frame.payloads)
         admission = self.accepted.admit(device, frame.epoch, frame.first, count)
@@ -318,6 +325,7 @@ class Gatekeeper:
             self._forget_gaps(device, epoch, first + count - 1)
         tally.received += count
         self.received += count
+        self.in_flight.taken += count
         self.on_arrival(device, epoch, first + count - 1)
         if sources:
             tally.note_sources(sources)

@@ -19,7 +19,7 @@ from pratipad_nb.errors import PayloadError
 from pratipad_nb.message import Message
 from pratipad_nb.runtime.positions.position import Positions
 from pratipad_nb.runtime.values.batch import Barrier, Batch, InputFrame, Item
-from pratipad_nb.runtime.values.metrics import Histogram
+from pratipad_nb.runtime.values.metrics import Histogram, InFlight
 from pratipad_nb.runtime.values.packing import as_text
 from pratipad_nb.transport.codec import encode, encode_payload
 from pratipad_nb.transport.frames import DeadEntry, FailureNote, OutputFrame, Position, Segment
@@ -75,11 +75,14 @@ class Writer:
         Called after every append.
     on_barrier
         Called when all before a barrier is stored: makes the checkpoint.
+    in_flight
+        Counts what is completed.
     """
 
     def __init__(
         self,
         chain: Chain,
+        in_flight: InFlight,
         *,
         store_dead: Callable[[Sequence[tuple[str, DeadEntry]]], Awaitable[None]],
         send_replies: Callable[[Sequence[tuple[Any, Message]]], Awaitable[None]],
@@ -87,12 +90,12 @@ class Writer:
         on_barrier: Callable[[Barrier], Awaitable[None]],
     ) -> None:
         self._chain = chain
+        self._in_flight = in_flight
         self._store_dead = store_dead
         self._send_replies = send_replies
         self._on_stored = on_stored
         self._on_barrier = on_barrier
         self.delivered = 0
-        self.completed = 0
         self.latency = Histogram()
 
     async def run(self, queue: asyncio.Queue[Item]) -> None:
@@ -123,7 +126,7 @@ class Writer:
         complete: list[InputFrame] = []
         finished = sum(batch.source.advance(batch.done, covers, complete) for batch in batches)
         await self._store([segment for batch in batches for segment in _segments(batch)], covers)
-        self.completed += finished
+        self._in_flight.completed += finished
         now = time.time()
         self.latency.add([now - frame.received for frame in complete])
         for frame in complete:

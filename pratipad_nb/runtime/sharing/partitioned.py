@@ -1,8 +1,7 @@
-"""One process's share of a flow that several edges run: the partitions it owns, each run by an `Edge`.
+"""A flow in partitions, several edges of which share it: the partitions that this process runs, each by an `Edge`.
 
-Owns taking partitions over, giving them up, and what is asked of all of them at once. It looks to its user like the
-one `Edge` of a flow that runs in one place. Who is to own what is for `membership`; that two never do is for
-`position`.
+Owns taking partitions over, giving partitions up, and what is asked of all of them at once. Which edge is to own which
+partition is for `membership`; that two edges never own the same is for `position`.
 """
 
 from __future__ import annotations
@@ -12,28 +11,31 @@ import contextlib
 import dataclasses
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import Fenced, FlowError, FrameError, TransportError, WaitTimeout
 from pratipad_nb.runtime.devices.backward import append_order
-from pratipad_nb.runtime.devices.credit import RateLimit
 from pratipad_nb.runtime.devices.pull import PullRequest
 from pratipad_nb.runtime.edge.edge import Edge
-from pratipad_nb.runtime.edge.report import Reporter
+from pratipad_nb.runtime.edge.replaying import Entry
 from pratipad_nb.runtime.edge.swap import SwapReceipt
-from pratipad_nb.runtime.positions.dead_letters import DeadLetters
+from pratipad_nb.runtime.positions.dead_letters import DeadLetter
+from pratipad_nb.runtime.positions.inputs import Tap
 from pratipad_nb.runtime.sharing.membership import BEAT_SECONDS, Membership
 from pratipad_nb.runtime.sharing.merging import merged
+from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.runtime.values.stats import FlowState, FlowStats
+from pratipad_nb.tasks import gathered
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import BeatFrame
 from pratipad_nb.transport.protocol import Connection, Signal
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["Share"]
+__all__ = ["PartitionedEdge"]
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +45,8 @@ _LISTEN = 0.3
 _AFTER_FENCED = 1.0
 
 
-class Share:
-    """The partitions of a flow that this process runs.
+class PartitionedEdge:
+    """The partitions of a flow that this process runs; made by `open`. Fulfils `Running`.
 
     Parameters
     ----------
@@ -67,11 +69,9 @@ class Share:
         self.settings = settings
         self.state: FlowState = "starting"
         self.error = ""
-        self.limit = _SharedLimit(self, settings.rate)
         self.edges: dict[int, Edge] = {}
         self._subjects = Subjects(settings.name)
         self._membership = Membership(uuid.uuid4().hex, settings.options.partitions)
-        self._reporters: dict[int, Reporter] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._wait_until: dict[int, float] = {}
         self._look = asyncio.Event()
@@ -79,14 +79,26 @@ class Share:
 
     # -- life ---------------------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
-        """Hear who else runs the flow, and open the partitions that fall to this edge.
+    @classmethod
+    async def open(
+        cls, connection: Connection, dataflow: Dataflow, settings: EdgeSettings
+    ) -> PartitionedEdge:
+        """Hear which other edges run the flow, and open the partitions that fall to this edge.
 
         Raises
         ------
         FlowError, ProcessorError
             As `Edge.open`.
         """
+        edge = cls(connection, dataflow, settings)
+        try:
+            await edge._open()
+        except BaseException:
+            await edge.close()
+            raise
+        return edge
+
+    async def _open(self) -> None:
         self._subscription = await self.connection.subscribe(self._subjects.edges, self._heard)
         await self._beat()
         await asyncio.sleep(_LISTEN)
@@ -99,17 +111,11 @@ class Share:
         await self._beat()
 
     async def _opened(self, partition: int) -> Edge:
-        edge = Edge(self.connection, self.dataflow, self._part(partition))
-        try:
-            await edge.open()
-        except BaseException:
-            await edge.close()
-            raise
+        edge = await Edge.open(self.connection, self.dataflow, self._part(partition))
         # What was set while it was being opened, too.
         part = self._part(partition)
-        edge.limit.set(part.rate, self.limit.interval)
-        edge.ledger.demand(part.max_demand, part.min_demand)
-        self._reporters[partition] = Reporter(edge)
+        edge.set_rate(part.rate)
+        edge.demand(part.max_demand, part.min_demand)
         return edge
 
     def _part(self, partition: int) -> EdgeSettings:
@@ -119,7 +125,7 @@ class Share:
         return dataclasses.replace(
             whole,
             partition=partition,
-            rate=None if self.limit.allowed is None else self.limit.allowed / n,
+            rate=None if whole.rate is None else whole.rate / n,
             max_demand=most,
             min_demand=min(most - 1, whole.min_demand // n),
         )
@@ -177,7 +183,6 @@ class Share:
                     edge.drain()
                 self._look.set()
             await edge.run()
-            await edge.last_checkpoint()
         except* Fenced:
             log.info("another edge has taken partition %d of %s over", partition, self.settings.name)
             self._wait_until[partition] = asyncio.get_running_loop().time() + _AFTER_FENCED
@@ -187,10 +192,13 @@ class Share:
             self._wait_until[partition] = asyncio.get_running_loop().time() + _AFTER_FENCED
         finally:
             self.edges.pop(partition, None)
-            self._reporters.pop(partition, None)
             if edge is not None:
                 with contextlib.suppress(TransportError, WaitTimeout):
                     await edge.close()
+
+    def fail(self, error: str) -> None:
+        """Note why the run has ended before it was drained."""
+        self.error = error
 
     def drain(self) -> None:
         """Refuse new messages; `run` returns once what is in hand is safe."""
@@ -198,9 +206,6 @@ class Share:
         for edge in self.edges.values():
             edge.drain()
         self._look.set()
-
-    async def last_checkpoint(self) -> None:
-        """Every partition has made its own when it ended."""
 
     async def close(self) -> None:
         """Say that this edge leaves, and give everything back."""
@@ -238,6 +243,11 @@ class Share:
     # -- what handles ask ---------------------------------------------------------------------------------------
 
     @property
+    def lines(self) -> list[Line]:
+        """The processors of each partition that runs here, with their samples and logs."""
+        return [edge.line for edge in self.edges.values()]
+
+    @property
     def partitions(self) -> frozenset[int]:
         """The partitions that run here."""
         return frozenset(self.edges)
@@ -245,7 +255,7 @@ class Share:
     def snapshot(self) -> FlowStats:
         """Return the counters of all partitions here, as one."""
         return merged(
-            [reporter.snapshot() for reporter in self._reporters.values()],
+            [edge.snapshot() for edge in self.edges.values()],
             FlowStats(self.settings.name, self.dataflow.notation, self.settings.delivery),
             state=self.state,
             error=self.error,
@@ -259,23 +269,26 @@ class Share:
         """Refuse: there is no Pull in several partitions."""
         raise FlowError(f"pull({n!r}, {device!r}) needs a Pull flow; this is `{self.dataflow.notation}`.")
 
+    def set_rate(self, allowed: float | None) -> None:
+        """Change how many messages a second devices are asked for, in every partition here and those taken over later."""
+        self.settings = dataclasses.replace(self.settings, rate=allowed)
+        for partition, edge in self.edges.items():
+            edge.set_rate(self._part(partition).rate)
+
     def demand(self, max_demand: int, min_demand: int) -> None:
-        """Change what is asked for in all, at once, in every partition here; those taken over later find it."""
+        """Demand: change both bounds, at once, in every partition here and those taken over later."""
         self.settings = dataclasses.replace(self.settings, max_demand=max_demand, min_demand=min_demand)
         for partition, edge in self.edges.items():
             part = self._part(partition)
-            edge.ledger.demand(part.max_demand, part.min_demand)
+            edge.demand(part.max_demand, part.min_demand)
 
     async def settled(self, seconds: float) -> None:
         """Wait until all that was accepted, by any edge, is at Output."""
-        async with asyncio.TaskGroup() as group:
-            for edge in list(self.edges.values()):
-                group.create_task(edge.settled(seconds))
+        await gathered([edge.settled(seconds) for edge in self.edges.values()])
 
-    @property
-    def dead_letters(self) -> DeadLetters:
-        """The dead letters of the whole flow."""
-        return self._any().dead_letters
+    async def dead_letters(self) -> list[DeadLetter]:
+        """Return the messages that processors failed on, of the whole flow."""
+        return await self._any().dead_letters()
 
     async def retry_dead_letters(self) -> int:
         """Put those of this edge's partitions through again; return how many there were."""
@@ -283,11 +296,32 @@ class Share:
 
     async def clear_dead_letters(self) -> int:
         """Delete all dead letters of the flow; return how many there were."""
-        return await self.dead_letters.clear([edge.dead_letters for edge in self.edges.values()])
+        letters = [edge.parts.dead_letters for edge in self.edges.values()]
+        return await self._any().parts.dead_letters.clear(letters)
 
     async def forget_reader(self, name: str) -> None:
         """Delete a reader's consumer and position."""
         await self._any().forget_reader(name)
+
+    def owns(self, device: str) -> bool:
+        """Return whether `device` belongs to a partition that runs here."""
+        return any(edge.owns(device) for edge in self.edges.values())
+
+    @contextlib.contextmanager
+    def tapped(self, tap: Tap) -> Iterator[None]:
+        """Tell `tap` of all that is admitted in the partitions that run here now, while the context lasts."""
+        with contextlib.ExitStack() as taps:
+            for edge in self.edges.values():
+                taps.enter_context(edge.tapped(tap))
+            yield
+
+    async def replay(self, entries: Callable[[], Iterator[Entry]], speed: float | None) -> int:
+        """Put recorded inputs through, each device's messages where its partition runs."""
+        first = next((received for _, _, received, _ in entries()), None)
+        parts = [
+            edge.replay(partial(_of_edge, edge, entries), speed, first=first) for edge in self.edges.values()
+        ]
+        return sum(await gathered(parts))
 
     def _any(self) -> Edge:
         for edge in self.edges.values():
@@ -327,16 +361,5 @@ class Share:
         )
 
 
-class _SharedLimit(RateLimit):
-    """The flow's rate, of which each partition has an equal part."""
-
-    def __init__(self, share: Share, allowed: float | None) -> None:
-        self._share = share
-        super().__init__(allowed)
-
-    def set(self, allowed: float | None, interval: float = 1.0) -> None:
-        """Change the limit, at once, in every partition here."""
-        super().set(allowed, interval)
-        partitions = self._share.settings.options.partitions
-        for edge in getattr(self._share, "edges", {}).values():
-            edge.limit.set(None if allowed is None else allowed / partitions, interval)
+def _of_edge(edge: Edge, entries: Callable[[], Iterator[Entry]]) -> Iterator[Entry]:
+    return (entry for entry in entries() if edge.owns(entry[0]))

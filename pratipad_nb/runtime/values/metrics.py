@@ -1,7 +1,7 @@
 """Counting: what happens to messages, per batch and never per message.
 
-Owns the counters, rates and latency histograms behind a `FlowStats`. The snapshot's shape is in `stats`; who assembles
-it is `pratipad_nb.runtime.edge.edge`.
+Owns the counters, rates and latency histograms behind a `FlowStats`. The snapshot's shape is in `stats`; the snapshot is
+assembled in `pratipad_nb.runtime.edge.report`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pratipad_nb.processors.outcome import Outcome
 from pratipad_nb.runtime.values.stats import FlowState, ProcessorStats
 
-__all__ = ["Histogram", "Meter", "Rate"]
+__all__ = ["Histogram", "InFlight", "Meter", "Rate"]
 
 #: Buckets grow by 2^(1/4), so that a percentile is right to about 10 %.
 _STEPS_PER_OCTAVE = 4
@@ -84,6 +84,29 @@ class Rate:
         """The rate between the oldest and the newest sample."""
         (began, low), (ended, high) = self._samples[0], self._samples[-1]
         return max(0.0, (high - low) / (ended - began)) if ended > began else 0.0
+
+
+class InFlight:
+    """Messages that were taken into a run and are not yet at Output.
+
+    Attributes
+    ----------
+    taken
+        Messages that were admitted, retried or replayed.
+    completed
+        Messages of these that are dealt with: at Output, filtered, or a dead letter.
+    """
+
+    __slots__ = ("completed", "taken")
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.completed = 0
+
+    @property
+    def count(self) -> int:
+        """How many there are; a result that is stored before its input is counted makes it no less than 0."""
+        return max(0, self.taken - self.completed)
 
 
 class Meter:

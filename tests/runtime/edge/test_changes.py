@@ -137,7 +137,7 @@ async def test_an_order_passes_while_a_processor_that_was_taken_out_is_torn_down
     change = asyncio.create_task(edge.swap(WITHOUT))
     await teardown.began.wait()
     await edge.order("on", to="room1")
-    await until(lambda: edge.backward.stats().waiting == 1)
+    await until(lambda: edge.parts.backward.stats().waiting == 1)
     teardown.ends.set()
     assert (await change).removed == ("Leaves",)
     assert edge.state == "running"
@@ -166,10 +166,10 @@ async def test_a_retry_that_waits_for_room_keeps_nobody_from_changing_the_flow(e
     edge = await edges.running("Push ~> Picky ~> Output", {"Picky": Picky})
     for number in range(1, 61):
         await push(number, first=number)
-    await until(lambda: edge.dead_letters.count == 60)
+    await until(lambda: edge.parts.dead_letters.count == 60)
     edge.line.pause("Picky")
-    retry = asyncio.create_task(edge.failures.retry())
-    await until(lambda: edge.pipeline.waiting(0))
+    retry = asyncio.create_task(edge.retry_dead_letters())
+    await until(lambda: edge.parts.shape.pipeline.waiting(0))
     async with asyncio.timeout(5):
         await edge.swap(resolve("Push ~> Picky ~> Output", {"Picky": lambda payload: payload}))
         edge.line.resume("Picky")

@@ -12,7 +12,6 @@ import pytest
 
 from pratipad_nb import AsyncDevice, AsyncFlow, Processor
 from pratipad_nb.errors import FlowError
-from pratipad_nb.runtime.edge.report import Reporter
 from pratipad_nb.runtime.positions.position import OutputChain
 from pratipad_nb.settings import FlowOptions, Keep
 from pratipad_nb.testing import memory_server
@@ -246,7 +245,7 @@ async def test_what_waits_before_instances_with_devices_of_their_own_is_counted(
     await until(begun.is_set)
     for begin in range(10, 100, 10):
         await push(*range(10), first=begin + 1)
-    await until(lambda: Reporter(edge).snapshot().processors["Slow"].waiting == 90)
+    await until(lambda: edge.snapshot().processors["Slow"].waiting == 90)
     go.set()
 
 

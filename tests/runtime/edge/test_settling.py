@@ -9,7 +9,7 @@ from pratipad_nb.errors import TransportClosed, WaitTimeout
 
 def failing(monkeypatch, edge, times, error):
     """Let the next looks at the edge's logs fail so often."""
-    found, left = edge.connection.find_log, list(range(times))
+    found, left = edge.parts.connection.find_log, list(range(times))
 
     async def find_log(name):
         if left:
@@ -17,7 +17,7 @@ def failing(monkeypatch, edge, times, error):
             raise error
         return await found(name)
 
-    monkeypatch.setattr(edge.connection, "find_log", find_log, raising=False)
+    monkeypatch.setattr(edge.parts.connection, "find_log", find_log, raising=False)
     return left
 
 
@@ -29,7 +29,7 @@ async def test_a_link_that_goes_down_meanwhile_is_waited_for(edges, push, monkey
     )
     await edge.settled(5)
     assert left == []
-    assert edge.pipeline.in_hand == 0
+    assert edge.parts.in_flight.count == 0
 
 
 async def test_one_that_stays_down_is_named_once_the_time_is_over(edges, monkeypatch):

@@ -39,9 +39,12 @@ class Door:
             self.input,
             Positions(stored),
             durable,
-            lambda delivery, error: self.bad.append((delivery.sequence, str(error))),
+            self._malformed,
         )
         self.sequence = 0
+
+    async def _malformed(self, delivery, error):
+        self.bad.append((delivery.sequence, str(error)))
 
     async def come(self, first, count, *, device="room1", epoch=7, flow="house"):
         payloads = list(range(first, first + count))

@@ -13,6 +13,7 @@ from pratipad_nb.message import Message
 from pratipad_nb.runtime.positions.outputs import Writer
 from pratipad_nb.runtime.positions.position import Positions
 from pratipad_nb.runtime.values.batch import Barrier, Batch, InputFrame, Source
+from pratipad_nb.runtime.values.metrics import InFlight
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import DeadEntry, FailureNote, OutputFrame
 
@@ -23,8 +24,10 @@ class Record:
     def __init__(self, most=1 << 20):
         self.positions, self.frames, self.trace, self.most = Positions(), [], [], most
         self.dead = []
+        self.in_flight = InFlight()
         self.writer = Writer(
             self,
+            self.in_flight,
             store_dead=self._dead,
             send_replies=self._replies,
             on_stored=self._stored,
@@ -86,7 +89,7 @@ async def test_a_message_that_failed_or_was_filtered_completes_its_position_too(
     record = Record()
     await record.write(record.batch([], [], count=5))
     assert record.positions.number("room1", 7) == 5
-    assert record.writer.completed == 5
+    assert record.in_flight.completed == 5
     assert record.writer.delivered == 0
 
 

@@ -123,7 +123,8 @@ async def test_the_counters_of_all_partitions_are_shown_as_one_flows(url):
 
 def bounds(flow):
     return {
-        number: (edge.ledger.max_demand, edge.ledger.min_demand) for number, edge in flow._edge.edges.items()
+        number: (edge.parts.ledger.max_demand, edge.parts.ledger.min_demand)
+        for number, edge in flow._edge.edges.items()
     }
 
 
@@ -149,11 +150,12 @@ async def test_what_is_set_while_a_partition_is_being_taken_over_holds_in_it(url
     flow = flow_at(url, "Demand <~> work <~> Output")
     opened = Edge.open
 
-    async def opens(edge):
-        await opened(edge)
+    async def opens(*of):
+        edge = await opened(*of)
         if flow._edge is not None:  # the start is over: this is a takeover
             flow.demand(80)
             flow.rate = 8
+        return edge
 
     async with flow_at(url, "Demand <~> work <~> Output") as other:
         await flow.start()
@@ -161,7 +163,7 @@ async def test_what_is_set_while_a_partition_is_being_taken_over_holds_in_it(url
         monkeypatch.setattr(Edge, "open", opens)
     await until(lambda: len(flow.partitions) == PARTITIONS)
     assert list(bounds(flow).values()) == [(20, 10)] * PARTITIONS
-    assert {edge.limit.allowed for edge in flow._edge.edges.values()} == {2.0}
+    assert {edge.parts.limit.allowed for edge in flow._edge.edges.values()} == {2.0}
     await flow.stop()
 
 
@@ -184,7 +186,7 @@ async def test_an_order_that_failed_is_counted_by_one_partition_and_no_count_fal
     )
 
     def counts():
-        return sorted(edge.dead_letters.count for edge in flow._edge.edges.values())
+        return sorted(edge.parts.dead_letters.count for edge in flow._edge.edges.values())
 
     async with flow:
         await flow.send("on", to="room7")
