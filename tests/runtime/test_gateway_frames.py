@@ -9,8 +9,8 @@ import pytest
 from pratipad_nb.cloud.backlog import messages_of
 from pratipad_nb.errors import FrameError, SettingsError
 from pratipad_nb.runtime.positions.inputs import Gatekeeper
-from pratipad_nb.runtime.positions.outputs import _segments
 from pratipad_nb.runtime.positions.position import Positions
+from pratipad_nb.runtime.positions.segments import segments_of
 from pratipad_nb.runtime.values.batch import Batch, InputFrame, Source
 from pratipad_nb.settings import gateway_of, valid_address
 from pratipad_nb.transport.codec import decode, encode
@@ -89,7 +89,7 @@ def test_a_gateway_speaks_for_devices_with_names_of_their_own_one_for_each_messa
 def test_results_keep_the_device_of_the_message_they_stem_from(origins: Any, names: list[str]) -> None:
     frame = InputFrame("gw", 7, 5, 2.0, [1.0, 2.0, 3.0], sources=["gw.a", "gw.b", "gw.a"])
     batch = Batch(Source("house", [frame]), list(origins), origins, 3)
-    output = decode(encode(OutputFrame("w", 1, [], list(_segments(batch)))), OutputFrame)
+    output = decode(encode(OutputFrame("w", 1, [], list(segments_of(batch)))), OutputFrame)
     assert [message.device for message in messages_of(output, "house")] == names
 
 
