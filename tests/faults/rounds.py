@@ -356,7 +356,7 @@ def main() -> None:
     parser.add_argument(
         "--seed", type=int, help="what the schedule is made from; default: another one each time"
     )
-    parser.add_argument("--kinds", default=",".join(KINDS), help="which faults, with commas between them")
+    parser.add_argument("--faults", default=",".join(KINDS), help="which faults, with commas between them")
     parser.add_argument("--longest", type=float, default=6.0, help="the longest pause, in seconds")
     parser.add_argument(
         "--patience",
@@ -366,9 +366,9 @@ def main() -> None:
     )
     parser.add_argument("--plan", action="store_true", help="print the schedule, and do nothing")
     options = parser.parse_args()
-    kinds = tuple(options.kinds.split(","))
+    kinds = tuple(options.faults.split(","))
     if unknown := [kind for kind in kinds if kind not in KINDS]:
-        parser.error(f"--kinds has {unknown[0]!r}; it can have {', '.join(KINDS)}.")
+        parser.error(f"--faults has {unknown[0]!r}; it can have {', '.join(KINDS)}.")
     seed = options.seed if options.seed is not None else random.randrange(1_000_000)
     rounds = islice(schedule(seed, kinds, options.longest), options.rounds)
     if options.plan:
