@@ -296,7 +296,9 @@ class Hunt:
     def _wrong(self) -> str:
         """Say what is wrong by now; what is under way is not."""
         doubled, reordered = len(self.ledger.doubled), len(self.ledger.reordered)
-        late = sum(a.overtaken(key) for a in self.ledger.arrivals.values() for key in a.owed)
+        late = len(
+            {key for each in self.ledger.arrivals.values() for key in each.owed if each.overtaken(key)}
+        )
         counts = {
             "overtaken": late,
             "doubled": doubled,
