@@ -1,7 +1,7 @@
 """The books of a hunt: what devices were promised, what readers got, and the comparison of both.
 
-A message is known by the numbers that the hunt itself gave it, never by the product's: its device, the start of the
-device's process, and its number in that start.
+A message is known by the numbers that the hunt itself gave it, never by the product's: its device, the start
+of the device's process, and its number in that start.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ class DatabaseBook:
         if self._database is None:
             if not self._path.exists():
                 return []
-            # Kept open: closing the last connection would write back what a killed reader has left for its next start.
+            # Kept open: closing the last connection would write back what a killed reader has left for its
+            # next start.
             self._database = sqlite3.connect(self._path, timeout=30)
         tables = self._database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'messages'")
         if tables.fetchone() == (0,):
@@ -169,10 +170,21 @@ class Ledger:
 
     @property
     def lost(self) -> set[Key]:
-        """What is promised, or stood at Output for one reader, and has not arrived at another."""
-        each = list(self.arrivals.values())
+        """What is promised, or has arrived at another reader, and has not arrived at each."""
+        return {key for _, key in self._missing()}
+
+    @property
+    def under_way(self) -> set[Key]:
+        """What of `lost` may arrive yet: no reader that lacks the message has a later one of the device."""
+        missing = list(self._missing())
+        return {key for _, key in missing} - {key for each, key in missing if each.overtaken(key)}
+
+    def _missing(self) -> Iterator[tuple[Arrivals, Key]]:
+        each = self.arrivals.values()
         everything = set[Key]().union(*(arrivals.got | arrivals.owed for arrivals in each))
-        return set[Key]().union(*(everything - arrivals.got for arrivals in each))
+        for arrivals in each:
+            for key in everything - arrivals.got:
+                yield arrivals, key
 
     @property
     def doubled(self) -> set[Key]:

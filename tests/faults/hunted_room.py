@@ -1,8 +1,9 @@
-"""A device of `rounds.py`, as a user gives it to `pratipad device`: it numbers its messages and keeps a book of receipts.
+"""A device of `rounds.py`, as `pratipad device` runs it: its messages are numbered, its receipts booked.
 
-The environment names the device (`HUNT_DEVICE`), its start (`HUNT_START`), the folder of its outbox (`HUNT_KEEP`, empty:
-the device keeps none) and the book (`HUNT_RECEIPTS`). A line of the book is a range of numbers that are promised to
-arrive. For a device with a kept outbox a returned `push` is that promise, for another one a receipt that is done.
+The environment names the device (`HUNT_DEVICE`), its start (`HUNT_START`), the folder of its outbox
+(`HUNT_KEEP`, empty: the device keeps none) and the book (`HUNT_RECEIPTS`). A line of the book is a range of
+numbers that are promised to arrive. For a device that keeps its outbox a returned `push` is that promise, for
+another device a receipt that is done.
 """
 
 import os

@@ -1,19 +1,23 @@
-"""A hunt for what is lost, doubled or reordered: the processes of a flow are killed and stopped, round after round.
+"""A hunt for what is lost, doubled or reordered: a flow's processes are killed and stopped in rounds.
 
     python tests/faults/rounds.py --rounds 20 --seed 7        (or: make hunt ROUNDS=20 SEED=7)
 
-Five processes run as a user runs them, on the command line: a server, an edge, a device that keeps its outbox, a device
-that keeps none, and a named reader that writes into SQLite. A sixth is never ended: the witness, a reader of its own,
-which prints what stands at Output. The database keeps one of each message that a killed reader reads again; the witness
-reads each result once, so that a result which stands at Output twice is seen.
+Five processes run as a user runs them, on the command line: a server, an edge, a device that keeps its
+outbox, a device that keeps none, and a named reader that writes into SQLite. A sixth process is never ended:
+the witness, a reader with a name of its own, which prints what stands at Output. The database keeps one row
+of a message that a killed reader reads again; the witness reads each result once, so that a result which
+stands at Output twice is seen.
 
-In a round one process, at times two, is ended at a seeded moment and started again after a seeded pause. The round is
-over when both devices' messages arrive again and all that was promised until then has arrived. Devices push all the
-while. A message is promised once its receipt is done, or, by a device that keeps its outbox, once `push` returns.
+In a round one process, at times two, is ended at a seeded moment and started again after a seeded pause. The
+round is over when new messages of both devices arrive, and all that was promised until then has arrived.
+Devices push all the while. A message is promised once its receipt is done, or, by a device that keeps its
+outbox, once `push` returns.
 
-The same seed makes the same schedule; `--plan` prints it. At the end the hunt prints one line. Its exit code is 1 if
-anything was lost, doubled or reordered, or if a process ended that was not told to, or did not end when it was. The logs
-of all processes, the books and the store then stay in a folder that is named.
+The same seed makes the same schedule; `--plan` prints the schedule. At the end the hunt prints one line. Its
+exit code is 1 if anything was lost, doubled or reordered, and also if a process ended that was not told to,
+or a process did not end that was told to. The logs of all processes, the books and the store then stay in a
+folder that is named. The longest stall is the longest time from the last start of a round's processes to the
+end of that round.
 """
 
 from __future__ import annotations
@@ -99,7 +103,7 @@ class Process:
         self.program = program
         self.starts = 0
         #: Whether the process was told to end.
-        self.told = False
+        self.told = True
         self._folder = folder
         self._popen: subprocess.Popen[bytes] | None = None
 
@@ -165,7 +169,7 @@ class Hunt:
     folder
         Where everything lies.
     patience
-        How long nothing may arrive that is waited for, in seconds.
+        How long a round's end, or the end of a process, is waited for, in seconds.
     """
 
     def __init__(self, folder: Path, patience: float) -> None:
@@ -188,7 +192,7 @@ class Hunt:
         self.ledger.update()
         self._database.close()
 
-    def run(self, rounds: Iterator[tuple[Fault, ...]], tell: Callable[[str], None]) -> None:
+    def run(self, rounds: Iterator[tuple[Fault, ...]]) -> None:
         """Start everything, do all rounds, and end everything so that nothing is left under way."""
         try:
             for name in self._processes:
@@ -208,7 +212,7 @@ class Hunt:
         ends = [(fault.at, fault, self._end) for fault in faults]
         starts = [(fault.at + fault.pause, fault, self._start_again) for fault in faults]
         for at, fault, act in sorted(ends + starts, key=lambda each: each[0]):
-            self._watch(lambda at=at: time.monotonic() >= began + at)
+            self._watch(lambda: False, began + at - time.monotonic())
             act(fault)
         self.longest_stall = max(self.longest_stall, self._settle())
 
@@ -227,29 +231,32 @@ class Hunt:
             self.ledger.expect(ReceiptBook(process.receipts, name, process.starts))
 
     def _await_end(self, name: str) -> None:
-        """Wait for the end of a process that was told to end; one that does not is a finding."""
-        process, until = self._processes[name], time.monotonic() + self._patience
-        self._watch(lambda: process.code is not None or time.monotonic() >= until)
-        if process.code is None:
+        """Wait for the end of a process that was told to end; a process that goes on is a finding."""
+        process = self._processes[name]
+        if not self._watch(lambda: process.code is not None, self._patience):
             self.findings.append(f"{name} did not end in {self._patience:g} s: {process.last_words}")
             process.destroy()
 
-    def _watch(self, done: Callable[[], bool]) -> None:
-        """Read the books until `done`; a process that ends meanwhile without being told to is started again."""
-        moved = time.monotonic()
-        while not done():
-            if self.ledger.update():
-                moved = time.monotonic()
-            if time.monotonic() - moved > self._patience:
-                raise Stuck(f"nothing has arrived for {self._patience:g} s")
+    def _watch(self, done: Callable[[], bool], seconds: float) -> bool:
+        """Read the books until `done`, or for so many seconds; return whether it was done.
+
+        A process that ends meanwhile without being told to is a finding, and is started again.
+        """
+        until = time.monotonic() + seconds
+        while not (finished := done()) and time.monotonic() < until:
+            self.ledger.update()
             for name, process in self._processes.items():
                 if process.code is not None and not process.told:
                     self.findings.append(f"{name} ended by itself ({process.code}): {process.last_words}")
                     self._start(name)
             time.sleep(LOOK_SECONDS)
+        return finished
 
     def _settle(self) -> float:
-        """Wait until new messages of both devices arrive, and all that is promised by now; return how long it took."""
+        """Wait until new messages of both devices arrive, and all that is promised by now.
+
+        Returns how long that took.
+        """
         began = time.monotonic()
         self.ledger.update()
         readers = self.ledger.arrivals.values()
@@ -270,18 +277,17 @@ class Hunt:
                 arrivals.overtaken(key) for arrivals, keys in zip(readers, owed, strict=True) for key in keys
             )
 
-        until = began + self._patience
-        self._watch(lambda: (goes_on() and arrived()) or time.monotonic() >= until)
-        if not (goes_on() and arrived()):
-            raise Stuck(f"what was promised has not all arrived after {self._patience:g} s")
+        if not self._watch(lambda: goes_on() and arrived(), self._patience):
+            raise Stuck(
+                f"{self._patience:g} s after round {self.rounds}, not all that was promised has arrived"
+            )
         return time.monotonic() - began
 
     def _finish(self) -> None:
         """End the devices, which send what they hold; then the others, when both readers have all."""
         for room in ROOMS:
             self._stop(room.name)
-        until = time.monotonic() + self._patience
-        self._watch(lambda: not self.ledger.lost or time.monotonic() >= until)
+        self._watch(lambda: not self.ledger.under_way, self._patience)
         for program in (EDGE, READER, WITNESS, SERVER):
             self._stop(program.name)
         self.ledger.update()
@@ -294,15 +300,12 @@ class Hunt:
             self.findings.append(f"{name} ended with {process.code}: {process.last_words}")
 
     def _wrong(self) -> str:
-        """Say what is wrong by now; what is under way is not."""
-        doubled, reordered = len(self.ledger.doubled), len(self.ledger.reordered)
-        late = len(
-            {key for each in self.ledger.arrivals.values() for key in each.owed if each.overtaken(key)}
-        )
+        """Say what is wrong by now."""
+        ledger = self.ledger
         counts = {
-            "overtaken": late,
-            "doubled": doubled,
-            "reordered": reordered,
+            "lost": len(ledger.lost - ledger.under_way),
+            "doubled": len(ledger.doubled),
+            "reordered": len(ledger.reordered),
             "findings": len(self.findings),
         }
         return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
@@ -318,35 +321,43 @@ class Hunt:
         faults = ", ".join(f"{count} {name}" for name, count in sorted(self.faults.items()))
         ledger = self.ledger
         return (
-            f"seed {seed}: {self.rounds} rounds in {seconds:.0f} s, {ledger.receipts:,} receipts; faults: {faults or 'none'}; "
+            f"seed {seed}: {self.rounds} rounds in {seconds:.0f} s, {ledger.receipts:,} receipts; "
+            f"faults: {faults or 'none'}; "
             f"lost {len(ledger.lost)}, doubled {len(ledger.doubled)}, reordered {len(ledger.reordered)}, "
             f"longest stall {self.longest_stall:.1f} s"
         )
 
 
-def examples(hunt: Hunt) -> Iterator[str]:
+def examples(done: Hunt) -> Iterator[str]:
     """Give the first few messages of each kind that went wrong, and the findings."""
     for kind in ("lost", "doubled", "reordered"):
-        keys = sorted(getattr(hunt.ledger, kind))
+        keys = sorted(getattr(done.ledger, kind))
         if keys:
             shown = ", ".join(f"{key.device} start {key.start} number {key.number}" for key in keys[:5])
             yield f"{kind}: {shown}{', …' if len(keys) > 5 else ''}"
-    yield from hunt.findings
+    yield from done.findings
+
+
+def tell(text: str) -> None:
+    """Say how far the hunt is, beside its line."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def hunt(seed: int, rounds: Iterator[tuple[Fault, ...]], patience: float) -> int:
     """Do the rounds, print the line, and return the exit code."""
     folder = Path(tempfile.mkdtemp(prefix="pratipad-hunt-"))
+    tell(f"seed {seed}, in {folder}")
     began = time.monotonic()
     with Hunt(folder, patience) as running:
-        running.run(rounds, lambda text: print(text, file=sys.stderr, flush=True))
+        running.run(rounds)
     print(running.line(seed, time.monotonic() - began), flush=True)
     if not running.failed:
         shutil.rmtree(folder, ignore_errors=True)
         return 0
     for example in examples(running):
         print(f"  {example}")
-    print(f"  the logs, the books and the store: {folder}", flush=True)
+    print(f"  the logs, the books and the store: {folder}")
+    print(f"  the same schedule again: --seed {seed}, the other options as they were", flush=True)
     return 1
 
 
@@ -364,7 +375,7 @@ def main() -> None:
         "--patience",
         type=float,
         default=120.0,
-        help="how long nothing may move before the hunt gives up, in seconds",
+        help="how long the end of a round, or of a process, is waited for, in seconds",
     )
     parser.add_argument("--plan", action="store_true", help="print the schedule, and do nothing")
     options = parser.parse_args()
@@ -377,9 +388,8 @@ def main() -> None:
         for number, faults in enumerate(rounds, 1):
             print(f"round {number}: {', '.join(map(str, faults))}")
         return
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
-    )  # so that the processes are ended
+    # An exit ends all processes, which a signal would leave behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(hunt(seed, rounds, options.patience))
 
 
