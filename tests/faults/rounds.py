@@ -199,14 +199,15 @@ class Hunt:
                 self._start(name)
             self._settle()
             for faults in rounds:
-                self._round(faults)
-                wrong = self._wrong()
-                tell(f"round {self.rounds}: {', '.join(map(str, faults))}{wrong and f': {wrong}'}")
+                stall = self._round(faults)
+                self.longest_stall = max(self.longest_stall, stall)
+                tell(f"round {self.rounds}: {', '.join(map(str, faults))}: {stall:.1f} s{self._wrong()}")
             self._finish()
         except Stuck as stuck:
             self.findings.append(str(stuck))
 
-    def _round(self, faults: tuple[Fault, ...]) -> None:
+    def _round(self, faults: tuple[Fault, ...]) -> float:
+        """Do one round; return how long its stall was."""
         self.rounds += 1
         began = time.monotonic()
         ends = [(fault.at, fault, self._end) for fault in faults]
@@ -214,7 +215,7 @@ class Hunt:
         for at, fault, act in sorted(ends + starts, key=lambda each: each[0]):
             self._watch(lambda: False, began + at - time.monotonic())
             act(fault)
-        self.longest_stall = max(self.longest_stall, self._settle())
+        return self._settle()
 
     def _end(self, fault: Fault) -> None:
         self.faults[f"{fault.kind} {fault.process}"] += 1
@@ -300,7 +301,7 @@ class Hunt:
             self.findings.append(f"{name} ended with {process.code}: {process.last_words}")
 
     def _wrong(self) -> str:
-        """Say what is wrong by now."""
+        """Say what is wrong by now, with a comma before."""
         ledger = self.ledger
         counts = {
             "lost": len(ledger.lost - ledger.under_way),
@@ -308,7 +309,7 @@ class Hunt:
             "reordered": len(ledger.reordered),
             "findings": len(self.findings),
         }
-        return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+        return "".join(f", {name} {count}" for name, count in counts.items() if count)
 
     @property
     def failed(self) -> bool:
