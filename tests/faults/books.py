@@ -115,6 +115,11 @@ class Arrivals:
         self.reordered: set[Key] = set()
         #: The latest message of each device.
         self.latest: dict[str, Key] = {}
+        self._repeats = False
+
+    def resume(self) -> None:
+        """Let the reader, which has started again behind its last message, repeat what it got before."""
+        self._repeats = True
 
     def promise(self, key: Key) -> None:
         """Note that a message has to arrive."""
@@ -124,8 +129,10 @@ class Arrivals:
     def add(self, key: Key) -> None:
         """Note that a message has arrived."""
         if key in self.got:
-            self.doubled.add(key)
+            if not self._repeats:
+                self.doubled.add(key)
             return
+        self._repeats = False
         self.got.add(key)
         self.owed.discard(key)
         if key < self.latest.get(key.device, key):

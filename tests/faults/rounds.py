@@ -227,6 +227,9 @@ class Hunt:
 
     def _start(self, name: str) -> None:
         process = self._processes[name]
+        self.ledger.update()
+        if process.program is WITNESS:
+            self.ledger.arrivals[name].resume()  # started again, it has ended by itself, which is a finding
         process.start()
         if process.program.keep is not None:
             self.ledger.expect(ReceiptBook(process.receipts, name, process.starts))

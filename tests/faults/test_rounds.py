@@ -129,6 +129,20 @@ def test_what_arrives_twice_at_one_reader_is_doubled_with_or_without_a_promise(l
     assert ledger.reordered == set()
 
 
+def test_a_reader_that_starts_again_may_repeat_what_it_got_last_and_nothing_once_something_new_has_come(
+    ledger, books
+):
+    books["witness"].messages = of_room1(1, 2, 3)
+    ledger.update()
+    ledger.arrivals["witness"].resume()
+    books["witness"].messages = of_room1(2, 3, 4)
+    ledger.update()
+    assert ledger.doubled == set()
+    books["witness"].messages = of_room1(3)
+    ledger.update()
+    assert ledger.doubled == set(of_room1(3))
+
+
 @pytest.mark.parametrize("late", [of_room1(1), of_room1(4, start=1)])
 def test_what_arrives_after_a_later_message_of_its_device_is_reordered_in_one_start_and_over_starts(
     ledger, books, late
