@@ -129,6 +129,12 @@ class Backlog:
         self.drop(1)
         return message
 
+    def put_back(self, messages: list[Message]) -> None:
+        """Let `messages`, which `drop` took out, be the next again; only where positions don't matter."""
+        if messages:
+            self._frames.appendleft(_Held(0, messages, 0))
+            self.count += len(messages)
+
     def trim(self, most: int) -> int:
         """Drop the oldest frames until at most `most` messages are left; return how many frames went."""
         gone = 0
