@@ -318,7 +318,7 @@ async def test_a_second_device_of_the_name_takes_over_and_nothing_is_lost(edge: 
         await first.push("late")
     await (await second.push("second"))
     await edge.until(lambda: edge.payloads == ["first", "second"])
-    assert edge.frames[0].epoch < edge.frames[1].epoch
+    assert edge.frames[0].epoch != edge.frames[1].epoch
     await first.close()
     await second.close()
 
