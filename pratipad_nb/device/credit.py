@@ -45,6 +45,11 @@ class Credit:
         return self._owner >= 0
 
     @property
+    def owner(self) -> int:
+        """The owner of the grants that hold; 0: none. An edge that takes over has a higher number."""
+        return max(0, self._owner)
+
+    @property
     def asked(self) -> bool:
         """Whether this device sends only what it is asked for."""
         return self.mode in ("pull", "demand")

@@ -235,6 +235,7 @@ class Engine:
             error=self.error,
             leaving=self._leaving,
             floor=self._outbox.floor,
+            owner=self._credit.owner,
         )
 
     def _starved(self) -> None:

@@ -180,7 +180,7 @@ class HelloFrame(msgspec.Struct, gc=False):
     """Device → edge: here I am. `sent` messages of this epoch went out so far, `waiting` are held, `answers` says
     that it can make a reading when asked; `ready` is the last order it has run, by the epoch `numbering` of `DownFrame`;
     `error` is what its reading last failed with. None of its messages up to number `floor` is to be expected any more:
-    it had to drop some.
+    it had to drop some. `owner` is the highest of `CreditFrame` that it goes by.
     """
 
     flow: str
@@ -195,12 +195,14 @@ class HelloFrame(msgspec.Struct, gc=False):
     version: int = 1
     floor: int = 0
     numbering: int = 0
+    owner: int = 0
 
 
 class CreditFrame(msgspec.Struct, gc=False):
     """Edge → device: how many messages of `epoch` it may have sent in total; -1: as many as it likes.
 
-    A total and not an increment, so that a lost or repeated frame does no harm. `owner` numbers the edge's run.
+    A total and not an increment, so that a lost or repeated frame does no harm. `owner` numbers the edge's
+    run: grants of a higher owner replace those of a lower owner.
     """
 
     mode: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,27 @@ async def test_a_name_that_python_used_first_and_a_foreign_client_next_is_delive
     await link.close()
     await started(flow, [[13, 0]])
     assert await came(flow) == [[start, 0] for start in range(12)] + [[12, n] for n in range(5)] + [[13, 0]]
+
+
+@pytest.mark.parametrize("notation", ["Demand ~> same ~> Output", "Push ~> same ~> Output"])
+async def test_an_edge_whose_clock_was_set_back_goes_on_with_devices_that_stayed_connected(
+    scene: Any, monkeypatch: pytest.MonkeyPatch, notation: str
+) -> None:
+    flow = await scene.flow(notation)
+    device = await scene.device(flow)
+    for n in range(3):
+        await (await device.push(n))
+    before = time.time_ns()
+    for start in range(1, 3):
+        await flow.stop()
+        monkeypatch.setattr("time.time_ns", lambda start=start: before - start * 3_600_000_000_000)
+        await flow.start()
+        for n in range(3):
+            await device.push(3 * start + n)
+        await device.flush(20)
+    await flow.settled()
+    assert [message.payload for message in await flow.take(9)] == list(range(9))
+    assert flow.stats().delivered == 3
 
 
 async def test_two_devices_of_one_name_that_are_asked_for_what_they_send_are_both_delivered(
