@@ -188,3 +188,22 @@ async def test_two_devices_of_one_name_that_are_asked_for_what_they_send_are_bot
         found = await came(flow)
     for name in ("one", "other"):
         assert [n for who, n in found if who == name] == list(range(200))
+
+
+async def test_a_flow_that_was_forgotten_and_made_by_a_clock_that_stands_behind_still_sends_orders(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = await scene.flow("Push <~> same <~> Output")
+    run: list[Any] = []
+    await scene.device(flow, receive=run.append)
+    await flow.send("old", to="room1")
+    await scene.until(lambda: run == ["old"])
+    await flow.stop()
+    await flow.forget()
+    before = time.time_ns()
+    monkeypatch.setattr("time.time_ns", lambda: before - 3_600_000_000_000)
+    await flow.start()
+    for n in range(3):
+        await flow.send(n, to="room1")
+    await scene.until(lambda: run == ["old", 0, 1, 2])
+    await scene.until(lambda: flow.stats().devices["room1"].orders_run == 3)
