@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from pratipad_nb.errors import FlowError, FrameError
-from pratipad_nb.transport.frames import DeadEntry, FailureNote, Position
+from pratipad_nb.transport.frames import DeadEntry, FailureNote, Position, new_epoch
 from pratipad_nb.transport.protocol import Delivery
 
 if TYPE_CHECKING:
@@ -33,8 +33,10 @@ class Failures:
         edge = self._edge
         device = edge.subjects.device_of(delivery.subject)
         note = FailureNote(edge.line.dataflow.input, f"FrameError: {error}", "")
+        # Fast delivery has no sequences, and of two dead letters with one id a single one would be listed.
+        number = delivery.sequence or new_epoch()
         entry = DeadEntry(
-            device, 0, delivery.sequence, 0, delivery.time, delivery.time, repr(delivery.data[:256]), [note]
+            device, 0, number, 0, delivery.time, delivery.time, repr(delivery.data[:256]), [note]
         )
         edge.control.later(self._bury(delivery, entry))
 

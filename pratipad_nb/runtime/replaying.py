@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pratipad_nb.runtime.batch import Batch, InputFrame, Source
 from pratipad_nb.runtime.samples import Sampler
+from pratipad_nb.transport.frames import new_epoch
 
 if TYPE_CHECKING:
     from pratipad_nb.runtime.edge import Edge
@@ -53,7 +54,7 @@ async def replay(
     FlowError
         If the flow stops before all are in.
     """
-    epoch = time.time_ns() // 1_000_000
+    epoch = new_epoch()
     numbers: dict[str, int] = {}
     sampler = Sampler()
     count = 0

@@ -16,6 +16,7 @@ from pratipad_nb import AsyncDevice, AsyncFlow
 from pratipad_nb.device.kept_outbox import KeptOutbox
 from pratipad_nb.device.memory_outbox import MemoryOutbox
 from pratipad_nb.device.registry import Registry
+from pratipad_nb.session.tape import Recorder
 from pratipad_nb.settings import Endpoint
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.subjects import Subjects
@@ -81,6 +82,21 @@ async def test_a_cell_that_is_run_nine_times_and_more_delivers_once(scene: Any) 
     for start in range(20):
         await started(flow, [[start, n] for n in range(3)])
     assert await came(flow) == [[start, n] for start in range(20) for n in range(3)]
+
+
+async def test_two_replays_by_a_clock_that_stands_still_are_both_delivered_each_message_with_an_id_of_its_own(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time_ns", lambda: 1_790_000_000_000_000_000)
+    flow = await scene.flow("Push ~> same ~> Output")
+    for name in ("a", "b"):
+        recorder = Recorder(flow.name, None, 1 << 20)
+        recorder("room1", [100.0] * 3, 200.0, [name] * 3)
+        assert await flow.replay(recorder.tape(), speed=None) == 3
+    await flow.settled()
+    messages = await flow.take(6)
+    assert [message.payload for message in messages] == ["a", "a", "a", "b", "b", "b"]
+    assert len({message.id for message in messages}) == 6
 
 
 async def test_a_kept_outbox_that_a_power_cut_set_back_is_delivered_once_after_many_other_starts(
