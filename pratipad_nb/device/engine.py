@@ -235,6 +235,7 @@ class Engine:
             error=self.error,
             leaving=self._leaving,
             floor=self._outbox.floor,
+            owner=self._credit.owner,
         )
 
     def _starved(self) -> None:
@@ -255,6 +256,9 @@ class Engine:
             self._outbox.note_mode(self._credit.mode)
         if frame.epoch == ANY_EPOCH:
             self._greeter.soon()
+        elif frame.epoch != self._credit.epoch and self._outbox.waiting:
+            # Another process of this name was granted something: the edge knows the start that said hello last.
+            self._greeter.look()
         if changed:
             self._uplink.wake()
             self._greeter.look()

@@ -1,7 +1,8 @@
 """Which device of which name is connected in this process, so that a newer one can take over.
 
-Re-running a notebook's cell makes a second `Device` of the same name. Both would send under one name, and the edge,
-which goes by the later epoch, would drop what the earlier one sends. So the earlier one is closed first.
+Re-running a notebook's cell makes a second `Device` of the same name. The edge would take the messages of
+both, but the earlier device would go on measuring and running orders, though its user holds no handle of it.
+So the earlier device is closed first.
 """
 
 from __future__ import annotations

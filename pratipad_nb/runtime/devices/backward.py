@@ -47,6 +47,7 @@ from pratipad_nb.transport.frames import (
     MarkFrame,
     Order,
     OrderFrame,
+    new_epoch,
 )
 from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Delivery, Log
 from pratipad_nb.transport.subjects import Subjects
@@ -106,7 +107,7 @@ class Backward:
         """Find out which numbering holds: it begins anew when the flow was forgotten."""
         subject = self._subjects.mark(_MARK)
         while (record := await self._marks.latest(subject)) is None:
-            frame = MarkFrame(time.time_ns() // 1_000_000, [])
+            frame = MarkFrame(new_epoch(), [])
             with contextlib.suppress(Fenced):  # another partition's edge was first
                 await self._connection.append(subject, encode(frame), expect=0)
         self.epoch = decode(record.data, MarkFrame).sequence

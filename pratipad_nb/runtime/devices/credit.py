@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from pratipad_nb.transport.frames import CreditFrame, HelloFrame
+from pratipad_nb.transport.frames import MAX_NUMBER, CreditFrame, HelloFrame
 
 __all__ = ["UNLIMITED", "Account", "Ledger", "RateLimit"]
 
@@ -44,6 +44,9 @@ class Account:
         Number of the last message that it was known to hold or to have sent.
     answers
         Whether it makes readings when asked: then it may be granted numbers that it doesn't hold yet.
+    owner
+        The number of this edge's run as the device is told: higher than that of any edge whose grants the
+        device went by before.
     moved
         When it last said or sent anything, or was first asked.
     window
@@ -58,6 +61,7 @@ class Account:
     held: int = 0
     answers: bool = False
     connected: bool = False
+    owner: int = 0
     error: str = ""
     moved: float = 0.0
     counted: int = 0
@@ -194,13 +198,15 @@ class Ledger:
         """Take note of a device's hello and answer it."""
         account = self.accounts.get(frame.device)
         if account is None:
-            account = self.accounts[frame.device] = Account(frame.device)
+            account = self.accounts[frame.device] = Account(frame.device, owner=self.owner)
             # Its turn comes first: a new device gets its share at once.
             self._turns.appendleft(frame.device)
         if frame.epoch != account.epoch:
             if frame.leaving:
                 return account  # the farewell of an earlier run of it, overtaken by the next one's hello
             account.begin(frame.epoch, frame.sent)
+        if frame.owner > account.owner:  # this edge's clock stands behind that of an earlier edge
+            account.owner = min(frame.owner, MAX_NUMBER) + 1
         account.connected = not frame.leaving
         account.held, account.answers, account.error = frame.sent + frame.waiting, frame.answers, frame.error
         account.moved = time.monotonic()
@@ -242,6 +248,7 @@ class Ledger:
         self.mode = mode
         self.owner = max(self.owner + 1, time.time_ns() // 1_000_000)
         for account in self.accounts.values():
+            account.owner = max(account.owner + 1, self.owner)
             account.total = account.seen
 
     # -- granting -----------------------------------------------------------------------------------------------
@@ -256,7 +263,7 @@ class Ledger:
     def _tell(self, account: Account) -> None:
         self._send(
             account.device,
-            CreditFrame(self.mode.lower(), self.owner, account.epoch, account.total, self._delivery),
+            CreditFrame(self.mode.lower(), account.owner, account.epoch, account.total, self._delivery),
         )
 
     def able(self) -> list[Account]:

@@ -7,7 +7,7 @@ when the positions at Output have passed them, whether the messages were emitted
 from __future__ import annotations
 
 import asyncio
-import itertools
+import uuid
 from dataclasses import dataclass, field
 
 from pratipad_nb.errors import DeviceError, FlowError
@@ -81,7 +81,6 @@ class Requests:
     def __init__(self, ledger: Ledger, positions: Positions) -> None:
         self._ledger = ledger
         self._positions = positions
-        self._numbers = itertools.count(1)
         self._open: dict[str, PullRequest] = {}
         self._done: dict[str, PullRequest] = {}
 
@@ -106,7 +105,7 @@ class Requests:
         if device is not None and device not in self._ledger.accounts:
             known = ", ".join(sorted(self._ledger.accounts)) or "none yet"
             raise DeviceError(f"pull(): no device {device!r} has connected to this flow. Known: {known}.")
-        request = PullRequest(f"{self._ledger.owner}-{next(self._numbers)}", count, device, left=count)
+        request = PullRequest(uuid.uuid4().hex, count, device, left=count)
         self._open[request.id] = request
         self.settle()
         return request

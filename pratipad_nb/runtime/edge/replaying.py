@@ -23,6 +23,7 @@ from pratipad_nb.runtime.edge.controls import Controls
 from pratipad_nb.runtime.values.batch import Batch, InputFrame, Source
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.runtime.values.samples import Sampler
+from pratipad_nb.transport.frames import new_epoch
 
 __all__ = ["Entry", "replay"]
 
@@ -55,7 +56,7 @@ async def replay(
     FlowError
         If the flow stops before all are in.
     """
-    epoch = time.time_ns() // 1_000_000
+    epoch = new_epoch()
     numbers: dict[str, int] = {}
     sampler = Sampler()
     count = 0

@@ -20,7 +20,7 @@ from pratipad_nb.runtime.positions.position import Positions
 from pratipad_nb.runtime.values.batch import InputFrame
 from pratipad_nb.runtime.values.metrics import InFlight
 from pratipad_nb.transport.codec import decode_plain
-from pratipad_nb.transport.frames import Position, decode_uplink
+from pratipad_nb.transport.frames import Position, decode_uplink, new_epoch
 from pratipad_nb.transport.protocol import Connection, Consumer, Delivery, Signal, Subscription
 from pratipad_nb.transport.subjects import Subjects
 
@@ -214,7 +214,7 @@ class Gatekeeper:
 
     def __post_init__(self) -> None:
         self.accepted = Positions(self.stored.all())
-        self._foreign_number = time.time_ns() // 1_000_000
+        self._foreign_number = new_epoch()
 
     async def look(self) -> None:
         """Count anew what waits."""
@@ -275,9 +275,11 @@ class Gatekeeper:
         return True
 
     def _forget_gaps(self, device: str, epoch: int, last: int) -> None:
-        """Drop what is known of a device's gaps below its message `last`: they are closed, or passed."""
+        """Drop what is known of an epoch's gaps below its message `last`: they are closed, or passed."""
         gaps = self._rewound_for.pop(device, {})
-        if left := {gap: count for gap, count in gaps.items() if gap > (epoch, last + 1)}:
+        # Gaps of other epochs stay: of two devices that send under one name, each would begin the other's
+        # count anew.
+        if left := {gap: count for gap, count in gaps.items() if gap[0] != epoch or gap[1] > last + 1}:
             self._rewound_for[device] = left
 
     def _foreign(self, device: str, delivery: Delivery) -> Admitted | None:
@@ -299,7 +301,11 @@ class Gatekeeper:
         self.sweep()
 
     def sweep(self) -> None:
-        """Acknowledge the repeats whose first one is stored by now."""
+        """Acknowledge the repeats whose first one is stored by now, then forget the epochs that are too many.
+
+        Repeats come first, for a repeat of a forgotten epoch would wait for ever. `stored` alone decides
+        which epochs are forgotten, and `accepted` follows, so that the two of them tell what is in hand.
+        """
         waiting, self._waiting_repeats = self._waiting_repeats, []
         for position, delivery in waiting:
             device, epoch, number = position
@@ -307,6 +313,7 @@ class Gatekeeper:
                 self.input.acknowledge(delivery)
             else:
                 self._waiting_repeats.append((position, delivery))
+        self.accepted.drop(self.stored.forget_unused())
 
     def _accept(
         self,

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from pratipad_nb.errors import FrameError
-from pratipad_nb.transport.frames import DeadEntry, FailureNote
+from pratipad_nb.transport.frames import DeadEntry, FailureNote, new_epoch
 from pratipad_nb.transport.protocol import Delivery
 from pratipad_nb.transport.subjects import Subjects
 
@@ -62,4 +62,6 @@ class Malformed:
         note = FailureNote(step, f"FrameError: {error}", "")
         shown = repr(delivery.data[:_SHOWN_BYTES])
         device = self._subjects.device_of(delivery.subject)
-        return DeadEntry(device, 0, delivery.sequence, 0, delivery.time, delivery.time, shown, [note])
+        # Fast delivery has no sequences, and of two dead letters with the same id a single one would be listed.
+        number = delivery.sequence or new_epoch()
+        return DeadEntry(device, 0, number, 0, delivery.time, delivery.time, shown, [note])

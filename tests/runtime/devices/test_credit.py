@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pratipad_nb.device.credit import Credit
 from pratipad_nb.hardware.clock import ManualClock
 from pratipad_nb.runtime.devices import credit as module
 from pratipad_nb.runtime.devices.credit import PATIENCE, UNLIMITED, Ledger, RateLimit
+from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import HelloFrame
 
 
@@ -82,6 +84,37 @@ class TestPush:
         yard.hello("room1", waiting=5)
         yard.ledger.tick()
         assert len(yard.sent) == 1
+
+
+class TestOwner:
+    def test_an_edge_whose_clock_stands_behind_is_heeded_by_devices_that_an_edge_before_it_has_granted(
+        self, clock
+    ):
+        device, yards = Credit(1), [Yard(), Yard(), Yard()]
+        for total, (yard, behind) in enumerate(zip(yards, (0, 3600, 7200), strict=True), 1):
+            yard.ledger.owner -= behind * 1000
+            for _ in range(2):  # as the first answer is lost
+                yard.hello("room1", waiting=total, answers=False, owner=device.owner)
+            assert device.apply(yard.sent[-1][1])
+            assert device.total == total
+
+    def test_a_change_of_mode_is_heeded_too(self, clock):
+        device, before, yard = Credit(1), Yard(), Yard()
+        yard.ledger.owner -= 3_600_000
+        for each in (before, yard):
+            each.hello("room1", waiting=5, answers=False, owner=device.owner)
+            device.apply(each.sent[-1][1])
+        yard.ledger.change_mode("Pull")
+        yard.hello("room1", waiting=5, answers=False, owner=device.owner)
+        assert device.apply(yard.sent[-1][1])
+        assert (device.mode, device.total) == ("pull", 0)
+
+    def test_a_device_that_claims_the_highest_owner_there_is_harms_itself_alone(self, clock):
+        yard = Yard("Push")
+        yard.hello("hostile", owner=1 << 63)
+        yard.hello("room1")
+        assert encode(yard.sent[0][1])
+        assert yard.sent[1][1].owner == yard.ledger.owner
 
 
 class TestDemand:

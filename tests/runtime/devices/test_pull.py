@@ -169,3 +169,12 @@ def test_a_device_that_was_never_there_is_refused_with_those_that_were(yard):
 def test_a_flow_of_another_kind_says_what_to_write():
     with pytest.raises(FlowError, match="begins with Push"):
         Yard("Push").requests.pull(1)
+
+
+def test_requests_of_two_runs_that_began_in_one_millisecond_are_told_apart(monkeypatch):
+    monkeypatch.setattr("time.time_ns", lambda: 1_790_000_000_000_000_000)
+    yards = [Yard(), Yard()]
+    for yard in yards:
+        yard.hello("a")
+    asked = [yard.requests.pull(1).id for yard in yards]
+    assert [yard.requests.find(asked[0]) is not None for yard in yards] == [True, False]

@@ -15,6 +15,7 @@ from pratipad_nb.errors import FlowError
 from pratipad_nb.runtime.positions.position import OutputChain
 from pratipad_nb.settings import FlowOptions, Keep
 from pratipad_nb.testing import memory_server
+from pratipad_nb.transport.memory import connect_memory
 
 
 def same(payload):
@@ -116,8 +117,6 @@ async def test_another_number_of_partitions_than_what_is_stored_has_is_refused(u
 
 
 async def test_what_is_no_frame_becomes_a_dead_letter_and_the_rest_flows(url):
-    from pratipad_nb.transport.memory import connect_memory
-
     flow = await started(url)
     stranger = await connect_memory(url, name="stranger")
     await stranger.append("pratipad.house.up.room9", b"PNB\x00\xc1")
@@ -128,6 +127,20 @@ async def test_what_is_no_frame_becomes_a_dead_letter_and_the_rest_flows(url):
     assert letters[0].error.startswith("FrameError")
     await flow.settled()
     assert flow.stats().delivered == 3
+    await stranger.close()
+    await flow.stop()
+
+
+async def test_what_is_no_frame_is_listed_each_in_fast_delivery_too(url):
+    flow = await started(url, delivery="fast")
+    stranger = await connect_memory(url, name="stranger")
+    for end in (b"\xc1", b"\xc2", b"\xc3"):
+        await stranger.publish("pratipad.house.up.room9", b"PNB\x00" + end)
+    async with asyncio.timeout(5):
+        while flow.stats().dead < 3:
+            await asyncio.sleep(0.01)
+    letters = await flow.dead_letters()
+    assert sorted(letter.payload[-5:] for letter in letters) == ["\\xc1'", "\\xc2'", "\\xc3'"]
     await stranger.close()
     await flow.stop()
 

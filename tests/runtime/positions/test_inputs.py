@@ -166,6 +166,66 @@ async def test_a_device_that_starts_again_begins_at_one():
     assert await door.come(1, 2, epoch=8) == [1, 2]
 
 
+async def test_of_starts_without_end_each_message_is_let_in_once_and_their_repeats_are_acknowledged():
+    door = Door()
+    for epoch in range(3000, 0, -1):
+        assert await door.come(1, 2, epoch=epoch) == [1, 2]
+        assert await door.come(1, 2, epoch=epoch) is None
+        assert await door.come(3, 1, epoch=epoch) == [3]
+        door.gate.stored.advance([("room1", epoch, 3)])
+        door.gate.sweep()
+    assert door.input.acknowledged == [3 * start + 2 for start in range(3000)]
+    assert (door.gate.missing, door.input.rewinds) == (0, 0)
+    assert door.gate.accepted == door.gate.stored
+    assert len(door.gate.stored.all()) == 1024
+
+
+async def test_what_is_in_hand_is_not_forgotten_with_what_is_stored():
+    door = Door()
+    await door.come(1, 2, epoch=7)
+    door.gate.stored.advance([("room1", 7, 1)])
+    for epoch in range(100, 1200):
+        await door.come(1, 1, epoch=epoch)
+        door.gate.stored.advance([("room1", epoch, 1)])
+        door.gate.sweep()
+    assert door.gate.stored.number("room1", 7) == 0
+    assert await door.come(1, 2, epoch=7) is None
+
+
+async def test_a_repeat_of_an_epoch_that_is_forgotten_with_the_same_frame_is_acknowledged_all_the_same():
+    door = Door()
+    await door.come(1, 1, epoch=7)
+    await door.come(1, 1, epoch=7)
+    for epoch in range(100, 1200):
+        await door.come(1, 1, epoch=epoch)
+    door.gate.stored.advance([("room1", epoch, 1) for epoch in (7, *range(100, 1200))])
+    door.gate.sweep()
+    assert door.gate.stored.number("room1", 7) == 0
+    assert door.input.acknowledged == [2]
+
+
+async def test_a_gap_of_one_start_is_passed_while_another_start_of_the_name_sends_on():
+    door = Door()
+    await door.come(1, 2, epoch=7)
+    other, admitted = 0, None
+    while admitted is None and other < 50:
+        other += 1
+        await door.come(other, 1, epoch=8)
+        admitted = await door.come(5, 2, epoch=7)
+    assert admitted == [5, 6]
+    assert (door.gate.missing, door.input.rewinds) == (2, 10)
+
+
+async def test_a_name_that_python_used_first_and_mqtt_next_is_let_in_once():
+    door = Door()
+    for epoch in range(10, 30):
+        await door.come(1, 1, epoch=epoch)
+    for _ in range(3):
+        assert await door.raw(b'{"t": 21}') == [{"t": 21}]
+        door.sequence -= 1
+        assert await door.raw(b'{"t": 21}') is None
+
+
 @pytest.mark.parametrize("data", [b"", b"\xff\x00", b"PNB\x00\x93", b"PNB\x01\xff\xff\xff\xff\xff", b"NaN"])
 async def test_what_is_no_frame_is_told_and_stops_nothing(data):
     door = Door()

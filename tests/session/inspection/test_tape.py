@@ -335,7 +335,7 @@ def test_what_devices_send_meanwhile_is_undisturbed(home):
 
         pusher = threading.Thread(target=push)
         pusher.start()
-        for _ in range(10):  # more often than a device's epochs are remembered
+        for _ in range(10):  # more often than a device's epochs are remembered in a large flow
             flow.replay(tape, speed=None)
         stop.set()
         pusher.join()
