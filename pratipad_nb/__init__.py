@@ -6,6 +6,7 @@ A map of the package, from the ground up; imports point down only:
 errors        the exception tree
 message       what a reading or an order is once it has arrived
 settings      names, credentials, endpoints, options: frozen and checked
+backoff       how long to wait before a thing that failed is tried again
 portal        an event loop in a thread, for synchronous handles
 files         files that two processes may want at once
 tables        small tables, as text and as HTML, that values show themselves as
