@@ -11,6 +11,7 @@ portal        an event loop in a thread, for synchronous handles
 files         files that two processes may want at once
 tables        small tables, as text and as HTML, that values show themselves as
 wording       numbers in words
+request       what `pull` returns: readings that were asked for
 notation      ``Push <~> P1 <~> Output``: text to syntax tree and back
 processors    what a user writes, adapted to one batch call; ready-made ones
 dataflow      what a notation means in a namespace, and its graph

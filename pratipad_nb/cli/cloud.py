@@ -47,8 +47,6 @@ _LOOK_SECONDS = 0.2
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 #: How long the flow may take to say which devices it knows, in seconds.
 _STATS_SECONDS = 3.0
-#: A year, in seconds.
-_NEVER = 365 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +224,7 @@ async def _fulfil(client: AsyncCloud, wishes: _Wishes, sink: SQLiteSink | None) 
         await _read(client, wishes, sink, None)
         return
     request = await client.pull(wishes.pull)
-    fulfilled = asyncio.create_task(request.wait(wishes.timeout or _NEVER), name="the pull request")
+    fulfilled = asyncio.create_task(request.wait(wishes.timeout or None), name="the pull request")
     try:
         await _read(client, wishes, sink, fulfilled.done)
         if fulfilled.done():

@@ -43,7 +43,7 @@ from pratipad_nb.runtime.stats import FlowState
 from pratipad_nb.runtime.swap import SwapReceipt
 from pratipad_nb.runtime.upkeep import Upkeep
 from pratipad_nb.transport.codec import encode
-from pratipad_nb.transport.frames import CreditFrame
+from pratipad_nb.transport.frames import CreditFrame, Position
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.subjects import Subjects
 
@@ -150,7 +150,7 @@ class Edge:
             limit=self.limit,
         )
         self.gate.on_arrival = self.ledger.arrived
-        self.requests = Requests(self.ledger, self.output.positions)
+        self.requests = Requests(self.ledger)
         self.backward = Backward(self, logs[subjects.order_stream], logs[subjects.mark_stream])
         await self.backward.open()
         subscribe = self.connection.subscribe
@@ -238,11 +238,12 @@ class Edge:
 
     # -- what happens -------------------------------------------------------------------------------------------
 
-    def _on_stored(self) -> None:
+    def _on_stored(self, positions: Sequence[Position]) -> None:
         self._upkeep.moved = True
         self._stored.set()
         self._stored.clear()
         self.gate.sweep()
+        self.requests.stored(positions)
         self.requests.settle()
         self.ledger.settle()
         if self.chain is not None and self.chain.full.is_set():
@@ -263,8 +264,8 @@ class Edge:
             do()
 
     def _tick(self) -> None:
-        self.requests.settle()
         self.ledger.tick()
+        self.requests.settle()
 
     def _sample(self) -> None:
         self.rate.sample(self.writer.delivered)
@@ -282,6 +283,7 @@ class Edge:
         self.line = line
         self.pipeline = self._new_pipeline()
         if mode_changed:
+            self.requests.end(f"the flow begins with {line.dataflow.input} now")
             self.ledger.change_mode(line.dataflow.input)
             self._announce()
         if self.state == "draining":  # asked for while what is new was being set up

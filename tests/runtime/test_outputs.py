@@ -47,7 +47,7 @@ class Record:
     async def _replies(self, replies):
         self.trace.append("replies")
 
-    def _stored(self):
+    def _stored(self, positions):
         self.trace.append("stored")
 
     async def _barrier(self, barrier):
