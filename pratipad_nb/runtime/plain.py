@@ -34,9 +34,7 @@ class PlainDevices:
         """
         if not devices:
             return []
-        pattern = (
-            self._subjects.plain(next(iter(devices))) if len(devices) == 1 else self._subjects.plain_all
-        )
+        pattern = self._subjects.plain(next(iter(devices))) if len(devices) == 1 else self._subjects.plain_all
         try:
             found = await self._connection.listeners(pattern)
         except (TransportError, WaitTimeout):

@@ -23,6 +23,7 @@ class Record:
     def __init__(self, most=1 << 20):
         self.positions, self.frames, self.trace, self.most = Positions(), [], [], most
         self.dead = []
+        self.told = Positions()
         self.writer = Writer(
             self,
             store_dead=self._dead,
@@ -49,6 +50,7 @@ class Record:
 
     def _stored(self, positions):
         self.trace.append("stored")
+        self.told.advance(positions)
 
     async def _barrier(self, barrier):
         self.trace.append("barrier")
@@ -88,6 +90,17 @@ async def test_a_message_that_failed_or_was_filtered_completes_its_position_too(
     assert record.positions.number("room1", 7) == 5
     assert record.writer.completed == 5
     assert record.writer.delivered == 0
+
+
+@pytest.mark.parametrize("most", [1 << 20, 500])
+async def test_it_is_told_which_positions_are_stored_also_where_they_took_several_frames(most):
+    record = Record()
+    record.most = most
+    batches = [record.batch([secrets.token_hex(50)] * 3, device=f"room{n}") for n in range(5)]
+    await record.write(*batches, record.batch([], [], count=4, device="filtered"))
+    assert (len(record.frames) > 1) == (most == 500)
+    assert record.told == record.positions
+    assert record.told.number("filtered", 7) == 4
 
 
 async def test_a_frame_is_acknowledged_only_once_all_of_it_is_stored():
