@@ -1,7 +1,7 @@
 """Requests for readings, as `pull` returns them: that of a `Flow` in this process, and that of a `Cloud` far away.
 
 Owns what can be seen of a request, waiting for it and giving it up, and the words of both. How far a request is, the edge
-counts (`pratipad_nb.runtime.pull`). How that is learnt is for `session`, which looks, and for `cloud`, which asks.
+counts (`pratipad_nb.runtime.devices.pull`). How that is learnt is for `session`, which looks, and for `cloud`, which asks.
 """
 
 from __future__ import annotations

@@ -15,15 +15,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pratipad_nb.cli.faults import said
+from pratipad_nb.cli.exits import said
 from pratipad_nb.errors import ServerError, SettingsError
 from pratipad_nb.settings import Credentials, Endpoint, valid_name
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.store import CertificateStore
+    from pratipad_nb.server.config import ServerFiles
+    from pratipad_nb.server.joined import JoinedServer
     from pratipad_nb.transport.permissions import Role, User
-    from pratipad_nb.transport.server_config import ServerFiles
-    from pratipad_nb.transport.server_joined import JoinedServer
 
 __all__ = [
     "INVITATION",
@@ -166,7 +166,7 @@ def _store(home: Path) -> CertificateStore:
 
 def server_files(home: Path) -> ServerFiles:
     """Return where the files of the server of `home` lie."""
-    from pratipad_nb.transport.server_config import ServerFiles
+    from pratipad_nb.server.config import ServerFiles
 
     return ServerFiles(home / "server")
 
@@ -179,8 +179,8 @@ def joined_server(home: Path) -> JoinedServer:
     ServerError
         If none runs there.
     """
-    from pratipad_nb.transport.server_joined import JoinedServer
-    from pratipad_nb.transport.server_state import is_running
+    from pratipad_nb.server.joined import JoinedServer
+    from pratipad_nb.server.state import is_running
 
     files = server_files(home)
     if not files.lock.exists() or not is_running(files):
@@ -222,7 +222,7 @@ async def started_server(home: Path, patience: float | None) -> JoinedServer:
 async def allow(home: Path, users: list[User]) -> str:
     """Let `users` in and return the URL of the server of `home`; empty if none runs: they are let in when it does."""
     from pratipad_nb.files import private_folder
-    from pratipad_nb.transport.server_users import Admission
+    from pratipad_nb.server.users import Admission
 
     try:
         server = joined_server(home)

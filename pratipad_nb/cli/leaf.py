@@ -1,6 +1,6 @@
 """What ``pratipad server --leaf-of`` means: the server to join, and the folder that lets ours in there.
 
-Owns that reading. Joining is the server's, keeping and forwarding results is `pratipad_nb.runtime.uplink`'s.
+Owns that reading. Joining is the server's, keeping and forwarding results is `pratipad_nb.runtime.positions.forwarding`'s.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``pratipad server``: the embedded NATS server in the foreground.
 
 Owns its life as a process of its own: the names in its certificate, renewal, what is printed. The server is
-`pratipad_nb.transport.server`'s.
+`pratipad_nb.server.embedded`'s.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pratipad_nb.cli.faults import Signalled, reported, run_until_signalled, said
+from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled, said
 from pratipad_nb.cli.here import home_folder, public_leaves_url, public_url
 from pratipad_nb.cli.leaf import leaf_from
 from pratipad_nb.cli.options import Home, Json
@@ -25,9 +25,9 @@ from pratipad_nb.settings import Address
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.store import CertificateStore
+    from pratipad_nb.server.embedded import EmbeddedServer
+    from pratipad_nb.server.state import ServerState
     from pratipad_nb.settings import Credentials, Leaf
-    from pratipad_nb.transport.server import EmbeddedServer
-    from pratipad_nb.transport.server_state import ServerState
 
 __all__ = ["server"]
 
@@ -120,7 +120,7 @@ def server(
       pratipad server --listen 0.0.0.0:4222 --leaves 0.0.0.0:7422 --host cloud.example
       pratipad server --leaf-of barn-certs
     """
-    from pratipad_nb.transport.server_state import ServerLocked
+    from pratipad_nb.server.state import ServerLocked
 
     if sync not in _SYNCS:
         raise SettingsError(f"--sync is {sync!r}; it can be {' or '.join(_SYNCS)}.")
@@ -154,9 +154,9 @@ def _taken(home: Path, state: ServerState) -> str:
 async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: Any, as_json: bool) -> None:
     from pratipad_nb.files import private_folder
     from pratipad_nb.pki.store import CertificateStore
+    from pratipad_nb.server.config import LOOPBACK
+    from pratipad_nb.server.embedded import EmbeddedServer
     from pratipad_nb.session.state_folder import ignore_in_git
-    from pratipad_nb.transport.server import EmbeddedServer
-    from pratipad_nb.transport.server_config import LOOPBACK
 
     await asyncio.to_thread(private_folder, home)
     store = await asyncio.to_thread(CertificateStore.open, home)

@@ -22,7 +22,7 @@ from pratipad_nb.device.memory_outbox import MemoryOutbox
 from pratipad_nb.device.outbox import KEEP_BYTES, Outbox
 from pratipad_nb.device.reading import Source, checked_every
 from pratipad_nb.device.receipt import Receipt
-from pratipad_nb.device.registry import Key, Registry
+from pratipad_nb.device.takeover import Key, Registry
 from pratipad_nb.device.target import find_endpoint
 from pratipad_nb.errors import (
     CertificateError,

@@ -2,7 +2,7 @@
 
 Owns reading a user's class or function: which form it has, its settings, hooks and timers, and the errors for what
 can't be a processor. The loops themselves are in `forms` and `async_forms`; where they run (a worker thread or the
-event loop) is for `pratipad_nb.runtime.worker`.
+event loop) is for `pratipad_nb.runtime.stages.worker`.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ from pratipad_nb.cloud.blocking import BlockingReader
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import FlowError, PratipadError
 from pratipad_nb.portal import Portal, PortalClosed
-from pratipad_nb.runtime.plan import EdgeSettings
-from pratipad_nb.runtime.stats import FlowState, FlowStats
-from pratipad_nb.runtime.swap import SwapReceipt
+from pratipad_nb.runtime.edge.swap import SwapReceipt
+from pratipad_nb.runtime.values.plan import EdgeSettings
+from pratipad_nb.runtime.values.stats import FlowState, FlowStats
 from pratipad_nb.session import registry
 from pratipad_nb.session.asynchronous import DEFAULT_MAX_DEMAND, AsyncFlow
 from pratipad_nb.session.callers import names_for

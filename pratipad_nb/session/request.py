@@ -11,7 +11,7 @@ import asyncio
 import msgspec
 
 from pratipad_nb.request import FLOW_ENDED, Standing
-from pratipad_nb.runtime.pull import PullRequest
+from pratipad_nb.runtime.devices.pull import PullRequest
 from pratipad_nb.session.ends import unless_ended
 
 __all__ = ["AskedHere"]

@@ -1,7 +1,7 @@
 """A site: the state folder of a project with its embedded server and its certificate authority.
 
 Owns that there is one server for all flows of this process in one folder, from the first that needs it to the last,
-and whom it lets in. Running the server is `pratipad_nb.transport.server`, making certificates `pratipad_nb.pki`.
+and whom it lets in. Running the server is `pratipad_nb.server.embedded`, making certificates `pratipad_nb.pki`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 from pratipad_nb.errors import ServerError
 from pratipad_nb.pki.store import LOOPBACK_HOSTS, CertificateStore
 from pratipad_nb.portal import Portal
+from pratipad_nb.server.embedded import EmbeddedServer
+from pratipad_nb.server.joined import JoinedServer
+from pratipad_nb.server.state import ServerLocked
 from pratipad_nb.session import state_folder
 from pratipad_nb.settings import Address, Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.transport.permissions import Role, User, device_user, edge_user, reader_user
-from pratipad_nb.transport.server import EmbeddedServer
-from pratipad_nb.transport.server_joined import JoinedServer
-from pratipad_nb.transport.server_state import ServerLocked
 
 __all__ = ["Site"]
 

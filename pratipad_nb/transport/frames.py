@@ -1,7 +1,7 @@
 """Frames: what travels between device, edge and cloud.
 
 Owns what is in every frame, and what has to be so in one from outside. How a frame becomes bytes is for `codec`, which
-frame is a repeat of another for `pratipad_nb.runtime.position`.
+frame is a repeat of another for `pratipad_nb.runtime.positions.position`.
 
 Messages are numbered by their device: *epoch* (when the device began to count, in milliseconds since 1970, so that a
 restarted one counts in a later epoch) and *number* (1, 2, 3 … within the epoch). A frame holds consecutive numbers, so

@@ -9,7 +9,7 @@ import pytest
 from pratipad_nb import AsyncDevice, AsyncFlow, Flow, FlowOptions, Message
 from pratipad_nb.errors import FlowError
 from pratipad_nb.session import AsyncRequest, Request, Step
-from pratipad_nb.session.step import AsyncStep
+from pratipad_nb.session.inspection.step import AsyncStep
 
 
 def same(payload):
@@ -119,7 +119,7 @@ def test_it_can_be_started_and_stopped_though_the_event_loop_of_its_last_run_was
 async def test_a_run_that_was_left_behind_ends_without_harm_to_the_next(url, monkeypatch):
     monkeypatch.setattr("pratipad_nb.session.asynchronous._CLOSE_SECONDS", 0.1)
     monkeypatch.setattr("pratipad_nb.session.asynchronous._CUT_OFF_SECONDS", 0.1)
-    monkeypatch.setattr("pratipad_nb.runtime.runner._CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr("pratipad_nb.runtime.stages.runner._CLOSE_SECONDS", 0.1)
     enough, begun = asyncio.Event(), asyncio.Event()
 
     async def swallows(payload):

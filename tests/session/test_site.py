@@ -8,7 +8,7 @@ import pytest
 
 from pratipad_nb import AsyncDevice, AsyncFlow, Device, Flow, FlowOptions
 from pratipad_nb.errors import FlowError, ServerError
-from pratipad_nb.runtime import runner
+from pratipad_nb.runtime.stages import runner
 from pratipad_nb.session import asynchronous
 from pratipad_nb.session.site import Site
 
