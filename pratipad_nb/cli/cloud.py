@@ -267,9 +267,7 @@ async def _read(
         finished = done is not None and done()
         try:
             async with asyncio.timeout_at(until):
-                messages = await reader.look(
-                    _BATCH if wishes.most is None else min(_BATCH, wishes.most - count)
-                )
+                lent = await reader.look(_BATCH if wishes.most is None else min(_BATCH, wishes.most - count))
         except TimeoutError:
             if finished and not await reader.pending():
                 return
@@ -280,12 +278,12 @@ async def _read(
                     "or see whether the flow runs and devices send: pratipad top"
                 ) from None
             continue
-        _write(messages, sink, wishes.quiet)
+        _write(lent.messages, sink, wishes.quiet)
         if wishes.rule is not None:
-            for message, order in wishes.rule.orders(messages):
+            for message, order in wishes.rule.orders(lent.messages):
                 await answer(client, message, order)
-        await reader.advance(len(messages))
-        count += len(messages)
+        lent.taken = len(lent.messages)
+        count += lent.taken
 
 
 async def answer(client: AsyncCloud, message: Message, order: Any) -> None:

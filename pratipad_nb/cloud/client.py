@@ -373,7 +373,6 @@ class Cloud:
 
     def seek(self, where: Literal["oldest", "newest"]) -> None:
         """Move the position; see `AsyncCloud.seek`."""
-        self._messages.settle()
         self._portal.run(self._twin.seek(where))
 
     def describe(self, timeout: float = ASK_SECONDS) -> Description:
@@ -391,7 +390,7 @@ class Cloud:
     def close(self) -> None:
         """Store the reader's position and close the connection; ends loops in other threads. Idempotent."""
         try:
-            # First, for a take or loop that waits in another thread has to be woken; one in its body is settled.
+            # First, so that no loop in another thread goes on with the messages it has fetched.
             self._messages.close()
             self._portal.run(self._twin.close())
         except FlowError:  # the portal is closed, by an earlier close of this

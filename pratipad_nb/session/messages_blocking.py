@@ -80,10 +80,6 @@ class Messages:
         SettingsError
             If `where` is neither.
         """
-        messages = self._messages
-        if messages is not None:
-            self._check_outside_loop("seek")
-            messages.settle()
         self._run(self._flow.seek(where))
 
     def send(self, payload: Any, to: str | Sequence[str] | None = None) -> str:

@@ -55,6 +55,8 @@ logging.getLogger("asyncio").addFilter(_is_news)
 
 #: The client library waits this long between two tries to reconnect, in seconds; it adds jitter of its own.
 _RECONNECT_PAUSE = 0.25
+#: How long the server may take to answer a flush, in seconds.
+_FLUSH_SECONDS = 5.0
 #: Bytes that are buffered while the link is down. Appends don't use it: they wait for the link.
 _PENDING_BYTES = 8 << 20
 
@@ -246,10 +248,19 @@ class NatsConnection:
 
     async def flush(self) -> None:
         """Return once the server has answered a PING."""
+        if self._client.is_closed:
+            raise TransportClosed("flushing: the connection was closed")
+        # Not by the client's own flush: nats-py 2.16 sets the answer on a future that a time-out or the caller's
+        # cancellation has cancelled; that ends its read loop, and the connection hears nothing more.
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         try:
-            await self._client.flush(timeout=5)
-        except (nats_errors.Error, TimeoutError) as error:
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                await self._client._send_ping(answer)  # noqa: SLF001
+                await asyncio.wait({answer})
+        except nats_errors.Error as error:
             raise translated(error, "flushing") from error
+        except TimeoutError as error:
+            raise WaitTimeout(f"flushing: no answer came within {_FLUSH_SECONDS:g} s") from error
 
     async def subscribe(self, subject: str, callback: Callable[[Signal], None]) -> Subscription:
         """Have `callback` called for every signal under `subject`."""
@@ -258,10 +269,14 @@ class NatsConnection:
             callback(Signal(message.subject, message.data, message.reply))
 
         subscription = await self.subscribe_raw(subject, deliver)
-        if self.connected:
-            # Twice: nats-py 2.16 writes its PING before what is still queued, so that only the second one follows it.
-            await self.flush()
-            await self.flush()
+        try:
+            if self.connected:
+                # Twice: nats-py 2.16 writes its PING before what is still queued, so that only the second one follows it.
+                await self.flush()
+                await self.flush()
+        except BaseException:  # a caller that subscribes again would get every signal twice
+            await subscription.close()
+            raise
         return subscription
 
     async def subscribe_raw(

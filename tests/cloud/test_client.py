@@ -223,5 +223,50 @@ def test_a_take_behind_another_threads_loop_ends_at_its_time_out(elsewhere, hous
     assert not waiting.is_alive()
 
 
+def interrupt_next_call_at_its_end(cloud, monkeypatch):
+    """Have the next call into the event loop end in Ctrl-C, which comes when its work is done."""
+    run = cloud._portal.run
+
+    def interrupted(work, *arguments, **options):
+        monkeypatch.undo()
+        run(work, *arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cloud._portal, "run", interrupted)
+
+
+def test_a_take_interrupted_when_its_messages_are_there_leaves_them_to_the_next(
+    elsewhere, house, monkeypatch
+):
+    elsewhere.append(3, 3)
+    assert [m.payload for m in house.take(1)] == [1]
+    interrupt_next_call_at_its_end(house, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        house.take(3)
+    with Cloud("house", endpoint=Endpoint(elsewhere.url, "house")) as other:
+        assert [m.payload for m in other.take(2)] == [2, 3]
+    assert [m.payload for m in house.take(3)] == [4, 5, 6]
+
+
+def test_a_loop_interrupted_when_its_messages_are_there_leaves_them_to_the_next(
+    elsewhere, house, monkeypatch
+):
+    elsewhere.append(3, 3)
+    assert next(iter(house)).payload == 1
+    assert [m.payload for m in house.take(1)] == [2]
+    interrupt_next_call_at_its_end(house, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(house))
+    loop = iter(house)
+    assert [next(loop).payload for _ in range(2)] == [3, 4]
+    assert [m.payload for m in house.take(2)] == [5, 6]
+
+
+def test_a_list_that_a_take_returned_is_its_callers(elsewhere, house):
+    elsewhere.append(3)
+    house.take(2).clear()
+    assert [m.payload for m in house.take(1)] == [3]
+
+
 def test_what_the_synchronous_client_has_its_twin_has_too():
     assert {name for name in dir(Cloud) if not name.startswith("_")} <= set(dir(AsyncCloud))
