@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pratipad_nb.backoff import Backoff
 from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled, said
 from pratipad_nb.cli.here import endpoint_for, home_folder, invitation_in, joined_server, known_flows
 from pratipad_nb.cli.options import Certs, Home, Server
@@ -42,12 +43,10 @@ _READER = "cloud"
 _BATCH = 1000
 #: How often it looks whether a pull request is done, in seconds.
 _LOOK_SECONDS = 0.2
-#: Pause before an order that couldn't be sent is tried again, in seconds.
-_AGAIN_SECONDS = 0.5
+#: First and longest pause before an order that couldn't be sent is tried again, in seconds.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 #: How long the flow may take to say which devices it knows, in seconds.
 _STATS_SECONDS = 3.0
-#: A year, in seconds.
-_NEVER = 365 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +224,7 @@ async def _fulfil(client: AsyncCloud, wishes: _Wishes, sink: SQLiteSink | None) 
         await _read(client, wishes, sink, None)
         return
     request = await client.pull(wishes.pull)
-    fulfilled = asyncio.create_task(request.wait(wishes.timeout or _NEVER), name="the pull request")
+    fulfilled = asyncio.create_task(request.wait(wishes.timeout or None), name="the pull request")
     try:
         await _read(client, wishes, sink, fulfilled.done)
         if fulfilled.done():
@@ -293,6 +292,7 @@ async def answer(client: AsyncCloud, message: Message, order: Any) -> None:
     One that never can be is told, as a message is that the rule fails on: the next start would end at it again.
     """
     waits = False
+    backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         try:
             await client.send(order, message.device)
@@ -307,7 +307,7 @@ async def answer(client: AsyncCloud, message: Message, order: Any) -> None:
             if not waits:
                 said(f"an order to {message.device} waits: {error}")
             waits = True
-            await asyncio.sleep(_AGAIN_SECONDS)
+            await asyncio.sleep(backoff.next())
         else:
             return
 

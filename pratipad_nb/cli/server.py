@@ -174,7 +174,7 @@ async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: 
         leaves=str(listening.leaves or "") or False,
         leaf_of=leaf,
         standalone=True,
-        on_exit=lambda event: said(f"{event.reason}; it is restarted in {event.pause:g} s"),
+        on_exit=lambda event: said(f"{event.reason}; it is restarted in {event.pause:.2g} s"),
     )
     try:
         url = await running.start()

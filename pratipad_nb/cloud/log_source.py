@@ -19,6 +19,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pratipad_nb.backoff import Backoff
 from pratipad_nb.cloud.backlog import Backlog, messages_of
 from pratipad_nb.errors import Fenced, FrameError, NotInvited, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.transport.codec import decode, encode
@@ -45,6 +46,8 @@ _ACK_WAIT = 600.0
 _PATIENCE = 2.0
 #: Seconds between two looks for something that can't be waited for: a log that isn't there yet, or more than a window.
 _POLL = 0.05
+#: Longest pause before a position whose storing was not answered is stored again, in seconds; the first is `_POLL`.
+_LONGEST_PAUSE = 0.5
 #: Storing the position is tried for at least this long, in seconds, however little time is left: what is read is here.
 _STORE = 1.0
 #: The same where nobody has set an end.
@@ -298,13 +301,14 @@ class LogSource:
             If the server doesn't answer.
         """
         end = time.monotonic() + max(seconds, _STORE)
+        backoff = Backoff(_POLL, _LONGEST_PAUSE)
         while position != self._saved or self._doubtful:
             try:
                 await self._store(position, max(0.1, end - time.monotonic()))
             except WaitTimeout:
                 if time.monotonic() >= end:
                     raise
-                await asyncio.sleep(_POLL)
+                await asyncio.sleep(backoff.next())
         self._acknowledge()
 
     async def _store(self, position: ReadFrame, seconds: float) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 
 import msgspec
 
+from pratipad_nb.backoff import Backoff
 from pratipad_nb.device.credit import Credit
 from pratipad_nb.device.outbox import Outbox, Parcel
 from pratipad_nb.errors import (
@@ -28,25 +28,12 @@ from pratipad_nb.transport.frames import UplinkFrame
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["Pauses", "Uplink", "largest_payload"]
+__all__ = ["Uplink", "largest_payload"]
 
 log = logging.getLogger(__name__)
 
 #: First and longest pause before an append is tried again, in seconds: DESIGN's figures for a log that is full.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
-
-
-class Pauses:
-    """Jittered pauses in seconds, doubling from `first` to `longest`: endless, so that trying again is, too."""
-
-    def __init__(self, first: float = _FIRST_PAUSE, longest: float = _LONGEST_PAUSE) -> None:
-        self._next, self._longest = first, longest
-
-    def next(self) -> float:
-        """Return the next pause. Half of it is random, so that a thousand devices don't come back in step."""
-        pause = self._next
-        self._next = min(self._longest, 2 * pause)
-        return pause * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
 def largest_payload(frame_bytes: int) -> int:
@@ -135,7 +122,7 @@ class Uplink:
 
     async def _store(self, link: Connection, frame: bytes, message_id: str) -> None:
         """Append until it is safe. The numbers in it stay, so that the edge drops what arrives twice."""
-        pause = Pauses()
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         told = False
         while True:
             try:
@@ -152,4 +139,4 @@ class Uplink:
                     told = True
             else:
                 return
-            await asyncio.sleep(pause.next())
+            await asyncio.sleep(backoff.next())

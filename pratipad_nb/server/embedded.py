@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import ServerError, SettingsError
 from pratipad_nb.files import FileLock, private_folder, write_whole
 from pratipad_nb.server.config import LEAF_PORT, LOOPBACK, MQTT_PORT, ServerFiles, rendered_config
@@ -32,7 +33,7 @@ __all__ = ["EmbeddedServer", "ServerExit"]
 _POLL_SECONDS = 0.003
 #: Bound of a start. An empty store takes 30 ms; a large one is read in and may take long.
 _READY_SECONDS = 60.0
-#: Pauses before restarts: the first is short, since a crash is rare and clients wait; each next is twice as long.
+#: First and longest pause before a restart, in seconds: the first is short, since a crash is rare and clients wait.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 10.0
 #: A server that has run for so long is taken to be well: its next crash is a first one again.
 _WELL_SECONDS = 60.0
@@ -341,20 +342,20 @@ class EmbeddedServer:
 
     async def _keep(self, binary: Path) -> None:
         """Bring the server back whenever it has ended, until this is cancelled."""
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             assert self._process is not None
             since = time.monotonic()
             await self._process.ended()
             if time.monotonic() - since > _WELL_SECONDS:
-                pause = _FIRST_PAUSE
+                backoff.reset()
             reason = f"the NATS server ended with code {self._process.exit_code}"
             await self._ended()
             write_state(self._files, None)
             while True:
+                pause = backoff.next()
                 self._report(ServerExit(reason, self._restarts, pause))
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
                 try:
                     await self._launch(binary)
                 except (ServerError, OSError) as error:
@@ -364,7 +365,7 @@ class EmbeddedServer:
                     break
 
     def _report(self, event: ServerExit) -> None:
-        _log.warning("%s; restarting it in %g s", event.reason, event.pause)
+        _log.warning("%s; restarting it in %.2g s", event.reason, event.pause)
         if self._on_exit is None:
             return
         try:

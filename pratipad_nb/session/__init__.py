@@ -3,6 +3,7 @@
 Draws nothing: pictures and widgets are in `pratipad_nb.notebook`.
 """
 
+from pratipad_nb.request import AsyncRequest, Request
 from pratipad_nb.session.asynchronous import AsyncFlow
 from pratipad_nb.session.flow import Flow
 from pratipad_nb.session.inspection.preview import Preview, preview
@@ -10,7 +11,6 @@ from pratipad_nb.session.inspection.shadow import Shadow
 from pratipad_nb.session.inspection.step import Step, Trace
 from pratipad_nb.session.inspection.tape import Tape
 from pratipad_nb.session.registry import flows
-from pratipad_nb.session.request import AsyncRequest, Request
 
 __all__ = [
     "AsyncFlow",

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.errors import TransportClosed
 from pratipad_nb.message import Message
+from pratipad_nb.request import AsyncRequest
 from pratipad_nb.runtime.edge.running import Running
 from pratipad_nb.runtime.positions.forwarding import Uplink
 from pratipad_nb.runtime.values.stats import FlowStats
 from pratipad_nb.session.ends import ended_meanwhile, not_running, take_cut_short
-from pratipad_nb.session.request import AsyncRequest
+from pratipad_nb.session.request import AskedHere
 from pratipad_nb.settings import checked_wait, valid_name
 
 __all__ = ["AsyncMessages"]
@@ -78,7 +79,7 @@ class AsyncMessages:
         """Pull mode: ask for `n` readings."""
         request = self.edge.pull(n, device)
         assert self._running is not None
-        return AsyncRequest(self.name, request, self._running)
+        return AsyncRequest(self.name, request.id, n, AskedHere(request, self._running))
 
     async def settled(self, timeout: float | None = 30.0) -> None:
         """Wait until all that was accepted is processed and stored at Output; None waits for ever."""

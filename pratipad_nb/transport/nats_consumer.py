@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.transport.protocol import ConsumerSpec, Delivery
 
@@ -27,6 +28,8 @@ _NANO = 1_000_000_000
 _EXPIRES = 30
 #: The server says this often that a request still stands; silence for twice as long means that it doesn't.
 _HEARTBEAT = 5
+#: First and longest pause before a rewind that failed is tried again, in seconds.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
 
 class NatsConsumer:
@@ -207,11 +210,12 @@ class NatsConsumer:
         task.add_done_callback(self._tasks.discard)
 
     async def _rewind_until_done(self) -> None:
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while not self._closed and self._failure is None:
             try:
                 await self.rewind()
             except (WaitTimeout, TransportError):
-                await asyncio.sleep(0.25)
+                await asyncio.sleep(backoff.next())
             else:
                 return
 

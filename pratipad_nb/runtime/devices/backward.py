@@ -15,6 +15,7 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from pratipad_nb.backoff import Backoff
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import (
     Fenced,
@@ -59,8 +60,8 @@ log = logging.getLogger(__name__)
 _MARK = "orders"
 #: Replies that go into the log together: an entry each would take a thousand round trips for a thousand replies.
 _TOGETHER = 1024
-#: How long after an append or a look that failed the next one follows, in seconds.
-_PAUSE = 0.25
+#: First and longest pause before an append or a look that failed is tried again, in seconds.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
 class Backward:
@@ -123,6 +124,7 @@ class Backward:
 
     async def _deliveries(self) -> AsyncGenerator[Delivery, None]:
         """Iterate over the log from its first entry on, whatever becomes of the link and of the consumer meanwhile."""
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 consumer = await self._log.consumer(
@@ -132,11 +134,12 @@ class Backward:
                 raise
             except (TransportError, WaitTimeout) as error:
                 log.debug("the orders can't be read now: %s", error)
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(backoff.next())
                 continue
             try:
                 while True:
                     deliveries = await consumer.get()
+                    backoff.reset()
                     for delivery in deliveries:
                         if delivery.sequence > self._read_to:
                             yield delivery
@@ -145,7 +148,7 @@ class Backward:
                 raise
             except TransportError as error:  # it went with a server that was killed
                 log.debug("the orders are read anew: %s", error)
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(backoff.next())
             finally:
                 await consumer.close()
 
@@ -175,6 +178,7 @@ class Backward:
     async def _append(self, orders: list[Order]) -> None:
         """Make replies safe, in as few entries as they fit into."""
         subject = self._subjects.order
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 await self._connection.append(subject, encode(OrderFrame(time.time(), orders, reply=True)))
@@ -187,7 +191,7 @@ class Backward:
                 return
             except (LogFull, WaitTimeout) as error:
                 self.full = isinstance(error, LogFull)
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(backoff.next())
             else:
                 self.full = False
                 return

@@ -8,19 +8,25 @@ lost or repeated one does no harm. What the modes differ in is who decides when 
 * Pull: the cloud, by requests (`pratipad_nb.runtime.devices.pull`).
 
 Sending and receiving the frames is for `pratipad_nb.runtime.edge.edge`.
+
+With ten thousand devices nothing here may look at all of them. Whatever concerns a device (a hello, a message, a grant,
+its going, time) ends in `Ledger._note`, which brings the sums and queues up to date for that device alone: what is asked
+for in all, which devices could bring something and whose turn it is, and who is the next to be late.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import Literal
 
 from pratipad_nb.transport.frames import MAX_NUMBER, CreditFrame, HelloFrame
 
-__all__ = ["UNLIMITED", "Account", "Ledger", "RateLimit"]
+__all__ = ["UNLIMITED", "Account", "Ledger", "RateLimit", "Turns"]
 
 UNLIMITED = -1
 
@@ -52,6 +58,10 @@ class Account:
     window
         Most numbers that a device which makes readings is asked for ahead. It grows while answers come quickly and
         shrinks when they don't, so that one slow device doesn't take up all the room there is.
+    counted
+        What the ledger counts of it in the sum of what is asked for.
+    turn
+        Grows with every grant: of several devices, the one with the lowest was asked longest ago.
     """
 
     device: str
@@ -65,6 +75,7 @@ class Account:
     error: str = ""
     moved: float = 0.0
     counted: int = 0
+    turn: int = 0
     window: int = 1
     _trial: tuple[int, float] | None = None
 
@@ -91,9 +102,14 @@ class Account:
         return max(0, self.held - max(self.total, self.seen))
 
     @property
-    def able(self) -> bool:
-        """Whether a grant could bring a message now."""
-        return self.connected and not self.late and (self.answers or self.spare > 0)
+    def wanted(self) -> int:
+        """Messages that Demand may ask it for now."""
+        return max(0, self.window - self.outstanding) if self.answers else self.spare
+
+    @property
+    def answering(self) -> bool:
+        """Whether all that was granted may be expected to come."""
+        return self.connected and not self.late and (self.answers or self.owed == self.outstanding)
 
     def begin(self, epoch: int, sent: int) -> None:
         """Begin anew: the device has started again, or this edge has. What it sent so far isn't waited for."""
@@ -154,6 +170,60 @@ class RateLimit:
             self._tokens -= count
 
 
+class Turns:
+    """The devices that could bring a message if they were asked, the one that was asked longest ago first.
+
+    A heap, whose entries are dropped when they come to its top and hold no more: a device that left, or was asked since.
+    """
+
+    def __init__(self) -> None:
+        self._able: dict[str, Account] = {}
+        self._heap: list[tuple[int, str]] = []
+        self._numbers = itertools.count(1)
+
+    def __len__(self) -> int:
+        return len(self._able)
+
+    def __contains__(self, device: str) -> bool:
+        return device in self._able
+
+    def put(self, account: Account, *, able: bool) -> None:
+        """Let a device take part in the turns, or not."""
+        if not able:
+            self._able.pop(account.device, None)
+        elif account.device not in self._able:
+            self._able[account.device] = account
+            self._push(account)
+
+    def first(self) -> Account | None:
+        """Return the device whose turn it is, None if there is none."""
+        while self._heap:
+            turn, device = self._heap[0]
+            account = self._able.get(device)
+            if account is not None and account.turn == turn:
+                return account
+            heappop(self._heap)
+        return None
+
+    def asked(self, account: Account) -> None:
+        """Put a device at the end of the turns."""
+        account.turn = next(self._numbers)
+        if account.device in self._able:
+            self._push(account)
+
+    def clear(self) -> None:
+        """Let no device take part."""
+        self._able.clear()
+        self._heap.clear()
+
+    def _push(self, account: Account) -> None:
+        heappush(self._heap, (account.turn, account.device))
+        # Entries that hold no more would else pile up below one that stays at the top.
+        if len(self._heap) > 2 * len(self._able) + 64:
+            self._heap = [(each.turn, device) for device, each in self._able.items()]
+            heapify(self._heap)
+
+
 class Ledger:
     """All accounts of a flow.
 
@@ -189,8 +259,12 @@ class Ledger:
         self._delivery = delivery
         self._send = send
         self._in_hand = in_hand
-        self._turns: deque[str] = deque()
+        self._turns = Turns()
+        #: Devices that were granted messages and are not late yet, the one that moved longest ago first.
+        self._owing: OrderedDict[str, Account] = OrderedDict()
         self._lent = 0
+        #: Told of every account that something has happened to.
+        self.on_change: Callable[[Account], None] = lambda _: None
 
     # -- what devices do ----------------------------------------------------------------------------------------
 
@@ -198,9 +272,8 @@ class Ledger:
         """Take note of a device's hello and answer it."""
         account = self.accounts.get(frame.device)
         if account is None:
+            # It has never been asked, so its turn comes first: a new device gets its share at once.
             account = self.accounts[frame.device] = Account(frame.device, owner=self.owner)
-            # Its turn comes first: a new device gets its share at once.
-            self._turns.appendleft(frame.device)
         if frame.epoch != account.epoch:
             if frame.leaving:
                 return account  # the farewell of an earlier run of it, overtaken by the next one's hello
@@ -210,12 +283,13 @@ class Ledger:
         account.connected = not frame.leaving
         account.held, account.answers, account.error = frame.sent + frame.waiting, frame.answers, frame.error
         account.moved = time.monotonic()
+        self._owing.pop(frame.device, None)
         # What it sent before this edge knew it is not asked for again.
         account.total = max(account.total, frame.sent) if self.mode != "Push" else UNLIMITED
         account.seen = max(account.seen, frame.floor)
         if self._delivery == "fast":  # what was sent and isn't here is lost
             account.seen = max(account.seen, frame.sent)
-        self._count(account)
+        self._note(account)
         if account.connected:
             self._tell(account)
         self.settle()
@@ -227,36 +301,55 @@ class Ledger:
         if account is None or account.epoch != epoch or number <= account.seen:
             return
         account.arrived(number)
-        self._count(account)
+        self._owing.pop(device, None)
+        self._note(account)
 
     def gone(self, device: str) -> None:
         """Take note that a device is no longer connected: what was asked of it is asked of others."""
         account = self.accounts.get(device)
         if account is not None and account.connected:
             account.connected = False
-            self._count(account)
+            self._note(account)
             self.settle()
 
-    def _count(self, account: Account) -> None:
-        """Keep the sum of what is asked for, over the devices that may still bring it."""
+    def _note(self, account: Account) -> None:
+        """Bring the sum of what is asked for, and the queues, up to date for one account that has changed."""
+        if self.mode == "Push":  # nothing is asked for
+            return
         owed = account.owed
         self._lent += owed - account.counted
         account.counted = owed
+        here = account.connected and not account.late
+        if here and account.outstanding:
+            # Whoever has moved was taken out of the queue before, so that the order of the queue is that of `moved`.
+            self._owing.setdefault(account.device, account)
+        else:
+            self._owing.pop(account.device, None)
+        if self.mode == "Demand":
+            self._turns.put(account, able=here and account.wanted > 0)
+        else:
+            self._turns.put(account, able=here and (account.answers or account.spare > 0))
+        self.on_change(account)
 
     def change_mode(self, mode: Literal["Push", "Pull", "Demand"]) -> None:
         """Go on in another mode, as another owner: what was granted before no longer holds."""
         self.mode = mode
         self.owner = max(self.owner + 1, time.time_ns() // 1_000_000)
+        self._turns.clear()
+        self._owing.clear()
+        self._lent = 0
         for account in self.accounts.values():
             account.owner = max(account.owner + 1, self.owner)
-            account.total = account.seen
+            account.total, account.counted = account.seen, 0
+            self._note(account)
 
     # -- granting -----------------------------------------------------------------------------------------------
 
     def grant(self, account: Account, count: int) -> range:
         """Let a device send `count` more; return their numbers."""
         numbers = account.grant(count)
-        self._count(account)
+        self._turns.asked(account)
+        self._note(account)
         self._tell(account)
         return numbers
 
@@ -266,16 +359,16 @@ class Ledger:
             CreditFrame(self.mode.lower(), account.owner, account.epoch, account.total, self._delivery),
         )
 
-    def able(self) -> list[Account]:
-        """Return the devices that could bring messages, in turn."""
-        return [self.accounts[device] for device in self._turns if self.accounts[device].able]
+    @property
+    def able(self) -> int:
+        """How many devices could bring a message if they were asked."""
+        return len(self._turns)
 
-    def served(self, accounts: list[Account]) -> None:
-        """Put those that were asked at the end of the turn."""
-        asked = {account.device for account in accounts}
-        self._turns = deque(
-            [d for d in self._turns if d not in asked] + [account.device for account in accounts]
-        )
+    def next_able(self, device: str | None = None) -> Account | None:
+        """Return the device whose turn it is, or `device` if that is meant; None if it could bring nothing."""
+        if device is None:
+            return self._turns.first()
+        return self.accounts[device] if device in self._turns else None
 
     def demand(self, max_demand: int, min_demand: int) -> None:
         """Demand: change both bounds, at once."""
@@ -290,24 +383,19 @@ class Ledger:
         if expected > self.min_demand:
             return
         room = self.limit.room(self.max_demand - expected)
-        asked: list[Account] = []
-        able = self.able()
-        while room > 0 and able:
-            share = -(-room // len(able))
-            account = able.pop(0)
-            most = account.window - account.outstanding if account.answers else account.spare
-            fair = min(share, room, most)
-            if fair > 0:
-                self.grant(account, fair)
-                self.limit.take(fair)
-                asked.append(account)
-                room -= fair
-        if asked:
-            self.served(asked)
+        sharing = self.able
+        while room > 0 and (account := self.next_able()) is not None:
+            fair = min(-(-room // max(1, sharing)), account.wanted)
+            self.grant(account, fair)
+            self.limit.take(fair)
+            room -= fair
+            sharing -= 1
 
     def tick(self) -> None:
         """Let time have its effect: late devices, and the rate limit. Called some twenty times a second."""
-        for account in self.accounts.values():
-            if account.counted:
-                self._count(account)
+        while self._owing:
+            account = next(iter(self._owing.values()))
+            if not account.late:
+                break
+            self._note(account)
         self.settle()

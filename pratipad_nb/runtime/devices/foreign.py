@@ -7,7 +7,7 @@ order waits for it as for any device, but goes out once: at most once to what it
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from pratipad_nb.errors import PayloadError, TransportError, WaitTimeout
 from pratipad_nb.transport.codec import encode_plain
@@ -27,20 +27,20 @@ class PlainDevices:
         self._connection = connection
         self._subjects = subjects
 
-    async def listening(self, devices: Iterable[str]) -> list[str]:
-        """Return which of `devices` listen for plain orders now.
+    async def listening(self, devices: Collection[str]) -> list[str]:
+        """Return which of `devices` listen for plain orders now, at a cost that grows with the listeners alone.
 
         Asked right before something is sent, and not kept: a device that has just connected may not listen yet.
         """
-        wanted = {self._subjects.plain(device): device for device in devices}
-        if not wanted:
+        if not devices:
             return []
-        pattern = next(iter(wanted)) if len(wanted) == 1 else self._subjects.plain_all
+        pattern = self._subjects.plain(next(iter(devices))) if len(devices) == 1 else self._subjects.plain_all
         try:
             found = await self._connection.listeners(pattern)
         except (TransportError, WaitTimeout):
             return []  # the link is down, or a foreign server doesn't allow the question
-        return [device for subject, device in wanted.items() if found.get(subject)]
+        names = [subject.rpartition(".")[2] for subject, listeners in found.items() if listeners]
+        return [name for name in names if name in devices]
 
     async def send(self, device: str, order: DownFrame) -> bool:
         """Send `order` to `device` as the JSON of its payload; return whether it is dealt with."""

@@ -2,6 +2,9 @@
 
 Owns what waits for each device, that it is sent in order and again until it is confirmed, and that an entry of the order
 log is deleted once all its orders are dealt with. What an order is, and what processors make of it, is for `backward`.
+
+A flow may have ten thousand devices, of which hardly any has an order at a given moment. So a hello, an order and a look
+cost what the devices with orders cost, and a device without orders costs nothing at all.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ log = logging.getLogger(__name__)
 _WINDOW = 64
 #: An order that isn't confirmed after so many seconds is sent again, for signals may be lost.
 _AGAIN = 2.0
+#: Seconds between two looks at all devices that have orders: for what is to go again, and for foreign ones that listen now.
+_LOOK = _AGAIN / 4
 #: Entries that are deleted at a time: a round trip each would hold up the orders behind them.
 _DELETED_AT_ONCE = 64
 
@@ -44,16 +49,14 @@ class _Pending:
     """An order as it goes to a device; `sent` is when it last went, by the monotonic clock, None before the first time."""
 
     frame: DownFrame
-    expires: float
     sent: float | None = None
 
 
 @dataclass(slots=True)
 class _Box:
-    """What waits for one device, by its number; they, and the times at which they expire, grow from the first to the last."""
+    """What waits for one device, by its number, which grows from the first to the last."""
 
     orders: OrderedDict[int, _Pending] = field(default_factory=OrderedDict)
-    connected: bool = False
     sent: int = 0
     run: int = 0
 
@@ -75,6 +78,14 @@ class Boxes:
         self._subjects = subjects
         self._log = orders
         self._boxes: dict[str, _Box] = {}
+        #: Of the boxes, those with orders whose device is connected, and those with orders whose device is not.
+        self._here: dict[str, _Box] = {}
+        self._away: dict[str, _Box] = {}
+        #: Devices that may be sent something before the next look at all that are here.
+        self._woken: dict[str, None] = {}
+        #: When each order expires, by its device and number: in the order in which they do, for that of the log is the same.
+        self._expiring: OrderedDict[tuple[str, int], float] = OrderedDict()
+        self._next_look = 0.0
         self._left: dict[int, int] = {}
         self._finished: list[int] = []
         self._plain = PlainDevices(connection, subjects)
@@ -99,9 +110,9 @@ class Boxes:
         if sequence in self._left:
             self._left[sequence] += 1
         box = self._boxes.setdefault(device, _Box())
-        box.connected = connected
-        box.orders[frame.number] = _Pending(frame, expires)
-        self._wake.set()
+        box.orders[frame.number] = _Pending(frame)
+        self._expiring[device, frame.number] = expires
+        self._place(device, box, connected=connected)
 
     def _deal_with(self, sequence: int) -> None:
         left = self._left.get(sequence)
@@ -117,28 +128,45 @@ class Boxes:
 
     def hello(self, device: str, ready: int, *, connected: bool) -> None:
         """Take note that a device has run its orders up to number `ready`, and send it what waits."""
-        box = self._boxes.setdefault(device, _Box())
-        box.connected = connected
+        box = self._boxes.get(device)
+        if box is None or not box.orders:  # there is nothing to confirm, and nothing to send
+            return
         for number in tuple(takewhile(lambda n: n <= ready, box.orders)):
             box.run += 1
-            self._take_out(box, number)
+            self._take_out(device, box, number)
         if not ready:  # it has just started, or lost what was sent
             self._send_anew(box)
-        self._wake.set()
+        self._place(device, box, connected=connected)
 
     def gone(self, device: str) -> None:
         """Take note that a device is away."""
-        if box := self._boxes.get(device):
-            box.connected = False
+        box = self._boxes.get(device)
+        if box is not None and box.orders:
             self._send_anew(box)
+            self._place(device, box, connected=False)
+
+    def _place(self, device: str, box: _Box, *, connected: bool) -> None:
+        """Put a box where it belongs now, and let the next round look at it."""
+        here, elsewhere = (self._here, self._away) if connected else (self._away, self._here)
+        elsewhere.pop(device, None)
+        if box.orders:
+            here[device] = box
+        self._woken[device] = None
+        self._wake.set()
 
     def _send_anew(self, box: _Box) -> None:
-        for pending in box.orders.values():
+        # Nothing beyond the window was sent: orders leave a box at its front alone, and come in at its end.
+        for pending in islice(box.orders.values(), _WINDOW):
             pending.sent = pending.sent and 0.0
 
-    def _take_out(self, box: _Box, number: int) -> None:
-        if box.orders.pop(number, None) is not None:
-            self._deal_with(number // MAX_MESSAGES)
+    def _take_out(self, device: str, box: _Box, number: int) -> None:
+        if box.orders.pop(number, None) is None:
+            return
+        self._expiring.pop((device, number), None)
+        if not box.orders:
+            self._here.pop(device, None)
+            self._away.pop(device, None)
+        self._deal_with(number // MAX_MESSAGES)
 
     def counts(self, device: str) -> tuple[int, int]:
         """Return how many orders went to a device, and how many it has run."""
@@ -148,7 +176,7 @@ class Boxes:
     @property
     def waiting(self) -> int:
         """Orders that are not confirmed."""
-        return sum(len(box.orders) for box in self._boxes.values())
+        return len(self._expiring)
 
     @property
     def rate(self) -> float:
@@ -162,26 +190,46 @@ class Boxes:
         while True:
             self._wake.clear()
             try:
-                for device, box in tuple(self._boxes.items()):
-                    await self._send(device, box)
-                await self._send_plain()
+                self._expire()
+                await self._round()
                 await self._delete_finished()
             except (TransportError, WaitTimeout) as error:
                 log.debug("orders wait: %s", error)
             self._rate.sample(self.sent)
             try:
-                async with asyncio.timeout(_AGAIN / 4):
+                async with asyncio.timeout(_LOOK):
                     await self._wake.wait()
             except TimeoutError:
                 pass
 
-    async def _send(self, device: str, box: _Box) -> None:
+    def _expire(self) -> None:
         now = time.time()
-        for number, _ in tuple(takewhile(lambda item: item[1].expires < now, box.orders.items())):
+        while self._expiring:
+            (device, number), expires = next(iter(self._expiring.items()))
+            if expires >= now:
+                return
             self.expired += 1
-            self._take_out(box, number)
-        if not box.connected:
-            return
+            self._take_out(device, self._boxes[device], number)
+
+    async def _round(self) -> None:
+        """Look at the devices that something has happened to, and now and then at all that have orders."""
+        woken, self._woken = self._woken, {}
+        now = time.monotonic()
+        looks_at_all = now >= self._next_look
+        if looks_at_all:
+            woken |= dict.fromkeys(self._here) | dict.fromkeys(self._away)
+        try:
+            for device in woken:
+                if box := self._here.get(device):
+                    await self._send(device, box)
+            await self._send_plain({device for device in woken if device in self._away})
+        except BaseException:
+            self._woken = woken | self._woken
+            raise
+        if looks_at_all:
+            self._next_look = now + _LOOK
+
+    async def _send(self, device: str, box: _Box) -> None:
         subject, now = self._subjects.down(device), time.monotonic()
         for pending in box.due(now):
             await self._connection.publish(subject, encode(pending.frame))
@@ -193,16 +241,15 @@ class Boxes:
             box.sent += 1
             self.sent += 1
 
-    async def _send_plain(self) -> None:
-        """Send what waits to devices that are there and don't speak frames: once, for they confirm nothing."""
-        waiting = {device for device, box in self._boxes.items() if box.orders and not box.connected}
-        for device in await self._plain.listening(waiting):
+    async def _send_plain(self, devices: set[str]) -> None:
+        """Send what waits to those that listen and don't speak frames: once, for they confirm nothing."""
+        for device in await self._plain.listening(devices):
             box = self._boxes[device]
             for number, pending in tuple(box.orders.items()):
                 if not await self._plain.send(device, pending.frame):
                     return
                 self._note_sent(box, pending)
-                self._take_out(box, number)
+                self._take_out(device, box, number)
 
     async def _delete_finished(self) -> None:
         while self._finished:

@@ -6,11 +6,14 @@ Owns the verbs on the flow's control subject. Each is one small function; errors
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from typing import Any
+
+import msgspec
 
 from pratipad_nb.errors import FlowError, FrameError, PratipadError, TransportError
 from pratipad_nb.runtime.devices.backward import check_open
@@ -62,6 +65,7 @@ class Control:
             "describe": self._describe,
             "pull": self._pull,
             "request": self._request,
+            "cancel": self._cancel,
             "stats": self._stats,
         }
 
@@ -122,14 +126,15 @@ class Control:
 
     async def _request(self, request: str, timeout: float) -> dict[str, Any]:
         found = self._requests.find(request)
-        if found is None:
-            raise FlowError(f"request {request} is not known: the flow was started anew since. Pull again.")
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(timeout, _PATIENCE)):
                 await found.done.wait()
-        except TimeoutError:
-            pass
-        return {"done": found.done.is_set(), "left": found.left, "silent": found.silent}
+        return msgspec.structs.asdict(found.standing)
+
+    async def _cancel(self, request: str) -> dict[str, Any]:
+        found = self._requests.find(request)
+        found.cancel()
+        return msgspec.structs.asdict(found.standing)
 
     async def _stats(self) -> dict[str, Any]:
         return asdict(self._snapshot())

@@ -137,8 +137,8 @@ class Edge:
                 await self.parts.checkpoints.make(await self.parts.shape.line.snapshot())
 
     def _tick(self) -> None:
-        self.parts.requests.settle()
         self.parts.ledger.tick()
+        self.parts.requests.settle()
 
     def fail(self, error: str) -> None:
         """Note why the run has ended before it was drained."""

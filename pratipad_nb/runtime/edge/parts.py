@@ -7,8 +7,9 @@ more than it uses. What the parts do together is for `edge`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.runtime.devices.announcer import Announcer
@@ -43,6 +44,7 @@ from pratipad_nb.runtime.values.logs import diverted_output
 from pratipad_nb.runtime.values.metrics import InFlight
 from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs
 from pratipad_nb.transport.codec import encode
+from pratipad_nb.transport.frames import Position
 from pratipad_nb.transport.protocol import Connection, Log
 from pratipad_nb.transport.subjects import Subjects
 
@@ -164,7 +166,7 @@ def _composed(
         min_demand=settings.min_demand,
         limit=limit,
     )
-    requests = Requests(ledger, stored)
+    requests = Requests(ledger)
     malformed = Malformed(
         subjects, stores.dead_letters.store, source.acknowledge, lambda: shape.line.dataflow.input
     )
@@ -182,12 +184,17 @@ def _composed(
         line=lambda: shape.line,
     )
 
-    def on_stored() -> None:
+    def on_stored(positions: Sequence[Position]) -> None:
         upkeep.note_append()
         status.note_append()
         gate.sweep()
+        requests.stored(positions)
         requests.settle()
         ledger.settle()
+
+    def change_mode(mode: Literal["Push", "Pull", "Demand"]) -> None:
+        requests.end(f"the flow begins with {mode} now")
+        announcer.change_mode(mode)
 
     async def on_barrier(barrier: Barrier) -> None:
         if stores.checkpoints is not None:
@@ -226,7 +233,7 @@ def _composed(
         shape=shape,
         controls=controls,
         timers=timers,
-        changes=Changes(status, shape, controls, timers, proof, announcer.change_mode),
+        changes=Changes(status, shape, controls, timers, proof, change_mode),
         in_flight=in_flight,
         gate=gate,
         malformed=malformed,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import FrameError, LogFull, PayloadError, WaitTimeout
 from pratipad_nb.runtime.positions.position import Positions
 from pratipad_nb.runtime.values.batch import Batch, InputFrame, Source
@@ -25,7 +26,8 @@ __all__ = ["ORDER_STEP", "DeadLetter", "DeadLetters"]
 
 #: Most entries in one frame; large ones are fewer.
 _ENTRIES = 128
-_PAUSE = 0.25
+#: First and longest pause before an append to a full log, or to a server that is away, is tried again, in seconds.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 #: What stands behind a processor's key where an order, and no reading, failed in it.
 ORDER_STEP = "-backward"
 
@@ -105,18 +107,17 @@ class DeadLetters:
             (letter,) = letters
             letter.payload = str(as_text(letter.payload))
             data = encode(DeadFrame(step, time.time(), letters))
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 sequence = await self._connection.append(self._subjects.dead(step), data)
-            except LogFull:
-                self.full.set()
-                await asyncio.sleep(_PAUSE)
-            except WaitTimeout:
-                await asyncio.sleep(_PAUSE)
-            else:
-                self._sizes[sequence] = len(letters)
-                self.full.clear()
-                return
+                break
+            except (LogFull, WaitTimeout) as error:
+                if isinstance(error, LogFull):
+                    self.full.set()
+                await asyncio.sleep(backoff.next())
+        self._sizes[sequence] = len(letters)
+        self.full.clear()
 
     def _fitting(self, frame: DeadFrame) -> bytes | None:
         """Return the bytes of `frame`, None if it can't travel as it is."""

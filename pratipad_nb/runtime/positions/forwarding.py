@@ -18,6 +18,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
+from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import FrameError, LogFull, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.runtime.positions.janitor import UPLINK, Janitor, forget_reader
 from pratipad_nb.settings import FlowOptions, Keep
@@ -74,7 +75,7 @@ class Uplink:
 
     async def run(self) -> None:
         """Forward, whenever the link stands, until cancelled or the connection is closed."""
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             before = self._last
             try:
@@ -89,8 +90,9 @@ class Uplink:
                 # Results wait here meanwhile, so trying again is better than giving up unseen.
                 log.exception("the uplink of %s failed, and begins anew", self._subjects.flow)
                 self.error = f"{type(error).__name__}: {error}"
-            pause = _FIRST_PAUSE if self._last != before else min(_LONGEST_PAUSE, pause * 2)
-            await asyncio.sleep(pause)
+            if self._last != before:
+                backoff.reset()
+            await asyncio.sleep(backoff.next())
 
     async def _forward(self) -> None:
         if not self._active():

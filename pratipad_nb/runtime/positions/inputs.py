@@ -297,8 +297,8 @@ class Gatekeeper:
 
     def _settle_repeat(self, position: Position, delivery: Delivery) -> None:
         """Acknowledge a repeat at once if its first one is stored, else when it will be."""
-        self._waiting_repeats.append((position, delivery))
-        self.sweep()
+        if not self._acknowledge_stored(position, delivery):
+            self._waiting_repeats.append((position, delivery))
 
     def sweep(self) -> None:
         """Acknowledge the repeats whose first one is stored by now, then forget the epochs that are too many.
@@ -306,14 +306,20 @@ class Gatekeeper:
         Repeats come first, for a repeat of a forgotten epoch would wait for ever. `stored` alone decides
         which epochs are forgotten, and `accepted` follows, so that the two of them tell what is in hand.
         """
-        waiting, self._waiting_repeats = self._waiting_repeats, []
-        for position, delivery in waiting:
-            device, epoch, number = position
-            if self.stored.number(device, epoch) >= number:
-                self.input.acknowledge(delivery)
-            else:
-                self._waiting_repeats.append((position, delivery))
+        self._waiting_repeats = [
+            (position, delivery)
+            for position, delivery in self._waiting_repeats
+            if not self._acknowledge_stored(position, delivery)
+        ]
         self.accepted.drop(self.stored.forget_unused())
+
+    def _acknowledge_stored(self, position: Position, delivery: Delivery) -> bool:
+        """Acknowledge a repeat if its first one is stored, and return whether it is."""
+        device, epoch, number = position
+        stored = self.stored.number(device, epoch) >= number
+        if stored:
+            self.input.acknowledge(delivery)
+        return stored
 
     def _accept(
         self,

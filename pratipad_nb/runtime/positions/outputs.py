@@ -71,7 +71,7 @@ class Writer:
     send_replies
         Sends off what processors answered.
     on_stored
-        Called after every append.
+        Called after every append, with the positions that it completed.
     on_barrier
         Called when all before a barrier is stored: makes the checkpoint.
     in_flight
@@ -85,7 +85,7 @@ class Writer:
         *,
         store_dead: Callable[[Sequence[tuple[str, DeadEntry]]], Awaitable[None]],
         send_replies: Callable[[Sequence[tuple[Any, Message]]], Awaitable[None]],
-        on_stored: Callable[[], None],
+        on_stored: Callable[[Sequence[Position]], None],
         on_barrier: Callable[[Barrier], Awaitable[None]],
     ) -> None:
         self._chain = chain
@@ -133,7 +133,7 @@ class Writer:
         for frame in complete:
             if frame.on_safe is not None:
                 frame.on_safe()
-        self._on_stored()
+        self._on_stored(covers)
 
     async def _store(self, segments: list[Segment], covers: list[Position]) -> None:
         """Append; what can't travel goes to the dead letters, and what is too much for one frame into several."""

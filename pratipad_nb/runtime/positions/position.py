@@ -23,12 +23,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
+from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import Fenced, FrameError, LogFull, PayloadError, WaitTimeout
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import MarkFrame, OutputFrame, OutputHeader, Position, Segment
@@ -55,7 +55,7 @@ _FRAME_SHARE = 8
 #: deletes a partition's newest frame.
 _FRAMES_BEHIND = 1024
 
-#: Back-off at a full log, in seconds: first and longest pause, each with jitter.
+#: First and longest pause before an append to a full log, or a look at a server that is away, is tried again, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 
 
@@ -286,7 +286,7 @@ class OutputChain:
                 f"results of {len(data)} bytes in one frame; at most {most} are taken, of which an output log of "
                 f"{self._output.spec.max_bytes} bytes (`keep`) holds {_FRAME_SHARE} and a server at least one."
             )
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 self.last = await self._connection.append(self._out, data, expect=self.last)
@@ -297,8 +297,7 @@ class OutputChain:
                 # behind what waits here.
                 with contextlib.suppress(WaitTimeout, LogFull):
                     await self.checkpoint()
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
-                pause = min(_LONGEST_PAUSE, pause * 2)
+                await asyncio.sleep(backoff.next())
             except (WaitTimeout, Fenced) as error:
                 # An answer may be lost although the frame is stored; then the condition of a second try is broken
                 # by our own frame. The newest frame tells.
@@ -314,12 +313,13 @@ class OutputChain:
 
     async def _stored_sequence(self) -> int | None:
         """Return where the frame that was sent last is stored, None if it isn't."""
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 newest = await self._output.latest(self._out)
                 break
             except WaitTimeout:
-                await asyncio.sleep(_FIRST_PAUSE)
+                await asyncio.sleep(backoff.next())
         if newest is None:
             return None
         try:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pratipad_nb.device.credit import Credit
 from pratipad_nb.hardware.clock import ManualClock
 from pratipad_nb.runtime.devices import credit as module
-from pratipad_nb.runtime.devices.credit import PATIENCE, UNLIMITED, Ledger, RateLimit
+from pratipad_nb.runtime.devices.credit import PATIENCE, UNLIMITED, Account, Ledger, RateLimit, Turns
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import HelloFrame
 
@@ -331,3 +331,110 @@ class TestRateLimit:
             yard.ledger.tick()
             yard.arrive("room1")
         assert yard.ledger.accounts["room1"].seen == pytest.approx(500, abs=10)
+
+
+@pytest.fixture
+def looked_at(monkeypatch):
+    """The devices whose account is judged by the time, which every use of an account begins with."""
+    devices, late = [], Account.late.fget
+
+    def noting(account):
+        devices.append(account.device)
+        return late(account)
+
+    monkeypatch.setattr(Account, "late", property(noting))
+    return devices
+
+
+@pytest.mark.parametrize("mode", ["Push", "Pull", "Demand"])
+@pytest.mark.parametrize("room", [True, False])
+class TestManyDevices:
+    """A thousand devices: whatever concerns one of them looks at it, at those that are asked now, and at no others."""
+
+    @pytest.fixture
+    def yard(self, mode, room, clock):
+        yard = Yard(mode, most=10_000, least=9_999)
+        for number in range(1000):
+            yard.hello(f"room{number}")
+        yard.in_hand = 0 if room else 10_000
+        yard.sent.clear()
+        return yard
+
+    @pytest.mark.parametrize(
+        "happens",
+        [
+            lambda yard: yard.hello("room7"),
+            lambda yard: yard.hello("new"),
+            lambda yard: yard.hello("room7", epoch=2),
+            lambda yard: yard.hello("room7", leaving=True),
+            lambda yard: yard.ledger.gone("room7"),
+            lambda yard: yard.ledger.arrived("room7", 1, 1),
+            lambda yard: yard.ledger.settle(),
+            lambda yard: yard.ledger.tick(),
+        ],
+        ids=["hello", "first hello", "restart", "farewell", "gone", "arrived", "settle", "tick"],
+    )
+    def test_one_thing_that_happens_concerns_few(self, yard, looked_at, happens):
+        happens(yard)
+        told = {device for device, _ in yard.sent}
+        assert set(looked_at) <= {"room7", "new", "room0"} | told
+        assert len(told) <= 2
+        assert len(looked_at) <= 20
+
+
+class TestLate:
+    def test_who_is_late_is_found_by_the_time_each_has_moved_last(self, clock):
+        yard = Yard(most=1000, least=999)
+        for name in ("a", "b", "c"):
+            yard.hello(name)
+            clock.advance(PATIENCE / 4)
+        yard.hello("a")  # it has been asked longest ago, and has moved since
+        clock.advance(PATIENCE * 0.6)
+        yard.ledger.tick()
+        assert {name: account.counted for name, account in yard.ledger.accounts.items()} == {
+            "a": 1,
+            "b": 0,
+            "c": 1,
+        }
+
+    def test_of_those_that_were_late_and_come_again_each_is_asked_in_turn(self, clock):
+        yard = Yard(most=2, least=1)
+        yard.in_hand = 2
+        for name in "abcd":
+            yard.hello(name, waiting=9, answers=False)
+        yard.in_hand, order = 0, []
+        for _ in range(6):
+            yard.ledger.settle()
+            for name in [name for name, asked in yard.asked.items() if asked]:
+                order.append(name)
+                yard.arrive(name)
+                yard.hello(name, sent=yard.ledger.accounts[name].seen, waiting=9, answers=False)
+        assert set(order[:4]) == set("abcd")
+        assert set(order[4:8]) == set("abcd")
+
+
+class TestTurns:
+    def account(self, name):
+        return Account(name, connected=True, answers=True)
+
+    def test_who_was_asked_longest_ago_comes_first_also_after_a_time_away(self):
+        turns, accounts = Turns(), {name: self.account(name) for name in "abc"}
+        for account in accounts.values():
+            turns.put(account, able=True)
+        for name in "abc":
+            turns.asked(accounts[name])
+        turns.put(accounts["a"], able=False)
+        assert turns.first() is accounts["b"]
+        turns.asked(accounts["b"])
+        turns.put(accounts["a"], able=True)
+        assert turns.first() is accounts["a"]
+        assert len(turns) == 3
+
+    def test_one_that_comes_and_goes_for_ever_leaves_nothing_behind(self):
+        turns, first, fickle = Turns(), self.account("a"), self.account("b")
+        turns.put(first, able=True)
+        for _ in range(10_000):
+            turns.put(fickle, able=True)
+            turns.put(fickle, able=False)
+        assert len(turns._heap) < 100
+        assert turns.first() is first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 
@@ -17,7 +18,7 @@ class Wire:
     """A connection and an order log that note what they are told; `down` makes them fail."""
 
     def __init__(self):
-        self.sent, self.deleted, self.down = [], [], False
+        self.sent, self.deleted, self.asked, self.down = [], [], [], False
         self.on_publish = lambda: None
 
     async def publish(self, subject, data):
@@ -34,6 +35,7 @@ class Wire:
         self.deleted.append(sequence)
 
     async def listeners(self, pattern):
+        self.asked.append(pattern)
         return {}
 
 
@@ -119,3 +121,75 @@ async def test_what_a_device_lost_is_sent_to_it_again_when_it_has_started_anew(b
     await until(lambda: len(wire.sent) == 4)
     assert [payload for _, payload, _ in wire.sent] == ["a", "b", "a", "b"]
     assert (boxes.sent, boxes.counts("room1")) == (2, (2, 0))
+
+
+def looked_at(boxes):
+    """Note which devices are looked at from now on; the look at all of them, which comes twice a second, is left out."""
+    devices, send = [], boxes._send
+
+    async def noting(device, box):
+        devices.append(device)
+        await send(device, box)
+
+    boxes._send, boxes._next_look = noting, math.inf
+    return devices
+
+
+async def test_a_hello_and_an_order_look_at_their_own_device_alone_however_many_have_orders(
+    boxes, wire, until
+):
+    for number in range(1, 1001):
+        put(boxes, number, "a", device=f"room{number}")
+    await until(lambda: len(wire.sent) == 1000)
+    devices = looked_at(boxes)
+    boxes.hello("room7", 0, connected=True)
+    await until(lambda: len(wire.sent) == 1001)
+    put(boxes, 1001, "b", device="room8")
+    await until(lambda: len(wire.sent) == 1002)
+    assert devices == ["room7", "room8"]
+
+
+async def test_a_hello_of_a_device_without_orders_costs_nothing(boxes, wire, until):
+    put(boxes, 1, "a")
+    await until(lambda: len(wire.sent) == 1)
+    devices = looked_at(boxes)
+    for number in range(1000):
+        boxes.hello(f"other{number}", 0, connected=True)
+        boxes.gone(f"other{number}")
+    assert not boxes._wake.is_set()
+    assert devices == []
+
+
+async def test_who_listens_is_asked_for_the_devices_that_an_order_came_for_and_not_for_all_that_are_away(
+    boxes, wire, until
+):
+    put(boxes, 1, "a", device="away", connected=False)
+    await until(lambda: wire.asked)
+    looked_at(boxes)
+    wire.asked.clear()
+    put(boxes, 2, "b", device="here")
+    await until(lambda: len(wire.sent) == 1)
+    assert wire.asked == []
+    put(boxes, 3, "c", device="plain", connected=False)
+    await until(lambda: wire.asked == [Subjects("house").plain("plain")])
+
+
+async def test_a_device_that_goes_away_has_no_more_sent_again_than_what_was_sent(boxes, wire, until):
+    put(boxes, 1, *range(1000))
+    await until(lambda: len(wire.sent) == 64)
+    boxes.gone("room1")
+    boxes.hello("room1", order_number(1, 9), connected=True)
+    await until(lambda: len(wire.sent) == 128)
+    assert [payload for _, payload, _ in wire.sent[64:]] == list(range(10, 74))
+    assert boxes.waiting == 990
+
+
+async def test_what_expires_is_dropped_and_counted_wherever_its_device_is(boxes, wire, until):
+    boxes.begin(1)
+    for place, (device, connected) in enumerate({"here": True, "away": False}.items()):
+        frame = DownFrame("house", 1, order_number(1, place), f"{place}", 0.0, "late")
+        boxes.put(device, frame, expires=1.0, connected=connected)
+    boxes.end(1)
+    put(boxes, 2, "in time")
+    await until(lambda: wire.deleted == [1])
+    assert (boxes.expired, boxes.waiting) == (2, 1)

@@ -78,6 +78,25 @@ async def test_a_repeat_of_what_is_stored_is_acknowledged_at_once():
     assert door.gate.repeats == 5
 
 
+async def test_a_repeat_that_comes_while_many_wait_costs_no_more_than_the_first():
+    class Counting(Positions):
+        asked = 0
+
+        def number(self, device, epoch):
+            self.asked += 1
+            return super().number(device, epoch)
+
+    door = Door()
+    await door.come(1, 100)
+    door.gate.stored = Counting()
+    for _ in range(1000):
+        assert await door.come(1, 100) is None
+    assert door.gate.stored.asked == 1000
+    door.gate.stored.advance([("room1", 7, 100)])
+    door.gate.sweep()
+    assert len(door.input.acknowledged) == 1000
+
+
 async def test_of_a_frame_that_came_in_part_before_the_rest_is_let_in():
     door = Door(("room1", 7, 2))
     assert await door.come(1, 5) == [3, 4, 5]

@@ -24,6 +24,7 @@ class Record:
     def __init__(self, most=1 << 20):
         self.positions, self.frames, self.trace, self.most = Positions(), [], [], most
         self.dead = []
+        self.told = Positions()
         self.in_flight = InFlight()
         self.writer = Writer(
             self,
@@ -50,8 +51,9 @@ class Record:
     async def _replies(self, replies):
         self.trace.append("replies")
 
-    def _stored(self):
+    def _stored(self, positions):
         self.trace.append("stored")
+        self.told.advance(positions)
 
     async def _barrier(self, barrier):
         self.trace.append("barrier")
@@ -91,6 +93,17 @@ async def test_a_message_that_failed_or_was_filtered_completes_its_position_too(
     assert record.positions.number("room1", 7) == 5
     assert record.in_flight.completed == 5
     assert record.writer.delivered == 0
+
+
+@pytest.mark.parametrize("most", [1 << 20, 500])
+async def test_it_is_told_which_positions_are_stored_also_where_they_took_several_frames(most):
+    record = Record()
+    record.most = most
+    batches = [record.batch([secrets.token_hex(50)] * 3, device=f"room{n}") for n in range(5)]
+    await record.write(*batches, record.batch([], [], count=4, device="filtered"))
+    assert (len(record.frames) > 1) == (most == 500)
+    assert record.told == record.positions
+    assert record.told.number("filtered", 7) == 4
 
 
 async def test_a_frame_is_acknowledged_only_once_all_of_it_is_stored():
