@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -34,6 +35,10 @@ log = logging.getLogger(__name__)
 
 #: First and longest pause before an append is tried again, in seconds: DESIGN's figures for a log that is full.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
+#: Fast delivery: least time between two frames of more than one message, in seconds. A server answers a flush sooner than
+#: an append, so that frames would be cut as short as makes them slower than durable ones; 2 ms at 200,000 messages a
+#: second are frames of 400. A message that comes alone is never held back.
+_FAST_PERIOD = 0.002
 
 
 def largest_payload(frame_bytes: int) -> int:
@@ -86,11 +91,15 @@ class Uplink:
                 continue
             frame = self._frame(parcel)
             if self._credit.fast:
+                began = time.monotonic()
                 await self._hand_over(link, frame)
-            else:
-                # Both ends, for after a restart the same first message may stand in a longer frame.
-                message_id = f"{self._device}-{self._credit.epoch}-{parcel.first}-{parcel.last}"
-                await self._store(link, frame, message_id)
+                self._outbox.confirm(parcel)
+                if len(parcel.payloads) > 1:
+                    await asyncio.sleep(began + _FAST_PERIOD - time.monotonic())
+                continue
+            # Both ends, for after a restart the same first message may stand in a longer frame.
+            message_id = f"{self._device}-{self._credit.epoch}-{parcel.first}-{parcel.last}"
+            await self._store(link, frame, message_id)
             self._outbox.confirm(parcel)
 
     def _allowed(self) -> int | None:
