@@ -11,6 +11,7 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass
+from shlex import quote
 
 from pratipad_nb.errors import ServerError
 from pratipad_nb.files import FileLock, write_whole
@@ -106,7 +107,7 @@ async def locked_folder(files: ServerFiles) -> FileLock:
             raise ServerLocked(files, state)
         if time.monotonic() > deadline:
             raise ServerError(
-                f"another process holds {files.lock} and says nothing of its server. Find it (`fuser {files.lock}`) "
+                f"another process holds {files.lock} and says nothing of its server. Find it (`fuser {quote(str(files.lock))}`) "
                 "and end it, or choose another state folder (PRATIPAD_HOME)."
             )
         await asyncio.sleep(_POLL_SECONDS)
