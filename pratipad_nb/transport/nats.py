@@ -86,6 +86,8 @@ class NatsConnection:
         self._consumers: dict[NatsConsumer, None] = {}
         self._numbers = itertools.count(1)
         self._waiting: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
+        self._url = ""
+        self._whereabouts: Callable[[], str] | None = None
         self._reconnected: list[Callable[[], None]] = []
         #: Streams of which this party may not ask whether they exist.
         self._unasked: set[str] = set()
@@ -103,8 +105,9 @@ class NatsConnection:
         name: str,
         inbox_prefix: str,
         timeout: float = 5.0,
+        whereabouts: Callable[[], str] | None = None,
     ) -> NatsConnection:
-        """Connect to the server at `url`, and from then on reconnect for ever.
+        """Connect to the server at `url`, and from then on reconnect for ever: to `url`, or where `whereabouts` says.
 
         Raises
         ------
@@ -116,6 +119,7 @@ class NatsConnection:
         await probe(url, credentials, timeout=timeout)
         client = Client()
         self = cls(client, inbox_prefix, Refusal(url, credentials, name))
+        self._url, self._whereabouts = url, whereabouts
         connecting = asyncio.ensure_future(
             client.connect(
                 servers=url.split(","),
@@ -232,6 +236,7 @@ class NatsConnection:
             return
         if not self._up.is_set():
             self._refusal.note(error)
+            self._follow()
         subject = denied_subject(str(error))
         if subject is None:
             log.debug("NATS client: %s", error)
@@ -241,6 +246,14 @@ class NatsConnection:
             if asked.lower() == subject and not answer.done():
                 self._waiting.pop(key, None)
                 answer.set_exception(denied(asked))
+
+    def _follow(self) -> None:
+        """Try to reconnect where the server listens by now, if it has moved."""
+        url = self._whereabouts() if self._whereabouts is not None else ""
+        if url and url != self._url and not self._client.is_closed:
+            log.info("the server has moved from %s to %s", self._url, url)
+            self._url = url
+            self._client.set_server_pool([url])
 
     def _fail_waiting(self, error: TransportError | WaitTimeout) -> None:
         waiting, self._waiting = self._waiting, {}

@@ -57,6 +57,7 @@ class ServerFiles:
         lock          held by the owner and by the server process itself
         server.json   which server runs, for who joins it
         port          the port of the last start
+        wanted        the process that is to own the server for the server's sake, while it waits for that
         server.conf   users.conf   users.lock
         log           and rotated ones
         run/          where the server says which port it got
@@ -79,6 +80,11 @@ class ServerFiles:
     def port(self) -> Path:
         """The port of the last start."""
         return self.folder / "port"
+
+    @property
+    def wanted(self) -> Path:
+        """The process that waits for the folder to be handed over to it."""
+        return self.folder / "wanted"
 
     @property
     def config(self) -> Path:
