@@ -8,6 +8,7 @@ where to connect to), and how a command finds its endpoint. Certificates are mad
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import time
 from collections.abc import Iterable
@@ -146,6 +147,8 @@ async def endpoint_for(
 async def _endpoint_here(
     home: Path, role: Role, name: str, flow: str | None, patience: float | None
 ) -> Endpoint:
+    from pratipad_nb.server.state import url_in
+
     if flow is None:
         raise SettingsError("which flow? Pass --flow NAME, or --certs DIR with a folder that says it.")
     server = await started_server(home, patience)
@@ -155,7 +158,7 @@ async def _endpoint_here(
         await server.allow([user_of(role, flow, name)])
     finally:
         await server.stop()
-    return Endpoint(url, flow, credentials)
+    return Endpoint(url, flow, credentials, functools.partial(url_in, home / "server"))
 
 
 def _store(home: Path) -> CertificateStore:

@@ -110,7 +110,8 @@ def server(
     """Run the NATS server, with mutual TLS and permissions, until a signal ends it.
 
     Flows in other processes that use the same state folder join it; so do `cloud`, `top` and `device` there. Others
-    need a certificate folder: `pratipad certs issue`. Beside a server that is a leaf, flows go on while the link is
+    need a certificate folder: `pratipad certs issue`. A flow that was first, and has started a server itself, hands it
+    over. Beside a server that is a leaf, flows go on while the link is
     down; their results are forwarded when it is up again.
 
     \b
@@ -145,8 +146,9 @@ def _taken(home: Path, state: ServerState) -> str:
             "first if this one is to take its place, or choose another state folder (--home)."
         )
     return (
-        f"process {state.owner}, which runs a flow, has started a server of its own in {home}, at {state.url}, and it ends "
-        "with that. End that process, start `pratipad server`, then the flow again, which joins it (`pratipad run FILE "
+        f"process {state.owner}, which runs a flow, has started a server of its own in {home}, at {state.url}, and does not "
+        "hand it over: it does not answer, or takes MQTT devices or is a leaf, which this one is not told to. End that "
+        "process, start `pratipad server`, then the flow again, which joins it (`pratipad run FILE "
         "--join` waits for it)."
     )
 

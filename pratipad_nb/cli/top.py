@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -98,7 +99,9 @@ def _names(flow: str | None, server: str | None, certs: Path | None, home: Path)
     if certs is not None:
         said = invitation_in(certs)
         if flow is None and said is None:
-            raise SettingsError(f"which flow? {certs} doesn't say it: pratipad top FLOW --certs {certs}")
+            raise SettingsError(
+                f"which flow? {certs} doesn't say it: pratipad top FLOW --certs {quote(str(certs))}"
+            )
         return [flow or (said.flow if said else "")]
     if server is not None and flow is not None:
         return [flow]

@@ -264,11 +264,22 @@ class AsyncCloud:
         """
         order = made_order(self.reader, payload, to)
         data = encoded(order)
-        description = await self.describe()
+        description = await self._described()
         if not description.cloud_reaches_devices:
             raise OneWayError(description.text)
         await store(await self.connect(), self.flow, data, order.id)
         return order.id
+
+    async def _described(self) -> Description:
+        """Return what the edge says of its flow; an edge that has answered before may have lost its link for a moment."""
+        end = time.monotonic() + ASK_SECONDS
+        while True:
+            try:
+                return await self.describe()
+            except WaitTimeout:
+                if self._description is None or time.monotonic() >= end:
+                    raise
+                await asyncio.sleep(_POLL)
 
     async def pull(self, n: int = 1, device: str | None = None) -> AsyncRequest:
         """Ask for `n` readings in total, from `device` or from all in turn; for flows that begin with Pull.

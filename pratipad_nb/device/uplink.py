@@ -22,6 +22,7 @@ from pratipad_nb.errors import (
     PayloadError,
     TransportClosed,
     TransportError,
+    Unavailable,
     WaitTimeout,
 )
 from pratipad_nb.transport.codec import encode
@@ -140,12 +141,12 @@ class Uplink:
                 log.debug("device %s: the flow's input is full, waiting", self._device)
             except (NotInvited, TransportClosed, PayloadError):
                 raise
-            except WaitTimeout as error:
-                log.debug("device %s: %s; trying again", self._device, error)
-            except TransportError as error:
+            except (Unavailable, TransportError) as error:
                 if not told:
                     log.warning("device %s goes on trying: %s", self._device, error)
                     told = True
+            except WaitTimeout as error:
+                log.debug("device %s: %s; trying again", self._device, error)
             else:
                 return
             await asyncio.sleep(backoff.next())

@@ -1,14 +1,14 @@
 """What the embedded server is told: its configuration file and the list of its users, as text.
 
 Owns both and what is hard-wired there: a listener that speaks TLS from its first byte on and lets in nobody without a
-certificate of our authority whose identity is a listed user. There is no parameter that loosens this. Both files are
-JSON, which the server's own notation contains.
+certificate of our authority whose identity is a listed user. There is no parameter that loosens this. The list of users
+is JSON; the configuration is nearly so, but for its strings, which hold the names of folders: any bytes but zero.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,7 @@ class ServerFiles:
         lock          held by the owner and by the server process itself
         server.json   which server runs, for who joins it
         port          the port of the last start
+        wanted        the process that is to own the server for the server's sake, while it waits for that
         server.conf   users.conf   users.lock
         log           and rotated ones
         run/          where the server says which port it got
@@ -79,6 +80,11 @@ class ServerFiles:
     def port(self) -> Path:
         """The port of the last start."""
         return self.folder / "port"
+
+    @property
+    def wanted(self) -> Path:
+        """The process that waits for the folder to be handed over to it."""
+        return self.folder / "wanted"
 
     @property
     def config(self) -> Path:
@@ -177,8 +183,34 @@ def rendered_config(
         sections["server_name"] = f"pratipad-{_fingerprint(leaf_of)}"
     # The include stands before the sections; a relative path is looked up beside this file.
     lines = [f"include ./{files.users.name}"]
-    lines += [f"{json.dumps(name)}: {json.dumps(section)}" for name, section in sections.items()]
+    lines += [f"{_written(name)}: {_written(section)}" for name, section in sections.items()]
     return "\n".join(lines) + "\n"
+
+
+def _written(value: Any) -> str:
+    """Return `value` in the notation of the server's configuration."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_written(key)}: {_written(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_written, value)) + "]"
+    if isinstance(value, str):
+        return _quoted(value)
+    return str(value).lower()  # a number, or true and false
+
+
+def _quoted(text: str) -> str:
+    r"""Return `text` as a string of the server's configuration.
+
+    The server knows no ``\u`` of JSON, but ``\x``, which stands for a byte. So a path comes to the server as the bytes
+    that the file system has for the path, of whatever encoding these are.
+    """
+    return '"' + "".join(map(_character, os.fsencode(text))) + '"'
+
+
+def _character(byte: int) -> str:
+    if byte in b'"\\':
+        return "\\" + chr(byte)
+    return chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}"
 
 
 def _joining(leaf_of: Leaf) -> dict[str, Any]:

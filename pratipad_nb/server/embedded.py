@@ -23,7 +23,7 @@ from pratipad_nb.files import FileLock, private_folder, write_whole
 from pratipad_nb.server.config import LEAF_PORT, LOOPBACK, MQTT_PORT, ServerFiles, rendered_config
 from pratipad_nb.server.log_file import ServerLog
 from pratipad_nb.server.process import ServerProcess, find_server
-from pratipad_nb.server.state import ServerState, locked_folder, write_state
+from pratipad_nb.server.state import ServerState, locked_folder, unwant, write_state
 from pratipad_nb.server.users import Admission
 from pratipad_nb.settings import Address, Credentials, Leaf, Sync
 from pratipad_nb.transport.permissions import User
@@ -89,7 +89,8 @@ class EmbeddedServer:
         The server that this one joins as a leaf. Flows' results go on to there (`pratipad_nb.runtime.positions.forwarding`).
     standalone
         Whether its owner is there for the server's sake. Then a process that has joined it doesn't take it over when
-        the owner ends: the owner is started again, and would find the folder taken.
+        the owner ends: the owner is started again, and would find the folder taken. A flow's process that has started
+        a server of its own before is asked to hand the folder over.
     on_exit
         Called, on the event loop, when the server has ended by itself.
     """
@@ -197,7 +198,7 @@ class EmbeddedServer:
         binary = find_server()
         try:
             private_folder(self._files.folder)
-            self._lock = await locked_folder(self._files)
+            self._lock = await locked_folder(self._files, self._takes_over)
             private_folder(self._files.run)
             await self._admission.write(users)
             self._url = ""
@@ -210,8 +211,15 @@ class EmbeddedServer:
                     "Choose one that can be written to (PRATIPAD_HOME moves it)."
                 ) from error
             raise
+        finally:
+            unwant(self._files)
         self._keeper = asyncio.create_task(self._keep(binary), name="keeper of the NATS server")
         return self._url
+
+    def _takes_over(self, state: ServerState) -> bool:
+        """Return whether this one takes the place of a flow's own server: it must serve all that the other serves."""
+        serves_all = not (state.mqtt and self._mqtt is None) and not (state.leaf and self._leaf_of is None)
+        return self._standalone and not state.standalone and serves_all
 
     async def allow(self, users: Iterable[User]) -> None:
         """Let `users` in, with their permissions replaced if they are known; returns once the server knows.

@@ -7,20 +7,36 @@ holder ends, and the server process itself is one); the file only says more abou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from shlex import quote
 
 from pratipad_nb.errors import ServerError
 from pratipad_nb.files import FileLock, write_whole
 from pratipad_nb.server.config import ServerFiles
 
-__all__ = ["ServerLocked", "ServerState", "is_running", "locked_folder", "read_state", "write_state"]
+__all__ = [
+    "ServerLocked",
+    "ServerState",
+    "is_running",
+    "is_wanted",
+    "locked_folder",
+    "read_state",
+    "unwant",
+    "url_in",
+    "write_state",
+]
 
 _POLL_SECONDS = 0.01
 #: How long a holder that is starting, stopping or dying may take until it says who it is or is gone.
 _UNDECIDED_SECONDS = 15.0
+#: How long an owner may take to hand the folder over; one that runs an older version, or is frozen, never does.
+_HANDOVER_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +103,37 @@ def is_running(files: ServerFiles) -> bool:
     return True
 
 
-async def locked_folder(files: ServerFiles) -> FileLock:
+def url_in(folder: Path) -> str:
+    """Return where the server of `folder` is reached now; empty if none runs."""
+    state = read_state(ServerFiles(folder))
+    return state.url if state is not None else ""
+
+
+def is_wanted(files: ServerFiles) -> bool:
+    """Return whether a living process waits for the folder to be handed over to it."""
+    try:
+        return _lives(int(files.wanted.read_text()))
+    except (OSError, ValueError):
+        return False
+
+
+def unwant(files: ServerFiles) -> None:
+    """Take the wish to own the folder back, if it is this process's: it is fulfilled, or given up."""
+    with contextlib.suppress(OSError, ValueError):
+        if int(files.wanted.read_text()) == os.getpid():
+            files.wanted.unlink()
+
+
+async def locked_folder(
+    files: ServerFiles, takes_over: Callable[[ServerState], bool] = lambda _: False
+) -> FileLock:
     """Take the lock on the folder and return it.
+
+    Parameters
+    ----------
+    takes_over
+        Whether the owner of that server is asked to hand the folder over; then it stops its server and joins the one
+        that comes. `unwant` is to follow.
 
     Raises
     ------
@@ -99,14 +144,19 @@ async def locked_folder(files: ServerFiles) -> FileLock:
     """
     lock = FileLock(files.lock)
     deadline = time.monotonic() + _UNDECIDED_SECONDS
+    patience = time.monotonic() + _HANDOVER_SECONDS
     while not lock.try_acquire():
         state = read_state(files)
         # A dead owner's server is about to be killed by its watchdog; a holder that says nothing starts or stops.
         if state is not None and _lives(state.owner):
-            raise ServerLocked(files, state)
+            if not takes_over(state) or time.monotonic() > patience:
+                raise ServerLocked(files, state)
+            if not is_wanted(files):
+                write_whole(files.wanted, str(os.getpid()).encode())
+            deadline = time.monotonic() + _UNDECIDED_SECONDS
         if time.monotonic() > deadline:
             raise ServerError(
-                f"another process holds {files.lock} and says nothing of its server. Find it (`fuser {files.lock}`) "
+                f"another process holds {files.lock} and says nothing of its server. Find it (`fuser {quote(str(files.lock))}`) "
                 "and end it, or choose another state folder (PRATIPAD_HOME)."
             )
         await asyncio.sleep(_POLL_SECONDS)

@@ -48,6 +48,11 @@ def test_paths_with_quotes_and_spaces_survive() -> None:
     assert sections(rendered_config(files, CREDENTIALS))["log_file"] == '/a "b"\\c $d/log'
 
 
+def test_what_is_no_plain_character_is_written_as_its_bytes() -> None:
+    config = rendered_config(ServerFiles(Path("/ü\n\x7f\udcff")), CREDENTIALS)
+    assert r'"log_file": "/\xc3\xbc\x0a\x7f\xff/log"' in config
+
+
 users = st.builds(
     User,
     identity=st.text(min_size=1),

@@ -17,6 +17,7 @@ from pratipad_nb.errors import ServerError
 from pratipad_nb.files import FileLock
 from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.server import state as server_state
+from pratipad_nb.server.config import ServerFiles
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.server.joined import JoinedServer
 from pratipad_nb.server.state import ServerLocked
@@ -180,3 +181,26 @@ async def test_a_holder_that_says_nothing_is_told_of(tmp_path: Path, monkeypatch
     held = FileLock(tmp_path / "server" / "lock")
     with held.held(1), pytest.raises(ServerError, match="says nothing of its server"):
         await embedded(tmp_path).start()
+
+
+async def test_an_owner_that_never_hands_over_keeps_its_server(
+    owned: Callable[[str], Owner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_state, "_HANDOVER_SECONDS", 0.3)
+    owner = owned("")
+    credentials = CertificateStore.open(tmp_path).server("urn:x:server")
+    with pytest.raises(ServerLocked):
+        await EmbeddedServer(tmp_path / "server", credentials, standalone=True).start()
+    assert not gone(owner.server)
+    assert not (tmp_path / "server/wanted").exists()
+
+
+def test_what_a_process_that_ended_wanted_is_wanted_no_more(tmp_path: Path) -> None:
+    files = ServerFiles(tmp_path)
+    ended = subprocess.Popen(["true"])
+    for text, wanted in ((str(os.getpid()), True), (str(ended.pid), False), ("", False)):
+        ended.wait()
+        files.wanted.write_text(text)
+        assert server_state.is_wanted(files) is wanted
+    files.wanted.unlink()
+    assert not server_state.is_wanted(files)
