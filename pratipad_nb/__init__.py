@@ -6,18 +6,23 @@ A map of the package, from the ground up; imports point down only:
 errors        the exception tree
 message       what a reading or an order is once it has arrived
 settings      names, credentials, endpoints, options: frozen and checked
+backoff       how long to wait before a thing that failed is tried again
 portal        an event loop in a thread, for synchronous handles
 files         files that two processes may want at once
 tables        small tables, as text and as HTML, that values show themselves as
+tasks         several pieces of work as one await
 wording       numbers and errors in words
 calls         the one place where functions of the user are called
+request       what `pull` returns: readings that were asked for
 notation      ``Push <~> P1 <~> Output``: text to syntax tree and back
 processors    what a user writes, adapted to one batch call; ready-made ones
 dataflow      what a notation means in a namespace, and its graph
-transport     frames, subjects, permissions, NATS, the in-memory transport, the embedded server
+transport     frames, subjects, permissions, NATS, the in-memory transport
 pki           the certificate authority
-runtime       stages, pipelines, positions, credit, dead letters, metrics
-device        the device's client, gateways that speak for many devices, sensors, actuators
+hardware      sensors, actuators and buses, real and simulated
+server        the NATS server that comes along: its process, its configuration, who is let in
+runtime       what runs a flow at the edge: stages, positions, devices, the edge itself, partitions
+device        the device's client, and gateways that speak for many devices
 cloud         the cloud's client, data frames, SQLite
 session       `Flow`: server, certificates and runtime, composed
 testing       the test kit
@@ -40,7 +45,6 @@ if TYPE_CHECKING:
     from pratipad_nb.device.client import AsyncDevice as AsyncDevice
     from pratipad_nb.device.gateway import AsyncGateway as AsyncGateway
     from pratipad_nb.device.gateway import Gateway as Gateway
-    from pratipad_nb.device.host import HostSensor as HostSensor
     from pratipad_nb.errors import CertificateError as CertificateError
     from pratipad_nb.errors import DeviceError as DeviceError
     from pratipad_nb.errors import FlowError as FlowError
@@ -53,6 +57,7 @@ if TYPE_CHECKING:
     from pratipad_nb.errors import SettingsError as SettingsError
     from pratipad_nb.errors import TransportError as TransportError
     from pratipad_nb.errors import WaitTimeout as WaitTimeout
+    from pratipad_nb.hardware.host import HostSensor as HostSensor
     from pratipad_nb.message import Message as Message
     from pratipad_nb.notation import NotationError as NotationError
     from pratipad_nb.notation import parse as parse
@@ -65,9 +70,9 @@ if TYPE_CHECKING:
     from pratipad_nb.processors import reply as reply
     from pratipad_nb.session.asynchronous import AsyncFlow as AsyncFlow
     from pratipad_nb.session.flow import Flow as Flow
-    from pratipad_nb.session.preview import preview as preview
+    from pratipad_nb.session.inspection.preview import preview as preview
+    from pratipad_nb.session.inspection.tape import Tape as Tape
     from pratipad_nb.session.registry import flows as flows
-    from pratipad_nb.session.tape import Tape as Tape
     from pratipad_nb.settings import Credentials as Credentials
     from pratipad_nb.settings import Endpoint as Endpoint
     from pratipad_nb.settings import FlowOptions as FlowOptions
@@ -136,7 +141,7 @@ _HOMES = {
     "FlowOptions": "settings",
     "FrameError": "errors",
     "Gateway": "device.gateway",
-    "HostSensor": "device.host",
+    "HostSensor": "hardware.host",
     "Keep": "settings",
     "Leaf": "settings",
     "Message": "message",
@@ -148,7 +153,7 @@ _HOMES = {
     "ProcessorError": "errors",
     "ServerError": "errors",
     "SettingsError": "errors",
-    "Tape": "session.tape",
+    "Tape": "session.inspection.tape",
     "Throttle": "processors",
     "TransportError": "errors",
     "WaitTimeout": "errors",
@@ -156,7 +161,7 @@ _HOMES = {
     "every": "processors",
     "flows": "session.registry",
     "parse": "notation",
-    "preview": "session.preview",
+    "preview": "session.inspection.preview",
     "reply": "processors",
 }
 

@@ -25,6 +25,7 @@ operating system) is translated where it crosses our boundary and stays attached
     │   └── OneWayError         the notation lets nothing pass in that direction
     ├── DeviceError             a device: unknown, silent, or its driver failed
     └── WaitTimeout             what was waited for did not happen in time (also a `TimeoutError`)
+        └── Unavailable         the server can't do that now, for it is ending, starting or electing; try again later
 
 A message says what happened, the value given, what is allowed and the next step.
 """
@@ -48,6 +49,7 @@ __all__ = [
     "SettingsError",
     "TransportClosed",
     "TransportError",
+    "Unavailable",
     "WaitTimeout",
 ]
 
@@ -118,3 +120,7 @@ class DeviceError(PratipadError):
 
 class WaitTimeout(PratipadError, TimeoutError):
     """What was waited for did not happen in time."""
+
+
+class Unavailable(WaitTimeout):
+    """The server can't do that now, for it is ending, starting or electing; the same may succeed later."""

@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Coroutine
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future, wait
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pratipad_nb.errors import FlowError, WaitTimeout
 
@@ -24,12 +24,52 @@ log = logging.getLogger(__name__)
 
 #: How long a closing portal waits for the end of what it has cancelled, in seconds.
 _PATIENCE = 10.0
+#: How long a caller who is interrupted waits for the end of the work that is cancelled for it, in seconds.
+_GIVING_UP = 5.0
 
 Result = TypeVar("Result")
+Made = TypeVar("Made")
 
 
 class PortalClosed(FlowError):
     """The portal is closed, or was while its work went on."""
+
+
+class _Call(Generic[Result]):
+    """Work on the loop, and what its caller waits for.
+
+    Its caller may give it up at any moment, also before it is scheduled; `future` tells its end in any case.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, Result]) -> None:
+        self._work = work
+        self.future: Future[Result] = Future()
+        self._task: asyncio.Task[Result] | None = None
+
+    def begin(self) -> None:
+        """Start the work, on the loop."""
+        self._task = asyncio.get_running_loop().create_task(self._work)
+        self._task.add_done_callback(self._end)
+
+    def give_up(self) -> None:
+        """Cancel the work, on the loop; what was scheduled has begun, for the loop keeps the order."""
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._work.close()
+            self._cancelled()
+
+    def _end(self, task: asyncio.Task[Result]) -> None:
+        if task.cancelled():
+            self._cancelled()
+        elif (error := task.exception()) is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(task.result())
+
+    def _cancelled(self) -> None:
+        self.future.cancel()
+        self.future.set_running_or_notify_cancel()
 
 
 class Portal:
@@ -97,9 +137,12 @@ class Portal:
         PortalClosed
             If it is.
         """
-        with self._lock:  # what is submitted before the stop is scheduled before it, so `close` cancels it
+        return self._scheduled(work, lambda: asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def _scheduled(self, work: Coroutine[Any, Any, Any], schedule: Callable[[], Made]) -> Made:
+        with self._lock:  # what is scheduled before the stop is begun before it, so `close` cancels it
             if not self._closed:
-                return asyncio.run_coroutine_threadsafe(work, self._loop)
+                return schedule()
         work.close()
         raise PortalClosed(
             f"the portal {self.name!r} is closed, so it can't run {_name(work)}. Open a new one."
@@ -110,7 +153,8 @@ class Portal:
     ) -> Result:
         """Run `work` on the loop, wait for it and return its result, from any thread but the portal's own.
 
-        An exception in the waiting thread, `KeyboardInterrupt` above all, cancels `work` and goes on.
+        An exception in the waiting thread, `KeyboardInterrupt` above all, cancels `work`, waits for the end of
+        `work`, at most five seconds, and goes on. A second exception goes on at once.
 
         Parameters
         ----------
@@ -134,23 +178,31 @@ class Portal:
         except FlowError:
             work.close()
             raise
-        future: Future[Result] | None = None
+        call = _Call(work)
         try:
-            future = self.submit(work)
-            return future.result(timeout)
+            self._scheduled(work, lambda: self._loop.call_soon_threadsafe(call.begin))
+            return call.future.result(timeout)
+        except PortalClosed:
+            raise
         except TimeoutError as error:
-            if future is None or future.done():  # the work's own
+            if call.future.done():  # the work's own
                 raise
-            future.cancel()
+            self._give_up(call)
             raise WaitTimeout(f"{called}() took longer than {timeout} s and was cancelled.") from error
         except CancelledError:  # by nobody here: who waits is told by another exception
             raise PortalClosed(
                 f"{called}() was cut off before its end: {self.name!r}, whose event loop it ran on, was closed meanwhile."
             ) from None
         except BaseException:
-            if future is not None:
-                future.cancel()
+            if not call.future.done():
+                self._give_up(call)
+                wait([call.future], _GIVING_UP)  # what the work does about its cancellation is done then
             raise
+
+    def _give_up(self, call: _Call[Any]) -> None:
+        with self._lock:
+            if not self._closed:  # else `close` cancels all
+                self._loop.call_soon_threadsafe(call.give_up)
 
     def check_outside(self, called: str) -> None:
         """Refuse what waits for the portal to a caller in its own thread; `called` is what that has called.

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeGuard, get_args
 
@@ -161,12 +162,14 @@ class Endpoint:
     """What a device or a cloud client connects to: a server, a flow there, and the credentials to get in.
 
     `url` is ``tls://host:port`` (several, comma-separated, for a cluster), or ``memory://NAME`` for the in-memory
-    transport of `pratipad_nb.testing`, which needs no credentials.
+    transport of `pratipad_nb.testing`, which needs no credentials. `whereabouts` says where a server of this computer
+    listens by now, if it has moved (empty: not known).
     """
 
     url: str
     flow: str
     credentials: Credentials | None = None
+    whereabouts: Callable[[], str] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

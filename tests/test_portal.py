@@ -77,20 +77,59 @@ def test_work_that_takes_too_long_is_cancelled(portal: Portal) -> None:
 
 def test_an_interrupt_cancels_the_work_and_goes_on(portal: Portal) -> None:
     endless = Endless()
+    interrupt_when(endless.started)
+    with pytest.raises(KeyboardInterrupt):
+        portal.run(endless())
+    assert endless.cancelled.wait(5)
+    assert portal.run(double(1)) == 2
 
+
+def interrupt_when(started: threading.Event) -> None:
+    """Have Ctrl-C come to the main thread, once `started` is set and it waits for the portal's answer."""
     main = threading.main_thread().ident
     assert main is not None
 
     def interrupt() -> None:
-        endless.started.wait(5)
+        started.wait(5)
         while sys._current_frames()[main].f_code.co_name != "wait":
             time.sleep(0.001)
+        time.sleep(
+            0.1
+        )  # a signal that comes between Python's look for one and the system's wait wakes nobody
         signal.pthread_kill(main, signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
+
+
+def test_an_interrupt_waits_for_what_the_work_does_about_its_cancellation(portal: Portal) -> None:
+    started, done = threading.Event(), []
+
+    async def puts_back() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.1)
+            done.append("put back")
+
+    interrupt_when(started)
+    with pytest.raises(KeyboardInterrupt):
+        portal.run(puts_back())
+    assert done == ["put back"]
+
+
+def test_an_interrupt_before_the_work_is_scheduled_leaves_nothing(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(portal, "_scheduled", interrupted)
+    endless = Endless()
     with pytest.raises(KeyboardInterrupt):
         portal.run(endless())
-    assert endless.cancelled.wait(5)
+    assert not endless.started.is_set()
     assert portal.run(double(1)) == 2
 
 

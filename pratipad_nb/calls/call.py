@@ -22,7 +22,7 @@ _current: ContextVar[Call | None] = ContextVar("pratipad_call", default=None)
 
 
 class Call:
-    """One call that a worker has in hand.
+    """One call that a worker has in flight.
 
     Attributes
     ----------

@@ -120,7 +120,7 @@ class Clock:
         )
 
     def left(self, grace: float = 0.0) -> float:
-        """Return how many seconds are left for the call that is in hand."""
+        """Return how many seconds are left for the call in flight."""
         began = self._began
         return self.seconds + grace - (0.0 if began is None else time.monotonic() - began)
 

@@ -103,12 +103,12 @@ class Worker:
 
     @property
     def busy(self) -> bool:
-        """Whether a call is in hand."""
+        """Whether a call is in flight."""
         return self._turn.locked() or self._since is not None
 
     @property
     def seconds(self) -> float:
-        """How long the call that is in hand has lasted, in seconds; 0.0 without one."""
+        """How long the call in flight has lasted, in seconds; 0.0 without one."""
         began = self._since
         return 0.0 if began is None else time.monotonic() - began
 
@@ -124,7 +124,7 @@ class Worker:
 
     @property
     def at_work(self) -> str:
-        """Whose call is in hand, and since when, in words."""
+        """Whose call is in flight, and since when, in words."""
         began = self._since
         return self._owner if began is None else f"{self._owner} has been in its call since {since(began)}"
 
@@ -235,7 +235,7 @@ class Worker:
     # -- ends ------------------------------------------------------------------------------------------------
 
     def leave(self, error: LeftBehind | None = None) -> None:
-        """Leave the instance behind in the call that is in hand, and give `error` to who waits for the call.
+        """Leave the instance behind in the call in flight, and give `error` to who waits for the call.
 
         The instance is never called again, and what the call returns is dropped.
         """
@@ -260,7 +260,7 @@ class Worker:
         return error
 
     def _where(self) -> str:
-        """Return the user's frames of the call that is in hand, the outermost first."""
+        """Return the user's frames of the call in flight, the outermost first."""
         call, thread = self._call, self._thread
         frames: list[tuple[FrameType, int]] = []
         if call is not None and call.task is not None and not call.task.done():
@@ -273,7 +273,7 @@ class Worker:
         return "".join(traceback.format_list([each for each in found if not each.filename.startswith(_OURS)]))
 
     async def close(self, timeout: float = 5.0) -> bool:
-        """End after the call in hand; return whether that ended within `timeout` seconds.
+        """End after the call in flight; return whether that ended within `timeout` seconds.
 
         Later calls are refused. A call that doesn't end is named in a warning and left behind: Python can't
         stop a thread. The thread ends when the call returns. Closing twice is harmless.

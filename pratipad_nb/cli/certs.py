@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pratipad_nb.cli import here
-from pratipad_nb.cli.faults import reported, said
+from pratipad_nb.cli.exits import reported, said
 from pratipad_nb.cli.options import Home, Json
 from pratipad_nb.errors import CertificateError, ServerError, SettingsError
 from pratipad_nb.settings import valid_name
@@ -247,7 +247,7 @@ def list_(home: Home = None, as_json: Json = False) -> None:
 
 
 def _rows(home: Path) -> list[_Row]:
-    from pratipad_nb.transport.server_users import Admission
+    from pratipad_nb.server.users import Admission
 
     users = {user.identity: user for user in Admission(here.server_files(home), lambda: None).users()}
     stored = list(_stored(home / "pki"))
@@ -307,13 +307,13 @@ def revoke(role: _RoleArgument, name: _NameArgument, flow: _FlowOption = None, h
 
 
 def _identities(home: Path) -> list[str]:
-    from pratipad_nb.transport.server_users import Admission
+    from pratipad_nb.server.users import Admission
 
     return [user.identity for user in Admission(here.server_files(home), lambda: None).users()]
 
 
 async def _revoked(home: Path, identity: str) -> None:
-    from pratipad_nb.transport.server_users import Admission
+    from pratipad_nb.server.users import Admission
 
     try:
         server = here.joined_server(home)

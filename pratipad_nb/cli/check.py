@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pratipad_nb.cli.faults import FAILED, reported, said
+from pratipad_nb.cli.exits import FAILED, reported, said
 from pratipad_nb.cli.options import Json
 from pratipad_nb.errors import PratipadError
 

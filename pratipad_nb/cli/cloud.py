@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pratipad_nb.cli.faults import Signalled, reported, run_until_signalled, said
+from pratipad_nb.backoff import Backoff
+from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled, said
 from pratipad_nb.cli.here import endpoint_for, home_folder, invitation_in, joined_server, known_flows
 from pratipad_nb.cli.options import Certs, Home, Server
 from pratipad_nb.cli.rules import Rule
@@ -42,12 +43,10 @@ _READER = "cloud"
 _BATCH = 1000
 #: How often it looks whether a pull request is done, in seconds.
 _LOOK_SECONDS = 0.2
-#: Pause before an order that couldn't be sent is tried again, in seconds.
-_AGAIN_SECONDS = 0.5
+#: First and longest pause before an order that couldn't be sent is tried again, in seconds.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 #: How long the flow may take to say which devices it knows, in seconds.
 _STATS_SECONDS = 3.0
-#: A year, in seconds.
-_NEVER = 365 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +224,7 @@ async def _fulfil(client: AsyncCloud, wishes: _Wishes, sink: SQLiteSink | None) 
         await _read(client, wishes, sink, None)
         return
     request = await client.pull(wishes.pull)
-    fulfilled = asyncio.create_task(request.wait(wishes.timeout or _NEVER), name="the pull request")
+    fulfilled = asyncio.create_task(request.wait(wishes.timeout or None), name="the pull request")
     try:
         await _read(client, wishes, sink, fulfilled.done)
         if fulfilled.done():
@@ -268,9 +267,7 @@ async def _read(
         finished = done is not None and done()
         try:
             async with asyncio.timeout_at(until):
-                messages = await reader.look(
-                    _BATCH if wishes.most is None else min(_BATCH, wishes.most - count)
-                )
+                lent = await reader.look(_BATCH if wishes.most is None else min(_BATCH, wishes.most - count))
         except TimeoutError:
             if finished and not await reader.pending():
                 return
@@ -281,12 +278,12 @@ async def _read(
                     "or see whether the flow runs and devices send: pratipad top"
                 ) from None
             continue
-        _write(messages, sink, wishes.quiet)
+        _write(lent.messages, sink, wishes.quiet)
         if wishes.rule is not None:
-            for message, order in wishes.rule.orders(messages):
+            for message, order in wishes.rule.orders(lent.messages):
                 await answer(client, message, order)
-        await reader.advance(len(messages))
-        count += len(messages)
+        lent.taken = len(lent.messages)
+        count += lent.taken
 
 
 async def answer(client: AsyncCloud, message: Message, order: Any) -> None:
@@ -295,6 +292,7 @@ async def answer(client: AsyncCloud, message: Message, order: Any) -> None:
     One that never can be is told, as a message is that the rule fails on: the next start would end at it again.
     """
     waits = False
+    backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         try:
             await client.send(order, message.device)
@@ -309,7 +307,7 @@ async def answer(client: AsyncCloud, message: Message, order: Any) -> None:
             if not waits:
                 said(f"an order to {message.device} waits: {error}")
             waits = True
-            await asyncio.sleep(_AGAIN_SECONDS)
+            await asyncio.sleep(backoff.next())
         else:
             return
 

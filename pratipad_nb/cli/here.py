@@ -8,6 +8,7 @@ where to connect to), and how a command finds its endpoint. Certificates are mad
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import time
 from collections.abc import Iterable
@@ -15,15 +16,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pratipad_nb.cli.faults import said
+from pratipad_nb.cli.exits import said
 from pratipad_nb.errors import ServerError, SettingsError
 from pratipad_nb.settings import Credentials, Endpoint, valid_name
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.store import CertificateStore
+    from pratipad_nb.server.config import ServerFiles
+    from pratipad_nb.server.joined import JoinedServer
     from pratipad_nb.transport.permissions import Role, User
-    from pratipad_nb.transport.server_config import ServerFiles
-    from pratipad_nb.transport.server_joined import JoinedServer
 
 __all__ = [
     "INVITATION",
@@ -146,6 +147,8 @@ async def endpoint_for(
 async def _endpoint_here(
     home: Path, role: Role, name: str, flow: str | None, patience: float | None
 ) -> Endpoint:
+    from pratipad_nb.server.state import url_in
+
     if flow is None:
         raise SettingsError("which flow? Pass --flow NAME, or --certs DIR with a folder that says it.")
     server = await started_server(home, patience)
@@ -155,7 +158,7 @@ async def _endpoint_here(
         await server.allow([user_of(role, flow, name)])
     finally:
         await server.stop()
-    return Endpoint(url, flow, credentials)
+    return Endpoint(url, flow, credentials, functools.partial(url_in, home / "server"))
 
 
 def _store(home: Path) -> CertificateStore:
@@ -166,7 +169,7 @@ def _store(home: Path) -> CertificateStore:
 
 def server_files(home: Path) -> ServerFiles:
     """Return where the files of the server of `home` lie."""
-    from pratipad_nb.transport.server_config import ServerFiles
+    from pratipad_nb.server.config import ServerFiles
 
     return ServerFiles(home / "server")
 
@@ -179,8 +182,8 @@ def joined_server(home: Path) -> JoinedServer:
     ServerError
         If none runs there.
     """
-    from pratipad_nb.transport.server_joined import JoinedServer
-    from pratipad_nb.transport.server_state import is_running
+    from pratipad_nb.server.joined import JoinedServer
+    from pratipad_nb.server.state import is_running
 
     files = server_files(home)
     if not files.lock.exists() or not is_running(files):
@@ -222,7 +225,7 @@ async def started_server(home: Path, patience: float | None) -> JoinedServer:
 async def allow(home: Path, users: list[User]) -> str:
     """Let `users` in and return the URL of the server of `home`; empty if none runs: they are let in when it does."""
     from pratipad_nb.files import private_folder
-    from pratipad_nb.transport.server_users import Admission
+    from pratipad_nb.server.users import Admission
 
     try:
         server = joined_server(home)

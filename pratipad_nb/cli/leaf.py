@@ -1,11 +1,12 @@
 """What ``pratipad server --leaf-of`` means: the server to join, and the folder that lets ours in there.
 
-Owns that reading. Joining is the server's, keeping and forwarding results is `pratipad_nb.runtime.uplink`'s.
+Owns that reading. Joining is the server's, keeping and forwarding results is `pratipad_nb.runtime.positions.forwarding`'s.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from pratipad_nb.cli.here import invitation_in
@@ -48,7 +49,7 @@ def leaf_from(leaf_of: str | None, certs: Path | None) -> Leaf | None:
     url = url or (said.server if said is not None else "")
     if not url:
         raise SettingsError(
-            f"{folder} doesn't say where to join. Pass both: --leaf-of tls://HOST:7422 --certs {folder}"
+            f"{folder} doesn't say where to join. Pass both: --leaf-of tls://HOST:7422 --certs {quote(str(folder))}"
         )
     return Leaf(url, credentials)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pratipad_nb.cli.faults import said
+from pratipad_nb.cli.exits import said
 from pratipad_nb.cli.programs import ProgramError, execute, told
 
 if TYPE_CHECKING:

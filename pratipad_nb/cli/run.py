@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pratipad_nb.cli.faults import Ending, raise_last, reported, said, signals
+from pratipad_nb.cli.exits import Ending, raise_last, reported, said, signals
 from pratipad_nb.cli.here import home_folder, invitation_in, started_server
 from pratipad_nb.cli.options import Certs, Home, Json, Server
 from pratipad_nb.errors import FlowError, PratipadError
@@ -167,7 +167,7 @@ def _keep(ending: Ending, seconds: float | None, status: float, as_json: bool) -
 
 
 def _tell(flow: Flow, as_json: bool) -> None:
-    from pratipad_nb.cli.rates import status_line
+    from pratipad_nb.cli.rate_rows import status_line
 
     stats = asdict(flow.stats())
     if as_json:

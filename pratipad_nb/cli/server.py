@@ -1,7 +1,7 @@
 """``pratipad server``: the embedded NATS server in the foreground.
 
 Owns its life as a process of its own: the names in its certificate, renewal, what is printed. The server is
-`pratipad_nb.transport.server`'s.
+`pratipad_nb.server.embedded`'s.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pratipad_nb.cli.faults import Signalled, reported, run_until_signalled, said
+from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled, said
 from pratipad_nb.cli.here import home_folder, public_leaves_url, public_url
 from pratipad_nb.cli.leaf import leaf_from
 from pratipad_nb.cli.options import Home, Json
@@ -25,9 +25,9 @@ from pratipad_nb.settings import Address
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.store import CertificateStore
+    from pratipad_nb.server.embedded import EmbeddedServer
+    from pratipad_nb.server.state import ServerState
     from pratipad_nb.settings import Credentials, Leaf
-    from pratipad_nb.transport.server import EmbeddedServer
-    from pratipad_nb.transport.server_state import ServerState
 
 __all__ = ["server"]
 
@@ -110,7 +110,8 @@ def server(
     """Run the NATS server, with mutual TLS and permissions, until a signal ends it.
 
     Flows in other processes that use the same state folder join it; so do `cloud`, `top` and `device` there. Others
-    need a certificate folder: `pratipad certs issue`. Beside a server that is a leaf, flows go on while the link is
+    need a certificate folder: `pratipad certs issue`. A flow that was first, and has started a server itself, hands it
+    over. Beside a server that is a leaf, flows go on while the link is
     down; their results are forwarded when it is up again.
 
     \b
@@ -120,7 +121,7 @@ def server(
       pratipad server --listen 0.0.0.0:4222 --leaves 0.0.0.0:7422 --host cloud.example
       pratipad server --leaf-of barn-certs
     """
-    from pratipad_nb.transport.server_state import ServerLocked
+    from pratipad_nb.server.state import ServerLocked
 
     if sync not in _SYNCS:
         raise SettingsError(f"--sync is {sync!r}; it can be {' or '.join(_SYNCS)}.")
@@ -145,8 +146,9 @@ def _taken(home: Path, state: ServerState) -> str:
             "first if this one is to take its place, or choose another state folder (--home)."
         )
     return (
-        f"process {state.owner}, which runs a flow, has started a server of its own in {home}, at {state.url}, and it ends "
-        "with that. End that process, start `pratipad server`, then the flow again, which joins it (`pratipad run FILE "
+        f"process {state.owner}, which runs a flow, has started a server of its own in {home}, at {state.url}, and does not "
+        "hand it over: it does not answer, or takes MQTT devices or is a leaf, which this one is not told to. End that "
+        "process, start `pratipad server`, then the flow again, which joins it (`pratipad run FILE "
         "--join` waits for it)."
     )
 
@@ -154,9 +156,9 @@ def _taken(home: Path, state: ServerState) -> str:
 async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: Any, as_json: bool) -> None:
     from pratipad_nb.files import private_folder
     from pratipad_nb.pki.store import CertificateStore
+    from pratipad_nb.server.config import LOOPBACK
+    from pratipad_nb.server.embedded import EmbeddedServer
     from pratipad_nb.session.state_folder import ignore_in_git
-    from pratipad_nb.transport.server import EmbeddedServer
-    from pratipad_nb.transport.server_config import LOOPBACK
 
     await asyncio.to_thread(private_folder, home)
     store = await asyncio.to_thread(CertificateStore.open, home)
@@ -174,7 +176,7 @@ async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: 
         leaves=str(listening.leaves or "") or False,
         leaf_of=leaf,
         standalone=True,
-        on_exit=lambda event: said(f"{event.reason}; it is restarted in {event.pause:g} s"),
+        on_exit=lambda event: said(f"{event.reason}; it is restarted in {event.pause:.2g} s"),
     )
     try:
         url = await running.start()

@@ -11,14 +11,15 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pratipad_nb.cli.faults import Signalled, reported, run_until_signalled
+from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled
 from pratipad_nb.cli.here import endpoint_for, home_folder, invitation_in, joined_server, known_flows
 from pratipad_nb.cli.options import Certs, Home, Json, Server
-from pratipad_nb.cli.rates import COLUMNS, row
+from pratipad_nb.cli.rate_rows import COLUMNS, row
 from pratipad_nb.errors import FlowError, SettingsError, WaitTimeout
 
 if TYPE_CHECKING:
@@ -98,7 +99,9 @@ def _names(flow: str | None, server: str | None, certs: Path | None, home: Path)
     if certs is not None:
         said = invitation_in(certs)
         if flow is None and said is None:
-            raise SettingsError(f"which flow? {certs} doesn't say it: pratipad top FLOW --certs {certs}")
+            raise SettingsError(
+                f"which flow? {certs} doesn't say it: pratipad top FLOW --certs {quote(str(certs))}"
+            )
         return [flow or (said.flow if said else "")]
     if server is not None and flow is not None:
         return [flow]

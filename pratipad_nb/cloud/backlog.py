@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from pratipad_nb.message import Message
-from pratipad_nb.transport.frames import OutputFrame, ReadFrame, message_id
+from pratipad_nb.transport.frames import OutputFrame, ReadFrame, Segment, message_id
 
 __all__ = ["Backlog", "messages_of"]
 
@@ -25,25 +25,30 @@ def messages_of(frame: OutputFrame, flow: str) -> list[Message]:
     """
     made: list[Message] = []
     for segment in frame.segments:
-        device, epoch, received, retry = segment.device, segment.epoch, segment.received, segment.retry
-        count = len(segment.payloads)
-        numbers = segment.numbers or range(segment.first, segment.first + count)
-        parts = segment.parts or [0] * count
-        sources = segment.sources or [device] * count
+        device, received = segment.device, segment.received
+        sources = segment.sources or [device] * len(segment.payloads)
         made += [
-            Message(
-                payload=payload,
-                id=message_id(device, epoch, number, part, retry),
-                device=source,
-                time=time,
-                received=received,
-                flow=flow,
-            )
-            for number, part, source, time, payload in zip(
-                numbers, parts, sources, segment.times, segment.payloads, strict=True
+            Message(payload=payload, id=id, device=source, time=time, received=received, flow=flow)
+            for id, source, time, payload in zip(  # noqa: A001 - as the message's attribute
+                _ids(segment), sources, segment.times, segment.payloads, strict=True
             )
         ]
     return made
+
+
+def _ids(segment: Segment) -> list[str]:
+    """Return the id of every message of `segment`; most differ in their number alone."""
+    device, epoch, retry = segment.device, segment.epoch, segment.retry
+    count = len(segment.payloads)
+    numbers = segment.numbers or range(segment.first, segment.first + count)
+    if segment.parts or retry:
+        parts = segment.parts or [0] * count
+        return [
+            message_id(device, epoch, number, part, retry)
+            for number, part in zip(numbers, parts, strict=True)
+        ]
+    start = message_id(device, epoch, 0)[:-1]
+    return [f"{start}{number}" for number in numbers]
 
 
 @dataclass(slots=True)
@@ -128,6 +133,12 @@ class Backlog:
         message = held.messages[held.start]
         self.drop(1)
         return message
+
+    def put_back(self, messages: list[Message]) -> None:
+        """Let `messages`, which `drop` took out, be the next again; only where positions don't matter."""
+        if messages:
+            self._frames.appendleft(_Held(0, messages, 0))
+            self.count += len(messages)
 
     def trim(self, most: int) -> int:
         """Drop the oldest frames until at most `most` messages are left; return how many frames went."""

@@ -2,17 +2,20 @@
 
 Owns the synchronous side of a `Reader`, for `Cloud` and for a flow's own handle: one hop to the event loop for many
 messages, without moving the position past what the loop body has seen.
+
+Ctrl-C may come between any two steps. So messages count as handed out by the last step before the caller has them:
+they are `Lent`, and come again if that step isn't reached.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 
-from pratipad_nb.cloud.reader import Reader, check_take
-from pratipad_nb.errors import TransportClosed, WaitTimeout
+from pratipad_nb.cloud.reader import Lent, Reader, check_take
+from pratipad_nb.errors import PratipadError, TransportClosed, WaitTimeout
 from pratipad_nb.message import Message
 from pratipad_nb.portal import Portal
 
@@ -37,8 +40,8 @@ class BlockingReader:
         self._portal = portal
         self._reader = reader
         self._turn = threading.Lock()
-        self._ahead: deque[Message] = deque()
-        self._seen = 0
+        self._lent = Lent([], over=True)
+        self._opened: Reader | None = None
         self._closed = False
 
     def take(self, n: int = 1, timeout: float | None = 10.0) -> list[Message]:
@@ -47,69 +50,79 @@ class BlockingReader:
         if self._closed:
             raise TransportClosed("this is closed, and takes no more messages. Make a new one.")
         end = None if timeout is None else time.monotonic() + timeout
-        # Held while it waits: a loop in another thread must not look ahead to what this returns.
-        if not self._turn.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
-            raise WaitTimeout(
-                f"got 0 of {n} messages in {timeout:g} s: a take or loop in another thread was waiting all the while. "
-                "Let it end first, or give each its own reader name."
-            )
+        patience = -1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+        lent, held = Lent([]), False
         try:
-            seen, self._seen = self._seen, 0
-            self._ahead.clear()
-            return self._portal.run(self._take(n, end, seen))
+            try:
+                # Held while this waits: a loop in another thread must not look ahead to what this returns.
+                # Unpacked, not called: Ctrl-C may come between a call and the noting of its result, and nobody
+                # would release the lock.
+                (held,) = map(self._turn.acquire, (True,), (patience,))
+                if not held:
+                    raise WaitTimeout(
+                        f"got 0 of {n} messages in {timeout:g} s: a take or loop in another thread was waiting "
+                        "all the while. Let it end first, or give each its own reader name."
+                    )
+                lent = self._portal.run(self._take(n, end))
+                lent.taken = n
+            finally:
+                if held:
+                    self._turn.release()
+            return list(lent.messages)  # the reader keeps the other list for as long as it is lent
+        except PratipadError:
+            raise
+        except BaseException:  # Ctrl-C, or what another signal's handler raises
+            lent.taken = 0
+            self._put_back()
+            raise
+
+    async def _take(self, n: int, end: float | None) -> Lent:
+        self._opened = reader = await self._reader(_left(end))
+        return await reader.lend(n, _left(end))
+
+    def _put_back(self) -> None:
+        """Let what was not handed out come again, to the next handle of this name as well."""
+        # While another thread has its turn, that thread's step does it.
+        if self._opened is None or not self._turn.acquire(blocking=False):
+            return
+        try:
+            with contextlib.suppress(PratipadError):  # the portal is closed: the reader's end has put it back
+                self._portal.run(self._opened.put_back())
         finally:
             self._turn.release()
-
-    async def _take(self, n: int, end: float | None, seen: int) -> list[Message]:
-        reader = await self._reader(_left(end))
-        await reader.advance(seen)
-        return await reader.take(n, _left(end))
 
     def __iter__(self) -> Iterator[Message]:
         while (message := self._next()) is not None:
             yield message
 
     def _next(self) -> Message | None:
-        with self._turn:
-            if self._closed:
-                return None
-            if not self._ahead:
-                seen, self._seen = self._seen, 0
-                self._ahead.extend(self._portal.run(self._look(seen)))
-            if not self._ahead:
-                return None
-            self._seen += 1
-            return self._ahead.popleft()
+        lent, noted = self._lent, 0
+        try:
+            with self._turn:
+                if self._closed:
+                    return None
+                lent = self._lent
+                if lent.over or lent.taken == len(lent.messages):
+                    lent = self._portal.run(self._look())
+                if not lent.messages:
+                    return None
+                message = lent.messages[lent.taken]
+                lent.taken = noted = lent.taken + 1
+        except BaseException:
+            if noted and lent.taken == noted:  # cut off at the lock's release, after the message was noted
+                lent.taken = noted - 1
+            raise
+        else:
+            return message
 
-    async def _look(self, seen: int) -> list[Message]:
-        reader = await self._reader(None)
-        await reader.advance(seen)
-        return await reader.look(_BATCH)
-
-    def settle(self) -> None:
-        """Move the position behind what loops have seen, and look no further ahead."""
-        with self._turn:
-            self._settle()
-
-    def _settle(self) -> None:
-        seen, self._seen = self._seen, 0
-        self._ahead.clear()
-        if seen:
-            self._portal.run(self._advance(seen))
-
-    async def _advance(self, seen: int) -> None:
-        await (await self._reader(None)).advance(seen)
+    async def _look(self) -> Lent:
+        self._opened = reader = await self._reader(None)
+        self._lent = await reader.look(_BATCH)
+        return self._lent
 
     def close(self) -> None:
-        """Settle and let loops end. Not awaited is a take or loop that waits: closing the reader wakes it."""
-        if self._closed:
-            return
+        """Let loops end; a take or loop that waits is woken by closing the reader. Idempotent."""
         self._closed = True
-        if self._turn.acquire(blocking=False):
-            try:
-                self._settle()
-            finally:
-                self._turn.release()
 
 
 def _left(end: float | None) -> float | None:

@@ -18,11 +18,12 @@ from pratipad_nb.cloud.blocking import BlockingReader
 from pratipad_nb.cloud.control import Control, Description
 from pratipad_nb.cloud.orders import encoded, made_order, store
 from pratipad_nb.cloud.reader import Reader, check_take
-from pratipad_nb.cloud.request import AsyncRequest, Request
+from pratipad_nb.cloud.request import AskedThere
 from pratipad_nb.cloud.target import Target
 from pratipad_nb.errors import FlowError, OneWayError, SettingsError, TransportClosed, WaitTimeout
 from pratipad_nb.message import Message
 from pratipad_nb.portal import shared_portal
+from pratipad_nb.request import AsyncRequest, Request, checked_pull
 from pratipad_nb.settings import Endpoint, valid_name
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.protocol import Connection
@@ -263,11 +264,22 @@ class AsyncCloud:
         """
         order = made_order(self.reader, payload, to)
         data = encoded(order)
-        description = await self.describe()
+        description = await self._described()
         if not description.cloud_reaches_devices:
             raise OneWayError(description.text)
         await store(await self.connect(), self.flow, data, order.id)
         return order.id
+
+    async def _described(self) -> Description:
+        """Return what the edge says of its flow; an edge that has answered before may have lost its link for a moment."""
+        end = time.monotonic() + ASK_SECONDS
+        while True:
+            try:
+                return await self.describe()
+            except WaitTimeout:
+                if self._description is None or time.monotonic() >= end:
+                    raise
+                await asyncio.sleep(_POLL)
 
     async def pull(self, n: int = 1, device: str | None = None) -> AsyncRequest:
         """Ask for `n` readings in total, from `device` or from all in turn; for flows that begin with Pull.
@@ -275,18 +287,18 @@ class AsyncCloud:
         Raises
         ------
         SettingsError
-            If `n` is no whole number of at least 1, or `device` can't be a name.
+            If `n` is no whole number from 1 to 1,000,000, or `device` can't be a name.
         FlowError
-            What the edge refuses it with: the flow doesn't pull, or doesn't know the device.
+            What the edge refuses it with: the flow doesn't pull, or 1,000 of its requests are open.
+        DeviceError
+            If no such device has ever been there.
         WaitTimeout
             If the flow isn't running.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise SettingsError(f"pull: n is {n!r}; it must be a whole number of at least 1.")
-        if device is not None:
-            valid_name(device, "device")
+        checked_pull(n, device)
         control = Control(await self.connect(), self.flow)
-        return AsyncRequest(control, await control.pull(n, device), n)
+        request = await control.pull(n, device)
+        return AsyncRequest(self.flow, request, n, AskedThere(control, request, n))
 
     async def close(self) -> None:
         """Store the reader's position and close the connection. Idempotent."""
@@ -372,7 +384,6 @@ class Cloud:
 
     def seek(self, where: Literal["oldest", "newest"]) -> None:
         """Move the position; see `AsyncCloud.seek`."""
-        self._messages.settle()
         self._portal.run(self._twin.seek(where))
 
     def describe(self, timeout: float = ASK_SECONDS) -> Description:
@@ -385,12 +396,12 @@ class Cloud:
 
     def pull(self, n: int = 1, device: str | None = None) -> Request:
         """Ask for `n` readings; see `AsyncCloud.pull`."""
-        return Request(self._portal, self._portal.run(self._twin.pull(n, device)))
+        return Request(self._portal.run, self._portal.run(self._twin.pull(n, device)))
 
     def close(self) -> None:
         """Store the reader's position and close the connection; ends loops in other threads. Idempotent."""
         try:
-            # First, for a take or loop that waits in another thread has to be woken; one in its body is settled.
+            # First, so that no loop in another thread goes on with the messages it has fetched.
             self._messages.close()
             self._portal.run(self._twin.close())
         except FlowError:  # the portal is closed, by an earlier close of this

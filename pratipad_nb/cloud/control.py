@@ -8,7 +8,8 @@ verb        arguments                               answer's arguments (verb ``"
 =========== ======================================= ==================================================
 describe    none                                    those of `Description`
 pull        ``n``, ``device`` (a name or None)      ``request``: the id to ask for
-request     ``request``, ``timeout`` in seconds     those of `Progress`, once it is done or time is up
+request     ``request``, ``timeout`` in seconds     those of `Standing`, once it is over or time is up
+cancel      ``request``                             those of `Standing`
 stats       none                                    the flow's counters, as ``FlowStats`` has them
 =========== ======================================= ==================================================
 
@@ -23,13 +24,14 @@ import msgspec
 
 from pratipad_nb import errors
 from pratipad_nb.errors import FlowError, FrameError, PratipadError, WaitTimeout
+from pratipad_nb.request import Standing
 from pratipad_nb.settings import Delivery
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import ControlFrame
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["Control", "Description", "Progress"]
+__all__ = ["Control", "Description"]
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -53,14 +55,6 @@ class Description(msgspec.Struct, frozen=True):
     text: str = ""
 
 
-class Progress(msgspec.Struct, frozen=True):
-    """How far a pull request is: `left` readings have not left the pipeline; `silent` devices owe them."""
-
-    done: bool
-    left: int = 0
-    silent: list[str] = []
-
-
 Answer = TypeVar("Answer")
 
 
@@ -81,11 +75,15 @@ class Control:
         answer = await self.ask("pull", {"n": n, "device": device}, timeout)
         return str(_understood(answer, dict[str, Any]).get("request", ""))
 
-    async def progress(self, request: str, seconds: float) -> Progress:
-        """Wait at most `seconds` for `request` to be done, and return how far it is."""
+    async def progress(self, request: str, seconds: float) -> Standing:
+        """Wait at most `seconds` for `request` to be over, and return how far it is."""
         # The edge answers when the time is up; the margin is for the way.
         answer = await self.ask("request", {"request": request, "timeout": seconds}, seconds + 5.0)
-        return _understood(answer, Progress)
+        return _understood(answer, Standing)
+
+    async def cancel(self, request: str, timeout: float = 5.0) -> Standing:
+        """Let devices be asked for no more of `request`, and return how far it has come."""
+        return _understood(await self.ask("cancel", {"request": request}, timeout), Standing)
 
     async def ask(self, verb: str, arguments: dict[str, Any], timeout: float) -> dict[str, Any]:
         """Send a request and return the arguments of its answer.

@@ -19,6 +19,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pratipad_nb.backoff import Backoff
 from pratipad_nb.cloud.backlog import Backlog, messages_of
 from pratipad_nb.errors import Fenced, FrameError, NotInvited, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.transport.codec import decode, encode
@@ -45,6 +46,8 @@ _ACK_WAIT = 600.0
 _PATIENCE = 2.0
 #: Seconds between two looks for something that can't be waited for: a log that isn't there yet, or more than a window.
 _POLL = 0.05
+#: Longest pause before a position whose storing was not answered is stored again, in seconds; the first is `_POLL`.
+_LONGEST_PAUSE = 0.5
 #: Storing the position is tried for at least this long, in seconds, however little time is left: what is read is here.
 _STORE = 1.0
 #: The same where nobody has set an end.
@@ -63,6 +66,7 @@ class _Opened:
     state: LogState
     marks: Log
     stored: Record | None
+    known: int  # the stored position's sequence as this handle knew it before it read `stored`
 
 
 class LogSource:
@@ -91,6 +95,16 @@ class LogSource:
         self._begun = False
         self._saved = ReadFrame(0, 0)
         self._saved_at = 0
+        # Encoded positions that may be stored or not: the caller of `save` was cancelled, or no answer came.
+        self._doubtful: set[bytes] = set()
+        self._anew = False
+
+    @property
+    def astray(self) -> bool:
+        """Whether a position behind the next message here is stored, or may be."""
+        here, saved = self.held.position, self._saved
+        ahead = (saved.sequence, saved.offset) > (here.sequence, here.offset)
+        return self._begun and (ahead or bool(self._doubtful))
 
     # -- arriving -----------------------------------------------------------------------------------------------
 
@@ -214,7 +228,10 @@ class LogSource:
             if output is not None and marks is not None:
                 break
             await asyncio.sleep(_POLL)
+        if self._anew:
+            await self._forget_consumer(output)
         state = await output.state()
+        known = self._saved_at
         stored = await marks.latest(self._subject)
         start = decode(stored.data, ReadFrame).sequence if stored else state.first
         spec = ConsumerSpec(self._name, "all", max_pending=self._window, ack_wait=_ACK_WAIT, start=start)
@@ -225,16 +242,21 @@ class LogSource:
         except BaseException:
             await consumer.close()
             raise
-        return _Opened(consumer, output, state, marks, stored)
+        return _Opened(consumer, output, state, marks, stored, known)
 
     def _begin(self, opened: _Opened) -> None:
         self._open = opened
         self._due.clear()
         self._newest = 0
         at = opened.stored.sequence if opened.stored else 0
-        if self._begun and at == self._saved_at and self.held.next <= opened.state.last + 1:
+        if opened.stored is not None and at != self._saved_at and self._is_own(opened.stored):
+            self._adopt(opened.stored)
+        # `stored` may be older than what this handle has stored since, while the output was being opened.
+        unmoved = at == self._saved_at or opened.known != self._saved_at
+        if self._begun and unmoved and self.held.next <= opened.state.last + 1:
             return  # the same log, and nobody else has moved the position: go on
         self._begun = True
+        self._doubtful.clear()
         self._saved_at = at
         self._saved = (
             decode(opened.stored.data, ReadFrame) if opened.stored else ReadFrame(opened.state.first, 0)
@@ -252,19 +274,24 @@ class LogSource:
     async def _let_go(self) -> None:
         task, self._task = self._task, None
         opened, self._open = self._open, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
-            if not task.cancelled() and task.exception() is None and isinstance(task.result(), _Opened):
-                opened = task.result()
-        if opened is not None:
-            await opened.consumer.close()
         self._due.clear()
+        try:
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
+                if not task.cancelled() and task.exception() is None and isinstance(task.result(), _Opened):
+                    opened = task.result()
+        finally:  # also if the caller is cancelled: nobody else would close the consumer
+            if opened is not None:
+                await opened.consumer.close()
 
     # -- moving -------------------------------------------------------------------------------------------------
 
     async def save(self, position: ReadFrame, seconds: float) -> None:
         """Store `position` and acknowledge what it covers; tried for `seconds`, and a little longer.
+
+        A save that was cancelled, or got no answer, is settled by the next save. Each save names the position it
+        follows: either the next save is stored and the earlier never can be, or the earlier is found stored.
 
         Raises
         ------
@@ -273,34 +300,50 @@ class LogSource:
         WaitTimeout
             If the server doesn't answer.
         """
-        if position == self._saved:
-            return
-        data = encode(position)
         end = time.monotonic() + max(seconds, _STORE)
-        uncertain = False
-        while True:
+        backoff = Backoff(_POLL, _LONGEST_PAUSE)
+        while position != self._saved or self._doubtful:
             try:
-                at = await self._append(data, end - time.monotonic(), uncertain)
-                break
+                await self._store(position, max(0.1, end - time.monotonic()))
             except WaitTimeout:
-                uncertain = True
                 if time.monotonic() >= end:
                     raise
-                await asyncio.sleep(_POLL)
-        self._saved, self._saved_at = position, at
+                await asyncio.sleep(backoff.next())
         self._acknowledge()
 
-    async def _append(self, data: bytes, seconds: float, uncertain: bool) -> int:
+    async def _store(self, position: ReadFrame, seconds: float) -> None:
+        """Store `position`, or adopt an earlier one of this handle's that turns out to be stored."""
+        data = encode(position)
+        earlier = frozenset(self._doubtful)
+        self._doubtful.add(data)
         try:
-            return await self._connection.append(
-                self._subject, data, expect=self._saved_at, timeout=max(0.1, seconds)
-            )
-        except Fenced:
-            # After an append whose answer was lost it may have been our own that fences us off.
-            newest = await self._open.marks.latest(self._subject) if uncertain and self._open else None
-            if newest is None or newest.data != data:
+            at = await self._connection.append(self._subject, data, expect=self._saved_at, timeout=seconds)
+        except TransportError as error:
+            self._doubtful = set(earlier)  # this one is not stored, for certain
+            if not isinstance(error, Fenced):
                 raise
-            return newest.sequence
+            newest = await self._newest_stored() if earlier else None
+            if newest is None or not self._is_own(newest):
+                self._doubtful.clear()
+                raise
+            self._adopt(newest)
+        else:
+            self._saved, self._saved_at = position, at
+            self._doubtful.clear()
+
+    async def _newest_stored(self) -> Record | None:
+        if self._open is not None:
+            return await self._open.marks.latest(self._subject)
+        marks = await self._connection.find_log(self._subjects.mark_stream)
+        return await marks.latest(self._subject) if marks is not None else None
+
+    def _is_own(self, stored: Record) -> bool:
+        return stored.data in self._doubtful
+
+    def _adopt(self, stored: Record) -> None:
+        """Take `stored` as this handle's: nothing else that was in doubt can be stored any more."""
+        self._saved, self._saved_at = decode(stored.data, ReadFrame), stored.sequence
+        self._doubtful.clear()
 
     def _acknowledge(self) -> None:
         done = [sequence for sequence in self._due if sequence < self._saved.sequence]
@@ -315,9 +358,10 @@ class LogSource:
     async def restart(self) -> None:
         """Forget what is held and go on from the stored position, which another handle has moved."""
         log.warning("another handle reads %s as %s; the messages are shared", self._flow, self._name)
-        await self._let_go()
+        # First: a caller that is cancelled in `_let_go` must not go on with messages the other handle has.
         self._begun = False
         self.held.begin(ReadFrame(0, 0))
+        await self._let_go()
 
     async def seek(self, where: Literal["oldest", "newest"]) -> None:
         """Move the position to the oldest message that is kept, or behind the newest."""
@@ -327,10 +371,15 @@ class LogSource:
         state = opened.state
         position = ReadFrame(state.first if where == "oldest" else state.last + 1, 0)
         await self.save(position, _STORE_PATIENTLY)
-        await self._let_go()
-        # Made anew at the position: what is acknowledged never comes again, and what is passed over need not come.
-        await opened.output.forget_consumer(self._name)
         self.held.begin(position)
+        # Made anew at the position: what is acknowledged never comes again, and what is passed over need not come.
+        self._anew = True
+        await self._let_go()
+        await self._forget_consumer(opened.output)
+
+    async def _forget_consumer(self, output: Log) -> None:
+        await output.forget_consumer(self._name)
+        self._anew = False
 
     async def pending(self) -> int:
         """Return how many frames hold messages that are not taken, those in the log included."""

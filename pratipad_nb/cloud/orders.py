@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import SettingsError, WaitTimeout
 from pratipad_nb.settings import valid_address
 from pratipad_nb.transport.codec import encode
@@ -21,8 +22,11 @@ from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["encoded", "made_order", "store"]
 
-#: An order is tried for this long, in seconds, with this pause between two tries.
-_SEND, _POLL = 10.0, 0.1
+#: An order is tried for this long, in seconds.
+_SEND = 10.0
+#: First and longest pause before an order whose answer didn't come is sent again, in seconds: well within the time for
+#: which the server knows a repeat.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
 
 def made_order(reader: str, payload: Any, to: str | Iterable[str] | None) -> Order:
@@ -46,13 +50,14 @@ async def store(connection: Connection, flow: str, data: bytes, order_id: str) -
         If too many orders wait.
     """
     end = time.monotonic() + _SEND
+    backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         try:
             await connection.append(Subjects(flow).order, data, message_id=order_id)
         except WaitTimeout:  # it may be stored; a repeat within a short while is stored once
             if time.monotonic() >= end:
                 raise
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(backoff.next())
         else:
             return
 

@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol
 
 from pratipad_nb.cloud.backlog import Backlog
 from pratipad_nb.cloud.log_source import LogSource
 from pratipad_nb.cloud.signal_source import SignalSource
-from pratipad_nb.errors import Fenced, SettingsError, TransportClosed, WaitTimeout
+from pratipad_nb.errors import Fenced, SettingsError, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.message import Message
 from pratipad_nb.settings import Delivery, checked_delivery, valid_name
 from pratipad_nb.transport.frames import ReadFrame
 from pratipad_nb.transport.protocol import Connection
 
-__all__ = ["Reader", "check_take"]
+__all__ = ["Lent", "Reader", "check_take"]
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ FAST_MESSAGES = 100_000
 _STORE_EVERY = 1000
 #: How long it may take to store the position while iterating, in seconds; then it is stored later.
 _STORE_SECONDS = 5.0
+#: How long a `take` that is cancelled tries to put the position back, in seconds; then the next step does.
+_PUT_BACK_SECONDS = 1.0
 #: One wait of many, in seconds, where there is no end to them.
 _LONG = 3600.0
 
@@ -44,6 +47,8 @@ class _Source(Protocol):
     held: Backlog
     skipped_frames: int
 
+    @property
+    def astray(self) -> bool: ...
     async def more(self, seconds: float) -> None: ...
     async def save(self, position: ReadFrame, seconds: float) -> None: ...
     async def restart(self) -> None: ...
@@ -51,6 +56,27 @@ class _Source(Protocol):
     def wake(self) -> None: ...
     async def pending(self) -> int: ...
     async def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Lent:
+    """The next messages of a reader, of which its caller notes how many are taken.
+
+    The reader looks at that when it is next asked for anything; the messages beyond `taken` come again then.
+
+    Attributes
+    ----------
+    messages
+        The messages, in order.
+    taken
+        How many of them the caller has taken, from the first on. May be noted from any thread.
+    over
+        Whether the reader has gone on: what is noted now is not seen.
+    """
+
+    messages: list[Message]
+    taken: int = 0
+    over: bool = False
 
 
 class Reader:
@@ -74,8 +100,9 @@ class Reader:
     Notes
     -----
     `take` returns messages exactly once: their position is stored before it returns, so whatever is killed when, no
-    later `take` returns them again, and those of a `take` that did not return come again. Iterating stores the
-    position less often; after a kill the last messages (about 1,000 at most, and one frame) may come twice.
+    later `take` returns them again. A `take` that is cancelled puts the position back before it ends, so its
+    messages come again, to this handle or to the next handle of its name. Iterating stores the position less often;
+    after a kill the last messages (about 1,000 at most, and one frame) may come twice.
     """
 
     def __init__(
@@ -100,6 +127,7 @@ class Reader:
             self._source = SignalSource(connection, flow, buffer)
         self._lock = asyncio.Lock()
         self._unsaved = 0
+        self._lent: Lent | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -127,6 +155,7 @@ class Reader:
 
     async def pending(self) -> int:
         """Return how many frames hold messages that are not taken yet; one may hold up to 4,096."""
+        self._settle()
         return await self._source.pending()
 
     async def open(self) -> None:
@@ -154,11 +183,22 @@ class Reader:
         TransportClosed
             If this reader is closed.
         """
+        lent = await self.lend(n, timeout)
+        lent.taken = n
+        self._settle()
+        return lent.messages
+
+    async def lend(self, n: int, timeout: float | None) -> Lent:
+        """Do as `take` does, but leave to the caller to note that the messages are taken, or to call `put_back`.
+
+        For a caller that may be cut off between the end of `lend` and the moment when it has the messages.
+        """
         check_take(n, timeout)
         end = asyncio.get_running_loop().time() + (math.inf if timeout is None else timeout)
         await self._turn(end, n, timeout)
         try:
-            return await self._take(n, end, timeout)
+            self._settle()
+            return self._lend(await self._stored(n, end, timeout))
         finally:
             self._lock.release()
 
@@ -173,7 +213,8 @@ class Reader:
                 "waiting all the while. Let it end first, or give each its own reader name."
             ) from None
 
-    async def _take(self, n: int, end: float, timeout: float | None) -> list[Message]:
+    async def _stored(self, n: int, end: float, timeout: float | None) -> list[Message]:
+        """Return the next `n` messages, with the position behind them stored."""
         source, loop = self._source, asyncio.get_running_loop()
         while True:
             await self._fill(n, end, timeout)
@@ -183,9 +224,50 @@ class Reader:
             except Fenced:
                 await source.restart()
                 continue
-            source.held.drop(n)
+            except asyncio.CancelledError:
+                await self._put_back()
+                raise
+            except WaitTimeout:
+                self._unsaved = _STORE_EVERY  # it may be stored all the same: the next step makes sure
+                raise
             self._unsaved = 0
             return messages
+
+    def _lend(self, messages: list[Message]) -> Lent:
+        if self.delivery == "fast":  # they may make room for newer ones any time
+            self._source.held.drop(len(messages))
+        self._lent = Lent(messages)
+        return self._lent
+
+    def _settle(self) -> None:
+        """Go on behind what is taken of the messages that are lent."""
+        lent, self._lent = self._lent, None
+        if lent is None:
+            return
+        lent.over = True
+        if self.delivery == "fast":
+            self._source.held.put_back(lent.messages[lent.taken :])
+        else:
+            self._source.held.drop(lent.taken)
+            self._unsaved += lent.taken
+            if self._source.astray:  # a `lend` of which not all is taken
+                self._unsaved = _STORE_EVERY
+
+    async def put_back(self) -> None:
+        """Let messages that are lent and not taken come again, to the next handle of this name as well."""
+        async with self._lock:
+            self._settle()
+            if self._source.astray:
+                await self._put_back()
+
+    async def _put_back(self) -> None:
+        """Store the position of the next message here anew: a save that was cut off may have moved it on."""
+        self._unsaved = _STORE_EVERY  # should this fail, the next step stores it
+        try:
+            async with asyncio.timeout(_PUT_BACK_SECONDS):
+                await self._save()
+        except (TransportError, TimeoutError) as error:
+            log.info("reader %s of %s puts its position back later: %s", self.name, self.flow, error)
 
     async def _fill(self, n: int, end: float, timeout: float | None) -> None:
         held, loop = self._source.held, asyncio.get_running_loop()
@@ -218,48 +300,47 @@ class Reader:
 
     async def __anext__(self) -> Message:
         held = self._source.held
-        if not held.count or self._unsaved >= _STORE_EVERY or self._closed or self._lock.locked():
+        # One condition for all that is seldom: this runs for every message.
+        if (
+            not held.count
+            or self._unsaved >= _STORE_EVERY
+            or self._lent is not None
+            or self._closed
+            or self._lock.locked()
+        ):
             async with self._lock:
                 return await self._next()
         self._unsaved += 1
         return held.pop()
 
     async def _next(self) -> Message:
+        await self._some()
+        if self._closed:
+            raise StopAsyncIteration
+        self._unsaved += 1
+        return self._source.held.pop()
+
+    async def look(self, most: int) -> Lent:
+        """Wait for messages and lend those that are here, at most `most`; stored as while iterating.
+
+        For loops that fetch many messages at once. Empty once this is closed.
+        """
+        async with self._lock:
+            await self._some()
+            if self._closed:
+                return Lent([], over=True)
+            held = self._source.held
+            messages, _ = held.peek(min(most, held.count))
+            return self._lend(messages)
+
+    async def _some(self) -> None:
+        """Wait until messages are here, or this is closed; the position is stored before, if that is due."""
         held = self._source.held
+        self._settle()
         if self._unsaved and (not held.count or self._unsaved >= _STORE_EVERY):
             await self._save()
         while not held.count and not self._closed:
             await self._source.more(_LONG)
-        if self._closed:
-            raise StopAsyncIteration
-        self._unsaved += 1
-        return held.pop()
-
-    async def look(self, most: int) -> list[Message]:
-        """Wait for messages and return those that are here, at most `most`, without moving the position.
-
-        To be followed by `advance`, with nothing in between: for loops that fetch many messages at once. A fast
-        flow's are taken out at once, for they may make room for newer ones any time. Empty once this is closed.
-        """
-        async with self._lock:
-            held = self._source.held
-            if self._unsaved and (not held.count or self._unsaved >= _STORE_EVERY):
-                await self._save()
-            while not held.count and not self._closed:
-                await self._source.more(_LONG)
-            if self._closed:
-                return []
-            messages, _ = held.peek(min(most, held.count))
-            if self.delivery == "fast":
-                held.drop(len(messages))
-            return messages
-
-    async def advance(self, n: int) -> None:
-        """Move past `n` of the messages that the last `look` returned; stored as while iterating."""
-        if n and self.delivery == "durable":
-            async with self._lock:
-                self._source.held.drop(n)
-                self._unsaved += n
 
     async def _save(self) -> None:
         """Store how far iterating has come."""
@@ -283,6 +364,7 @@ class Reader:
         if where not in ("oldest", "newest"):
             raise SettingsError(f"seek: where is {where!r}; it can be 'oldest' or 'newest'.")
         async with self._lock:
+            self._settle()
             await self._source.seek(where)
             self._unsaved = 0
 
@@ -294,7 +376,8 @@ class Reader:
         self._source.wake()
         async with self._lock:
             try:
-                if self._unsaved:
+                self._settle()
+                if self._unsaved or self._source.astray:
                     await self._save()
             finally:
                 await self._source.close()

@@ -1,115 +1,57 @@
-"""A request for readings, of a flow that pulls, and the wait for them.
+"""Requests for readings to the edge of a flow elsewhere, as `Cloud.pull` makes them.
 
-Owns how far a request is as seen from the cloud. Making one is `AsyncCloud.pull`; counting is the edge's.
+Owns how far such a request is: the edge is asked, and asked again while it is away. What is seen of a request, and waiting
+for one, is `pratipad_nb.request`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 
+import msgspec
+
+from pratipad_nb.backoff import Backoff
 from pratipad_nb.cloud.control import Control
-from pratipad_nb.errors import WaitTimeout
-from pratipad_nb.portal import Portal
+from pratipad_nb.errors import FlowError, WaitTimeout
+from pratipad_nb.request import Standing
 
-__all__ = ["AsyncRequest", "Request"]
+__all__ = ["AskedThere"]
 
 #: One question about a request stands at the edge for at most this long, in seconds, then it is asked again: an edge
 #: that is started anew is noticed so.
 _QUESTION = 5.0
-#: Pause before an edge that is away is asked again, in seconds.
-_POLL = 0.1
+#: First and longest pause before an edge that is away is asked again, in seconds.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
 
-class AsyncRequest:
-    """Readings that were asked for.
+class AskedThere:
+    """The request `id` for `n` readings, at the edge that `control` asks; see `pratipad_nb.request.Asked`.
 
     Attributes
     ----------
-    id
-        What the edge knows it by.
-    n
-        How many readings were asked for.
-    left
-        How many of them had not left the pipeline when this was last known.
-    silent
-        Devices that owe them, as of then.
+    standing
+        How far the request was when the edge was heard last.
     """
 
-    def __init__(self, control: Control, request: str, n: int) -> None:
+    def __init__(self, control: Control, id: str, n: int) -> None:  # noqa: A002 - its name everywhere
         self._control = control
-        self.id = request
-        self.n = n
-        self.left = n
-        self.silent: tuple[str, ...] = ()
+        self._id = id
+        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        self.standing = Standing(n)
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.id!r}: {self.left} of {self.n} readings left>"
+    async def look(self, seconds: float | None) -> None:
+        """Ask the edge, which answers once the request is over, or after a while."""
+        patience = _QUESTION if seconds is None else min(seconds, _QUESTION)
+        try:
+            self.standing = await self._control.progress(self._id, patience)
+        except WaitTimeout:  # the edge is away; it may come back
+            await asyncio.sleep(min(self._backoff.next(), patience))
+        except FlowError:  # the edge that answers doesn't know the request, and says why
+            self.standing = msgspec.structs.replace(self.standing, ended="the edge doesn't know it any more")
+            raise
+        else:
+            self._backoff.reset()
 
-    @property
-    def done(self) -> bool:
-        """Whether all readings had left the pipeline when this was last known."""
-        return self.left == 0
-
-    async def wait(self, timeout: float = 30.0) -> None:
-        """Wait until `n` readings have left the pipeline: emitted, filtered or dead-lettered.
-
-        Raises
-        ------
-        WaitTimeout
-            If they haven't in `timeout` seconds; it names the devices that are silent.
-        """
-        end = time.monotonic() + timeout
-        while not self.done:
-            left = end - time.monotonic()
-            if left <= 0:
-                raise WaitTimeout(self._late(timeout))
-            try:
-                progress = await self._control.progress(self.id, min(left, _QUESTION))
-            except WaitTimeout:  # the edge is away; it may come back
-                await asyncio.sleep(min(_POLL, left))
-                continue
-            self.left = 0 if progress.done else max(1, progress.left)
-            self.silent = tuple(progress.silent)
-
-    def _late(self, timeout: float) -> str:
-        who = f"silent: {', '.join(self.silent)}" if self.silent else "no device is known to owe them"
-        return (
-            f"{self.left} of {self.n} readings that were pulled have not left the pipeline in {timeout:g} s; {who}. "
-            "See whether the devices are connected and can read."
-        )
-
-
-class Request:
-    """Readings that were asked for: the synchronous twin of `AsyncRequest`."""
-
-    def __init__(self, portal: Portal, twin: AsyncRequest) -> None:
-        self._portal = portal
-        self._twin = twin
-
-    def __repr__(self) -> str:
-        return repr(self._twin).replace("AsyncRequest", "Request")
-
-    @property
-    def id(self) -> str:
-        """What the edge knows it by."""
-        return self._twin.id
-
-    @property
-    def done(self) -> bool:
-        """Whether all readings had left the pipeline when this was last known."""
-        return self._twin.done
-
-    @property
-    def left(self) -> int:
-        """How many readings had not left the pipeline when this was last known."""
-        return self._twin.left
-
-    @property
-    def silent(self) -> tuple[str, ...]:
-        """Devices that owed them, as of then."""
-        return self._twin.silent
-
-    def wait(self, timeout: float = 30.0) -> None:
-        """Wait until all have left the pipeline; see `AsyncRequest.wait`."""
-        self._portal.run(self._twin.wait(timeout))
+    async def cancel(self) -> None:
+        """Let the edge ask devices for no more of the request."""
+        self.standing = await self._control.cancel(self._id)

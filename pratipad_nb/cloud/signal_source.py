@@ -25,6 +25,11 @@ log = logging.getLogger(__name__)
 class SignalSource:
     """What a fast flow sends to Output while this listens.
 
+    Attributes
+    ----------
+    astray
+        False: no position is stored.
+
     Parameters
     ----------
     most
@@ -35,6 +40,7 @@ class SignalSource:
         self.held = Backlog()
         self.skipped_frames = 0
         self.most = most
+        self.astray = False
         self._connection = connection
         self._flow = flow
         self._subject = Subjects(flow).out_all

@@ -15,14 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from pratipad_nb.device.credit import Credit, next_epoch
+from pratipad_nb.device.credit import Credit
 from pratipad_nb.device.downlink import checked_receive
 from pratipad_nb.device.engine import Engine
 from pratipad_nb.device.memory_outbox import MemoryOutbox
 from pratipad_nb.device.outbox import KEEP_BYTES, Outbox
 from pratipad_nb.device.reading import Source, checked_every
 from pratipad_nb.device.receipt import Receipt
-from pratipad_nb.device.registry import Key, Registry
+from pratipad_nb.device.takeover import Key, Registry
 from pratipad_nb.device.target import find_endpoint
 from pratipad_nb.errors import (
     CertificateError,
@@ -34,6 +34,7 @@ from pratipad_nb.errors import (
 )
 from pratipad_nb.settings import valid_name
 from pratipad_nb.transport.codec import encode_payload
+from pratipad_nb.transport.frames import new_epoch
 
 __all__ = ["CLOSE_SECONDS", "AsyncDevice"]
 
@@ -109,7 +110,7 @@ class AsyncDevice:
             raise DeviceError(
                 f"every={every!r} says when to call `read`, and there is none. Pass one, or leave it out."
             )
-        self._credit = Credit(next_epoch())
+        self._credit = Credit()
         #: What is pushed and not safe yet. `Device` puts into it from any thread.
         self.outbox = _outbox(name, keep, keep_bytes)
         self._engine: Engine | None = None
@@ -235,7 +236,8 @@ class AsyncDevice:
         try:
             if before is not None:
                 await before._yield_to(self)  # noqa: SLF001 - another of this class
-            self._credit.epoch = self.outbox.claim(endpoint.flow, self._credit.epoch)
+            # Drawn here and not by __init__: a device that was made before a fork would share its epoch.
+            self._credit.epoch = self.outbox.claim(endpoint.flow, new_epoch())
             await self._first_dial(self._engine)
             if self._state != "open":  # a newer one has taken over meanwhile
                 await self._engine.hang_up()

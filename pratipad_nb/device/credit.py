@@ -1,18 +1,15 @@
 """Credit: how many messages the edge lets a device send.
 
-Owns the rules by which credit frames, which may be lost, repeated, late or forged, become one number, and the epochs that
-grants go by. Sends nothing.
+Owns the rules by which credit frames, which may be lost, repeated, late or forged, become one number. Sends
+nothing.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-
 from pratipad_nb.errors import FrameError
 from pratipad_nb.transport.frames import CreditFrame
 
-__all__ = ["ANY_EPOCH", "MODES", "UNLIMITED", "Credit", "next_epoch"]
+__all__ = ["ANY_EPOCH", "MODES", "UNLIMITED", "Credit"]
 
 UNLIMITED = -1
 #: Epoch of a credit frame to all devices: no grant, but the news that an edge has started.
@@ -20,32 +17,13 @@ ANY_EPOCH = -1
 MODES = ("push", "pull", "demand")
 
 
-class _Epochs:
-    """Milliseconds since 1970, never the same twice in a process."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._last = 0
-
-    def next(self) -> int:
-        with self._lock:
-            self._last = max(self._last + 1, int(time.time() * 1000))
-            return self._last
-
-
-_epochs = _Epochs()
-
-
-def next_epoch() -> int:
-    """Return the epoch of a new device: later than any before."""
-    return _epochs.next()
-
-
 class Credit:
     """What the edge has granted to one device in its present epoch.
 
     Attributes
     ----------
+    epoch
+        The device's present epoch; 0 before it has begun to number.
     mode
         ``"push"``, ``"pull"`` or ``"demand"``; empty until an edge has said so.
     fast
@@ -54,7 +32,7 @@ class Credit:
         Number of the last message that may be sent; `UNLIMITED`: any. 0 until an edge has said otherwise.
     """
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int = 0) -> None:
         self.epoch = epoch
         self.mode = ""
         self.fast = False
@@ -65,6 +43,11 @@ class Credit:
     def known(self) -> bool:
         """Whether an edge has granted anything, if only a total of 0."""
         return self._owner >= 0
+
+    @property
+    def owner(self) -> int:
+        """The owner of the grants that hold; 0: none. An edge that takes over has a higher number."""
+        return max(0, self._owner)
 
     @property
     def asked(self) -> bool:
@@ -78,8 +61,8 @@ class Credit:
     def apply(self, frame: CreditFrame) -> bool:
         """Take `frame` into account and return whether anything changed.
 
-        A frame of a later owner (an edge that started later) replaces all before it, lower totals included; among
-        frames of one owner the highest total counts, for they may overtake each other.
+        A frame of a higher owner (an edge that took over) replaces all before it, lower totals included.
+        Among frames of one owner the highest total counts, for frames may overtake each other.
 
         Raises
         ------

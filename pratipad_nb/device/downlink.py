@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 _MAX_ORDERS = 256
 #: How long a `receive` may take to end once the device is being closed, in seconds.
 _PATIENCE = 1.0
+#: So many numberings that others have replaced are remembered, so that their late orders are not run.
+_REPLACED = 8
 
 
 def checked_receive(receive: Callable[..., Any] | None) -> Callable[..., Any] | None:
@@ -73,6 +76,7 @@ class Downlink:
         self._changed = changed
         self._addressed = addressed
         self._newest = self._run = (-1, 0)  # epoch and number of the last one that came, and that was run
+        self._replaced: deque[int] = deque(maxlen=_REPLACED)
         self._orders: asyncio.Queue[DownFrame] = asyncio.Queue(_MAX_ORDERS)
         self._worker = Worker(
             f"receive-{device}",
@@ -85,7 +89,9 @@ class Downlink:
     def take(self, data: bytes) -> None:
         """Take what came from the edge; on the event loop.
 
-        Numbers grow and have gaps, for an order's number is its place in the log of all devices' orders.
+        Numbers grow and have gaps, for an order's number is its place in the log of all devices' orders. A
+        flow that was forgotten numbers in another epoch. No epoch says that it is the newer: the epoch that
+        came before is left for the epoch that comes next, and orders of an epoch that was left are late.
 
         Raises
         ------
@@ -97,13 +103,18 @@ class Downlink:
             raise FrameError(
                 f"an order of flow {frame.flow!r:.80}, epoch {frame.epoch}, number {frame.number}"
             )
-        place = (frame.epoch, frame.number)
-        if place > self._newest:
+        if frame.epoch in self._replaced:
+            return
+        epoch, newest = self._newest
+        if frame.epoch != epoch:
+            self._replaced.append(epoch)
+            self._newest, newest = (frame.epoch, 0), 0
+        if frame.number > newest:
             # One whose predecessor got lost waits at the edge until that has come.
-            if (frame.epoch, frame.after) <= max(self._newest, (frame.epoch, 0)) and not self._orders.full():
-                self._newest = place
+            if frame.after <= newest and not self._orders.full():
+                self._newest = (frame.epoch, frame.number)
                 self._orders.put_nowait(frame)
-        elif place <= self._run:
+        elif frame.epoch == self._run[0] and frame.number <= self._run[1]:
             self._changed()  # that it was sent again says that the confirmation got lost
 
     @property

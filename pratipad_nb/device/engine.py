@@ -12,12 +12,13 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from pratipad_nb.backoff import Backoff
 from pratipad_nb.device.credit import ANY_EPOCH, Credit
 from pratipad_nb.device.downlink import Downlink
 from pratipad_nb.device.greeter import Greeter
 from pratipad_nb.device.outbox import Outbox
 from pratipad_nb.device.reading import Reading, Source
-from pratipad_nb.device.uplink import Pauses, Uplink, largest_payload
+from pratipad_nb.device.uplink import Uplink, largest_payload
 from pratipad_nb.errors import (
     CertificateError,
     DeviceError,
@@ -171,7 +172,7 @@ class Engine:
 
     async def _dialled(self) -> Connection:
         """Return the connection, trying for as long as it may help."""
-        pauses = Pauses(*_DIAL_PAUSES)
+        backoff = Backoff(*_DIAL_PAUSES)
         told = False
         while self.link is None:
             try:
@@ -182,7 +183,7 @@ class Engine:
                 if not told:
                     log.warning("device %s goes on trying to connect: %s", self.name, error)
                     told = True
-                await asyncio.sleep(pauses.next())
+                await asyncio.sleep(backoff.next())
         return self.link
 
     def _fail(self, error: BaseException) -> None:
@@ -235,6 +236,7 @@ class Engine:
             error=self.error,
             leaving=self._leaving,
             floor=self._outbox.floor,
+            owner=self._credit.owner,
         )
 
     def _starved(self) -> None:
@@ -255,6 +257,9 @@ class Engine:
             self._outbox.note_mode(self._credit.mode)
         if frame.epoch == ANY_EPOCH:
             self._greeter.soon()
+        elif frame.epoch != self._credit.epoch and self._outbox.waiting:
+            # Another process of this name was granted something: the edge knows the start that said hello last.
+            self._greeter.look()
         if changed:
             self._uplink.wake()
             self._greeter.look()

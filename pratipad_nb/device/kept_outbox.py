@@ -1,6 +1,6 @@
 """The kept outbox: an outbox on disk, for a device that measures on while its link is down.
 
-Owns what is dropped when there is no more room, and what a receipt says then. The file is `pratipad_nb.device.store`.
+Owns what is dropped when there is no more room, and what a receipt says then. The file is `pratipad_nb.device.outbox_file`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from time import time
 from typing import ClassVar
 
 from pratipad_nb.device.outbox import KEEP_BYTES, MAX_FRAME_BYTES, MAX_HELD, Outbox, Parcel, tell
-from pratipad_nb.device.store import ROW_BYTES, Dropped, Store
+from pratipad_nb.device.outbox_file import ROW_BYTES, Dropped, Store
 from pratipad_nb.errors import DeviceError, SettingsError
 
 __all__ = ["KeptOutbox"]

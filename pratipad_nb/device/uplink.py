@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
+import time
 from collections.abc import Callable
 
 import msgspec
 
+from pratipad_nb.backoff import Backoff
 from pratipad_nb.device.credit import Credit
 from pratipad_nb.device.outbox import Outbox, Parcel
 from pratipad_nb.errors import (
@@ -21,6 +22,7 @@ from pratipad_nb.errors import (
     PayloadError,
     TransportClosed,
     TransportError,
+    Unavailable,
     WaitTimeout,
 )
 from pratipad_nb.transport.codec import encode
@@ -28,25 +30,16 @@ from pratipad_nb.transport.frames import UplinkFrame
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["Pauses", "Uplink", "largest_payload"]
+__all__ = ["Uplink", "largest_payload"]
 
 log = logging.getLogger(__name__)
 
 #: First and longest pause before an append is tried again, in seconds: DESIGN's figures for a log that is full.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
-
-
-class Pauses:
-    """Jittered pauses in seconds, doubling from `first` to `longest`: endless, so that trying again is, too."""
-
-    def __init__(self, first: float = _FIRST_PAUSE, longest: float = _LONGEST_PAUSE) -> None:
-        self._next, self._longest = first, longest
-
-    def next(self) -> float:
-        """Return the next pause. Half of it is random, so that a thousand devices don't come back in step."""
-        pause = self._next
-        self._next = min(self._longest, 2 * pause)
-        return pause * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+#: Fast delivery: least time between two frames of more than one message, in seconds. A server answers a flush sooner than
+#: an append, so that frames would be cut as short as makes them slower than durable ones; 2 ms at 200,000 messages a
+#: second are frames of 400. A message that comes alone is never held back.
+_FAST_PERIOD = 0.002
 
 
 def largest_payload(frame_bytes: int) -> int:
@@ -99,11 +92,15 @@ class Uplink:
                 continue
             frame = self._frame(parcel)
             if self._credit.fast:
+                began = time.monotonic()
                 await self._hand_over(link, frame)
-            else:
-                # Both ends, for after a restart the same first message may stand in a longer frame.
-                message_id = f"{self._device}-{self._credit.epoch}-{parcel.first}-{parcel.last}"
-                await self._store(link, frame, message_id)
+                self._outbox.confirm(parcel)
+                if len(parcel.payloads) > 1:
+                    await asyncio.sleep(began + _FAST_PERIOD - time.monotonic())
+                continue
+            # Both ends, for after a restart the same first message may stand in a longer frame.
+            message_id = f"{self._device}-{self._credit.epoch}-{parcel.first}-{parcel.last}"
+            await self._store(link, frame, message_id)
             self._outbox.confirm(parcel)
 
     def _allowed(self) -> int | None:
@@ -135,7 +132,7 @@ class Uplink:
 
     async def _store(self, link: Connection, frame: bytes, message_id: str) -> None:
         """Append until it is safe. The numbers in it stay, so that the edge drops what arrives twice."""
-        pause = Pauses()
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         told = False
         while True:
             try:
@@ -144,12 +141,12 @@ class Uplink:
                 log.debug("device %s: the flow's input is full, waiting", self._device)
             except (NotInvited, TransportClosed, PayloadError):
                 raise
-            except WaitTimeout as error:
-                log.debug("device %s: %s; trying again", self._device, error)
-            except TransportError as error:
+            except (Unavailable, TransportError) as error:
                 if not told:
                     log.warning("device %s goes on trying: %s", self._device, error)
                     told = True
+            except WaitTimeout as error:
+                log.debug("device %s: %s; trying again", self._device, error)
             else:
                 return
-            await asyncio.sleep(pause.next())
+            await asyncio.sleep(backoff.next())

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pratipad_nb import wording
 from pratipad_nb.dataflow.names import nearest
 from pratipad_nb.errors import FlowError, SettingsError
-from pratipad_nb.notebook.orders import send_typed
 from pratipad_nb.notebook.text import text_picture
+from pratipad_nb.notebook.typed_orders import send_typed
 from pratipad_nb.session import Flow, flows
 from pratipad_nb.session.defaults import defaults, home_folder
 from pratipad_nb.session.state_folder import flows_in

@@ -15,8 +15,8 @@ from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMa
 
 from pratipad_nb.dataflow.names import looks_like_a_processor
 from pratipad_nb.dataflow.targets import argument_names
+from pratipad_nb.notebook.cell_line import OPTION_NAMES
 from pratipad_nb.notebook.commands import line_suggestions
-from pratipad_nb.notebook.options import OPTION_NAMES
 from pratipad_nb.session import flows
 
 __all__ = ["dataflow_matcher", "suggestions"]

@@ -18,8 +18,8 @@ from typing import Any
 from pratipad_nb import wording
 from pratipad_nb.dataflow import DEVICES, OUTPUT
 from pratipad_nb.errors import PratipadError
-from pratipad_nb.notebook.orders import send_typed
-from pratipad_nb.runtime.samples import KEPT, Sample
+from pratipad_nb.notebook.typed_orders import send_typed
+from pratipad_nb.runtime.values.samples import KEPT, Sample
 from pratipad_nb.session import Flow
 
 __all__ = ["BYTES_PER_SECOND", "Inspection", "act", "told", "way"]

@@ -1,7 +1,7 @@
 """The LED in a notebook: a `Led` that a cell shows is a light on the page, and blinks when the order arrives.
 
 Owns the trait that reaches the page and its pace. The light itself, what switches it and its blinking are
-`pratipad_nb.device.led`'s, which knows nothing of notebooks: it tells whoever observes it.
+`pratipad_nb.hardware.led`'s, which knows nothing of notebooks: it tells whoever observes it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import anywidget
 import traitlets
 
-from pratipad_nb.device.led import Led
+from pratipad_nb.hardware.led import Led
 
 __all__ = ["LedWidget", "hang_into", "take_out_of"]
 

@@ -1,6 +1,6 @@
 """The magics: ``%%dataflow`` starts or changes a flow and shows it; ``%dataflow`` lists flows and acts on one.
 
-Owns what the two lines do. Options are read by `pratipad_nb.notebook.options`, commands are in
+Owns what the two lines do. Options are read by `pratipad_nb.notebook.cell_line`, commands are in
 `pratipad_nb.notebook.commands`, pictures kept by `pratipad_nb.notebook.shows`, and everything that runs is
 `pratipad_nb.session`.
 """
@@ -17,9 +17,9 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from pratipad_nb.dataflow import Step
 from pratipad_nb.dataflow.names import nearest
 from pratipad_nb.errors import FlowError, PratipadError
+from pratipad_nb.notebook.cell_line import CellOptions, HelpAsked, cell_options, named_in
 from pratipad_nb.notebook.commands import COMMANDS, USAGE, addressed
 from pratipad_nb.notebook.faults import without_frames
-from pratipad_nb.notebook.options import CellOptions, HelpAsked, cell_options, named_in
 from pratipad_nb.notebook.shows import Shows
 from pratipad_nb.notebook.text import listing
 from pratipad_nb.session import Flow, flows

@@ -28,7 +28,7 @@ from pratipad_nb.errors import FlowError, SettingsError
 from pratipad_nb.files import write_whole
 from pratipad_nb.notebook.picture import PictureFormat
 from pratipad_nb.notebook.picture import picture as drawn
-from pratipad_nb.runtime.history import FlowHistory
+from pratipad_nb.runtime.values.history import FlowHistory
 from pratipad_nb.session import Flow
 from pratipad_nb.settings import checked_path
 

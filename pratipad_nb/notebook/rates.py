@@ -12,7 +12,7 @@ import ipywidgets
 
 from pratipad_nb import wording
 from pratipad_nb.errors import PratipadError
-from pratipad_nb.runtime.stats import FlowStats, ProcessorStats
+from pratipad_nb.runtime.values.stats import FlowStats, ProcessorStats
 from pratipad_nb.session import Flow
 
 __all__ = ["RatesPanel", "panel"]

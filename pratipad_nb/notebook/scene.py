@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pratipad_nb.dataflow import DEVICES, OUTPUT, graph, layout
-from pratipad_nb.runtime.stats import DeviceStats, FlowStats, ProcessorStats
+from pratipad_nb.runtime.values.stats import DeviceStats, FlowStats, ProcessorStats
 from pratipad_nb.session import Flow
 
 __all__ = ["DEVICES", "DEVICES_SHOWN", "OUTPUT", "grid", "numbers", "structure"]

@@ -3,14 +3,14 @@
 Draws nothing: pictures and widgets are in `pratipad_nb.notebook`.
 """
 
+from pratipad_nb.request import AsyncRequest, Request
 from pratipad_nb.session.asynchronous import AsyncFlow
 from pratipad_nb.session.flow import Flow
-from pratipad_nb.session.preview import Preview, preview
+from pratipad_nb.session.inspection.preview import Preview, preview
+from pratipad_nb.session.inspection.shadow import Shadow
+from pratipad_nb.session.inspection.step import Step, Trace
+from pratipad_nb.session.inspection.tape import Tape
 from pratipad_nb.session.registry import flows
-from pratipad_nb.session.request import AsyncRequest, Request
-from pratipad_nb.session.shadow import Shadow
-from pratipad_nb.session.step import Step, Trace
-from pratipad_nb.session.tape import Tape
 
 __all__ = [
     "AsyncFlow",

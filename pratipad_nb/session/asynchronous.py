@@ -20,15 +20,15 @@ from pratipad_nb import wording
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.dataflow import Dataflow, resolve
 from pratipad_nb.errors import FlowError, PratipadError, TransportError, WaitTimeout
-from pratipad_nb.runtime.edge import Edge
-from pratipad_nb.runtime.janitor import HANDLE
-from pratipad_nb.runtime.line import Line
-from pratipad_nb.runtime.plan import EdgeSettings, log_specs
-from pratipad_nb.runtime.report import Reporter
-from pratipad_nb.runtime.share import Share
-from pratipad_nb.runtime.stats import FlowState, FlowStats, ReaderStats
-from pratipad_nb.runtime.swap import SwapReceipt
-from pratipad_nb.runtime.uplink import Uplink
+from pratipad_nb.runtime.edge.edge import Edge
+from pratipad_nb.runtime.edge.running import Running
+from pratipad_nb.runtime.edge.swap import SwapReceipt
+from pratipad_nb.runtime.positions.forwarding import Uplink
+from pratipad_nb.runtime.positions.janitor import HANDLE
+from pratipad_nb.runtime.sharing.partitioned import PartitionedEdge
+from pratipad_nb.runtime.stages.line import Line
+from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs
+from pratipad_nb.runtime.values.stats import FlowState, FlowStats, ReaderStats
 from pratipad_nb.session.access import Access
 from pratipad_nb.session.callers import names_for
 from pratipad_nb.session.checks import checked_demand, checked_rate, checked_server
@@ -99,8 +99,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
             self.name, *checked_server(server, certs), home_folder(home), self.settings.options
         )
         self._connection: Connection | None = None
-        self._edge: Edge | Share | None = None
-        self._reporter: Reporter | Share | None = None
+        self._edge: Running | None = None
         self._reader: Reader | None = None
         self._uplink: Uplink | None = None
         self._running: asyncio.Task[None] | None = None
@@ -138,8 +137,8 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
 
     def stats(self) -> FlowStats:
         """Return a snapshot of all counters; of a stopped flow, the last one, with its rates at 0."""
-        if self._reporter is not None:
-            return self._with_own_reader(self._reporter.snapshot())
+        if self._edge is not None:
+            return self._with_own_reader(self._edge.snapshot())
         return self._last or FlowStats(self.name, self.notation, self.settings.delivery, "stopped")
 
     def _with_own_reader(self, stats: FlowStats) -> FlowStats:
@@ -187,13 +186,12 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         access = await self._entrance.opened()
         self.endpoint = await access.endpoint_for("edge", "")
         self._connection = await connect(self.endpoint, role="edge", name=self.name)
-        kind = Share if self.settings.shared else Edge
-        edge: Edge | Share = kind(self._connection, self.dataflow, self.settings)
+        kind = PartitionedEdge if self.settings.shared else Edge
+        edge: Running = await kind.open(self._connection, self.dataflow, self.settings)
         undo.push_async_callback(edge.close)
-        await edge.open()
         self._reader = Reader(self._connection, self.name, HANDLE, delivery=self.settings.delivery)
         await self._reader.open()
-        self._edge, self._reporter = edge, edge if isinstance(edge, Share) else Reporter(edge)
+        self._edge = edge
         self._uplink = self._new_uplink(self._connection) if self._goes_on_from(access) else None
         self._running = asyncio.create_task(self._run(edge), name=f"flow {self.name}")
         await asyncio.sleep(0)  # it begins, and says so
@@ -213,16 +211,15 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
             active=lambda: 0 in self.partitions,
         )
 
-    async def _run(self, edge: Edge | Share) -> None:
+    async def _run(self, edge: Running) -> None:
         """Run the edge to its end, whatever that is, and give everything back."""
         beside = [asyncio.create_task(self._keep_history(), name=f"history of {self.name}")]
         if self._uplink is not None:
             beside.append(asyncio.create_task(self._uplink.run(), name=f"uplink of {self.name}"))
         try:
             await edge.run()
-            await edge.last_checkpoint()
         except Exception as error:  # noqa: BLE001 - it is shown as the flow's state; nobody awaits it but `stop`
-            edge.error = _in_words(error)
+            edge.fail(_in_words(error))
         finally:
             _heeded()
             try:
@@ -232,7 +229,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
             finally:
                 await self._close(edge)
 
-    async def _close(self, edge: Edge | Share) -> None:
+    async def _close(self, edge: Running) -> None:
         """Give everything back, the server also if what comes before it is cut off: nobody else could any more.
 
         A run that was left behind closes its own edge alone, whenever it ends: all else has been given back, and what
@@ -246,9 +243,9 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
                 await edge.close()
         finally:
             if self._edge is edge:
-                self._last = self._reporter.snapshot().at_rest() if self._reporter else None
+                self._last = edge.snapshot().at_rest()
                 self._last_lines = self.lines
-                self._edge = self._reporter = self._reader = None
+                self._edge = self._reader = None
                 await self._release()
 
     async def _release(self) -> None:
@@ -377,7 +374,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
             return
         if self._change_awaited:
             await asyncio.wait({before}, timeout=self.settings.options.hang_seconds)
-        if self._edge is None or all(edge.changes.revocable for edge in self._edges):
+        if self._edge is None or self._edge.revocable:
             self._give_up_change("changed again")
 
     def _give_up_change(self, why: str) -> None:

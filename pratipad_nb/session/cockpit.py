@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,21 +19,19 @@ from pratipad_nb.dataflow import Step as StepModel
 from pratipad_nb.errors import FlowError
 from pratipad_nb.message import Message
 from pratipad_nb.notation import NotationError
-from pratipad_nb.runtime.edge import Edge
-from pratipad_nb.runtime.history import FlowHistory, History
-from pratipad_nb.runtime.line import Line
-from pratipad_nb.runtime.plan import EdgeSettings
-from pratipad_nb.runtime.replaying import Entry, replay
-from pratipad_nb.runtime.share import Share
-from pratipad_nb.runtime.stats import FlowStats
-from pratipad_nb.runtime.stats_tables import DeviceTable
+from pratipad_nb.runtime.edge.running import Running
+from pratipad_nb.runtime.stages.line import Line
+from pratipad_nb.runtime.values.history import FlowHistory, History
+from pratipad_nb.runtime.values.plan import EdgeSettings
+from pratipad_nb.runtime.values.stats import FlowStats
+from pratipad_nb.runtime.values.stats_tables import DeviceTable
 from pratipad_nb.session.callers import names_for
 from pratipad_nb.session.checks import checked_demand, checked_rate, checked_record, checked_speed
-from pratipad_nb.session.ends import gathered, not_running, unless_ended
+from pratipad_nb.session.ends import unless_ended
+from pratipad_nb.session.inspection.shadow import Shadow, shadow_of
+from pratipad_nb.session.inspection.step import AsyncStep, Trace, trace
+from pratipad_nb.session.inspection.tape import MAX_BYTES, Recorder, Tape, checked_tape
 from pratipad_nb.session.letters import LetterList
-from pratipad_nb.session.shadow import Shadow, shadow_of
-from pratipad_nb.session.step import AsyncStep, Trace, trace
-from pratipad_nb.session.tape import MAX_BYTES, Recorder, Tape, checked_tape
 from pratipad_nb.session.views import view
 
 __all__ = ["AsyncCockpit"]
@@ -47,8 +45,7 @@ class AsyncCockpit:
 
     settings: EdgeSettings
     dataflow: Dataflow
-    _edge: Any
-    _reporter: Any
+    _edge: Running | None
     _running: asyncio.Task[None] | None
 
     if TYPE_CHECKING:
@@ -58,7 +55,7 @@ class AsyncCockpit:
             """Its name."""
 
         @property
-        def edge(self) -> Edge | Share:
+        def edge(self) -> Running:
             """The running edge."""
 
         def stats(self) -> FlowStats:
@@ -71,31 +68,19 @@ class AsyncCockpit:
     # -- what is behind it --------------------------------------------------------------------------------------
 
     @property
-    def _edges(self) -> list[Edge]:
-        """The running edges: one, or one for each partition that runs in this process; none of a stopped flow."""
-        if self._edge is None:
-            return []
-        return [self._edge] if isinstance(self._edge, Edge) else list(self._edge.edges.values())
-
-    @property
     def lines(self) -> list[Line]:
         """The processors of each edge, with their samples and logs; of a stopped flow, the last ones."""
-        return [edge.line for edge in self._edges] or self._last_lines
+        return (self._edge.lines if self._edge is not None else []) or self._last_lines
 
     async def _keep_history(self) -> None:
         """Add to the history, once a second, until cancelled."""
         while True:
             began = time.perf_counter()
-            if self._reporter is not None:
-                self._history.add(self._reporter.snapshot())
+            if self._edge is not None:
+                self._history.add(self._edge.snapshot())
                 self._last_lines = self.lines
             took = time.perf_counter() - began
             await asyncio.sleep(max(1.0 - took, took / _HISTORY_SHARE))
-
-    def _running_edges(self) -> list[Edge]:
-        if self._edge is None:
-            raise not_running(self)
-        return self._edges
 
     # -- looking ------------------------------------------------------------------------------------------------
 
@@ -158,7 +143,7 @@ class AsyncCockpit:
 
     async def dead_letters(self) -> LetterList:
         """Return the messages that processors failed on."""
-        return LetterList(await self.edge.dead_letters.list())
+        return LetterList(await self.edge.dead_letters())
 
     async def retry_dead_letters(self) -> int:
         """Put them through again from where they failed; returns how many."""
@@ -177,7 +162,7 @@ class AsyncCockpit:
     def rate(self, value: float | None) -> None:
         self.settings = replace(self.settings, rate=checked_rate(value))
         if self._edge is not None:
-            self._edge.limit.set(self.settings.rate)
+            self._edge.set_rate(self.settings.rate)
 
     @property
     def max_demand(self) -> int:
@@ -203,8 +188,7 @@ class AsyncCockpit:
         bounds = checked_demand(max_demand, min_demand)
         self.settings = replace(self.settings, **bounds)
         if self._edge is not None:
-            asks = self._edge if isinstance(self._edge, Share) else self._edge.ledger
-            asks.demand(**bounds)
+            self._edge.demand(**bounds)
 
     # -- tapes --------------------------------------------------------------------------------------------------
 
@@ -213,15 +197,9 @@ class AsyncCockpit:
     ) -> Tape:
         """Record the next inputs."""
         checked_record(n, seconds, max_bytes)
-        edges = self._running_edges()
         recorder = Recorder(self.settings.name, n, max_bytes)
-        for edge in edges:
-            edge.gate.taps.append(recorder)
-        try:
+        with self.edge.tapped(recorder):
             full = await unless_ended(recorder.full.wait(), self._running, seconds)
-        finally:
-            for edge in edges:
-                edge.gate.taps.remove(recorder)
         if full is not None:
             return recorder.tape()
         if self._edge is None or self._edge.state not in ("running", "paused"):
@@ -233,14 +211,14 @@ class AsyncCockpit:
     async def replay(self, tape: Tape, speed: float | str | None = 1.0) -> int:
         """Put a tape through the flow; returns how many messages, once all are taken in."""
         pace, tape = checked_speed(speed), checked_tape(tape, "replay")
-        edges = self._running_edges()
-        elsewhere = [name for name in tape.devices if not any(_owns(edge, name) for edge in edges)]
+        edge = self.edge
+        elsewhere = [name for name in tape.devices if not edge.owns(name)]
         if elsewhere:
             raise FlowError(
                 f"devices of this tape are worked on by another edge of flow {self.settings.name!r}: "
                 f"{', '.join(elsewhere[:5])}. Replay it in a flow that runs in one place."
             )
-        count = await unless_ended(_replay(edges, tape, pace), self._running, None)
+        count = await unless_ended(edge.replay(tape.entries, pace), self._running, None)
         if count is None:
             raise FlowError(f"flow {self.settings.name!r} stopped before the whole tape was in.")
         return count
@@ -286,21 +264,3 @@ class _FromThreads:
 
     async def _stats(self) -> FlowStats:
         return self._flow.stats()
-
-
-def _owns(edge: Edge, device: str) -> bool:
-    # Who speaks through a gateway belongs where that does.
-    return edge.settings.owns(device.partition(".")[0])
-
-
-def _part(tape: Tape, edge: Edge) -> Iterator[Entry]:
-    return (entry for entry in tape.entries() if _owns(edge, entry[0]))
-
-
-async def _replay(edges: list[Edge], tape: Tape, pace: float | None) -> int:
-    """Put a tape through, each device's messages where its partition runs."""
-    if len(edges) == 1:
-        return await replay(edges[0], tape.entries(), pace)
-    first = next((received for _, _, received, _ in tape.entries()), None)
-    parts = [replay(edge, _part(tape, edge), pace, first=first) for edge in edges]
-    return sum(await gathered(parts))

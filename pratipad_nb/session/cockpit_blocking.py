@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pratipad_nb.dataflow import Step as StepModel
 from pratipad_nb.message import Message
 from pratipad_nb.portal import Portal, PortalClosed
-from pratipad_nb.runtime.history import FlowHistory
-from pratipad_nb.runtime.line import Line
-from pratipad_nb.runtime.stats_tables import DeviceTable
+from pratipad_nb.runtime.stages.line import Line
+from pratipad_nb.runtime.values.history import FlowHistory
+from pratipad_nb.runtime.values.stats_tables import DeviceTable
 from pratipad_nb.session.callers import names_for
+from pratipad_nb.session.inspection.shadow import Shadow, shadow_of
+from pratipad_nb.session.inspection.step import Step, Trace, trace
+from pratipad_nb.session.inspection.tape import MAX_BYTES, Tape
 from pratipad_nb.session.letters import LetterList
-from pratipad_nb.session.shadow import Shadow, shadow_of
-from pratipad_nb.session.step import Step, Trace, trace
-from pratipad_nb.session.tape import MAX_BYTES, Tape
 from pratipad_nb.session.views import view
 
 if TYPE_CHECKING:

@@ -9,18 +9,17 @@ that a ``def`` processor is recognised as well as an ``async def`` one, and what
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
 from pratipad_nb.errors import FlowError
-from pratipad_nb.runtime.stats import FlowStats
+from pratipad_nb.runtime.values.stats import FlowStats
 
 __all__ = [
     "check_outside",
     "ended_meanwhile",
-    "gathered",
     "inside",
     "not_running",
     "take_cut_short",
@@ -82,22 +81,6 @@ def take_cut_short(name: str, n: int) -> FlowError:
     """Return the error of a `take` that the flow's end cuts short."""
     then = "What has come is there for the next take: start it with start()."
     return ended_meanwhile(name, f"{n} messages were", then)
-
-
-async def gathered(works: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """Return the results of all `works`, done at the same time; the first error ends the others, and is raised alone."""
-    failed: BaseException | None = None
-    tasks: list[asyncio.Task[Result]] = []
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks += [group.create_task(work) for work in works]
-    except ExceptionGroup as errors:
-        failed = errors
-        while isinstance(failed, ExceptionGroup):
-            failed = failed.exceptions[0]
-    if failed is not None:  # out of the block: the group, as its context, would be shown in its place
-        raise failed
-    return [task.result() for task in tasks]
 
 
 async def unless_ended(

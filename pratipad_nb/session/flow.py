@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 from pratipad_nb.cloud.blocking import BlockingReader
 from pratipad_nb.dataflow import Dataflow
-from pratipad_nb.errors import FlowError, PratipadError
+from pratipad_nb.errors import FlowError
 from pratipad_nb.portal import Portal, PortalClosed
-from pratipad_nb.runtime.plan import EdgeSettings
-from pratipad_nb.runtime.stats import FlowState, FlowStats
-from pratipad_nb.runtime.swap import SwapReceipt
+from pratipad_nb.runtime.edge.swap import SwapReceipt
+from pratipad_nb.runtime.values.plan import EdgeSettings
+from pratipad_nb.runtime.values.stats import FlowState, FlowStats
 from pratipad_nb.session import registry
 from pratipad_nb.session.asynchronous import DEFAULT_MAX_DEMAND, AsyncFlow
 from pratipad_nb.session.callers import names_for
@@ -260,9 +260,7 @@ class Flow(Messages, Cockpit):
                 return
             try:
                 if self._messages is not None:
-                    # Of a flow that has failed, how far a loop came can't be noted any more: it has no reader.
-                    with contextlib.suppress(PratipadError):
-                        self._messages.close()
+                    self._messages.close()
                 portal.run(self._flow.stop())
             finally:
                 self._portal = self._messages = None

@@ -6,7 +6,7 @@ Owns that form. It stays a list: what takes one takes this.
 from __future__ import annotations
 
 from pratipad_nb import wording
-from pratipad_nb.runtime.dead_letters import DeadLetter
+from pratipad_nb.runtime.positions.dead_letters import DeadLetter
 from pratipad_nb.tables import Cell, clock, html_table, shown, text_table
 
 __all__ = ["LetterList"]

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.errors import TransportClosed
 from pratipad_nb.message import Message
-from pratipad_nb.runtime.edge import Edge
-from pratipad_nb.runtime.share import Share
-from pratipad_nb.runtime.stats import FlowStats
-from pratipad_nb.runtime.uplink import Uplink
-from pratipad_nb.session.ends import ended_meanwhile, gathered, not_running, take_cut_short
-from pratipad_nb.session.request import AsyncRequest
+from pratipad_nb.request import AsyncRequest
+from pratipad_nb.runtime.edge.running import Running
+from pratipad_nb.runtime.positions.forwarding import Uplink
+from pratipad_nb.runtime.values.stats import FlowStats
+from pratipad_nb.session.ends import ended_meanwhile, not_running, take_cut_short
+from pratipad_nb.session.request import AskedHere
 from pratipad_nb.settings import checked_wait, valid_name
 
 __all__ = ["AsyncMessages"]
@@ -28,7 +28,7 @@ __all__ = ["AsyncMessages"]
 class AsyncMessages:
     """The part of `AsyncFlow` through which messages come and go."""
 
-    _edge: Edge | Share | None
+    _edge: Running | None
     _reader: Reader | None
     _running: asyncio.Task[None] | None
     _uplink: Uplink | None
@@ -43,7 +43,7 @@ class AsyncMessages:
             """Return a snapshot of all counters."""
 
     @property
-    def edge(self) -> Edge | Share:
+    def edge(self) -> Running:
         """The running edge."""
         if self._edge is None:
             raise not_running(self)
@@ -79,13 +79,13 @@ class AsyncMessages:
         """Pull mode: ask for `n` readings."""
         request = self.edge.pull(n, device)
         assert self._running is not None
-        return AsyncRequest(self.name, request, self._running)
+        return AsyncRequest(self.name, request.id, n, AskedHere(request, self._running))
 
     async def settled(self, timeout: float | None = 30.0) -> None:
         """Wait until all that was accepted is processed and stored at Output; None waits for ever."""
         seconds = checked_wait(timeout, "settled: timeout")
         try:
-            await gathered([self.edge.settled(math.inf if seconds is None else seconds)])
+            await self.edge.settled(math.inf if seconds is None else seconds)
         except TransportClosed as error:
             what = "what was accepted to be settled was"
             raise ended_meanwhile(self.name, what, "What isn't done is left to the next start().") from error

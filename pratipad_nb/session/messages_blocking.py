@@ -13,8 +13,8 @@ from pratipad_nb.cloud.blocking import BlockingReader
 from pratipad_nb.errors import TransportClosed
 from pratipad_nb.message import Message
 from pratipad_nb.portal import PortalClosed
+from pratipad_nb.request import Request
 from pratipad_nb.session.ends import not_running, take_cut_short
-from pratipad_nb.session.request import Request
 
 if TYPE_CHECKING:
     from pratipad_nb.session.asynchronous import AsyncFlow
@@ -80,10 +80,6 @@ class Messages:
         SettingsError
             If `where` is neither.
         """
-        messages = self._messages
-        if messages is not None:
-            self._check_outside_loop("seek")
-            messages.settle()
         self._run(self._flow.seek(where))
 
     def send(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
@@ -104,7 +100,9 @@ class Messages:
         Raises
         ------
         FlowError
-            If the flow's input isn't Pull.
+            If the flow's input isn't Pull, or 1,000 of its requests are open: wait for some, or cancel() them.
+        SettingsError
+            If `n` is no whole number from 1 to 1,000,000, or `device` can't be a name.
         DeviceError
             If no such device has ever been there.
         """

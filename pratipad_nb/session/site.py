@@ -1,7 +1,7 @@
 """A site: the state folder of a project with its embedded server and its certificate authority.
 
 Owns that there is one server for all flows of this process in one folder, from the first that needs it to the last,
-and whom it lets in. Running the server is `pratipad_nb.transport.server`, making certificates `pratipad_nb.pki`.
+and whom it lets in. Running the server is `pratipad_nb.server.embedded`, making certificates `pratipad_nb.pki`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import logging
 import socket
 import threading
@@ -18,12 +19,13 @@ from typing import Any, ClassVar
 from pratipad_nb.errors import ServerError
 from pratipad_nb.pki.store import LOOPBACK_HOSTS, CertificateStore
 from pratipad_nb.portal import Portal
+from pratipad_nb.server.config import ServerFiles
+from pratipad_nb.server.embedded import EmbeddedServer
+from pratipad_nb.server.joined import JoinedServer
+from pratipad_nb.server.state import ServerLocked, is_wanted, read_state, url_in
 from pratipad_nb.session import state_folder
 from pratipad_nb.settings import Address, Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.transport.permissions import Role, User, device_user, edge_user, reader_user
-from pratipad_nb.transport.server import EmbeddedServer
-from pratipad_nb.transport.server_joined import JoinedServer
-from pratipad_nb.transport.server_state import ServerLocked
 
 __all__ = ["Site"]
 
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 _SERVER = "urn:pratipad:server"
 #: How often a process that has joined another's server looks whether that one still runs, in seconds.
 _LOOK_SECONDS = 0.5
+_HANDOVER_LOOK_SECONDS = 0.02
 _USERS = {"device": device_user, "reader": reader_user}
 
 
@@ -54,6 +57,8 @@ class Site:
         self._started: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._invited: dict[str, Credentials] = {}
+        #: Held while the server is handed over to another process.
+        self._moving = asyncio.Lock()
 
     # -- sharing ------------------------------------------------------------------------------------------------
 
@@ -150,7 +155,7 @@ class Site:
         )
         self._server: EmbeddedServer | JoinedServer = own
         try:
-            return await own.start()
+            url = await own.start()
         except ServerLocked as locked:
             joined = JoinedServer(folder)
             self._server = joined
@@ -159,15 +164,33 @@ class Site:
                 return url
             self._watching = asyncio.create_task(self._take_over_after(joined), name="watch a joined server")
             return url
+        self._watching = asyncio.create_task(
+            self._hand_over_when_wanted(own), name="watch for a server's owner"
+        )
+        return url
+
+    async def _hand_over_when_wanted(self, own: EmbeddedServer) -> None:
+        """Wait until a process wants the folder that is there for the server's sake, and join that one's server."""
+        files = ServerFiles(self.home / "server")
+        while not is_wanted(files):  # noqa: ASYNC110 - another process can't set an event
+            await asyncio.sleep(_LOOK_SECONDS)
+        async with self._moving:
+            await own.stop()
+            while is_wanted(files) and read_state(files) is None:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(_HANDOVER_LOOK_SECONDS)
+            await self._own_or_join_again()
 
     async def _take_over_after(self, joined: JoinedServer) -> None:
         """Wait for the end of the process that owns the server, then start it here: same port, same store."""
         while joined.running:  # noqa: ASYNC110 - another process's end is no event of ours
             await asyncio.sleep(_LOOK_SECONDS)
         await joined.stop()
+        await self._own_or_join_again()
+
+    async def _own_or_join_again(self) -> None:
         while True:
             try:
-                await self._own_or_join()
+                self.url = await self._own_or_join()
             except ServerError as error:
                 log.warning("the server could not be taken over: %s", error)
                 await asyncio.sleep(_LOOK_SECONDS)
@@ -193,14 +216,15 @@ class Site:
         """Let a party in, making its certificate if need be, and return what it connects to."""
         user = edge_user(flow) if role == "edge" else _USERS[role](flow, name)
         credentials = await self._on_portal(self._let_in(flow, role, name, user))
-        return Endpoint(self.url, flow, credentials)
+        return Endpoint(self.url, flow, credentials, functools.partial(url_in, self.home / "server"))
 
     async def _let_in(self, flow: str, role: Role, name: str, user: User) -> Credentials:
         known = self._invited.get(user.identity)
         if known is not None:
             return known
         credentials = await asyncio.to_thread(self._certificate, flow, role, name, user.identity)
-        await self._server.allow([user])
+        async with self._moving:
+            await self._server.allow([user])
         self._invited[user.identity] = credentials
         return credentials
 

@@ -31,9 +31,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pratipad_nb.device.clock import ManualClock
-from pratipad_nb.device.simulated_bus import SimulatedBus
-from pratipad_nb.device.simulated_room_bus import room_bus
+from pratipad_nb.hardware.clock import ManualClock
+from pratipad_nb.hardware.simulated_bus import SimulatedBus
+from pratipad_nb.hardware.simulated_room_bus import room_bus
 
 __all__ = ["ManualClock", "SimulatedBus", "memory_server", "real_server", "room_bus"]
 

@@ -1,5 +1,5 @@
 """How bytes travel: the contract (`protocol`), two implementations of it (`nats`, `memory`), the layout of frames,
-subjects and permissions, TLS contexts and the embedded server.
+subjects and permissions, and TLS contexts.
 
 Knows nothing of processors or flows; `pratipad_nb.runtime`, `device` and `cloud` are given a `Connection`.
 """

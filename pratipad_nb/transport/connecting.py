@@ -57,4 +57,10 @@ async def connect(endpoint: Endpoint, *, role: Role, name: str) -> Connection:
 
     # Two connections of one party, an old one and its successor, must not read each other's answers.
     inbox = f"{inbox_prefix(endpoint.flow, role, name)}.{secrets.token_hex(4)}"
-    return await NatsConnection.connect(endpoint.url, endpoint.credentials, name=called, inbox_prefix=inbox)
+    return await NatsConnection.connect(
+        endpoint.url,
+        endpoint.credentials,
+        name=called,
+        inbox_prefix=inbox,
+        whereabouts=endpoint.whereabouts,
+    )

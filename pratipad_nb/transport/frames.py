@@ -1,16 +1,17 @@
 """Frames: what travels between device, edge and cloud.
 
 Owns what is in every frame, and what has to be so in one from outside. How a frame becomes bytes is for `codec`, which
-frame is a repeat of another for `pratipad_nb.runtime.position`.
+frame is a repeat of another for `pratipad_nb.runtime.positions.position`.
 
-Messages are numbered by their device: *epoch* (when the device began to count, in milliseconds since 1970, so that a
-restarted one counts in a later epoch) and *number* (1, 2, 3 … within the epoch). A frame holds consecutive numbers, so
-it names the first alone.
+Messages are numbered by their device: *epoch* (the start in which the device counts: a random number, see
+`new_epoch`) and *number* (1, 2, 3 … within the epoch). A frame holds consecutive numbers, so it names the
+first alone.
 """
 
 from __future__ import annotations
 
 import math
+import secrets
 from typing import Any
 
 import msgspec
@@ -41,15 +42,29 @@ __all__ = [
     "UplinkFrame",
     "decode_uplink",
     "message_id",
+    "new_epoch",
 ]
 
 #: Most messages in a frame. Bounds what one frame can make a receiver build; 4,096 six-field readings are 0.4 MB.
 MAX_MESSAGES = 4096
 #: Highest number and epoch: counting on from here by a frame's length still fits what MessagePack can carry.
 MAX_NUMBER = 1 << 62
+#: New epochs are below this: JSON, SQLite and floating-point numbers all carry such an integer exactly.
+_EPOCHS = 1 << 53
 
 #: A device's position: its name, the epoch, and the number of the last message dealt with.
 Position = tuple[str, int, int]
+
+
+def new_epoch() -> int:
+    """Return an epoch that no other start has: a random number from 1 on.
+
+    No clock is in an epoch. Clocks stand behind, are set back and show one millisecond to two starts, and
+    messages of a start whose epoch another start had before would be dropped as repeats. So epochs don't say
+    which start came first. The random numbers are the operating system's: a forked process doesn't repeat its
+    parent's. Epoch 0 is for messages of foreign clients, which the edge numbers.
+    """
+    return 1 + secrets.randbelow(_EPOCHS - 1)
 
 
 class UplinkFrame(msgspec.Struct, gc=False, omit_defaults=True):
@@ -112,7 +127,7 @@ class OutputFrame(OutputHeader, gc=False):
 
 class MarkFrame(msgspec.Struct, gc=False):
     """A checkpoint: every device's position as the output stood at `sequence`, and processors' kept state. `writer` is
-    the run of an edge that wrote it.
+    the run of an edge that wrote it. Of each device, the epoch whose position moved longest ago comes first.
     """
 
     sequence: int
@@ -165,7 +180,7 @@ class HelloFrame(msgspec.Struct, gc=False):
     """Device → edge: here I am. `sent` messages of this epoch went out so far, `waiting` are held, `answers` says
     that it can make a reading when asked; `ready` is the last order it has run, by the epoch `numbering` of `DownFrame`;
     `error` is what its reading last failed with. None of its messages up to number `floor` is to be expected any more:
-    it had to drop some.
+    it had to drop some. `owner` is the highest of `CreditFrame` that it goes by.
     """
 
     flow: str
@@ -180,12 +195,14 @@ class HelloFrame(msgspec.Struct, gc=False):
     version: int = 1
     floor: int = 0
     numbering: int = 0
+    owner: int = 0
 
 
 class CreditFrame(msgspec.Struct, gc=False):
     """Edge → device: how many messages of `epoch` it may have sent in total; -1: as many as it likes.
 
-    A total and not an increment, so that a lost or repeated frame does no harm. `owner` numbers the edge's run.
+    A total and not an increment, so that a lost or repeated frame does no harm. `owner` numbers the edge's
+    run: grants of a higher owner replace those of a lower owner.
     """
 
     mode: str

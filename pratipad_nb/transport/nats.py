@@ -23,21 +23,32 @@ from nats.aio.msg import Msg
 
 from pratipad_nb.errors import (
     ConnectionRefused,
+    NotInvited,
     PayloadError,
     TransportClosed,
     TransportError,
+    Unavailable,
     WaitTimeout,
 )
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.nats_clients import clients, listeners
 from pratipad_nb.transport.nats_closing import close_client, give_up
 from pratipad_nb.transport.nats_consumer import NatsConsumer
-from pratipad_nb.transport.nats_errors import denied, denied_subject, sequence_of, translated
+from pratipad_nb.transport.nats_errors import (
+    denied,
+    denied_subject,
+    is_unanswered,
+    no_such_log,
+    sequence_of,
+    translated,
+    unanswered,
+)
 from pratipad_nb.transport.nats_log import NatsLog
 from pratipad_nb.transport.nats_logs import NatsLogs
 from pratipad_nb.transport.nats_refusal import Refusal
 from pratipad_nb.transport.permissions import CLOUD
 from pratipad_nb.transport.protocol import ClientInfo, LogSpec, Signal, Subscription
+from pratipad_nb.transport.subjects import stream_of
 from pratipad_nb.transport.tls import client_context, probe
 
 __all__ = ["NatsConnection"]
@@ -55,6 +66,10 @@ logging.getLogger("asyncio").addFilter(_is_news)
 
 #: The client library waits this long between two tries to reconnect, in seconds; it adds jitter of its own.
 _RECONNECT_PAUSE = 0.25
+#: How long the server may take to answer a flush, in seconds.
+_FLUSH_SECONDS = 5.0
+#: Pause before what nobody answered is sent again, in seconds.
+_UNANSWERED_PAUSE = 0.1
 #: Bytes that are buffered while the link is down. Appends don't use it: they wait for the link.
 _PENDING_BYTES = 8 << 20
 
@@ -73,7 +88,11 @@ class NatsConnection:
         self._consumers: dict[NatsConsumer, None] = {}
         self._numbers = itertools.count(1)
         self._waiting: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
+        self._url = ""
+        self._whereabouts: Callable[[], str] | None = None
         self._reconnected: list[Callable[[], None]] = []
+        #: Streams of which this party may not ask whether they exist.
+        self._unasked: set[str] = set()
         self._first_error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.last_error = ""
 
@@ -88,8 +107,9 @@ class NatsConnection:
         name: str,
         inbox_prefix: str,
         timeout: float = 5.0,
+        whereabouts: Callable[[], str] | None = None,
     ) -> NatsConnection:
-        """Connect to the server at `url`, and from then on reconnect for ever.
+        """Connect to the server at `url`, and from then on reconnect for ever: to `url`, or where `whereabouts` says.
 
         Raises
         ------
@@ -101,6 +121,7 @@ class NatsConnection:
         await probe(url, credentials, timeout=timeout)
         client = Client()
         self = cls(client, inbox_prefix, Refusal(url, credentials, name))
+        self._url, self._whereabouts = url, whereabouts
         connecting = asyncio.ensure_future(
             client.connect(
                 servers=url.split(","),
@@ -217,6 +238,7 @@ class NatsConnection:
             return
         if not self._up.is_set():
             self._refusal.note(error)
+            self._follow()
         subject = denied_subject(str(error))
         if subject is None:
             log.debug("NATS client: %s", error)
@@ -226,6 +248,14 @@ class NatsConnection:
             if asked.lower() == subject and not answer.done():
                 self._waiting.pop(key, None)
                 answer.set_exception(denied(asked))
+
+    def _follow(self) -> None:
+        """Try to reconnect where the server listens by now, if it has moved."""
+        url = self._whereabouts() if self._whereabouts is not None else ""
+        if url and url != self._url and not self._client.is_closed:
+            log.info("the server has moved from %s to %s", self._url, url)
+            self._url = url
+            self._client.set_server_pool([url])
 
     def _fail_waiting(self, error: TransportError | WaitTimeout) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -246,10 +276,19 @@ class NatsConnection:
 
     async def flush(self) -> None:
         """Return once the server has answered a PING."""
+        if self._client.is_closed:
+            raise TransportClosed("flushing: the connection was closed")
+        # Not by the client's own flush: nats-py 2.16 sets the answer on a future that a time-out or the caller's
+        # cancellation has cancelled; that ends its read loop, and the connection hears nothing more.
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         try:
-            await self._client.flush(timeout=5)
-        except (nats_errors.Error, TimeoutError) as error:
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                await self._client._send_ping(answer)  # noqa: SLF001
+                await asyncio.wait({answer})
+        except nats_errors.Error as error:
             raise translated(error, "flushing") from error
+        except TimeoutError as error:
+            raise WaitTimeout(f"flushing: no answer came within {_FLUSH_SECONDS:g} s") from error
 
     async def subscribe(self, subject: str, callback: Callable[[Signal], None]) -> Subscription:
         """Have `callback` called for every signal under `subject`."""
@@ -258,10 +297,14 @@ class NatsConnection:
             callback(Signal(message.subject, message.data, message.reply))
 
         subscription = await self.subscribe_raw(subject, deliver)
-        if self.connected:
-            # Twice: nats-py 2.16 writes its PING before what is still queued, so that only the second one follows it.
-            await self.flush()
-            await self.flush()
+        try:
+            if self.connected:
+                # Twice: nats-py 2.16 writes its PING before what is still queued, so that only the second one follows it.
+                await self.flush()
+                await self.flush()
+        except BaseException:  # a caller that subscribes again would get every signal twice
+            await subscription.close()
+            raise
         return subscription
 
     async def subscribe_raw(
@@ -281,8 +324,8 @@ class NatsConnection:
     async def request_raw(self, subject: str, data: bytes, timeout: float) -> Msg:
         """Send a signal and return the first answer with its headers."""
         answer = await self._exchange(subject, data, None, timeout)
-        if answer.headers and answer.headers.get("Status") == "503":
-            raise WaitTimeout(f"nobody listens on {subject}")
+        if is_unanswered(answer.headers):
+            raise unanswered(subject)
         return answer
 
     # -- appends ------------------------------------------------------------------------------------------------
@@ -302,12 +345,59 @@ class NatsConnection:
             headers = {"Nats-Expected-Last-Subject-Sequence": str(expect)}
         if message_id is not None:
             headers = (headers or {}) | {"Nats-Msg-Id": message_id}
-        answer = await self._exchange(subject, data, headers, timeout)
-        if answer.headers and answer.headers.get("Status") == "503":
-            raise TransportError(
-                f"no log takes {subject}: the flow was never started there, or was forgotten."
-            )
+        answer = await self.ask_log(self._logs, stream_of(subject), subject, data, headers, timeout)
         return sequence_of(subject, answer.data)
+
+    async def ask_log(
+        self,
+        logs: NatsLogs,
+        stream: str,
+        subject: str,
+        data: bytes,
+        headers: dict[str, str] | None = None,
+        timeout: float = 5.0,
+    ) -> Msg:
+        """Send what the log `stream` answers, an append or a read, and return the answer.
+
+        While nobody answers although the log exists, as with a server that is ending, this sends again: what nobody
+        answered has changed nothing.
+
+        Raises
+        ------
+        TransportError
+            If the server says that there is no such log.
+        Unavailable
+            If nobody answers in `timeout` seconds, or whether the log exists can't be asked.
+        WaitTimeout
+            If the link goes down meanwhile: what was sent may have arrived.
+        """
+        end = asyncio.get_running_loop().time() + timeout
+        while True:
+            left = end - asyncio.get_running_loop().time()
+            answer = await self._exchange(subject, data, headers, left)
+            if not is_unanswered(answer.headers):
+                return answer
+            if not stream or stream in self._unasked:
+                raise unanswered(subject)
+            await self._check_existence(logs, stream, subject, end)
+
+    async def _check_existence(self, logs: NatsLogs, stream: str, subject: str, end: float) -> None:
+        """Pause if the log `stream` exists, which doesn't answer on `subject`; raise as `ask_log` if not."""
+        loop = asyncio.get_running_loop()
+        try:
+            exists = await logs.exists(stream, max(0.1, end - loop.time()))
+        except NotInvited as error:
+            self._unasked.add(stream)
+            raise unanswered(subject) from error
+        except Unavailable:
+            raise
+        except WaitTimeout:  # the server ended before it said
+            exists = True
+        if not exists:
+            raise no_such_log(stream)
+        if loop.time() + _UNANSWERED_PAUSE >= end:
+            raise unanswered(subject)
+        await asyncio.sleep(_UNANSWERED_PAUSE)
 
     async def _exchange(
         self,

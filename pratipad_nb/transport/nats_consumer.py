@@ -14,7 +14,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import TransportClosed, TransportError, WaitTimeout
+from pratipad_nb.transport.nats_errors import no_such_log
 from pratipad_nb.transport.protocol import ConsumerSpec, Delivery
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ _NANO = 1_000_000_000
 _EXPIRES = 30
 #: The server says this often that a request still stands; silence for twice as long means that it doesn't.
 _HEARTBEAT = 5
+#: First and longest pause before a rewind that failed is tried again, in seconds.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
 
 class NatsConsumer:
@@ -90,9 +94,7 @@ class NatsConsumer:
         suffix = f".{spec.subject}" if spec.subject else ""
         body = {"stream_name": self._stream, "config": config, "action": "create"}
         if not await api(f"CONSUMER.CREATE.{self._stream}.{name}{suffix}", body):
-            raise TransportError(
-                f"the log {self._stream} is not there: its flow was never started, or forgotten."
-            )
+            raise no_such_log(self._stream)
         self._name = name
 
     # -- deliveries ---------------------------------------------------------------------------------------------
@@ -207,11 +209,12 @@ class NatsConsumer:
         task.add_done_callback(self._tasks.discard)
 
     async def _rewind_until_done(self) -> None:
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while not self._closed and self._failure is None:
             try:
                 await self.rewind()
             except (WaitTimeout, TransportError):
-                await asyncio.sleep(0.25)
+                await asyncio.sleep(backoff.next())
             else:
                 return
 
@@ -224,7 +227,9 @@ class NatsConsumer:
             self._paused = True
             await self._flush_outbox()
             await self._subscription.close()
-            if not await self._connection.api(f"CONSUMER.RESET.{self._stream}.{self._name}"):
+            api, consumer = self._connection.api, f"{self._stream}.{self._name}"
+            # Of a consumer that is not there the server answers no RESET at all.
+            if not await api(f"CONSUMER.INFO.{consumer}") or not await api(f"CONSUMER.RESET.{consumer}"):
                 raise self._fail()
             self._buffer.clear()
             self._inbox = self._connection.unique_inbox("pull")

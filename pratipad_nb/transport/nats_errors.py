@@ -6,6 +6,8 @@ Owns the translation alone; who waits for what is for `nats`.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from nats import errors as nats_errors
 
@@ -16,14 +18,32 @@ from pratipad_nb.errors import (
     NotInvited,
     TransportClosed,
     TransportError,
+    Unavailable,
     WaitTimeout,
 )
 
-__all__ = ["denied", "denied_subject", "sequence_of", "translated"]
+__all__ = [
+    "NO_SUCH_LOG",
+    "NO_SUCH_SEQUENCE",
+    "denied",
+    "denied_subject",
+    "is_unanswered",
+    "no_such_log",
+    "refused",
+    "sequence_of",
+    "translated",
+    "unanswered",
+]
 
-#: JetStream's error codes that mean something to an appender (server: `errors.json`).
+# JetStream's error codes that mean something here (server: `errors.json`).
+#: "Stream not found": the server's own word that a log was never made, or was deleted. Nothing else is.
+NO_SUCH_LOG = 10059
+#: An entry to delete isn't there.
+NO_SUCH_SEQUENCE = frozenset({10057, 10043})
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 _FULL = frozenset({10077, 10047, 10023})
+#: Not now: a cluster that is electing or incomplete, a log or a consumer that is off, or is being set back.
+_UNAVAILABLE = frozenset({10004, 10007, 10008, 10009, 10118, 10119, 10158, 10194, 10195})
 
 
 def sequence_of(subject: str, data: bytes) -> int:
@@ -31,7 +51,7 @@ def sequence_of(subject: str, data: bytes) -> int:
 
     Raises
     ------
-    Fenced, LogFull, TransportError
+    Fenced, LogFull, Unavailable, TransportError
         If the answer is a refusal, or none at all.
     """
     try:
@@ -46,7 +66,34 @@ def sequence_of(subject: str, data: bytes) -> int:
         raise Fenced(f"another writer has appended to {subject}: {text}")
     if code in _FULL:
         raise LogFull(f"the log behind {subject} is full: {text}")
-    raise TransportError(f"the server refused an append to {subject}: {text} ({code})")
+    raise refused(f"an append to {subject}", error)
+
+
+def refused(doing: str, error: Mapping[str, Any]) -> TransportError | Unavailable:
+    """Return what JetStream's `error` about `doing` means: that the same may succeed later, or that it won't."""
+    code, text = error.get("err_code"), error.get("description")
+    kind = Unavailable if code in _UNAVAILABLE else TransportError
+    return kind(f"JetStream refused {doing}: {text} ({code})")
+
+
+def is_unanswered(headers: Mapping[str, str] | None) -> bool:
+    """Return whether an answer with these headers says that nobody is there to answer.
+
+    A server that is ending says so of its logs for a moment, before it ends the connections.
+    """
+    return headers is not None and headers.get("Status") == "503"
+
+
+def unanswered(subject: str) -> Unavailable:
+    """Return the error for what nobody is there to answer."""
+    return Unavailable(
+        f"nobody answers on {subject} at present: the server is ending or starting, or nothing was started there"
+    )
+
+
+def no_such_log(name: str) -> TransportError:
+    """Return the error for what needs the log `name`, of which the server says that there is none."""
+    return TransportError(f"there is no log {name}: the flow was never started there, or was forgotten.")
 
 
 def denied_subject(text: str) -> str | None:
@@ -76,6 +123,8 @@ def translated(error: BaseException, doing: str) -> Exception:
         )
     if isinstance(error, (nats_errors.NoServersError, ConnectionError)):
         return ConnectionRefused(f"{doing}: nobody answers there ({text}).")
+    if isinstance(error, nats_errors.OutboundBufferLimitError):
+        return Unavailable(f"{doing}: the link is down, and what waits for it fills the buffer")
     if isinstance(error, (TimeoutError, nats_errors.TimeoutError)):
         return WaitTimeout(f"{doing}: {text}")
     return TransportError(f"{doing}: {text}")

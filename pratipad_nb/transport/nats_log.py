@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pratipad_nb.errors import TransportError
 from pratipad_nb.transport.nats_consumer import NatsConsumer
+from pratipad_nb.transport.nats_errors import NO_SUCH_SEQUENCE, no_such_log
 from pratipad_nb.transport.protocol import ConsumerSpec, ConsumerState, LogSpec, LogState, Record
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class NatsLog:
         """Read one entry straight from the store."""
         data = json.dumps(body).encode() if body is not None else b""
         subject = f"{self._logs.prefix}.DIRECT.GET.{self._spec.name}{suffix}"
-        answer = await self._connection.request_raw(subject, data, 5.0)
+        answer = await self._connection.ask_log(self._logs, self._spec.name, subject, data)
         headers = answer.headers or {}
         if "Nats-Sequence" in headers:
             time = datetime.fromisoformat(headers["Nats-Time-Stamp"])
@@ -102,7 +103,7 @@ class NatsLog:
         """Return its bounds and size."""
         found = await self._logs.api(f"STREAM.INFO.{self._spec.name}")
         if not found:
-            raise TransportError(f"the log {self._spec.name} is gone: its flow was forgotten.")
+            raise no_such_log(self._spec.name)
         state = found["state"]
         first = state["first_seq"] if state["messages"] else state["last_seq"] + 1
         return LogState(first, state["last_seq"], state["messages"], state["bytes"])
@@ -118,8 +119,8 @@ class NatsLog:
         try:
             await self._logs.api(f"STREAM.MSG.DELETE.{self._spec.name}", body)
         except TransportError as error:
-            # 10057: the sequence isn't there, which is what was asked for.
-            if "10057" not in str(error) and "10043" not in str(error):
+            # The sequence isn't there, which is what was asked for.
+            if not any(str(code) in str(error) for code in NO_SUCH_SEQUENCE):
                 raise
 
     async def consumer(self, spec: ConsumerSpec) -> NatsConsumer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
-from pratipad_nb.errors import TransportError
+from pratipad_nb.transport.nats_errors import NO_SUCH_LOG, refused
 from pratipad_nb.transport.nats_log import NatsLog, stream_config
 from pratipad_nb.transport.protocol import LogSpec
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NatsLogs"]
 
-#: JetStream's error codes for "no such stream" and "no such consumer" (server: `errors.json`).
-_NOT_FOUND = frozenset({10059, 10014})
+#: JetStream's error codes for "no such stream" and "no such consumer".
+_NOT_FOUND = frozenset({NO_SUCH_LOG, 10014})
 
 
 class NatsLogs:
@@ -32,7 +32,15 @@ class NatsLogs:
     async def api(
         self, verb: str, body: dict[str, Any] | None = None, *, timeout: float = 5.0
     ) -> dict[str, Any]:
-        """Call JetStream's API; its answer, or its error as one of ours. "Not found" is an empty answer."""
+        """Call JetStream's API; its answer, or its error as one of ours. "Not found" is an empty answer.
+
+        Raises
+        ------
+        Unavailable
+            If JetStream can't do that now, or nobody answers for it.
+        TransportError
+            If JetStream refuses.
+        """
         data = json.dumps(body).encode() if body is not None else b""
         answer: dict[str, Any] = json.loads(
             (await self._connection.request_raw(f"{self.prefix}.{verb}", data, timeout)).data
@@ -42,9 +50,11 @@ class NatsLogs:
             return answer
         if error.get("err_code") in _NOT_FOUND:
             return {}
-        raise TransportError(
-            f"JetStream refused {verb}: {error.get('description')} ({error.get('err_code')})"
-        )
+        raise refused(verb, error)
+
+    async def exists(self, name: str, timeout: float = 5.0) -> bool:
+        """Return whether there is a log of that name: False on the server's own word alone."""
+        return bool(await self.api(f"STREAM.INFO.{name}", timeout=timeout))
 
     async def open_log(self, spec: LogSpec) -> NatsLog:
         """Make the log, or change it to `spec`."""

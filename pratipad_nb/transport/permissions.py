@@ -1,7 +1,7 @@
 """Who may publish and read what: users of the NATS server, derived from the table of subjects.
 
 Owns the names by which parties are known (in their certificates, and as the server's users) and the least each needs.
-Says nothing about how the server is told: that is `pratipad_nb.transport.server_config`.
+Says nothing about how the server is told: that is `pratipad_nb.server.config`.
 
 What NATS does not check, so that no receiver may rely on it: a *reply* subject (any party can make the server write
 an acknowledgement, or a batch of its own stream, to a subject that it couldn't publish to itself), and the subjects that

@@ -311,6 +311,8 @@ class Connection(Logs, Protocol):
             If the log is at its bound.
         WaitTimeout
             If no answer came: it may or may not be stored.
+        Unavailable
+            If the server can't store it now, and hasn't.
         NotInvited
             If this party may not append there.
         TransportError

@@ -44,7 +44,7 @@ from urllib.parse import quote, unquote
 from pratipad_nb.errors import FrameError, SettingsError
 from pratipad_nb.settings import valid_name
 
-__all__ = ["ALL_DEVICES", "ROOT", "Subjects"]
+__all__ = ["ALL_DEVICES", "ROOT", "Subjects", "stream_of"]
 
 #: First token of every subject.
 ROOT = "pratipad"
@@ -288,6 +288,21 @@ class Subjects:
 
     def _below(self, *tokens: str) -> str:
         return ".".join((ROOT, self.flow, *tokens))
+
+
+def stream_of(subject: str) -> str:
+    """Return the stream that stores what an edge or a reader appends under `subject`; empty if there is none such.
+
+    A device's uplink has none here, for a device may ask the server for no stream; neither has `sent`, which is stored
+    at another server.
+    """
+    tokens = subject.split(".")
+    if len(tokens) < 3 or tokens[0] != ROOT or tokens[2] == "up":
+        return ""
+    for stream, patterns in Subjects(tokens[1]).streams.items():
+        if any(pattern.split(".")[2] == tokens[2] for pattern in patterns):
+            return stream
+    return ""
 
 
 def _partition(partition: int) -> str:

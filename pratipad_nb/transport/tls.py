@@ -1,6 +1,6 @@
 """TLS towards the server: the client's context, and a probe that names why a connection can't be made.
 
-Owns both; the server's side of TLS is in its configuration (`pratipad_nb.transport.server_config`). TLS comes first on
+Owns both; the server's side of TLS is in its configuration (`pratipad_nb.server.config`). TLS comes first on
 our connections (``handshake_first``): not even the server's greeting is spoken in the clear, and the standard library
 can try the handshake before the NATS client, which would retry a refused certificate for ever and not say why.
 """

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from pratipad_nb.cli.leaf import leaf_from
+from pratipad_nb.errors import SettingsError
+from pratipad_nb.pki.authority import Authority
 
 COUNT = 150
 
@@ -109,3 +114,11 @@ def test_what_can_not_be_joined_is_one_message(shell: Any, arguments: list[str],
 def test_a_leaf_of_no_flow_is_asked_for_which(shell: Any) -> None:
     shell("certs", "init")
     assert "Pass --flow NAME" in shell("certs", "issue", "leaf", "barn", code=2).stderr
+
+
+def test_a_command_to_copy_quotes_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "barn $1"
+    Authority.open(tmp_path / "authority").issue("urn:pratipad:_leaf:barn", folder)
+    with pytest.raises(SettingsError) as caught:
+        leaf_from(str(folder), None)
+    assert str(caught.value).endswith(f" --certs {shlex.quote(str(folder))}")

@@ -101,7 +101,7 @@ async def test_an_order_that_is_none_is_told_and_its_message_is_not_answered(
 async def test_an_order_waits_while_it_can_only_not_be_sent_now(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cloud, "_AGAIN_SECONDS", 0.001)
+    monkeypatch.setattr(cloud, "_FIRST_PAUSE", 0.001)
     client: Any = Sender(LogFull("full"), TransportError("broken"), LogFull("full"))
     await cloud.answer(client, message(1, {}), "on")
     assert client.sent == [("on", "room1")]

@@ -195,14 +195,67 @@ def test_device_run_and_cloud_wait_for_a_server_that_starts_last(shell: Any) -> 
     assert (device.end(), flow.end()) == (0, 0)
 
 
-def test_a_server_that_comes_after_a_flow_with_its_own_says_what_to_do(shell: Any) -> None:
+@pytest.mark.parametrize("moves", [False, True], ids=["same port", "another port"])
+def test_a_server_that_comes_after_a_flow_with_its_own_takes_it_over(
+    shell: Any, moves: bool, free_tcp_port: int
+) -> None:
     shell.house()
+    shell.file("room1.py", ROOM % (10_000, "room1"))
+    flow = shell.start("run", "house.py", "--status", "0.1", "--json")
+    flow.says("house runs")
+    device = shell.start("device", "room1.py", "--flow", "house", "--status", "0.1")
+    cloud = shell.start("cloud", "house")
+    until(lambda: len(cloud.out) > 20)
+    before = shell.server_pid()
+
+    server = shell.start("server", *(("--listen", f"127.0.0.1:{free_tcp_port}") if moves else ()))
+    server.says("tls://")
+    assert shell.server_pid() != before
+    seen = len(cloud.out)
+    until(lambda: len(cloud.out) > seen + 50)
+    assert device.end() == 0
+    sent = int(device.says("closed").split(" sent")[0].rpartition(" ")[2])
+    until(lambda: len(cloud.out) == sent)
+    assert cloud.end(signal.SIGINT) == 0
+    values = [json.loads(line)["payload"]["value"] for line in cloud.out]
+    assert values == [2 * value for value in range(sent)]
+
+    assert flow.end() == 0
+    assert is_alive(shell.server_pid())  # it outlives the flow that was first
+    assert "runs the server of" in shell("server", code=1).stderr
+    again = shell.start("run", "house.py")
+    again.says("house runs")
+    assert (again.end(), server.end()) == (0, 0)
+
+
+def test_a_server_and_a_flow_that_start_at_once_find_each_other(shell: Any) -> None:
+    shell.house()
+    shell.file("room1.py", ROOM % (COUNT, "room1"))
+    for _ in range(2):
+        together = [
+            shell.start("run", "house.py"),
+            shell.start("server"),
+            shell.start("device", "room1.py", "--flow", "house"),
+        ]
+        flow, server, device = together
+        server.says("tls://")
+        flow.says("house runs")
+        assert len(shell.json("cloud", "house", "-n", str(COUNT), "--timeout", "40")) == COUNT
+        assert [each.process.poll() for each in together] == [None, None, None]
+        assert (device.end(), flow.end(), server.end()) == (0, 0, 0)
+
+
+def test_a_server_that_would_serve_less_than_the_flow_s_own_says_what_to_do(
+    shell: Any, free_tcp_port: int
+) -> None:
+    shell.house()
+    text = (shell.folder / "house.py").read_text().replace("import Flow", "import Flow, FlowOptions")
+    options = f'name="house", options=FlowOptions(mqtt="127.0.0.1:{free_tcp_port}")'
+    shell.file("house.py", text.replace('name="house"', options))
     flow = shell.start("run", "house.py")
     flow.says("house runs")
     assert "pratipad run FILE --join" in shell("server", code=1).stderr
     assert flow.end() == 0
-    shell.start("server").says("tls://")
-    assert "runs the server of" in shell("server", code=1).stderr
 
 
 def test_a_mistyped_flow_is_not_shown_and_lets_nobody_in(house: Any) -> None:

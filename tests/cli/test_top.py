@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pratipad_nb.cli.rates import COLUMNS, status_line
+from pratipad_nb.cli.rate_rows import COLUMNS, status_line
 from pratipad_nb.cli.top import drawn
 
 STATS: dict[str, Any] = {

@@ -97,7 +97,7 @@ async def test_an_order_to_what_can_be_no_device_is_refused(world, edge, cloud, 
 async def test_a_pull_is_done_when_its_readings_have_left_the_pipeline(world, edge, cloud):
     edge.answers |= {
         "pull": {"request": "r1"},
-        "request": [{"done": False, "left": 2, "silent": ["room2"]}, {"done": True, "left": 0, "silent": []}],
+        "request": [{"left": 2, "silent": ["room2"]}, {"left": 0}],
     }
     request = await cloud.pull(3, device="room1")
     assert (request.id, request.left, request.done) == ("r1", 3, False)
@@ -107,7 +107,7 @@ async def test_a_pull_is_done_when_its_readings_have_left_the_pipeline(world, ed
 
 
 async def test_a_pull_that_is_not_answered_names_the_silent_devices(world, edge, cloud):
-    edge.answers |= {"pull": {"request": "r1"}, "request": {"done": False, "left": 2, "silent": ["a", "b"]}}
+    edge.answers |= {"pull": {"request": "r1"}, "request": {"left": 2, "silent": ["a", "b"]}}
     request = await cloud.pull(3)
     with pytest.raises(WaitTimeout, match=r"2 of 3 readings .* silent: a, b"):
         await request.wait(timeout=0.1)
@@ -168,7 +168,7 @@ def test_the_synchronous_client_takes_sends_and_pulls(elsewhere, house):
     elsewhere.append(3)
     assert [m.payload for m in house.take(3)] == [1, 2, 3]
     assert house.send({"led": "on"}, to="room1").startswith("cloud-")
-    elsewhere.edge.answers |= {"pull": {"request": "r1"}, "request": {"done": True}}
+    elsewhere.edge.answers |= {"pull": {"request": "r1"}, "request": {"left": 0}}
     request = house.pull(2)
     request.wait(timeout=5)
     assert (request.id, request.done, request.left, request.silent) == ("r1", True, 0, ())
@@ -221,6 +221,51 @@ def test_a_take_behind_another_threads_loop_ends_at_its_time_out(elsewhere, hous
     house.close()
     waiting.join(5)
     assert not waiting.is_alive()
+
+
+def interrupt_next_call_at_its_end(cloud, monkeypatch):
+    """Have the next call into the event loop end in Ctrl-C, which comes when its work is done."""
+    run = cloud._portal.run
+
+    def interrupted(work, *arguments, **options):
+        monkeypatch.undo()
+        run(work, *arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cloud._portal, "run", interrupted)
+
+
+def test_a_take_interrupted_when_its_messages_are_there_leaves_them_to_the_next(
+    elsewhere, house, monkeypatch
+):
+    elsewhere.append(3, 3)
+    assert [m.payload for m in house.take(1)] == [1]
+    interrupt_next_call_at_its_end(house, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        house.take(3)
+    with Cloud("house", endpoint=Endpoint(elsewhere.url, "house")) as other:
+        assert [m.payload for m in other.take(2)] == [2, 3]
+    assert [m.payload for m in house.take(3)] == [4, 5, 6]
+
+
+def test_a_loop_interrupted_when_its_messages_are_there_leaves_them_to_the_next(
+    elsewhere, house, monkeypatch
+):
+    elsewhere.append(3, 3)
+    assert next(iter(house)).payload == 1
+    assert [m.payload for m in house.take(1)] == [2]
+    interrupt_next_call_at_its_end(house, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(house))
+    loop = iter(house)
+    assert [next(loop).payload for _ in range(2)] == [3, 4]
+    assert [m.payload for m in house.take(2)] == [5, 6]
+
+
+def test_a_list_that_a_take_returned_is_its_callers(elsewhere, house):
+    elsewhere.append(3)
+    house.take(2).clear()
+    assert [m.payload for m in house.take(1)] == [3]
 
 
 def test_what_the_synchronous_client_has_its_twin_has_too():

@@ -13,11 +13,11 @@ import pytest
 from pratipad_nb.cloud.client import AsyncCloud, Cloud
 from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.pki.store import CertificateStore
+from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import Endpoint
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.permissions import edge_user, identity_of, reader_user
 from pratipad_nb.transport.protocol import LogSpec
-from pratipad_nb.transport.server import EmbeddedServer
 from pratipad_nb.transport.subjects import Subjects
 
 FLOW = "house"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pratipad_nb.pki.store import CertificateStore
+from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import Credentials, Endpoint
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.connecting import connect
@@ -19,7 +20,6 @@ from pratipad_nb.transport.memory import connect_memory
 from pratipad_nb.transport.memory_broker import Broker
 from pratipad_nb.transport.permissions import device_user, edge_user, identity_of
 from pratipad_nb.transport.protocol import Connection, ConsumerSpec, LogSpec, Signal
-from pratipad_nb.transport.server import EmbeddedServer
 from pratipad_nb.transport.subjects import Subjects
 
 FLOW = "house"

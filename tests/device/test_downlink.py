@@ -81,6 +81,19 @@ async def test_a_forgotten_flow_numbers_its_orders_anew(edge: Any) -> None:
         assert edge.hello.numbering == 2
 
 
+async def test_a_flow_that_was_made_anew_by_a_clock_that_stands_behind_is_heeded(edge: Any) -> None:
+    run: list[Any] = []
+    async with await AsyncDevice("room1", receive=run.append).connect(edge.endpoint):
+        await edge.order(7, "old", epoch=9)
+        await edge.until(lambda: run == ["old"])
+        await edge.order(1, "new", epoch=2)
+        await edge.order(8, "late", epoch=9)
+        await edge.order(2, "next", epoch=2, after=1)
+        await edge.until(lambda: edge.hello.ready == 2)
+        assert run == ["old", "new", "next"]
+        assert edge.hello.numbering == 2
+
+
 async def test_an_order_that_fails_is_told_to_the_edge_and_the_next_one_is_run(
     edge: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,10 +16,10 @@ import pytest
 from packaging.requirements import Requirement
 
 from pratipad_nb.pki.store import CertificateStore
+from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import Credentials, Endpoint
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.permissions import device_user, edge_user, identity_of
-from pratipad_nb.transport.server import EmbeddedServer
 
 FLOW = "house"
 

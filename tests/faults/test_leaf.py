@@ -27,11 +27,11 @@ from pratipad_nb.message import Message
 from pratipad_nb.pki.authority import Authority
 from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.portal import Portal
+from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import Credentials, Endpoint, FlowOptions, Leaf
 from pratipad_nb.testing import real_server
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.permissions import User, identity_of, leaf_identity, leaf_user, reader_user
-from pratipad_nb.transport.server import EmbeddedServer
 from pratipad_nb.transport.subjects import Subjects
 
 HOUSE = Subjects("house")

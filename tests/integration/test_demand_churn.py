@@ -117,7 +117,7 @@ class Churn:
             if stats.received != seen or not ready:
                 seen, since = stats.received, time.monotonic()
             if time.monotonic() - since > STALL:
-                accounts = {name: self.flow.edge.ledger.accounts.get(name) for name in self.parties}
+                accounts = {name: self.flow.edge.parts.ledger.accounts.get(name) for name in self.parties}
                 raise AssertionError(
                     f"stalled after {self.events} events; ready: {ready}; {stats}; {accounts}"
                 )

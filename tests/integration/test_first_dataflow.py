@@ -159,7 +159,7 @@ def test_a_state_folder_that_cannot_be_written_is_named(tmp_path):
 def test_a_missing_server_binary_is_named_with_the_next_step(monkeypatch, tmp_path):
     from importlib.metadata import PackageNotFoundError
 
-    from pratipad_nb.transport import server_process
+    from pratipad_nb.server import process as server_process
 
     def missing(name):
         raise PackageNotFoundError(name)

@@ -53,7 +53,7 @@ def test_the_flow_is_paused_and_goes_on(house):
 def test_the_rate_acts_at_once(house, written, rate):
     answer(house, f"rate house {written}")
     assert house.names["house"].rate == rate
-    assert house.names["house"]._flow._edges[0].limit.allowed == rate
+    assert house.names["house"]._flow._edge.parts.limit.allowed == rate
 
 
 def test_the_demand_acts_at_once_in_whichever_order_its_bounds_move(house):
@@ -61,7 +61,7 @@ def test_the_demand_acts_at_once_in_whichever_order_its_bounds_move(house):
     for written, most, least in (("10", 10, 5), ("2000 1500", 2000, 1500), ("20 3", 20, 3), ("2", 2, 1)):
         assert f"up to {most} messages" in answer(house, f"demand house {written}")
         assert (flow.max_demand, flow.min_demand) == (most, least)
-        ledger = flow._flow._edges[0].ledger
+        ledger = flow._flow._edge.parts.ledger
         assert (ledger.max_demand, ledger.min_demand) == (most, least)
 
 

@@ -12,7 +12,7 @@ from pratipad_nb import Device, Flow
 from pratipad_nb.errors import ProcessorError
 from pratipad_nb.notebook import inspector
 from pratipad_nb.notebook.inspector import BYTES_PER_SECOND, Inspection
-from pratipad_nb.runtime.stats import DeviceStats
+from pratipad_nb.runtime.values.stats import DeviceStats
 from pratipad_nb.testing import memory_server
 
 

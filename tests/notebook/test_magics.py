@@ -198,7 +198,7 @@ def test_a_server_without_certificates_is_refused_with_the_next_step(shell):
 
 
 def test_a_missing_server_binary_is_one_message_with_the_next_step(shell, monkeypatch, tmp_path):
-    from pratipad_nb.transport import server_process
+    from pratipad_nb.server import process as server_process
 
     def missing(name):
         raise importlib.metadata.PackageNotFoundError(name)
@@ -248,8 +248,8 @@ def failed(flow, until):
         async def fails():
             raise OSError("no space left")
 
-        flow._flow._edge.last_checkpoint = fails
-        flow._flow._edge.pipeline.drain()
+        flow._flow._edge._last_checkpoint = fails
+        flow._flow._edge.drain()
 
     flow._portal.run(fail())
     until(lambda: flow.state == "failed")

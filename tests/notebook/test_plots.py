@@ -8,7 +8,7 @@ import pytest
 from pratipad_nb import Device, Flow
 from pratipad_nb.errors import FlowError, SettingsError
 from pratipad_nb.notebook.plots import plot
-from pratipad_nb.runtime.history import FlowHistory
+from pratipad_nb.runtime.values.history import FlowHistory
 from pratipad_nb.testing import memory_server
 
 

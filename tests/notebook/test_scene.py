@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from pratipad_nb import Flow
 from pratipad_nb.notebook import scene
-from pratipad_nb.runtime.stats import DeviceStats, FlowStats, ProcessorStats
+from pratipad_nb.runtime.values.stats import DeviceStats, FlowStats, ProcessorStats
 
 
 def a(x):

@@ -13,9 +13,10 @@ import pytest
 
 from pratipad_nb.dataflow import resolve
 from pratipad_nb.pki.authority import Authority
-from pratipad_nb.runtime.edge import Edge
-from pratipad_nb.runtime.plan import EdgeSettings, log_specs
-from pratipad_nb.runtime.position import OutputChain
+from pratipad_nb.runtime.edge.edge import Edge
+from pratipad_nb.runtime.positions.position import OutputChain
+from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs
+from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import FlowOptions, Keep
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import UplinkFrame
@@ -24,7 +25,6 @@ from pratipad_nb.transport.memory_broker import Broker
 from pratipad_nb.transport.nats import NatsConnection
 from pratipad_nb.transport.permissions import edge_user, inbox_prefix
 from pratipad_nb.transport.protocol import Connection, Log
-from pratipad_nb.transport.server import EmbeddedServer
 from pratipad_nb.transport.subjects import Subjects
 
 FLOW = "house"
@@ -127,9 +127,8 @@ class Edges:
         """Return an edge that has its logs and its processors."""
         namespace = {"same": lambda payload: payload} | (names or {})
         connection = await self._place.connection()
-        edge = Edge(connection, resolve(notation, namespace), EdgeSettings(FLOW, **settings))
+        edge = await Edge.open(connection, resolve(notation, namespace), EdgeSettings(FLOW, **settings))
         self._stack.push_async_callback(edge.close)
-        await edge.open()
         return edge
 
     async def running(self, *notation: str, **settings: Any) -> Edge:

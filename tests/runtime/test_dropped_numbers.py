@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pratipad_nb.runtime.credit import Ledger, RateLimit
+from pratipad_nb.runtime.devices.credit import Ledger, RateLimit
 from pratipad_nb.transport.frames import CreditFrame, HelloFrame
 
 

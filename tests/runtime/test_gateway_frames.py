@@ -8,10 +8,10 @@ import pytest
 
 from pratipad_nb.cloud.backlog import messages_of
 from pratipad_nb.errors import FrameError, SettingsError
-from pratipad_nb.runtime.batch import Batch, InputFrame, Source
-from pratipad_nb.runtime.inputs import Gatekeeper
-from pratipad_nb.runtime.outputs import _segments
-from pratipad_nb.runtime.position import Positions
+from pratipad_nb.runtime.positions.inputs import Gatekeeper
+from pratipad_nb.runtime.positions.position import Positions
+from pratipad_nb.runtime.positions.segments import segments_of
+from pratipad_nb.runtime.values.batch import Batch, InputFrame, Source
 from pratipad_nb.settings import gateway_of, valid_address
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import OutputFrame, UplinkFrame, decode_uplink
@@ -29,8 +29,12 @@ class Silent:
         self.acknowledged.append(delivery.sequence)
 
 
+async def refused(delivery: Delivery, error: FrameError) -> None:
+    raise AssertionError(error)
+
+
 def gate(taps: list[Any] | None = None) -> Gatekeeper:
-    found = Gatekeeper(Subjects("house"), Silent(), Positions(), True, lambda *_: None)  # type: ignore[arg-type]
+    found = Gatekeeper(Subjects("house"), Silent(), Positions(), True, refused)  # type: ignore[arg-type]
     found.taps = taps or []
     return found
 
@@ -85,7 +89,7 @@ def test_a_gateway_speaks_for_devices_with_names_of_their_own_one_for_each_messa
 def test_results_keep_the_device_of_the_message_they_stem_from(origins: Any, names: list[str]) -> None:
     frame = InputFrame("gw", 7, 5, 2.0, [1.0, 2.0, 3.0], sources=["gw.a", "gw.b", "gw.a"])
     batch = Batch(Source("house", [frame]), list(origins), origins, 3)
-    output = decode(encode(OutputFrame("w", 1, [], list(_segments(batch)))), OutputFrame)
+    output = decode(encode(OutputFrame("w", 1, [], list(segments_of(batch)))), OutputFrame)
     assert [message.device for message in messages_of(output, "house")] == names
 
 

@@ -9,7 +9,7 @@ import pytest
 from pratipad_nb import AsyncDevice, AsyncFlow, Flow, FlowOptions, Message
 from pratipad_nb.errors import FlowError
 from pratipad_nb.session import AsyncRequest, Request, Step
-from pratipad_nb.session.step import AsyncStep
+from pratipad_nb.session.inspection.step import AsyncStep
 
 
 def same(payload):

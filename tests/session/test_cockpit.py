@@ -8,9 +8,9 @@ import pytest
 
 from pratipad_nb import AsyncFlow, Device, Flow
 from pratipad_nb.errors import FlowError, SettingsError
-from pratipad_nb.runtime import history
-from pratipad_nb.runtime.history import History
-from pratipad_nb.runtime.stats import FlowStats, ProcessorStats
+from pratipad_nb.runtime.values import history
+from pratipad_nb.runtime.values.history import History
+from pratipad_nb.runtime.values.stats import FlowStats, ProcessorStats
 from pratipad_nb.session import views
 
 
@@ -29,11 +29,11 @@ def flow(url):
 
 def test_demand_and_rate_hold_at_once_and_over_a_new_start(flow):
     flow.rate, flow.max_demand, flow.min_demand = 50, 20, 7
-    ledger = flow._flow._edges[0].ledger
+    ledger = flow._flow._edge.parts.ledger
     assert (ledger.limit.allowed, ledger.max_demand, ledger.min_demand) == (50.0, 20, 7)
     flow.stop()
     flow.start()
-    ledger = flow._flow._edges[0].ledger
+    ledger = flow._flow._edge.parts.ledger
     assert (ledger.limit.allowed, ledger.max_demand, ledger.min_demand) == (50.0, 20, 7)
     assert (flow.rate, flow.max_demand, flow.min_demand) == (50.0, 20, 7)
 
@@ -48,7 +48,7 @@ def test_they_can_be_set_before_the_start(url):
 def test_both_bounds_change_at_once_whatever_they_were(flow):
     for most, least in ((10, None), (2000, 1500), (20, 3), (1, 0)):
         flow.demand(most, least)
-        ledger = flow._flow._edges[0].ledger
+        ledger = flow._flow._edge.parts.ledger
         expected = (most, most // 2 if least is None else least)
         assert (flow.max_demand, flow.min_demand) == (ledger.max_demand, ledger.min_demand) == expected
 
@@ -59,7 +59,7 @@ def test_bounds_that_do_not_fit_each_other_change_neither(flow):
         SettingsError, match="max_demand=10, min_demand=10: whole numbers with 0 <= min_demand"
     ):
         flow.demand(10, 10)
-    ledger = flow._flow._edges[0].ledger
+    ledger = flow._flow._edge.parts.ledger
     assert (flow.max_demand, flow.min_demand) == (ledger.max_demand, ledger.min_demand) == (20, 3)
 
 
@@ -68,7 +68,7 @@ def test_a_lower_bound_of_none_is_half_of_the_other_and_a_new_start_finds_it(flo
     flow.min_demand = None
     flow.stop()
     flow.start()
-    ledger = flow._flow._edges[0].ledger
+    ledger = flow._flow._edge.parts.ledger
     assert (flow.min_demand, ledger.min_demand) == (10, 10)
 
 

@@ -219,14 +219,14 @@ def test_a_flow_that_failed_says_why_it_is_not_running(url, until):
     flow = Flow("Push ~> same ~> Output", name="house", server=url).start()
 
     async def fail():
-        flow._flow._edge.pipeline.drain()
+        flow._flow._edge.drain()
         raise_in(flow._flow._edge)
 
     def raise_in(edge):
         async def fails():
             raise OSError("no space left")
 
-        edge.last_checkpoint = fails
+        edge._last_checkpoint = fails
 
     flow._portal.run(fail())
     until(lambda: flow.state == "failed")

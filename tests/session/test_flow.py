@@ -193,7 +193,7 @@ def fail(flow):
         raise OSError("no space left")
 
     async def drain():
-        flow._flow._edge.last_checkpoint = fails
+        flow._flow._edge._last_checkpoint = fails
         flow._flow._edge.drain()
 
     flow._portal.run(drain())
@@ -349,7 +349,7 @@ def test_settled_says_what_is_left(url):
         with Device("d").connect(flow) as device:
             device.push(1).wait(5)
         with pytest.raises(
-            WaitTimeout, match=r"not settled after 0.2 s: 1 frames wait .* 1 messages are in hand"
+            WaitTimeout, match=r"not settled after 0.2 s: 1 frames wait .* 1 messages are in flight"
         ):
             flow.settled(timeout=0.2)
         hold.set()

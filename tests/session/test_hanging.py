@@ -12,7 +12,7 @@ import pytest
 
 from pratipad_nb import Device, Flow, FlowOptions, every
 from pratipad_nb.errors import FlowError, ProcessorError
-from pratipad_nb.runtime.stage import lane_of
+from pratipad_nb.runtime.stages.stage import lane_of
 from pratipad_nb.testing import memory_server
 
 #: Nothing here may take longer, in seconds: a call hangs for ever.
@@ -160,7 +160,7 @@ def test_the_state_of_an_instance_that_hangs_is_that_of_its_last_checkpoint(
     flow = start("Push ~> P ~> Output", P=hanging(gate, kind))
     with pushed(flow, "a", "b") as device:
         assert taken(flow, 2) == ["a 1", "b 2"]
-        (runner,) = flow._flow._edge.line.runners_of("P")
+        (runner,) = flow._flow._edge.lines[0].runners_of("P")
         until(lambda: runner.last_state == b"\x02")
         device.push("hang")
         assert gate.begun.wait(5)

@@ -1,7 +1,7 @@
 """Dead letters as a list that shows itself as a table."""
 
 from pratipad_nb import Device, Flow
-from pratipad_nb.runtime.dead_letters import DeadLetter
+from pratipad_nb.runtime.positions.dead_letters import DeadLetter
 from pratipad_nb.session.letters import LetterList
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from pratipad_nb.pki.authority import Authority
+from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.memory import MemoryConnection
 from pratipad_nb.transport.memory_broker import Broker
 from pratipad_nb.transport.nats import NatsConnection
 from pratipad_nb.transport.permissions import edge_user, inbox_prefix
 from pratipad_nb.transport.protocol import Connection
-from pratipad_nb.transport.server import EmbeddedServer
 
 FLOW = "house"
 EDGE = edge_user(FLOW)

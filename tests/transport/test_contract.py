@@ -148,6 +148,36 @@ async def test_signals_of_one_sender_keep_their_order(connection, other):
     assert await heard.data(200) == sent
 
 
+async def test_a_subscription_that_is_cancelled_at_any_moment_hears_nothing(connection, other):
+    cut, heard = Heard(), Heard()
+    for turns in range(8):
+        subscribing = asyncio.create_task(other.subscribe(SUBJECTS.stats, cut))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if subscribing.cancel():
+            await asyncio.wait({subscribing})
+        else:
+            await (await subscribing).close()
+    await other.subscribe(SUBJECTS.stats, heard)
+    await connection.publish(SUBJECTS.stats, b"once")
+    assert await heard.data(1) == [b"once"]
+    assert cut.signals == []
+
+
+async def test_a_connection_hears_on_after_a_flush_that_was_cancelled_at_any_moment(connection, other):
+    heard = Heard()
+    await other.subscribe(SUBJECTS.stats, heard)
+    for turns in range(8):
+        flushing = asyncio.create_task(other.flush())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        flushing.cancel()
+        await asyncio.wait({flushing})
+        await connection.publish(SUBJECTS.stats, b"%d" % turns)
+        await connection.flush()
+    assert await heard.data(8) == [b"%d" % turns for turns in range(8)]
+
+
 async def test_a_closed_subscription_hears_nothing_more(connection, other):
     closed, open_ = Heard(), Heard()
     subscription = await other.subscribe(SUBJECTS.stats, closed)

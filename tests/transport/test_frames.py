@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from datetime import UTC, datetime, tzinfo
 
 import lz4.block
@@ -30,6 +32,7 @@ from pratipad_nb.transport.frames import (
     UplinkFrame,
     decode_uplink,
     message_id,
+    new_epoch,
 )
 
 KINDS = [
@@ -370,3 +373,27 @@ def test_any_bytes_of_a_foreign_device_are_a_payload_that_can_travel_or_a_frame_
 def test_an_order_that_is_no_json_is_refused():
     with pytest.raises(PayloadError, match="can't be written as JSON"):
         encode_plain({(1, 2): 3})
+
+
+def test_an_epoch_is_no_other_starts_whatever_the_clock_says(monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    monkeypatch.setattr("time.time_ns", lambda: 0)
+    epochs = [new_epoch() for _ in range(10_000)]
+    assert len(set(epochs)) == 10_000
+    assert all(0 < epoch == int(float(epoch)) <= MAX_NUMBER for epoch in epochs)
+
+
+def test_an_epoch_is_no_other_starts_of_a_forked_process():
+    forking = """
+import os
+from pratipad_nb.transport.frames import new_epoch
+new_epoch()
+child = os.fork()
+os.write(1, b"%d\\n" % new_epoch())
+if child:
+    os.waitpid(child, 0)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", forking], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert len(set(run.stdout.split())) == 2

@@ -17,11 +17,11 @@ import pytest
 from pratipad_nb import Device, Flow
 from pratipad_nb.errors import ServerError, SettingsError
 from pratipad_nb.pki.authority import Authority
+from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.session.site import Site
 from pratipad_nb.settings import Credentials, FlowOptions
 from pratipad_nb.testing import real_server
 from pratipad_nb.transport.permissions import identity_of
-from pratipad_nb.transport.server import EmbeddedServer
 from pratipad_nb.transport.subjects import Subjects
 
 HOUSE = Subjects("house")

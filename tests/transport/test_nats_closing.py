@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.transport.nats import NatsConnection
 from pratipad_nb.transport.permissions import edge_user, inbox_prefix
-from pratipad_nb.transport.server import EmbeddedServer
 
 EDGE = edge_user("house")
 

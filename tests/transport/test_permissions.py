@@ -15,6 +15,7 @@ from nats.aio.client import Client
 
 from pratipad_nb.errors import SettingsError
 from pratipad_nb.pki.store import CertificateStore
+from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import NAME_PATTERN, RESERVED_NAMES
 from pratipad_nb.transport.permissions import (
     device_user,
@@ -23,7 +24,6 @@ from pratipad_nb.transport.permissions import (
     inbox_prefix,
     reader_user,
 )
-from pratipad_nb.transport.server import EmbeddedServer
 from pratipad_nb.transport.subjects import Subjects
 from pratipad_nb.transport.tls import client_context
 

@@ -21,9 +21,9 @@ from pratipad_nb.errors import (
     TransportError,
 )
 from pratipad_nb.pki.authority import Authority
+from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.permissions import device_user
-from pratipad_nb.transport.server import EmbeddedServer
 from pratipad_nb.transport.tls import client_context, probe
 
 ROOM1 = device_user("house", "room1")

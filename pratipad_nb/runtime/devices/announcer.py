@@ -1,0 +1,37 @@
+"""The announcer: asks all devices to say hello, at a start and whenever the flow's input changes.
+
+Owns that one signal. What a hello leads to is for `presence`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pratipad_nb.runtime.devices.credit import Ledger
+from pratipad_nb.runtime.devices.signals import Signals
+from pratipad_nb.transport.codec import encode
+from pratipad_nb.transport.frames import CreditFrame
+from pratipad_nb.transport.subjects import Subjects
+
+__all__ = ["Announcer"]
+
+
+class Announcer:
+    """Tells the devices of one flow which input the flow has now."""
+
+    def __init__(self, signals: Signals, subjects: Subjects, ledger: Ledger, delivery: str) -> None:
+        self._signals = signals
+        self._subjects = subjects
+        self._ledger = ledger
+        self._delivery = delivery
+
+    def announce(self) -> None:
+        """Let all devices say hello: they may have been there before this run."""
+        ledger = self._ledger
+        frame = CreditFrame(ledger.mode.lower(), ledger.owner, -1, 0, self._delivery)
+        self._signals.send(self._subjects.credit_all, encode(frame))
+
+    def change_mode(self, mode: Literal["Push", "Pull", "Demand"]) -> None:
+        """Go on with another input: credit of the one before no longer holds."""
+        self._ledger.change_mode(mode)
+        self.announce()

@@ -1,0 +1,389 @@
+"""The backward pipeline: orders from the cloud, and replies of processors, on their way to devices.
+
+Owns the order log's reading and appending, and the passage through the processors' `backward`. An order's number is its
+place in the log: it grows for every device, and a device drops what it has run. What waits for each device, and is sent
+again until it is confirmed, is for `boxes`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from pratipad_nb.backoff import Backoff
+from pratipad_nb.dataflow import Dataflow
+from pratipad_nb.errors import (
+    Fenced,
+    FrameError,
+    LogFull,
+    OneWayError,
+    PayloadError,
+    ProcessorError,
+    SettingsError,
+    TransportClosed,
+    TransportError,
+    WaitTimeout,
+)
+from pratipad_nb.message import Message
+from pratipad_nb.processors.reply import preparing
+from pratipad_nb.runtime.devices.order_queues import Boxes, order_number
+from pratipad_nb.runtime.devices.roster import Roster
+from pratipad_nb.runtime.positions.dead_letters import ORDER_STEP, DeadLetters
+from pratipad_nb.runtime.stages.line import Line
+from pratipad_nb.runtime.stages.stage import Member
+from pratipad_nb.runtime.values.plan import EdgeSettings
+from pratipad_nb.runtime.values.stats import BackwardStats
+from pratipad_nb.settings import valid_address
+from pratipad_nb.transport.codec import decode, encode, order_payload
+from pratipad_nb.transport.frames import (
+    DeadEntry,
+    DownFrame,
+    FailureNote,
+    HelloFrame,
+    MarkFrame,
+    Order,
+    OrderFrame,
+    new_epoch,
+)
+from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Delivery, Log
+from pratipad_nb.transport.subjects import Subjects
+
+__all__ = ["Backward", "append_order", "check_open"]
+
+log = logging.getLogger(__name__)
+
+_MARK = "orders"
+#: Replies that go into the log together: an entry each would take a thousand round trips for a thousand replies.
+_TOGETHER = 1024
+#: First and longest pause before an append or a look that failed is tried again, in seconds.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+
+
+class Backward:
+    """Orders and replies of one run.
+
+    Parameters
+    ----------
+    orders, marks
+        The log of orders, and the log that holds the mark of their numbering.
+    roster
+        The devices that an order for all is for.
+    dead_letters
+        Where an order goes that a processor failed on.
+    line
+        Gives the current line of processors: a change may replace it while an order passes.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: EdgeSettings,
+        orders: Log,
+        marks: Log,
+        *,
+        roster: Roster,
+        dead_letters: DeadLetters,
+        line: Callable[[], Line],
+    ) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._subjects = Subjects(settings.name)
+        self._log = orders
+        self._marks = marks
+        self._roster = roster
+        self._dead_letters = dead_letters
+        self._line = line
+        self._boxes = Boxes(connection, self._subjects, orders)
+        self._read_to = 0
+        self.full = False
+        self.epoch = 0
+        self.received = self.replies = self.failed = 0
+
+    async def open(self) -> None:
+        """Find out which numbering holds: it begins anew when the flow was forgotten."""
+        subject = self._subjects.mark(_MARK)
+        while (record := await self._marks.latest(subject)) is None:
+            frame = MarkFrame(new_epoch(), [])
+            with contextlib.suppress(Fenced):  # another partition's edge was first
+                await self._connection.append(subject, encode(frame), expect=0)
+        self.epoch = decode(record.data, MarkFrame).sequence
+
+    async def run(self) -> None:
+        """Read orders and send them on, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._boxes.run(), name=f"{self._settings.name}: boxes")
+            async with contextlib.aclosing(self._deliveries()) as deliveries:
+                async for delivery in deliveries:
+                    await self._take(delivery.sequence, delivery.time, delivery.data)
+                    self._read_to = delivery.sequence
+
+    async def _deliveries(self) -> AsyncGenerator[Delivery, None]:
+        """Iterate over the log from its first entry on, whatever becomes of the link and of the consumer meanwhile."""
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        while True:
+            try:
+                consumer = await self._log.consumer(
+                    ConsumerSpec("", "all", max_pending=256, start=self._read_to + 1)
+                )
+            except TransportClosed:
+                raise
+            except (TransportError, WaitTimeout) as error:
+                log.debug("the orders can't be read now: %s", error)
+                await asyncio.sleep(backoff.next())
+                continue
+            try:
+                while True:
+                    deliveries = await consumer.get()
+                    backoff.reset()
+                    for delivery in deliveries:
+                        if delivery.sequence > self._read_to:
+                            yield delivery
+                    consumer.acknowledge(deliveries[-1])
+            except TransportClosed:
+                raise
+            except TransportError as error:  # it went with a server that was killed
+                log.debug("the orders are read anew: %s", error)
+                await asyncio.sleep(backoff.next())
+            finally:
+                await consumer.close()
+
+    # -- from the cloud, and from processors --------------------------------------------------------------------
+
+    async def order(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
+        """Append an order; it is safe when this returns. Returns its id.
+
+        Raises
+        ------
+        OneWayError
+            If a hop is one-way.
+        LogFull
+            If too many orders wait for devices that are away.
+        """
+        return await append_order(self._connection, self._line().dataflow, self._subjects, payload, to)
+
+    async def reply(self, replies: Sequence[tuple[Any, Message]]) -> None:
+        """Append what processors answered, which have seen to it that it can travel; waits while the log is full."""
+        for at in range(0, len(replies), _TOGETHER):
+            some = replies[at : at + _TOGETHER]
+            await self._append(
+                [Order(uuid.uuid4().hex, payload, [message.device]) for payload, message in some]
+            )
+        self.replies += len(replies)
+
+    async def _append(self, orders: list[Order]) -> None:
+        """Make replies safe, in as few entries as they fit into."""
+        subject = self._subjects.order
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        while True:
+            try:
+                await self._connection.append(subject, encode(OrderFrame(time.time(), orders, reply=True)))
+            except PayloadError:
+                if len(orders) == 1:
+                    raise
+                middle = len(orders) // 2
+                await self._append(orders[:middle])
+                await self._append(orders[middle:])
+                return
+            except (LogFull, WaitTimeout) as error:
+                self.full = isinstance(error, LogFull)
+                await asyncio.sleep(backoff.next())
+            else:
+                self.full = False
+                return
+
+    async def again(self, entry: DeadEntry) -> None:
+        """Append an order that a processor failed on once more, for the devices that it was for."""
+        frame = OrderFrame(time.time(), [Order(uuid.uuid4().hex, entry.payload, entry.to)])
+        await self._connection.append(self._subjects.order, encode(frame))
+
+    async def _take(self, sequence: int, appended: float, data: bytes) -> None:
+        """Let an entry's orders through the processors, then put them into their devices' boxes."""
+        try:
+            frame = decode(data, OrderFrame)
+        except FrameError as error:
+            log.warning("an entry of the orders is none: %s", error)
+            frame = OrderFrame(appended, [])
+        expires = appended + self._settings.options.order_seconds
+        if all(map(self._is_ours_alone, frame.orders)):
+            self._boxes.begin(sequence)
+        for place, order in enumerate(frame.orders):
+            self.received += not frame.reply
+            await self._put(order, order_number(sequence, place), frame, expires)
+        self._boxes.end(sequence)
+
+    async def _put(self, order: Order, number: int, frame: OrderFrame, expires: float) -> None:
+        targets = order.to if order.to is not None else self._roster.known
+        mine = self._mine(targets)
+        if not mine:
+            return
+        payload = order.payload
+        if not frame.reply:
+            try:
+                payload = await self._through_processors(order, number, frame.time, mine)
+            except _StopsHere:
+                return
+        for device, behind in mine.items():
+            to = None if behind == [""] else behind
+            down = DownFrame(self._settings.name, self.epoch, number, order.id, frame.time, payload, to)
+            self._boxes.put(device, down, expires=expires, connected=self._roster.says_hello(device))
+
+    def _is_ours_alone(self, order: Order) -> bool:
+        """Whether no other partition's devices get it: then this edge may delete it from the log."""
+        if not self._settings.shared:
+            return True
+        if order.to is None:
+            return False
+        return sum(map(len, self._mine(order.to).values())) == len(order.to)
+
+    def _mine(self, targets: Iterable[str]) -> dict[str, list[str]]:
+        """Return this partition's devices among `targets`, each with those behind it that are meant; "": itself."""
+        mine: dict[str, list[str]] = {}
+        for target in targets:
+            try:
+                device, _, behind = valid_address(target).partition(".")
+            except SettingsError as error:
+                log.warning("an order for %r goes nowhere: %s", target, error)
+                continue
+            if self._settings.owns(device):
+                mine.setdefault(device, []).append(behind)
+        return mine
+
+    async def _through_processors(
+        self, order: Order, number: int, sent: float, mine: dict[str, list[str]]
+    ) -> Any:
+        """Pass the order through every processor's `backward`, from the last to the first.
+
+        If the flow gets another shape meanwhile, the order begins anew, at the processors that are there now.
+        """
+        while True:
+            line = self._line()
+            try:
+                return await self._through(line, order, sent)
+            except _Failed as failed:
+                await self._bury(failed, order, number, sent, mine)
+                raise _StopsHere from None
+            except ProcessorError:  # it was torn down
+                if line is self._line():
+                    raise
+
+    async def _through(self, line: Line, order: Order, sent: float) -> Any:
+        payload, changed_by = order.payload, None
+        for member in [member for stage in reversed(line.stages) for member in reversed(stage.members)]:
+            message = Message(
+                payload=payload,
+                id=order.id,
+                device="",
+                time=sent,
+                received=sent,
+                flow=self._settings.name,
+            )
+            with preparing(_refused):
+                outcome = await member.runners[0].run_backward(payload, message)
+            if outcome is None:
+                continue
+            if outcome.failures:
+                raise _Failed(member, outcome.failures[0].error, outcome.failures[0].traceback)
+            if not outcome.payloads:  # a generator that emits none: the order is filtered
+                raise _StopsHere
+            payload, changed_by = outcome.payloads[-1], member
+        if changed_by is not None:
+            try:
+                order_payload(payload)
+            except PayloadError as error:
+                raise _Failed(changed_by, f"PayloadError: {error}", "") from None
+        return payload
+
+    async def _bury(
+        self, failed: _Failed, order: Order, number: int, sent: float, mine: dict[str, list[str]]
+    ) -> None:
+        """Put an order, as it was sent, to the dead letters of the processor that failed on it."""
+        member = failed.member
+        self.failed += 1
+        member.meter.failed += 1
+        member.meter.last_error = f"backward: {failed.error}"
+        note = FailureNote(member.key, failed.error, failed.traceback)
+        to = list(_addresses(mine))
+        entry = DeadEntry("", self.epoch, number, 0, sent, sent, order.payload, [note], to=to)
+        await self._dead_letters.store([(member.key + ORDER_STEP, entry)])
+
+    # -- devices ------------------------------------------------------------------------------------------------
+
+    def hello(self, frame: HelloFrame, *, connected: bool) -> None:
+        """Take note of what a device has run, and send it what waits."""
+        ready = frame.ready if frame.numbering == self.epoch else 0  # of a flow that was forgotten meanwhile
+        self._boxes.hello(frame.device, ready, connected=connected)
+
+    def gone(self, device: str) -> None:
+        """Take note that a device is away."""
+        self._boxes.gone(device)
+
+    def counts(self, device: str) -> tuple[int, int]:
+        """Return how many orders went to a device, and how many it has run."""
+        return self._boxes.counts(device)
+
+    def stats(self) -> BackwardStats:
+        """Return the counts as they stand."""
+        boxes = self._boxes
+        return BackwardStats(
+            self.received, self.replies, boxes.sent, self.failed, boxes.expired, boxes.waiting, boxes.rate
+        )
+
+
+def _refused(_: Any) -> Any:
+    raise ProcessorError(
+        "reply() was called in `backward`, where there is no reading to answer: return what the order becomes."
+    )
+
+
+def _addresses(devices: dict[str, list[str]]) -> Iterator[str]:
+    for device, behind in devices.items():
+        for name in behind:
+            yield f"{device}.{name}" if name else device
+
+
+async def append_order(
+    connection: Connection,
+    dataflow: Dataflow,
+    subjects: Subjects,
+    payload: Any,
+    to: str | Sequence[str] | None,
+) -> str:
+    """Append an order to the flow's log; see `Backward.order`."""
+    check_open(dataflow)
+    if to is not None and not isinstance(to, Iterable):
+        raise SettingsError(f"send(to={to!r}): to is a device's name, a list of them, or None for all.")
+    names = None if to is None else [valid_address(name) for name in ([to] if isinstance(to, str) else to)]
+    if names == []:
+        raise SettingsError("send(to=[]) names no device; leave `to` out to send to all that are known.")
+    order = Order(uuid.uuid4().hex, payload, names)
+    await connection.append(subjects.order, encode(OrderFrame(time.time(), [order])), message_id=order.id)
+    return order.id
+
+
+def check_open(dataflow: Dataflow) -> None:
+    """Raise `OneWayError` if orders of the cloud can't reach devices."""
+    hop = dataflow.first_one_way_hop
+    if hop is not None:
+        raise OneWayError(
+            f"an order can't pass arrow {hop + 1} of `{dataflow.notation}`: it is `~>`, forward only. "
+            "Write `<~>` there."
+        )
+
+
+class _Failed(Exception):
+    """A processor failed on an order."""
+
+    def __init__(self, member: Member, error: str, traceback: str) -> None:
+        super().__init__(error)
+        self.member = member
+        self.error = error
+        self.traceback = traceback
+
+
+class _StopsHere(Exception):
+    """An order goes no further: a processor failed on it, or filtered it."""

@@ -1,0 +1,85 @@
+"""Presence: which devices are there, by what they say themselves and by what the server knows.
+
+Owns the hellos and the asking. The server needs no word from the device, so that one whose power was cut is noticed
+all the same, and foreign ones, which say no hello, are known too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from pratipad_nb.errors import FrameError, TransportError, WaitTimeout
+from pratipad_nb.runtime.devices.backward import Backward
+from pratipad_nb.runtime.devices.credit import Ledger
+from pratipad_nb.runtime.devices.roster import Roster
+from pratipad_nb.transport.codec import decode
+from pratipad_nb.transport.frames import HelloFrame
+from pratipad_nb.transport.permissions import identity_of
+from pratipad_nb.transport.protocol import Connection, Signal
+from pratipad_nb.transport.subjects import Subjects
+
+__all__ = ["Presence"]
+
+log = logging.getLogger(__name__)
+
+_SECONDS = 1.0
+#: With many clients the answer is long: at most this many a second are read.
+_CLIENTS_A_SECOND = 2000
+
+
+class Presence:
+    """Hears the devices of one run, and asks the server, about once a second, which are connected."""
+
+    def __init__(
+        self, connection: Connection, subjects: Subjects, roster: Roster, ledger: Ledger, backward: Backward
+    ) -> None:
+        self._connection = connection
+        self._subjects = subjects
+        self._roster = roster
+        self._ledger = ledger
+        self._backward = backward
+        self._prefix = identity_of(subjects.flow, "device", "x")[:-1]
+
+    def on_hello(self, signal: Signal) -> None:
+        """Take note of a device's hello; the callback of the subscription."""
+        try:
+            frame = decode(signal.data, HelloFrame)
+            device = self._subjects.device_of(signal.subject)
+        except FrameError as error:
+            log.info("a malformed hello: %s", error)
+            return
+        if (frame.flow, frame.device) != (self._subjects.flow, device):
+            log.info("a hello of %s came on the subject of %s", frame.device, device)
+            return
+        if not self._roster.owns(device):
+            return
+        account = self._ledger.hello(frame)
+        self._backward.hello(frame, connected=account.connected)
+
+    async def watch(self) -> None:
+        """Compare which devices said hello with those that are connected, again and again, until cancelled."""
+        while True:
+            pause = _SECONDS
+            asked = time.monotonic()
+            try:
+                clients = await self._connection.clients()
+            except (TransportError, WaitTimeout) as error:
+                # A foreign server may not allow the question; then hellos have to do.
+                log.debug("the server doesn't say which devices are connected: %s", error)
+            else:
+                prefix = self._prefix
+                self._roster.connected = frozenset(
+                    c.identity.removeprefix(prefix) for c in clients if c.identity.startswith(prefix)
+                )
+                self._part_with_the_gone(asked)
+                pause = max(pause, len(clients) / _CLIENTS_A_SECOND)
+            await asyncio.sleep(pause)
+
+    def _part_with_the_gone(self, asked: float) -> None:
+        """Take note of devices that left; a device that came since the server was asked is here all the same."""
+        for device, account in self._ledger.accounts.items():
+            if account.connected and device not in self._roster.connected and account.moved < asked:
+                self._ledger.gone(device)
+                self._backward.gone(device)

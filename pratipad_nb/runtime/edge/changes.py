@@ -1,0 +1,193 @@
+"""Changes to a run: one at a time, in place or by draining, and never half.
+
+Owns which way a change takes, and the way that drains. Exchanging processors in their places is in `swap`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pratipad_nb.dataflow import Dataflow, Difference
+from pratipad_nb.errors import FlowError
+from pratipad_nb.runtime.edge.controls import Controls
+from pratipad_nb.runtime.edge.shape import Shape
+from pratipad_nb.runtime.edge.status import Status
+from pratipad_nb.runtime.edge.swap import Proof, SwapReceipt, swap_in_place
+from pratipad_nb.runtime.edge.timers import Timers
+from pratipad_nb.runtime.stages.line import Line
+
+__all__ = ["Changes"]
+
+#: Seconds between two looks whether an instance hangs that has to finish what is in flight.
+_LOOK = 0.5
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A change that waits for what is in hand to be finished."""
+
+    line: Line
+    difference: Difference
+    in_hand: int
+    began: float = field(default_factory=time.monotonic)
+    receipt: asyncio.Future[SwapReceipt] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class Changes:
+    """Changes what one run consists of: its line of processors, and the pipeline through it.
+
+    Parameters
+    ----------
+    proof
+        Counts what was in flight, lost and doubled, for the receipt.
+    on_mode
+        Told of the new input where a change brings another.
+    """
+
+    def __init__(
+        self,
+        status: Status,
+        shape: Shape,
+        controls: Controls,
+        timers: Timers,
+        proof: Proof,
+        on_mode: Callable[[Literal["Push", "Pull", "Demand"]], None],
+    ) -> None:
+        self._status = status
+        self._shape = shape
+        self._controls = controls
+        self._timers = timers
+        self._proof = proof
+        self._on_mode = on_mode
+        self._turn = asyncio.Lock()
+        self._pending: _Pending | None = None
+
+    async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
+        """Change what runs; None if nothing differs.
+
+        New processors are set up first: if one can't be, the old ones stay. Where the shape of the flow stays, each
+        changed processor is exchanged between two of its calls (see `swap`). Else the pump pauses, what is in hand is
+        finished by the old ones and stored, state is carried over, and the new ones go on.
+
+        Raises
+        ------
+        ProcessorError
+            If a new processor can't be set up.
+        FlowError
+            If the flow isn't running, or ends before the change is made.
+        """
+        async with self._turn:
+            self._status.check_takes("can't be changed")
+            running = self._shape.line
+            old = running.dataflow
+            difference = old.diff(dataflow)
+            if str(old.tree) == str(dataflow.tree) and not difference.changed:
+                return None
+            line = await running.prepare(dataflow, difference.kept)
+            if line.shape == running.shape and dataflow.hops == old.hops and dataflow.input == old.input:
+                return await swap_in_place(running, line, difference, self._timers, self._proof)
+            return await self._drained(line, difference)
+
+    async def _drained(self, line: Line, difference: Difference) -> SwapReceipt:
+        resting = None if self._status.state == "paused" else self._shape.line.paused
+        pending = self._pending = _Pending(line, difference, self._proof.in_flight)
+        self._shape.line.resume()
+        self._shape.pipeline.drain(leaving=True)
+        receipt = await self._receipt(pending)
+        self._rest_again(resting)
+        return receipt
+
+    @property
+    def revocable(self) -> bool:
+        """Whether the change that is being made can be given up, and all stays as it was."""
+        return self._pending is None
+
+    async def _receipt(self, pending: _Pending) -> SwapReceipt:
+        """Wait until the change is carried out, which what is in flight holds up; leave behind what hangs."""
+        try:
+            while not pending.receipt.done():
+                await asyncio.wait({pending.receipt}, timeout=_LOOK)
+                if not pending.receipt.done() and self._pending is pending:
+                    self._shape.line.leave_hanging(pending.line, pending.difference.changed)
+        except asyncio.CancelledError:  # nobody asks any more
+            pending.receipt.cancel()
+            raise
+        return pending.receipt.result()
+
+    def _rest_again(self, keys: Sequence[str] | None) -> None:
+        """Pause again what was paused before a change (None: the run), which had to finish what was in flight."""
+        if keys is None:
+            self._controls.pause()
+        for key in keys or ():
+            if key in self._shape.line.meters:
+                self._shape.line.pause(key)
+
+    async def carried_out(self) -> bool:
+        """Carry out the change that waited for the pipeline to end; return whether there was one."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return False
+        try:
+            receipt = await self._carry_out(pending)
+        except BaseException:
+            self._give_up(pending)
+            raise
+        if not pending.receipt.done():  # who asked may have gone away
+            pending.receipt.set_result(receipt)
+        return True
+
+    async def _carry_out(self, pending: _Pending) -> SwapReceipt:
+        old, line, difference = self._shape.line, pending.line, pending.difference
+        kept = old.shared_with(line)
+        line.accept()
+        self._timers.stop(key for key in old.meters if key not in kept)
+        await old.carry_over(line)
+        self._go_on_with(line)  # before the old ones are torn down: orders pass at any moment
+        await old.close_all_but(line)
+        lost, doubled = self._proof.difference()
+        return SwapReceipt(
+            difference.added,
+            difference.removed,
+            difference.changed,
+            difference.kept,
+            pending.in_hand,
+            time.monotonic() - pending.began,
+            lost=lost,
+            doubled=doubled,
+        )
+
+    def _go_on_with(self, line: Line) -> None:
+        """Let `line` work where another has ended; nothing is in flight at this moment."""
+        before = self._shape.line.dataflow.input
+        self._shape.replace(line)
+        if line.dataflow.input != before:
+            self._on_mode(line.dataflow.input)
+        if self._status.state == "draining":  # asked for while what is new was being set up
+            self._shape.pipeline.drain()
+        else:
+            self._status.state = "running"
+        line.set_state(self._status.state)
+        self._timers.restart(key for key in line.meters if key not in self._timers)
+
+    async def close(self) -> None:
+        """Give up a change that can't be made any more, as the run has ended."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        old = self._shape.line
+        self._shape.replace(pending.line)
+        await old.carry_over(pending.line)
+        await old.close_all_but(pending.line)
+        self._give_up(pending)
+
+    def _give_up(self, pending: _Pending) -> None:
+        if not pending.receipt.done():
+            pending.receipt.set_exception(
+                FlowError(f"flow {self._status.name!r} has ended before it could be changed. Start it anew.")
+            )

@@ -1,0 +1,267 @@
+"""The edge: one run of a dataflow, or of one partition of it: open, run, drain, close.
+
+Owns the life of a run and its tasks. Which parts a run consists of is in `parts`; which partitions a process runs is for
+`partitioned`. An edge is given a connection and knows neither NATS nor how the server came to be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from pratipad_nb.dataflow import Dataflow
+from pratipad_nb.errors import TransportError, WaitTimeout
+from pratipad_nb.runtime.devices.pull import PullRequest
+from pratipad_nb.runtime.edge.bugs import Bugs
+from pratipad_nb.runtime.edge.control import Control
+from pratipad_nb.runtime.edge.parts import Parts, open_parts
+from pratipad_nb.runtime.edge.replaying import Entry, replay
+from pratipad_nb.runtime.edge.report import Reporter
+from pratipad_nb.runtime.edge.swap import SwapReceipt
+from pratipad_nb.runtime.positions.dead_letters import DeadLetter
+from pratipad_nb.runtime.positions.inputs import Tap
+from pratipad_nb.runtime.positions.janitor import forget_reader
+from pratipad_nb.runtime.stages.line import Line
+from pratipad_nb.runtime.values.plan import EdgeSettings
+from pratipad_nb.runtime.values.stats import FlowState, FlowStats
+from pratipad_nb.transport.protocol import Connection
+
+__all__ = ["Edge"]
+
+#: Seconds between two looks at credit and requests, between two samples of the counts, and of the devices' counts.
+_TICK, _SAMPLE, _DEVICE_SAMPLE = 0.05, 0.2, 1.0
+
+
+class Edge:
+    """One run of a dataflow at the edge; made by `open`. Fulfils `Running`.
+
+    Attributes
+    ----------
+    parts
+        All that the run consists of.
+    """
+
+    def __init__(self, parts: Parts, undo: contextlib.AsyncExitStack) -> None:
+        self.parts = parts
+        self._undo = undo
+        self._reporter = Reporter(parts)
+        self._control = Control(
+            parts.connection, parts.settings.delivery, lambda: parts.shape.line, parts.requests, self.snapshot
+        )
+        self._bugs = Bugs()
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def open(cls, connection: Connection, dataflow: Dataflow, settings: EdgeSettings) -> Edge:
+        """Open a run of `dataflow`. If it can't be opened, nothing of it is left.
+
+        Parameters
+        ----------
+        connection
+            The edge's own; it is not closed here.
+        settings
+            How the dataflow runs.
+
+        Raises
+        ------
+        FlowError
+            If the flow runs elsewhere, or ran with the other delivery and still has messages.
+        ProcessorError
+            If a processor can't be set up. Nothing was started then.
+        """
+        undo = contextlib.AsyncExitStack()
+        try:
+            edge = cls(await open_parts(connection, dataflow, settings, undo), undo)
+            await edge._listen()
+        except BaseException:
+            await undo.aclose()
+            raise
+        return edge
+
+    async def _listen(self) -> None:
+        parts = self.parts
+        callbacks = {parts.subjects.hello_all: parts.presence.on_hello}
+        if parts.settings.partition == 0:  # one of all answers what is asked of the flow
+            callbacks[parts.subjects.control] = self._control.on_signal
+        for subject, callback in callbacks.items():
+            subscription = await parts.connection.subscribe(subject, self._bugs.seen(callback))
+            self._undo.push_async_callback(_unsubscribed, subscription.close)
+
+    async def run(self) -> None:
+        """Run until drained, then make the checkpoint that a clean stop leaves.
+
+        Raises
+        ------
+        Fenced
+            If another edge has taken the flow over.
+        PratipadError
+            If something else ended the run.
+        """
+        parts = self.parts
+        parts.status.state = "running"
+        parts.shape.line.set_state("running")
+        parts.announcer.announce()
+        async with asyncio.TaskGroup() as group:
+            helpers = [
+                group.create_task(each, name=f"{parts.settings.name}: {name}")
+                for name, each in (
+                    ("bugs", self._bugs.run()),
+                    ("timers", parts.timers.run()),
+                    ("signals", parts.signals.run()),
+                    ("ticks", _every(_TICK, self._tick)),
+                    ("samples", _every(_SAMPLE, self._reporter.sample)),
+                    ("device samples", _every(_DEVICE_SAMPLE, self._reporter.sample_devices)),
+                    ("sweeps", parts.upkeep.sweep()),
+                    ("looks", parts.upkeep.looks()),
+                    ("checkpoints", parts.upkeep.checkpoints()),
+                    ("malformed", parts.malformed.run()),
+                    ("presence", parts.presence.watch()),
+                    ("backward", parts.backward.run()),
+                    ("control", self._control.run()),
+                )
+            ]
+            await parts.shape.pipeline.run()
+            while await parts.changes.carried_out():
+                await parts.shape.pipeline.run()
+            for helper in helpers:
+                helper.cancel()
+        await self._last_checkpoint()
+
+    async def _last_checkpoint(self) -> None:
+        """Store states and positions: everything is at Output, so that they agree."""
+        if self.parts.checkpoints is not None:
+            with contextlib.suppress(TransportError, WaitTimeout):
+                await self.parts.checkpoints.make(await self.parts.shape.line.snapshot())
+
+    def _tick(self) -> None:
+        self.parts.ledger.tick()
+        self.parts.requests.settle()
+
+    def fail(self, error: str) -> None:
+        """Note why the run has ended before it was drained."""
+        self.parts.status.error = error
+
+    def drain(self) -> None:
+        """Refuse new messages; `run` returns once what is in flight is safe."""
+        self.parts.controls.drain()
+
+    async def close(self) -> None:
+        """Give back subscriptions and tear processors down; nothing of the run is left."""
+        await self._undo.aclose()
+        status = self.parts.status
+        status.state = "failed" if status.error else "stopped"
+        self.parts.shape.line.set_state(status.state)
+
+    # -- what it shows ------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> FlowState:
+        """Where the run is in its life."""
+        return self.parts.status.state
+
+    @property
+    def line(self) -> Line:
+        """The current line of processors."""
+        return self.parts.shape.line
+
+    @property
+    def lines(self) -> list[Line]:
+        """The current line alone: there is one partition."""
+        return [self.line]
+
+    @property
+    def partitions(self) -> frozenset[int]:
+        """The partition that runs here."""
+        return frozenset({self.parts.settings.partition})
+
+    def snapshot(self) -> FlowStats:
+        """Return the counters as they stand."""
+        return self._reporter.snapshot()
+
+    def owns(self, device: str) -> bool:
+        """Return whether `device`, or the gateway that it is behind, belongs to this partition."""
+        return self.parts.settings.owns(device)
+
+    # -- what handles ask ---------------------------------------------------------------------------------------
+
+    @property
+    def revocable(self) -> bool:
+        """Whether a change that is being made can be given up; see `Changes.revocable`."""
+        return self.parts.changes.revocable
+
+    async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
+        """Change what runs; see `Changes.swap`."""
+        return await self.parts.changes.swap(dataflow)
+
+    def pause(self, processor: str | None = None) -> None:
+        """Let the run, or one processor, begin nothing further."""
+        self.parts.controls.pause(processor)
+
+    def resume(self, processor: str | None = None) -> None:
+        """Let the run, or one processor, go on."""
+        self.parts.controls.resume(processor)
+
+    def set_rate(self, allowed: float | None) -> None:
+        """Change how many messages a second devices are asked for; None lifts the limit."""
+        self.parts.limit.set(allowed)
+
+    def demand(self, max_demand: int, min_demand: int) -> None:
+        """Demand: change both bounds, at once."""
+        self.parts.ledger.demand(max_demand, min_demand)
+
+    def pull(self, n: int, device: str | None = None) -> PullRequest:
+        """Ask for `n` readings; see `Requests.pull`."""
+        return self.parts.requests.pull(n, device)
+
+    async def order(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
+        """Append an order; see `Backward.order`."""
+        return await self.parts.backward.order(payload, to)
+
+    async def settled(self, seconds: float) -> None:
+        """Wait until all that was accepted is at Output; see `Settling.settled`."""
+        await self.parts.settling.settled(seconds)
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """Return the messages that processors failed on."""
+        return await self.parts.dead_letters.list()
+
+    async def retry_dead_letters(self) -> int:
+        """Put dead letters through again; see `Retries.retry`."""
+        return await self.parts.retries.retry()
+
+    async def clear_dead_letters(self) -> int:
+        """Delete dead letters; return how many there were."""
+        return await self.parts.dead_letters.clear()
+
+    async def forget_reader(self, name: str) -> None:
+        """Delete a reader's consumer and position."""
+        await forget_reader(self.parts.connection, self.parts.subjects, name)
+
+    @contextlib.contextmanager
+    def tapped(self, tap: Tap) -> Iterator[None]:
+        """Tell `tap` of all that is admitted, while the context lasts."""
+        self.parts.gate.taps.append(tap)
+        try:
+            yield
+        finally:
+            self.parts.gate.taps.remove(tap)
+
+    async def replay(
+        self, entries: Callable[[], Iterator[Entry]], speed: float | None, *, first: float | None = None
+    ) -> int:
+        """Put recorded inputs through; see `replaying.replay`."""
+        return await replay(self.parts.controls, self.parts.settings, entries(), speed, first=first)
+
+
+async def _every(seconds: float, do: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        do()
+
+
+async def _unsubscribed(close: Callable[[], Any]) -> None:
+    with contextlib.suppress(TransportError):
+        await close()

@@ -1,0 +1,264 @@
+"""The parts of a run: all that it consists of, composed once, when the run is opened.
+
+Owns the composition: which part is made of which others, and in what order. No part is added later, and none is given
+more than it uses. What the parts do together is for `edge`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pratipad_nb.dataflow import Dataflow
+from pratipad_nb.runtime.devices.announcer import Announcer
+from pratipad_nb.runtime.devices.backward import Backward
+from pratipad_nb.runtime.devices.credit import Ledger, RateLimit
+from pratipad_nb.runtime.devices.presence import Presence
+from pratipad_nb.runtime.devices.pull import Requests
+from pratipad_nb.runtime.devices.roster import Roster
+from pratipad_nb.runtime.devices.signals import Signals
+from pratipad_nb.runtime.edge.changes import Changes
+from pratipad_nb.runtime.edge.controls import Controls
+from pratipad_nb.runtime.edge.pipeline import Pipeline
+from pratipad_nb.runtime.edge.preflight import check_partitions, refuse_a_second
+from pratipad_nb.runtime.edge.retries import Retries
+from pratipad_nb.runtime.edge.settling import Blockage, Settling
+from pratipad_nb.runtime.edge.shape import Shape
+from pratipad_nb.runtime.edge.status import Status
+from pratipad_nb.runtime.edge.swap import Proof
+from pratipad_nb.runtime.edge.timers import Timers
+from pratipad_nb.runtime.edge.upkeep import Upkeep
+from pratipad_nb.runtime.positions.checkpoints import Checkpoints
+from pratipad_nb.runtime.positions.dead_letters import DeadLetters
+from pratipad_nb.runtime.positions.inputs import Gatekeeper, Input
+from pratipad_nb.runtime.positions.janitor import Janitor
+from pratipad_nb.runtime.positions.malformed import Malformed
+from pratipad_nb.runtime.positions.opening import open_input, open_output
+from pratipad_nb.runtime.positions.outputs import Chain, Writer
+from pratipad_nb.runtime.positions.position import OutputChain
+from pratipad_nb.runtime.stages.line import Line
+from pratipad_nb.runtime.values.batch import Barrier
+from pratipad_nb.runtime.values.logs import diverted_output
+from pratipad_nb.runtime.values.metrics import InFlight
+from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs
+from pratipad_nb.transport.codec import encode
+from pratipad_nb.transport.frames import Position
+from pratipad_nb.transport.protocol import Connection, Log
+from pratipad_nb.transport.subjects import Subjects
+
+__all__ = ["Parts", "open_parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All that one run consists of; the module of each says what it does."""
+
+    connection: Connection
+    settings: EdgeSettings
+    subjects: Subjects
+    status: Status
+    shape: Shape
+    controls: Controls
+    timers: Timers
+    changes: Changes
+    in_flight: InFlight
+    gate: Gatekeeper
+    malformed: Malformed
+    writer: Writer
+    dead_letters: DeadLetters
+    retries: Retries
+    janitor: Janitor | None
+    checkpoints: Checkpoints | None
+    upkeep: Upkeep
+    settling: Settling
+    blockage: Blockage
+    signals: Signals
+    announcer: Announcer
+    limit: RateLimit
+    ledger: Ledger
+    requests: Requests
+    roster: Roster
+    presence: Presence
+    backward: Backward
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    """What a run stores in: its logs, its dead letters, and the output with its positions."""
+
+    logs: Mapping[str, Log]
+    dead_letters: DeadLetters
+    output: Chain
+    chain: OutputChain | None
+    checkpoints: Checkpoints | None
+    janitor: Janitor | None
+
+
+async def open_parts(
+    connection: Connection, dataflow: Dataflow, settings: EdgeSettings, undo: contextlib.AsyncExitStack
+) -> Parts:
+    """Open logs, take over the output, set up all processors, and compose a run of them.
+
+    Parameters
+    ----------
+    undo
+        Takes what gives all of it back, in the right order.
+
+    Raises
+    ------
+    FlowError
+        If the flow runs elsewhere, or ran with the other delivery and still has messages.
+    ProcessorError
+        If a processor can't be set up. Nothing was started then.
+    """
+    undo.enter_context(diverted_output())
+    if not settings.shared:
+        await refuse_a_second(connection, settings)
+    await check_partitions(connection, settings)
+    stores = await _open_stores(connection, settings)
+    line = Line(dataflow, settings.options)
+    await line.open(stores.chain.states if stores.chain else {})
+    undo.push_async_callback(line.close)
+    source = await open_input(connection, settings, stores.logs)
+    parts = _composed(connection, settings, stores, line, source)
+    undo.push_async_callback(_close_line, parts.shape)
+    undo.push_async_callback(parts.changes.close)
+    undo.push_async_callback(source.close)
+    await parts.backward.open()
+    return parts
+
+
+async def _close_line(shape: Shape) -> None:
+    await shape.line.close()
+
+
+async def _open_stores(connection: Connection, settings: EdgeSettings) -> _Stores:
+    logs = {name: await connection.open_log(spec) for name, spec in log_specs(settings).items()}
+    subjects = Subjects(settings.name)
+    dead_letters = DeadLetters(connection, logs[subjects.dead_stream], subjects)
+    await dead_letters.find(settings.owns)
+    output, chain = await open_output(connection, settings, logs)
+    if chain is None:
+        return _Stores(logs, dead_letters, output, None, None, None)
+    checkpoints = Checkpoints(chain, logs[subjects.mark_stream], subjects, settings.options.partitions)
+    janitor = None
+    if settings.partition == 0:  # one of all cuts what all write to
+        janitor = Janitor(logs[subjects.output_stream], checkpoints.reach, settings.keep, settings.options)
+    return _Stores(logs, dead_letters, output, chain, checkpoints, janitor)
+
+
+def _composed(
+    connection: Connection, settings: EdgeSettings, stores: _Stores, first: Line, source: Input
+) -> Parts:
+    """Make every part of those that it uses. What a part needs of a later one is looked up when it is called."""
+    subjects, stored = Subjects(settings.name), stores.output.positions
+    full = stores.chain.full if stores.chain is not None else None
+    status, signals, in_flight = Status(settings.name), Signals(connection), InFlight()
+    limit = RateLimit(settings.rate)
+    ledger = Ledger(
+        first.dataflow.input,
+        lambda device, frame: signals.send(subjects.credit(device), encode(frame)),
+        lambda: in_flight.count,
+        delivery=settings.delivery,
+        max_demand=settings.max_demand,
+        min_demand=settings.min_demand,
+        limit=limit,
+    )
+    requests = Requests(ledger)
+    malformed = Malformed(
+        subjects, stores.dead_letters.store, source.acknowledge, lambda: shape.line.dataflow.input
+    )
+    gate = Gatekeeper(
+        subjects, source, stored, stores.chain is not None, malformed.put_aside, ledger.arrived, in_flight
+    )
+    roster = Roster(ledger.accounts, gate.counts, settings.owns)
+    backward = Backward(
+        connection,
+        settings,
+        stores.logs[subjects.order_stream],
+        stores.logs[subjects.mark_stream],
+        roster=roster,
+        dead_letters=stores.dead_letters,
+        line=lambda: shape.line,
+    )
+
+    def on_stored(positions: Sequence[Position]) -> None:
+        upkeep.note_append()
+        status.note_append()
+        gate.sweep()
+        requests.stored(positions)
+        requests.settle()
+        ledger.settle()
+
+    def change_mode(mode: Literal["Push", "Pull", "Demand"]) -> None:
+        requests.end(f"the flow begins with {mode} now")
+        announcer.change_mode(mode)
+
+    async def on_barrier(barrier: Barrier) -> None:
+        if stores.checkpoints is not None:
+            await stores.checkpoints.make(barrier.states)
+
+    writer = Writer(
+        stores.output,
+        in_flight,
+        store_dead=stores.dead_letters.store,
+        send_replies=backward.reply,
+        on_stored=on_stored,
+        on_barrier=on_barrier,
+    )
+    shape = Shape(
+        first,
+        lambda line: Pipeline(settings.name, line.stages, source, gate, writer, in_flight, settings.options),
+    )
+    controls = Controls(status, shape)
+    upkeep = Upkeep(
+        janitor=stores.janitor,
+        full=full,
+        look=gate.look,
+        inject=controls.inject,
+        checkpoint_seconds=settings.options.checkpoint_seconds,
+        always=settings.shared,
+    )
+    blockage = Blockage(connection, full, stores.janitor, stores.dead_letters, backward)
+    timers = Timers(settings.name, lambda: shape.line)
+    proof = Proof(status, in_flight, gate.accepted, stored, lambda: bool(shape.line.paused))
+    announcer = Announcer(signals, subjects, ledger, settings.delivery)
+    return Parts(
+        connection=connection,
+        settings=settings,
+        subjects=subjects,
+        status=status,
+        shape=shape,
+        controls=controls,
+        timers=timers,
+        changes=Changes(status, shape, controls, timers, proof, change_mode),
+        in_flight=in_flight,
+        gate=gate,
+        malformed=malformed,
+        writer=writer,
+        dead_letters=stores.dead_letters,
+        retries=Retries(
+            status,
+            controls,
+            stores.dead_letters,
+            stored,
+            settings.owns,
+            backward.again,
+            lambda: [runner.at_work for runner in shape.line.hanging],
+        ),
+        janitor=stores.janitor,
+        checkpoints=stores.checkpoints,
+        upkeep=upkeep,
+        settling=Settling(connection, subjects, in_flight, blockage, durable=stores.chain is not None),
+        blockage=blockage,
+        signals=signals,
+        announcer=announcer,
+        limit=limit,
+        ledger=ledger,
+        requests=requests,
+        roster=roster,
+        presence=Presence(connection, subjects, roster, ledger, backward),
+        backward=backward,
+    )

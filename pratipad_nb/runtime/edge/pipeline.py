@@ -1,0 +1,294 @@
+"""The forward pipeline: input → stages → output, with bounded queues between them.
+
+Owns the tasks, the pump and the drain. Each stage is a task of its own, so that one works on a batch while the next one
+works on the batch before. What is admitted is for `inputs`, how batches are worked on for `stage`, and what is safe
+when for `outputs`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from pratipad_nb.runtime.positions.inputs import Admitted, Gatekeeper, Input
+from pratipad_nb.runtime.positions.outputs import Writer
+from pratipad_nb.runtime.stages.gathering import Gathering
+from pratipad_nb.runtime.stages.shards import Splitter
+from pratipad_nb.runtime.stages.stage import Stage
+from pratipad_nb.runtime.values.batch import Barrier, Batch, Item, Source
+from pratipad_nb.runtime.values.metrics import InFlight
+from pratipad_nb.runtime.values.samples import Sampler
+from pratipad_nb.settings import FlowOptions
+from pratipad_nb.transport.protocol import Delivery
+
+T = TypeVar("T")
+
+__all__ = ["BatchQueue", "Pipeline"]
+
+#: Batches that may stand before a stage: one to go on with while the next is made. More would only add latency.
+_QUEUE = 2
+#: Messages, and batches, that may stand before one instance of several: room for its siblings to go on while it is
+#: slow, or stuck. Few messages come in many batches, so it is messages that are counted first.
+_LANE_MESSAGES = 4096
+_LANE_BATCHES = 256
+#: The server is told this often that what is in hand is still being worked on; a third of its patience of 30 s.
+_HOLD_SECONDS = 10.0
+#: Seconds between two looks whether an instance that a barrier waits for hangs.
+_HANG_LOOK = 0.5
+
+
+class BatchQueue(asyncio.Queue[Item]):
+    """A bounded queue that knows how many messages stand in it; None ends it."""
+
+    messages = 0
+
+    def _put(self, item: Item) -> None:
+        self.messages += len(item) if isinstance(item, Batch) else 0
+        super()._put(item)
+
+    def _get(self) -> Item:
+        item: Item = super()._get()
+        self.messages -= len(item) if isinstance(item, Batch) else 0
+        return item
+
+
+class LaneQueue(BatchQueue):
+    """A queue before one instance of several, bounded by messages."""
+
+    def __init__(self) -> None:
+        super().__init__(_LANE_BATCHES)
+        self._room = asyncio.Event()
+
+    def _get(self) -> Item:
+        item = super()._get()
+        self._room.set()
+        return item
+
+    async def put(self, item: Item) -> None:
+        """Put `item` in, waiting while there are too many messages."""
+        while self.messages >= _LANE_MESSAGES:
+            self._room.clear()
+            await self._room.wait()
+        await super().put(item)
+
+
+class Pipeline:
+    """Moves messages from the input through the stages to the output until it is drained."""
+
+    def __init__(
+        self,
+        flow: str,
+        stages: Sequence[Stage],
+        source: Input,
+        gate: Gatekeeper,
+        writer: Writer,
+        in_flight: InFlight,
+        options: FlowOptions,
+    ) -> None:
+        self._flow = flow
+        self._stages = stages
+        self._input = source
+        self._gate = gate
+        self._writer = writer
+        self._in_flight = in_flight
+        self._options = options
+        self.queues = [BatchQueue(_QUEUE) for _ in range(len(stages) + 1)]
+        self._lanes: dict[int, list[LaneQueue]] = {}
+        self._draining = asyncio.Event()
+        self._leaving = False
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        #: Held while something is injected, so that nothing gets behind the item that ends the first queue.
+        self._entrance = asyncio.Lock()
+        self._ended = False
+        self._sampler = Sampler()
+
+    # -- controls -----------------------------------------------------------------------------------------------
+
+    def drain(self, *, leaving: bool = False) -> None:
+        """Take nothing more in; `run` returns once what is in hand is safe.
+
+        `leaving`: what has been delivered and isn't admitted is left to the pipeline that comes next.
+        """
+        self._leaving = leaving
+        self._draining.set()
+
+    def pause(self) -> None:
+        """Take nothing more in until `resume`."""
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        """Go on."""
+        self._flowing.set()
+
+    @property
+    def paused(self) -> bool:
+        """Whether `pause` holds."""
+        return not self._flowing.is_set()
+
+    async def inject(self, item: Batch | Barrier, step: str | None = None) -> bool:
+        """Put in what doesn't come from the input: dead letters that are retried, tapes, and barriers.
+
+        Return whether it is in: once the pipeline has ended, it has to go to the next one. A batch passes all stages, or,
+        with a `step`, that processor's and those behind it.
+
+        Raises
+        ------
+        LookupError
+            If the pipeline has no such processor.
+        """
+        async with self._entrance:
+            if self._ended:
+                return False
+            if isinstance(item, Batch):
+                item.stage = 0 if step is None else self._stage_of(step)
+                self._in_flight.taken += item.source.size
+            await self.queues[0].put(item)
+            return True
+
+    def _stage_of(self, step: str) -> int:
+        for stage in self._stages:
+            if any(member.key == step for member in stage.members):
+                return stage.index
+        raise LookupError(step)
+
+    def waiting(self, stage: int) -> int:
+        """Return how many messages stand before a stage."""
+        return self.queues[stage].messages + sum(lane.messages for lane in self._lanes.get(stage, ()))
+
+    # -- tasks --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Move messages until drained."""
+        async with asyncio.TaskGroup() as group:
+            holding = group.create_task(self._hold(), name=f"{self._flow}: hold")
+            for stage, queue, following in zip(self._stages, self.queues, self.queues[1:], strict=False):
+                group.create_task(
+                    self._run_stage(stage, queue, following), name=f"{self._flow}: stage {stage.index}"
+                )
+            group.create_task(self._pump(), name=f"{self._flow}: pump")
+            await self._writer.run(self.queues[-1])
+            holding.cancel()
+
+    async def _hold(self) -> None:
+        while True:
+            await asyncio.sleep(_HOLD_SECONDS)
+            self._input.hold()
+
+    async def _pump(self) -> None:
+        """Take frames in and make batches of them, of about `batch_messages`."""
+        first, arrived = self.queues[0], self._gate.arrived
+        while not self._draining.is_set():
+            admitted: list[Admitted] = []
+            size = 0
+            if not arrived:
+                arrived.extend(await self._deliveries())
+            while arrived and not self._leaving:
+                new = await self._gate.admit(arrived.popleft())
+                if new is None:
+                    continue
+                admitted.append(new)
+                size += len(new.payloads)
+                if size >= self._options.batch_messages:
+                    await first.put(self._batch(admitted))
+                    admitted, size = [], 0
+            if admitted:
+                await first.put(self._batch(admitted))
+        async with self._entrance:
+            self._ended = True
+            await first.put(None)
+
+    def _batch(self, admitted: list[Admitted]) -> Batch:
+        followed = self._sampler.choose(sum(len(each.payloads) for each in admitted))
+        source = Source(self._flow, [each.frame for each in admitted], followed=followed)
+        payloads = admitted[0].payloads
+        if len(admitted) > 1:
+            payloads = [payload for each in admitted for payload in each.payloads]
+        return Batch(source, payloads, range(source.size), source.size)
+
+    async def _deliveries(self) -> Sequence[Delivery]:
+        """Wait for deliveries while the flow is not paused; nothing once it drains."""
+        if not self._flowing.is_set() and not await self._unless_draining(self._flowing.wait()):
+            return ()
+        deliveries = await self._unless_draining(self._input.get()) or ()
+        if not self._flowing.is_set():  # paused while it waited
+            await self._unless_draining(self._flowing.wait())
+        return deliveries
+
+    async def _unless_draining(self, waiting: Coroutine[Any, Any, T]) -> T | None:
+        task = asyncio.ensure_future(waiting)
+        draining = asyncio.ensure_future(self._draining.wait())
+        try:
+            await asyncio.wait({task, draining}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            for each in (task, draining):
+                each.cancel()
+            await asyncio.gather(task, draining, return_exceptions=True)
+
+    async def _run_stage(self, stage: Stage, queue: BatchQueue, following: BatchQueue) -> None:
+        if stage.lanes > 1:
+            await self._run_lanes(stage, queue, following)
+            return
+        get = self._getter(stage, queue, following)
+        while (item := await get()) is not None:
+            if isinstance(item, Barrier):
+                await stage.snapshot(item.states)
+                await following.put(item)
+            else:
+                await stage.process(item, following.put)
+        await following.put(None)
+
+    async def _at_one_point(self, stage: Stage, lanes: Sequence[LaneQueue]) -> bool:
+        """Wait until every lane is done with what stands before it; return False if a call of one hangs."""
+        joined = asyncio.gather(*(lane.join() for lane in lanes))
+        try:
+            while not joined.done():
+                await asyncio.wait({joined}, timeout=_HANG_LOOK)
+                if not joined.done() and any(runner.hangs for runner in stage.runners):
+                    return False
+            return True
+        finally:
+            joined.cancel()
+
+    def _getter(
+        self, stage: Stage, queue: BatchQueue, following: BatchQueue, lane: int = 0
+    ) -> Callable[[], Awaitable[Item]]:
+        """Return what takes the next item from `queue`; with a processor that gathers, the next one it doesn't take."""
+        if not stage.gathers:
+            return queue.get
+        gathering = Gathering(stage, lane, following.put)
+        return lambda: gathering.get(queue)
+
+    async def _run_lanes(self, stage: Stage, queue: BatchQueue, following: BatchQueue) -> None:
+        lanes = self._lanes[stage.index] = [LaneQueue() for _ in range(stage.lanes)]
+        splitter = Splitter(len(lanes))
+
+        async def run_lane(lane: int) -> None:
+            get = self._getter(stage, lanes[lane], following, lane)
+            while (item := await get()) is not None:
+                if isinstance(item, Batch):
+                    await stage.process(item, following.put, lane)
+                lanes[lane].task_done()
+
+        async with asyncio.TaskGroup() as group:
+            for lane in range(len(lanes)):
+                group.create_task(run_lane(lane), name=f"{self._flow}: stage {stage.index} lane {lane}")
+            while (item := await queue.get()) is not None:
+                if isinstance(item, Barrier):
+                    if stage.keeps_state or item.states:
+                        # All lanes have to be at the same point, or a state would speak of more than is stored.
+                        for its_queue in lanes:
+                            await its_queue.put(item)
+                        if not await self._at_one_point(stage, lanes):
+                            continue  # no checkpoint this time
+                        await stage.snapshot(item.states)
+                    await following.put(item)
+                    continue
+                for its_queue, part in zip(lanes, splitter.split(item), strict=True):
+                    if part is not None:
+                        await its_queue.put(part)
+            for its_queue in lanes:
+                await its_queue.put(None)
+        await following.put(None)

@@ -1,0 +1,127 @@
+"""The report: a running edge's counters, put together into one frozen snapshot.
+
+Owns the assembly alone; the shape is in `stats`, the counting in the parts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from pratipad_nb.runtime.edge.parts import Parts
+from pratipad_nb.runtime.positions.inputs import DeviceCount
+from pratipad_nb.runtime.values.metrics import Rate
+from pratipad_nb.runtime.values.stats import DeviceStats, FlowStats, ProcessorStats, ReaderStats
+
+__all__ = ["DeviceRates", "Reporter"]
+
+_RATE_SAMPLES = 3
+
+#: Up to so many devices are counted anew for each snapshot, at some 6 µs each: 3 % of a core at five a second.
+_ALWAYS_FRESH = 1000
+#: Beyond, their part of it may be so old for each of them, in seconds: 10,000 devices cost 6 % of a core.
+_SECONDS_A_DEVICE = 1e-4
+
+
+class DeviceRates:
+    """What comes in from each device, a second, over the last two seconds or so."""
+
+    def __init__(self, counts: Mapping[str, DeviceCount]) -> None:
+        self._counts = counts
+        self._rates: dict[str, Rate] = {}
+
+    def sample(self) -> None:
+        """Note where all counts stand; called once a second, which for 10,000 devices takes half a per cent of a core."""
+        for name, count in self._counts.items():
+            rate = self._rates.get(name)
+            if rate is None:
+                rate = self._rates[name] = Rate(count.received, samples=_RATE_SAMPLES)
+            rate.sample(count.received)
+
+    def of(self, device: str) -> float:
+        """Return a device's rate."""
+        rate = self._rates.get(device)
+        return rate.value if rate is not None else 0.0
+
+
+class Reporter:
+    """Makes snapshots of one run, and keeps the rates that they show."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._rate = Rate()
+        self._device_rates = DeviceRates(parts.gate.counts)
+        self._newest: dict[str, DeviceStats] = {}
+        self._counted = 0.0
+
+    def sample(self) -> None:
+        """Note where the counts of messages stand; called about five times a second."""
+        self._rate.sample(self._parts.writer.delivered)
+        self._parts.shape.line.sample()
+
+    def sample_devices(self) -> None:
+        """Note where the counts of devices stand; called once a second."""
+        self._device_rates.sample()
+
+    def snapshot(self) -> FlowStats:
+        """Return the counters as they stand."""
+        parts = self._parts
+        p50, p99 = parts.writer.latency.percentiles(0.5, 0.99)
+        return FlowStats(
+            name=parts.settings.name,
+            notation=parts.shape.line.dataflow.notation,
+            delivery=parts.settings.delivery,
+            state=parts.status.state,
+            time=time.time(),
+            uptime=time.monotonic() - parts.status.started,
+            processors=self._processors(),
+            devices=self._devices(),
+            readers=self._readers(),
+            received=parts.gate.received,
+            delivered=parts.writer.delivered,
+            rate=self._rate.value,
+            p50=p50,
+            p99=p99,
+            in_hand=parts.in_flight.count,
+            waiting=parts.gate.waiting,
+            dropped=0 if parts.gate.durable else parts.gate.missing,
+            repeats=parts.gate.repeats,
+            dead=parts.dead_letters.count,
+            malformed=parts.gate.malformed,
+            backward=parts.backward.stats(),
+            blocked_by=parts.blockage.reasons,
+            error=parts.status.error,
+        )
+
+    def _readers(self) -> dict[str, ReaderStats]:
+        readers = self._parts.janitor.readers if self._parts.janitor else {}
+        return {name: ReaderStats(lag.pending, lag.blocking) for name, lag in readers.items()}
+
+    def _processors(self) -> dict[str, ProcessorStats]:
+        line, pipeline = self._parts.shape.line, self._parts.shape.pipeline
+        for stage in line.stages:
+            for member in stage.members:
+                member.meter.waiting = pipeline.waiting(stage.index)
+        return {key: meter.snapshot() for key, meter in line.meters.items()}
+
+    def _devices(self) -> dict[str, DeviceStats]:
+        now, count = time.monotonic(), len(self._newest)
+        if count <= _ALWAYS_FRESH or now - self._counted > count * _SECONDS_A_DEVICE:
+            self._counted = now
+            self._newest = {name: self._device(name) for name in self._parts.roster.known}
+        return self._newest
+
+    def _device(self, name: str) -> DeviceStats:
+        count = self._parts.gate.counts.get(name, DeviceCount())
+        sent, run = self._parts.backward.counts(name)
+        return DeviceStats(
+            connected=self._parts.roster.is_connected(name),
+            received=count.received,
+            rate=self._device_rates.of(name),
+            gaps=count.gaps,
+            repeats=count.repeats,
+            orders_sent=sent,
+            orders_run=run,
+            error=self._parts.roster.error(name),
+            sources=len(count.sources),
+        )

@@ -1,0 +1,126 @@
+"""Settling: whether all that a run has accepted is at Output, and what a run waits for if not.
+
+Owns the waiting and its words. Messages in flight are counted by `InFlight`; what is full is known to the logs' keepers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from pratipad_nb.errors import TransportClosed, TransportError, WaitTimeout
+from pratipad_nb.runtime.devices.backward import Backward
+from pratipad_nb.runtime.positions.dead_letters import DeadLetters
+from pratipad_nb.runtime.positions.janitor import Janitor
+from pratipad_nb.runtime.values.metrics import InFlight
+from pratipad_nb.transport.protocol import Connection
+from pratipad_nb.transport.subjects import Subjects
+
+__all__ = ["Blockage", "Settling"]
+
+#: How long after a look that found something left the next one follows, in seconds: messages come in between.
+_LOOK = 0.01
+
+
+class Blockage:
+    """Why nothing more can be stored.
+
+    Parameters
+    ----------
+    full
+        Set while the output log takes no frame; None in fast delivery.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        full: asyncio.Event | None,
+        janitor: Janitor | None,
+        dead_letters: DeadLetters,
+        backward: Backward,
+    ) -> None:
+        self._connection = connection
+        self._full = full
+        self._janitor = janitor
+        self._dead_letters = dead_letters
+        self._backward = backward
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Every reason, in words; none if nothing is blocked."""
+        reasons: list[str] = []
+        if self._full is not None and self._full.is_set():
+            named = self._janitor.blocked_by if self._janitor else ()
+            reasons += named or ("the output log is full and is being cut",)
+        if self._dead_letters.full.is_set():
+            reasons.append("the dead letters are full: retry_dead_letters() or clear_dead_letters()")
+        if self._backward.full:
+            reasons.append(
+                "the orders are full: replies wait until devices have run theirs, or orders expire"
+            )
+        if not self._connection.connected:
+            reasons.append("the link to the server is down")
+        return tuple(reasons)
+
+
+class Settling:
+    """Waits until all that one run has accepted is at Output.
+
+    Parameters
+    ----------
+    durable
+        Whether messages come from the input log; else from signals.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        subjects: Subjects,
+        in_flight: InFlight,
+        blockage: Blockage,
+        *,
+        durable: bool,
+    ) -> None:
+        self._connection = connection
+        self._subjects = subjects
+        self._in_flight = in_flight
+        self._blockage = blockage
+        self._durable = durable
+
+    async def settled(self, seconds: float) -> None:
+        """Wait until all that was accepted is at Output.
+
+        Raises
+        ------
+        WaitTimeout
+            If something is left after `seconds`; the error says what is left.
+        """
+        until = time.monotonic() + seconds
+        while (left := await self._left()) != "":
+            if time.monotonic() > until:
+                raise WaitTimeout(
+                    f"flow {self._subjects.flow!r} is not settled after {seconds:g} s: {left}. "
+                    f"{' '.join(self._blockage.reasons)}".strip()
+                )
+            await asyncio.sleep(_LOOK)
+
+    async def _left(self) -> str:
+        """Return what is still to be done, in words; empty if nothing is."""
+        try:
+            frames = await self._frames()
+        except TransportClosed:
+            raise
+        except (TransportError, WaitTimeout) as error:  # the question went with a link that comes back
+            return f"its input can't be looked at: {error}"
+        in_flight = self._in_flight.count
+        if not frames and not in_flight:
+            return ""
+        return f"{frames} frames wait at its input, {in_flight} messages are in flight"
+
+    async def _frames(self) -> int:
+        """Return how many frames are at the input; in fast delivery none, once all that was sent is here."""
+        if not self._durable:
+            await self._connection.flush()
+            return 0
+        input_log = await self._connection.find_log(self._subjects.input_stream)
+        return (await input_log.state()).messages if input_log else 0

@@ -1,0 +1,102 @@
+"""Upkeep of a run's logs: the janitor's rounds, the barriers of checkpoints, and the looks at what waits.
+
+Owns when each happens. What a round deletes is for `janitor`, what a checkpoint holds is for `checkpoints`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+from pratipad_nb.errors import FlowError, TransportError, WaitTimeout
+from pratipad_nb.runtime.positions.janitor import Janitor
+from pratipad_nb.runtime.values.batch import Barrier
+
+__all__ = ["Upkeep"]
+
+#: Seconds between two rounds of the janitor, and while the output is full.
+_SWEEP, _FULL_TICK = 1.0, 0.05
+#: Seconds between two looks at the input: each is a question to the server.
+_LOOK = 0.5
+
+
+class Upkeep:
+    """Keeps the logs of one run.
+
+    Parameters
+    ----------
+    janitor
+        Cuts the output; None where another partition's run does, or nothing is stored.
+    full
+        Set while the output log takes no frame; None in fast delivery.
+    look
+        Counts anew what waits at the input.
+    inject
+        Puts a barrier into the pipeline.
+    checkpoint_seconds
+        Pause between two checkpoints.
+    always
+        Whether a checkpoint is made though nothing was stored since the last one: other partitions' frames may have
+        been, and the janitor waits for all.
+    """
+
+    def __init__(
+        self,
+        *,
+        janitor: Janitor | None,
+        full: asyncio.Event | None,
+        look: Callable[[], Awaitable[None]],
+        inject: Callable[[Barrier], Awaitable[None]],
+        checkpoint_seconds: float,
+        always: bool,
+    ) -> None:
+        self._janitor = janitor
+        self._full = full
+        self._look = look
+        self._inject = inject
+        self._checkpoint_seconds = checkpoint_seconds
+        self._always = always
+        self._moved = False
+        self._sweep_now = asyncio.Event()
+
+    def note_append(self) -> None:
+        """Take note that a frame was stored."""
+        self._moved = True
+        if self._is_full:
+            self._sweep_now.set()
+
+    @property
+    def _is_full(self) -> bool:
+        return self._full is not None and self._full.is_set()
+
+    async def sweep(self) -> None:
+        """Let the janitor work once a second, and at once when the output is full."""
+        if self._janitor is None:
+            return
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SWEEP):
+                    await self._sweep_now.wait()
+            self._sweep_now.clear()
+            with contextlib.suppress(TransportError, WaitTimeout):
+                await self._janitor.sweep()
+            if self._is_full:
+                await asyncio.sleep(_FULL_TICK)
+                self._sweep_now.set()
+
+    async def looks(self) -> None:
+        """Count what waits at the input, for the statistics."""
+        while True:
+            with contextlib.suppress(TransportError, WaitTimeout):
+                await self._look()
+            await asyncio.sleep(_LOOK)
+
+    async def checkpoints(self) -> None:
+        """Send a barrier through the pipeline now and then, if anything was stored since the last one."""
+        while self._full is not None:
+            await asyncio.sleep(self._checkpoint_seconds)
+            if self._moved or self._always:
+                self._moved = False
+                with contextlib.suppress(FlowError):  # the run ends, and makes its last checkpoint by itself
+                    await self._inject(Barrier())

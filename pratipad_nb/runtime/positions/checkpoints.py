@@ -1,0 +1,64 @@
+"""Checkpoints: all positions of a partition, with the states of its processors, as of one frame of the output.
+
+Owns what goes into a checkpoint, and how far those of all partitions reach. Storing one is for `OutputChain`; when one
+is made is for `upkeep`.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from pratipad_nb.errors import LogFull, PayloadError, WaitTimeout
+from pratipad_nb.runtime.positions.position import OutputChain
+from pratipad_nb.transport.codec import decode
+from pratipad_nb.transport.frames import MarkFrame
+from pratipad_nb.transport.protocol import Log
+from pratipad_nb.transport.subjects import Subjects
+
+__all__ = ["Checkpoints"]
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """Makes the checkpoints of one partition.
+
+    Parameters
+    ----------
+    chain
+        The partition's output.
+    marks
+        The log that holds the checkpoints of all partitions.
+    partitions
+        How many partitions the flow has.
+    """
+
+    def __init__(self, chain: OutputChain, marks: Log, subjects: Subjects, partitions: int) -> None:
+        self._chain = chain
+        self._marks = marks
+        self._subjects = subjects
+        self._partitions = partitions
+
+    async def reach(self) -> int:
+        """Return the output sequence up to which every partition's positions are in a checkpoint."""
+        lowest = self._chain.checkpointed
+        for partition in range(1, self._partitions):
+            mark = await self._marks.latest(self._subjects.mark(f"partition-{partition}"))
+            lowest = min(lowest, decode(mark.data, MarkFrame).sequence if mark else 0)
+        return lowest
+
+    async def make(self, states: dict[str, bytes]) -> None:
+        """Make a checkpoint; one that can't be stored now is left to the next."""
+        try:
+            if self._partitions > 1:
+                await self._chain.keep_up()
+            await self._make(states)
+        except (WaitTimeout, LogFull) as error:
+            log.debug("a checkpoint of %s waits: %s", self._subjects.flow, error)
+
+    async def _make(self, states: dict[str, bytes]) -> None:
+        try:
+            await self._chain.checkpoint(states)
+        except PayloadError as error:
+            log.warning("the processors' states are not kept: %s", error)
+            await self._chain.checkpoint({})

@@ -1,0 +1,161 @@
+"""Where results go out: batches are gathered into output frames, stored, and only then is their input acknowledged.
+
+Owns the order of what must be safe before what: dead letters and replies first, then results with their positions,
+then the acknowledgement. The chain itself is in `position`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from pratipad_nb.errors import PayloadError
+from pratipad_nb.message import Message
+from pratipad_nb.runtime.positions.position import Positions
+from pratipad_nb.runtime.positions.segments import (
+    ends_of,
+    halves,
+    segments_of,
+    take_out_too_large,
+    take_out_unfit,
+)
+from pratipad_nb.runtime.values.batch import Barrier, Batch, InputFrame, Item
+from pratipad_nb.runtime.values.metrics import Histogram, InFlight
+from pratipad_nb.transport.codec import encode
+from pratipad_nb.transport.frames import DeadEntry, OutputFrame, Position, Segment
+from pratipad_nb.transport.protocol import Connection
+
+__all__ = ["Chain", "FastChain", "Writer"]
+
+#: Results are gathered into one frame up to so many; one append carries them about as fast as 4,096.
+_FRAME_MESSAGES = 4096
+
+
+class Chain(Protocol):
+    """What frames are appended to: an `OutputChain`, or a `FastChain`."""
+
+    positions: Positions
+
+    async def append(self, covers: list[Position], segments: list[Segment]) -> int:
+        """Make results and positions safe, together."""
+
+
+class FastChain:
+    """Output of fast delivery: frames are published and forgotten."""
+
+    def __init__(self, connection: Connection, subject: str) -> None:
+        self.positions = Positions()
+        self._connection = connection
+        self._subject = subject
+        self._number = 0
+
+    async def append(self, covers: list[Position], segments: list[Segment]) -> int:
+        """Publish; an empty frame says nothing to anybody and is not sent."""
+        self._number += 1
+        if segments:
+            frame = OutputFrame("", self._number, [], segments)
+            await self._connection.publish(self._subject, encode(frame))
+        self.positions.advance(covers)
+        return self._number
+
+
+class Writer:
+    """Takes finished batches off a queue and makes them safe.
+
+    Parameters
+    ----------
+    store_dead
+        Makes dead letters safe: called with (step key, entry) pairs.
+    send_replies
+        Sends off what processors answered.
+    on_stored
+        Called after every append, with the positions that it completed.
+    on_barrier
+        Called when all before a barrier is stored: makes the checkpoint.
+    in_flight
+        Counts what is completed.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        in_flight: InFlight,
+        *,
+        store_dead: Callable[[Sequence[tuple[str, DeadEntry]]], Awaitable[None]],
+        send_replies: Callable[[Sequence[tuple[Any, Message]]], Awaitable[None]],
+        on_stored: Callable[[Sequence[Position]], None],
+        on_barrier: Callable[[Barrier], Awaitable[None]],
+    ) -> None:
+        self._chain = chain
+        self._in_flight = in_flight
+        self._store_dead = store_dead
+        self._send_replies = send_replies
+        self._on_stored = on_stored
+        self._on_barrier = on_barrier
+        self.delivered = 0
+        self.latency = Histogram()
+
+    async def run(self, queue: asyncio.Queue[Item]) -> None:
+        """Write until the queue brings None. While one frame is on its way, the next one gathers."""
+        item: Item = await queue.get()
+        while item is not None:
+            batches: list[Batch] = []
+            messages = 0
+            while isinstance(item, Batch):
+                batches.append(item)
+                messages += len(item)
+                if queue.empty() or messages >= _FRAME_MESSAGES:
+                    break
+                item = queue.get_nowait()
+            if batches:
+                await self._write(batches)
+            if isinstance(item, Barrier):
+                await self._on_barrier(item)
+            if item is not None:
+                item = await queue.get()
+
+    async def _write(self, batches: list[Batch]) -> None:
+        dead = [entry for batch in batches for entry in batch.dead]
+        if dead:
+            await self._store_dead(dead)
+        replies = [reply for batch in batches if not batch.source.replayed for reply in batch.replies]
+        if replies:
+            await self._send_replies(replies)
+        covers: list[Position] = []
+        complete: list[InputFrame] = []
+        finished = sum(batch.source.advance(batch.done, covers, complete) for batch in batches)
+        await self._store([segment for batch in batches for segment in segments_of(batch)], covers)
+        self._in_flight.completed += finished
+        now = time.time()
+        self.latency.add([now - frame.received for frame in complete])
+        for frame in complete:
+            if frame.on_safe is not None:
+                frame.on_safe()
+        self._on_stored(covers)
+
+    async def _store(self, segments: list[Segment], covers: list[Position]) -> None:
+        """Append; what can't travel goes to the dead letters, and what is too much for one frame into several."""
+        try:
+            await self._chain.append(covers, segments)
+        except PayloadError as error:
+            unfit = take_out_unfit(segments) or take_out_too_large(segments, error)
+            if unfit:
+                await self._store_dead(unfit)
+                await self._store([segment for segment in segments if segment.payloads], covers)
+                return
+            await self._store_in_two(segments, covers)
+            return
+        self.delivered += sum(len(segment.payloads) for segment in segments)
+
+    async def _store_in_two(self, segments: list[Segment], covers: list[Position]) -> None:
+        if segments:
+            first, second = halves(segments)
+            await self._store(first, ends_of(first))
+            await self._store(second, covers)
+            return
+        # Nothing but positions: those of many devices, all of whose messages were filtered.
+        middle = len(covers) // 2
+        await self._store([], covers[:middle])
+        await self._store([], covers[middle:])

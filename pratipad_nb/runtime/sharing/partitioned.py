@@ -1,0 +1,370 @@
+"""A flow in partitions, several edges of which share it: the partitions that this process runs, each by an `Edge`.
+
+Owns taking partitions over, giving partitions up, and what is asked of all of them at once. Which edge is to own which
+partition is for `membership`; that two edges never own the same is for `position`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from pratipad_nb.dataflow import Dataflow
+from pratipad_nb.errors import Fenced, FlowError, FrameError, TransportError, WaitTimeout
+from pratipad_nb.runtime.devices.backward import append_order
+from pratipad_nb.runtime.devices.pull import PullRequest
+from pratipad_nb.runtime.edge.edge import Edge
+from pratipad_nb.runtime.edge.replaying import Entry
+from pratipad_nb.runtime.edge.swap import SwapReceipt
+from pratipad_nb.runtime.positions.dead_letters import DeadLetter
+from pratipad_nb.runtime.positions.inputs import Tap
+from pratipad_nb.runtime.sharing.membership import BEAT_SECONDS, Membership
+from pratipad_nb.runtime.sharing.merging import merged
+from pratipad_nb.runtime.stages.line import Line
+from pratipad_nb.runtime.values.plan import EdgeSettings
+from pratipad_nb.runtime.values.stats import FlowState, FlowStats
+from pratipad_nb.tasks import gathered
+from pratipad_nb.transport.codec import decode, encode
+from pratipad_nb.transport.frames import BeatFrame
+from pratipad_nb.transport.protocol import Connection, Signal
+from pratipad_nb.transport.subjects import Subjects
+
+__all__ = ["PartitionedEdge"]
+
+log = logging.getLogger(__name__)
+
+#: How long an edge that starts listens for others before it takes partitions, in seconds: they answer its first beat.
+_LISTEN = 0.3
+#: Pause before a partition is tried again that another edge was taking over at the same time.
+_AFTER_FENCED = 1.0
+
+
+class PartitionedEdge:
+    """The partitions of a flow that this process runs; made by `open`. Fulfils `Running`.
+
+    Parameters
+    ----------
+    connection
+        Shared by all of them; it is not closed here.
+    dataflow
+        What runs.
+    settings
+        How it runs; ``settings.partition`` doesn't matter.
+    """
+
+    def __init__(self, connection: Connection, dataflow: Dataflow, settings: EdgeSettings) -> None:
+        if dataflow.input == "Pull":
+            raise FlowError(
+                "a Pull flow runs in one partition, since the cloud asks for so many readings in all. "
+                "Leave out FlowOptions(partitions=…), or let devices Push or the edge Demand."
+            )
+        self.connection = connection
+        self.dataflow = dataflow
+        self.settings = settings
+        self.state: FlowState = "starting"
+        self.error = ""
+        self.edges: dict[int, Edge] = {}
+        self._subjects = Subjects(settings.name)
+        self._membership = Membership(uuid.uuid4().hex, settings.options.partitions)
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._wait_until: dict[int, float] = {}
+        self._look = asyncio.Event()
+        self._subscription: Any = None
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def open(
+        cls, connection: Connection, dataflow: Dataflow, settings: EdgeSettings
+    ) -> PartitionedEdge:
+        """Hear which other edges run the flow, and open the partitions that fall to this edge.
+
+        Raises
+        ------
+        FlowError, ProcessorError
+            As `Edge.open`.
+        """
+        edge = cls(connection, dataflow, settings)
+        try:
+            await edge._open()
+        except BaseException:
+            await edge.close()
+            raise
+        return edge
+
+    async def _open(self) -> None:
+        self._subscription = await self.connection.subscribe(self._subjects.edges, self._heard)
+        await self._beat()
+        await asyncio.sleep(_LISTEN)
+        begin, _ = self._membership.plan(frozenset())
+        for partition in sorted(begin):
+            try:
+                self.edges[partition] = await self._opened(partition)
+            except Fenced:  # another starts at the same moment; who has it shows in its beats
+                log.info("partition %d of %s is taken by another edge", partition, self.settings.name)
+        await self._beat()
+
+    async def _opened(self, partition: int) -> Edge:
+        edge = await Edge.open(self.connection, self.dataflow, self._part(partition))
+        # What was set while it was being opened, too.
+        part = self._part(partition)
+        edge.set_rate(part.rate)
+        edge.demand(part.max_demand, part.min_demand)
+        return edge
+
+    def _part(self, partition: int) -> EdgeSettings:
+        """Return the settings of one partition: what is a bound for all is divided."""
+        whole, n = self.settings, self.settings.options.partitions
+        most = max(1, whole.max_demand // n)
+        return dataclasses.replace(
+            whole,
+            partition=partition,
+            rate=None if whole.rate is None else whole.rate / n,
+            max_demand=most,
+            min_demand=min(most - 1, whole.min_demand // n),
+        )
+
+    async def run(self) -> None:
+        """Run what falls to this edge until drained, taking over and giving up partitions as edges come and go.
+
+        Raises
+        ------
+        PratipadError
+            If something else than another edge's taking over ended a partition.
+        """
+        if self.state == "starting":
+            self.state = "running"
+        async with asyncio.TaskGroup() as group:
+            for partition, edge in self.edges.items():
+                self._begin(group, partition, edge)
+            while self.state != "draining" or self._tasks:
+                if self.state != "draining":
+                    self._divide(group)
+                self._look.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(BEAT_SECONDS):
+                        await self._look.wait()
+                await self._beat()
+
+    def _begin(self, group: asyncio.TaskGroup, partition: int, edge: Edge | None) -> None:
+        name = f"{self.settings.name}: partition {partition}"
+        task = self._tasks[partition] = group.create_task(self._run(partition, edge), name=name)
+        task.add_done_callback(lambda _: self._ended(partition))
+
+    def _ended(self, partition: int) -> None:
+        del self._tasks[partition]
+        self._look.set()
+
+    def _divide(self, group: asyncio.TaskGroup) -> None:
+        """Begin what falls to this edge, and let go what falls to another."""
+        begin, release = self._membership.plan(frozenset(self._tasks))
+        now = asyncio.get_running_loop().time()
+        for partition in begin:
+            if now >= self._wait_until.get(partition, 0.0):
+                self._begin(group, partition, None)
+        for partition in release:
+            if (edge := self.edges.get(partition)) is not None:
+                edge.drain()
+
+    async def _run(self, partition: int, edge: Edge | None) -> None:
+        """Run one partition until it is drained or another edge has it."""
+        try:
+            if edge is None:
+                edge = self.edges[partition] = await self._opened(partition)
+                if self.state == "paused":
+                    edge.pause()
+                elif self.state == "draining":  # asked for while the partition was being taken over
+                    edge.drain()
+                self._look.set()
+            await edge.run()
+        except* Fenced:
+            log.info("another edge has taken partition %d of %s over", partition, self.settings.name)
+            self._wait_until[partition] = asyncio.get_running_loop().time() + _AFTER_FENCED
+        except* WaitTimeout as errors:
+            # The server was away while the partition was being taken over, or ended: the next division finds it free.
+            log.info("partition %d of %s: %s", partition, self.settings.name, errors.exceptions[0])
+            self._wait_until[partition] = asyncio.get_running_loop().time() + _AFTER_FENCED
+        finally:
+            self.edges.pop(partition, None)
+            if edge is not None:
+                with contextlib.suppress(TransportError, WaitTimeout):
+                    await edge.close()
+
+    def fail(self, error: str) -> None:
+        """Note why the run has ended before it was drained."""
+        self.error = error
+
+    def drain(self) -> None:
+        """Refuse new messages; `run` returns once what is in hand is safe."""
+        self.state = "draining"
+        for edge in self.edges.values():
+            edge.drain()
+        self._look.set()
+
+    async def close(self) -> None:
+        """Say that this edge leaves, and give everything back."""
+        if self._subscription is not None:
+            with contextlib.suppress(TransportError, WaitTimeout):
+                await self._beat(leaving=True)
+                await self.connection.flush()
+                await self._subscription.close()
+        for edge in self.edges.values():
+            await edge.close()
+        self.state = "failed" if self.error else "stopped"
+
+    # -- the other edges ----------------------------------------------------------------------------------------
+
+    async def _beat(self, *, leaving: bool = False) -> None:
+        owned = frozenset(self._tasks) | frozenset(self.edges)
+        frame = self._membership.beat(frozenset() if leaving else owned, leaving=leaving)
+        with contextlib.suppress(TransportError, WaitTimeout):
+            await self.connection.publish(self._subjects.edges, encode(frame))
+
+    def _heard(self, signal: Signal) -> None:
+        try:
+            frame = decode(signal.data, BeatFrame)
+        except FrameError as error:
+            log.info("a beat that is none: %s", error)
+            return
+        if self._membership.hear(frame):
+            self._look.set()
+
+    @property
+    def others(self) -> dict[str, frozenset[int]]:
+        """The other edges of the flow, by their ids, with the partitions that they run."""
+        return self._membership.others()
+
+    # -- what handles ask ---------------------------------------------------------------------------------------
+
+    @property
+    def lines(self) -> list[Line]:
+        """The processors of each partition that runs here, with their samples and logs."""
+        return [edge.line for edge in self.edges.values()]
+
+    @property
+    def partitions(self) -> frozenset[int]:
+        """The partitions that run here."""
+        return frozenset(self.edges)
+
+    def snapshot(self) -> FlowStats:
+        """Return the counters of all partitions here, as one."""
+        return merged(
+            [edge.snapshot() for edge in self.edges.values()],
+            FlowStats(self.settings.name, self.dataflow.notation, self.settings.delivery),
+            state=self.state,
+            error=self.error,
+        )
+
+    async def order(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
+        """Append an order; the edges that own its devices' partitions send it on."""
+        return await append_order(self.connection, self.dataflow, self._subjects, payload, to)
+
+    def pull(self, n: int, device: str | None = None) -> PullRequest:
+        """Refuse: there is no Pull in several partitions."""
+        raise FlowError(f"pull({n!r}, {device!r}) needs a Pull flow; this is `{self.dataflow.notation}`.")
+
+    def set_rate(self, allowed: float | None) -> None:
+        """Change how many messages a second devices are asked for, in every partition here and those taken over later."""
+        self.settings = dataclasses.replace(self.settings, rate=allowed)
+        for partition, edge in self.edges.items():
+            edge.set_rate(self._part(partition).rate)
+
+    def demand(self, max_demand: int, min_demand: int) -> None:
+        """Demand: change both bounds, at once, in every partition here and those taken over later."""
+        self.settings = dataclasses.replace(self.settings, max_demand=max_demand, min_demand=min_demand)
+        for partition, edge in self.edges.items():
+            part = self._part(partition)
+            edge.demand(part.max_demand, part.min_demand)
+
+    async def settled(self, seconds: float) -> None:
+        """Wait until all that was accepted, by any edge, is at Output."""
+        await gathered([edge.settled(seconds) for edge in self.edges.values()])
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """Return the messages that processors failed on, of the whole flow."""
+        return await self._any().dead_letters()
+
+    async def retry_dead_letters(self) -> int:
+        """Put those of this edge's partitions through again; return how many there were."""
+        return sum([await edge.retry_dead_letters() for edge in list(self.edges.values())])
+
+    async def clear_dead_letters(self) -> int:
+        """Delete all dead letters of the flow; return how many there were."""
+        letters = [edge.parts.dead_letters for edge in self.edges.values()]
+        return await self._any().parts.dead_letters.clear(letters)
+
+    async def forget_reader(self, name: str) -> None:
+        """Delete a reader's consumer and position."""
+        await self._any().forget_reader(name)
+
+    def owns(self, device: str) -> bool:
+        """Return whether `device` belongs to a partition that runs here."""
+        return any(edge.owns(device) for edge in self.edges.values())
+
+    @contextlib.contextmanager
+    def tapped(self, tap: Tap) -> Iterator[None]:
+        """Tell `tap` of all that is admitted in the partitions that run here now, while the context lasts."""
+        with contextlib.ExitStack() as taps:
+            for edge in self.edges.values():
+                taps.enter_context(edge.tapped(tap))
+            yield
+
+    async def replay(self, entries: Callable[[], Iterator[Entry]], speed: float | None) -> int:
+        """Put recorded inputs through, each device's messages where its partition runs."""
+        first = next((received for _, _, received, _ in entries()), None)
+        parts = [
+            edge.replay(partial(_of_edge, edge, entries), speed, first=first) for edge in self.edges.values()
+        ]
+        return sum(await gathered(parts))
+
+    def _any(self) -> Edge:
+        for edge in self.edges.values():
+            return edge
+        raise FlowError(
+            f"this edge of {self.settings.name!r} runs no partition at present: {len(self.others)} other edges share "
+            f"its {self.settings.options.partitions}. Ask one of those."
+        )
+
+    def pause(self, processor: str | None = None) -> None:
+        """Let the partitions here, or one processor in them, begin nothing further."""
+        for edge in self.edges.values():
+            edge.pause(processor)
+        if processor is None and self.state != "draining":
+            self.state = "paused"
+
+    def resume(self, processor: str | None = None) -> None:
+        """Let them go on."""
+        for edge in self.edges.values():
+            edge.resume(processor)
+        if processor is None and self.state != "draining":
+            self.state = "running"
+
+    @property
+    def revocable(self) -> bool:
+        """Whether a change that is being made can be given up in every partition."""
+        return all(edge.revocable for edge in self.edges.values())
+
+    async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
+        """Change what runs here, one partition after the other; other edges go on as they are."""
+        receipts = [await edge.swap(dataflow) for edge in list(self.edges.values())]
+        self.dataflow = dataflow
+        done = [receipt for receipt in receipts if receipt is not None]
+        if not done:
+            return None
+        return dataclasses.replace(
+            done[0],
+            in_hand=sum(r.in_hand for r in done),
+            pause=max(r.pause for r in done),
+            lost=sum(r.lost for r in done),
+            doubled=sum(r.doubled for r in done),
+        )
+
+
+def _of_edge(edge: Edge, entries: Callable[[], Iterator[Entry]]) -> Iterator[Entry]:
+    return (entry for entry in entries() if edge.owns(entry[0]))

@@ -1,0 +1,297 @@
+"""The line of processors: what a dataflow's notation becomes when it runs.
+
+Owns the instances of all processors: making, setting up, swapping and closing them, with their meters and logs. Knows
+nothing of where messages come from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+from pratipad_nb.dataflow import Dataflow, Step
+from pratipad_nb.errors import ProcessorError
+from pratipad_nb.runtime.stages.runner import Runner
+from pratipad_nb.runtime.stages.stage import Member, Stage, state_key
+from pratipad_nb.runtime.values.logs import ProcessorLog
+from pratipad_nb.runtime.values.metrics import Meter
+from pratipad_nb.runtime.values.samples import Samples
+from pratipad_nb.runtime.values.stats import FlowState
+from pratipad_nb.settings import FlowOptions
+
+__all__ = ["Line"]
+
+log = logging.getLogger(__name__)
+
+
+class Line:
+    """The stages of a running dataflow."""
+
+    def __init__(self, dataflow: Dataflow, options: FlowOptions) -> None:
+        self.dataflow = dataflow
+        self.options = options
+        self.stages: list[Stage] = []
+        self.meters = {step.key: Meter() for step in dataflow.steps}
+        self.logs = {step.key: ProcessorLog() for step in dataflow.steps}
+        self.samples = {step.key: Samples() for step in dataflow.steps}
+
+    async def open(self, states: Mapping[str, bytes]) -> None:
+        """Make and set up all instances, with the `states` that earlier ones left.
+
+        Raises
+        ------
+        ProcessorError
+            If one can't be; those that were set up before it are torn down again.
+        """
+        try:
+            for model in self.dataflow.stages:
+                concurrent = model.kind == "concurrent"
+                groups = [model.steps] if concurrent else [(step,) for step in model.steps]
+                for steps in groups:
+                    members = [await self._member(step, states, discard=concurrent) for step in steps]
+                    self._add(members, concurrent=concurrent)
+        except BaseException:
+            await self.close()
+            raise
+
+    def _add(self, members: Sequence[Member], *, concurrent: bool) -> None:
+        """Add a stage, knowing whether its replies can pass."""
+        one_way, hop = "", self.dataflow.first_one_way_hop
+        if hop is not None and not self.dataflow.replies_from(members[0].key):
+            one_way = (
+                f"a reply can't pass arrow {hop + 1} of `{self.dataflow.notation}`: it is `~>`, forward only. "
+                "Write `<~>` there."
+            )
+        self.stages.append(Stage(len(self.stages), members, concurrent=concurrent, one_way=one_way))
+
+    async def prepare(self, dataflow: Dataflow, kept: Sequence[str]) -> Line:
+        """Return the line of `dataflow`, with the instances of `kept` steps and new ones, set up, for all others.
+
+        Raises
+        ------
+        ProcessorError
+            If a new one can't be set up; nothing has changed then.
+        """
+        line = Line(dataflow, self.options)
+        old = {member.key: member for stage in self.stages for member in stage.members}
+        discards = {m.key: stage.concurrent for stage in self.stages for m in stage.members}
+        made: list[Member] = []
+        try:
+            for model in dataflow.stages:
+                concurrent = model.kind == "concurrent"
+                groups = [model.steps] if concurrent else [(step,) for step in model.steps]
+                for steps in groups:
+                    members = []
+                    for step in steps:
+                        if (
+                            step.key in old
+                        ):  # the counts go on, also those of a changed one: the version tells
+                            line._take_over(self, step.key)
+                        if step.key in kept and discards[step.key] == concurrent:
+                            members.append(old[step.key])
+                            continue
+                        members.append(await line._member(step, {}, discard=concurrent))
+                        made.append(members[-1])
+                    line._add(members, concurrent=concurrent)
+        except BaseException:
+            for member in made:
+                for runner in member.runners:
+                    await runner.close()
+            raise
+        return line
+
+    def _take_over(self, before: Line, key: str) -> None:
+        """Go on with the counters, the log and the samples that a processor had before."""
+        self.meters[key], self.logs[key] = before.meters[key], before.logs[key]
+        self.samples[key] = before.samples[key]
+
+    async def carry_over(self, line: Line) -> None:
+        """Give the state of instances to those of `line` that take their places."""
+        old = {member.key: member for stage in self.stages for member in stage.members}
+        for stage in line.stages:
+            for member in stage.members:
+                before = old.get(member.key)
+                if before is not None and before is not member:
+                    member.meter.version += 1
+                    member.meter.newer = False
+                    await _carry_over(before, member)
+
+    async def close_all_but(self, line: Line) -> None:
+        """Tear down the instances that `line` doesn't keep."""
+        goes_on = {id(runner) for stage in line.stages for runner in stage.runners}
+        for stage in self.stages:
+            for runner in stage.runners:
+                if id(runner) not in goes_on:
+                    await runner.close()
+        self.stages = []
+
+    @property
+    def shape(self) -> list[object]:
+        """What has to be the same if processors are to be exchanged while all else goes on: all but what they do."""
+        return [stage.shape for stage in self.stages]
+
+    async def exchange(self, line: Line, changed: Sequence[str]) -> float:
+        """Let the instances of `changed` processors work as those of `line` do, from one moment on.
+
+        Returns for how long, in seconds, they worked on nothing.
+
+        Raises
+        ------
+        ProcessorError
+            If a new one can't take the state of the old one over; then all are as they were.
+        """
+        fresh = {member.key: member for stage in line.stages for member in stage.members}
+        pairs = [
+            pair for key in changed for pair in zip(self.runners_of(key), fresh[key].runners, strict=True)
+        ]
+        began = time.monotonic()
+        try:
+            handed = await asyncio.gather(
+                *(old.hand_over_to(new) for old, new in pairs), return_exceptions=True
+            )
+            for error in handed:
+                if isinstance(error, BaseException):
+                    raise error
+            for old, new in pairs:
+                old.become(new)
+            for key in changed:
+                self.meters[key].version += 1
+                self.meters[key].newer = False
+        finally:
+            for old, _ in pairs:
+                old.go_on()
+            pause = time.monotonic() - began
+            for _, replaced in pairs:
+                await replaced.close()
+        self.dataflow = line.dataflow
+        return pause
+
+    async def _member(self, step: Step, states: Mapping[str, bytes], *, discard: bool) -> Member:
+        meter, output = self.meters[step.key], self.logs[step.key]
+        runners: list[Runner] = []
+        try:
+            while not runners or len(runners) < runners[0].adapted.concurrency:
+                runner = Runner(
+                    step,
+                    meter,
+                    output,
+                    discard=discard,
+                    slice_seconds=self.options.slice_seconds,
+                    setup_seconds=self.options.setup_seconds,
+                    hang_seconds=self.options.hang_seconds,
+                )
+                await runner.open(states.get(state_key(step.key, len(runners))))
+                runners.append(runner)
+        except BaseException:
+            for runner in runners:
+                await runner.close()
+            raise
+        return Member(step.key, meter, runners, self.samples[step.key])
+
+    async def close(self) -> None:
+        """Tear all instances down, the last one first."""
+        while self.stages:
+            for runner in reversed(self.stages.pop().runners):
+                await runner.close()
+
+    async def snapshot(self) -> dict[str, bytes]:
+        """Return the state of every instance that keeps one."""
+        states: dict[str, bytes] = {}
+        for stage in self.stages:
+            await stage.snapshot(states)
+        return states
+
+    async def tick(self, key: str) -> None:
+        """Run the timers of one processor's instances until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for runner in self.runners_of(key):
+                group.create_task(runner.tick(), name=f"timers of {key}")
+
+    def shared_with(self, other: Line) -> set[str]:
+        """Return the keys of the processors whose instances are the other line's, too."""
+        theirs = {id(member) for stage in other.stages for member in stage.members}
+        return {m.key for stage in self.stages for m in stage.members if id(m) in theirs}
+
+    def runners_of(self, key: str) -> list[Runner]:
+        """Return the instances of one processor.
+
+        Raises
+        ------
+        ProcessorError
+            If there is no such processor.
+        """
+        self.dataflow.step(key)
+        return [
+            r
+            for stage in self.stages
+            for member in stage.members
+            if member.key == key
+            for r in member.runners
+        ]
+
+    def pause(self, key: str) -> None:
+        """Let one processor begin no further message."""
+        for runner in self.runners_of(key):
+            runner.pause()
+        self.meters[key].state = "paused"
+
+    @property
+    def paused(self) -> list[str]:
+        """The keys of the processors that are paused."""
+        return [key for key, meter in self.meters.items() if meter.state == "paused"]
+
+    def set_state(self, state: FlowState) -> None:
+        """Let every processor say `state`."""
+        for meter in self.meters.values():
+            meter.state = state
+
+    def resume(self, key: str | None = None) -> None:
+        """Let one paused processor, or every one, go on."""
+        for each in self.meters if key is None else (key,):
+            for runner in self.runners_of(each):
+                runner.resume()
+            if self.meters[each].state == "paused":
+                self.meters[each].state = "running"
+
+    @property
+    def hanging(self) -> list[Runner]:
+        """The instances whose call hangs."""
+        return [runner for stage in self.stages for runner in stage.runners if runner.hangs]
+
+    def leave_hanging(self, line: Line, changed: Sequence[str]) -> None:
+        """Leave instances behind whose call hangs: what is in flight has to be finished before `line` is there.
+
+        The messages of the call go to an instance of the new code where the processor is `changed`. Where it
+        is not, or is not there any more, the same code would hang again: they become dead letters, and so do
+        those behind them.
+        """
+        fresh = {member.key: member for stage in line.stages for member in stage.members}
+        for runner in self.hanging:
+            key = runner.step.key
+            log.warning("%s; it is left behind, for the flow is being changed.", runner.at_work)
+            if key in changed and key in fresh:
+                runner.leave(step=fresh[key].runners[0].step)
+            else:
+                runner.leave(refused=f"ProcessorError: {runner.at_work}, while the flow was changed.")
+
+    def accept(self) -> None:
+        """Let every instance take messages again."""
+        for stage in self.stages:
+            for runner in stage.runners:
+                runner.accept()
+
+    def sample(self) -> None:
+        """Note where all counts stand."""
+        for meter in self.meters.values():
+            meter.sample()
+
+
+async def _carry_over(before: Member, after: Member) -> None:
+    """Give the state of each old instance to the new one in its place."""
+    for old, new in zip(before.runners, after.runners, strict=False):
+        try:
+            await new.inherit(old)
+        except ProcessorError as error:
+            log.warning("state of %s is not carried over: %s", after.key, error)

@@ -1,0 +1,183 @@
+"""Batches: messages in columns on their way through the pipeline.
+
+Owns where each message comes from (`Source`) and how far a batch completes its source (`Batch.done`). No object is
+made per message: a message is an index into its source until somebody asks for its metadata.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pratipad_nb.message import Message
+from pratipad_nb.transport.frames import DeadEntry, Position, message_id
+
+if TYPE_CHECKING:
+    from pratipad_nb.runtime.values.samples import Followed
+
+__all__ = ["Barrier", "Batch", "InputFrame", "Item", "Source"]
+
+
+@dataclass(frozen=True, slots=True)
+class InputFrame:
+    """An input frame as it was admitted: consecutive messages of one device.
+
+    Attributes
+    ----------
+    device, epoch, first
+        Whose messages, and the number of the first.
+    received, times
+        When the server got the frame, and the device's time of each message; seconds since 1970-01-01 UTC.
+    on_safe
+        Called once all its results are safe at Output: acknowledges it.
+    retry, part
+        The sequence of the dead letter that this one message comes from (0: it comes from its device), and which of
+        several results it was then.
+    covers
+        The position that it completes, if that isn't its messages' own: a retried dead letter's.
+    sources
+        Of a gateway's frame, the whole name of the device that each message is from.
+    """
+
+    device: str
+    epoch: int
+    first: int
+    received: float
+    times: Sequence[float]
+    on_safe: Callable[[], None] | None = None
+    retry: int = 0
+    part: int = 0
+    covers: Position | None = None
+    sources: list[str] | None = None
+
+    def source(self, offset: int) -> str:
+        """Return the name of the device that message `offset` of it is from."""
+        return self.sources[offset] if self.sources is not None else self.device
+
+    def position(self, count: int) -> Position:
+        """Return the position that the first `count` of its messages complete."""
+        return self.covers or (self.device, self.epoch, self.first + count - 1)
+
+
+class Source:
+    """The input frames behind a batch; message `i` of them all, counted through, is found by bisection."""
+
+    __slots__ = ("_complete", "_written", "flow", "followed", "frames", "replayed", "size", "starts")
+
+    def __init__(
+        self,
+        flow: str,
+        frames: Sequence[InputFrame],
+        *,
+        followed: Followed | None = None,
+        replayed: bool = False,
+    ) -> None:
+        self.flow = flow
+        #: Which messages are followed through the flow, for the inspector.
+        self.followed = followed
+        #: Whether they are of a tape: what processors answer to them reaches no device.
+        self.replayed = replayed
+        self.frames = frames
+        self.starts: list[int] = []
+        size = 0
+        for frame in frames:
+            self.starts.append(size)
+            size += len(frame.times)
+        self.size = size
+        self._complete = 0
+        self._written = 0
+
+    def locate(self, index: int) -> tuple[InputFrame, int]:
+        """Return the frame that message `index` is in, and its offset there."""
+        at = bisect_right(self.starts, index) - 1
+        return self.frames[at], index - self.starts[at]
+
+    def message(self, index: int, payload: Any, part: int = 0) -> Message:
+        """Return message `index` with its metadata and the `payload` that it, or the `part`-th of it, has come to."""
+        frame, offset = self.locate(index)
+        number = frame.first + offset
+        return Message(
+            payload=payload,
+            id=message_id(frame.device, frame.epoch, number, frame.part + part, frame.retry),
+            device=frame.source(offset),
+            time=frame.times[offset],
+            received=frame.received,
+            flow=self.flow,
+        )
+
+    def advance(self, done: int, covers: list[Position], complete: list[InputFrame]) -> int:
+        """Note that all messages below index `done` are at Output.
+
+        Adds the positions that this completes to `covers` and the frames to `complete`; returns how many messages.
+        """
+        while self._complete < len(self.frames):
+            frame, start = self.frames[self._complete], self.starts[self._complete]
+            count = min(done - start, len(frame.times))
+            if count <= 0:
+                break
+            covers.append(frame.position(count))
+            if count < len(frame.times):
+                break
+            complete.append(frame)
+            self._complete += 1
+        finished, self._written = done - self._written, done
+        return finished
+
+    def device(self, index: int) -> str:
+        """Return the device that message `index` is from."""
+        frame, offset = self.locate(index)
+        return frame.source(offset)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Payloads on their way, in their devices' order.
+
+    Attributes
+    ----------
+    source, payloads, origins
+        `origins[k]` says which message of the source `payloads[k]` stems from; it never falls.
+    done
+        Once this batch is at Output, all messages of the source below this index are complete.
+    replies, dead
+        What processors answered to devices, and the messages that failed, by the key of the (first) processor; both
+        are sent off before the batch counts as stored.
+    stage
+        Index of the stage where it enters; above 0 when a dead letter is retried.
+    only
+        The members of that stage that are to run; None for all.
+    """
+
+    source: Source
+    payloads: list[Any]
+    origins: Sequence[int]
+    done: int
+    replies: list[tuple[Any, Message]] = field(default_factory=list)
+    dead: list[tuple[str, DeadEntry]] = field(default_factory=list)
+    stage: int = 0
+    only: frozenset[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+    def message(self, row: int, payload: Any) -> Message:
+        """Return the message in `row`, with the `payload` that it is to show."""
+        origin = self.origins[row]
+        part = 0 if isinstance(self.origins, range) else row - bisect_left(self.origins, origin)
+        return self.source.message(origin, payload, part)
+
+
+@dataclass(slots=True)
+class Barrier:
+    """Goes through the pipeline between two batches; every processor with state adds it as it is at that point.
+
+    When it reaches the output, the states and the stored positions are of one moment: a checkpoint.
+    """
+
+    states: dict[str, bytes] = field(default_factory=dict)
+
+
+#: What queues of the pipeline hold; None ends them.
+Item = Batch | Barrier | None

@@ -1,0 +1,258 @@
+"""Samples: some messages as they came into each processor and as they left it, for the inspector.
+
+Owns which messages are followed, what is kept of them, and the bounds of both. The same messages are kept at every
+processor, so that one's way through the flow can be followed.
+
+It is always on, since what one wants to look at has mostly happened already. Three bounds make that cost nothing that
+can be measured: at most `PER_SECOND` messages a second are followed, following takes at most `SHARE` of the time however
+large the messages are, and each processor keeps at most `KEPT` of them and `KEPT_BYTES` (encoded; they are decoded when
+somebody looks).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pratipad_nb.message import Message
+from pratipad_nb.runtime.values.packing import Shown, pack, unpack
+from pratipad_nb.transport.frames import message_id
+
+if TYPE_CHECKING:
+    from pratipad_nb.runtime.values.batch import Batch
+
+__all__ = ["KEPT", "KEPT_BYTES", "PER_SECOND", "SHARE", "Followed", "Sample", "Sampler", "Samples",
+           "following"]  # fmt: skip
+
+#: Messages that are followed, a second: more can't be read. Below this, all are.
+PER_SECOND = 50
+#: So many may be followed at once after a quiet moment: a handful that is sent in one go is followed whole.
+_BURST = 100
+#: The share of the time that following may take.
+SHARE = 0.01
+#: What following may have spent before it rests, in seconds: a loan on the share, so that a first large message is kept.
+_LOAN = 0.02
+#: What a processor keeps: ten seconds at the most, and no more memory than a browser tab would notice.
+KEPT = 500
+KEPT_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One message at one processor.
+
+    Attributes
+    ----------
+    message
+        As it came in.
+    inputs
+        All that came in of it: several if a generator before made several of one message. `message.payload` is the
+        first.
+    results
+        What the processor made of it: one for a plain one, any number for a generator, none if it failed; in braces,
+        the payload as it goes on.
+    error, traceback
+        What the processor raised, empty if nothing.
+    time
+        When it was done, in seconds since 1970-01-01 UTC.
+    version
+        How many times the processor's code had been swapped by then.
+    """
+
+    message: Message
+    inputs: tuple[Any, ...]
+    results: tuple[Any, ...]
+    error: str
+    traceback: str
+    time: float
+    version: int = 0
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A sample as it is kept. `origin` counts it; `device` is who it is from, which is another if that is a gateway."""
+
+    origin: str
+    device: str
+    epoch: int
+    number: int
+    sent: float
+    received: float
+    flow: str
+    inputs: list[bytes | Shown]
+    results: list[bytes | Shown] = field(default_factory=list)
+    failures: dict[str, tuple[str, str]] = field(default_factory=dict)
+    index: int = 0
+    time: float = 0.0
+    source: str = ""  # the device that it is from, if `device` is a gateway
+
+    @property
+    def id(self) -> str:
+        return message_id(self.origin, self.epoch, self.number)
+
+
+class Sampler:
+    """Decides which messages are followed, and counts what that costs."""
+
+    def __init__(self) -> None:
+        self._tokens = float(_BURST)
+        self._seconds = _LOAN
+        self._filled = time.monotonic()
+
+    def choose(self, count: int) -> Followed | None:
+        """Return which of `count` messages that are taken in together are to be followed."""
+        now = time.monotonic()
+        passed, self._filled = now - self._filled, now
+        self._tokens = min(_BURST, self._tokens + passed * PER_SECOND)
+        self._seconds = min(_LOAN, self._seconds + passed * SHARE)
+        wanted = min(count, int(self._tokens))
+        if wanted <= 0 or self._seconds <= 0:
+            return None
+        self._tokens -= wanted
+        if wanted == count:
+            return Followed(self, range(count))
+        # One of every so many, at a place that changes: a batch often begins with the same device.
+        step = count / wanted
+        at = random.random()  # noqa: S311 - which message is looked at is no secret
+        return Followed(self, [int((number + at) * step) for number in range(wanted)])
+
+    def spend(self, seconds: float) -> None:
+        """Count `seconds` of following."""
+        self._seconds -= seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """Which messages of a source are followed: their indices, rising."""
+
+    sampler: Sampler
+    indices: Sequence[int]
+
+
+class Samples:
+    """The last samples of one processor. Written on the flow's loop, read from any thread."""
+
+    def __init__(self) -> None:
+        self._ring: deque[tuple[_Kept, int]] = deque()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._ring)
+
+    def last(self, key: str, count: int) -> list[Sample]:
+        """Return the last `count`, oldest first, as the processor `key` saw them."""
+        return (
+            [_sample(kept, key, version) for kept, version in list(self._ring)[-count:]] if count > 0 else []
+        )
+
+    def find(self, key: str, message_id: str) -> Sample | None:
+        """Return the sample of the message of that id; None if it wasn't followed, or is too old."""
+        for kept, version in reversed(list(self._ring)):
+            # The id of one of several results has its part behind that of the message.
+            if message_id == kept.id or message_id.startswith(kept.id + "-"):
+                return _sample(kept, key, version)
+        return None
+
+    def add(self, kept: _Kept, version: int) -> None:
+        """Keep a sample, and drop the oldest ones that are beyond the bounds."""
+        self._ring.append((kept, version))
+        self._bytes += _size(kept)
+        while len(self._ring) > KEPT or (self._bytes > KEPT_BYTES and len(self._ring) > 1):
+            self._bytes -= _size(self._ring.popleft()[0])
+
+
+def _size(kept: _Kept) -> int:
+    return sum(map(len, kept.inputs)) + sum(map(len, kept.results))
+
+
+def _sample(kept: _Kept, key: str, version: int) -> Sample:
+    inputs = tuple(unpack(each) for each in kept.inputs)
+    message = Message(
+        payload=inputs[0],
+        id=kept.id,
+        device=kept.source or kept.device,
+        time=kept.sent,
+        received=kept.received,
+        flow=kept.flow,
+    )
+    error, traceback = kept.failures.get(key, ("", ""))
+    results = tuple(unpack(each) for each in kept.results)
+    return Sample(message, inputs, results, error, traceback, kept.time, version)
+
+
+def following(
+    batch: Batch, rings: Mapping[str, tuple[Samples, int]], emit: Callable[[Batch], Awaitable[None]]
+) -> Callable[[Batch], Awaitable[None]]:
+    """Return an `emit` that notes what becomes of the followed messages of `batch` at one stage.
+
+    Parameters
+    ----------
+    rings
+        For each processor of the stage, where its samples are kept, and its version.
+    """
+    followed = batch.source.followed
+    if followed is None:
+        return emit
+    began = time.perf_counter()
+    pending = deque(_begin(batch, followed))
+    followed.sampler.spend(time.perf_counter() - began)
+    if not pending:
+        return emit
+
+    async def noting(part: Batch) -> None:
+        if pending:
+            began = time.perf_counter()
+            if part.dead:
+                _note_failures(part, pending)
+            # A message's results are handed on all at once, with the part that says that it is done.
+            while pending and pending[0].index < part.done:
+                _finish(pending.popleft(), part, rings)
+            followed.sampler.spend(time.perf_counter() - began)
+        await emit(part)
+
+    return noting
+
+
+def _begin(batch: Batch, followed: Followed) -> list[_Kept]:
+    found = []
+    origins, source = batch.origins, batch.source
+    for index in followed.indices:
+        begin, end = bisect_left(origins, index), bisect_right(origins, index)
+        if begin == end:
+            continue
+        frame, offset = source.locate(index)
+        found.append(
+            _Kept(
+                frame.device,
+                source.device(index),
+                frame.epoch,
+                frame.first + offset,
+                frame.times[offset],
+                frame.received,
+                source.flow,
+                [pack(payload) for payload in batch.payloads[begin:end]],
+                index=index,
+                source=frame.source(offset),
+            )
+        )
+    return found
+
+
+def _note_failures(part: Batch, pending: Sequence[_Kept]) -> None:
+    for _, entry in part.dead:
+        for kept in pending:
+            if (kept.number, kept.epoch, kept.origin) == (entry.number, entry.epoch, entry.device):
+                kept.failures |= {note.processor: (note.error, note.traceback) for note in entry.failures}
+
+
+def _finish(kept: _Kept, part: Batch, rings: Mapping[str, tuple[Samples, int]]) -> None:
+    begin, end = bisect_left(part.origins, kept.index), bisect_right(part.origins, kept.index)
+    kept.results = [pack(payload) for payload in part.payloads[begin:end]]
+    kept.time = time.time()
+    for ring, version in rings.values():
+        ring.add(kept, version)

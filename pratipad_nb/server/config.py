@@ -1,0 +1,295 @@
+"""What the embedded server is told: its configuration file and the list of its users, as text.
+
+Owns both and what is hard-wired there: a listener that speaks TLS from its first byte on and lets in nobody without a
+certificate of our authority whose identity is a listed user. There is no parameter that loosens this. The list of users
+is JSON; the configuration is nearly so, but for its strings, which hold the names of folders: any bytes but zero.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pratipad_nb.errors import ServerError
+from pratipad_nb.settings import Address, Credentials, Leaf, Sync
+from pratipad_nb.transport.permissions import CLOUD, User
+
+__all__ = [
+    "LEAF_PORT",
+    "LOOPBACK",
+    "MAX_PAYLOAD",
+    "MQTT_PORT",
+    "ServerFiles",
+    "parsed_users",
+    "rendered_config",
+    "rendered_users",
+]
+
+#: Where a server listens unless it is told otherwise: who is on another machine doesn't even see it.
+LOOPBACK = "127.0.0.1"
+
+#: Where MQTT over TLS is looked for: ``secure-mqtt`` in IANA's registry of ports.
+MQTT_PORT = 8883
+
+#: Where a server listens for leaf nodes, as NATS has it.
+LEAF_PORT = 7422
+
+#: Largest message of the server, in bytes. Its own default is 1 MiB and its makers advise against more than 8.
+MAX_PAYLOAD = 8 << 20
+
+#: A user that no certificate has. With an empty list the server would ask for no user at all.
+_NOBODY = "urn:pratipad:nobody"
+_RANDOM_PORT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFiles:
+    """Where the embedded server's files lie, all in one folder.
+
+    ::
+
+        lock          held by the owner and by the server process itself
+        server.json   which server runs, for who joins it
+        port          the port of the last start
+        wanted        the process that is to own the server for the server's sake, while it waits for that
+        server.conf   users.conf   users.lock
+        log           and rotated ones
+        run/          where the server says which port it got
+        store/        JetStream
+    """
+
+    folder: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held as long as an owner or a server lives."""
+        return self.folder / "lock"
+
+    @property
+    def state(self) -> Path:
+        """Which server runs, while one does."""
+        return self.folder / "server.json"
+
+    @property
+    def port(self) -> Path:
+        """The port of the last start."""
+        return self.folder / "port"
+
+    @property
+    def wanted(self) -> Path:
+        """The process that waits for the folder to be handed over to it."""
+        return self.folder / "wanted"
+
+    @property
+    def config(self) -> Path:
+        """The configuration."""
+        return self.folder / "server.conf"
+
+    @property
+    def users(self) -> Path:
+        """The users, included by the configuration; changed under `users_lock` alone."""
+        return self.folder / "users.conf"
+
+    @property
+    def users_lock(self) -> Path:
+        """Held while users change and the server reads them again."""
+        return self.folder / "users.lock"
+
+    @property
+    def log(self) -> Path:
+        """What the server says."""
+        return self.folder / "log"
+
+    @property
+    def run(self) -> Path:
+        """Where the server says which port it got."""
+        return self.folder / "run"
+
+    @property
+    def store(self) -> Path:
+        """JetStream's files."""
+        return self.folder / "store"
+
+
+def rendered_config(
+    files: ServerFiles,
+    credentials: Credentials,
+    *,
+    host: str = LOOPBACK,
+    port: int | None = None,
+    sync: Sync = "interval",
+    mqtt: Address | None = None,
+    leaves: Address | None = None,
+    leaf_of: Leaf | None = None,
+) -> str:
+    """Return the server's configuration.
+
+    Parameters
+    ----------
+    files
+        Where its files lie.
+    credentials
+        The server's certificate and key, and the authority whose certificates it takes.
+    host
+        The address to listen on; ``"0.0.0.0"``: all. Whatever it is, the listener is the same: mutual TLS.
+    port
+        Port there; None: any that is free.
+    sync
+        ``"interval"``: written files are forced to the disk every two minutes (the server's default). ``"always"``:
+        with every write.
+    mqtt
+        Where to listen for devices that speak MQTT 3.1.1, with mutual TLS as everywhere. None: nowhere.
+    leaves
+        Where to listen for other sites' servers that join this one as leaves, with mutual TLS as everywhere. None:
+        nowhere.
+    leaf_of
+        A server to join as a leaf. None: none.
+    """
+    sections: dict[str, Any] = {
+        "server_name": "pratipad",
+        "listen": str(Address(host, _RANDOM_PORT if port is None else port)),
+        "ports_file_dir": str(files.run),
+        "max_payload": MAX_PAYLOAD,
+        # Somebody who has gone without a word is noticed after 5 to 15 s.
+        "ping_interval": "5s",
+        "ping_max": 2,
+        "tls": _tls(credentials),
+        "jetstream": {
+            "store_dir": str(files.store),
+            "sync_interval": "2m" if sync == "interval" else "always",
+        },
+        "log_file": str(files.log),
+        # Two files of a megabyte: enough to explain a failure, and bounded.
+        "logfile_size_limit": 1 << 20,
+        "logfile_max_num": 2,
+    }
+    if mqtt is not None:
+        # There TLS is from the first byte on in any case, and the server doesn't know the word.
+        tls = {key: value for key, value in _tls(credentials).items() if key != "handshake_first"}
+        sections["mqtt"] = {"listen": str(mqtt), "tls": tls}
+    if leaves is not None:
+        sections["leafnodes"] = {"listen": str(leaves), "no_advertise": True, "tls": _tls(credentials)}
+        # By its domain the leaves' edges tell its JetStream from their own.
+        sections["jetstream"]["domain"] = CLOUD
+    elif leaf_of is not None:
+        sections["leafnodes"] = _joining(leaf_of)
+        sections["jetstream"]["domain"] = "edge"
+        sections["server_name"] = f"pratipad-{_fingerprint(leaf_of)}"
+    # The include stands before the sections; a relative path is looked up beside this file.
+    lines = [f"include ./{files.users.name}"]
+    lines += [f"{_written(name)}: {_written(section)}" for name, section in sections.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _written(value: Any) -> str:
+    """Return `value` in the notation of the server's configuration."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_written(key)}: {_written(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_written, value)) + "]"
+    if isinstance(value, str):
+        return _quoted(value)
+    return str(value).lower()  # a number, or true and false
+
+
+def _quoted(text: str) -> str:
+    r"""Return `text` as a string of the server's configuration.
+
+    The server knows no ``\u`` of JSON, but ``\x``, which stands for a byte. So a path comes to the server as the bytes
+    that the file system has for the path, of whatever encoding these are.
+    """
+    return '"' + "".join(map(_character, os.fsencode(text))) + '"'
+
+
+def _character(byte: int) -> str:
+    if byte in b'"\\':
+        return "\\" + chr(byte)
+    return chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}"
+
+
+def _joining(leaf_of: Leaf) -> dict[str, Any]:
+    credentials = leaf_of.credentials
+    tls = {
+        "cert_file": str(credentials.certificate.absolute()),
+        "key_file": str(credentials.key.absolute()),
+        "ca_file": str(credentials.authority.absolute()),
+        "handshake_first": True,
+        "timeout": 5,
+    }
+    return {"reconnect": "1s", "remotes": [{"url": leaf_of.url, "tls": tls}]}
+
+
+def _fingerprint(leaf_of: Leaf) -> str:
+    # A server refuses two leaves of one name. The certificate is the site's own, so this is, too.
+    return hashlib.sha256(leaf_of.credentials.certificate.read_bytes()).hexdigest()[:12]
+
+
+def _tls(credentials: Credentials) -> dict[str, Any]:
+    return {
+        "cert_file": str(credentials.certificate.absolute()),
+        "key_file": str(credentials.key.absolute()),
+        "ca_file": str(credentials.authority.absolute()),
+        "verify_and_map": True,
+        "handshake_first": True,
+        "min_version": "1.2",
+        # Seconds for a handshake. Its default of 2 is short when thousands reconnect at once.
+        "timeout": 5,
+    }
+
+
+def rendered_users(users: Iterable[User]) -> bytes:
+    """Return the users file, which `parsed_users` reads back."""
+    listed = [_user(user) for user in sorted(users, key=lambda user: user.identity)]
+    nobody = _user(User(_NOBODY))
+    return msgspec.json.encode({"authorization": {"users": [nobody, *listed]}})
+
+
+def parsed_users(data: bytes) -> dict[str, User]:
+    """Return the users in a users file by their identities.
+
+    Raises
+    ------
+    ServerError
+        If it is no such file.
+    """
+    try:
+        found = [_parsed_user(entry) for entry in msgspec.json.decode(data)["authorization"]["users"]]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ServerError(
+            "the server's list of users is damaged. Delete users.conf in the server's folder and start again; "
+            "devices and readers that aren't of a flow started here need a new invitation then."
+        ) from error
+    return {user.identity: user for user in found if user.identity != _NOBODY}
+
+
+def _user(user: User) -> dict[str, Any]:
+    permissions: dict[str, Any] = {"publish": _only(user.publish), "subscribe": _only(user.subscribe)}
+    if user.allow_responses:
+        permissions["allow_responses"] = True
+    return {
+        "user": user.identity,
+        "permissions": permissions,
+        "allowed_connection_types": list(user.listeners),
+    }
+
+
+def _only(subjects: tuple[str, ...]) -> dict[str, list[str]]:
+    # An empty list of what is allowed would allow everything.
+    return {"allow": list(subjects)} if subjects else {"deny": [">"]}
+
+
+def _parsed_user(entry: Mapping[str, Any]) -> User:
+    permissions = entry["permissions"]
+    return User(
+        entry["user"],
+        publish=tuple(permissions["publish"].get("allow", ())),
+        subscribe=tuple(permissions["subscribe"].get("allow", ())),
+        allow_responses=bool(permissions.get("allow_responses", False)),
+        listeners=tuple(entry.get("allowed_connection_types", ("STANDARD",))),
+    )

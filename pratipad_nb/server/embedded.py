@@ -1,0 +1,401 @@
+"""The embedded NATS server: started, watched, restarted and ended.
+
+Owns its life in one folder, which a lock keeps to one owner. The process itself is `server_process`'s matter, what it
+is told `server_config`'s, who may connect `server_users`'s, and who owns the folder `server_state`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pratipad_nb.backoff import Backoff
+from pratipad_nb.errors import ServerError, SettingsError
+from pratipad_nb.files import FileLock, private_folder, write_whole
+from pratipad_nb.server.config import LEAF_PORT, LOOPBACK, MQTT_PORT, ServerFiles, rendered_config
+from pratipad_nb.server.log_file import ServerLog
+from pratipad_nb.server.process import ServerProcess, find_server
+from pratipad_nb.server.state import ServerState, locked_folder, unwant, write_state
+from pratipad_nb.server.users import Admission
+from pratipad_nb.settings import Address, Credentials, Leaf, Sync
+from pratipad_nb.transport.permissions import User
+
+__all__ = ["EmbeddedServer", "ServerExit"]
+
+_POLL_SECONDS = 0.003
+#: Bound of a start. An empty store takes 30 ms; a large one is read in and may take long.
+_READY_SECONDS = 60.0
+#: First and longest pause before a restart, in seconds: the first is short, since a crash is rare and clients wait.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 10.0
+#: A server that has run for so long is taken to be well: its next crash is a first one again.
+_WELL_SECONDS = 60.0
+_PORT_TAKEN = "address already in use"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerExit:
+    """The server ended by itself, or could not be restarted; its owner tries again.
+
+    Attributes
+    ----------
+    reason
+        How it ended, and what it said.
+    restarts
+        How often it has been restarted so far.
+    pause
+        Seconds until the next attempt.
+    """
+
+    reason: str
+    restarts: int
+    pause: float
+
+
+class EmbeddedServer:
+    """A NATS server as a child of this process, with mutual TLS and JetStream; on 127.0.0.1 unless told otherwise.
+
+    It ends with this process, whatever ends that. If it ends by itself, it is restarted on the same port and store.
+
+    Parameters
+    ----------
+    folder
+        Where its configuration, users, log and store lie; made with mode 0700. One owner at a time.
+    credentials
+        The server's certificate, whose hosts include 127.0.0.1 (and `host`), and the authority whose clients it takes.
+    sync
+        ``"interval"``: a power failure may lose the last two minutes. ``"always"``: nothing, about 6 × slower.
+    host
+        The address to listen on: ``"0.0.0.0"`` is all of this machine's. The listener is the same everywhere.
+    port
+        None: the port of the last start if it is free, so that clients find the server again, else any. A number:
+        that one, or `start` fails.
+    mqtt
+        Where devices that speak MQTT 3.1.1 connect: an address (``"host:port"``), or True for port 8883 of `host`.
+        It is the server's own listener, with the same certificates. False: nowhere.
+    leaves
+        Where other sites' servers join this one as leaves: an address, or True for port 7422 of `host`. `allow` lets
+        them in (`pratipad_nb.transport.permissions.leaf_user`). False: nowhere.
+    leaf_of
+        The server that this one joins as a leaf. Flows' results go on to there (`pratipad_nb.runtime.positions.forwarding`).
+    standalone
+        Whether its owner is there for the server's sake. Then a process that has joined it doesn't take it over when
+        the owner ends: the owner is started again, and would find the folder taken. A flow's process that has started
+        a server of its own before is asked to hand the folder over.
+    on_exit
+        Called, on the event loop, when the server has ended by itself.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        credentials: Credentials,
+        *,
+        sync: Sync = "interval",
+        host: str = LOOPBACK,
+        port: int | None = None,
+        mqtt: bool | str = False,
+        leaves: bool | str = False,
+        leaf_of: Leaf | None = None,
+        standalone: bool = False,
+        on_exit: Callable[[ServerExit], None] | None = None,
+    ) -> None:
+        self._files = ServerFiles(folder.absolute())
+        self._credentials = credentials
+        self._sync = sync
+        self._host = host
+        self._wanted_port = port
+        if leaves and leaf_of is not None:
+            raise SettingsError("a server either takes leaves or is one: give leaves= or leaf_of=, not both.")
+        self._mqtt = _address(mqtt, host, MQTT_PORT)
+        self._leaves = _address(leaves, host, LEAF_PORT)
+        self._leaf_of = leaf_of
+        self._standalone = standalone
+        self._on_exit = on_exit
+        self._log = ServerLog(self._files.log)
+        self._admission = Admission(self._files, self._running_pid)
+        self._lock: FileLock | None = None
+        self._process: ServerProcess | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._ready = False
+        self._url = ""
+        self._restarts = 0
+
+    @property
+    def url(self) -> str:
+        """Where to reach it from here, as a rule ``tls://127.0.0.1:PORT``; empty before the first start."""
+        return self._url
+
+    @property
+    def mqtt_url(self) -> str:
+        """Where it takes devices that speak MQTT, as ``mqtts://127.0.0.1:8883``; empty if it takes none."""
+        return f"mqtts://{self._mqtt}" if self._mqtt is not None else ""
+
+    @property
+    def leaves_url(self) -> str:
+        """Where other servers join it as leaves, as ``tls://127.0.0.1:7422``; empty if they can't."""
+        return f"tls://{self._leaves}" if self._leaves is not None else ""
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it joins another."""
+        return self._leaf_of is not None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, None while it is down or not ready yet."""
+        return (
+            self._process.pid if self._ready and self._process is not None and self._process.running else None
+        )
+
+    @property
+    def restarts(self) -> int:
+        """How often it ended by itself and was brought back."""
+        return self._restarts
+
+    @property
+    def log(self) -> tuple[str, ...]:
+        """The last lines that it said."""
+        return self._log.last()
+
+    @property
+    def users(self) -> tuple[User, ...]:
+        """Who may connect."""
+        return self._admission.users()
+
+    async def start(self, users: Iterable[User] = ()) -> str:
+        """Start the server and return its URL once it takes connections.
+
+        Parameters
+        ----------
+        users
+            Who may connect, beside those that were let in at earlier starts and not revoked since.
+
+        Raises
+        ------
+        ServerLocked
+            If another process has a server on this folder (or another `EmbeddedServer` of this one).
+        ServerError
+            If there is no server program, its port is taken, or its folder or store can't be used. Nothing is left
+            running.
+        """
+        if self._lock is not None:
+            raise ServerError(f"the server at {self._url} has been started already; stop it first.")
+        if sys.platform == "win32":
+            raise ServerError(
+                "the embedded server needs Linux or macOS: it reads its users again on a signal. Use WSL, or a server "
+                'of your own (server="tls://HOST:PORT").'
+            )
+        binary = find_server()
+        try:
+            private_folder(self._files.folder)
+            self._lock = await locked_folder(self._files, self._takes_over)
+            private_folder(self._files.run)
+            await self._admission.write(users)
+            self._url = ""
+            await self._launch(binary)
+        except BaseException as error:
+            await asyncio.shield(self.stop())
+            if isinstance(error, OSError):
+                raise ServerError(
+                    f"the server's folder {self._files.folder} can't be used: {error.strerror} ({error.filename}). "
+                    "Choose one that can be written to (PRATIPAD_HOME moves it)."
+                ) from error
+            raise
+        finally:
+            unwant(self._files)
+        self._keeper = asyncio.create_task(self._keep(binary), name="keeper of the NATS server")
+        return self._url
+
+    def _takes_over(self, state: ServerState) -> bool:
+        """Return whether this one takes the place of a flow's own server: it must serve all that the other serves."""
+        serves_all = not (state.mqtt and self._mqtt is None) and not (state.leaf and self._leaf_of is None)
+        return self._standalone and not state.standalone and serves_all
+
+    async def allow(self, users: Iterable[User]) -> None:
+        """Let `users` in, with their permissions replaced if they are known; returns once the server knows.
+
+        Raises
+        ------
+        ServerError
+            If the list can't be written, or the server doesn't take it.
+        """
+        await self._admission.allow(users)
+
+    async def revoke(self, identity: str) -> None:
+        """Let `identity` in no more and end its connections; returns once that is so. See `allow`."""
+        await self._admission.revoke(identity)
+
+    async def reload(self) -> None:
+        """Have the server read its users and its renewed certificate again; connections stay. See `allow`."""
+        await self._admission.reload()
+
+    async def stop(self) -> None:
+        """End the server so that it closes its streams, and give the folder up. Idempotent."""
+        await self._admission.close()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+            self._keeper = None
+        if self._lock is None:
+            return
+        with contextlib.suppress(OSError):
+            write_state(self._files, None)
+        self._ready = False
+        if self._process is not None:
+            await self._process.stop()
+            self._process = None
+        self._lock.release()
+        self._lock = None
+
+    # -- starting ---------------------------------------------------------------------------------------------
+
+    async def _launch(self, binary: Path) -> None:
+        """Start the server on the port that was asked for, or that it had if that is free, and say so to others."""
+        port = self._wanted_port or _port_of(self._url) or self._last_port()
+        try:
+            try:
+                await self._launch_at(binary, port)
+            except _PortTakenError as error:
+                await self._ended()
+                # Once the URL has been given out, clients know it and there is no other.
+                if self._wanted_port or self._url:
+                    raise ServerError(
+                        f"port {port} of {self._host} is taken by another program. End that one, or choose another port."
+                    ) from error
+                await self._launch_at(binary, None)
+            assert self._process is not None
+            write_whole(self._files.port, self._url.rpartition(":")[2].encode())
+            write_state(self._files, self._state(self._process.pid))
+        except BaseException:
+            await asyncio.shield(self._ended())
+            raise
+
+    def _state(self, pid: int) -> ServerState:
+        return ServerState(self._url, pid, os.getpid(), self._standalone, self.mqtt_url, self.is_leaf)
+
+    async def _ended(self) -> None:
+        """See that nothing is left of a server that has ended, or is not wanted."""
+        self._ready = False
+        if self._process is not None:
+            await self._process.kill()
+
+    async def _launch_at(self, binary: Path, port: int | None) -> None:
+        files, position = self._files, self._log.position()
+        config = rendered_config(
+            files,
+            self._credentials,
+            host=self._host,
+            port=port,
+            sync=self._sync,
+            mqtt=self._mqtt,
+            leaves=self._leaves,
+            leaf_of=self._leaf_of,
+        )
+        write_whole(files.config, config.encode())
+        for old in files.run.iterdir():
+            old.unlink()
+        assert self._lock is not None
+        self._process = await ServerProcess.start(binary, files.config, files.log, self._lock.descriptor)
+        self._url = await self._reported(self._process, position)
+        self._ready = True
+
+    async def _reported(self, process: ServerProcess, position: int) -> str:
+        """Wait until the server listens, and return where."""
+        told = self._files.run / f"nats-server_{process.pid}.ports"
+        deadline = time.monotonic() + _READY_SECONDS
+        while process.running and time.monotonic() < deadline:
+            with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
+                return str(json.loads(told.read_bytes())["nats"][0])
+            await asyncio.sleep(_POLL_SECONDS)
+        said = "; ".join(self._log.complaints(position)) or "nothing"
+        if _PORT_TAKEN in said and "MQTT" in said:
+            raise ServerError(
+                f"{self._mqtt}, where MQTT devices were to connect, is taken by another program. End that one, or choose "
+                "another address: mqtt='HOST:PORT'."
+            )
+        if _PORT_TAKEN in said and "eaf" in said:
+            raise ServerError(
+                f"{self._leaves}, where leaf nodes were to connect, is taken by another program. End that one, or choose "
+                "another address: leaves='HOST:PORT'."
+            )
+        if _PORT_TAKEN in said:
+            raise _PortTakenError(said)
+        how = (
+            f"was not ready after {_READY_SECONDS:g} s"
+            if process.running
+            else f"ended with code {process.exit_code}"
+        )
+        raise ServerError(
+            f"the NATS server {how}. It said: {said}. Its store is {self._files.store}, its log {self._files.log}."
+        )
+
+    def _last_port(self) -> int | None:
+        try:
+            port = int(self._files.port.read_text())
+        except (OSError, ValueError):
+            return None
+        return port if 0 < port < 1 << 16 else None
+
+    # -- keeping it up ----------------------------------------------------------------------------------------
+
+    async def _keep(self, binary: Path) -> None:
+        """Bring the server back whenever it has ended, until this is cancelled."""
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        while True:
+            assert self._process is not None
+            since = time.monotonic()
+            await self._process.ended()
+            if time.monotonic() - since > _WELL_SECONDS:
+                backoff.reset()
+            reason = f"the NATS server ended with code {self._process.exit_code}"
+            await self._ended()
+            write_state(self._files, None)
+            while True:
+                pause = backoff.next()
+                self._report(ServerExit(reason, self._restarts, pause))
+                await asyncio.sleep(pause)
+                try:
+                    await self._launch(binary)
+                except (ServerError, OSError) as error:
+                    reason = str(error)
+                else:
+                    self._restarts += 1
+                    break
+
+    def _report(self, event: ServerExit) -> None:
+        _log.warning("%s; restarting it in %.2g s", event.reason, event.pause)
+        if self._on_exit is None:
+            return
+        try:
+            self._on_exit(event)
+        except Exception:  # noqa: BLE001 - logged; a listener's fault must not cost the server
+            _log.exception("the callback for the server's end failed")
+
+    def _running_pid(self) -> int | None:
+        if self._lock is None:
+            raise ServerError("the server isn't running; start it first.")
+        return self.pid
+
+
+class _PortTakenError(ServerError):
+    """The server could not listen on the port it was told."""
+
+
+def _address(given: bool | str, host: str, port: int) -> Address | None:
+    if isinstance(given, str):
+        return Address.parse(given)
+    return Address(host, port) if given else None
+
+
+def _port_of(url: str) -> int | None:
+    return int(url.rpartition(":")[2]) if url else None

@@ -1,0 +1,112 @@
+"""Joining the embedded server that another process owns.
+
+Owns the second process's side: finding the server by its folder, and changing its users through the same file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pratipad_nb.errors import ServerError
+from pratipad_nb.server.config import ServerFiles
+from pratipad_nb.server.log_file import ServerLog
+from pratipad_nb.server.state import is_running, read_state
+from pratipad_nb.server.users import Admission
+from pratipad_nb.transport.permissions import User
+
+__all__ = ["JoinedServer"]
+
+
+class JoinedServer:
+    """A server that another process owns on `folder`, with the same methods as `EmbeddedServer`.
+
+    Its users are changed through the same file; it ends with its owner. Whoever joined it may start its own then: the
+    port, the store and the users stay.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._files = ServerFiles(folder.absolute())
+        self._admission = Admission(self._files, self._running_pid)
+        self._url = ""
+
+    @property
+    def url(self) -> str:
+        """Where it listens; empty before `start`."""
+        return self._url
+
+    @property
+    def mqtt_url(self) -> str:
+        """Where it takes devices that speak MQTT; empty if it takes none, or is down."""
+        state = read_state(self._files)
+        return state.mqtt if state is not None else ""
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it joins another as a leaf."""
+        state = read_state(self._files)
+        return state is not None and state.leaf
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, None while it is down."""
+        state = read_state(self._files)
+        return state.pid if state is not None else None
+
+    @property
+    def log(self) -> tuple[str, ...]:
+        """The last lines that it said."""
+        return ServerLog(self._files.log).last()
+
+    @property
+    def users(self) -> tuple[User, ...]:
+        """Who may connect."""
+        return self._admission.users()
+
+    @property
+    def running(self) -> bool:
+        """Whether its owner still keeps it."""
+        return is_running(self._files)
+
+    async def start(self, users: Iterable[User] = ()) -> str:
+        """Let `users` into the running server and return its URL.
+
+        Raises
+        ------
+        ServerError
+            If no server runs there, or as `allow`.
+        """
+        state = read_state(self._files)
+        if state is None or not is_running(self._files):
+            raise _ended(self._files)
+        await self._admission.allow(users)
+        self._url = state.url
+        return self._url
+
+    async def allow(self, users: Iterable[User]) -> None:
+        """Let `users` in; see `EmbeddedServer.allow`."""
+        await self._admission.allow(users)
+
+    async def revoke(self, identity: str) -> None:
+        """Let `identity` in no more and end its connections; see `EmbeddedServer.allow`."""
+        await self._admission.revoke(identity)
+
+    async def reload(self) -> None:
+        """Have the server read its users and its renewed certificate again; see `EmbeddedServer.reload`."""
+        await self._admission.reload()
+
+    async def stop(self) -> None:
+        """Leave the server, which goes on. Idempotent."""
+        await self._admission.close()
+
+    def _running_pid(self) -> int | None:
+        # The state of an owner that was killed stays, and its server's number may be another process's by now.
+        if not is_running(self._files):
+            raise _ended(self._files)
+        return self.pid
+
+
+def _ended(files: ServerFiles) -> ServerError:
+    return ServerError(
+        f"no server runs on {files.folder} any more: its owner has ended. Start one (EmbeddedServer)."
+    )

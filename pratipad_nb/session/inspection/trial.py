@@ -1,0 +1,47 @@
+"""A trial: payloads put through a line of processors, stage by stage, without a flow around it.
+
+Owns the way through the stages, which `preview` and `shadow` share. What is looked at on the way is theirs, and they look
+at once: a later stage may change in place what an earlier one has handed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from pratipad_nb.errors import ProcessorError
+from pratipad_nb.processors import copy_payload
+from pratipad_nb.runtime.stages.line import Line
+from pratipad_nb.runtime.stages.stage import Stage
+from pratipad_nb.runtime.values.batch import Batch, Source
+from pratipad_nb.transport.frames import DeadEntry
+
+__all__ = ["copied", "through"]
+
+
+def copied(payload: Any) -> Any:
+    """Return a copy that no processor's later change reaches; what can't be copied, as one with a lock, is there itself."""
+    try:
+        return copy_payload(payload)
+    except ProcessorError:
+        return payload
+
+
+async def through(
+    line: Line, source: Source, payloads: list[Any]
+) -> AsyncIterator[tuple[Stage, Batch, list[DeadEntry]]]:
+    """Put copies of `payloads` through `line`; yield each stage with what goes on from it, and what it failed on."""
+    payloads = [copied(payload) for payload in payloads]
+    count = len(payloads)
+    batch = Batch(source, payloads, range(count), count)
+    for stage in line.stages:
+        parts: list[Batch] = []
+
+        async def collect(part: Batch, parts: list[Batch] = parts) -> None:
+            parts.append(part)
+
+        await stage.process(batch, collect)
+        results = [payload for part in parts for payload in part.payloads]
+        origins = [origin for part in parts for origin in part.origins]
+        batch = Batch(source, results, origins, count)
+        yield stage, batch, [entry for part in parts for _, entry in part.dead]

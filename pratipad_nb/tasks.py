@@ -1,0 +1,30 @@
+"""Tasks: several pieces of work at the same time, as one await.
+
+Owns that an error comes out as the piece of work raised it, and not in a group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+__all__ = ["gathered"]
+
+Result = TypeVar("Result")
+
+
+async def gathered(works: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Return the results of all `works`, done at the same time; the first error ends the others, and is raised alone."""
+    failed: BaseException | None = None
+    tasks: list[asyncio.Task[Result]] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks += [group.create_task(work) for work in works]
+    except ExceptionGroup as errors:
+        failed = errors
+        while isinstance(failed, ExceptionGroup):
+            failed = failed.exceptions[0]
+    if failed is not None:  # out of the block: the group, as its context, would be shown in its place
+        raise failed
+    return [task.result() for task in tasks]
