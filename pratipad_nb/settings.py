@@ -254,7 +254,7 @@ class FlowOptions:
         Whether results go on to the server that the flow's own one is a leaf of. None: as it is for the state folder's
         server; a server that is given by its URL doesn't say.
     drain_seconds
-        How long `stop` waits for processors to finish what is in hand before it leaves the rest to the next start.
+        How long `stop` waits for processors to finish what is in flight before it leaves the rest to the next start.
     setup_seconds
         How long making an instance of a processor, its `setup` and its `restore` may take, each. A minute
         loads a model; what takes longer mostly hangs, and whoever starts or changes the flow waits for it.

@@ -23,7 +23,7 @@ from pratipad_nb.errors import FlowError, PratipadError, TransportError, WaitTim
 from pratipad_nb.runtime.edge.edge import Edge
 from pratipad_nb.runtime.edge.running import Running
 from pratipad_nb.runtime.edge.swap import SwapReceipt
-from pratipad_nb.runtime.positions.forwarding import Uplink
+from pratipad_nb.runtime.positions.forwarding import Forwarder
 from pratipad_nb.runtime.positions.janitor import HANDLE
 from pratipad_nb.runtime.sharing.partitioned import PartitionedEdge
 from pratipad_nb.runtime.stages.line import Line
@@ -101,7 +101,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         self._connection: Connection | None = None
         self._edge: Running | None = None
         self._reader: Reader | None = None
-        self._uplink: Uplink | None = None
+        self._forwarder: Forwarder | None = None
         self._running: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -186,13 +186,13 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         access = await self._entrance.opened()
         self.endpoint = await access.endpoint_for("edge", "")
         self._connection = await connect(self.endpoint, role="edge", name=self.name)
-        kind = PartitionedEdge if self.settings.shared else Edge
+        kind = PartitionedEdge if self.settings.partitioned else Edge
         edge: Running = await kind.open(self._connection, self.dataflow, self.settings)
         undo.push_async_callback(edge.close)
         self._reader = Reader(self._connection, self.name, HANDLE, delivery=self.settings.delivery)
         await self._reader.open()
         self._edge = edge
-        self._uplink = self._new_uplink(self._connection) if self._goes_on_from(access) else None
+        self._forwarder = self._new_forwarder(self._connection) if self._goes_on_from(access) else None
         self._running = asyncio.create_task(self._run(edge), name=f"flow {self.name}")
         await asyncio.sleep(0)  # it begins, and says so
 
@@ -201,9 +201,9 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         wanted = self.settings.options.uplink
         return self.settings.delivery == "durable" and (access.is_leaf if wanted is None else wanted)
 
-    def _new_uplink(self, connection: Connection) -> Uplink:
+    def _new_forwarder(self, connection: Connection) -> Forwarder:
         # Of several edges of a flow the one that runs the first partition forwards.
-        return Uplink(
+        return Forwarder(
             connection,
             self.name,
             self.settings.keep,
@@ -214,8 +214,8 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
     async def _run(self, edge: Running) -> None:
         """Run the edge to its end, whatever that is, and give everything back."""
         beside = [asyncio.create_task(self._keep_history(), name=f"history of {self.name}")]
-        if self._uplink is not None:
-            beside.append(asyncio.create_task(self._uplink.run(), name=f"uplink of {self.name}"))
+        if self._forwarder is not None:
+            beside.append(asyncio.create_task(self._forwarder.run(), name=f"uplink of {self.name}"))
         try:
             await edge.run()
         except Exception as error:  # noqa: BLE001 - it is shown as the flow's state; nobody awaits it but `stop`
@@ -293,11 +293,11 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         stats = self.stats()
         stuck = ", ".join(_at_work(self.lines)) or "none of them"
         log.warning(
-            "flow %r was not drained within %g s (FlowOptions.drain_seconds): %s in hand, and %s at its input. "
+            "flow %r was not drained within %g s (FlowOptions.drain_seconds): %s in flight, and %s at its input. "
             "Processors still at work: %s. What isn't done is %s.",
             self.name,
             self.settings.options.drain_seconds,
-            wording.counted(stats.in_hand, "message"),
+            wording.counted(stats.in_flight, "message"),
             wording.counted(stats.waiting, "frame"),
             stuck,
             "left to the next start"
@@ -341,7 +341,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
             for name in found:
                 await there.delete_log(name)
             if self._goes_on_from(access):
-                await self._new_uplink(there).forget()
+                await self._new_forwarder(there).forget()
         finally:
             await there.close()
         return bool(found)

@@ -12,7 +12,7 @@ import pytest
 
 from pratipad_nb import Device, Flow, FlowOptions, every
 from pratipad_nb.errors import FlowError, ProcessorError
-from pratipad_nb.runtime.stages.stage import lane_of
+from pratipad_nb.runtime.stages.stage import shard_of
 from pratipad_nb.testing import memory_server
 
 #: Nothing here may take longer, in seconds: a call hangs for ever.
@@ -333,7 +333,7 @@ def test_one_lane_that_hangs_keeps_no_checkpoint_barrier_before_the_others(
 ) -> None:
     parallel = type("P", (hanging(gate, "def"),), {"concurrency": 4})
     flow = start("Push ~> P ~> Output", P=parallel)
-    free = next(name for name in map("room{}".format, range(20)) if lane_of(name, 4) != lane_of("stuck", 4))
+    free = next(name for name in map("room{}".format, range(20)) if shard_of(name, 4) != shard_of("stuck", 4))
     with Device("stuck").connect(flow) as stuck, Device(free).connect(flow) as device:
         stuck.push("hang")
         assert gate.begun.wait(5)

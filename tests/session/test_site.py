@@ -100,7 +100,7 @@ def test_a_processor_that_is_stuck_keeps_no_stop_from_ending_the_server_and_is_n
     assert Site._open == {}
     assert flow.state == "stopped"
     assert "flow 'slow' was not drained within 0.2 s" in caplog.text
-    assert "1 message in hand, and 0 frames at its input. Processors" in caplog.text
+    assert "1 message in flight, and 0 frames at its input. Processors" in caplog.text
     assert "still at work: processor sticks has been in its call since" in caplog.text
     assert ". What isn't done is left to the next start" in caplog.text
     stuck.set()

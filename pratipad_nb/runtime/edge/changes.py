@@ -28,11 +28,11 @@ _LOOK = 0.5
 
 @dataclass(slots=True)
 class _Pending:
-    """A change that waits for what is in hand to be finished."""
+    """A change that waits for what is in flight to be finished."""
 
     line: Line
     difference: Difference
-    in_hand: int
+    in_flight: int
     began: float = field(default_factory=time.monotonic)
     receipt: asyncio.Future[SwapReceipt] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -72,7 +72,7 @@ class Changes:
         """Change what runs; None if nothing differs.
 
         New processors are set up first: if one can't be, the old ones stay. Where the shape of the flow stays, each
-        changed processor is exchanged between two of its calls (see `swap`). Else the pump pauses, what is in hand is
+        changed processor is exchanged between two of its calls (see `swap`). Else the pump pauses, what is in flight is
         finished by the old ones and stored, state is carried over, and the new ones go on.
 
         Raises
@@ -156,7 +156,7 @@ class Changes:
             difference.removed,
             difference.changed,
             difference.kept,
-            pending.in_hand,
+            pending.in_flight,
             time.monotonic() - pending.began,
             lost=lost,
             doubled=doubled,

@@ -127,7 +127,7 @@ class FlowStats:
         `delivered`, a second.
     p50, p99
         From the server's (fast: the edge's) receipt of a message to its being stored at Output, in seconds.
-    in_hand
+    in_flight
         Messages taken from the input and not yet at Output.
     waiting
         Frames at the input that the edge hasn't begun with, as it was found within the last second: the backlog of a
@@ -162,7 +162,7 @@ class FlowStats:
     rate: float = 0.0
     p50: float = 0.0
     p99: float = 0.0
-    in_hand: int = 0
+    in_flight: int = 0
     waiting: int = 0
     dropped: int = 0
     repeats: int = 0
@@ -212,7 +212,7 @@ class FlowStats:
             f"{self.state}, {self.delivery}",
             f"{wording.count(self.delivered)} delivered",
             f"{wording.rate(self.rate)}/s",
-            f"{wording.count(self.in_hand)} in hand",
+            f"{wording.count(self.in_flight)} in flight",
         ]
         facts += [f"{wording.counted(self.waiting, 'frame')} waiting"] if self.waiting else []
         facts += [f"{wording.count(self.dropped)} lost"] if self.dropped else []
