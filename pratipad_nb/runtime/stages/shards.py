@@ -1,7 +1,7 @@
 """Shards: instances of one processor that work on devices of their own, none waiting for another.
 
-Owns the splitting of batches by device. A frame is of one device, so it goes to one shard whole, and so do its
-positions: shards need no common order. Instances that share by a key of the payload do (see `stage`).
+Owns which instance sees a key, and the splitting of batches by device. A frame is of one device, so it goes to one shard whole, and so do its
+positions: shards need no common order. Instances that share by a key of the payload do (see `tracks`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,17 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
-from pratipad_nb.runtime.stages.stage import shard_of
 from pratipad_nb.runtime.values.batch import Batch, Source
 from pratipad_nb.runtime.values.samples import Followed
 
-__all__ = ["Splitter"]
+__all__ = ["Splitter", "shard_of"]
+
+
+def shard_of(key: object, shards: int) -> int:
+    """Return which of `shards` instances sees the messages of `key`: the same one in every run."""
+    return crc32(str(key).encode(errors="surrogatepass")) % shards
 
 
 @dataclass(slots=True)
