@@ -1,7 +1,7 @@
 """Frames: what travels between device, edge and cloud.
 
 Owns what is in every frame, and what has to be so in one from outside. How a frame becomes bytes is for `codec`, which
-frame is a repeat of another for `pratipad_nb.runtime.positions.position`.
+frame is a repeat of another for `pratipad_nb.runtime.positions.positions`.
 
 Messages are numbered by their device: *epoch* (the start in which the device counts: a random number, see
 `new_epoch`) and *number* (1, 2, 3 … within the epoch). A frame holds consecutive numbers, so it names the

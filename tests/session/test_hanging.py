@@ -12,7 +12,7 @@ import pytest
 
 from pratipad_nb import Device, Flow, FlowOptions, every
 from pratipad_nb.errors import FlowError, ProcessorError
-from pratipad_nb.runtime.stages.stage import shard_of
+from pratipad_nb.runtime.stages.shards import shard_of
 from pratipad_nb.testing import memory_server
 
 #: Nothing here may take longer, in seconds: a call hangs for ever.

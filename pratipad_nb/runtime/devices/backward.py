@@ -35,7 +35,7 @@ from pratipad_nb.runtime.devices.order_queues import OrderQueues, order_number
 from pratipad_nb.runtime.devices.roster import Roster
 from pratipad_nb.runtime.positions.dead_letters import ORDER_STEP, DeadLetters
 from pratipad_nb.runtime.stages.line import Line
-from pratipad_nb.runtime.stages.stage import Member
+from pratipad_nb.runtime.stages.member import Member
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.runtime.values.stats import BackwardStats
 from pratipad_nb.settings import valid_address

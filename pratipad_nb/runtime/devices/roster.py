@@ -1,6 +1,6 @@
 """The roster: every device that a run knows, from hellos, from messages, and from the server.
 
-Owns the union of these three. Keeping each up to date is for `credit`, `inputs` and `presence`.
+Owns the union of these three. Keeping each up to date is for `credit`, `gatekeeper` and `presence`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pratipad_nb.runtime.devices.credit import Account
-from pratipad_nb.runtime.positions.inputs import DeviceCount
+from pratipad_nb.runtime.positions.gatekeeper import DeviceCount
 
 __all__ = ["Roster"]
 

@@ -22,7 +22,7 @@ from pratipad_nb.runtime.edge.replaying import Entry, replay
 from pratipad_nb.runtime.edge.report import Reporter
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.dead_letters import DeadLetter
-from pratipad_nb.runtime.positions.inputs import Tap
+from pratipad_nb.runtime.positions.gatekeeper import Tap
 from pratipad_nb.runtime.positions.janitor import forget_reader
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.plan import EdgeSettings

@@ -30,14 +30,15 @@ from pratipad_nb.runtime.edge.status import Status
 from pratipad_nb.runtime.edge.swap import Proof
 from pratipad_nb.runtime.edge.timers import Timers
 from pratipad_nb.runtime.edge.upkeep import Upkeep
+from pratipad_nb.runtime.positions.chain import OutputChain
 from pratipad_nb.runtime.positions.checkpoints import Checkpoints
 from pratipad_nb.runtime.positions.dead_letters import DeadLetters
-from pratipad_nb.runtime.positions.inputs import Gatekeeper, Input
+from pratipad_nb.runtime.positions.gatekeeper import Gatekeeper
+from pratipad_nb.runtime.positions.inputs import Input
 from pratipad_nb.runtime.positions.janitor import Janitor
 from pratipad_nb.runtime.positions.malformed import Malformed
 from pratipad_nb.runtime.positions.opening import open_input, open_output
 from pratipad_nb.runtime.positions.outputs import Chain, Writer
-from pratipad_nb.runtime.positions.position import OutputChain
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.batch import Barrier
 from pratipad_nb.runtime.values.logs import diverted_output

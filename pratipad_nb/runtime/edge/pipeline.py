@@ -1,7 +1,7 @@
 """The forward pipeline: input → stages → output, with bounded queues between them.
 
 Owns the tasks, the pump and the drain. Each stage is a task of its own, so that one works on a batch while the next one
-works on the batch before. What is admitted is for `inputs`, how batches are worked on for `stage`, and what is safe
+works on the batch before. What is admitted is for `gatekeeper`, how batches are worked on for `stage`, and what is safe
 when for `outputs`.
 """
 
@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from pratipad_nb.runtime.positions.inputs import Admitted, Gatekeeper, Input
+from pratipad_nb.runtime.positions.gatekeeper import Admitted, Gatekeeper
+from pratipad_nb.runtime.positions.inputs import Input
 from pratipad_nb.runtime.positions.outputs import Writer
 from pratipad_nb.runtime.stages.gathering import Gathering
 from pratipad_nb.runtime.stages.shards import Splitter

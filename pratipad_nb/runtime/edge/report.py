@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 
 from pratipad_nb.runtime.edge.parts import Parts
-from pratipad_nb.runtime.positions.inputs import DeviceCount
+from pratipad_nb.runtime.positions.gatekeeper import DeviceCount
 from pratipad_nb.runtime.values.metrics import Rate
 from pratipad_nb.runtime.values.stats import DeviceStats, FlowStats, ProcessorStats, ReaderStats
 

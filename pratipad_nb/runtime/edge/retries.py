@@ -12,7 +12,7 @@ from pratipad_nb.errors import FlowError
 from pratipad_nb.runtime.edge.controls import Controls
 from pratipad_nb.runtime.edge.status import Status
 from pratipad_nb.runtime.positions.dead_letters import DeadLetters
-from pratipad_nb.runtime.positions.position import Positions
+from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.values.batch import Batch
 from pratipad_nb.transport.frames import DeadEntry, Position
 

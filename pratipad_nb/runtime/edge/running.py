@@ -14,7 +14,7 @@ from pratipad_nb.runtime.devices.pull import PullRequest
 from pratipad_nb.runtime.edge.replaying import Entry
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.dead_letters import DeadLetter
-from pratipad_nb.runtime.positions.inputs import Tap
+from pratipad_nb.runtime.positions.gatekeeper import Tap
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.stats import FlowState, FlowStats
 

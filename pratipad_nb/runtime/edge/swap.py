@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pratipad_nb.dataflow import Difference
 from pratipad_nb.runtime.edge.status import Status
 from pratipad_nb.runtime.edge.timers import Timers
-from pratipad_nb.runtime.positions.position import Positions
+from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.metrics import InFlight
 

@@ -1,6 +1,6 @@
 """Malformed deliveries: kept as dead letters, and only then taken off the input.
 
-Owns the waiting ones, which are bounded: beyond the bound the input waits. Which delivery is malformed is for `inputs`.
+Owns the waiting ones, which are bounded: beyond the bound the input waits. Which delivery is malformed is for `gatekeeper`.
 """
 
 from __future__ import annotations

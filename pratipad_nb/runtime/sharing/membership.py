@@ -1,7 +1,7 @@
 """Membership: which edges share a flow, and which of them runs which partition.
 
 Owns the heartbeats that edges hear of each other and the rule that divides partitions among them. It keeps nothing safe:
-that one owner alone can write a partition's output is what `position` sees to, so that a mistake here, for the edges
+that one owner alone can write a partition's output is what `chain` sees to, so that a mistake here, for the edges
 may see different things for a moment, costs a restart of that partition and no message.
 """
 

@@ -1,7 +1,7 @@
 """A flow in partitions, several edges of which share it: the partitions that this process runs, each by an `Edge`.
 
 Owns taking partitions over, giving partitions up, and what is asked of all of them at once. Which edge is to own which
-partition is for `membership`; that two edges never own the same is for `position`.
+partition is for `membership`; that two edges never own the same is for `chain`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pratipad_nb.runtime.edge.edge import Edge
 from pratipad_nb.runtime.edge.replaying import Entry
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.dead_letters import DeadLetter
-from pratipad_nb.runtime.positions.inputs import Tap
+from pratipad_nb.runtime.positions.gatekeeper import Tap
 from pratipad_nb.runtime.sharing.membership import HEARTBEAT_SECONDS, Membership
 from pratipad_nb.runtime.sharing.merging import merged
 from pratipad_nb.runtime.stages.line import Line

@@ -17,7 +17,8 @@ from typing import Any
 from pratipad_nb.message import Message
 from pratipad_nb.processors import Outcome
 from pratipad_nb.processors.reply import preparing
-from pratipad_nb.runtime.stages.stage import Emit, Progress, Stage
+from pratipad_nb.runtime.stages.member import Emit
+from pratipad_nb.runtime.stages.stage import Progress, Stage
 from pratipad_nb.runtime.values.batch import Barrier, Batch, Item
 
 __all__ = ["Gathering"]

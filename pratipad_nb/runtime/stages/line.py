@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 
 from pratipad_nb.dataflow import Dataflow, Step
 from pratipad_nb.errors import ProcessorError
+from pratipad_nb.runtime.stages.member import Member, state_key
 from pratipad_nb.runtime.stages.runner import Runner
-from pratipad_nb.runtime.stages.stage import Member, Stage, state_key
+from pratipad_nb.runtime.stages.stage import Stage
 from pratipad_nb.runtime.values.logs import ProcessorLog
 from pratipad_nb.runtime.values.metrics import Meter
 from pratipad_nb.runtime.values.samples import Samples

@@ -64,7 +64,17 @@ class InputFrame:
 class Source:
     """The input frames behind a batch; message `i` of them all, counted through, is found by bisection."""
 
-    __slots__ = ("_complete", "_written", "flow", "followed", "frames", "replayed", "size", "starts")
+    __slots__ = (
+        "__weakref__",
+        "_complete",
+        "_written",
+        "flow",
+        "followed",
+        "frames",
+        "replayed",
+        "size",
+        "starts",
+    )
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import pytest
 from pratipad_nb import every
 from pratipad_nb.dataflow import resolve
 from pratipad_nb.errors import FlowError, ProcessorError
-from pratipad_nb.runtime.stages.stage import shard_of
+from pratipad_nb.runtime.stages.shards import shard_of
 
 
 async def test_a_change_of_one_processor_leaves_the_timers_of_the_others_alone(edges, until):

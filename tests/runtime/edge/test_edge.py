@@ -12,7 +12,7 @@ import pytest
 
 from pratipad_nb import AsyncDevice, AsyncFlow, Processor
 from pratipad_nb.errors import FlowError
-from pratipad_nb.runtime.positions.position import OutputChain
+from pratipad_nb.runtime.positions.chain import OutputChain
 from pratipad_nb.settings import FlowOptions, Keep
 from pratipad_nb.testing import memory_server
 from pratipad_nb.transport.memory import connect_memory

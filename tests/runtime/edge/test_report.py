@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pratipad_nb.runtime.edge.report import Reporter
-from pratipad_nb.runtime.positions.inputs import DeviceCount
+from pratipad_nb.runtime.positions.gatekeeper import DeviceCount
 from pratipad_nb.runtime.values import metrics
 
 
