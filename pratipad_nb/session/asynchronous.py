@@ -17,9 +17,10 @@ from types import TracebackType
 from typing import Any
 
 from pratipad_nb import wording
+from pratipad_nb.bugs import explained
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.dataflow import Dataflow, resolve
-from pratipad_nb.errors import PratipadError, TransportError, WaitTimeout
+from pratipad_nb.errors import TransportError, WaitTimeout
 from pratipad_nb.runtime.edge.edge import Edge
 from pratipad_nb.runtime.edge.running import Running
 from pratipad_nb.runtime.edge.swap import SwapReceipt
@@ -209,21 +210,27 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
 
     async def _run(self, edge: Running) -> None:
         """Run the edge to its end, whatever that is, and give everything back."""
-        beside = [asyncio.create_task(self._keep_history(), name=f"history of {self.name}")]
-        if self._uplink is not None:
-            beside.append(asyncio.create_task(self._uplink.run(), name=f"uplink of {self.name}"))
         try:
-            await edge.run()
+            await self._run_beside(edge)
         except Exception as error:  # noqa: BLE001 - it is shown as the flow's state; nobody awaits it but `stop`
-            edge.fail(_in_words(error))
+            edge.fail(explained(log, f"flow {self.name!r} failed", error))
         finally:
             _heeded()
-            try:
-                for task in beside:
-                    task.cancel()
-                await asyncio.wait(beside)
-            finally:
-                await self._close(edge)
+            await self._close(edge)
+
+    async def _run_beside(self, edge: Running) -> None:
+        """Run the edge, and beside it what lasts as long; the first of them that fails ends all."""
+        assert self._connection is not None
+        async with asyncio.TaskGroup() as group:
+            beside = [
+                group.create_task(self._keep_history(), name=f"history of {self.name}"),
+                group.create_task(self._connection.failure(), name=f"connection of {self.name}"),
+            ]
+            if self._uplink is not None:
+                beside.append(group.create_task(self._uplink.run(), name=f"uplink of {self.name}"))
+            await edge.run()
+            for task in beside:
+                task.cancel()
 
     async def _close(self, edge: Running) -> None:
         """Give everything back, the server also if what comes before it is cut off: nobody else could any more.
@@ -385,9 +392,3 @@ def _heeded() -> None:
     task = asyncio.current_task()
     while task is not None and task.cancelling():
         task.uncancel()
-
-
-def _in_words(error: BaseException) -> str:
-    if isinstance(error, BaseExceptionGroup):
-        return "; ".join(_in_words(each) for each in error.exceptions)
-    return str(error) if isinstance(error, PratipadError) else f"{type(error).__name__}: {error}"

@@ -14,7 +14,6 @@ from typing import Any
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import TransportError, WaitTimeout
 from pratipad_nb.runtime.devices.pull import PullRequest
-from pratipad_nb.runtime.edge.bugs import Bugs
 from pratipad_nb.runtime.edge.control import Control
 from pratipad_nb.runtime.edge.parts import Parts, open_parts
 from pratipad_nb.runtime.edge.replaying import Entry, replay
@@ -50,7 +49,6 @@ class Edge:
         self._control = Control(
             parts.connection, parts.settings.delivery, lambda: parts.shape.line, parts.requests, self.snapshot
         )
-        self._bugs = Bugs()
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -61,7 +59,7 @@ class Edge:
         Parameters
         ----------
         connection
-            The edge's own; it is not closed here.
+            The edge's own. Whoever opened it closes it, and ends the run with what `Connection.failure` raises.
         settings
             How the dataflow runs.
 
@@ -87,7 +85,7 @@ class Edge:
         if parts.settings.partition == 0:  # one of all answers what is asked of the flow
             callbacks[parts.subjects.control] = self._control.on_signal
         for subject, callback in callbacks.items():
-            subscription = await parts.connection.subscribe(subject, self._bugs.seen(callback))
+            subscription = await parts.connection.subscribe(subject, callback)
             self._undo.push_async_callback(_unsubscribed, subscription.close)
 
     async def run(self) -> None:
@@ -108,7 +106,6 @@ class Edge:
             helpers = [
                 group.create_task(each, name=f"{parts.settings.name}: {name}")
                 for name, each in (
-                    ("bugs", self._bugs.run()),
                     ("timers", parts.timers.run()),
                     ("signals", parts.signals.run()),
                     ("ticks", _every(_TICK, self._tick)),
