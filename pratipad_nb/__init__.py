@@ -12,7 +12,8 @@ portal        an event loop in a thread, for synchronous handles
 files         files that two processes may want at once
 tables        small tables, as text and as HTML, that values show themselves as
 tasks         several pieces of work as one await
-wording       numbers in words
+wording       numbers and errors in words
+calls         the one place where functions of the user are called
 request       what `pull` returns: readings that were asked for
 notation      ``Push <~> P1 <~> Output``: text to syntax tree and back
 processors    what a user writes, adapted to one batch call; ready-made ones

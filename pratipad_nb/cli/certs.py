@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pratipad_nb.cli import here
+from pratipad_nb.cli import local_state
 from pratipad_nb.cli.exits import reported, said
 from pratipad_nb.cli.options import Home, Json
 from pratipad_nb.errors import CertificateError, ServerError, SettingsError
@@ -99,7 +99,7 @@ def init(
     """
     if (ca is None) != (key is None):
         raise SettingsError("--ca and --key go together: an authority's certificate and its key.")
-    folder = here.home_folder(home)
+    folder = local_state.home_folder(home)
     if ca is not None and key is not None:
         _take(folder, ca, key)
     certificate = _opened(folder).authority.certificate
@@ -165,7 +165,7 @@ def issue(
       pratipad certs issue leaf barn --flow house,garden --url tls://cloud.example:7422
     """
     flow = _flow(role, name, flow)
-    folder = here.home_folder(home)
+    folder = local_state.home_folder(home)
     if not (folder / "pki" / "authority" / "ca.pem").exists():
         raise CertificateError(
             f"there is no authority in {folder}. Make one (pratipad certs init), or say where it is (--home)."
@@ -173,11 +173,13 @@ def issue(
     store = _opened(folder)
     out = (out or Path(f"{name}-certs")).expanduser()
     until = _written(store, role, flow, name, out)
-    running = asyncio.run(here.allow(folder, [here.user_of(role, flow, name)]))
+    running = asyncio.run(local_state.allow(folder, [local_state.user_of(role, flow, name)]))
     server = url or (
-        here.public_leaves_url(folder) if role is Role.LEAF else here.public_url(folder) or running
+        local_state.public_leaves_url(folder)
+        if role is Role.LEAF
+        else local_state.public_url(folder) or running
     )
-    here.Invitation(role, name, flow, server).write(out)
+    local_state.Invitation(role, name, flow, server).write(out)
     if as_json:
         typer.echo(json.dumps({"folder": str(out), "role": role, "name": name, "flow": flow, "server": server, "until": until}))  # fmt: skip
         return
@@ -212,11 +214,11 @@ def _written(store: CertificateStore, role: Role, flow: str, name: str, out: Pat
 
     if role in (Role.EDGE, Role.LEAF):
         # Carried by hand, as a device's is, so it lives as long; the one of the edge here is renewed at each start.
-        identity = here.user_of(role, flow, name).identity
+        identity = local_state.user_of(role, flow, name).identity
         made = store.authority.ensure(identity, out, days=CLIENT_DAYS)
         store.note_carried("edge" if role is Role.EDGE else "leaf", name, out)
     else:
-        made = here.certificate(store, role, flow, name)
+        made = local_state.certificate(store, role, flow, name)
         private_folder(out)
         write_whole(out / "key.pem", made.key.read_bytes())
         for path in (made.certificate, made.authority):
@@ -234,7 +236,7 @@ def list_(home: Home = None, as_json: Json = False) -> None:
       pratipad certs list
       pratipad certs list --json | jq -r 'select(.allowed) | .name'
     """
-    rows = sorted(_rows(here.home_folder(home)), key=lambda row: (row.flow, row.role, row.name))
+    rows = sorted(_rows(local_state.home_folder(home)), key=lambda row: (row.flow, row.role, row.name))
     if as_json:
         for each in rows:
             typer.echo(json.dumps(asdict(each)))
@@ -249,7 +251,7 @@ def list_(home: Home = None, as_json: Json = False) -> None:
 def _rows(home: Path) -> list[_Row]:
     from pratipad_nb.server.users import Admission
 
-    users = {user.identity: user for user in Admission(here.server_files(home), lambda: None).users()}
+    users = {user.identity: user for user in Admission(local_state.server_files(home), lambda: None).users()}
     stored = list(_stored(home / "pki"))
     without = users.keys() - {identity for identity, _ in stored}
     return [
@@ -262,18 +264,18 @@ def _stored(pki: Path) -> Iterator[tuple[str, Path]]:
     """Give each certificate that is here, or a copy of which is, and whose it is."""
     for path in (*pki.glob("edge/*/cert.pem"), *pki.glob("carried/edge/*/*/cert.pem")):
         folder = path.parent if path.is_relative_to(pki / "edge") else path.parent.parent
-        yield here.user_of("edge", folder.name, "").identity, path
+        yield local_state.user_of("edge", folder.name, "").identity, path
     for path in pki.glob("carried/leaf/*/*/cert.pem"):
-        yield here.user_of("leaf", "", path.parent.parent.name).identity, path
+        yield local_state.user_of("leaf", "", path.parent.parent.name).identity, path
     for role in (Role.DEVICE, Role.READER):
         for path in (pki / role.value).glob("*/*/cert.pem"):
-            yield here.user_of(role, path.parent.parent.name, path.parent.name).identity, path
+            yield local_state.user_of(role, path.parent.parent.name, path.parent.name).identity, path
 
 
 def _row(identity: str, user: User | None, path: Path | None) -> _Row:
     flow, role, *name = identity.split(":")[2:]
     if flow == "_leaf":
-        flow, role, name = ",".join(here.flows_of(user)) if user else "", "leaf", [role]
+        flow, role, name = ",".join(local_state.flows_of(user)) if user else "", "leaf", [role]
     until, folder = (_until(path), str(path.parent)) if path is not None else ("", "")
     return _Row(role, flow, name[0] if name else flow, user is not None, until, folder)
 
@@ -293,8 +295,8 @@ def revoke(role: _RoleArgument, name: _NameArgument, flow: _FlowOption = None, h
     import shutil
 
     flow = "" if role is Role.LEAF else _flow(role, name, flow)
-    folder = here.home_folder(home)
-    identity = here.user_of(role, flow, name).identity
+    folder = local_state.home_folder(home)
+    identity = local_state.user_of(role, flow, name).identity
     if identity not in _identities(folder):
         raise SettingsError(
             f"no {role} {name!r}{flow and f' of {flow!r}'} is let in there. See `pratipad certs list`."
@@ -309,16 +311,16 @@ def revoke(role: _RoleArgument, name: _NameArgument, flow: _FlowOption = None, h
 def _identities(home: Path) -> list[str]:
     from pratipad_nb.server.users import Admission
 
-    return [user.identity for user in Admission(here.server_files(home), lambda: None).users()]
+    return [user.identity for user in Admission(local_state.server_files(home), lambda: None).users()]
 
 
 async def _revoked(home: Path, identity: str) -> None:
     from pratipad_nb.server.users import Admission
 
     try:
-        server = here.joined_server(home)
+        server = local_state.joined_server(home)
     except ServerError:
-        await Admission(here.server_files(home), lambda: None).write([], gone=[identity])
+        await Admission(local_state.server_files(home), lambda: None).write([], gone=[identity])
         return
     await server.start()
     try:

@@ -18,7 +18,7 @@ import typer
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled, said
-from pratipad_nb.cli.here import endpoint_for, home_folder, invitation_in, joined_server, known_flows
+from pratipad_nb.cli.local_state import endpoint_for, home_folder, invitation_in, joined_server, known_flows
 from pratipad_nb.cli.options import Certs, Home, Server
 from pratipad_nb.cli.rules import Rule
 from pratipad_nb.errors import (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pratipad_nb.cli.exits import Ending, raise_last, reported, said, signals
-from pratipad_nb.cli.here import endpoint_for
+from pratipad_nb.cli.local_state import endpoint_for
 from pratipad_nb.cli.options import Certs, FlowName, Home, Server
 from pratipad_nb.cli.programs import ProgramError, defined, execute
 from pratipad_nb.cli.rate_rows import device_line

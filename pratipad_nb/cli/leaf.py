@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from pratipad_nb.cli.here import invitation_in
+from pratipad_nb.cli.local_state import invitation_in
 from pratipad_nb.errors import SettingsError
 
 if TYPE_CHECKING:

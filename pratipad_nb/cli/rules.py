@@ -55,7 +55,9 @@ class Rule:
         for message in messages:
             try:
                 order = self._rule(message)
-            except Exception as error:  # noqa: BLE001 - the user's code
+            except KeyboardInterrupt:  # Ctrl-C comes in this thread, wherever it is
+                raise
+            except BaseException as error:  # noqa: BLE001 - the user's code, which may call sys.exit()
                 what = told(error, str(self._file), lambda name: name == str(self._file))
                 said(f"{what}; message {message.id} of {message.device} is not answered.")
                 continue

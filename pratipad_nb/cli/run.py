@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pratipad_nb.cli.exits import Ending, raise_last, reported, said, signals
-from pratipad_nb.cli.here import home_folder, invitation_in, started_server
+from pratipad_nb.cli.local_state import home_folder, invitation_in, started_server
 from pratipad_nb.cli.options import Certs, Home, Json, Server
 from pratipad_nb.errors import FlowError, PratipadError
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled, said
-from pratipad_nb.cli.here import home_folder, public_leaves_url, public_url
 from pratipad_nb.cli.leaf import leaf_from
+from pratipad_nb.cli.local_state import home_folder, public_leaves_url, public_url
 from pratipad_nb.cli.options import Home, Json
 from pratipad_nb.errors import ServerError, SettingsError
 from pratipad_nb.settings import Address

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled
-from pratipad_nb.cli.here import endpoint_for, home_folder, invitation_in, joined_server, known_flows
+from pratipad_nb.cli.local_state import endpoint_for, home_folder, invitation_in, joined_server, known_flows
 from pratipad_nb.cli.options import Certs, Home, Json, Server
 from pratipad_nb.cli.rate_rows import COLUMNS, row
 from pratipad_nb.errors import FlowError, SettingsError, WaitTimeout

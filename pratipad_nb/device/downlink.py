@@ -10,13 +10,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from pratipad_nb.device.reading import is_async
-from pratipad_nb.device.worker import Worker
+from pratipad_nb.calls import Worker, is_async
 from pratipad_nb.errors import DeviceError, FrameError
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import DownFrame
+from pratipad_nb.wording import in_words
 
 __all__ = ["Downlink", "checked_receive"]
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 #: Most orders that wait to be run: four times what the edge has out to one device. Further ones are dropped, and come
 #: again once these are confirmed.
 _MAX_ORDERS = 256
+#: How long a `receive` may take to end once the device is being closed, in seconds.
+_PATIENCE = 1.0
 #: So many numberings that others have replaced are remembered, so that their late orders are not run.
 _REPLACED = 8
 
@@ -75,7 +78,13 @@ class Downlink:
         self._newest = self._run = (-1, 0)  # epoch and number of the last one that came, and that was run
         self._replaced: deque[int] = deque(maxlen=_REPLACED)
         self._orders: asyncio.Queue[DownFrame] = asyncio.Queue(_MAX_ORDERS)
-        self._worker = Worker(f"pratipad-receive-{device}")
+        self._worker = Worker(
+            f"receive-{device}",
+            on_loop=is_async(receive),
+            owner=f"device {device!r}: receive",
+            kind=DeviceError,
+            patience=_PATIENCE,
+        )
 
     def take(self, data: bytes) -> None:
         """Take what came from the edge; on the event loop.
@@ -138,9 +147,9 @@ class Downlink:
                 await self._run_for(device, frame.payload)
             except DeviceError as error:  # it says all: who, what, and the next step
                 failed = str(error)[:500]
-                log.warning("order %s failed: %s", frame.id, failed)
+                log.warning("order %s failed: %s", frame.id, failed, exc_info=error.__cause__)
             except Exception as error:
-                failed = f"{type(error).__name__}: {error}"[:500]
+                failed = in_words(error)[:500]
                 log.warning("device %s: order %s failed: %s", self._device, frame.id, failed, exc_info=error)
         self.error = failed
 
@@ -154,7 +163,4 @@ class Downlink:
                 f"{self._device!r}."
             )
         name = {"device": device or None} if self._addressed else {}
-        if is_async(receive):
-            await receive(payload, **name)
-        else:
-            await self._worker.call(lambda: receive(payload, **name))
+        await self._worker.call(partial(receive, payload, **name))

@@ -11,24 +11,27 @@ pushed, at a tick of `every` if that is given. Before an edge has said which mod
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import math
 from collections.abc import AsyncIterable, Callable, Iterable
+from functools import partial
 from typing import Any
 
+from pratipad_nb.calls import Worker, awaited, is_async
 from pratipad_nb.device.credit import Credit
 from pratipad_nb.device.outbox import Outbox
-from pratipad_nb.device.worker import Worker
 from pratipad_nb.errors import DeviceError
 from pratipad_nb.transport.codec import encode_payload
+from pratipad_nb.wording import in_words
 
-__all__ = ["Reading", "Source", "checked_every", "is_async"]
+__all__ = ["Reading", "Source", "checked_every"]
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two readings of a callable in Push mode without `every`, and after a failed one.
 DEFAULT_EVERY = 1.0
+#: How long a `read` may take to end once the device is being closed, in seconds.
+_PATIENCE = 1.0
 #: Most readings in one hop to the worker's thread: amortises the hop to under 1 µs each.
 _AT_ONCE = 256
 
@@ -40,13 +43,6 @@ def checked_every(every: object) -> float | None:
     if isinstance(every, bool) or not isinstance(every, (int, float)) or not 0 < every < math.inf:
         raise DeviceError(f"every is {every!r}; it is the seconds between two readings, a number above 0.")
     return float(every)
-
-
-def is_async(function: object) -> bool:
-    """Whether calling `function` gives a coroutine."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - an object's method is asked for, not whether it is there
-    )
 
 
 class Source:
@@ -86,6 +82,8 @@ class Source:
             try:
                 value = self._next()
             except StopIteration:
+                if self.callable:  # no end: a function that raises what only an iterator may
+                    raise
                 return False
             outbox.put(encode_payload(value), patient=patient)
         return True
@@ -94,8 +92,10 @@ class Source:
         """Draw `count` values, awaiting each; return False if there are no more. See `draw`."""
         for _ in range(count):
             try:
-                value = await self._next()
+                value = await awaited(self._next())
             except StopAsyncIteration:
+                if self.callable:
+                    raise
                 return False
             await outbox.put_soon(encode_payload(value), patient=patient)
         return True
@@ -135,7 +135,13 @@ class Reading:
         self._credit = credit
         self._changed = changed
         self._granted = asyncio.Event()
-        self._worker = Worker(f"pratipad-read-{device}")
+        self._worker = Worker(
+            f"read-{device}",
+            on_loop=source.is_async,
+            owner=f"device {device!r}: read",
+            kind=DeviceError,
+            patience=_PATIENCE,
+        )
         self._due = -math.inf
 
     def granted(self) -> None:
@@ -177,9 +183,9 @@ class Reading:
         return self._every
 
     async def _draw(self, count: int, *, patient: bool) -> bool:
-        if self._source.is_async:
-            return await self._source.draw_soon(count, self._outbox, patient=patient)
-        return await self._worker.call(lambda: self._source.draw(count, self._outbox, patient=patient))
+        draw = self._source.draw_soon if self._source.is_async else self._source.draw
+        more: bool = await self._worker.call(partial(draw, count, self._outbox, patient=patient))
+        return more
 
     async def _wanted(self) -> int:
         """Wait until there is a use for at least one reading, and return for how many."""
@@ -213,7 +219,7 @@ class Reading:
             self._due += (missed + 1) * every
 
     def _failed(self, error: Exception) -> None:
-        new = f"{type(error).__name__}: {error}"[:500]
+        new = in_words(error)[:500]
         if not self.error:
             log.warning("device %s: a reading failed and is skipped: %s", self._device, new, exc_info=error)
         if new != self.error:

@@ -137,7 +137,7 @@ COMMANDS: Mapping[str, Command] = {
     "demand": Command(("MAX", "[MIN]"), "Demand: ask for up to MAX, and for more when MIN are left", _demand),
     "send": Command(("DEVICE|all", "JSON"), "send an order to a device", _send),
     "retry": Command((), "put dead letters through again", _retry),
-    "stop": Command((), "finish what is in hand and stop; what is stored stays", _stop),
+    "stop": Command((), "finish what is in flight and stop; what is stored stays", _stop),
     "forget": Command((), "stop, and delete all that is stored under the name", _forget, of_stored=True),
 }
 

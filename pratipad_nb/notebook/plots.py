@@ -87,7 +87,7 @@ def plot(flow: Flow) -> FlowPlot:
         lw=1.4,
         label="input (frames)",
     )
-    _curves(queues, times, breaks, history, "waiting", {"in hand": history.flow["in_hand"]})
+    _curves(queues, times, breaks, history, "waiting", {"in flight": history.flow["in_flight"]})
     _dress(queues, "queues, messages before each processor")
     locator = AutoDateLocator(minticks=3, maxticks=8)
     queues.xaxis.set_major_locator(locator)

@@ -63,7 +63,7 @@ def numbers(stats: FlowStats) -> dict[str, Any]:
         "rate": _short(stats.rate),
         "p50": _short(stats.p50),
         "p99": _short(stats.p99),
-        "in_hand": stats.in_hand,
+        "in_flight": stats.in_flight,
         "waiting": stats.waiting,
         "dropped": stats.dropped,
         "repeats": stats.repeats,

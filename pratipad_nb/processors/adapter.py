@@ -2,12 +2,13 @@
 
 Owns reading a user's class or function: which form it has, its settings, hooks and timers, and the errors for what
 can't be a processor. The loops themselves are in `forms` and `async_forms`; where they run (a worker thread or the
-event loop) is for `pratipad_nb.runtime.stages.worker`.
+event loop) is for `pratipad_nb.calls`.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,15 +16,17 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from pratipad_nb.calls import Clock
 from pratipad_nb.errors import ProcessorError
 from pratipad_nb.processors.async_forms import AsyncBatch, AsyncGenerator, AsyncPlain
 from pratipad_nb.processors.base import Processor, period_of
 from pratipad_nb.processors.copying import copy_payload
 from pratipad_nb.processors.forms import Batch, Generator, MessageOf, Plain
-from pratipad_nb.processors.outcome import Outcome, in_words
+from pratipad_nb.processors.outcome import Outcome
 from pratipad_nb.processors.typed import annotation_of, typed
+from pratipad_nb.wording import in_words
 
-__all__ = ["Adapted", "Run", "Timer", "adapt", "check", "works_on_loop"]
+__all__ = ["Adapted", "Run", "Timer", "adapt", "check", "makes_instances", "works_on_loop"]
 
 #: One batch call: payloads, what gives a row's message, and the deadline by `time.perf_counter`. At least one row is
 #: always finished; after the deadline no further one is begun.
@@ -66,8 +69,11 @@ class Adapted:
         The same for `backward`, or ``None`` where orders pass unchanged. Orders that it fails are failures too.
     backward_on_loop
         `run_backward` is a coroutine function.
-    retries, concurrency, partition_by, batch_size, batch_timeout
+    retries, concurrency, partition_by, batch_size, batch_timeout, timeout
         As in `Processor`, checked.
+    clock
+        Times the calls of `process`, `backward` and the timers, whose wrappers know the clock; None without a
+        `timeout`.
     timers
         The methods marked by `every`.
     setup, teardown, snapshot, restore
@@ -86,6 +92,8 @@ class Adapted:
     partition_by: str
     batch_size: int
     batch_timeout: float
+    timeout: float | None
+    clock: Clock | None
     timers: tuple[Timer, ...]
     setup: Callable[[], Any] | None
     teardown: Callable[[], Any] | None
@@ -134,6 +142,11 @@ def check(target: object, arguments: Mapping[str, Any] | None = None) -> None:
         )
 
 
+def makes_instances(target: object) -> bool:
+    """Tell whether `target` gives another instance each time; a function does, for it keeps nothing."""
+    return inspect.isclass(target) or inspect.isroutine(target) or isinstance(target, partial)
+
+
 def works_on_loop(target: Any) -> bool:
     """Tell whether instances of `target` work on the event loop, and so are to be made there: `process` is ``async def``.
 
@@ -143,7 +156,9 @@ def works_on_loop(target: Any) -> bool:
     return _is_async(call)
 
 
-def adapt(target: Any, arguments: Mapping[str, Any] | None = None, *, discard: bool = False) -> Adapted:
+def adapt(
+    target: Any, arguments: Mapping[str, Any] | None = None, *, discard: bool = False, owner: str = ""
+) -> Adapted:
     """Make an instance of a processor and give it as one batch call.
 
     Parameters
@@ -154,6 +169,8 @@ def adapt(target: Any, arguments: Mapping[str, Any] | None = None, *, discard: b
         Keyword arguments for the class, or for every call of the function.
     discard
         It is a member of braces: what it returns is dropped, ``None`` is fine.
+    owner
+        Whose calls they are, for the error of one that takes too long. Default: the processor by its name.
 
     Raises
     ------
@@ -171,10 +188,11 @@ def adapt(target: Any, arguments: Mapping[str, Any] | None = None, *, discard: b
             "Name the class, not an instance, in the notation."
         )
     call, is_batch = _process(instance)
-    run, on_loop = _batch_call(call, name, settings, is_batch=is_batch, discard=discard)
+    clock = None if settings.timeout is None else Clock(settings.timeout, owner or f"processor {name}")
+    run, on_loop = _batch_call(call, name, settings, clock, is_batch=is_batch, discard=discard)
     backward = _own(instance, "backward")
     run_backward, backward_on_loop = (
-        _batch_call(backward, f"{name}.backward", settings, is_batch=False, discard=False)
+        _batch_call(backward, f"{name}.backward", settings, clock, is_batch=False, discard=False)
         if backward
         else (None, False)
     )
@@ -190,7 +208,9 @@ def adapt(target: Any, arguments: Mapping[str, Any] | None = None, *, discard: b
         partition_by=settings.partition_by,
         batch_size=settings.batch_size,
         batch_timeout=settings.batch_timeout,
-        timers=_timers(instance),
+        timeout=settings.timeout,
+        clock=clock,
+        timers=_timers(instance, clock),
         setup=_own(instance, "setup"),
         teardown=_own(instance, "teardown"),
         snapshot=_own(instance, "snapshot"),
@@ -205,6 +225,7 @@ class _Settings:
     partition_by: str
     batch_size: int
     batch_timeout: float
+    timeout: float | None
 
     @classmethod
     def of(cls, instance: object, name: str) -> _Settings:
@@ -228,7 +249,19 @@ class _Settings:
             partition_by,
             number("batch_size", 1, (int,)),
             float(number("batch_timeout", 0, (int, float))),
+            _timeout(getattr(instance, "timeout", Processor.timeout), name),
         )
+
+
+def _timeout(value: object, name: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ProcessorError(
+            f"{name}.timeout is {value!r}; it must be a number of seconds greater than 0 that a call may "
+            "take, or None for as long as it takes."
+        )
+    return float(value)
 
 
 def _name(target: object) -> str:
@@ -289,17 +322,24 @@ def _own(instance: object, hook: str) -> Callable[..., Any] | None:
     return found  # type: ignore[no-any-return]
 
 
-def _timers(instance: object) -> tuple[Timer, ...]:
+def _timers(instance: object, clock: Clock | None) -> tuple[Timer, ...]:
     timers = []
     for name in dir(type(instance)):
         seconds = period_of(inspect.getattr_static(instance, name, None))
         if seconds is not None:
-            timers.append(Timer(seconds, name, getattr(instance, name)))
+            method = getattr(instance, name)
+            timers.append(Timer(seconds, name, method if clock is None else clock.timed(method)))
     return tuple(timers)
 
 
 def _batch_call(
-    call: Callable[..., Any], name: str, settings: _Settings, *, is_batch: bool, discard: bool
+    call: Callable[..., Any],
+    name: str,
+    settings: _Settings,
+    clock: Clock | None,
+    *,
+    is_batch: bool,
+    discard: bool,
 ) -> tuple[Run, bool]:
     payload, with_message, by_keyword = _parameters(call, name, is_batch=is_batch)
     yields = inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call)
@@ -312,6 +352,8 @@ def _batch_call(
         call = typed(call, annotation, kind, name=name, on_loop=on_loop)
     if kind != "batch" and (settings.retries or discard):  # a batch is given copies in any case
         call = _on_a_copy(call, with_message=with_message)
+    if clock is not None:
+        call = _timed(call, clock, on_loop=on_loop, yields=yields, runs_out=kind != "plain")
     form = _FORMS[kind, on_loop](
         call,
         name=name,
@@ -319,8 +361,17 @@ def _batch_call(
         discard=discard,
         with_message=with_message,
         batch_size=settings.batch_size,
+        clock=clock,
     )
     return form.run, on_loop
+
+
+def _timed(
+    call: Callable[..., Any], clock: Clock, *, on_loop: bool, yields: bool, runs_out: bool
+) -> Callable[..., Any]:
+    if not on_loop:
+        return clock.timed_plain(call, runs_out=runs_out)
+    return clock.timed_generator(call) if yields else clock.timed_coroutine(call)
 
 
 def _parameters(call: Callable[..., Any], name: str, *, is_batch: bool) -> tuple[str, bool, str]:

@@ -12,27 +12,17 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from pratipad_nb.processors.forms import BatchForm, Form, Ledger, MessageOf, plain_outcome
+from pratipad_nb.calls import absorb, awaited, settle
+from pratipad_nb.processors.forms import BatchForm, Form, Ledger, MessageOf, PlainForm, plain_outcome
 from pratipad_nb.processors.outcome import Outcome
 from pratipad_nb.processors.reply import collecting
 from pratipad_nb.processors.returned import nothing
 
-__all__ = ["AsyncBatch", "AsyncGenerator", "AsyncPlain", "stops_us"]
+__all__ = ["AsyncBatch", "AsyncGenerator", "AsyncPlain"]
 
 #: Seconds after which the loop gets its turn though no row has waited for anything: a coroutine that never suspends
 #: would else hold it for the whole slice.
 _BREATH = 0.005
-
-
-def stops_us(error: BaseException) -> bool:
-    """Tell whether `error` ends our own task, rather than being a processor's failure.
-
-    A `CancelledError` of something the processor awaited, while nobody cancels the task, is the processor's.
-    """
-    if isinstance(error, GeneratorExit):
-        return True
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
 
 
 class _Breath:
@@ -63,16 +53,15 @@ class _AsyncForm(Form):
         for _ in self._tries_left(error):
             ledger.retried += 1
             try:
-                return await make()
-            except BaseException as again:
-                if stops_us(again):
-                    raise
+                return await awaited(make())
+            except BaseException as again:  # noqa: BLE001 - what is ours, `absorb` raises
+                await absorb(again)
                 error = again
         ledger.fail(rows, error)
         return []
 
 
-class AsyncPlain(_AsyncForm):
+class AsyncPlain(PlainForm, _AsyncForm):
     """`process` as an `async def`."""
 
     __slots__ = ()
@@ -83,13 +72,17 @@ class AsyncPlain(_AsyncForm):
         ledger = Ledger(payloads)
         stamps = [ledger.started]
         breath = _Breath(ledger.started)
+        task = asyncio.current_task()
+        cancelling = task.cancelling if task is not None else int
         with collecting() as replies:
+            self._watched(ledger, stamps, replies)
             for arguments in self._arguments(payloads, message_of):
                 try:
                     result = await call(*arguments)
-                except BaseException as error:
-                    if stops_us(error):
-                        raise
+                    if cancelling():
+                        await settle()
+                except BaseException as error:  # noqa: BLE001 - what is ours, `absorb` raises
+                    await absorb(error)
                     await self._settle(arguments, error, ledger, len(stamps) - 1)
                 else:
                     if result is None and not discard:
@@ -126,13 +119,13 @@ class AsyncGenerator(_AsyncForm):
         stamps = [ledger.started]
         breath = _Breath(ledger.started)
         with collecting() as replies:
+            self._watched(ledger, stamps, replies)
             for arguments in self._arguments(payloads, message_of):
                 make = partial(self._results, arguments)
                 try:
-                    results = await make()
-                except BaseException as error:
-                    if stops_us(error):
-                        raise
+                    results = await awaited(make())
+                except BaseException as error:  # noqa: BLE001 - what is ours, `absorb` raises
+                    await absorb(error)
                     results = await self._awaited_again(make, error, (ledger.done,), ledger)
                 ledger.take(results, ledger.done)
                 ledger.done += 1
@@ -157,14 +150,14 @@ class AsyncBatch(BatchForm, _AsyncForm):
         ledger = Ledger(payloads)
         breath = _Breath(ledger.started)
         with collecting() as replies:
+            self._watched(ledger, [], replies)
             while ledger.goes_on(deadline):
                 rows = self._next_rows(ledger)
                 make = partial(self._call_for, rows, ledger, message_of)
                 try:
-                    made = await make()
-                except BaseException as error:
-                    if stops_us(error):
-                        raise
+                    made = await awaited(make())
+                except BaseException as error:  # noqa: BLE001 - what is ours, `absorb` raises
+                    await absorb(error)
                     if self._takes_apart(rows, error):
                         continue
                     made = await self._awaited_again(make, error, rows, ledger)

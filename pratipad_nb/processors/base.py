@@ -51,6 +51,12 @@ class Processor:
         is some microseconds, to nothing.
     batch_timeout
         Seconds to wait for a batch to fill. 0 by default: a batch is what is there.
+    timeout
+        Seconds that one call of `process`, `process_batch`, `backward` or a method marked by `every` may
+        take. A call that takes longer fails: its message, or every message of its batch, becomes a dead
+        letter at once, without retries. An ``async def`` is cancelled. A ``def`` can't be: its instance is
+        left behind on its thread and never called again; a new one is made and set up on a thread of its own,
+        with the state of the last `snapshot`. ``None`` by default: a call takes as long as it takes.
 
     Examples
     --------
@@ -66,6 +72,7 @@ class Processor:
     partition_by: ClassVar[str] = "device"
     batch_size: ClassVar[int] = 1024
     batch_timeout: ClassVar[float] = 0.0
+    timeout: ClassVar[float | None] = None
 
     def setup(self) -> Any:
         """Prepare: open files and connections. Runs before the first message; may be ``async def``."""

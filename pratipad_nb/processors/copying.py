@@ -10,7 +10,7 @@ import copy
 from typing import Any
 
 from pratipad_nb.errors import ProcessorError
-from pratipad_nb.processors.outcome import in_words
+from pratipad_nb.wording import in_words
 
 __all__ = ["copy_payload"]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from pratipad_nb.calls import Clock, LeftBehind, left_behind
 from pratipad_nb.message import Message
 from pratipad_nb.processors.copying import copy_payload
 from pratipad_nb.processors.outcome import Failure, Outcome, sampled
@@ -27,7 +28,17 @@ from pratipad_nb.processors.returned import (
     unawaited,
 )
 
-__all__ = ["Batch", "BatchForm", "Form", "Generator", "Ledger", "MessageOf", "Plain", "plain_outcome"]
+__all__ = [
+    "Batch",
+    "BatchForm",
+    "Form",
+    "Generator",
+    "Ledger",
+    "MessageOf",
+    "Plain",
+    "PlainForm",
+    "plain_outcome",
+]
 
 #: Gives the message of a row; called only for a processor that asks for it.
 MessageOf = Callable[[int], Message]
@@ -55,9 +66,11 @@ class Form:
         `call` takes the message as its second argument.
     batch_size
         Most rows for one call, where the form is a batch.
+    clock
+        Times the calls, each of which it has been put around; None: they take what they take.
     """
 
-    __slots__ = ("_alone", "_batch_size", "_call", "_discard", "_name", "_retries", "_with_message")
+    __slots__ = ("_alone", "_batch_size", "_call", "_clock", "_discard", "_name", "_retries", "_with_message")
 
     def __init__(
         self,
@@ -68,6 +81,7 @@ class Form:
         discard: bool = False,
         with_message: bool = False,
         batch_size: int = 1024,
+        clock: Clock | None = None,
     ) -> None:
         self._call = call
         self._name = name
@@ -75,11 +89,38 @@ class Form:
         self._discard = discard
         self._with_message = with_message
         self._batch_size = batch_size
+        self._clock = clock
         self._alone = 0  # rows, left of a batch that raised, which the next call takes one by one
 
     def run(self, payloads: Sequence[Any], message_of: MessageOf, deadline: float) -> Any:
         """Make one outcome of many rows: an `Outcome`, or an awaitable of one in the forms of ``async def``."""
         raise NotImplementedError
+
+    def _watched(self, ledger: Ledger, stamps: list[float], replies: list[tuple[Any, Message]]) -> None:
+        """Let the clock know what there is to be rescued if a call of the user's function is late."""
+        if self._clock is not None:
+            self._clock.rescue = partial(self._so_far, ledger, stamps, replies)
+
+    def _so_far(
+        self,
+        ledger: Ledger,
+        stamps: Sequence[float],
+        replies: Sequence[tuple[Any, Message]],
+        error: Exception,
+    ) -> Outcome:
+        """Return what was made before a call that is late; its rows fail with `error`.
+
+        On the event loop, while the thread that works on `ledger` can't come back; what it does later is not
+        to be seen.
+        """
+        ledger = ledger.copy()
+        if stamps:
+            ledger.fail((len(stamps) - 1,), error)
+            ledger.time_rows([*stamps, perf_counter()])
+        else:
+            ledger.fail(ledger.begun, error)
+            ledger.finish(len(ledger.begun))
+        return ledger.outcome(list(replies), discard=self._discard)
 
     def _arguments(self, payloads: Sequence[Any], message_of: MessageOf) -> Iterable[tuple[Any, ...]]:
         if self._with_message:
@@ -88,13 +129,15 @@ class Form:
 
     def _tries_left(self, error: BaseException) -> range:
         """Return how often rows may be tried again that raised `error`."""
-        return range(0 if isinstance(error, WrongResultError) else self._retries)
+        return range(0 if isinstance(error, (WrongResultError, LeftBehind)) else self._retries)
 
     def _again(
         self, make: Callable[[], list[Any]], error: BaseException, rows: Sequence[int], ledger: Ledger
     ) -> list[Any]:
         """Try `rows` again as often as they may be; return their results, none if they failed for good."""
         for _ in self._tries_left(error):
+            if left_behind():
+                break
             ledger.retried += 1
             try:
                 return make()
@@ -107,10 +150,22 @@ class Form:
 class Ledger:
     """What one call of a form has made so far."""
 
-    __slots__ = ("done", "durations", "failures", "given", "now", "payloads", "retried", "rows", "started")
+    __slots__ = (
+        "begun",
+        "done",
+        "durations",
+        "failures",
+        "given",
+        "now",
+        "payloads",
+        "retried",
+        "rows",
+        "started",
+    )
 
     def __init__(self, given: Sequence[Any]) -> None:
         self.given = given
+        self.begun = range(0)  # the rows of the batch that is at work
         self.done = 0
         self.retried = 0
         self.payloads: list[Any] = []
@@ -118,6 +173,14 @@ class Ledger:
         self.failures: list[Failure] = []
         self.durations: list[float] = []
         self.started = self.now = perf_counter()
+
+    def copy(self) -> Ledger:
+        """Return what was entered so far, apart from what will be."""
+        copy = Ledger(self.given)
+        for name in self.__slots__:
+            value = getattr(self, name)
+            setattr(copy, name, list(value) if isinstance(value, list) and name != "given" else value)
+        return copy
 
     def take(self, results: Sequence[Any], row: int) -> None:
         """Enter the results of a row."""
@@ -163,7 +226,25 @@ class Ledger:
         )
 
 
-class Plain(Form):
+class PlainForm(Form):
+    """What the two forms of a plain `process` share."""
+
+    __slots__ = ()
+
+    def _so_far(
+        self,
+        ledger: Ledger,
+        stamps: Sequence[float],
+        replies: Sequence[tuple[Any, Message]],
+        error: Exception,
+    ) -> Outcome:
+        ledger = ledger.copy()
+        ledger.fail((len(stamps) - 1,), error)
+        stamps = [*stamps, perf_counter()]
+        return plain_outcome(self._name, ledger, stamps, list(replies), discard=self._discard)
+
+
+class Plain(PlainForm):
     """`process` as a plain `def`: the result is the new payload."""
 
     __slots__ = ()
@@ -177,6 +258,7 @@ class Plain(Form):
         stamps = [ledger.started]
         keep, stamp = ledger.payloads.append, stamps.append
         with collecting() as replies:
+            self._watched(ledger, stamps, replies)
             for arguments in self._arguments(payloads, message_of):
                 try:
                     result = call(*arguments)
@@ -244,6 +326,7 @@ class Generator(Form):
         ledger = Ledger(payloads)
         stamps = [ledger.started]
         with collecting() as replies:
+            self._watched(ledger, stamps, replies)
             for arguments in self._arguments(payloads, message_of):
                 try:
                     # The whole of it before any is taken: a message that fails half-way leaves nothing behind.
@@ -277,11 +360,12 @@ class BatchForm(Form):
         if self._alone:
             self._alone -= 1
             count = 1
-        return range(ledger.done, min(ledger.done + count, len(ledger.given)))
+        ledger.begun = range(ledger.done, min(ledger.done + count, len(ledger.given)))
+        return ledger.begun
 
     def _takes_apart(self, rows: range, error: BaseException) -> bool:
         """Tell whether `rows`, for which the batch raised `error`, are to be taken again, one by one."""
-        if len(rows) == 1 or isinstance(error, WrongResultError):
+        if len(rows) == 1 or isinstance(error, (WrongResultError, LeftBehind)) or left_behind():
             return False
         self._alone = len(rows)
         return True
@@ -332,6 +416,7 @@ class Batch(BatchForm):
         """Take the rows in order until all are done or the deadline is over; see `Run`."""
         ledger = Ledger(payloads)
         with collecting() as replies:
+            self._watched(ledger, [], replies)
             while ledger.goes_on(deadline):
                 rows = self._next_rows(ledger)
                 make = partial(self._call_for, rows, ledger, message_of)

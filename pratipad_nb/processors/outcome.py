@@ -1,7 +1,7 @@
 """`Outcome` and `Failure`: what one batch call of a processor leaves behind.
 
-Owns these values and how an exception is put into words. Doesn't decide what becomes of them: counting, dead-lettering
-and sending belong to `pratipad_nb.runtime`.
+Owns these values and what of a traceback is kept. Doesn't decide what becomes of them: counting,
+dead-lettering and sending belong to `pratipad_nb.runtime`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pratipad_nb.calls import worker
 from pratipad_nb.message import Message
+from pratipad_nb.wording import in_words, storable
 
-__all__ = ["Failure", "Outcome", "in_words", "sampled"]
+__all__ = ["Failure", "Outcome", "sampled"]
 
-#: The bounds keep a dead letter small, whatever the exception holds: some carry whole documents in their text.
-ERROR_CHARACTERS = 1000
+#: The bound keeps a dead letter small.
 TRACEBACK_CHARACTERS = 8192
 
 #: Up to so many rows every duration is reported; beyond, every sixteenth, which tells p99 of 2,048 rows well enough.
@@ -36,7 +37,7 @@ _MACHINERY = {
         "returned.py",
         "typed.py",
     )
-}
+} | {str(Path(worker.__file__).with_name(name)) for name in ("call.py", "clock.py", "worker.py")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,28 +108,12 @@ def sampled(count: int) -> range:
     return range(0, count, 1 if count <= _ALL_UP_TO else _SAMPLE)
 
 
-def in_words(error: BaseException) -> str:
-    """Return an exception's type and text, whatever the text is made by: at most 1,000 characters that can be stored."""
-    name = type(error).__name__
-    try:
-        text = str(error)
-        words = f"{name}: {text}" if text else name
-    except BaseException:  # noqa: BLE001 - a user's __str__ may raise anything
-        words = f"{name}: (its text can't be had: its __str__ raised)"
-    return _storable(words if len(words) <= ERROR_CHARACTERS else words[: ERROR_CHARACTERS - 1] + "…")
-
-
-def _storable(text: str) -> str:
-    # Half a character, as in the name of a file that is no UTF-8, can't be encoded: it would end the flow.
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def _traceback(error: BaseException) -> str:
     try:
         lines = traceback.format_exception(type(error), error, _users_frames(error.__traceback__))
     except BaseException as again:  # noqa: BLE001 - it looks at much that a user's exception may define
         return f"(its traceback can't be had: {in_words(again)})"
-    text = _storable("".join(lines))
+    text = storable("".join(lines))
     if len(text) <= TRACEBACK_CHARACTERS:
         return text
     cut = "\n… cut …\n"

@@ -17,8 +17,8 @@ from typing import Any
 from uuid import UUID
 
 from pratipad_nb.errors import ProcessorError
-from pratipad_nb.processors.outcome import in_words
 from pratipad_nb.processors.returned import is_results
+from pratipad_nb.wording import in_words
 
 __all__ = ["annotation_of", "typed"]
 

@@ -24,7 +24,7 @@ from pratipad_nb.errors import TransportError, WaitTimeout
 from pratipad_nb.runtime.edge.edge import Edge
 from pratipad_nb.runtime.edge.running import Running
 from pratipad_nb.runtime.edge.swap import SwapReceipt
-from pratipad_nb.runtime.positions.forwarding import Uplink
+from pratipad_nb.runtime.positions.forwarding import Forwarder
 from pratipad_nb.runtime.positions.janitor import HANDLE
 from pratipad_nb.runtime.sharing.partitioned import PartitionedEdge
 from pratipad_nb.runtime.stages.line import Line
@@ -102,12 +102,16 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         self._connection: Connection | None = None
         self._edge: Running | None = None
         self._reader: Reader | None = None
-        self._uplink: Uplink | None = None
+        self._forwarder: Forwarder | None = None
         self._running: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._last: FlowStats | None = None
         self._changing = Turn()
+        #: The change that is being made, and whether somebody still waits for it.
+        self._change: asyncio.Task[SwapReceipt | None] | None = None
+        self._change_awaited = False
+        self._given_up = ""
         self.endpoint: Endpoint | None = None
 
     def __repr__(self) -> str:
@@ -183,13 +187,13 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         access = await self._entrance.opened()
         self.endpoint = await access.endpoint_for("edge", "")
         self._connection = await connect(self.endpoint, role="edge", name=self.name)
-        kind = PartitionedEdge if self.settings.shared else Edge
+        kind = PartitionedEdge if self.settings.partitioned else Edge
         edge: Running = await kind.open(self._connection, self.dataflow, self.settings)
         undo.push_async_callback(edge.close)
         self._reader = Reader(self._connection, self.name, HANDLE, delivery=self.settings.delivery)
         await self._reader.open()
         self._edge = edge
-        self._uplink = self._new_uplink(self._connection) if self._goes_on_from(access) else None
+        self._forwarder = self._new_forwarder(self._connection) if self._goes_on_from(access) else None
         self._running = asyncio.create_task(self._run(edge), name=f"flow {self.name}")
         await asyncio.sleep(0)  # it begins, and says so
 
@@ -198,9 +202,9 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         wanted = self.settings.options.uplink
         return self.settings.delivery == "durable" and (access.is_leaf if wanted is None else wanted)
 
-    def _new_uplink(self, connection: Connection) -> Uplink:
+    def _new_forwarder(self, connection: Connection) -> Forwarder:
         # Of several edges of a flow the one that runs the first partition forwards.
-        return Uplink(
+        return Forwarder(
             connection,
             self.name,
             self.settings.keep,
@@ -226,8 +230,8 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
                 group.create_task(self._keep_history(), name=f"history of {self.name}"),
                 group.create_task(self._connection.failure(), name=f"connection of {self.name}"),
             ]
-            if self._uplink is not None:
-                beside.append(group.create_task(self._uplink.run(), name=f"uplink of {self.name}"))
+            if self._forwarder is not None:
+                beside.append(group.create_task(self._forwarder.run(), name=f"uplink of {self.name}"))
             await edge.run()
             for task in beside:
                 task.cancel()
@@ -262,6 +266,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
     async def stop(self) -> None:
         """Drain and stop; what is stored stays. A stopped flow is left alone."""
         check_outside(self, self.name, "stop")
+        self._give_up_change("stopped")
         async with self._changing.here():
             edge, running = self._edge, self._running
             if running is None or running.done():
@@ -295,11 +300,11 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         stats = self.stats()
         stuck = ", ".join(_at_work(self.lines)) or "none of them"
         log.warning(
-            "flow %r was not drained within %g s (FlowOptions.drain_seconds): %s in hand, and %s at its input. "
+            "flow %r was not drained within %g s (FlowOptions.drain_seconds): %s in flight, and %s at its input. "
             "Processors still at work: %s. What isn't done is %s.",
             self.name,
             self.settings.options.drain_seconds,
-            wording.counted(stats.in_hand, "message"),
+            wording.counted(stats.in_flight, "message"),
             wording.counted(stats.waiting, "frame"),
             stuck,
             "left to the next start"
@@ -343,7 +348,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
             for name in found:
                 await there.delete_log(name)
             if self._goes_on_from(access):
-                await self._new_uplink(there).forget()
+                await self._new_forwarder(there).forget()
         finally:
             await there.close()
         return bool(found)
@@ -352,8 +357,38 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         """Change what runs to `notation`; only what differs is swapped. None if nothing does."""
         dataflow = resolve(notation, names_for(namespace))
         check_outside(self, self.name, "update")
-        # Who is interrupted while waiting leaves the change to go on: half of one would be worse.
-        return await asyncio.shield(asyncio.ensure_future(self._update(dataflow)))
+        await self._make_way()
+        change = self._change = asyncio.ensure_future(self._update(dataflow))
+        self._change_awaited = True
+        try:
+            # Who is interrupted while waiting leaves the change to go on: half of one would be worse.
+            return await asyncio.shield(change)
+        except asyncio.CancelledError:
+            if change.cancelled():
+                raise FlowError(
+                    f"the change of flow {self.name!r} was given up, for the flow was {self._given_up} "
+                    "meanwhile. All is as it was before."
+                ) from None
+            raise
+        finally:
+            if self._change is change:
+                self._change_awaited = False
+
+    async def _make_way(self) -> None:
+        """Give up the change before this one if its setting up hangs, or if nobody waits for it any more."""
+        before = self._change
+        if before is None or before.done() or before.get_loop() is not asyncio.get_running_loop():
+            return
+        if self._change_awaited:
+            await asyncio.wait({before}, timeout=self.settings.options.hang_seconds)
+        if self._edge is None or self._edge.revocable:
+            self._give_up_change("changed again")
+
+    def _give_up_change(self, why: str) -> None:
+        change = self._change
+        if change is not None and not change.done() and change.get_loop() is asyncio.get_running_loop():
+            self._given_up = why
+            change.cancel()
 
     async def _update(self, dataflow: Dataflow) -> SwapReceipt | None:
         async with self._changing.here():
@@ -377,13 +412,9 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
 
 
 def _at_work(lines: Sequence[Line]) -> list[str]:
-    """Return the keys of the processors that are in the midst of a call."""
+    """Return the processors that are in the midst of a call, and since when."""
     return [
-        member.key
-        for line in lines
-        for stage in line.stages
-        for member in stage.members
-        if any(runner.busy for runner in member.runners)
+        runner.at_work for line in lines for stage in line.stages for runner in stage.runners if runner.busy
     ]
 
 

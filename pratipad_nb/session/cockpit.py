@@ -166,7 +166,7 @@ class AsyncCockpit:
 
     @property
     def max_demand(self) -> int:
-        """Demand: most messages in hand or asked for. Acts at once."""
+        """Demand: most messages in flight or asked for. Acts at once."""
         return self.settings.max_demand
 
     @max_demand.setter
@@ -176,7 +176,7 @@ class AsyncCockpit:
 
     @property
     def min_demand(self) -> int:
-        """Demand: ask for more when no more than this are in hand or asked for. Acts at once."""
+        """Demand: ask for more when no more than this are in flight or asked for. Acts at once."""
         return self.settings.min_demand
 
     @min_demand.setter

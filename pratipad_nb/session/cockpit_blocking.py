@@ -142,7 +142,7 @@ class Cockpit:
 
     @property
     def max_demand(self) -> int:
-        """Demand: most messages in hand or asked for. Acts at once; `min_demand` falls to half of it if it is above."""
+        """Demand: most messages in flight or asked for. Acts at once; `min_demand` falls to half of it if it is above."""
         return self._flow.max_demand
 
     @max_demand.setter
@@ -151,7 +151,7 @@ class Cockpit:
 
     @property
     def min_demand(self) -> int:
-        """Demand: ask for more when no more than this are in hand or asked for. Acts at once; None: half of the other."""
+        """Demand: ask for more when no more than this are in flight or asked for. Acts at once; None: half of the other."""
         return self._flow.min_demand
 
     @min_demand.setter

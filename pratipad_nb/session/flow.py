@@ -58,7 +58,7 @@ class Flow(Messages, Cockpit):
     rate
         Demand and Pull: most messages a second that devices are asked for. Default: no limit.
     max_demand, min_demand
-        Demand: ask for more when at most `min_demand` messages are in hand or asked for, up to `max_demand`. Defaults:
+        Demand: ask for more when at most `min_demand` messages are in flight or asked for, up to `max_demand`. Defaults:
         1,000, which keeps a fast processor busy over a round trip, and half of it.
     keep
         How much of what reached Output is kept; a number is seconds. Default: one hour, at most 1 GiB.
@@ -243,7 +243,7 @@ class Flow(Messages, Cockpit):
         return self
 
     def stop(self) -> None:
-        """Refuse new messages, finish what is in hand, store it, and stop; what is stored stays.
+        """Refuse new messages, finish what is in flight, store it, and stop; what is stored stays.
 
         Frees the thread, the connection and, with the last flow, the embedded server. A stopped flow is left alone. What
         isn't finished after `FlowOptions.drain_seconds` is named in a warning and left to the next start.

@@ -16,7 +16,7 @@ from pratipad_nb.errors import TransportClosed
 from pratipad_nb.message import Message
 from pratipad_nb.request import AsyncRequest
 from pratipad_nb.runtime.edge.running import Running
-from pratipad_nb.runtime.positions.forwarding import Uplink
+from pratipad_nb.runtime.positions.forwarding import Forwarder
 from pratipad_nb.runtime.values.stats import FlowStats
 from pratipad_nb.session.ends import ended_meanwhile, not_running, take_cut_short
 from pratipad_nb.session.request import AskedHere
@@ -31,7 +31,7 @@ class AsyncMessages:
     _edge: Running | None
     _reader: Reader | None
     _running: asyncio.Task[None] | None
-    _uplink: Uplink | None
+    _forwarder: Forwarder | None
 
     if TYPE_CHECKING:
 
@@ -93,5 +93,5 @@ class AsyncMessages:
     async def forget_reader(self, name: str) -> None:
         """Delete a named reader and its position, so that the flow no longer waits for it."""
         await self.edge.forget_reader(valid_name(name, "reader"))
-        if self._uplink is not None:
-            await self._uplink.forget_reader(name)
+        if self._forwarder is not None:
+            await self._forwarder.forget_reader(name)

@@ -23,13 +23,13 @@ from pratipad_nb.transport.codec import MAGIC, decode
 __all__ = [
     "MAX_MESSAGES",
     "MAX_NUMBER",
-    "BeatFrame",
     "ControlFrame",
     "CreditFrame",
     "DeadEntry",
     "DeadFrame",
     "DownFrame",
     "FailureNote",
+    "HeartbeatFrame",
     "HelloFrame",
     "MarkFrame",
     "Order",
@@ -255,7 +255,7 @@ class ControlFrame(msgspec.Struct, gc=False):
     arguments: dict[str, Any] = {}
 
 
-class BeatFrame(msgspec.Struct, gc=False):
+class HeartbeatFrame(msgspec.Struct, gc=False):
     """Edge → the other edges of the flow: who it is, since when (seconds since 1970), and which partitions it runs."""
 
     edge: str

@@ -108,7 +108,7 @@
           element("button", {
             class: "jp-mod-styled pnb-stop",
             "aria-label": `Stop ${flow.name}`,
-            title: "Finish what is in hand, then stop",
+            title: "Finish what is in flight, then stop",
             onclick: () => comm?.send({ do: "stop", name: flow.name }),
           }, "Stop"),
         ),

@@ -147,7 +147,7 @@ function outputCard(node, place) {
     say(big.value, rate(n.rate));
     say(note, bad.length ? fitting([told(bad.map(([k, word]) => `${count(k)} ${word}`)), told(bad.map(([k, word]) =>
       `${count(k)} ${word.slice(0, 4)}`)), told(bad.map(([k]) => count(k)))], place.w - 82, "600 11px system-ui, sans-serif")
-      : n.in_hand ? `${count(n.in_hand)} in hand` : "");
+      : n.in_flight ? `${count(n.in_flight)} in flight` : "");
     mark(note, "data-on", bad.length > 0);
     say(total, `${count(n.delivered)} delivered`);
     say(took, `p50 ${duration(n.p50)}  p99 ${duration(n.p99)}`);
@@ -212,7 +212,7 @@ function details(node, n) {
   if (node.kind === "output") {
     const [, received, replies, sent, failed, expired, held] = n.back;
     return [["delivered", grouped.format(n.delivered)], ["rate", `${rate(n.rate)} /s`], ["p50", duration(n.p50)],
-      ["p99", duration(n.p99)], ["in hand", grouped.format(n.in_hand)],
+      ["p99", duration(n.p99)], ["in flight", grouped.format(n.in_flight)],
       ["dropped", grouped.format(n.dropped)], ["repeats skipped", grouped.format(n.repeats)],
       ["dead-lettered", grouped.format(n.dead)], ["malformed frames", grouped.format(n.malformed)],
       ...[["orders received", received], ["replies", replies], ["orders sent", sent], ["orders held", held], ["orders expired", expired],

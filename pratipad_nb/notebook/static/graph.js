@@ -11,7 +11,7 @@ const MOST_MOVING = 6; // edges that move at a time: each costs the browser repa
 const SILENCE = 3000; // ms without a beat after which nothing is claimed to run
 const LAYERS = { devices: "Device layer", processor: "Edge layer", output: "Cloud layer" };
 const CONTROLS = {
-  stop: ["Stop", "Finish what is in hand, then stop. What is stored stays.", ["starting", "running", "paused"]],
+  stop: ["Stop", "Finish what is in flight, then stop. What is stored stays.", ["starting", "running", "paused"]],
   pause: ["Pause", "Take no more messages for now", ["running"]],
   resume: ["Resume", "Go on taking messages", ["paused"]],
 };

@@ -2,7 +2,7 @@
 
 Owns the order log's reading and appending, and the passage through the processors' `backward`. An order's number is its
 place in the log: it grows for every device, and a device drops what it has run. What waits for each device, and is sent
-again until it is confirmed, is for `boxes`.
+again until it is confirmed, is for `queues`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pratipad_nb.errors import (
 )
 from pratipad_nb.message import Message
 from pratipad_nb.processors.reply import preparing
-from pratipad_nb.runtime.devices.order_queues import Boxes, order_number
+from pratipad_nb.runtime.devices.order_queues import OrderQueues, order_number
 from pratipad_nb.runtime.devices.roster import Roster
 from pratipad_nb.runtime.positions.dead_letters import ORDER_STEP, DeadLetters
 from pratipad_nb.runtime.stages.line import Line
@@ -98,7 +98,7 @@ class Backward:
         self._roster = roster
         self._dead_letters = dead_letters
         self._line = line
-        self._boxes = Boxes(connection, self._subjects, orders)
+        self._queues = OrderQueues(connection, self._subjects, orders)
         self._read_to = 0
         self.full = False
         self.epoch = 0
@@ -116,7 +116,7 @@ class Backward:
     async def run(self) -> None:
         """Read orders and send them on, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._boxes.run(), name=f"{self._settings.name}: boxes")
+            group.create_task(self._queues.run(), name=f"{self._settings.name}: queues")
             async with contextlib.aclosing(self._deliveries()) as deliveries:
                 async for delivery in deliveries:
                     await self._take(delivery.sequence, delivery.time, delivery.data)
@@ -202,7 +202,7 @@ class Backward:
         await self._connection.append(self._subjects.order, encode(frame))
 
     async def _take(self, sequence: int, appended: float, data: bytes) -> None:
-        """Let an entry's orders through the processors, then put them into their devices' boxes."""
+        """Let an entry's orders through the processors, then put them into their devices' queues."""
         try:
             frame = decode(data, OrderFrame)
         except FrameError as error:
@@ -210,11 +210,11 @@ class Backward:
             frame = OrderFrame(appended, [])
         expires = appended + self._settings.options.order_seconds
         if all(map(self._is_ours_alone, frame.orders)):
-            self._boxes.begin(sequence)
+            self._queues.begin(sequence)
         for place, order in enumerate(frame.orders):
             self.received += not frame.reply
             await self._put(order, order_number(sequence, place), frame, expires)
-        self._boxes.end(sequence)
+        self._queues.end(sequence)
 
     async def _put(self, order: Order, number: int, frame: OrderFrame, expires: float) -> None:
         targets = order.to if order.to is not None else self._roster.known
@@ -230,11 +230,11 @@ class Backward:
         for device, behind in mine.items():
             to = None if behind == [""] else behind
             down = DownFrame(self._settings.name, self.epoch, number, order.id, frame.time, payload, to)
-            self._boxes.put(device, down, expires=expires, connected=self._roster.says_hello(device))
+            self._queues.put(device, down, expires=expires, connected=self._roster.says_hello(device))
 
     def _is_ours_alone(self, order: Order) -> bool:
         """Whether no other partition's devices get it: then this edge may delete it from the log."""
-        if not self._settings.shared:
+        if not self._settings.partitioned:
             return True
         if order.to is None:
             return False
@@ -316,21 +316,21 @@ class Backward:
     def hello(self, frame: HelloFrame, *, connected: bool) -> None:
         """Take note of what a device has run, and send it what waits."""
         ready = frame.ready if frame.numbering == self.epoch else 0  # of a flow that was forgotten meanwhile
-        self._boxes.hello(frame.device, ready, connected=connected)
+        self._queues.hello(frame.device, ready, connected=connected)
 
     def gone(self, device: str) -> None:
         """Take note that a device is away."""
-        self._boxes.gone(device)
+        self._queues.gone(device)
 
     def counts(self, device: str) -> tuple[int, int]:
         """Return how many orders went to a device, and how many it has run."""
-        return self._boxes.counts(device)
+        return self._queues.counts(device)
 
     def stats(self) -> BackwardStats:
         """Return the counts as they stand."""
-        boxes = self._boxes
+        queues = self._queues
         return BackwardStats(
-            self.received, self.replies, boxes.sent, self.failed, boxes.expired, boxes.waiting, boxes.rate
+            self.received, self.replies, queues.sent, self.failed, queues.expired, queues.waiting, queues.rate
         )
 
 

@@ -233,17 +233,17 @@ class Ledger:
         The flow's input.
     send
         Sends a credit frame to a device.
-    in_hand
+    in_flight
         Says how many messages are in the pipeline.
     max_demand, min_demand
-        Demand: ask for more when no more than `min_demand` messages are in hand or asked for, up to `max_demand`.
+        Demand: ask for more when no more than `min_demand` messages are in flight or asked for, up to `max_demand`.
     """
 
     def __init__(
         self,
         mode: Literal["Push", "Pull", "Demand"],
         send: Callable[[str, CreditFrame], None],
-        in_hand: Callable[[], int],
+        in_flight: Callable[[], int],
         *,
         delivery: str,
         max_demand: int,
@@ -258,7 +258,7 @@ class Ledger:
         self.min_demand = min_demand
         self._delivery = delivery
         self._send = send
-        self._in_hand = in_hand
+        self._in_hand = in_flight
         self._turns = Turns()
         #: Devices that were granted messages and are not late yet, the one that moved longest ago first.
         self._owing: OrderedDict[str, Account] = OrderedDict()

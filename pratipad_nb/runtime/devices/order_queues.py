@@ -1,4 +1,4 @@
-"""Boxes: the orders that devices have yet to run.
+"""OrderQueues: the orders that devices have yet to run.
 
 Owns what waits for each device, that it is sent in order and again until it is confirmed, and that an entry of the order
 log is deleted once all its orders are dealt with. What an order is, and what processors make of it, is for `backward`.
@@ -25,7 +25,7 @@ from pratipad_nb.transport.frames import MAX_MESSAGES, DownFrame
 from pratipad_nb.transport.protocol import Connection, Log
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["Boxes", "order_number"]
+__all__ = ["OrderQueues", "order_number"]
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class _Pending:
 
 
 @dataclass(slots=True)
-class _Box:
+class _OrderQueue:
     """What waits for one device, by its number, which grows from the first to the last."""
 
     orders: OrderedDict[int, _Pending] = field(default_factory=OrderedDict)
@@ -70,17 +70,17 @@ class _Box:
             before = number
 
 
-class Boxes:
-    """The boxes of one edge's devices."""
+class OrderQueues:
+    """The queues of one edge's devices."""
 
     def __init__(self, connection: Connection, subjects: Subjects, orders: Log) -> None:
         self._connection = connection
         self._subjects = subjects
         self._log = orders
-        self._boxes: dict[str, _Box] = {}
-        #: Of the boxes, those with orders whose device is connected, and those with orders whose device is not.
-        self._here: dict[str, _Box] = {}
-        self._away: dict[str, _Box] = {}
+        self._queues: dict[str, _OrderQueue] = {}
+        #: Of the queues, those with orders whose device is connected, and those with orders whose device is not.
+        self._here: dict[str, _OrderQueue] = {}
+        self._away: dict[str, _OrderQueue] = {}
         #: Devices that may be sent something before the next look at all that are here.
         self._woken: dict[str, None] = {}
         #: When each order expires, by its device and number: in the order in which they do, for that of the log is the same.
@@ -100,19 +100,19 @@ class Boxes:
         self._left[sequence] = 1
 
     def end(self, sequence: int) -> None:
-        """Say that all orders of an entry are in their boxes."""
+        """Say that all orders of an entry are in their queues."""
         self._deal_with(sequence)
         self._wake.set()
 
     def put(self, device: str, frame: DownFrame, *, expires: float, connected: bool) -> None:
-        """Put an order into a device's box; `expires` is in seconds since 1970."""
+        """Put an order into a device's queue; `expires` is in seconds since 1970."""
         sequence = frame.number // MAX_MESSAGES
         if sequence in self._left:
             self._left[sequence] += 1
-        box = self._boxes.setdefault(device, _Box())
-        box.orders[frame.number] = _Pending(frame)
+        queue = self._queues.setdefault(device, _OrderQueue())
+        queue.orders[frame.number] = _Pending(frame)
         self._expiring[device, frame.number] = expires
-        self._place(device, box, connected=connected)
+        self._place(device, queue, connected=connected)
 
     def _deal_with(self, sequence: int) -> None:
         left = self._left.get(sequence)
@@ -128,50 +128,50 @@ class Boxes:
 
     def hello(self, device: str, ready: int, *, connected: bool) -> None:
         """Take note that a device has run its orders up to number `ready`, and send it what waits."""
-        box = self._boxes.get(device)
-        if box is None or not box.orders:  # there is nothing to confirm, and nothing to send
+        queue = self._queues.get(device)
+        if queue is None or not queue.orders:  # there is nothing to confirm, and nothing to send
             return
-        for number in tuple(takewhile(lambda n: n <= ready, box.orders)):
-            box.run += 1
-            self._take_out(device, box, number)
+        for number in tuple(takewhile(lambda n: n <= ready, queue.orders)):
+            queue.run += 1
+            self._take_out(device, queue, number)
         if not ready:  # it has just started, or lost what was sent
-            self._send_anew(box)
-        self._place(device, box, connected=connected)
+            self._send_anew(queue)
+        self._place(device, queue, connected=connected)
 
     def gone(self, device: str) -> None:
         """Take note that a device is away."""
-        box = self._boxes.get(device)
-        if box is not None and box.orders:
-            self._send_anew(box)
-            self._place(device, box, connected=False)
+        queue = self._queues.get(device)
+        if queue is not None and queue.orders:
+            self._send_anew(queue)
+            self._place(device, queue, connected=False)
 
-    def _place(self, device: str, box: _Box, *, connected: bool) -> None:
-        """Put a box where it belongs now, and let the next round look at it."""
+    def _place(self, device: str, queue: _OrderQueue, *, connected: bool) -> None:
+        """Put a queue where it belongs now, and let the next round look at it."""
         here, elsewhere = (self._here, self._away) if connected else (self._away, self._here)
         elsewhere.pop(device, None)
-        if box.orders:
-            here[device] = box
+        if queue.orders:
+            here[device] = queue
         self._woken[device] = None
         self._wake.set()
 
-    def _send_anew(self, box: _Box) -> None:
-        # Nothing beyond the window was sent: orders leave a box at its front alone, and come in at its end.
-        for pending in islice(box.orders.values(), _WINDOW):
+    def _send_anew(self, queue: _OrderQueue) -> None:
+        # Nothing beyond the window was sent: orders leave a queue at its front alone, and come in at its end.
+        for pending in islice(queue.orders.values(), _WINDOW):
             pending.sent = pending.sent and 0.0
 
-    def _take_out(self, device: str, box: _Box, number: int) -> None:
-        if box.orders.pop(number, None) is None:
+    def _take_out(self, device: str, queue: _OrderQueue, number: int) -> None:
+        if queue.orders.pop(number, None) is None:
             return
         self._expiring.pop((device, number), None)
-        if not box.orders:
+        if not queue.orders:
             self._here.pop(device, None)
             self._away.pop(device, None)
         self._deal_with(number // MAX_MESSAGES)
 
     def counts(self, device: str) -> tuple[int, int]:
         """Return how many orders went to a device, and how many it has run."""
-        box = self._boxes.get(device)
-        return (box.sent, box.run) if box else (0, 0)
+        queue = self._queues.get(device)
+        return (queue.sent, queue.run) if queue else (0, 0)
 
     @property
     def waiting(self) -> int:
@@ -209,7 +209,7 @@ class Boxes:
             if expires >= now:
                 return
             self.expired += 1
-            self._take_out(device, self._boxes[device], number)
+            self._take_out(device, self._queues[device], number)
 
     async def _round(self) -> None:
         """Look at the devices that something has happened to, and now and then at all that have orders."""
@@ -220,8 +220,8 @@ class Boxes:
             woken |= dict.fromkeys(self._here) | dict.fromkeys(self._away)
         try:
             for device in woken:
-                if box := self._here.get(device):
-                    await self._send(device, box)
+                if queue := self._here.get(device):
+                    await self._send(device, queue)
             await self._send_plain({device for device in woken if device in self._away})
         except BaseException:
             self._woken = woken | self._woken
@@ -229,27 +229,27 @@ class Boxes:
         if looks_at_all:
             self._next_look = now + _LOOK
 
-    async def _send(self, device: str, box: _Box) -> None:
+    async def _send(self, device: str, queue: _OrderQueue) -> None:
         subject, now = self._subjects.down(device), time.monotonic()
-        for pending in box.due(now):
+        for pending in queue.due(now):
             await self._connection.publish(subject, encode(pending.frame))
-            self._note_sent(box, pending)
+            self._note_sent(queue, pending)
             pending.sent = now
 
-    def _note_sent(self, box: _Box, pending: _Pending) -> None:
+    def _note_sent(self, queue: _OrderQueue, pending: _Pending) -> None:
         if pending.sent is None:
-            box.sent += 1
+            queue.sent += 1
             self.sent += 1
 
     async def _send_plain(self, devices: set[str]) -> None:
         """Send what waits to those that listen and don't speak frames: once, for they confirm nothing."""
         for device in await self._plain.listening(devices):
-            box = self._boxes[device]
-            for number, pending in tuple(box.orders.items()):
+            queue = self._queues[device]
+            for number, pending in tuple(queue.orders.items()):
                 if not await self._plain.send(device, pending.frame):
                     return
-                self._note_sent(box, pending)
-                self._take_out(device, box, number)
+                self._note_sent(queue, pending)
+                self._take_out(device, queue, number)
 
     async def _delete_finished(self) -> None:
         while self._finished:

@@ -22,14 +22,17 @@ from pratipad_nb.runtime.stages.line import Line
 
 __all__ = ["Changes"]
 
+#: Seconds between two looks whether an instance hangs that has to finish what is in flight.
+_LOOK = 0.5
+
 
 @dataclass(slots=True)
 class _Pending:
-    """A change that waits for what is in hand to be finished."""
+    """A change that waits for what is in flight to be finished."""
 
     line: Line
     difference: Difference
-    in_hand: int
+    in_flight: int
     began: float = field(default_factory=time.monotonic)
     receipt: asyncio.Future[SwapReceipt] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -69,7 +72,7 @@ class Changes:
         """Change what runs; None if nothing differs.
 
         New processors are set up first: if one can't be, the old ones stay. Where the shape of the flow stays, each
-        changed processor is exchanged between two of its calls (see `swap`). Else the pump pauses, what is in hand is
+        changed processor is exchanged between two of its calls (see `swap`). Else the pump pauses, what is in flight is
         finished by the old ones and stored, state is carried over, and the new ones go on.
 
         Raises
@@ -96,9 +99,26 @@ class Changes:
         pending = self._pending = _Pending(line, difference, self._proof.in_flight)
         self._shape.line.resume()
         self._shape.pipeline.drain(leaving=True)
-        receipt = await pending.receipt
+        receipt = await self._receipt(pending)
         self._rest_again(resting)
         return receipt
+
+    @property
+    def revocable(self) -> bool:
+        """Whether the change that is being made can be given up, and all stays as it was."""
+        return self._pending is None
+
+    async def _receipt(self, pending: _Pending) -> SwapReceipt:
+        """Wait until the change is carried out, which what is in flight holds up; leave behind what hangs."""
+        try:
+            while not pending.receipt.done():
+                await asyncio.wait({pending.receipt}, timeout=_LOOK)
+                if not pending.receipt.done() and self._pending is pending:
+                    self._shape.line.leave_hanging(pending.line, pending.difference.changed)
+        except asyncio.CancelledError:  # nobody asks any more
+            pending.receipt.cancel()
+            raise
+        return pending.receipt.result()
 
     def _rest_again(self, keys: Sequence[str] | None) -> None:
         """Pause again what was paused before a change (None: the run), which had to finish what was in flight."""
@@ -125,6 +145,7 @@ class Changes:
     async def _carry_out(self, pending: _Pending) -> SwapReceipt:
         old, line, difference = self._shape.line, pending.line, pending.difference
         kept = old.shared_with(line)
+        line.accept()
         self._timers.stop(key for key in old.meters if key not in kept)
         await old.carry_over(line)
         self._go_on_with(line)  # before the old ones are torn down: orders pass at any moment
@@ -135,7 +156,7 @@ class Changes:
             difference.removed,
             difference.changed,
             difference.kept,
-            pending.in_hand,
+            pending.in_flight,
             time.monotonic() - pending.began,
             lost=lost,
             doubled=doubled,

@@ -184,6 +184,11 @@ class Edge:
 
     # -- what handles ask ---------------------------------------------------------------------------------------
 
+    @property
+    def revocable(self) -> bool:
+        """Whether a change that is being made can be given up; see `Changes.revocable`."""
+        return self.parts.changes.revocable
+
     async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
         """Change what runs; see `Changes.swap`."""
         return await self.parts.changes.swap(dataflow)

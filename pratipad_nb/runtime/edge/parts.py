@@ -114,7 +114,7 @@ async def open_parts(
         If a processor can't be set up. Nothing was started then.
     """
     undo.enter_context(diverted_output())
-    if not settings.shared:
+    if not settings.partitioned:
         await refuse_a_second(connection, settings)
     await check_partitions(connection, settings)
     stores = await _open_stores(connection, settings)
@@ -219,7 +219,7 @@ def _composed(
         look=gate.look,
         inject=controls.inject,
         checkpoint_seconds=settings.options.checkpoint_seconds,
-        always=settings.shared,
+        always=settings.partitioned,
     )
     blockage = Blockage(connection, full, stores.janitor, stores.dead_letters, backward)
     timers = Timers(settings.name, lambda: shape.line)
@@ -239,7 +239,15 @@ def _composed(
         malformed=malformed,
         writer=writer,
         dead_letters=stores.dead_letters,
-        retries=Retries(status, controls, stores.dead_letters, stored, settings.owns, backward.again),
+        retries=Retries(
+            status,
+            controls,
+            stores.dead_letters,
+            stored,
+            settings.owns,
+            backward.again,
+            lambda: [runner.at_work for runner in shape.line.hanging],
+        ),
         janitor=stores.janitor,
         checkpoints=stores.checkpoints,
         upkeep=upkeep,

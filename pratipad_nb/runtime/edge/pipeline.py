@@ -30,10 +30,12 @@ __all__ = ["BatchQueue", "Pipeline"]
 _QUEUE = 2
 #: Messages, and batches, that may stand before one instance of several: room for its siblings to go on while it is
 #: slow, or stuck. Few messages come in many batches, so it is messages that are counted first.
-_LANE_MESSAGES = 4096
-_LANE_BATCHES = 256
-#: The server is told this often that what is in hand is still being worked on; a third of its patience of 30 s.
+_SHARD_MESSAGES = 4096
+_SHARD_BATCHES = 256
+#: The server is told this often that what is in flight is still being worked on; a third of its patience of 30 s.
 _HOLD_SECONDS = 10.0
+#: Seconds between two looks whether an instance that a barrier waits for hangs.
+_HANG_LOOK = 0.5
 
 
 class BatchQueue(asyncio.Queue[Item]):
@@ -51,11 +53,11 @@ class BatchQueue(asyncio.Queue[Item]):
         return item
 
 
-class LaneQueue(BatchQueue):
+class ShardQueue(BatchQueue):
     """A queue before one instance of several, bounded by messages."""
 
     def __init__(self) -> None:
-        super().__init__(_LANE_BATCHES)
+        super().__init__(_SHARD_BATCHES)
         self._room = asyncio.Event()
 
     def _get(self) -> Item:
@@ -65,7 +67,7 @@ class LaneQueue(BatchQueue):
 
     async def put(self, item: Item) -> None:
         """Put `item` in, waiting while there are too many messages."""
-        while self.messages >= _LANE_MESSAGES:
+        while self.messages >= _SHARD_MESSAGES:
             self._room.clear()
             await self._room.wait()
         await super().put(item)
@@ -92,7 +94,7 @@ class Pipeline:
         self._in_flight = in_flight
         self._options = options
         self.queues = [BatchQueue(_QUEUE) for _ in range(len(stages) + 1)]
-        self._lanes: dict[int, list[LaneQueue]] = {}
+        self._shards: dict[int, list[ShardQueue]] = {}
         self._draining = asyncio.Event()
         self._leaving = False
         self._flowing = asyncio.Event()
@@ -105,7 +107,7 @@ class Pipeline:
     # -- controls -----------------------------------------------------------------------------------------------
 
     def drain(self, *, leaving: bool = False) -> None:
-        """Take nothing more in; `run` returns once what is in hand is safe.
+        """Take nothing more in; `run` returns once what is in flight is safe.
 
         `leaving`: what has been delivered and isn't admitted is left to the pipeline that comes next.
         """
@@ -153,7 +155,7 @@ class Pipeline:
 
     def waiting(self, stage: int) -> int:
         """Return how many messages stand before a stage."""
-        return self.queues[stage].messages + sum(lane.messages for lane in self._lanes.get(stage, ()))
+        return self.queues[stage].messages + sum(shard.messages for shard in self._shards.get(stage, ()))
 
     # -- tasks --------------------------------------------------------------------------------------------------
 
@@ -226,8 +228,8 @@ class Pipeline:
             await asyncio.gather(task, draining, return_exceptions=True)
 
     async def _run_stage(self, stage: Stage, queue: BatchQueue, following: BatchQueue) -> None:
-        if stage.lanes > 1:
-            await self._run_lanes(stage, queue, following)
+        if stage.shards > 1:
+            await self._run_shards(stage, queue, following)
             return
         get = self._getter(stage, queue, following)
         while (item := await get()) is not None:
@@ -238,42 +240,55 @@ class Pipeline:
                 await stage.process(item, following.put)
         await following.put(None)
 
+    async def _at_one_point(self, stage: Stage, shards: Sequence[ShardQueue]) -> bool:
+        """Wait until every shard is done with what stands before it; return False if a call of one hangs."""
+        joined = asyncio.gather(*(shard.join() for shard in shards))
+        try:
+            while not joined.done():
+                await asyncio.wait({joined}, timeout=_HANG_LOOK)
+                if not joined.done() and any(runner.hangs for runner in stage.runners):
+                    return False
+            return True
+        finally:
+            joined.cancel()
+
     def _getter(
-        self, stage: Stage, queue: BatchQueue, following: BatchQueue, lane: int = 0
+        self, stage: Stage, queue: BatchQueue, following: BatchQueue, shard: int = 0
     ) -> Callable[[], Awaitable[Item]]:
         """Return what takes the next item from `queue`; with a processor that gathers, the next one it doesn't take."""
         if not stage.gathers:
             return queue.get
-        gathering = Gathering(stage, lane, following.put)
+        gathering = Gathering(stage, shard, following.put)
         return lambda: gathering.get(queue)
 
-    async def _run_lanes(self, stage: Stage, queue: BatchQueue, following: BatchQueue) -> None:
-        lanes = self._lanes[stage.index] = [LaneQueue() for _ in range(stage.lanes)]
-        splitter = Splitter(len(lanes))
+    async def _run_shards(self, stage: Stage, queue: BatchQueue, following: BatchQueue) -> None:
+        shards = self._shards[stage.index] = [ShardQueue() for _ in range(stage.shards)]
+        splitter = Splitter(len(shards))
 
-        async def run_lane(lane: int) -> None:
-            get = self._getter(stage, lanes[lane], following, lane)
+        async def run_shard(shard: int) -> None:
+            get = self._getter(stage, shards[shard], following, shard)
             while (item := await get()) is not None:
                 if isinstance(item, Batch):
-                    await stage.process(item, following.put, lane)
-                lanes[lane].task_done()
+                    await stage.process(item, following.put, shard)
+                shards[shard].task_done()
 
         async with asyncio.TaskGroup() as group:
-            for lane in range(len(lanes)):
-                group.create_task(run_lane(lane), name=f"{self._flow}: stage {stage.index} lane {lane}")
+            for shard in range(len(shards)):
+                group.create_task(run_shard(shard), name=f"{self._flow}: stage {stage.index} shard {shard}")
             while (item := await queue.get()) is not None:
                 if isinstance(item, Barrier):
                     if stage.keeps_state or item.states:
-                        # All lanes have to be at the same point, or a state would speak of more than is stored.
-                        for its_queue in lanes:
+                        # All shards have to be at the same point, or a state would speak of more than is stored.
+                        for its_queue in shards:
                             await its_queue.put(item)
-                        await asyncio.gather(*(lane.join() for lane in lanes))
+                        if not await self._at_one_point(stage, shards):
+                            continue  # no checkpoint this time
                         await stage.snapshot(item.states)
                     await following.put(item)
                     continue
-                for its_queue, part in zip(lanes, splitter.split(item), strict=True):
+                for its_queue, part in zip(shards, splitter.split(item), strict=True):
                     if part is not None:
                         await its_queue.put(part)
-            for its_queue in lanes:
+            for its_queue in shards:
                 await its_queue.put(None)
         await following.put(None)

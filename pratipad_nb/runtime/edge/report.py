@@ -82,7 +82,7 @@ class Reporter:
             rate=self._rate.value,
             p50=p50,
             p99=p99,
-            in_hand=parts.in_flight.count,
+            in_flight=parts.in_flight.count,
             waiting=parts.gate.waiting,
             dropped=0 if parts.gate.durable else parts.gate.missing,
             repeats=parts.gate.repeats,

@@ -6,13 +6,14 @@ Owns when, and the wait for their results. Storing dead letters and making batch
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from pratipad_nb.errors import FlowError
 from pratipad_nb.runtime.edge.controls import Controls
 from pratipad_nb.runtime.edge.status import Status
 from pratipad_nb.runtime.positions.dead_letters import DeadLetters
 from pratipad_nb.runtime.positions.position import Positions
+from pratipad_nb.runtime.values.batch import Batch
 from pratipad_nb.transport.frames import DeadEntry, Position
 
 __all__ = ["Retries"]
@@ -32,6 +33,8 @@ class Retries:
         Says whether a device's messages are retried here, and not by another partition's run.
     send_order
         Sends an order that failed once more.
+    hanging
+        Returns which processors hang, and since when, in words.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Retries:
         stored: Positions,
         owns: Callable[[str], bool],
         send_order: Callable[[DeadEntry], Awaitable[None]],
+        hanging: Callable[[], Sequence[str]],
     ) -> None:
         self._status = status
         self._controls = controls
@@ -49,6 +53,7 @@ class Retries:
         self._stored = stored
         self._owns = owns
         self._send_order = send_order
+        self._hanging = hanging
         self._turn = asyncio.Lock()
 
     async def retry(self) -> int:
@@ -57,7 +62,7 @@ class Retries:
         Raises
         ------
         FlowError
-            If the flow stops before all are through.
+            If the flow stops before all are through, or a processor hangs.
         """
         async with self._turn:  # two at once would both run what neither has finished
             orders = await self._orders()
@@ -79,7 +84,7 @@ class Retries:
         messages = 0
         async for step, batch in self._dead_letters.retries(self._stored, self._owns):
             try:
-                await self._controls.inject(batch, step)
+                await self._inject(batch, step)
             except LookupError:  # the flow has no such processor any more: its dead letters stay
                 continue
             retried.append(batch.source.frames[0].position(1))
@@ -89,8 +94,31 @@ class Retries:
     async def _finished(self, retried: list[Position]) -> None:
         for place, epoch, number in retried:
             while self._stored.number(place, epoch) < number:
+                self._check_hanging()
                 if self._status.state in ("stopped", "failed"):
                     raise FlowError(
                         f"flow {self._status.name!r} {self._status.state}; what wasn't retried is still there."
                     )
                 await self._status.appended(_LOOK)
+
+    async def _inject(self, batch: Batch, step: str | None) -> None:
+        """Put `batch` in, unless there is no room because a processor hangs."""
+        task = asyncio.ensure_future(self._controls.inject(batch, step))
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=_LOOK)
+                if not task.done():
+                    self._check_hanging()
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _check_hanging(self) -> None:
+        hanging = self._hanging()
+        if hanging:
+            raise FlowError(
+                f"dead letters of flow {self._status.name!r} can't all be retried now: {'; '.join(hanging)}. What "
+                "wasn't retried is still there. Mend the processor, run its cell again, then call "
+                "retry_dead_letters() again."
+            )

@@ -51,6 +51,10 @@ class Running(Protocol):
     async def close(self) -> None:
         """Give everything back."""
 
+    @property
+    def revocable(self) -> bool:
+        """Whether a change that is being made can be given up, and all stays as it was."""
+
     async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
         """Change what runs; None if nothing differs."""
 

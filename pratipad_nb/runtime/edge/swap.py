@@ -4,7 +4,7 @@ Owns the hot swap of processors that stay in their places: the instances of each
 their state, while everything around them goes on. A change of the notation's shape drains the pipeline instead; that
 is in `changes`.
 
-Why not always drain: what is in hand may take seconds at full speed, and minutes with a slow processor.
+Why not always drain: what is in flight may take seconds at full speed, and minutes with a slow processor.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pratipad_nb.runtime.values.metrics import InFlight
 
 __all__ = ["Proof", "SwapReceipt", "swap_in_place"]
 
-#: How long a receipt waits for what was in hand to reach Output, in seconds, so that it says what was counted there. What
-#: takes longer is still in hand when it is given, and not lost.
+#: How long a receipt waits for what was in flight to reach Output, in seconds, so that it says what was counted there. What
+#: takes longer is still in flight when it is given, and not lost.
 _PROOF_SECONDS = 1.0
 
 
@@ -35,12 +35,12 @@ class SwapReceipt:
     ----------
     added, removed, changed, kept
         Keys of the processors.
-    in_hand
+    in_flight
         Messages that were in the pipeline when the change began.
     pause
         Seconds for which a processor that was changed, or with a new shape of the flow all of it, worked on nothing.
     lost, doubled
-        Messages that were accepted before the change and are neither in hand nor at Output, and positions at Output that
+        Messages that were accepted before the change and are neither in flight nor at Output, and positions at Output that
         were never accepted: both 0, or something is badly wrong.
     """
 
@@ -48,7 +48,7 @@ class SwapReceipt:
     removed: tuple[str, ...]
     changed: tuple[str, ...]
     kept: tuple[str, ...]
-    in_hand: int
+    in_flight: int
     pause: float
     lost: int
     doubled: int
@@ -59,9 +59,9 @@ class SwapReceipt:
             for what, keys in (("added", self.added), ("removed", self.removed), ("swapped", self.changed))
             if keys
         ]
-        messages = "1 message" if self.in_hand == 1 else f"{self.in_hand} messages"
+        messages = "1 message" if self.in_flight == 1 else f"{self.in_flight} messages"
         return (
-            f"{'; '.join(parts) or 'rearranged'}: {messages} in hand, pause {self.pause * 1000:.0f} ms, "
+            f"{'; '.join(parts) or 'rearranged'}: {messages} in flight, pause {self.pause * 1000:.0f} ms, "
             f"lost {self.lost}, doubled {self.doubled}"
         )
 
@@ -118,7 +118,7 @@ async def swap_in_place(
     running: Line, line: Line, difference: Difference, timers: Timers, proof: Proof
 ) -> SwapReceipt:
     """Let the instances of `line`, which has the shape of `running`, work in the places of those that changed."""
-    in_hand = proof.in_flight
+    in_flight = proof.in_flight
     timers.stop(difference.changed)
     try:
         pause = await running.exchange(line, difference.changed)
@@ -130,7 +130,7 @@ async def swap_in_place(
         difference.removed,
         difference.changed,
         difference.kept,
-        in_hand,
+        in_flight,
         pause,
         lost=lost,
         doubled=doubled,

@@ -304,7 +304,7 @@ class Gatekeeper:
         """Acknowledge the repeats whose first one is stored by now, then forget the epochs that are too many.
 
         Repeats come first, for a repeat of a forgotten epoch would wait for ever. `stored` alone decides
-        which epochs are forgotten, and `accepted` follows, so that the two of them tell what is in hand.
+        which epochs are forgotten, and `accepted` follows, so that the two of them tell what is in flight.
         """
         self._waiting_repeats = [
             (position, delivery)

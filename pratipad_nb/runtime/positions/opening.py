@@ -54,7 +54,7 @@ async def open_input(connection: Connection, settings: EdgeSettings, logs: Mappi
         await fast.listen(connection, subjects.up_all)
         return fast
     spec = ConsumerSpec(_CONSUMER, "each")
-    if settings.shared:
+    if settings.partitioned:
         partition = settings.partition
         spec = ConsumerSpec(f"{_CONSUMER}-{partition}", "each", subjects.input_of(partition))
     consumer = await logs[subjects.input_stream].consumer(spec)

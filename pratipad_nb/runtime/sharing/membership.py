@@ -1,6 +1,6 @@
 """Membership: which edges share a flow, and which of them runs which partition.
 
-Owns the beats that edges hear of each other and the rule that divides partitions among them. It keeps nothing safe:
+Owns the heartbeats that edges hear of each other and the rule that divides partitions among them. It keeps nothing safe:
 that one owner alone can write a partition's output is what `position` sees to, so that a mistake here, for the edges
 may see different things for a moment, costs a restart of that partition and no message.
 """
@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pratipad_nb.transport.frames import BeatFrame
+from pratipad_nb.transport.frames import HeartbeatFrame
 
-__all__ = ["BEAT_SECONDS", "LOST_SECONDS", "Membership", "assign"]
+__all__ = ["HEARTBEAT_SECONDS", "LOST_SECONDS", "Membership", "assign"]
 
-#: An edge is heard twice a second, and its partitions are given to others once it has been silent for five beats: sooner,
+#: An edge is heard twice a second, and its partitions are given to others once it has been silent for five heartbeats: sooner,
 #: and a long garbage collection would cost it them.
-BEAT_SECONDS = 0.5
+HEARTBEAT_SECONDS = 0.5
 LOST_SECONDS = 2.5
 
 
@@ -82,12 +82,12 @@ class Membership:
         self._clock = clock
         self._others: dict[str, _Member] = {}
 
-    def beat(self, owned: frozenset[int], *, leaving: bool = False) -> BeatFrame:
+    def heartbeat(self, owned: frozenset[int], *, leaving: bool = False) -> HeartbeatFrame:
         """Return what this edge has to say."""
-        return BeatFrame(self.edge, self.since, sorted(owned), leaving)
+        return HeartbeatFrame(self.edge, self.since, sorted(owned), leaving)
 
-    def hear(self, frame: BeatFrame) -> bool:
-        """Take note of another edge's beat; return whether it tells something new."""
+    def hear(self, frame: HeartbeatFrame) -> bool:
+        """Take note of another edge's heartbeat; return whether it tells something new."""
         if frame.edge == self.edge:
             return False
         before = self._others.get(frame.edge)

@@ -32,7 +32,16 @@ def merged(parts: Sequence[FlowStats], empty: FlowStats, *, state: FlowState, er
         return dataclasses.replace(empty, state=state, error=error)
     counts = {
         name: sum(getattr(part, name) for part in parts)
-        for name in ("received", "delivered", "rate", "in_hand", "waiting", "dropped", "repeats", "malformed")
+        for name in (
+            "received",
+            "delivered",
+            "rate",
+            "in_flight",
+            "waiting",
+            "dropped",
+            "repeats",
+            "malformed",
+        )
     }
     return FlowStats(
         name=parts[0].name,

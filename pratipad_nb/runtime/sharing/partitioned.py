@@ -24,14 +24,14 @@ from pratipad_nb.runtime.edge.replaying import Entry
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.dead_letters import DeadLetter
 from pratipad_nb.runtime.positions.inputs import Tap
-from pratipad_nb.runtime.sharing.membership import BEAT_SECONDS, Membership
+from pratipad_nb.runtime.sharing.membership import HEARTBEAT_SECONDS, Membership
 from pratipad_nb.runtime.sharing.merging import merged
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.runtime.values.stats import FlowState, FlowStats
 from pratipad_nb.tasks import gathered
 from pratipad_nb.transport.codec import decode, encode
-from pratipad_nb.transport.frames import BeatFrame
+from pratipad_nb.transport.frames import HeartbeatFrame
 from pratipad_nb.transport.protocol import Connection, Signal
 from pratipad_nb.transport.subjects import Subjects
 
@@ -39,7 +39,7 @@ __all__ = ["PartitionedEdge"]
 
 log = logging.getLogger(__name__)
 
-#: How long an edge that starts listens for others before it takes partitions, in seconds: they answer its first beat.
+#: How long an edge that starts listens for others before it takes partitions, in seconds: they answer its first heartbeat.
 _LISTEN = 0.3
 #: Pause before a partition is tried again that another edge was taking over at the same time.
 _AFTER_FENCED = 1.0
@@ -100,15 +100,15 @@ class PartitionedEdge:
 
     async def _open(self) -> None:
         self._subscription = await self.connection.subscribe(self._subjects.edges, self._heard)
-        await self._beat()
+        await self._heartbeat()
         await asyncio.sleep(_LISTEN)
         begin, _ = self._membership.plan(frozenset())
         for partition in sorted(begin):
             try:
                 self.edges[partition] = await self._opened(partition)
-            except Fenced:  # another starts at the same moment; who has it shows in its beats
+            except Fenced:  # another starts at the same moment; who has it shows in its heartbeats
                 log.info("partition %d of %s is taken by another edge", partition, self.settings.name)
-        await self._beat()
+        await self._heartbeat()
 
     async def _opened(self, partition: int) -> Edge:
         edge = await Edge.open(self.connection, self.dataflow, self._part(partition))
@@ -148,9 +148,9 @@ class PartitionedEdge:
                     self._divide(group)
                 self._look.clear()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(BEAT_SECONDS):
+                    async with asyncio.timeout(HEARTBEAT_SECONDS):
                         await self._look.wait()
-                await self._beat()
+                await self._heartbeat()
 
     def _begin(self, group: asyncio.TaskGroup, partition: int, edge: Edge | None) -> None:
         name = f"{self.settings.name}: partition {partition}"
@@ -201,7 +201,7 @@ class PartitionedEdge:
         self.error = error
 
     def drain(self) -> None:
-        """Refuse new messages; `run` returns once what is in hand is safe."""
+        """Refuse new messages; `run` returns once what is in flight is safe."""
         self.state = "draining"
         for edge in self.edges.values():
             edge.drain()
@@ -211,7 +211,7 @@ class PartitionedEdge:
         """Say that this edge leaves, and give everything back."""
         if self._subscription is not None:
             with contextlib.suppress(TransportError, WaitTimeout):
-                await self._beat(leaving=True)
+                await self._heartbeat(leaving=True)
                 await self.connection.flush()
                 await self._subscription.close()
         for edge in self.edges.values():
@@ -220,17 +220,17 @@ class PartitionedEdge:
 
     # -- the other edges ----------------------------------------------------------------------------------------
 
-    async def _beat(self, *, leaving: bool = False) -> None:
+    async def _heartbeat(self, *, leaving: bool = False) -> None:
         owned = frozenset(self._tasks) | frozenset(self.edges)
-        frame = self._membership.beat(frozenset() if leaving else owned, leaving=leaving)
+        frame = self._membership.heartbeat(frozenset() if leaving else owned, leaving=leaving)
         with contextlib.suppress(TransportError, WaitTimeout):
             await self.connection.publish(self._subjects.edges, encode(frame))
 
     def _heard(self, signal: Signal) -> None:
         try:
-            frame = decode(signal.data, BeatFrame)
+            frame = decode(signal.data, HeartbeatFrame)
         except FrameError as error:
-            log.info("a beat that is none: %s", error)
+            log.info("a heartbeat that is none: %s", error)
             return
         if self._membership.hear(frame):
             self._look.set()
@@ -345,6 +345,11 @@ class PartitionedEdge:
         if processor is None and self.state != "draining":
             self.state = "running"
 
+    @property
+    def revocable(self) -> bool:
+        """Whether a change that is being made can be given up in every partition."""
+        return all(edge.revocable for edge in self.edges.values())
+
     async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
         """Change what runs here, one partition after the other; other edges go on as they are."""
         receipts = [await edge.swap(dataflow) for edge in list(self.edges.values())]
@@ -354,7 +359,7 @@ class PartitionedEdge:
             return None
         return dataclasses.replace(
             done[0],
-            in_hand=sum(r.in_hand for r in done),
+            in_flight=sum(r.in_flight for r in done),
             pause=max(r.pause for r in done),
             lost=sum(r.lost for r in done),
             doubled=sum(r.doubled for r in done),

@@ -28,16 +28,16 @@ class Gathering:
 
     Parameters
     ----------
-    stage, lane
+    stage, shard
         The stage of one processor, and which of its instances.
     emit
         Where results go.
     """
 
-    def __init__(self, stage: Stage, lane: int, emit: Emit) -> None:
+    def __init__(self, stage: Stage, shard: int, emit: Emit) -> None:
         self._stage = stage
         self._emit = emit
-        self._runner = stage.runners[lane]
+        self._runner = stage.runners[shard]
         self._size = self._runner.adapted.batch_size
         self._seconds = self._runner.adapted.batch_timeout
         #: What is held: where each batch stands, where its results go, and when its rows have waited long enough.

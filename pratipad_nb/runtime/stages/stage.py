@@ -18,6 +18,7 @@ from zlib import crc32
 
 from msgspec import Raw
 
+from pratipad_nb.calls import LeftBehind
 from pratipad_nb.errors import OneWayError, ProcessorError
 from pratipad_nb.message import Message
 from pratipad_nb.processors import Outcome
@@ -30,7 +31,7 @@ from pratipad_nb.runtime.values.samples import Samples, following
 from pratipad_nb.transport.codec import order_payload
 from pratipad_nb.transport.frames import DeadEntry, FailureNote
 
-__all__ = ["Emit", "Member", "Progress", "Stage", "lane_of", "state_key"]
+__all__ = ["Emit", "Member", "Progress", "Stage", "shard_of", "state_key"]
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +39,9 @@ log = logging.getLogger(__name__)
 Emit = Callable[[Batch], Awaitable[None]]
 
 
-def lane_of(key: object, lanes: int) -> int:
-    """Return which of `lanes` instances sees the messages of `key`: the same one in every run."""
-    return crc32(str(key).encode(errors="surrogatepass")) % lanes
+def shard_of(key: object, shards: int) -> int:
+    """Return which of `shards` instances sees the messages of `key`: the same one in every run."""
+    return crc32(str(key).encode(errors="surrogatepass")) % shards
 
 
 def state_key(key: str, number: int) -> str:
@@ -119,7 +120,7 @@ class Stage:
         return [runner for member in self.members for runner in member.runners]
 
     @property
-    def lanes(self) -> int:
+    def shards(self) -> int:
         """How many instances can work independently, each on devices of its own; 1: all is one sequence."""
         (first, *others) = self.members
         if self.concurrent or others or first.partition_by != "device":
@@ -131,7 +132,7 @@ class Stage:
         """Whether the processor waits for its batches to fill."""
         return (
             not self.concurrent
-            and self.lanes == len(self.runners)
+            and self.shards == len(self.runners)
             and self.runners[0].adapted.batch_timeout > 0
         )
 
@@ -154,7 +155,8 @@ class Stage:
     async def snapshot(self, states: dict[str, bytes]) -> None:
         """Add the state of every instance that keeps one, under the processor's key and the instance's number.
 
-        One that can't be kept holds nothing up: it is told, once, and left out.
+        A state that can't be kept holds nothing up: that is told, once, and the state left out. Of an
+        instance whose call hangs, the last known state holds.
         """
         for member in self.members:
             for number, runner in enumerate(member.runners):
@@ -164,14 +166,14 @@ class Stage:
                     if member.meter.last_error != str(error):
                         log.warning("%s", error)
                     member.meter.last_error = str(error)
-                    continue
+                    state = runner.last_state if isinstance(error, LeftBehind) else None
                 if state is not None:
                     states[state_key(member.key, number)] = state
 
-    async def process(self, batch: Batch, emit: Emit, lane: int = 0) -> None:
+    async def process(self, batch: Batch, emit: Emit, shard: int = 0) -> None:
         """Work on `batch` and hand on results as they come; returns when all of it is done."""
         with preparing(self.prepared_reply):
-            await self._process(batch, emit, lane)
+            await self._process(batch, emit, shard)
 
     def prepared_reply(self, payload: Any) -> Raw:
         """Return a reply of one of these processors as it is sent.
@@ -187,17 +189,17 @@ class Stage:
             raise OneWayError(self.one_way)
         return Raw(order_payload(payload))
 
-    async def _process(self, batch: Batch, emit: Emit, lane: int) -> None:
+    async def _process(self, batch: Batch, emit: Emit, shard: int) -> None:
         emit = self.noting(batch, emit)
         if batch.stage > self.index or not batch.payloads:
             await emit(batch)
         elif self.concurrent:
             members = [m for m in self.members if self._concerned(batch, m)]
             await _OnTracks(batch, emit, [t for m in members for t in _tracks(m, batch)], keep=True).run()
-        elif self.lanes == 1 and len(self.members[0].runners) > 1:
+        elif self.shards == 1 and len(self.members[0].runners) > 1:
             await _OnTracks(batch, emit, _tracks(self.members[0], batch), keep=False).run()
         else:
-            await _in_sequence(self.members[0], self.members[0].runners[lane], batch, emit)
+            await _in_sequence(self.members[0], self.members[0].runners[shard], batch, emit)
 
     def noting(self, batch: Batch, emit: Emit) -> Emit:
         """Return `emit`, noting on the way what becomes of messages that are followed."""
@@ -302,14 +304,14 @@ def _dead_letter(batch: Batch, row: int, payload: Any, notes: list[FailureNote])
 
 def _tracks(member: Member, batch: Batch) -> list[_Track]:
     """Spread the rows of `batch` over the instances of `member`, by its key."""
-    lanes = len(member.runners)
-    if lanes == 1:
+    shards = len(member.runners)
+    if shards == 1:
         return [_Track(member, member.runners[0], range(len(batch)))]
-    rows: list[list[int]] = [[] for _ in range(lanes)]
+    rows: list[list[int]] = [[] for _ in range(shards)]
     by = member.partition_by
     for row, (payload, origin) in enumerate(zip(batch.payloads, batch.origins, strict=True)):
         key = batch.source.device(origin) if by == "device" else _value(payload, by)
-        rows[lane_of(key, lanes)].append(row)
+        rows[shard_of(key, shards)].append(row)
     return [
         _Track(member, runner, found) for runner, found in zip(member.runners, rows, strict=True) if found
     ]

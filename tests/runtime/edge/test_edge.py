@@ -162,7 +162,7 @@ async def changing(url):
     names = {"holds": holds.process}
     flow = await started(url, "Push ~> holds ~> Output", namespace=names)
     await push(flow, "abc")
-    while not flow.stats().in_hand:
+    while not flow.stats().in_flight:
         await asyncio.sleep(0.005)
     other = AsyncFlow(
         "Push ~> holds ~> same ~> Output", name="house", namespace=names | {"same": same}, server=url

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pratipad_nb.dataflow import resolve
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.stages.shards import Splitter
-from pratipad_nb.runtime.stages.stage import lane_of
+from pratipad_nb.runtime.stages.stage import shard_of
 from pratipad_nb.runtime.values.batch import Batch, InputFrame, Source
 from pratipad_nb.settings import FlowOptions
 
@@ -34,8 +34,8 @@ class Run:
     async def emit(self, batch):
         self.out.append(batch)
 
-    async def __call__(self, batch, lane=0):
-        await self.line.stages[0].process(batch, self.emit, lane)
+    async def __call__(self, batch, shard=0):
+        await self.line.stages[0].process(batch, self.emit, shard)
         return [payload for each in self.out for payload in each.payloads]
 
     @property
@@ -189,22 +189,22 @@ async def test_eight_instances_keep_the_order_of_a_key_of_the_payload_and_all_st
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.integers(1, 5), st.randoms())
 @settings(max_examples=60, deadline=None)
-def test_lanes_split_any_batches_so_that_each_row_is_in_its_devices_lane_once(counts, lanes, chance):
+def test_lanes_split_any_batches_so_that_each_row_is_in_its_devices_lane_once(counts, shards, chance):
     whole = source(*counts)
-    splitter, told = Splitter(lanes), defaultdict(list)
+    splitter, told = Splitter(shards), defaultdict(list)
     at, ends = 0, defaultdict(int)
     while at < whole.size:  # slices of one source, as a stage before hands them on; some rows are filtered
         end = chance.randint(at + 1, whole.size)
         kept = [index for index in range(at, end) if chance.random() < 0.8]
         parts = splitter.split(Batch(whole, [("row", index) for index in kept], kept, end))
-        for lane, part in enumerate(parts):
+        for shard, part in enumerate(parts):
             if part is None:
                 continue
-            assert part.done >= ends[lane]
-            ends[lane] = part.done
+            assert part.done >= ends[shard]
+            ends[shard] = part.done
             for payload, origin in zip(part.payloads, part.origins, strict=True):
                 device = part.source.device(origin)
-                assert lane_of(device, lanes) == lane
+                assert shard_of(device, shards) == shard
                 index = payload[1]
                 assert whole.device(index) == device
                 assert whole.message(index, None).id == part.source.message(origin, None).id
@@ -215,7 +215,7 @@ def test_lanes_split_any_batches_so_that_each_row_is_in_its_devices_lane_once(co
 
 
 def test_a_key_is_in_the_same_lane_in_every_run():
-    assert [lane_of(f"room{n}", 8) for n in range(5)] == [4, 2, 0, 6, 5]
+    assert [shard_of(f"room{n}", 8) for n in range(5)] == [4, 2, 0, 6, 5]
 
 
 async def test_what_a_member_of_braces_does_to_its_messages_payload_is_seen_by_nobody():
@@ -239,7 +239,7 @@ async def test_of_a_message_with_several_rows_at_several_instances_nothing_goes_
 
     # Each at an instance of its own; the second message's last row is held up.
     batch = Batch(source(2), [{"n": n} for n in (0, 4, 5, 1)], [0, 0, 1, 1], 2)
-    assert len({lane_of(n, 4) for n in (0, 4, 5, 1)}) == 4
+    assert len({shard_of(n, 4) for n in (0, 4, 5, 1)}) == 4
     async with Run("Push ~> Slow ~> Output", Slow=Slow) as run:
         working = asyncio.create_task(run(batch))
         while not run.out:
