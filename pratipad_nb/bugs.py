@@ -15,8 +15,9 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from pratipad_nb.errors import PratipadError
+from pratipad_nb.wording import in_words
 
-__all__ = ["Bugs", "described", "explained", "reasons"]
+__all__ = ["Bugs", "described", "explained", "log_bug", "reasons"]
 
 _PACKAGE = str(Path(__file__).parent)
 #: Longest text of an exception in the one line that tells of it.
@@ -33,7 +34,7 @@ def reasons(error: BaseException) -> list[BaseException]:
 
 def described(error: BaseException) -> str:
     """Return one line about `error`, which is a bug."""
-    said = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST].rstrip(":")
+    said = " ".join(in_words(error).split())[:_LONGEST]
     return f"a bug in pratipad_nb: {said}{_place(error)}; the traceback is in the log. Please report it."
 
 
@@ -54,6 +55,13 @@ def explained(log: logging.Logger, of: str, error: BaseException) -> str:
             words.append(described(reason))
             log.error("%s: %s", of, words[-1], exc_info=reason)
     return "; ".join(dict.fromkeys(words))
+
+
+def log_bug(log: logging.Logger, of: str, task: asyncio.Task[Any]) -> None:
+    """Log the bug that has ended `task`, which perhaps nobody awaits any more: the end of a done-callback."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        explained(log, of, error)
 
 
 class Bugs:

@@ -20,7 +20,7 @@ from pratipad_nb import wording
 from pratipad_nb.bugs import explained
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.dataflow import Dataflow, resolve
-from pratipad_nb.errors import TransportError, WaitTimeout
+from pratipad_nb.errors import FlowError, TransportError, WaitTimeout
 from pratipad_nb.runtime.edge.edge import Edge
 from pratipad_nb.runtime.edge.running import Running
 from pratipad_nb.runtime.edge.swap import SwapReceipt
@@ -248,6 +248,8 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
                     await self._reader.close()
             with contextlib.suppress(TransportError, WaitTimeout):
                 await edge.close()
+        except Exception as error:  # noqa: BLE001 - as in `_run`
+            edge.fail(explained(log, f"the end of flow {self.name!r}", error))
         finally:
             if self._edge is edge:
                 self._last = edge.snapshot().at_rest()
@@ -322,7 +324,14 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
 
     def _begin_stop(self) -> None:
         if self._stopping is None or self._stopping.done():
-            self._stopping = asyncio.create_task(self.stop(), name=f"stop of {self.name}")
+            self._stopping = asyncio.create_task(self._stop_unawaited(), name=f"stop of {self.name}")
+
+    async def _stop_unawaited(self) -> None:
+        try:
+            await self.stop()
+        except Exception as error:  # noqa: BLE001 - nobody waits for it
+            explanation = explained(log, f"the stop of flow {self.name!r}", error)
+            log.warning("flow %r did not stop as it should: %s", self.name, explanation)
 
     async def forget(self) -> bool:
         """Stop, and delete all that is stored under its name; returns whether anything was."""
@@ -358,8 +367,9 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         dataflow = resolve(notation, names_for(namespace))
         check_outside(self, self.name, "update")
         await self._make_way()
-        change = self._change = asyncio.ensure_future(self._update(dataflow))
+        change = self._change = asyncio.create_task(self._update(dataflow), name=f"change of {self.name}")
         self._change_awaited = True
+        change.add_done_callback(self._tell_unawaited)
         try:
             # Who is interrupted while waiting leaves the change to go on: half of one would be worse.
             return await asyncio.shield(change)
@@ -373,6 +383,13 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         finally:
             if self._change is change:
                 self._change_awaited = False
+
+    def _tell_unawaited(self, change: asyncio.Task[SwapReceipt | None]) -> None:
+        """Log what a change failed with whose caller was interrupted."""
+        awaited = self._change is change and self._change_awaited
+        if not awaited and not change.cancelled() and (error := change.exception()) is not None:
+            explanation = explained(log, f"the change of flow {self.name!r}", error)
+            log.warning("the change of flow %r, for which nobody waits, failed: %s", self.name, explanation)
 
     async def _make_way(self) -> None:
         """Give up the change before this one if its setting up hangs, or if nobody waits for it any more."""

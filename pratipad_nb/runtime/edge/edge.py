@@ -138,8 +138,11 @@ class Edge:
         self.parts.requests.settle()
 
     def fail(self, error: str) -> None:
-        """Note why the run has ended before it was drained."""
-        self.parts.status.error = error
+        """Note why the run has ended before it was drained, or why it could not be closed."""
+        status = self.parts.status
+        status.error = status.error or error
+        if status.state == "stopped":
+            status.state = "failed"
 
     def drain(self) -> None:
         """Refuse new messages; `run` returns once what is in flight is safe."""
@@ -147,10 +150,12 @@ class Edge:
 
     async def close(self) -> None:
         """Give back subscriptions and tear processors down; nothing of the run is left."""
-        await self._undo.aclose()
         status = self.parts.status
-        status.state = "failed" if status.error else "stopped"
-        self.parts.shape.line.set_state(status.state)
+        try:
+            await self._undo.aclose()
+        finally:
+            status.state = "failed" if status.error else "stopped"
+            self.parts.shape.line.set_state(status.state)
 
     # -- what it shows ------------------------------------------------------------------------------------------
 
