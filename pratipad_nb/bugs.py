@@ -41,7 +41,11 @@ def described(error: BaseException) -> str:
 def _place(error: BaseException) -> str:
     """Return which function of this package `error` came out of first."""
     codes = [frame.f_code for frame, _ in walk_tb(error.__traceback__)]
-    ours = [code.co_qualname for code in codes if code.co_filename.startswith(_PACKAGE)]
+    ours = [
+        code.co_qualname
+        for code in codes
+        if code.co_filename.startswith(_PACKAGE) and code.co_filename != __file__
+    ]
     return f" (in {ours[-1].replace('.<locals>', '')})" if ours else ""
 
 

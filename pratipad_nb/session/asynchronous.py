@@ -229,6 +229,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
             beside = [
                 group.create_task(self._keep_history(), name=f"history of {self.name}"),
                 group.create_task(self._connection.failure(), name=f"connection of {self.name}"),
+                group.create_task(self._entrance.failure(), name=f"server of {self.name}"),
             ]
             if self._forwarder is not None:
                 beside.append(group.create_task(self._forwarder.run(), name=f"uplink of {self.name}"))
