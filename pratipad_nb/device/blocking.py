@@ -108,6 +108,11 @@ class Device:
         """What the last reading, or the last order, failed with; empty if it didn't."""
         return self._twin.error
 
+    @property
+    def failed(self) -> int:
+        """How many readings and orders have failed since the device connected."""
+        return self._twin.failed
+
     def connect(self, target: Any, *, flow: str | None = None, certs: str | Path | None = None) -> Self:
         """Connect to a flow and start; returns the device itself. See `AsyncDevice.connect`."""
         endpoint = find_endpoint_blocking(target, self.name, flow, certs)

@@ -190,6 +190,11 @@ class AsyncDevice:
         """What the last reading, or the last order, failed with; empty if it didn't."""
         return self._engine.error if self._engine else ""
 
+    @property
+    def failed(self) -> int:
+        """How many readings and orders have failed since the device connected."""
+        return self._engine.failed if self._engine else 0
+
     # -- connecting ---------------------------------------------------------------------------------------------
 
     async def connect(self, target: Any, *, flow: str | None = None, certs: str | Path | None = None) -> Self:

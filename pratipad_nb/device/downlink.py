@@ -58,6 +58,8 @@ class Downlink:
     ----------
     error
         What `receive` last failed with; empty if it didn't.
+    failed
+        How many calls of `receive` have failed.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Downlink:
         addressed: bool = False,
     ) -> None:
         self.error = ""
+        self.failed = 0
         self._flow = flow
         self._device = device
         self._receive = receive
@@ -147,9 +150,11 @@ class Downlink:
                 await self._run_for(device, frame.payload)
             except DeviceError as error:  # it says all: who, what, and the next step
                 failed = str(error)[:500]
+                self.failed += 1
                 log.warning("order %s failed: %s", frame.id, failed, exc_info=error.__cause__)
             except Exception as error:
                 failed = in_words(error)[:500]
+                self.failed += 1
                 log.warning("device %s: order %s failed: %s", self._device, frame.id, failed, exc_info=error)
         self.error = failed
 

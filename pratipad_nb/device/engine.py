@@ -104,6 +104,11 @@ class Engine:
         return (self._reading.error if self._reading else "") or self._downlink.error
 
     @property
+    def failed(self) -> int:
+        """How many readings and orders have failed."""
+        return (self._reading.failed if self._reading else 0) + self._downlink.failed
+
+    @property
     def link_stands(self) -> bool:
         """Whether there is a connection and its link is up."""
         return self.link is not None and self.link.connected

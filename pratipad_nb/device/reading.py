@@ -113,6 +113,8 @@ class Reading:
     ----------
     error
         What the last reading failed with; empty if it didn't.
+    failed
+        How many readings have failed.
     exhausted
         Whether the iterable has ended.
     """
@@ -127,6 +129,7 @@ class Reading:
         changed: Callable[[], None],
     ) -> None:
         self.error = ""
+        self.failed = 0
         self.exhausted = False
         self._device = device
         self._source = source
@@ -220,6 +223,7 @@ class Reading:
 
     def _failed(self, error: Exception) -> None:
         new = in_words(error)[:500]
+        self.failed += 1
         if not self.error:
             log.warning("device %s: a reading failed and is skipped: %s", self._device, new, exc_info=error)
         if new != self.error:

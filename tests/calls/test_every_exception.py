@@ -209,6 +209,7 @@ async def test_in_a_timer_it_is_named_and_the_timer_goes_on(
     target = type("P", (), {"process": passes(process), "beat": beat})
     async with flow_of(url, target) as (flow, device):
         await until(lambda: len(calls) > 2)
+        assert flow.stats().processors["P"].failed_timers >= 1
         assert name_of(error) in flow.stats().processors["P"].last_error
         assert any(name_of(error) in line.text for line in flow["P"].log)
         if not isinstance(error, str):
@@ -321,6 +322,7 @@ async def test_in_read_it_is_the_device_s_error_and_readings_and_devices_go_on(
         async with await device.connect(flow):
             await until(lambda: errors.append(device.error) or name_of(error) in device.error)
             await until(lambda: device.error == "")
+            assert device.failed == 1
             await other.push("other")
             taken = [message.payload for message in await flow.take(3, timeout=5)]
             assert 1 in taken
@@ -374,6 +376,7 @@ async def test_in_an_iterable_it_is_the_device_s_error_and_readings_go_on(
         async with await device.connect(flow):
             await until(lambda: name_of(error) in device.error)
             await until(lambda: device.error == "")
+            assert device.failed == 1
             assert [m.payload for m in await flow.take(2, timeout=5)] == [1, 3]
 
 
@@ -399,6 +402,7 @@ async def test_in_receive_it_is_the_device_s_error_and_orders_and_devices_go_on(
             await until(lambda: name_of(error) in device.error)
             await flow.send("good", to="led")
             await until(lambda: "good" in run and device.error == "")
+            assert device.failed == 1
             await goes_on(flow, other)
             await goes_on(flow, device)
     if not isinstance(error, str):

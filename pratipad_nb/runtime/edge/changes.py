@@ -6,8 +6,9 @@ Owns which way a change takes, and the way that drains. Exchanging processors in
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,10 +21,19 @@ from pratipad_nb.runtime.edge.swap import Proof, SwapReceipt, swap_in_place
 from pratipad_nb.runtime.edge.timers import Timers
 from pratipad_nb.runtime.stages.line import Line
 
-__all__ = ["Changes"]
+__all__ = ["Change", "Changes"]
 
 #: Seconds between two looks whether an instance hangs that has to finish what is in flight.
 _LOOK = 0.5
+
+
+@dataclass(slots=True)
+class Change:
+    """A change that is prepared: the new line, set up, and what differs. `begun`: it is being carried out."""
+
+    line: Line
+    difference: Difference
+    begun: bool = False
 
 
 @dataclass(slots=True)
@@ -69,30 +79,58 @@ class Changes:
         self._pending: _Pending | None = None
 
     async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
-        """Change what runs; None if nothing differs.
+        """Change what runs; None if nothing differs; see `prepared`."""
+        async with self.prepared(dataflow) as change:
+            return await self.carry_out(change) if change is not None else None
 
-        New processors are set up first: if one can't be, the old ones stay. Where the shape of the flow stays, each
-        changed processor is exchanged between two of its calls (see `swap`). Else the pump pauses, what is in flight is
-        finished by the old ones and stored, state is carried over, and the new ones go on.
+    @contextlib.asynccontextmanager
+    async def prepared(self, dataflow: Dataflow) -> AsyncIterator[Change | None]:
+        """Set up what a change to `dataflow` needs; None if nothing differs. No other change is made meanwhile.
+
+        Nothing that runs is touched before `carry_out`. A change that isn't carried out is torn down when the
+        context ends.
 
         Raises
         ------
         ProcessorError
             If a new processor can't be set up.
         FlowError
-            If the flow isn't running, or ends before the change is made.
+            If the flow isn't running.
         """
         async with self._turn:
             self._status.check_takes("can't be changed")
             running = self._shape.line
-            old = running.dataflow
-            difference = old.diff(dataflow)
-            if str(old.tree) == str(dataflow.tree) and not difference.changed:
-                return None
-            line = await running.prepare(dataflow, difference.kept)
-            if line.shape == running.shape and dataflow.hops == old.hops and dataflow.input == old.input:
-                return await swap_in_place(running, line, difference, self._timers, self._proof)
-            return await self._drained(line, difference)
+            difference = running.dataflow.diff(dataflow)
+            if str(running.dataflow.tree) == str(dataflow.tree) and not difference.changed:
+                yield None
+                return
+            change = Change(await running.prepare(dataflow, difference.kept), difference)
+            try:
+                yield change
+            finally:
+                if not change.begun:
+                    await change.line.close_all_but(running)
+
+    async def carry_out(self, change: Change) -> SwapReceipt:
+        """Let what was prepared work.
+
+        Where the shape of the flow stays, each changed processor is exchanged between two of its calls (see `swap`).
+        Else the pump pauses, what is in flight is finished by the old ones and stored, state is carried over, and the
+        new ones go on.
+
+        Raises
+        ------
+        ProcessorError
+            If a new processor can't take the state over; all is as it was then.
+        FlowError
+            If the flow ends before the change is made.
+        """
+        change.begun = True
+        running, line = self._shape.line, change.line
+        old, new = running.dataflow, line.dataflow
+        if line.shape == running.shape and new.hops == old.hops and new.input == old.input:
+            return await swap_in_place(running, line, change.difference, self._timers, self._proof)
+        return await self._drained(line, change.difference)
 
     async def _drained(self, line: Line, difference: Difference) -> SwapReceipt:
         resting = None if self._status.state == "paused" else self._shape.line.paused

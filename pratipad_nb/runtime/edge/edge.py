@@ -14,6 +14,7 @@ from typing import Any
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import TransportError, WaitTimeout
 from pratipad_nb.runtime.devices.pull import PullRequest
+from pratipad_nb.runtime.edge.changes import Change
 from pratipad_nb.runtime.edge.control import Control
 from pratipad_nb.runtime.edge.parts import Parts, open_parts
 from pratipad_nb.runtime.edge.replaying import Entry, replay
@@ -197,6 +198,14 @@ class Edge:
     async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
         """Change what runs; see `Changes.swap`."""
         return await self.parts.changes.swap(dataflow)
+
+    def prepared(self, dataflow: Dataflow) -> contextlib.AbstractAsyncContextManager[Change | None]:
+        """Set up what a change needs; see `Changes.prepared`."""
+        return self.parts.changes.prepared(dataflow)
+
+    async def carry_out(self, change: Change) -> SwapReceipt:
+        """Carry a prepared change out; see `Changes.carry_out`."""
+        return await self.parts.changes.carry_out(change)
 
     def pause(self, processor: str | None = None) -> None:
         """Let the run, or one processor, begin nothing further."""

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from pratipad_nb.dataflow import Dataflow
-from pratipad_nb.errors import Fenced, FlowError, FrameError, TransportError, WaitTimeout
+from pratipad_nb.errors import Fenced, FlowError, FrameError, PratipadError, TransportError, WaitTimeout
 from pratipad_nb.runtime.devices.backward import append_order
 from pratipad_nb.runtime.devices.pull import PullRequest
 from pratipad_nb.runtime.edge.edge import Edge
@@ -76,6 +76,9 @@ class PartitionedEdge:
         self._wait_until: dict[int, float] = {}
         self._look = asyncio.Event()
         self._subscription: Any = None
+        self._change_turn = asyncio.Lock()
+        #: Whether a change is being carried out, and can't be given up any more.
+        self._changing = False
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -352,22 +355,68 @@ class PartitionedEdge:
     @property
     def revocable(self) -> bool:
         """Whether a change that is being made can be given up in every partition."""
-        return all(edge.revocable for edge in self.edges.values())
+        return not self._changing and all(edge.revocable for edge in self.edges.values())
 
     async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
-        """Change what runs here, one partition after the other; other edges go on as they are."""
-        receipts = [await edge.swap(dataflow) for edge in list(self.edges.values())]
-        self.dataflow = dataflow
-        done = [receipt for receipt in receipts if receipt is not None]
-        if not done:
-            return None
-        return dataclasses.replace(
-            done[0],
-            in_flight=sum(r.in_flight for r in done),
-            pause=max(r.pause for r in done),
-            lost=sum(r.lost for r in done),
-            doubled=sum(r.doubled for r in done),
-        )
+        """Change what runs in all partitions here, or in none; other edges go on as they are.
+
+        What is new is set up in every partition first. A partition that is taken over meanwhile gets the new dataflow.
+        If a partition can't carry the change out, those that have go back.
+        """
+        async with self._change_turn:
+            before, changed = self.dataflow, list[Edge]()
+            try:
+                receipts = await self._swap(dataflow, changed)
+            except Exception:
+                self.dataflow = before
+                for edge in changed:
+                    await self._back(edge, before)
+                raise
+            finally:
+                self._changing = False
+            return _together([receipt for receipt in receipts if receipt is not None])
+
+    async def _swap(self, dataflow: Dataflow, changed: list[Edge]) -> list[SwapReceipt | None]:
+        """Change all partitions; `changed` is told of each that is."""
+        receipts: list[SwapReceipt | None] = []
+        async with contextlib.AsyncExitStack() as prepared:
+            # A partition that is being given up ends with what it runs.
+            edges = [edge for edge in self.edges.values() if edge.state in ("running", "paused")]
+            changes = [(edge, await prepared.enter_async_context(edge.prepared(dataflow))) for edge in edges]
+            self._changing = True
+            self.dataflow = dataflow
+            for edge, change in changes:
+                if change is not None:
+                    receipts.append(await edge.carry_out(change))
+                    changed.append(edge)
+        # Partitions that were opened while the change was being prepared.
+        for edge in [edge for edge in self.edges.values() if edge not in edges]:
+            receipts.append(await edge.swap(dataflow))
+            changed.append(edge)
+        return receipts
+
+    async def _back(self, edge: Edge, dataflow: Dataflow) -> None:
+        try:
+            await edge.swap(dataflow)
+        except PratipadError:
+            log.exception(
+                "partition %s of %s runs the new code, which others refused; start the flow anew",
+                *edge.partitions,
+                self.settings.name,
+            )
+
+
+def _together(receipts: Sequence[SwapReceipt]) -> SwapReceipt | None:
+    """Return the receipts of several partitions as one; None if nothing differed."""
+    if not receipts:
+        return None
+    return dataclasses.replace(
+        receipts[0],
+        in_flight=sum(receipt.in_flight for receipt in receipts),
+        pause=max(receipt.pause for receipt in receipts),
+        lost=sum(receipt.lost for receipt in receipts),
+        doubled=sum(receipt.doubled for receipt in receipts),
+    )
 
 
 def _of_edge(edge: Edge, entries: Callable[[], Iterator[Entry]]) -> Iterator[Entry]:

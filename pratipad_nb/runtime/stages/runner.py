@@ -493,6 +493,7 @@ class Runner:
                 if isinstance(error, LeftBehind) and not isinstance(error, TookTooLong):
                     continue  # the next instance has its own timers
                 self.meter.leave(worker)
+                self.meter.failed_timers += 1
                 self.meter.last_error = f"{timer.name}: {in_words(raised(error))}"
                 with logging_to(self.output):
                     log.exception("%s.%s failed", self.step.key, timer.name)

@@ -118,6 +118,7 @@ class Meter:
         self.emitted = 0
         self.failed = 0
         self.retried = 0
+        self.failed_timers = 0
         self.waiting = 0
         self.busy_seconds = 0.0
         self.last_error = ""
@@ -174,4 +175,5 @@ class Meter:
             version=self.version,
             newer=self.newer,
             left_behind=self.left_behind,
+            failed_timers=self.failed_timers,
         )

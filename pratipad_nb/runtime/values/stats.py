@@ -46,6 +46,8 @@ class ProcessorStats:
         Whether its code, or its arguments, have been defined anew since and not been swapped in.
     left_behind
         Instances that are left behind in calls that hang, and have not come back since.
+    failed_timers
+        Calls of its `@every` methods that raised, or took longer than its `timeout`; in all.
     """
 
     received: int = 0
@@ -62,6 +64,7 @@ class ProcessorStats:
     version: int = 0
     newer: bool = False
     left_behind: int = 0
+    failed_timers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
