@@ -4,6 +4,7 @@ A map of the package, from the ground up; imports point down only:
 
 ============  ======================================================================================
 errors        the exception tree
+bugs          what becomes of an exception that is a fault of this package
 message       what a reading or an order is once it has arrived
 settings      names, credentials, endpoints, options: frozen and checked
 backoff       how long to wait before a thing that failed is tried again

@@ -159,6 +159,7 @@ async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: 
     from pratipad_nb.server.config import LOOPBACK
     from pratipad_nb.server.embedded import EmbeddedServer
     from pratipad_nb.session.state_folder import ignore_in_git
+    from pratipad_nb.tasks import first_of
 
     await asyncio.to_thread(private_folder, home)
     store = await asyncio.to_thread(CertificateStore.open, home)
@@ -191,9 +192,7 @@ async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: 
             "leaf_of": leaf.url if leaf else "",
         }
         _announce(said_of | {"home": str(home)}, as_json)
-        while True:
-            await asyncio.sleep(_RENEWAL_SECONDS)
-            await _renew(running, store, home, hosts, credentials)
+        await first_of(running.failure(), _keep_renewed(running, store, home, hosts, credentials))
     finally:
         await running.stop()
 
@@ -222,17 +221,19 @@ def _certificate(store: CertificateStore, home: Path, hosts: tuple[str, ...]) ->
     return store.authority.ensure(_IDENTITY, home / "pki" / "listener", hosts=hosts, server=True)
 
 
-async def _renew(
+async def _keep_renewed(
     running: EmbeddedServer,
     store: CertificateStore,
     home: Path,
     hosts: tuple[str, ...],
     credentials: Credentials,
 ) -> None:
-    before = credentials.certificate.read_bytes()
-    await asyncio.to_thread(_certificate, store, home, hosts)
-    if credentials.certificate.read_bytes() != before:
-        await running.reload()
+    while True:
+        await asyncio.sleep(_RENEWAL_SECONDS)
+        before = credentials.certificate.read_bytes()
+        await asyncio.to_thread(_certificate, store, home, hosts)
+        if credentials.certificate.read_bytes() != before:
+            await running.reload()
 
 
 def _announce(said_of: dict[str, str], as_json: bool) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pratipad_nb.backoff import Backoff
+from pratipad_nb.bugs import log_bug
 from pratipad_nb.cloud.backlog import Backlog, messages_of
 from pratipad_nb.errors import Fenced, FrameError, NotInvited, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.transport.codec import decode, encode
@@ -279,6 +280,7 @@ class LogSource:
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
+                log_bug(log, f"reader {self._name} of {self._flow}", task)
                 if not task.cancelled() and task.exception() is None and isinstance(task.result(), _Opened):
                     opened = task.result()
         finally:  # also if the caller is cancelled: nobody else would close the consumer

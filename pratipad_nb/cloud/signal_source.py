@@ -12,6 +12,7 @@ from typing import Literal
 
 from pratipad_nb.cloud.backlog import Backlog, messages_of
 from pratipad_nb.errors import FrameError
+from pratipad_nb.tasks import first_of
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import OutputFrame, ReadFrame
 from pratipad_nb.transport.protocol import Connection, Signal, Subscription
@@ -59,7 +60,7 @@ class SignalSource:
         self._filled.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._filled.wait()
+                await first_of(self._filled.wait(), self._connection.failure())
 
     def _on_signal(self, signal: Signal) -> None:
         try:

@@ -11,10 +11,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
+from pratipad_nb.bugs import log_bug
 from pratipad_nb.device.credit import Credit
 from pratipad_nb.device.downlink import checked_receive
 from pratipad_nb.device.engine import Engine
@@ -355,6 +357,7 @@ class AsyncDevice:
             self._closing = asyncio.get_running_loop().create_task(
                 self._shut_down(self._running, timeout, state)
             )
+            self._closing.add_done_callback(partial(log_bug, log, f"the closing of device {self.name!r}"))
         # Whoever stops waiting doesn't stop the closing.
         await asyncio.shield(self._closing)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pratipad_nb.backoff import Backoff
+from pratipad_nb.bugs import explained, reasons
 from pratipad_nb.device.credit import ANY_EPOCH, Credit
 from pratipad_nb.device.downlink import Downlink
 from pratipad_nb.device.greeter import Greeter
@@ -140,9 +141,11 @@ class Engine:
         self.link = link
 
     async def hang_up(self) -> None:
-        """Close the connection that `dial` opened, if the device is not to run after all."""
+        """Close the connection that `dial` has opened."""
         if self.link is not None:
-            await self.link.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_HANG_UP_SECONDS):
+                    await self.link.close()
 
     async def greeted(self, seconds: float) -> None:
         """Return once the edge has answered the first hello, or after `seconds`: it need not be there yet."""
@@ -163,7 +166,12 @@ class Engine:
             self._fail(error)
         finally:
             self._leaving = True
-            await self._farewell()
+            try:
+                await self._farewell()
+            except Exception as error:  # noqa: BLE001 - it must not keep the connection open
+                explained(log, f"device {self.name!r}, at its end", error)
+            finally:
+                await self.hang_up()
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -172,6 +180,7 @@ class Engine:
             if self._reading is not None:
                 tasks.create_task(self._reading.run(), name=f"{self.name}: reading")
             link = await self._dialled()
+            tasks.create_task(link.failure(), name=f"{self.name}: connection")
             tasks.create_task(self._greeter.run(link), name=f"{self.name}: hello")
             tasks.create_task(self._uplink.run(link), name=f"{self.name}: uplink")
 
@@ -192,19 +201,19 @@ class Engine:
         return self.link
 
     def _fail(self, error: BaseException) -> None:
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        if not isinstance(error, PratipadError):
-            reason = DeviceError(
-                f"device {self.name!r} broke: {type(error).__name__}: {error}. Connect a new one."
-            )
-            reason.__cause__ = error
-            error = reason
-        log.error("device %s stopped: %s", self.name, error, exc_info=error.__cause__)
-        self._outbox.fail(error)
+        error = reasons(error)[0]
+        if isinstance(error, PratipadError):
+            log.error("device %s stopped: %s", self.name, error, exc_info=error.__cause__)
+            self._outbox.fail(error)
+            return
+        reason = DeviceError(
+            f"device {self.name!r} stopped: {explained(log, f'device {self.name!r}', error)} Connect a new one."
+        )
+        reason.__cause__ = error
+        self._outbox.fail(reason)
 
     async def _farewell(self) -> None:
-        """Stop the threads, tell the edge and close the connection; none of them may hold up the end."""
+        """Stop the threads and tell the edge; neither may hold up the end."""
         # Whoever blocks for room or for a receipt would wait for ever.
         self._outbox.fail(
             DeviceError(f"device {self.name!r} was stopped before all of its messages were safe.")
@@ -213,18 +222,13 @@ class Engine:
         if self._reading is not None:
             await self._reading.close(_PATIENCE)
         self._outbox.release()
-        if self.link is None:
-            return
-        if self.link.connected:
+        if self.link_stands and self.link is not None:
             with contextlib.suppress(TimeoutError, TransportError):
                 async with asyncio.timeout(_FAREWELL_SECONDS):
                     await self.link.publish(
                         Subjects(self.endpoint.flow).hello(self.name), encode(self._hello())
                     )
                     await self.link.flush()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_HANG_UP_SECONDS):
-                await self.link.close()
 
     # -- what goes to the edge, and comes from it ---------------------------------------------------------------
 

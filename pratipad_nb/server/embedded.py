@@ -16,8 +16,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from pratipad_nb.backoff import Backoff
+from pratipad_nb.bugs import Bugs
 from pratipad_nb.errors import ServerError, SettingsError
 from pratipad_nb.files import FileLock, private_folder, write_whole
 from pratipad_nb.server.config import LEAF_PORT, LOOPBACK, MQTT_PORT, ServerFiles, rendered_config
@@ -126,6 +128,7 @@ class EmbeddedServer:
         self._lock: FileLock | None = None
         self._process: ServerProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._bugs = Bugs()
         self._ready = False
         self._url = ""
         self._restarts = 0
@@ -214,7 +217,12 @@ class EmbeddedServer:
         finally:
             unwant(self._files)
         self._keeper = asyncio.create_task(self._keep(binary), name="keeper of the NATS server")
+        self._keeper.add_done_callback(self._bugs.note_end)
         return self._url
+
+    async def failure(self) -> NoReturn:
+        """Wait until the server can't be kept up any more, by a bug of ours, and raise its exception."""
+        await self._bugs.raised()
 
     def _takes_over(self, state: ServerState) -> bool:
         """Return whether this one takes the place of a flow's own server: it must serve all that the other serves."""

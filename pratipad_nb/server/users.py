@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from functools import partial
 
+from pratipad_nb.bugs import log_bug
 from pratipad_nb.errors import ServerError
 from pratipad_nb.files import FileLock, write_whole
 from pratipad_nb.server.config import ServerFiles, parsed_users, rendered_users
@@ -19,6 +22,8 @@ from pratipad_nb.server.log_file import ServerLog
 from pratipad_nb.transport.permissions import User
 
 __all__ = ["Admission"]
+
+log = logging.getLogger(__name__)
 
 #: How long changes gather: far below what a person or a TLS handshake notices, and enough for a loop of calls.
 _GATHER_SECONDS = 0.005
@@ -98,7 +103,8 @@ class Admission:
             self._gathering = asyncio.create_task(self._commit(), name="users of the server")
             self._tasks.add(self._gathering)
             self._gathering.add_done_callback(self._tasks.discard)
-            self._gathering.add_done_callback(_noted)
+            # Every caller of the change may have been cancelled; then nobody else looks at how it ended.
+            self._gathering.add_done_callback(partial(log_bug, log, "the change of the server's users"))
         change = self._gathering
         try:
             # Shielded, for the change isn't one caller's alone.
@@ -179,9 +185,3 @@ class Admission:
                 said = line.partition(_REFUSED)[2].strip(": ")
                 raise ServerError(f"the server refused its users: {said}. See {self._files.log}.")
         return False
-
-
-def _noted(task: asyncio.Task[None]) -> None:
-    # Every caller of the change may have been cancelled; then nobody else looks at how it ended.
-    if not task.cancelled():
-        task.exception()

@@ -33,6 +33,9 @@ class Access(Protocol):
     async def invite(self, name: str, folder: Path, role: Role) -> Endpoint:
         """Let a party in and write what it needs into `folder`."""
 
+    async def failure(self) -> None:
+        """Wait until the server can't be looked after any more, by a bug of ours, and raise its exception."""
+
     async def close(self) -> None:
         """Give it back."""
 
@@ -57,6 +60,10 @@ class EmbeddedAccess:
         assert credentials is not None
         copied = await asyncio.to_thread(_copy, credentials, folder)
         return Endpoint(endpoint.url, endpoint.flow, copied)
+
+    async def failure(self) -> None:
+        """Wait until the site fails, and raise its exception."""
+        await self._site.failure()
 
     async def close(self) -> None:
         """Let the site go; with the last one its server stops."""
@@ -101,6 +108,10 @@ class ExternalAccess:
         """Refuse: this server is not ours."""
         return await self.endpoint_for(role, name)
 
+    async def failure(self) -> None:
+        """Wait for ever: nothing is looked after here."""
+        await asyncio.Event().wait()
+
     async def close(self) -> None:
         """Nothing was taken."""
 
@@ -124,6 +135,10 @@ class MemoryAccess:
             f"the {role} {name!r} needs no folder: at {self._endpoint.url}, which exists in this process alone, everybody "
             "may come in. Connect it with connect(flow)."
         )
+
+    async def failure(self) -> None:
+        """Wait for ever: nothing is looked after here."""
+        await asyncio.Event().wait()
 
     async def close(self) -> None:
         """Nothing was taken."""

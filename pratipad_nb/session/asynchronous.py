@@ -17,9 +17,10 @@ from types import TracebackType
 from typing import Any
 
 from pratipad_nb import wording
+from pratipad_nb.bugs import explained
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.dataflow import Dataflow, resolve
-from pratipad_nb.errors import FlowError, PratipadError, TransportError, WaitTimeout
+from pratipad_nb.errors import FlowError, TransportError, WaitTimeout
 from pratipad_nb.runtime.edge.edge import Edge
 from pratipad_nb.runtime.edge.running import Running
 from pratipad_nb.runtime.edge.swap import SwapReceipt
@@ -213,21 +214,28 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
 
     async def _run(self, edge: Running) -> None:
         """Run the edge to its end, whatever that is, and give everything back."""
-        beside = [asyncio.create_task(self._keep_history(), name=f"history of {self.name}")]
-        if self._forwarder is not None:
-            beside.append(asyncio.create_task(self._forwarder.run(), name=f"uplink of {self.name}"))
         try:
-            await edge.run()
+            await self._run_beside(edge)
         except Exception as error:  # noqa: BLE001 - it is shown as the flow's state; nobody awaits it but `stop`
-            edge.fail(_in_words(error))
+            edge.fail(explained(log, f"flow {self.name!r} failed", error))
         finally:
             _heeded()
-            try:
-                for task in beside:
-                    task.cancel()
-                await asyncio.wait(beside)
-            finally:
-                await self._close(edge)
+            await self._close(edge)
+
+    async def _run_beside(self, edge: Running) -> None:
+        """Run the edge, and beside it what lasts as long; the first of them that fails ends all."""
+        assert self._connection is not None
+        async with asyncio.TaskGroup() as group:
+            beside = [
+                group.create_task(self._keep_history(), name=f"history of {self.name}"),
+                group.create_task(self._connection.failure(), name=f"connection of {self.name}"),
+                group.create_task(self._entrance.failure(), name=f"server of {self.name}"),
+            ]
+            if self._forwarder is not None:
+                beside.append(group.create_task(self._forwarder.run(), name=f"uplink of {self.name}"))
+            await edge.run()
+            for task in beside:
+                task.cancel()
 
     async def _close(self, edge: Running) -> None:
         """Give everything back, the server also if what comes before it is cut off: nobody else could any more.
@@ -241,6 +249,8 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
                     await self._reader.close()
             with contextlib.suppress(TransportError, WaitTimeout):
                 await edge.close()
+        except Exception as error:  # noqa: BLE001 - as in `_run`
+            edge.fail(explained(log, f"the end of flow {self.name!r}", error))
         finally:
             if self._edge is edge:
                 self._last = edge.snapshot().at_rest()
@@ -315,7 +325,14 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
 
     def _begin_stop(self) -> None:
         if self._stopping is None or self._stopping.done():
-            self._stopping = asyncio.create_task(self.stop(), name=f"stop of {self.name}")
+            self._stopping = asyncio.create_task(self._stop_unawaited(), name=f"stop of {self.name}")
+
+    async def _stop_unawaited(self) -> None:
+        try:
+            await self.stop()
+        except Exception as error:  # noqa: BLE001 - nobody waits for it
+            explanation = explained(log, f"the stop of flow {self.name!r}", error)
+            log.warning("flow %r did not stop as it should: %s", self.name, explanation)
 
     async def forget(self) -> bool:
         """Stop, and delete all that is stored under its name; returns whether anything was."""
@@ -351,8 +368,9 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         dataflow = resolve(notation, names_for(namespace))
         check_outside(self, self.name, "update")
         await self._make_way()
-        change = self._change = asyncio.ensure_future(self._update(dataflow))
+        change = self._change = asyncio.create_task(self._update(dataflow), name=f"change of {self.name}")
         self._change_awaited = True
+        change.add_done_callback(self._tell_unawaited)
         try:
             # Who is interrupted while waiting leaves the change to go on: half of one would be worse.
             return await asyncio.shield(change)
@@ -366,6 +384,13 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         finally:
             if self._change is change:
                 self._change_awaited = False
+
+    def _tell_unawaited(self, change: asyncio.Task[SwapReceipt | None]) -> None:
+        """Log what a change failed with whose caller was interrupted."""
+        awaited = self._change is change and self._change_awaited
+        if not awaited and not change.cancelled() and (error := change.exception()) is not None:
+            explanation = explained(log, f"the change of flow {self.name!r}", error)
+            log.warning("the change of flow %r, for which nobody waits, failed: %s", self.name, explanation)
 
     async def _make_way(self) -> None:
         """Give up the change before this one if its setting up hangs, or if nobody waits for it any more."""
@@ -416,9 +441,3 @@ def _heeded() -> None:
     task = asyncio.current_task()
     while task is not None and task.cancelling():
         task.uncancel()
-
-
-def _in_words(error: BaseException) -> str:
-    if isinstance(error, BaseExceptionGroup):
-        return "; ".join(_in_words(each) for each in error.exceptions)
-    return str(error) if isinstance(error, PratipadError) else f"{type(error).__name__}: {error}"

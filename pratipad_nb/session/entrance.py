@@ -72,6 +72,11 @@ class Entrance:
             if access is not None:
                 await access.close()
 
+    async def failure(self) -> None:
+        """Wait until the access that is open now fails by a bug of ours, and raise its exception."""
+        if self._access is not None:
+            await self._access.failure()
+
     @property
     def may_have_stored(self) -> bool:
         """Whether the flow can have stored anything, as far as that can be told without a connection."""

@@ -13,6 +13,7 @@ import functools
 import logging
 import socket
 import threading
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ from pratipad_nb.server.joined import JoinedServer
 from pratipad_nb.server.state import ServerLocked, is_wanted, read_state, url_in
 from pratipad_nb.session import state_folder
 from pratipad_nb.settings import Address, Credentials, Endpoint, Leaf, Sync
+from pratipad_nb.tasks import first_of
 from pratipad_nb.transport.permissions import Role, User, device_user, edge_user, reader_user
 
 __all__ = ["Site"]
@@ -56,6 +58,8 @@ class Site:
         self._ending: concurrent.futures.Future[None] | None = None
         self._started: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        #: Done with the first bug that keeps the server from being looked after.
+        self._broken: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._invited: dict[str, Credentials] = {}
         #: Held while the server is handed over to another process.
         self._moving = asyncio.Lock()
@@ -162,18 +166,29 @@ class Site:
             url = await joined.start()
             if locked.state.standalone:
                 return url
-            self._watching = asyncio.create_task(self._take_over_after(joined), name="watch a joined server")
+            self._watch(self._take_over_after(joined), "watch a joined server")
             return url
-        self._watching = asyncio.create_task(
-            self._hand_over_when_wanted(own), name="watch for a server's owner"
-        )
+        self._watch(self._hand_over_when_wanted(own), "watch for a server's owner")
         return url
+
+    def _watch(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._watching = asyncio.create_task(work, name=name)
+        self._watching.add_done_callback(self._note_end)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._broken.done():
+            self._broken.set_exception(error)
+
+    async def failure(self) -> None:
+        """Wait until the server can't be looked after any more, by a bug of ours, and raise its exception."""
+        await _heard_of(self._broken)
+        self._broken.result()
 
     async def _hand_over_when_wanted(self, own: EmbeddedServer) -> None:
         """Wait until a process wants the folder that is there for the server's sake, and join that one's server."""
         files = ServerFiles(self.home / "server")
-        while not is_wanted(files):  # noqa: ASYNC110 - another process can't set an event
-            await asyncio.sleep(_LOOK_SECONDS)
+        await first_of(_wanted(files), own.failure())
         async with self._moving:
             await own.stop()
             while is_wanted(files) and read_state(files) is None:  # noqa: ASYNC110 - as above
@@ -236,8 +251,13 @@ class Site:
         return self._store.device(flow, name, identity)
 
 
+async def _wanted(files: ServerFiles) -> None:
+    while not is_wanted(files):  # noqa: ASYNC110 - another process can't set an event
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
 async def _heard_of(ending: concurrent.futures.Future[None]) -> None:
-    """Wait until a site has ended, well or not; to be cancelled at any time, which ends the wait alone."""
+    """Wait until `ending` is done, well or not; to be cancelled at any time, which ends the wait alone."""
     loop, heard = asyncio.get_running_loop(), asyncio.Event()
 
     def tell(_ending: concurrent.futures.Future[None]) -> None:

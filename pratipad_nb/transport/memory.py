@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable
+from typing import NoReturn
 
+from pratipad_nb.bugs import Bugs
 from pratipad_nb.errors import PayloadError, SettingsError, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.transport.memory_broker import Broker, Pulse
 from pratipad_nb.transport.memory_log import MemoryConsumer, MemoryLog
@@ -58,6 +60,7 @@ class MemoryConnection:
         self.name = name
         self.pulse = Pulse()
         self.broker = broker
+        self.bugs = Bugs()
         self._closed = False
         self._parts: dict[MemoryConsumer | _Subscription, None] = {}
         broker.attach(self)
@@ -94,6 +97,10 @@ class MemoryConnection:
         subscription = _Subscription(self, subject, callback)
         self.own(subscription)
         return subscription
+
+    async def failure(self) -> NoReturn:
+        """Wait until a callback has raised an exception, and raise that."""
+        await self.bugs.raised()
 
     async def request(self, subject: str, data: bytes, timeout: float) -> bytes:
         """Send a signal and return the first answer; `WaitTimeout` if none comes or nobody listens."""
@@ -251,7 +258,8 @@ class _Subscription:
             self._held -= 1
             lost = era != self._era
         if not lost:
-            self._callback(signal)
+            with self.link.bugs:
+                self._callback(signal)
 
     async def close(self) -> None:
         """End it; the callback isn't called any more."""

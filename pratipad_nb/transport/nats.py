@@ -15,12 +15,13 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NoReturn
 
 from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from pratipad_nb.bugs import Bugs
 from pratipad_nb.errors import (
     ConnectionRefused,
     NotInvited,
@@ -77,7 +78,8 @@ _PENDING_BYTES = 8 << 20
 class NatsConnection:
     """A `pratipad_nb.transport.protocol.Connection` over NATS with mutual TLS."""
 
-    def __init__(self, client: Client, inbox: str, refusal: Refusal) -> None:
+    def __init__(self, client: Client, inbox: str, refusal: Refusal, bugs: Bugs) -> None:
+        self.bugs = bugs
         self._client = client
         self._inbox = inbox
         self._refusal = refusal
@@ -119,8 +121,8 @@ class NatsConnection:
             If the handshake fails, with its cause.
         """
         await probe(url, credentials, timeout=timeout)
-        client = Client()
-        self = cls(client, inbox_prefix, Refusal(url, credentials, name))
+        client, bugs = Client(), Bugs()
+        self = cls(client, inbox_prefix, Refusal(url, credentials, name, bugs), bugs)
         self._url, self._whereabouts = url, whereabouts
         connecting = asyncio.ensure_future(
             client.connect(
@@ -215,22 +217,28 @@ class NatsConnection:
         return lambda: self._reconnected.remove(callback) if callback in self._reconnected else None
 
     async def _on_down(self) -> None:
-        self._up.clear()
-        for consumer in self._consumers:
-            consumer.pause()
-        # What was under way may or may not have arrived. Its owner asks; waiting for the time-out gains nothing.
-        self._fail_waiting(WaitTimeout("the link to the server went down before an answer came"))
+        with self.bugs:
+            self._up.clear()
+            for consumer in self._consumers:
+                consumer.pause()
+            # What was under way may or may not have arrived. Its owner asks; waiting for the time-out gains nothing.
+            self._fail_waiting(WaitTimeout("the link to the server went down before an answer came"))
 
     async def _on_up(self) -> None:
         self._up.set()
         self._refusal.over()
         for callback in tuple(self._reconnected):
-            callback()
+            with self.bugs:
+                callback()
 
     async def _on_closed(self) -> None:
         self._up.clear()
 
     async def _on_error(self, error: Exception) -> None:
+        with self.bugs:
+            self._note_error(error)
+
+    def _note_error(self, error: Exception) -> None:
         self.last_error = str(error)
         if not self._up.is_set() and not self._first_error.done():
             if not isinstance(error, (ConnectionError, asyncio.TimeoutError, nats_errors.NoServersError)):
@@ -311,11 +319,20 @@ class NatsConnection:
         self, subject: str, deliver: Callable[[Msg], Coroutine[Any, Any, None]]
     ) -> _Subscription:
         """Subscribe with the client library's own messages, for those who need their headers."""
+
+        async def watched(message: Msg) -> None:
+            with self.bugs:
+                await deliver(message)
+
         try:
-            subscription = await self._client.subscribe(subject, cb=deliver, pending_bytes_limit=256 << 20)
+            subscription = await self._client.subscribe(subject, cb=watched, pending_bytes_limit=256 << 20)
         except nats_errors.Error as error:
             raise translated(error, f"subscribing to {subject}") from error
         return _Subscription(subscription)
+
+    async def failure(self) -> NoReturn:
+        """Wait until a callback, or a task of this connection's, has raised an exception, and raise that."""
+        await self.bugs.raised()
 
     async def request(self, subject: str, data: bytes, timeout: float = 5.0) -> bytes:
         """Send a signal and return the first answer."""
@@ -432,9 +449,10 @@ class NatsConnection:
             self._waiting.pop(key, None)
 
     async def _on_answer(self, message: Msg) -> None:
-        _, answer = self._waiting.pop(message.subject.rpartition(".")[2], ("", None))
-        if answer is not None and not answer.done():
-            answer.set_result(message)
+        with self.bugs:
+            _, answer = self._waiting.pop(message.subject.rpartition(".")[2], ("", None))
+            if answer is not None and not answer.done():
+                answer.set_result(message)
 
     # -- logs ---------------------------------------------------------------------------------------------------
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pratipad_nb.backoff import Backoff
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from pratipad_nb.transport.nats import NatsConnection
 
 __all__ = ["NatsConsumer"]
+
+log = logging.getLogger(__name__)
 
 _NANO = 1_000_000_000
 #: A pull request stands this long at the server, in seconds; then it is made anew.
@@ -46,7 +49,7 @@ class NatsConsumer:
         self._arrived = asyncio.Event()
         self._under_way = 0
         self._heard = time.monotonic()
-        self._failure: TransportError | None = None
+        self._failure: Exception | None = None
         self._outbox: deque[tuple[str, bytes]] = deque()
         self._outbox_filled = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -64,11 +67,21 @@ class NatsConsumer:
         self._subscription = await self._connection.subscribe_raw(self._inbox, self._on_message)
         self._forget_callback = self._connection.on_reconnect(self._on_reconnect)
         self._connection.own(self)
-        self._tasks = {
-            asyncio.create_task(self._send_outbox(), name=f"acknowledge {self._stream}"),
-            asyncio.create_task(self._watch(), name=f"watch {self._stream}"),
-        }
+        self._begin(self._send_outbox(), f"acknowledge {self._stream}")
+        self._begin(self._watch(), f"watch {self._stream}")
         await self._ask()
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._has_ended)
+
+    def _has_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._connection.bugs.note(error)
+            self._fail(error)
 
     async def _create(self) -> None:
         spec, api = self._spec, self._connection.api
@@ -114,14 +127,28 @@ class NatsConsumer:
         return deliveries
 
     async def _on_message(self, message: Any) -> None:
+        try:
+            # The link is going down: the watch asks again.
+            with contextlib.suppress(TransportError):
+                await self._take(message)
+        except Exception as error:
+            self._fail(error)
+            raise
+
+    async def _take(self, message: Any) -> None:
         self._heard = time.monotonic()
         if not message.reply.startswith("$JS.ACK."):
             await self._on_status(message.headers or {})
             return
         if self._paused:
             return
+        try:
+            delivery = _delivery(message)
+        except (IndexError, ValueError):
+            log.info("the consumer %s of %s got what is no delivery: %r", self._name, self._stream, message)
+            return
         self._under_way = max(0, self._under_way - 1)
-        self._buffer.append(_delivery(message))
+        self._buffer.append(delivery)
         self._arrived.set()
         if self._under_way <= self._spec.max_pending // 4:
             await self._ask()
@@ -131,18 +158,21 @@ class NatsConsumer:
         status = headers.get("Status", "")
         if status == "100":  # a heartbeat
             return
-        unserved = headers.get("Nats-Pending-Messages")
-        self._under_way = max(0, self._under_way - int(unserved)) if unserved else 0
+        unserved = headers.get("Nats-Pending-Messages", "")
+        self._under_way = max(0, self._under_way - int(unserved)) if unserved.isdecimal() else 0
         if status == "409" and "deleted" in headers.get("Description", "").lower():
-            self._fail()
+            self._fail(self._deleted())
         elif status == "408":  # it expired unanswered: nothing wrong
             await self._ask()
         # All else is asked again by the watch, after a pause: an error that comes back at once would spin.
 
-    def _fail(self) -> TransportError:
-        self._failure = TransportError(f"the consumer {self._name} of {self._stream} was deleted.")
+    def _fail(self, error: Exception) -> None:
+        """Deliver no more: `get` raises `error`."""
+        self._failure = self._failure or error
         self._arrived.set()
-        return self._failure
+
+    def _deleted(self) -> TransportError:
+        return TransportError(f"the consumer {self._name} of {self._stream} was deleted.")
 
     async def _ask(self) -> None:
         """Have as many deliveries under way as there is room for, in one request."""
@@ -202,11 +232,7 @@ class NatsConsumer:
 
     def _on_reconnect(self) -> None:
         """Rewind: what the server sent into the broken link would come only after newer deliveries."""
-        task = asyncio.get_running_loop().create_task(
-            self._rewind_until_done(), name=f"rewind {self._stream}"
-        )
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._begin(self._rewind_until_done(), f"rewind {self._stream}")
 
     async def _rewind_until_done(self) -> None:
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
@@ -230,7 +256,9 @@ class NatsConsumer:
             api, consumer = self._connection.api, f"{self._stream}.{self._name}"
             # Of a consumer that is not there the server answers no RESET at all.
             if not await api(f"CONSUMER.INFO.{consumer}") or not await api(f"CONSUMER.RESET.{consumer}"):
-                raise self._fail()
+                deleted = self._deleted()
+                self._fail(deleted)
+                raise deleted
             self._buffer.clear()
             self._inbox = self._connection.unique_inbox("pull")
             self._subscription = await self._connection.subscribe_raw(self._inbox, self._on_message)

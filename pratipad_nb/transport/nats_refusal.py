@@ -11,6 +11,7 @@ import contextlib
 import logging
 import ssl
 
+from pratipad_nb.bugs import Bugs
 from pratipad_nb.errors import CertificateError, NotInvited, PratipadError
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.tls import probe
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Refusal:
-    """What the server at `url` has against the party `name`.
+    """What the server at `url` has against the party `name`; a bug met while it is asked goes to `bugs`.
 
     Attributes
     ----------
@@ -29,8 +30,9 @@ class Refusal:
         Why it isn't let in; empty while it is, or while that isn't known.
     """
 
-    def __init__(self, url: str, credentials: Credentials, name: str) -> None:
+    def __init__(self, url: str, credentials: Credentials, name: str, bugs: Bugs) -> None:
         self.cause = ""
+        self._bugs = bugs
         self._url = url
         self._credentials = credentials
         self._name = name
@@ -57,11 +59,16 @@ class Refusal:
 
     async def _ask(self) -> None:
         try:
+            with self._bugs:
+                await self._look()
+        finally:
+            self._asking = None
+
+    async def _look(self) -> None:
+        try:
             await probe(self._url, self._credentials)
         except (NotInvited, CertificateError) as error:
             self.cause = str(error)
             log.warning("%s is not let in any more, and goes on trying: %s", self._name, error)
         except PratipadError as error:
             log.debug("%s: %s", self._name, error)
-        finally:
-            self._asking = None

@@ -7,13 +7,15 @@ Owns the words and promises that `pratipad_nb.runtime`, `device` and `cloud` rel
 * A **log** is ordered and bounded. An append is safe once it returns. `expect` chains appends: it fences off a
   second writer, which is how one owner at a time is kept.
 * A **consumer** is a named position in a log. What it has delivered and nobody acknowledged comes back.
+* An exception that a **callback** raises is a bug, and never lost: `Connection.failure` raises it to the party that owns
+  the connection. The connection goes on, and so does the subscription; whether the party does is for the party.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NoReturn, Protocol
 
 from pratipad_nb.transport.partitions import partition_of
 
@@ -273,7 +275,14 @@ class Connection(Logs, Protocol):
     async def subscribe(self, subject: str, callback: Callable[[Signal], None]) -> Subscription:
         """Have `callback` called, on the event loop, for every signal under `subject` (``*``: one token).
 
-        The subscription stands at the server when this returns.
+        The subscription stands at the server when this returns. An exception of `callback` comes out at `failure`.
+        """
+
+    async def failure(self) -> NoReturn:
+        """Wait until a callback, or a task of the connection's own, has raised an exception, and raise that.
+
+        The first exception stays: every later call raises it at once. The party that owns the connection awaits this
+        beside its own work, and so ends.
         """
 
     async def request(self, subject: str, data: bytes, timeout: float) -> bytes:

@@ -14,7 +14,6 @@ from typing import Any
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import TransportError, WaitTimeout
 from pratipad_nb.runtime.devices.pull import PullRequest
-from pratipad_nb.runtime.edge.bugs import Bugs
 from pratipad_nb.runtime.edge.changes import Change
 from pratipad_nb.runtime.edge.control import Control
 from pratipad_nb.runtime.edge.parts import Parts, open_parts
@@ -51,7 +50,6 @@ class Edge:
         self._control = Control(
             parts.connection, parts.settings.delivery, lambda: parts.shape.line, parts.requests, self.snapshot
         )
-        self._bugs = Bugs()
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -62,7 +60,7 @@ class Edge:
         Parameters
         ----------
         connection
-            The edge's own; it is not closed here.
+            The edge's own. Whoever opened it closes it, and ends the run with what `Connection.failure` raises.
         settings
             How the dataflow runs.
 
@@ -88,7 +86,7 @@ class Edge:
         if parts.settings.partition == 0:  # one of all answers what is asked of the flow
             callbacks[parts.subjects.control] = self._control.on_signal
         for subject, callback in callbacks.items():
-            subscription = await parts.connection.subscribe(subject, self._bugs.seen(callback))
+            subscription = await parts.connection.subscribe(subject, callback)
             self._undo.push_async_callback(_unsubscribed, subscription.close)
 
     async def run(self) -> None:
@@ -109,7 +107,6 @@ class Edge:
             helpers = [
                 group.create_task(each, name=f"{parts.settings.name}: {name}")
                 for name, each in (
-                    ("bugs", self._bugs.run()),
                     ("timers", parts.timers.run()),
                     ("signals", parts.signals.run()),
                     ("ticks", _every(_TICK, self._tick)),
@@ -142,8 +139,11 @@ class Edge:
         self.parts.requests.settle()
 
     def fail(self, error: str) -> None:
-        """Note why the run has ended before it was drained."""
-        self.parts.status.error = error
+        """Note why the run has ended before it was drained, or why it could not be closed."""
+        status = self.parts.status
+        status.error = status.error or error
+        if status.state == "stopped":
+            status.state = "failed"
 
     def drain(self) -> None:
         """Refuse new messages; `run` returns once what is in flight is safe."""
@@ -151,10 +151,12 @@ class Edge:
 
     async def close(self) -> None:
         """Give back subscriptions and tear processors down; nothing of the run is left."""
-        await self._undo.aclose()
         status = self.parts.status
-        status.state = "failed" if status.error else "stopped"
-        self.parts.shape.line.set_state(status.state)
+        try:
+            await self._undo.aclose()
+        finally:
+            status.state = "failed" if status.error else "stopped"
+            self.parts.shape.line.set_state(status.state)
 
     # -- what it shows ------------------------------------------------------------------------------------------
 

@@ -200,8 +200,10 @@ class PartitionedEdge:
                     await edge.close()
 
     def fail(self, error: str) -> None:
-        """Note why the run has ended before it was drained."""
-        self.error = error
+        """Note why the run has ended before it was drained, or why it could not be closed."""
+        self.error = self.error or error
+        if self.state == "stopped":
+            self.state = "failed"
 
     def drain(self) -> None:
         """Refuse new messages; `run` returns once what is in flight is safe."""
@@ -217,9 +219,11 @@ class PartitionedEdge:
                 await self._heartbeat(leaving=True)
                 await self.connection.flush()
                 await self._subscription.close()
-        for edge in self.edges.values():
-            await edge.close()
-        self.state = "failed" if self.error else "stopped"
+        try:
+            for edge in self.edges.values():
+                await edge.close()
+        finally:
+            self.state = "failed" if self.error else "stopped"
 
     # -- the other edges ----------------------------------------------------------------------------------------
 
