@@ -1,13 +1,13 @@
 """Calls: the one place where functions of the user are called, for processors and devices alike.
 
-Owns that a call concerns itself alone: whatever a user's function raises, cancels or leaves hanging, its
+Owns that a call affects nothing but itself: even if a user's function raises, cancels its task or hangs, its
 caller goes on, and so do the event loop and the other calls. What a failed call means for a message, an order
 or a reading is for the caller.
 
 ======= ===========================================================================================
 call    a call on the event loop, in a task of its own, and whose a cancellation is
 clock   how long a user's function may take (`Processor.timeout`)
-faults  the errors of a call: left behind, took too long, raised what no call may end with
+faults  the errors of a call: left behind, took too long, or an exception that no call may end with
 worker  `Worker`: where the methods of one instance run, one at a time: on a thread or on the loop
 ======= ===========================================================================================
 """

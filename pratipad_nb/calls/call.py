@@ -1,8 +1,13 @@
 """A call of a user's function on the event loop: a task of its own, and whose a cancellation is.
 
-Owns telling our cancellation of a call (a stop, a time-out) from a `CancelledError` that is the user's. Each
-call has a task of its own, so that a coroutine that cancels its own task cancels the call and nothing of
-ours.
+Owns telling this package's cancellation of a call (a stop, a time-out) from a `CancelledError` that is the
+user's. Each call has a task of its own, so that a coroutine that cancels its own task cancels the call alone.
+Threads, and the order of calls, are for `worker`.
+
+How the two are told apart: this package cancels a call's task by `Call.stop` alone, which sets `Call.stopped`
+first; or by `asyncio.timeout` in `clock`, which takes its own cancellation back. So a cancellation of the
+task while `stopped` is false is the user's. The user's cancellations are counted away (`uncancel`) before the
+call ends, so that none of them reaches an `await` of this package.
 """
 
 from __future__ import annotations
@@ -22,12 +27,12 @@ _current: ContextVar[Call | None] = ContextVar("pratipad_call", default=None)
 
 
 class Call:
-    """One call that a worker has in flight.
+    """One call in progress of a worker.
 
     Attributes
     ----------
     stopped
-        Whether we have cancelled the call, or left it behind.
+        Whether this package has cancelled the call, or left it behind.
     task
         The task that the call runs in; None on a thread.
     """
@@ -37,7 +42,7 @@ class Call:
         self.task: asyncio.Task[Any] | None = None
 
     def enter(self) -> None:
-        """Take what runs in this context, from now on, as part of the call."""
+        """Mark code that runs in this context, from now on, as part of the call."""
         _current.set(self)
 
     def stop(self) -> None:
@@ -48,22 +53,23 @@ class Call:
 
 
 def is_async(function: object) -> bool:
-    """Whether calling `function` gives a coroutine."""
+    """Return whether calling `function` gives a coroutine."""
     while isinstance(function, partial):
         function = function.func
-    # An object's own `__call__` is asked for, not whether the object can be called.
+    # `callable` would say whether the object can be called, and not whether its `__call__` is an
+    # ``async def``.
     method = getattr(function, "__call__", None)  # noqa: B004
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(method)
 
 
 def left_behind() -> bool:
-    """Whether the running call was cancelled or left behind: then no function of the user is to be called."""
+    """Return whether the running call was cancelled or left behind: then no user's function may be called."""
     call = _current.get()
     return call is not None and call.stopped
 
 
 async def awaited(result: Awaitable[Result]) -> Result:
-    """Await what a user's function returned, and `settle`."""
+    """Await the `result` of a user's function, `settle`, and return the value."""
     value = await result
     task = asyncio.current_task()
     if task is not None and task.cancelling():
@@ -74,7 +80,7 @@ async def awaited(result: Awaitable[Result]) -> Result:
 async def settle() -> None:
     """Raise a cancellation that a user's function, which has returned, leaves pending in its own task.
 
-    Else our own next `await`, or the next message, would get it.
+    Else the next `await` of this package, or the next message, would get the cancellation.
     """
     task = asyncio.current_task()
     call = _call_of(task)
@@ -83,11 +89,11 @@ async def settle() -> None:
 
 
 async def absorb(error: BaseException) -> None:
-    """Take `error` as the user's and return, or raise it again if it is ours: a stop of the call.
+    """Return if `error` is the user's; raise `error` again if it stops the call on behalf of this package.
 
-    A `CancelledError` is ours if our worker has stopped the call; outside of a worker, if the task is being
-    cancelled. A `GeneratorExit` is ours where it doesn't come in the call's own task: then the coroutine is
-    being closed.
+    A `CancelledError` stops the call if the worker has stopped it; outside of a worker, if the task is being
+    cancelled. A `GeneratorExit` stops the call if it comes outside of the call's own task: then the coroutine
+    is being closed.
     """
     task = _running_task()
     call = _call_of(task)
@@ -105,12 +111,12 @@ async def absorb(error: BaseException) -> None:
 
 
 async def _take_back(call: Call, task: asyncio.Task[Any]) -> None:
-    """Let a cancellation of the running task that is pending come now, and count it no more.
+    """Let a pending cancellation of the running task arrive now, and take it off the task's count.
 
     Raises
     ------
     CancelledError
-        If one was pending, or the call is stopped, whatever the user's function has made of that.
+        If a cancellation was pending; or if the call is stopped, even if the user's function has caught that.
     """
     try:
         await asyncio.sleep(0)

@@ -1,8 +1,9 @@
 """How long a user's function may take: `Processor.timeout`.
 
-Owns when each call of the user's function began, and who has the last word on one that is late: its thread,
-which comes back in time, or the event loop, which leaves the instance behind. The lock decides, so that what
-a call has made is taken once. Nothing of this is used where there is no `timeout`.
+Owns when each call of the user's function began, and the decision on a late call: either its thread comes
+back in time, or the event loop leaves the instance behind. The lock lets one of the two decide first, and the
+other one follows (`_end` raises, or `expire` returns False). So the results of a call are taken once. Without
+a `timeout` there is no clock.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ class Clock:
     seconds
         How long one call of a user's function may take.
     owner
-        Whose calls they are, for errors.
+        The instance's name in words, for errors.
 
     Attributes
     ----------
     rescue
-        Returns what a call of many rows has made so far, the late ones failed by the error that it is given.
+        Returns the outcome that a call of many rows has so far; rows of the late call fail with the given
+        error.
     rescued
-        What `rescue` returned when the instance was left behind.
+        The outcome that `rescue` returned when the instance was left behind.
     """
 
     def __init__(self, seconds: float, owner: str) -> None:
@@ -53,8 +55,8 @@ class Clock:
     def timed_plain(self, function: Callable[..., Any], *, runs_out: bool = False) -> Callable[..., Any]:
         """Return the ``def`` `function`, each call of which is timed.
 
-        `runs_out`: of a generator that it returns, the work is timed, too; that is done only while it is
-        iterated.
+        `runs_out`: a generator that `function` returns is run to its end within the timed call, for its work
+        is done only while it is iterated.
         """
 
         def timed(*arguments: Any) -> Any:
@@ -82,7 +84,7 @@ class Clock:
         return generate
 
     def timed_coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the ``async def`` `function`, each call of which is timed, and cancelled when it is late."""
+        """Return the ``async def`` `function`, each call of which is timed, and cancelled when late."""
 
         async def timed(*arguments: Any) -> Any:
             self._begin()
@@ -125,7 +127,7 @@ class Clock:
         return self.seconds + grace - (0.0 if began is None else time.monotonic() - began)
 
     def expire(self, error: Exception, grace: float = 0.0) -> bool:
-        """Leave the instance behind if its call is late, and keep what it has made; return whether it is."""
+        """Return whether the call is late; if so, leave the instance behind and rescue the call's outcome."""
         with self._lock:
             if self._began is None or self.left(grace) > 0:
                 return False

@@ -1,6 +1,7 @@
 """The errors of a call of a user's function, and how long a call has lasted, in words.
 
-Owns which exceptions a caller may see: every one is an `Exception` that a future and a coroutine can carry.
+Owns which exceptions a caller may see: each is an `Exception` that a future and a coroutine can carry. When a
+call is late, and when an instance is left behind, is for `clock` and `worker`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class TookTooLong(LeftBehind, TimeoutError):
 
 
 def ordinary(owner: str, kind: type[PratipadError], raised: BaseException) -> Exception:
-    """Return what the caller of `owner` is to see of `raised`.
+    """Return the exception that the caller of `owner` is to see: `raised`, or an error of `kind` instead.
 
     An exception that would end the program, the event loop or a generator (`SystemExit`, `CancelledError`,
     `StopIteration` and the like) becomes the cause of an error of `kind`.
@@ -40,7 +41,7 @@ def ordinary(owner: str, kind: type[PratipadError], raised: BaseException) -> Ex
 
 
 def raised(error: BaseException) -> BaseException:
-    """Return what the user's function raised: `error` itself, or what `ordinary` has made it of."""
+    """Return the exception that the user's function raised: `error`, or the cause of an error of `ordinary`."""
     cause = error.__cause__
     return (
         cause if isinstance(error, PratipadError) and cause is not None and not _is_ordinary(cause) else error

@@ -1,8 +1,14 @@
 """Where the methods of one instance run, one at a time: on a thread of its own, or on the event loop.
 
 Owns that the methods of one instance never overlap, that a caller sees an ordinary exception or none, and
-that nobody waits for a call that hangs: the instance is left behind on its thread, or in its task, and is
-never called again. Which function is called, and when, belongs to the stages and to the device.
+that no caller waits for a call that hangs: the instance is left behind on its thread, or in its task, and is
+never called again. Which function is called, and when, is for the stages of a flow and for the device.
+
+Why methods never overlap: `Worker.call` holds `_turn` while its call is in progress. A caller that is
+cancelled gives `_turn` up while a ``def`` may still run on the thread. The next ``def`` then waits in the
+thread's queue of jobs, and the next ``async def`` waits for the thread first (`_rest`). A coroutine whose
+caller is cancelled keeps `_turn` until it has ended, or is left behind; from then on `_check_open` refuses
+every call.
 """
 
 from __future__ import annotations
@@ -34,12 +40,11 @@ __all__ = ["Worker"]
 
 log = logging.getLogger(__name__)
 
-#: So long a coroutine may take to heed that it took too long and was cancelled, in seconds; then it is left
-#: behind.
+#: So many seconds a coroutine may go on after it took too long and was cancelled; then it is left behind.
 _GRACE = 1.0
-#: The frames of files in these folders say nothing of where a user's function hangs.
+#: Frames of files in these folders are left out of the traceback of a user's function that hangs.
 _OURS = (str(Path(__file__).parents[1]), str(Path(threading.__file__)))
-#: Coroutines that were left behind: the event loop alone would not keep them.
+#: Tasks that were left behind: the event loop keeps weak references alone.
 _left_tasks: set[asyncio.Task[Any]] = set()
 
 _Reply = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
@@ -47,7 +52,10 @@ _Job = tuple[Callable[[], Any], contextvars.Context, _Reply]
 
 
 class _Seat:
-    """What a worker and its thread share: the thread keeps no worker alive that is forgotten else."""
+    """The state that a worker and its thread share.
+
+    The thread has no reference to the worker, so that a worker that nothing else refers to can be collected.
+    """
 
     def __init__(self, owner: str, kind: type[PratipadError]) -> None:
         self.owner = owner
@@ -61,19 +69,19 @@ class _Seat:
 class Worker:
     """Runs the methods of one instance, one at a time: on a thread of its own, or on the event loop.
 
-    The thread begins with the first call. It is a daemon, so that a function that never returns can't keep
-    the program from ending. An ``async def`` runs on the event loop in any case, while the thread rests.
+    The thread begins with the first call. The thread is a daemon, so that a function that never returns can't
+    keep the program from ending. An ``async def`` runs on the event loop in any case, while the thread rests.
 
     Parameters
     ----------
     name
-        The thread is called so, with "pratipad-" before it.
+        The thread's name, after "pratipad-".
     on_loop
-        A ``def`` runs on the event loop, too.
+        Whether a ``def`` runs on the event loop, too.
     owner
-        Whose functions they are, for errors and logs. Default: the processor `name`.
+        The instance's name in words, for errors and logs. Default: the processor `name`.
     kind
-        The class of errors that stand for what no call may end with (`SystemExit` and the like).
+        The class of errors that replace exceptions no call may end with (`SystemExit` and the like).
     patience
         How many seconds a coroutine may take to end once its call was cancelled; then it is left behind.
     """
@@ -99,16 +107,16 @@ class Worker:
         self._reply: asyncio.Future[Any] | None = None
         self._closed = False
 
-    # -- what it is at ---------------------------------------------------------------------------------------
+    # -- the call in progress --------------------------------------------------------------------------------
 
     @property
     def busy(self) -> bool:
-        """Whether a call is in flight."""
+        """Whether a call is in progress."""
         return self._turn.locked() or self._since is not None
 
     @property
     def seconds(self) -> float:
-        """How long the call in flight has lasted, in seconds; 0.0 without one."""
+        """How long the call in progress has lasted, in seconds; 0.0 without a call."""
         began = self._since
         return 0.0 if began is None else time.monotonic() - began
 
@@ -124,7 +132,7 @@ class Worker:
 
     @property
     def at_work(self) -> str:
-        """Whose call is in flight, and since when, in words."""
+        """The owner of the call in progress, and since when the call has lasted, in words."""
         began = self._since
         return self._owner if began is None else f"{self._owner} has been in its call since {since(began)}"
 
@@ -140,33 +148,32 @@ class Worker:
     async def call(self, function: Callable[..., Any], *arguments: Any, clock: Clock | None = None) -> Any:
         """Run `function` after the call before it, with the caller's context variables; return its result.
 
-        Cancelling it cancels a coroutine that is running. A ``def`` that runs on the thread can't be stopped:
-        it finishes there, its result is dropped, and the next call waits until then. A call that is cancelled
+        Cancelling `call` cancels a running coroutine. A ``def`` that runs on the thread can't be stopped: it
+        finishes there, its result is dropped, and the next call waits until then. A call that is cancelled
         while it waits for its turn is not run.
 
         Parameters
         ----------
         clock
-            Knows since when a user's function is at work; one that is late is left behind.
+            Times the calls of the user's function; if a call is late, the instance is left behind.
 
         Raises
         ------
         LeftBehind
             If the instance was left behind, before the call or in the midst of it.
         PratipadError
-            If the worker is closed, or `function` raised what would end more than the call (`SystemExit` and
-            the like).
+            If the worker is closed, or `function` raised an exception that would end more than the call
+            (`SystemExit` and the like).
         Exception
-            Whatever `function` raises.
+            Any other exception that `function` raises.
         """
         async with self._turn:
             self._check_open()
             job = partial(function, *arguments) if arguments else function
             if self.on_loop or is_async(function):
                 if self._thread is not None and self._seat.began is not None:
-                    await self._on_thread(
-                        _rest, None
-                    )  # after a cancelled call the thread may still be at work
+                    # After a cancelled call the thread may still be at work.
+                    await self._on_thread(_rest, None)
                 return await self._on_loop(job, clock)
             result = await self._on_thread(job, clock)
             # A plain function around an ``async def`` has only begun its work.
@@ -222,7 +229,7 @@ class Worker:
                 alarm.off()
 
     async def _ended(self, task: asyncio.Task[Any]) -> None:
-        """Wait for the end of a coroutine that was cancelled; one that goes on is left behind."""
+        """Wait for the end of a cancelled coroutine; leave a coroutine behind that goes on."""
         try:
             await asyncio.wait({task}, timeout=self._patience)
         finally:
@@ -235,9 +242,9 @@ class Worker:
     # -- ends ------------------------------------------------------------------------------------------------
 
     def leave(self, error: LeftBehind | None = None) -> None:
-        """Leave the instance behind in the call in flight, and give `error` to who waits for the call.
+        """Leave the instance behind in the call in progress, and raise `error` in the call's caller.
 
-        The instance is never called again, and what the call returns is dropped.
+        The instance is never called again, and the call's result is dropped.
         """
         if self._seat.left:
             return
@@ -254,26 +261,26 @@ class Worker:
             reply.set_exception(error)
 
     def annotated(self, error: LeftBehind) -> LeftBehind:
-        """Return `error` with a note of where the thread is, for its traceback."""
+        """Return `error` with a note of where the call hangs, for its traceback."""
         if where := self._where():
             error.add_note(f"The call hangs here:\n{where}")
         return error
 
     def _where(self) -> str:
-        """Return the user's frames of the call in flight, the outermost first."""
+        """Return the user's frames of the call in progress, the outermost first."""
         call, thread = self._call, self._thread
         frames: list[tuple[FrameType, int]] = []
         if call is not None and call.task is not None and not call.task.done():
             frames = list(_awaiting(call.task.get_coro()))
         elif thread is not None and self._seat.began is not None:
-            # There is no other way to the frames of a thread.
+            # Python has no public way to the frames of another thread.
             frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001
             frames = list(traceback.walk_stack(frame))[::-1] if frame is not None else []
         found = traceback.StackSummary.extract(iter(frames))
         return "".join(traceback.format_list([each for each in found if not each.filename.startswith(_OURS)]))
 
     async def close(self, timeout: float = 5.0) -> bool:
-        """End after the call in flight; return whether that ended within `timeout` seconds.
+        """End after the call in progress; return whether that call ended within `timeout` seconds.
 
         Later calls are refused. A call that doesn't end is named in a warning and left behind: Python can't
         stop a thread. The thread ends when the call returns. Closing twice is harmless.
@@ -282,7 +289,8 @@ class Worker:
         if self._seat.left:
             return not self.hangs
         thread = self._thread
-        # Whoever got past the check of `_closed` has put his job already, so that this comes after it.
+        # A caller that got past the check of `_closed` has put its job already, so this None comes after the
+        # job.
         self._seat.jobs.put(None)
         try:
             async with asyncio.timeout(timeout), self._turn:
@@ -292,7 +300,7 @@ class Worker:
             log.warning("%s, and is left behind after %g s of being closed", self.at_work, timeout)
             return False
         if thread is not None:
-            thread.join()  # all that is left for it to do is to end
+            thread.join()  # returns at once: the thread has nothing left to do
         return True
 
 
@@ -321,7 +329,7 @@ class _Alarm:
 
 
 def _awaiting(coroutine: Any) -> Iterator[tuple[FrameType, int]]:
-    """Yield the frames of a coroutine that waits, and of those that it awaits."""
+    """Yield the frames of a coroutine that waits, and of the coroutines that it awaits."""
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "ag_frame", None)
         if frame is not None:
@@ -330,29 +338,29 @@ def _awaiting(coroutine: Any) -> Iterator[tuple[FrameType, int]]:
 
 
 def _rest() -> None:
-    """Do nothing: to know that the thread has come so far."""
+    """Do nothing; when this job returns, the thread has finished all jobs before it."""
 
 
 async def _run(seat: _Seat, call: Call, job: Callable[[], Any], reply: asyncio.Future[Any]) -> None:
-    """Run `job` on the event loop, in a task of its own, and give the outcome to `reply`."""
+    """Run `job` on the event loop, in a task of its own, and give its result or error to `reply`."""
     call.enter()
     result, error = None, None
     try:
         result = job()
         if inspect.isawaitable(result):
             result = await awaited(result)
-    except BaseException as raised:  # noqa: BLE001 - what is ours, `absorb` raises
+    except BaseException as raised:  # noqa: BLE001 - `absorb` raises a stop of the call
         await absorb(raised)
         error = ordinary(seat.owner, seat.kind, raised)
     _resolve(reply, result, error)
 
 
 def _work(seat: _Seat) -> None:
-    """Do the jobs, until there comes ``None``: the life of a worker's thread."""
+    """Do jobs until a job is None: the target of a worker's thread."""
     while (job := seat.jobs.get()) is not None and not seat.left:
         seat.began = time.monotonic()
         _do(seat, *job)
-        del job  # while it waits for the next one, the thread should hold nothing of this one
+        del job  # a waiting thread should hold no reference to the last job
     seat.gone.set_result(None)
 
 
@@ -362,12 +370,12 @@ def _do(seat: _Seat, function: Callable[[], Any], context: contextvars.Context, 
     result = None
     try:
         result = context.run(function)
-    except BaseException as raised:  # noqa: BLE001 - it is the caller's, who gets what a future takes
+    except BaseException as raised:  # noqa: BLE001 - the caller gets an exception that a future can carry
         error = ordinary(seat.owner, seat.kind, raised)
     seat.began = None
-    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: no caller waits any more
         loop.call_soon_threadsafe(_resolve, future, result, error)
-    del error  # it holds this frame, which would hold it
+    del error  # else the error, whose traceback holds this frame, would be held by the frame in a cycle
 
 
 def _resolve(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

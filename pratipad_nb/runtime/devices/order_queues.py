@@ -1,10 +1,18 @@
-"""OrderQueues: the orders that devices have yet to run.
+"""Order queues: the orders that each device has yet to run.
 
-Owns what waits for each device, that it is sent in order and again until it is confirmed, and that an entry of the order
-log is deleted once all its orders are dealt with. What an order is, and what processors make of it, is for `backward`.
+Owns that the orders of each device wait, are sent in order, and are sent again until the device confirms
+them; and that an entry of the order log is deleted once all its orders are dealt with. Reading the order log,
+and the passage of orders through processors, is for `backward`.
 
-A flow may have ten thousand devices, of which hardly any has an order at a given moment. So a hello, an order and a look
-cost what the devices with orders cost, and a device without orders costs nothing at all.
+A flow may have ten thousand devices, of which hardly any has an order at a given moment. So the cost of a
+hello, an order or a round grows with the devices that have orders, and a device without orders costs nothing
+at all.
+
+Each order is in three places: in its device's `_OrderQueue`, in `_expiring`, and counted in `_left` for its
+entry of the log. `put` fills all three and `_take_out` alone empties them, so an entry's count reaches zero
+when the last of its orders was confirmed, sent to a foreign device, or has expired. `begin` counts the entry
+itself too, and `end` takes that count back: an entry isn't deleted while some of its orders have yet to be
+put into their queues.
 """
 
 from __future__ import annotations
@@ -29,24 +37,32 @@ __all__ = ["OrderQueues", "order_number"]
 
 log = logging.getLogger(__name__)
 
-#: Orders on their way to one device that it hasn't confirmed; further ones wait here.
+#: Most orders that are sent to one device and not confirmed yet; further orders wait in the device's queue.
 _WINDOW = 64
 #: An order that isn't confirmed after so many seconds is sent again, for signals may be lost.
 _AGAIN = 2.0
-#: Seconds between two looks at all devices that have orders: for what is to go again, and for foreign ones that listen now.
+#: Seconds between two rounds over all devices that have orders: to send orders again, and to find foreign
+#: devices that listen now.
 _LOOK = _AGAIN / 4
-#: Entries that are deleted at a time: a round trip each would hold up the orders behind them.
+#: Entries that are deleted at a time: one round trip after the other would hold up the orders that wait.
 _DELETED_AT_ONCE = 64
 
 
 def order_number(sequence: int, place: int) -> int:
-    """Return the number of the order at `place` in the log's entry `sequence`: it grows along the log."""
+    """Return the number of the order at `place` in the log's entry `sequence`: numbers grow along the log."""
     return sequence * MAX_MESSAGES + place
 
 
 @dataclass(slots=True)
 class _Pending:
-    """An order as it goes to a device; `sent` is when it last went, by the monotonic clock, None before the first time."""
+    """An order of one device.
+
+    Attributes
+    ----------
+    sent
+        When the order was last sent, by the monotonic clock; 0.0 if the order was sent and is to be sent
+        again at once; None before the first time.
+    """
 
     frame: DownFrame
     sent: float | None = None
@@ -54,14 +70,17 @@ class _Pending:
 
 @dataclass(slots=True)
 class _OrderQueue:
-    """What waits for one device, by its number, which grows from the first to the last."""
+    """The orders of one device, by their numbers, which grow from the first to the last.
+
+    `sent` and `run` count the orders that were sent to the device, and those that the device has run.
+    """
 
     orders: OrderedDict[int, _Pending] = field(default_factory=OrderedDict)
     sent: int = 0
     run: int = 0
 
     def due(self, now: float) -> Iterator[_Pending]:
-        """Iterate over what is to be sent now, each knowing which order has to have come before it."""
+        """Yield the orders that are to be sent now, each with the number of the order before it (`after`)."""
         before = 0
         for number, pending in tuple(islice(self.orders.items(), _WINDOW)):
             if not pending.sent or now - pending.sent > _AGAIN:
@@ -78,29 +97,33 @@ class OrderQueues:
         self._subjects = subjects
         self._log = orders
         self._queues: dict[str, _OrderQueue] = {}
-        #: Of the queues, those with orders whose device is connected, and those with orders whose device is not.
-        self._here: dict[str, _OrderQueue] = {}
+        #: The queues with orders whose device is connected, and those whose device is not.
+        self._connected: dict[str, _OrderQueue] = {}
         self._away: dict[str, _OrderQueue] = {}
-        #: Devices that may be sent something before the next look at all that are here.
+        #: Devices that the next round looks at, even if that round isn't one over all devices.
         self._woken: dict[str, None] = {}
-        #: When each order expires, by its device and number: in the order in which they do, for that of the log is the same.
+        #: When each order expires, by its device and number. The soonest is first, for orders expire in the
+        #: order of the log.
         self._expiring: OrderedDict[tuple[str, int], float] = OrderedDict()
         self._next_look = 0.0
+        #: How many orders of each entry of the log are not dealt with, plus 1 until `end`. Entries for
+        #: devices of other partitions too are not here: such an entry stays in the log until it expires.
         self._left: dict[int, int] = {}
+        #: Entries of the log that are to be deleted.
         self._finished: list[int] = []
         self._plain = PlainDevices(connection, subjects)
         self._wake = asyncio.Event()
         self._rate = Rate()
         self.sent = self.expired = 0
 
-    # -- what comes in ------------------------------------------------------------------------------------------
+    # -- entries of the log ----------------------------------------------------------------------------------
 
     def begin(self, sequence: int) -> None:
-        """Open an entry of the log, which is to be deleted once `end` was called and its orders are dealt with."""
+        """Open an entry of the log, which is deleted after `end` once its orders are dealt with."""
         self._left[sequence] = 1
 
     def end(self, sequence: int) -> None:
-        """Say that all orders of an entry are in their queues."""
+        """Take note that all orders of an entry are in their queues."""
         self._deal_with(sequence)
         self._wake.set()
 
@@ -116,7 +139,7 @@ class OrderQueues:
 
     def _deal_with(self, sequence: int) -> None:
         left = self._left.get(sequence)
-        if left is None:  # an entry that others' devices get too: it stays in the log until it expires
+        if left is None:  # the entry is for devices of other partitions too, and stays until it expires
             return
         if left > 1:
             self._left[sequence] = left - 1
@@ -124,17 +147,17 @@ class OrderQueues:
         del self._left[sequence]
         self._finished.append(sequence)
 
-    # -- devices ------------------------------------------------------------------------------------------------
+    # -- devices ---------------------------------------------------------------------------------------------
 
     def hello(self, device: str, ready: int, *, connected: bool) -> None:
-        """Take note that a device has run its orders up to number `ready`, and send it what waits."""
+        """Take note that a device has run its orders up to number `ready`; send the orders that wait."""
         queue = self._queues.get(device)
-        if queue is None or not queue.orders:  # there is nothing to confirm, and nothing to send
+        if queue is None or not queue.orders:
             return
         for number in tuple(takewhile(lambda n: n <= ready, queue.orders)):
             queue.run += 1
             self._take_out(device, queue, number)
-        if not ready:  # it has just started, or lost what was sent
+        if not ready:  # the device has just started, or lost the orders that were sent
             self._send_anew(queue)
         self._place(device, queue, connected=connected)
 
@@ -146,16 +169,16 @@ class OrderQueues:
             self._place(device, queue, connected=False)
 
     def _place(self, device: str, queue: _OrderQueue, *, connected: bool) -> None:
-        """Put a queue where it belongs now, and let the next round look at it."""
-        here, elsewhere = (self._here, self._away) if connected else (self._away, self._here)
-        elsewhere.pop(device, None)
+        """Note whether a queue's device is connected, and let the next round look at the device."""
+        place, other = (self._connected, self._away) if connected else (self._away, self._connected)
+        other.pop(device, None)
         if queue.orders:
-            here[device] = queue
+            place[device] = queue
         self._woken[device] = None
         self._wake.set()
 
     def _send_anew(self, queue: _OrderQueue) -> None:
-        # Nothing beyond the window was sent: orders leave a queue at its front alone, and come in at its end.
+        # No order beyond the window was sent: orders leave a queue at its front alone, and join at its end.
         for pending in islice(queue.orders.values(), _WINDOW):
             pending.sent = pending.sent and 0.0
 
@@ -164,12 +187,12 @@ class OrderQueues:
             return
         self._expiring.pop((device, number), None)
         if not queue.orders:
-            self._here.pop(device, None)
+            self._connected.pop(device, None)
             self._away.pop(device, None)
         self._deal_with(number // MAX_MESSAGES)
 
     def counts(self, device: str) -> tuple[int, int]:
-        """Return how many orders went to a device, and how many it has run."""
+        """Return how many orders were sent to a device, and how many of them the device has run."""
         queue = self._queues.get(device)
         return (queue.sent, queue.run) if queue else (0, 0)
 
@@ -183,10 +206,13 @@ class OrderQueues:
         """Orders sent, a second."""
         return self._rate.value
 
-    # -- what goes out ------------------------------------------------------------------------------------------
+    # -- sending ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Send what waits and delete what is dealt with, until cancelled. While the link is down all of it waits."""
+        """Send orders, and delete the log's entries that are dealt with, until cancelled.
+
+        While the link is down all orders wait.
+        """
         while True:
             self._wake.clear()
             try:
@@ -212,15 +238,15 @@ class OrderQueues:
             self._take_out(device, self._queues[device], number)
 
     async def _round(self) -> None:
-        """Look at the devices that something has happened to, and now and then at all that have orders."""
+        """Send the orders of devices that were woken, and every `_LOOK` seconds those of all devices."""
         woken, self._woken = self._woken, {}
         now = time.monotonic()
         looks_at_all = now >= self._next_look
         if looks_at_all:
-            woken |= dict.fromkeys(self._here) | dict.fromkeys(self._away)
+            woken |= dict.fromkeys(self._connected) | dict.fromkeys(self._away)
         try:
             for device in woken:
-                if queue := self._here.get(device):
+                if queue := self._connected.get(device):
                     await self._send(device, queue)
             await self._send_plain({device for device in woken if device in self._away})
         except BaseException:
@@ -242,7 +268,7 @@ class OrderQueues:
             self.sent += 1
 
     async def _send_plain(self, devices: set[str]) -> None:
-        """Send what waits to those that listen and don't speak frames: once, for they confirm nothing."""
+        """Send the orders of foreign `devices` that listen: once, for a foreign device confirms nothing."""
         for device in await self._plain.listening(devices):
             queue = self._queues[device]
             for number, pending in tuple(queue.orders.items()):
@@ -259,7 +285,7 @@ class OrderQueues:
             left = [sequence for sequence, task in zip(some, deleted, strict=True) if not task.result()]
             self._finished[: len(some)] = left
             if left:
-                return  # the next round tries again
+                return  # the next round tries these again
 
     async def _deleted(self, sequence: int) -> bool:
         try:

@@ -1,7 +1,7 @@
-"""The parts of a run: all that it consists of, composed once, when the run is opened.
+"""The parts of a run, composed once, when the run is opened.
 
-Owns the composition: which part is made of which others, and in what order. No part is added later, and none is given
-more than it uses. What the parts do together is for `edge`.
+Owns the composition: which part is made of which others, and in what order. No part is added later, and no
+part is given more than it uses. Running the parts' tasks is for `edge`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ __all__ = ["Parts", "open_parts"]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """All that one run consists of; the module of each says what it does."""
+    """The parts of one run; each part's own module describes it."""
 
     connection: Connection
     settings: EdgeSettings
@@ -87,7 +87,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class _Stores:
-    """What a run stores in: its logs, its dead letters, and the output with its positions."""
+    """The stores of a run: its logs, its dead letters, and the output with its positions."""
 
     logs: Mapping[str, Log]
     dead_letters: DeadLetters
@@ -100,12 +100,12 @@ class _Stores:
 async def open_parts(
     connection: Connection, dataflow: Dataflow, settings: EdgeSettings, undo: contextlib.AsyncExitStack
 ) -> Parts:
-    """Open logs, take over the output, set up all processors, and compose a run of them.
+    """Open logs, take over the output, set up all processors, and compose the parts of a run.
 
     Parameters
     ----------
     undo
-        Takes what gives all of it back, in the right order.
+        Takes the callbacks that close all of these, in the right order.
 
     Raises
     ------
@@ -145,7 +145,7 @@ async def _open_stores(connection: Connection, settings: EdgeSettings) -> _Store
         return _Stores(logs, dead_letters, output, None, None, None)
     checkpoints = Checkpoints(chain, logs[subjects.mark_stream], subjects, settings.options.partitions)
     janitor = None
-    if settings.partition == 0:  # one of all cuts what all write to
+    if settings.partition == 0:  # one partition's run cuts the output log, to which all partitions write
         janitor = Janitor(logs[subjects.output_stream], checkpoints.reach, settings.keep, settings.options)
     return _Stores(logs, dead_letters, output, chain, checkpoints, janitor)
 
@@ -153,7 +153,10 @@ async def _open_stores(connection: Connection, settings: EdgeSettings) -> _Store
 def _composed(
     connection: Connection, settings: EdgeSettings, stores: _Stores, first: Line, source: Input
 ) -> Parts:
-    """Make every part of those that it uses. What a part needs of a later one is looked up when it is called."""
+    """Make every part, and pass to each the parts that it uses.
+
+    Where a part uses another that is made later, a function finds the later part when it is called.
+    """
     subjects, stored = Subjects(settings.name), stores.output.positions
     full = stores.chain.full if stores.chain is not None else None
     status, signals, in_flight = Status(settings.name), Signals(connection), InFlight()

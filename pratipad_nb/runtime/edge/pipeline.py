@@ -1,8 +1,17 @@
 """The forward pipeline: input → stages → output, with bounded queues between them.
 
-Owns the tasks, the pump and the drain. Each stage is a task of its own, so that one works on a batch while the next one
-works on the batch before. What is admitted is for `gatekeeper`, how batches are worked on for `stage`, and what is safe
-when for `outputs`.
+Owns the tasks, the pump and the drain. Each stage is a task of its own, so that a stage works on a batch
+while the next stage works on the batch before. Admission is for `gatekeeper`, work on a batch for `stage`, and
+making results safe for `outputs`.
+
+The drain: `_pump` ends, under `_entrance`, by putting None into the first queue. Each stage passes None on
+after its last batch, and the writer ends at None. Queues keep their order, and `inject` puts nothing in once
+`_ended` is set. So None is the last item of every queue, and all earlier items are stored when the writer
+ends.
+
+Barriers: where a stage has one instance, a barrier passes it in the order of its queue. The state that the
+stage adds to the barrier is then that of exactly the batches before the barrier. A stage of several shards
+gets the same, where a state is kept, by waiting until every shard has finished its queue (`_at_one_point`).
 """
 
 from __future__ import annotations
@@ -27,20 +36,23 @@ T = TypeVar("T")
 
 __all__ = ["BatchQueue", "Pipeline"]
 
-#: Batches that may stand before a stage: one to go on with while the next is made. More would only add latency.
+#: Batches that may wait before a stage: one to go on with while the next is made. More would only add
+#: latency.
 _QUEUE = 2
-#: Messages, and batches, that may stand before one instance of several: room for its siblings to go on while it is
-#: slow, or stuck. Few messages come in many batches, so it is messages that are counted first.
+#: Messages, and batches, that may wait before one instance of several: room for the other instances to go on
+#: while this instance is slow, or stuck. Few messages may come in many batches, so messages are counted
+#: first.
 _SHARD_MESSAGES = 4096
 _SHARD_BATCHES = 256
-#: The server is told this often that what is in flight is still being worked on; a third of its patience of 30 s.
+#: So often the server is told that deliveries in flight are still being worked on, in seconds: a third of the
+#: 30 s after which the server would deliver again.
 _HOLD_SECONDS = 10.0
 #: Seconds between two looks whether an instance that a barrier waits for hangs.
 _HANG_LOOK = 0.5
 
 
 class BatchQueue(asyncio.Queue[Item]):
-    """A bounded queue that knows how many messages stand in it; None ends it."""
+    """A bounded queue that counts the messages of its batches; None ends the queue."""
 
     messages = 0
 
@@ -67,7 +79,7 @@ class ShardQueue(BatchQueue):
         return item
 
     async def put(self, item: Item) -> None:
-        """Put `item` in, waiting while there are too many messages."""
+        """Put `item` in; wait while the queue holds too many messages."""
         while self.messages >= _SHARD_MESSAGES:
             self._room.clear()
             await self._room.wait()
@@ -100,27 +112,27 @@ class Pipeline:
         self._leaving = False
         self._flowing = asyncio.Event()
         self._flowing.set()
-        #: Held while something is injected, so that nothing gets behind the item that ends the first queue.
+        #: Held while an item is injected, so that no item gets behind the None that ends the first queue.
         self._entrance = asyncio.Lock()
         self._ended = False
         self._sampler = Sampler()
 
-    # -- controls -----------------------------------------------------------------------------------------------
+    # -- controls --------------------------------------------------------------------------------------------
 
     def drain(self, *, leaving: bool = False) -> None:
-        """Take nothing more in; `run` returns once what is in flight is safe.
+        """Take no more messages in; `run` returns once all messages in flight are safe.
 
-        `leaving`: what has been delivered and isn't admitted is left to the pipeline that comes next.
+        `leaving`: deliveries that aren't admitted yet are left to the next pipeline.
         """
         self._leaving = leaving
         self._draining.set()
 
     def pause(self) -> None:
-        """Take nothing more in until `resume`."""
+        """Take no more messages in until `resume`."""
         self._flowing.clear()
 
     def resume(self) -> None:
-        """Go on."""
+        """Take messages in again."""
         self._flowing.set()
 
     @property
@@ -129,15 +141,15 @@ class Pipeline:
         return not self._flowing.is_set()
 
     async def inject(self, item: Batch | Barrier, step: str | None = None) -> bool:
-        """Put in what doesn't come from the input: dead letters that are retried, tapes, and barriers.
+        """Put in an item that doesn't come from the input: dead letters, recorded inputs, or a barrier.
 
-        Return whether it is in: once the pipeline has ended, it has to go to the next one. A batch passes all stages, or,
-        with a `step`, that processor's and those behind it.
+        Return whether the item is in: once the pipeline has ended, the item has to go to the next pipeline. A
+        batch passes all stages, or, with a `step`, the stage of that processor and the stages behind it.
 
         Raises
         ------
         LookupError
-            If the pipeline has no such processor.
+            If the pipeline has no processor `step`.
         """
         async with self._entrance:
             if self._ended:
@@ -155,10 +167,10 @@ class Pipeline:
         raise LookupError(step)
 
     def waiting(self, stage: int) -> int:
-        """Return how many messages stand before a stage."""
+        """Return how many messages wait before a stage."""
         return self.queues[stage].messages + sum(shard.messages for shard in self._shards.get(stage, ()))
 
-    # -- tasks --------------------------------------------------------------------------------------------------
+    # -- tasks -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Move messages until drained."""
@@ -178,7 +190,7 @@ class Pipeline:
             self._input.hold()
 
     async def _pump(self) -> None:
-        """Take frames in and make batches of them, of about `batch_messages`."""
+        """Admit frames and make batches of them, of about `batch_messages` each."""
         first, arrived = self.queues[0], self._gate.arrived
         while not self._draining.is_set():
             admitted: list[Admitted] = []
@@ -209,11 +221,11 @@ class Pipeline:
         return Batch(source, payloads, range(source.size), source.size)
 
     async def _deliveries(self) -> Sequence[Delivery]:
-        """Wait for deliveries while the flow is not paused; nothing once it drains."""
+        """Wait for deliveries while the pipeline is not paused; return none once it drains."""
         if not self._flowing.is_set() and not await self._unless_draining(self._flowing.wait()):
             return ()
         deliveries = await self._unless_draining(self._input.get()) or ()
-        if not self._flowing.is_set():  # paused while it waited
+        if not self._flowing.is_set():  # paused while `get` waited
             await self._unless_draining(self._flowing.wait())
         return deliveries
 
@@ -242,7 +254,7 @@ class Pipeline:
         await following.put(None)
 
     async def _at_one_point(self, stage: Stage, shards: Sequence[ShardQueue]) -> bool:
-        """Wait until every shard is done with what stands before it; return False if a call of one hangs."""
+        """Wait until every shard has finished its queue; return False if a call of a shard hangs."""
         joined = asyncio.gather(*(shard.join() for shard in shards))
         try:
             while not joined.done():
@@ -256,7 +268,10 @@ class Pipeline:
     def _getter(
         self, stage: Stage, queue: BatchQueue, following: BatchQueue, shard: int = 0
     ) -> Callable[[], Awaitable[Item]]:
-        """Return what takes the next item from `queue`; with a processor that gathers, the next one it doesn't take."""
+        """Return the function that takes the next item from `queue`.
+
+        Where a processor gathers (`batch_timeout`), the function lets it gather first.
+        """
         if not stage.gathers:
             return queue.get
         gathering = Gathering(stage, shard, following.put)
@@ -279,17 +294,17 @@ class Pipeline:
             while (item := await queue.get()) is not None:
                 if isinstance(item, Barrier):
                     if stage.keeps_state or item.states:
-                        # All shards have to be at the same point, or a state would speak of more than is stored.
-                        for its_queue in shards:
-                            await its_queue.put(item)
+                        # All shards have to be at the same point, or a state would hold more than is stored.
+                        for shard_queue in shards:
+                            await shard_queue.put(item)
                         if not await self._at_one_point(stage, shards):
                             continue  # no checkpoint this time
                         await stage.snapshot(item.states)
                     await following.put(item)
                     continue
-                for its_queue, part in zip(shards, splitter.split(item), strict=True):
+                for shard_queue, part in zip(shards, splitter.split(item), strict=True):
                     if part is not None:
-                        await its_queue.put(part)
-            for its_queue in shards:
-                await its_queue.put(None)
+                        await shard_queue.put(part)
+            for shard_queue in shards:
+                await shard_queue.put(None)
         await following.put(None)

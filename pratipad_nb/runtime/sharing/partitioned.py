@@ -1,7 +1,8 @@
-"""A flow in partitions, several edges of which share it: the partitions that this process runs, each by an `Edge`.
+"""A flow in partitions, which several edges run: the partitions of this process, each run by an `Edge`.
 
-Owns taking partitions over, giving partitions up, and what is asked of all of them at once. Which edge is to own which
-partition is for `membership`; that two edges never own the same is for `chain`.
+Owns taking partitions over, giving partitions up, and requests that concern all partitions here. Which edge
+is to own which partition is for `membership`; that two edges never write the same partition is for
+`chain`.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ __all__ = ["PartitionedEdge"]
 
 log = logging.getLogger(__name__)
 
-#: How long an edge that starts listens for others before it takes partitions, in seconds: they answer its first heartbeat.
+#: How long an edge that starts listens before it takes partitions, in seconds: other edges answer its first
+#: heartbeat.
 _LISTEN = 0.3
-#: Pause before a partition is tried again that another edge was taking over at the same time.
+#: Pause before this edge tries to take a partition again that another edge was taking over, in seconds.
 _AFTER_FENCED = 1.0
 
 
@@ -51,11 +53,16 @@ class PartitionedEdge:
     Parameters
     ----------
     connection
-        Shared by all of them; it is not closed here.
+        The connection of all partitions here; it is not closed here.
     dataflow
-        What runs.
+        The dataflow to run.
     settings
-        How it runs; ``settings.partition`` doesn't matter.
+        How the dataflow runs; ``settings.partition`` doesn't matter.
+
+    Raises
+    ------
+    FlowError
+        If the flow's input is Pull.
     """
 
     def __init__(self, connection: Connection, dataflow: Dataflow, settings: EdgeSettings) -> None:
@@ -77,10 +84,10 @@ class PartitionedEdge:
         self._look = asyncio.Event()
         self._subscription: Any = None
         self._change_turn = asyncio.Lock()
-        #: Whether a change is being carried out, and can't be given up any more.
+        #: Whether a change is being carried out that can't be given up any more.
         self._changing = False
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------------------
 
     @classmethod
     async def open(
@@ -109,20 +116,20 @@ class PartitionedEdge:
         for partition in sorted(begin):
             try:
                 self.edges[partition] = await self._opened(partition)
-            except Fenced:  # another starts at the same moment; who has it shows in its heartbeats
+            except Fenced:  # another edge starts at the same moment, and has the partition
                 log.info("partition %d of %s is taken by another edge", partition, self.settings.name)
         await self._heartbeat()
 
     async def _opened(self, partition: int) -> Edge:
         edge = await Edge.open(self.connection, self.dataflow, self._part(partition))
-        # What was set while it was being opened, too.
+        # `set_rate` and `demand` may have been called while the partition was being opened.
         part = self._part(partition)
         edge.set_rate(part.rate)
         edge.demand(part.max_demand, part.min_demand)
         return edge
 
     def _part(self, partition: int) -> EdgeSettings:
-        """Return the settings of one partition: what is a bound for all is divided."""
+        """Return the settings of one partition: the rate and the bounds of Demand are divided."""
         whole, n = self.settings, self.settings.options.partitions
         most = max(1, whole.max_demand // n)
         return dataclasses.replace(
@@ -134,12 +141,12 @@ class PartitionedEdge:
         )
 
     async def run(self) -> None:
-        """Run what falls to this edge until drained, taking over and giving up partitions as edges come and go.
+        """Run this edge's partitions until drained; take over and give up partitions as edges come and go.
 
         Raises
         ------
         PratipadError
-            If something else than another edge's taking over ended a partition.
+            If a partition ended for another reason than being taken over by another edge.
         """
         if self.state == "starting":
             self.state = "running"
@@ -165,7 +172,7 @@ class PartitionedEdge:
         self._look.set()
 
     def _divide(self, group: asyncio.TaskGroup) -> None:
-        """Begin what falls to this edge, and let go what falls to another."""
+        """Begin the partitions that fall to this edge, and drain those that fall to another."""
         begin, release = self._membership.plan(frozenset(self._tasks))
         now = asyncio.get_running_loop().time()
         for partition in begin:
@@ -176,13 +183,13 @@ class PartitionedEdge:
                 edge.drain()
 
     async def _run(self, partition: int, edge: Edge | None) -> None:
-        """Run one partition until it is drained or another edge has it."""
+        """Run one partition until it is drained, or another edge has taken it over."""
         try:
             if edge is None:
                 edge = self.edges[partition] = await self._opened(partition)
                 if self.state == "paused":
                     edge.pause()
-                elif self.state == "draining":  # asked for while the partition was being taken over
+                elif self.state == "draining":  # `drain` was called while the partition was being taken over
                     edge.drain()
                 self._look.set()
             await edge.run()
@@ -190,7 +197,8 @@ class PartitionedEdge:
             log.info("another edge has taken partition %d of %s over", partition, self.settings.name)
             self._wait_until[partition] = asyncio.get_running_loop().time() + _AFTER_FENCED
         except* WaitTimeout as errors:
-            # The server was away while the partition was being taken over, or ended: the next division finds it free.
+            # The server was away while the partition was being opened or closed; the next division finds it
+            # free.
             log.info("partition %d of %s: %s", partition, self.settings.name, errors.exceptions[0])
             self._wait_until[partition] = asyncio.get_running_loop().time() + _AFTER_FENCED
         finally:
@@ -206,14 +214,14 @@ class PartitionedEdge:
             self.state = "failed"
 
     def drain(self) -> None:
-        """Refuse new messages; `run` returns once what is in flight is safe."""
+        """Refuse new messages; `run` returns once all messages in flight are safe."""
         self.state = "draining"
         for edge in self.edges.values():
             edge.drain()
         self._look.set()
 
     async def close(self) -> None:
-        """Say that this edge leaves, and give everything back."""
+        """Tell the other edges that this edge leaves, and close all partitions here."""
         if self._subscription is not None:
             with contextlib.suppress(TransportError, WaitTimeout):
                 await self._heartbeat(leaving=True)
@@ -225,7 +233,7 @@ class PartitionedEdge:
         finally:
             self.state = "failed" if self.error else "stopped"
 
-    # -- the other edges ----------------------------------------------------------------------------------------
+    # -- the other edges -------------------------------------------------------------------------------------
 
     async def _heartbeat(self, *, leaving: bool = False) -> None:
         owned = frozenset(self._tasks) | frozenset(self.edges)
@@ -237,7 +245,7 @@ class PartitionedEdge:
         try:
             frame = decode(signal.data, HeartbeatFrame)
         except FrameError as error:
-            log.info("a heartbeat that is none: %s", error)
+            log.info("a malformed heartbeat: %s", error)
             return
         if self._membership.hear(frame):
             self._look.set()
@@ -247,7 +255,7 @@ class PartitionedEdge:
         """The other edges of the flow, by their ids, with the partitions that they run."""
         return self._membership.others()
 
-    # -- what handles ask ---------------------------------------------------------------------------------------
+    # -- requests of handles ---------------------------------------------------------------------------------
 
     @property
     def lines(self) -> list[Line]:
@@ -260,7 +268,7 @@ class PartitionedEdge:
         return frozenset(self.edges)
 
     def snapshot(self) -> FlowStats:
-        """Return the counters of all partitions here, as one."""
+        """Return the counters of all partitions here, as one flow's."""
         return merged(
             [edge.snapshot() for edge in self.edges.values()],
             FlowStats(self.settings.name, self.dataflow.notation, self.settings.delivery),
@@ -277,20 +285,20 @@ class PartitionedEdge:
         raise FlowError(f"pull({n!r}, {device!r}) needs a Pull flow; this is `{self.dataflow.notation}`.")
 
     def set_rate(self, allowed: float | None) -> None:
-        """Change how many messages a second devices are asked for, in every partition here and those taken over later."""
+        """Change how many messages a second devices are asked for, in all partitions here, now and later."""
         self.settings = dataclasses.replace(self.settings, rate=allowed)
         for partition, edge in self.edges.items():
             edge.set_rate(self._part(partition).rate)
 
     def demand(self, max_demand: int, min_demand: int) -> None:
-        """Demand: change both bounds, at once, in every partition here and those taken over later."""
+        """Demand: change both bounds, at once, in all partitions here, now and later."""
         self.settings = dataclasses.replace(self.settings, max_demand=max_demand, min_demand=min_demand)
         for partition, edge in self.edges.items():
             part = self._part(partition)
             edge.demand(part.max_demand, part.min_demand)
 
     async def settled(self, seconds: float) -> None:
-        """Wait until all that was accepted, by any edge, is at Output."""
+        """Wait until all messages that any edge has accepted are at Output."""
         await gathered([edge.settled(seconds) for edge in self.edges.values()])
 
     async def dead_letters(self) -> list[DeadLetter]:
@@ -298,7 +306,7 @@ class PartitionedEdge:
         return await self._any().dead_letters()
 
     async def retry_dead_letters(self) -> int:
-        """Put those of this edge's partitions through again; return how many there were."""
+        """Put the dead letters of partitions here through the flow again; return how many there were."""
         return sum([await edge.retry_dead_letters() for edge in list(self.edges.values())])
 
     async def clear_dead_letters(self) -> int:
@@ -316,14 +324,14 @@ class PartitionedEdge:
 
     @contextlib.contextmanager
     def tapped(self, tap: Tap) -> Iterator[None]:
-        """Tell `tap` of all that is admitted in the partitions that run here now, while the context lasts."""
+        """Call `tap` with every frame that partitions here at present admit, while the context lasts."""
         with contextlib.ExitStack() as taps:
             for edge in self.edges.values():
                 taps.enter_context(edge.tapped(tap))
             yield
 
     async def replay(self, entries: Callable[[], Iterator[Entry]], speed: float | None) -> int:
-        """Put recorded inputs through, each device's messages where its partition runs."""
+        """Put recorded inputs through the flow: each device's messages through its partition."""
         first = next((received for _, _, received, _ in entries()), None)
         parts = [
             edge.replay(partial(_of_edge, edge, entries), speed, first=first) for edge in self.edges.values()
@@ -334,19 +342,19 @@ class PartitionedEdge:
         for edge in self.edges.values():
             return edge
         raise FlowError(
-            f"this edge of {self.settings.name!r} runs no partition at present: {len(self.others)} other edges share "
-            f"its {self.settings.options.partitions}. Ask one of those."
+            f"this edge of {self.settings.name!r} runs no partition at present: {len(self.others)} other "
+            f"edges run its {self.settings.options.partitions}. Ask one of those edges."
         )
 
     def pause(self, processor: str | None = None) -> None:
-        """Let the partitions here, or one processor in them, begin nothing further."""
+        """Let the partitions here, or one processor in them, begin no further call."""
         for edge in self.edges.values():
             edge.pause(processor)
         if processor is None and self.state != "draining":
             self.state = "paused"
 
     def resume(self, processor: str | None = None) -> None:
-        """Let them go on."""
+        """Let the partitions here, or one processor in them, go on."""
         for edge in self.edges.values():
             edge.resume(processor)
         if processor is None and self.state != "draining":
@@ -358,10 +366,10 @@ class PartitionedEdge:
         return not self._changing and all(edge.revocable for edge in self.edges.values())
 
     async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
-        """Change what runs in all partitions here, or in none; other edges go on as they are.
+        """Change all partitions here to `dataflow`, or none; other edges go on as they are.
 
-        What is new is set up in every partition first. A partition that is taken over meanwhile gets the new dataflow.
-        If a partition can't carry the change out, those that have go back.
+        New processors are set up in every partition first. A partition that is taken over meanwhile gets the
+        new dataflow. If a partition can't carry the change out, the partitions that have changed go back.
         """
         async with self._change_turn:
             before, changed = self.dataflow, list[Edge]()
@@ -377,10 +385,10 @@ class PartitionedEdge:
             return _together([receipt for receipt in receipts if receipt is not None])
 
     async def _swap(self, dataflow: Dataflow, changed: list[Edge]) -> list[SwapReceipt | None]:
-        """Change all partitions; `changed` is told of each that is."""
+        """Change all partitions, and add each partition that has changed to `changed`."""
         receipts: list[SwapReceipt | None] = []
         async with contextlib.AsyncExitStack() as prepared:
-            # A partition that is being given up ends with what it runs.
+            # A partition that is being given up ends with its old processors.
             edges = [edge for edge in self.edges.values() if edge.state in ("running", "paused")]
             changes = [(edge, await prepared.enter_async_context(edge.prepared(dataflow))) for edge in edges]
             self._changing = True
@@ -400,7 +408,7 @@ class PartitionedEdge:
             await edge.swap(dataflow)
         except PratipadError:
             log.exception(
-                "partition %s of %s runs the new code, which others refused; start the flow anew",
+                "partition %s of %s runs the new code, which other partitions refused; start the flow anew",
                 *edge.partitions,
                 self.settings.name,
             )
