@@ -1,7 +1,8 @@
 """Letting users in and out of a running server.
 
-Owns the users file and the protocol by which several processes change it: under a lock, as a whole, and holding the
-lock until the server says that it has read it. Calls within a few milliseconds become one change.
+Owns the users file and the protocol by which several processes change the file: under a lock, as a whole, and
+holding the lock until the server says that it has read the file. Calls within a few milliseconds become one
+change.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ __all__ = ["Admission"]
 
 log = logging.getLogger(__name__)
 
-#: How long changes gather: far below what a person or a TLS handshake notices, and enough for a loop of calls.
+#: How long changes gather: far below what a person or a TLS handshake notices, and enough for a loop of
+#: calls.
 _GATHER_SECONDS = 0.005
 _POLL_SECONDS = 0.002
 #: 10,000 users are read in 0.4 s.
@@ -35,15 +37,15 @@ _REFUSED = "Failed to reload server configuration"
 
 
 class Admission:
-    """Changes who may connect to the server whose files are `files`.
+    """Changes the users of the server whose files are `files`.
 
     Parameters
     ----------
     files
         The server's files.
     running
-        Returns the process id of the server, None while it is down and will come back; raises `ServerError` if it
-        won't.
+        Returns the process id of the server, None while it is down and will come back; raises `ServerError`
+        if the server won't come back.
     """
 
     def __init__(self, files: ServerFiles, running: Callable[[], int | None]) -> None:
@@ -56,22 +58,22 @@ class Admission:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def users(self) -> tuple[User, ...]:
-        """Return who may connect, by identity."""
+        """Return the users that may connect, by identity."""
         return tuple(sorted(self._read().values(), key=lambda user: user.identity))
 
     async def allow(self, users: Iterable[User]) -> None:
-        """Let `users` in, with their permissions replaced if they are known; returns once the server knows.
+        """Let `users` in, with the permissions of known users replaced; return once the server knows.
 
         Raises
         ------
         ServerError
-            If the file can't be written, or the server doesn't take it.
+            If the users file can't be written, or the server doesn't take it.
         """
         if changes := {user.identity: user for user in users}:
             await self._change(changes)
 
     async def revoke(self, identity: str) -> None:
-        """Let `identity` in no more, and end its connections; one that isn't known is no error.
+        """Let `identity` in no more, and end its connections; an unknown identity is no error.
 
         Raises
         ------
@@ -81,16 +83,16 @@ class Admission:
         await self._change({identity: None})
 
     async def reload(self) -> None:
-        """Have the server read its files again, the users as they are."""
+        """Have the server read its files again, with the users unchanged."""
         await self._change({})
 
     async def write(self, users: Iterable[User], gone: Iterable[str] = ()) -> None:
-        """Add `users` to the file, and take the identities `gone` out, for a server that isn't running yet."""
+        """Add `users` to the file and remove the identities `gone`, for a server that isn't running yet."""
         async with self._locked():
             self._apply({user.identity: user for user in users} | dict.fromkeys(gone))
 
     async def close(self) -> None:
-        """Break off what is under way."""
+        """Break off a change under way."""
         self._gathering = None
         self._pending.clear()
         for task in list(self._tasks):
@@ -116,7 +118,7 @@ class Admission:
 
     async def _commit(self) -> None:
         await asyncio.sleep(_GATHER_SECONDS)
-        async with self._turn:  # while one change is under way, all that come gather into the next
+        async with self._turn:  # while a change is under way, all later changes gather into the next
             changes, self._pending, self._gathering = self._pending, {}, None
             async with self._locked():
                 self._apply(changes)
@@ -158,7 +160,7 @@ class Admission:
             raise ServerError(f"{self._files.users} can't be written: {error.strerror}.") from error
 
     async def _confirmed(self) -> None:
-        """Have the server read the file, and return when its log says so; a new run of it is asked anew."""
+        """Have the server read the file, and return once its log says so; ask a restarted server anew."""
         asked, position = None, 0
         try:
             async with asyncio.timeout(_RELOAD_SECONDS):
@@ -174,7 +176,8 @@ class Admission:
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError as error:
             raise ServerError(
-                f"the server has not read its users within {_RELOAD_SECONDS:g} s. Its log is {self._files.log}."
+                f"the server has not read its users within {_RELOAD_SECONDS:g} s. Its log is "
+                f"{self._files.log}."
             ) from error
 
     def _answered(self, position: int) -> bool:
