@@ -9,7 +9,7 @@ operating system) is translated where it crosses our boundary and stays attached
     ├── NotationError           the text of a dataflow (knows line, column, span); defined by `notation.errors`
     ├── SettingsError           an option, a name or an environment variable is not what it may be
     ├── ProcessorError          a processor can't be made, set up or called
-    │   └── LeftBehind          its call hangs, and nobody waits for it; defined by `calls.faults`
+    │   └── LeftBehind          its call hangs, and nobody waits for it; defined by `calls.call_errors`
     │       └── TookTooLong     a call took longer than its `timeout` (also a `TimeoutError`)
     ├── PayloadError            a payload can't travel: its type or its size
     ├── FrameError              bytes from the network are no frame of ours

@@ -32,8 +32,8 @@ from types import FrameType
 from typing import Any
 
 from pratipad_nb.calls.call import Call, absorb, awaited, is_async
-from pratipad_nb.calls.clock import Clock
-from pratipad_nb.calls.faults import LeftBehind, ordinary, since
+from pratipad_nb.calls.call_errors import LeftBehind, ordinary, since
+from pratipad_nb.calls.time_limit import TimeLimit
 from pratipad_nb.errors import PratipadError, ProcessorError
 
 __all__ = ["Worker"]
@@ -145,7 +145,9 @@ class Worker:
 
     # -- calling ---------------------------------------------------------------------------------------------
 
-    async def call(self, function: Callable[..., Any], *arguments: Any, clock: Clock | None = None) -> Any:
+    async def call(
+        self, function: Callable[..., Any], *arguments: Any, clock: TimeLimit | None = None
+    ) -> Any:
         """Run `function` after the call before it, with the caller's context variables; return its result.
 
         Cancelling `call` cancels a running coroutine. A ``def`` that runs on the thread can't be stopped: it
@@ -185,7 +187,7 @@ class Worker:
         if self._closed:
             raise self._seat.kind(f"{self._owner} is closed and takes no more calls; start its flow again.")
 
-    async def _on_thread(self, job: Callable[[], Any], clock: Clock | None) -> Any:
+    async def _on_thread(self, job: Callable[[], Any], clock: TimeLimit | None) -> Any:
         seat = self._seat
         if self._thread is None:
             weakref.finalize(self, seat.jobs.put, None).atexit = False
@@ -201,7 +203,7 @@ class Worker:
         seat.jobs.put((job, context, (loop, reply)))
         return await self._replied(call, reply, clock, 0.0)
 
-    async def _on_loop(self, job: Callable[[], Any], clock: Clock | None) -> Any:
+    async def _on_loop(self, job: Callable[[], Any], clock: TimeLimit | None) -> Any:
         call = self._call = Call()
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._began = time.monotonic()
@@ -214,7 +216,7 @@ class Worker:
             raise
 
     async def _replied(
-        self, call: Call, reply: asyncio.Future[Any], clock: Clock | None, grace: float
+        self, call: Call, reply: asyncio.Future[Any], clock: TimeLimit | None, grace: float
     ) -> Any:
         self._reply = reply
         alarm = None if clock is None else _Alarm(self, reply, clock, grace)
@@ -307,7 +309,7 @@ class Worker:
 class _Alarm:
     """Leaves a worker's instance behind when its clock says that its call is late."""
 
-    def __init__(self, worker: Worker, reply: asyncio.Future[Any], clock: Clock, grace: float) -> None:
+    def __init__(self, worker: Worker, reply: asyncio.Future[Any], clock: TimeLimit, grace: float) -> None:
         self._worker = worker
         self._reply = reply
         self._clock = clock

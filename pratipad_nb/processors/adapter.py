@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from pratipad_nb.calls import Clock
+from pratipad_nb.calls import TimeLimit
 from pratipad_nb.errors import ProcessorError
 from pratipad_nb.processors.async_forms import AsyncBatch, AsyncGenerator, AsyncPlain
 from pratipad_nb.processors.base import Processor, period_of
@@ -93,7 +93,7 @@ class Adapted:
     batch_size: int
     batch_timeout: float
     timeout: float | None
-    clock: Clock | None
+    clock: TimeLimit | None
     timers: tuple[Timer, ...]
     setup: Callable[[], Any] | None
     teardown: Callable[[], Any] | None
@@ -188,7 +188,7 @@ def adapt(
             "Name the class, not an instance, in the notation."
         )
     call, is_batch = _process(instance)
-    clock = None if settings.timeout is None else Clock(settings.timeout, owner or f"processor {name}")
+    clock = None if settings.timeout is None else TimeLimit(settings.timeout, owner or f"processor {name}")
     run, on_loop = _batch_call(call, name, settings, clock, is_batch=is_batch, discard=discard)
     backward = _own(instance, "backward")
     run_backward, backward_on_loop = (
@@ -322,7 +322,7 @@ def _own(instance: object, hook: str) -> Callable[..., Any] | None:
     return found  # type: ignore[no-any-return]
 
 
-def _timers(instance: object, clock: Clock | None) -> tuple[Timer, ...]:
+def _timers(instance: object, clock: TimeLimit | None) -> tuple[Timer, ...]:
     timers = []
     for name in dir(type(instance)):
         seconds = period_of(inspect.getattr_static(instance, name, None))
@@ -336,7 +336,7 @@ def _batch_call(
     call: Callable[..., Any],
     name: str,
     settings: _Settings,
-    clock: Clock | None,
+    clock: TimeLimit | None,
     *,
     is_batch: bool,
     discard: bool,
@@ -367,7 +367,7 @@ def _batch_call(
 
 
 def _timed(
-    call: Callable[..., Any], clock: Clock, *, on_loop: bool, yields: bool, runs_out: bool
+    call: Callable[..., Any], clock: TimeLimit, *, on_loop: bool, yields: bool, runs_out: bool
 ) -> Callable[..., Any]:
     if not on_loop:
         return clock.timed_plain(call, runs_out=runs_out)

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from pratipad_nb.calls import Clock, LeftBehind, left_behind
+from pratipad_nb.calls import LeftBehind, TimeLimit, left_behind
 from pratipad_nb.message import Message
 from pratipad_nb.processors.copying import copy_payload
 from pratipad_nb.processors.outcome import Failure, Outcome, sampled
@@ -81,7 +81,7 @@ class Form:
         discard: bool = False,
         with_message: bool = False,
         batch_size: int = 1024,
-        clock: Clock | None = None,
+        clock: TimeLimit | None = None,
     ) -> None:
         self._call = call
         self._name = name

@@ -37,7 +37,7 @@ _MACHINERY = {
         "returned.py",
         "typed.py",
     )
-} | {str(Path(worker.__file__).with_name(name)) for name in ("call.py", "clock.py", "worker.py")}
+} | {str(Path(worker.__file__).with_name(name)) for name in ("call.py", "time_limit.py", "worker.py")}
 
 
 @dataclass(frozen=True, slots=True)

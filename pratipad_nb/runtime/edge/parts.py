@@ -6,8 +6,9 @@ part is given more than it uses. Running the parts' tasks is for `edge`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -96,6 +97,16 @@ class _Stores:
     checkpoints: Checkpoints | None
     janitor: Janitor | None
 
+    @property
+    def durable(self) -> bool:
+        """Whether messages and results are stored; in fast delivery nothing is."""
+        return self.chain is not None
+
+    @property
+    def full(self) -> asyncio.Event | None:
+        """Set while the output log takes no frame; None in fast delivery."""
+        return self.chain.full if self.chain is not None else None
+
 
 async def open_parts(
     connection: Connection, dataflow: Dataflow, settings: EdgeSettings, undo: contextlib.AsyncExitStack
@@ -158,35 +169,18 @@ def _composed(
     Where a part uses another that is made later, a function finds the later part when it is called.
     """
     subjects, stored = Subjects(settings.name), stores.output.positions
-    full = stores.chain.full if stores.chain is not None else None
     status, signals, in_flight = Status(settings.name), Signals(connection), InFlight()
-    limit = RateLimit(settings.rate)
-    ledger = Ledger(
-        first.dataflow.input,
-        lambda device, frame: signals.send(subjects.credit(device), encode(frame)),
-        lambda: in_flight.count,
-        delivery=settings.delivery,
-        max_demand=settings.max_demand,
-        min_demand=settings.min_demand,
-        limit=limit,
-    )
+    ledger = _ledger(settings, first, signals, in_flight)
     requests = Requests(ledger)
+    announcer = Announcer(signals, subjects, ledger, settings.delivery)
     malformed = Malformed(
         subjects, stores.dead_letters.store, source.acknowledge, lambda: shape.line.dataflow.input
     )
     gate = Gatekeeper(
-        subjects, source, stored, stores.chain is not None, malformed.put_aside, ledger.arrived, in_flight
+        subjects, source, stored, stores.durable, malformed.put_aside, ledger.arrived, in_flight
     )
     roster = Roster(ledger.accounts, gate.counts, settings.owns)
-    backward = Backward(
-        connection,
-        settings,
-        stores.logs[subjects.order_stream],
-        stores.logs[subjects.mark_stream],
-        roster=roster,
-        dead_letters=stores.dead_letters,
-        line=lambda: shape.line,
-    )
+    backward = _backward(connection, settings, stores, roster, lambda: shape.line)
 
     def on_stored(positions: Sequence[Position]) -> None:
         upkeep.note_append()
@@ -200,35 +194,15 @@ def _composed(
         requests.end(f"the flow begins with {mode} now")
         announcer.change_mode(mode)
 
-    async def on_barrier(barrier: Barrier) -> None:
-        if stores.checkpoints is not None:
-            await stores.checkpoints.make(barrier.states)
-
-    writer = Writer(
-        stores.output,
-        in_flight,
-        store_dead=stores.dead_letters.store,
-        send_replies=backward.reply,
-        on_stored=on_stored,
-        on_barrier=on_barrier,
-    )
+    writer = _writer(stores, in_flight, backward, on_stored)
     shape = Shape(
         first,
         lambda line: Pipeline(settings.name, line.stages, source, gate, writer, in_flight, settings.options),
     )
-    controls = Controls(status, shape)
-    upkeep = Upkeep(
-        janitor=stores.janitor,
-        full=full,
-        look=gate.look,
-        inject=controls.inject,
-        checkpoint_seconds=settings.options.checkpoint_seconds,
-        always=settings.partitioned,
-    )
-    blockage = Blockage(connection, full, stores.janitor, stores.dead_letters, backward)
-    timers = Timers(settings.name, lambda: shape.line)
+    controls, timers = Controls(status, shape), Timers(settings.name, lambda: shape.line)
+    upkeep = _upkeep(settings, stores, gate, controls)
+    blockage = Blockage(connection, stores.full, stores.janitor, stores.dead_letters, backward)
     proof = Proof(status, in_flight, gate.accepted, stored, lambda: bool(shape.line.paused))
-    announcer = Announcer(signals, subjects, ledger, settings.delivery)
     return Parts(
         connection=connection,
         settings=settings,
@@ -243,26 +217,100 @@ def _composed(
         malformed=malformed,
         writer=writer,
         dead_letters=stores.dead_letters,
-        retries=Retries(
-            status,
-            controls,
-            stores.dead_letters,
-            stored,
-            settings.owns,
-            backward.again,
-            lambda: [runner.at_work for runner in shape.line.hanging],
-        ),
+        retries=_retries(settings, stores, status, controls, backward, shape),
         janitor=stores.janitor,
         checkpoints=stores.checkpoints,
         upkeep=upkeep,
-        settling=Settling(connection, subjects, in_flight, blockage, durable=stores.chain is not None),
+        settling=Settling(connection, subjects, in_flight, blockage, durable=stores.durable),
         blockage=blockage,
         signals=signals,
         announcer=announcer,
-        limit=limit,
+        limit=ledger.limit,
         ledger=ledger,
         requests=requests,
         roster=roster,
         presence=Presence(connection, subjects, roster, ledger, backward),
         backward=backward,
+    )
+
+
+def _ledger(settings: EdgeSettings, first: Line, signals: Signals, in_flight: InFlight) -> Ledger:
+    subjects = Subjects(settings.name)
+    return Ledger(
+        first.dataflow.input,
+        lambda device, frame: signals.send(subjects.credit(device), encode(frame)),
+        lambda: in_flight.count,
+        delivery=settings.delivery,
+        max_demand=settings.max_demand,
+        min_demand=settings.min_demand,
+        limit=RateLimit(settings.rate),
+    )
+
+
+def _backward(
+    connection: Connection,
+    settings: EdgeSettings,
+    stores: _Stores,
+    roster: Roster,
+    line: Callable[[], Line],
+) -> Backward:
+    subjects = Subjects(settings.name)
+    return Backward(
+        connection,
+        settings,
+        stores.logs[subjects.order_stream],
+        stores.logs[subjects.mark_stream],
+        roster=roster,
+        dead_letters=stores.dead_letters,
+        line=line,
+    )
+
+
+def _writer(
+    stores: _Stores,
+    in_flight: InFlight,
+    backward: Backward,
+    on_stored: Callable[[Sequence[Position]], None],
+) -> Writer:
+    async def on_barrier(barrier: Barrier) -> None:
+        if stores.checkpoints is not None:
+            await stores.checkpoints.make(barrier.states)
+
+    return Writer(
+        stores.output,
+        in_flight,
+        store_dead=stores.dead_letters.store,
+        send_replies=backward.reply,
+        on_stored=on_stored,
+        on_barrier=on_barrier,
+    )
+
+
+def _upkeep(settings: EdgeSettings, stores: _Stores, gate: Gatekeeper, controls: Controls) -> Upkeep:
+    return Upkeep(
+        janitor=stores.janitor,
+        full=stores.full,
+        look=gate.look,
+        inject=controls.inject,
+        checkpoint_seconds=settings.options.checkpoint_seconds,
+        always=settings.partitioned,
+    )
+
+
+def _retries(
+    settings: EdgeSettings,
+    stores: _Stores,
+    status: Status,
+    controls: Controls,
+    backward: Backward,
+    shape: Shape,
+) -> Retries:
+    return Retries(
+        status,
+        controls,
+        stores.dead_letters,
+        stores.output.positions,
+        settings.owns,
+        backward.again,
+        lambda: [runner.at_work for runner in shape.line.hanging],
     )

@@ -1,7 +1,7 @@
 """The errors of a call of a user's function, and how long a call has lasted, in words.
 
 Owns which exceptions a caller may see: each is an `Exception` that a future and a coroutine can carry. When a
-call is late, and when an instance is left behind, is for `clock` and `worker`.
+call is late, and when an instance is left behind, is for `time_limit` and `worker`.
 """
 
 from __future__ import annotations

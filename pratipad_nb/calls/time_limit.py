@@ -15,12 +15,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from pratipad_nb.calls.call import is_async
-from pratipad_nb.calls.faults import LeftBehind, TookTooLong
+from pratipad_nb.calls.call_errors import LeftBehind, TookTooLong
 
-__all__ = ["Clock"]
+__all__ = ["TimeLimit"]
 
 
-class Clock:
+class TimeLimit:
     """The time limit of one instance's calls.
 
     Parameters
