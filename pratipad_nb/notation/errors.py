@@ -16,8 +16,7 @@ from pratipad_nb.errors import PratipadError
 
 __all__ = ["NotationError", "Problem", "Span", "a_kind", "located", "rendered", "shown"]
 
-#: Longest part of a source line that is shown, in columns: as many as fit beside the margin of a notebook's
-#: output.
+#: Longest part of a source line that is shown, in columns: so many fit beside a notebook's margin.
 WIDTH = 100
 #: Most problems that are shown in full; a notation of a thousand wrong arrows needs no thousand excerpts.
 SHOWN_PROBLEMS = 10

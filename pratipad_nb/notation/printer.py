@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_NESTING", "literal_text", "printed"]
 
 #: Deepest nesting of lists, tuples, dicts and sets in an argument. No argument of a processor needs more. The
-#: bound keeps every recursion over an argument far from Python's own limit, even when it begins deep in a
-#: stack.
+#: bound keeps every recursion over an argument far from Python's limit, even deep in a stack.
 MAX_NESTING = 20
 
 _BRACKETS = {"single": ("", ""), "sequential": ("[", "]"), "concurrent": ("{", "}")}

@@ -112,8 +112,7 @@ def tokens(text: str) -> Iterator[Token]:
 
 
 def _name_or_stray(text: str, at: int) -> Token:
-    # `\w` would cut names in scripts whose vowel signs are marks; `isidentifier` takes the names that Python
-    # takes.
+    # `\w` would cut names in scripts whose vowel signs are marks; `isidentifier` takes Python's names.
     end = at + 1
     if text[at].isidentifier():
         while end < len(text) and ("a" + text[end]).isidentifier():

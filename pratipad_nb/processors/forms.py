@@ -260,8 +260,7 @@ class Plain(PlainForm):
     def run(self, payloads: Sequence[Any], message_of: MessageOf, deadline: float) -> Outcome:
         """Take the rows in order until all are done or the deadline is over; see `Run`."""
         # The hot loop: every statement here runs for every message. One reading of the clock serves the
-        # deadline and the durations; `try` costs nothing; the rows of the results are worked out after the
-        # loop.
+        # deadline and the durations; `try` costs nothing; the results' rows are made after the loop.
         call, clock, discard = self._call, perf_counter, self._discard
         ledger = Ledger(payloads)
         stamps = [ledger.started]
@@ -388,8 +387,7 @@ class BatchForm(Form):
 
     def _copies(self, rows: range, ledger: Ledger, message_of: MessageOf) -> tuple[list[Any], ...]:
         """Return copies of the payloads, and of the messages if the batch takes them, for one call."""
-        # Copies, for a batch that raises is called again row by row, and may have changed some payloads by
-        # then.
+        # Copies: a batch that raises is called again row by row, and may have changed payloads by then.
         payloads = [copy_payload(ledger.given[row]) for row in rows]
         if not self._with_message:
             return (payloads,)

@@ -79,8 +79,7 @@ def collecting() -> Iterator[list[tuple[Any, Message]]]:
         yield replies.found
     finally:
         replies.over = True
-        # Not `reset`: a coroutine that is closed before its end is closed in another context, where `reset`
-        # raises.
+        # Not `reset`: a coroutine that is closed early ends in another context, where `reset` raises.
         _running.set(before)
 
 

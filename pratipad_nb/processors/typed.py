@@ -62,8 +62,7 @@ def _resolved(annotation: str, function: object) -> object:
                 scope[name] = cell.cell_contents
             except ValueError:  # a variable of the enclosing function that has no value yet
                 continue
-    # This annotation alone: another annotation of the function may name a class that only a type checker
-    # imports.
+    # This annotation alone: another of the function may name a class that only type checkers import.
     alone = SimpleNamespace(__annotations__={"payload": annotation})
     try:
         hints = typing.get_type_hints(alone, getattr(function, "__globals__", {}), scope, include_extras=True)

@@ -164,8 +164,7 @@ class Window(Processor):
             window = None
         if window is None:
             window = [interval, time, time, 0, []]
-        # Raises for an integer that is too large for a float: then a new window isn't among the open ones
-        # yet.
+        # Raises for an integer too large for a float: then a new window isn't among the open ones yet.
         self._aggregate.add(window[4], value)
         window[2] = time
         window[3] += 1
