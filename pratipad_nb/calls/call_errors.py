@@ -41,7 +41,7 @@ def ordinary(owner: str, kind: type[PratipadError], raised: BaseException) -> Ex
 
 
 def raised(error: BaseException) -> BaseException:
-    """Return the exception that the user's function raised: `error`, or the cause of an error of `ordinary`."""
+    """Return the exception that the user's function raised: `error`, or its cause if made by `ordinary`."""
     cause = error.__cause__
     return (
         cause if isinstance(error, PratipadError) and cause is not None and not _is_ordinary(cause) else error

@@ -291,8 +291,7 @@ class Worker:
         if self._seat.left:
             return not self.hangs
         thread = self._thread
-        # A caller that got past the check of `_closed` has put its job already, so this None comes after the
-        # job.
+        # A caller that got past the check of `_closed` has put its job already: this None comes after it.
         self._seat.jobs.put(None)
         try:
             async with asyncio.timeout(timeout), self._turn:

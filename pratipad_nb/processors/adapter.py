@@ -1,8 +1,8 @@
 """`adapt`: any callable becomes one batch call.
 
-Owns reading a user's class or function: which form it has, its settings, hooks and timers, and the errors for what
-can't be a processor. The loops themselves are in `forms` and `async_forms`; where they run (a worker thread or the
-event loop) is for `pratipad_nb.calls`.
+Owns reading a user's class or function: its form, settings, hooks and timers, and the errors for objects that
+can't be a processor. The loops themselves are in `forms` and `async_forms`; where the loops run (a worker
+thread or the event loop) is for `pratipad_nb.calls`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from pratipad_nb.wording import in_words
 
 __all__ = ["Adapted", "Run", "Timer", "adapt", "check", "makes_instances", "works_on_loop"]
 
-#: One batch call: payloads, what gives a row's message, and the deadline by `time.perf_counter`. At least one row is
-#: always finished; after the deadline no further one is begun.
+#: One batch call: payloads, a function that returns a row's message, and the deadline by `time.perf_counter`.
+#: At least one row is always finished; after the deadline no further row is begun.
 Run = Callable[[Sequence[Any], MessageOf, float], Outcome | Awaitable[Outcome]]
 
 _FORMS = {
@@ -43,7 +43,7 @@ _FORMS = {
 
 
 class Timer(NamedTuple):
-    """A method marked by `every`: its period in seconds, its name, and the bound method (either kind of ``def``)."""
+    """A method marked by `every`: its period in seconds, its name, the bound method (any ``def``)."""
 
     seconds: float
     name: str
@@ -61,24 +61,25 @@ class Adapted:
     instance
         The instance itself, or the function.
     on_loop
-        `run` is a coroutine function, for the event loop, where all other methods belong too; else it is to be called on
-        the worker thread.
+        Whether `run` is a coroutine function, for the event loop, where all other methods belong too; else
+        `run` is to be called on the worker thread.
     run
         The batch call of `process` or `process_batch`; see `Run`.
     run_backward
-        The same for `backward`, or ``None`` where orders pass unchanged. Orders that it fails are failures too.
+        The batch call of `backward`, or ``None`` where orders pass unchanged. An order that `backward` fails
+        on is a failure in its outcome.
     backward_on_loop
-        `run_backward` is a coroutine function.
+        Whether `run_backward` is a coroutine function.
     retries, concurrency, partition_by, batch_size, batch_timeout, timeout
         As in `Processor`, checked.
     clock
-        Times the calls of `process`, `backward` and the timers, whose wrappers know the clock; None without a
-        `timeout`.
+        Times the calls of `process`, `backward` and the timers, which are wrapped for this clock; None
+        without a `timeout`.
     timers
         The methods marked by `every`.
     setup, teardown, snapshot, restore
-        The hooks as bound methods (either kind of ``def``; call them by the worker's `call`, which takes both), or
-        ``None`` where the processor has none of its own.
+        The hooks as bound methods (either kind of ``def``; call them by the worker's `call`, which takes
+        both), or ``None`` where the processor has none of its own.
     """
 
     name: str
@@ -102,7 +103,7 @@ class Adapted:
 
     @property
     def has_backward(self) -> bool:
-        """Whether orders are changed by this processor."""
+        """Whether this processor may change orders."""
         return self.run_backward is not None
 
     @property
@@ -112,12 +113,12 @@ class Adapted:
 
 
 def check(target: object, arguments: Mapping[str, Any] | None = None) -> None:
-    """Raise what `adapt` would, as far as that can be told without making an instance.
+    """Raise the error that `adapt` would raise, as far as it can be told without making an instance.
 
     Raises
     ------
     ProcessorError
-        If `target` is nothing callable, or doesn't take `arguments`.
+        If `target` can't be called, or doesn't take `arguments`.
     """
     name = _name(target)
     if inspect.isclass(target):
@@ -143,14 +144,15 @@ def check(target: object, arguments: Mapping[str, Any] | None = None) -> None:
 
 
 def makes_instances(target: object) -> bool:
-    """Tell whether `target` gives another instance each time; a function does, for it keeps nothing."""
+    """Return whether `target` gives another instance each time; a function does, for it has no state."""
     return inspect.isclass(target) or inspect.isroutine(target) or isinstance(target, partial)
 
 
 def works_on_loop(target: Any) -> bool:
-    """Tell whether instances of `target` work on the event loop, and so are to be made there: `process` is ``async def``.
+    """Return whether instances of `target` are to be made on the event loop: `process` is an ``async def``.
 
-    It can be wrong where `process` is not the class's own but set by ``__init__``; `Adapted.on_loop` is right.
+    The answer can be wrong where ``__init__`` sets `process` on the instance; `Adapted.on_loop` is right
+    then.
     """
     call, _ = _process(target)
     return _is_async(call)
@@ -164,19 +166,21 @@ def adapt(
     Parameters
     ----------
     target
-        A class with `process` or `process_batch` (or ``__call__``), an instance of one, or a function of any kind.
+        A class with `process` or `process_batch` (or ``__call__``), an instance of one, or a function of any
+        kind.
     arguments
         Keyword arguments for the class, or for every call of the function.
     discard
-        It is a member of braces: what it returns is dropped, ``None`` is fine.
+        Whether the processor is a member of braces: its results are dropped, and ``None`` is allowed.
     owner
-        Whose calls they are, for the error of one that takes too long. Default: the processor by its name.
+        The processor in words, for the error of a call that takes too long. Default: the processor by its
+        name.
 
     Raises
     ------
     ProcessorError
-        If `target` can't be a processor, an argument or a setting is not what it may be, or making the instance
-        raised (that exception is the cause).
+        If `target` can't be a processor, an argument or a setting has a value that isn't allowed, or making
+        the instance raised an exception (the cause of the error).
     """
     check(target, arguments)
     name = _name(target)
@@ -184,8 +188,8 @@ def adapt(
     settings = _Settings.of(instance, name)
     if settings.concurrency > 1 and instance is target and not inspect.isroutine(target):
         raise ProcessorError(
-            f"{name} is one instance and has concurrency = {settings.concurrency}, which needs that many. "
-            "Name the class, not an instance, in the notation."
+            f"{name} is one instance and has concurrency = {settings.concurrency}, which needs as many "
+            "instances. Name the class, not an instance, in the notation."
         )
     call, is_batch = _process(instance)
     clock = None if settings.timeout is None else TimeLimit(settings.timeout, owner or f"processor {name}")
@@ -241,7 +245,8 @@ class _Settings:
         partition_by = getattr(instance, "partition_by", Processor.partition_by)
         if not isinstance(partition_by, str) or not partition_by:
             raise ProcessorError(
-                f"{name}.partition_by is {partition_by!r}; it must be 'device' or the name of a key of the payload."
+                f"{name}.partition_by is {partition_by!r}; it must be 'device' or the name of a key of the "
+                "payload."
             )
         return cls(
             number("retries", 0, (int,)),
@@ -278,7 +283,7 @@ def _listed(arguments: Mapping[str, Any]) -> str:
 def _check_arguments(target: Any, name: str, arguments: Mapping[str, Any]) -> None:
     try:
         signature = inspect.signature(target)
-    except (ValueError, TypeError):  # a built-in without a signature: calling it will tell
+    except (ValueError, TypeError):  # a built-in without a signature: the call itself will raise
         return
     given: tuple[Any, ...] = () if inspect.isclass(target) else (None,)  # a function gets the payload too
     try:
@@ -300,7 +305,10 @@ def _instance(target: Any, name: str, arguments: Mapping[str, Any]) -> Any:
 
 
 def _process(instance: Any) -> tuple[Callable[..., Any], bool]:
-    """Return what works on payloads, and whether on many at once; of a class, the function that its instances bind."""
+    """Return the callable that takes payloads, and whether it takes many at once.
+
+    Of a class the function is returned that its instances bind.
+    """
     for method, is_batch in (("process_batch", True), ("process", False)):
         found = getattr(instance, method, None)
         if callable(found):
@@ -315,7 +323,7 @@ def _is_async(call: object) -> bool:
 
 
 def _own(instance: object, hook: str) -> Callable[..., Any] | None:
-    """Return the hook as a bound method, unless it is missing or the base's, which does nothing."""
+    """Return the hook as a bound method; None if it is missing, or `Processor`'s, which does nothing."""
     found = getattr(instance, hook, None)
     if not callable(found) or getattr(found, "__func__", None) is getattr(Processor, hook):
         return None
@@ -375,7 +383,10 @@ def _timed(
 
 
 def _parameters(call: Callable[..., Any], name: str, *, is_batch: bool) -> tuple[str, bool, str]:
-    """Return the payload parameter's name, whether the message is asked for, and its name if by keyword only."""
+    """Return the payload parameter's name, whether the callable takes the message, and that parameter's name.
+
+    The message parameter's name is empty unless the message has to be passed by keyword.
+    """
     wanted = "messages" if is_batch else "message"
     try:
         parameters = list(inspect.signature(call).parameters.values())
@@ -399,8 +410,9 @@ def _parameters(call: Callable[..., Any], name: str, *, is_batch: bool) -> tuple
             parameter.VAR_KEYWORD,
         ):
             raise ProcessorError(
-                f"{name} has a parameter `{parameter.name}`, for which there is no value: it gets the payload and, "
-                f"in a second parameter named `{wanted}`, its metadata. Rename it, or give it a default."
+                f"{name} has a parameter `{parameter.name}`, for which there is no value: it gets the "
+                f"payload and, in a second parameter named `{wanted}`, its metadata. Rename it, or give it a "
+                "default."
             )
     return payload, False, ""
 
@@ -418,9 +430,9 @@ def _with_keyword(call: Callable[..., Any], keyword: str) -> Callable[..., Any]:
 
 
 def _on_a_copy(call: Callable[..., Any], *, with_message: bool) -> Callable[..., Any]:
-    # With retries, each attempt starts from the payload as it came in, whatever the one before did to it; and what a
-    # member of braces does to it in place is seen by nobody else. The copy is made in the call, which is guarded: a
-    # payload that can't be copied is its message's failure.
+    # With retries, each attempt starts from the payload as it came in, even if the attempt before has changed
+    # its copy. Changes in place by a member of braces are seen by no other member. The copy is made in the
+    # call, which is guarded: a payload that can't be copied is its message's failure.
     if not with_message:
         return lambda payload: call(copy_payload(payload))
 

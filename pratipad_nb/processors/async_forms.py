@@ -1,7 +1,8 @@
 """The forms of `async def` processors as one coroutine for many rows, run on the flow's event loop.
 
-Twins of `forms`: the same order of rows, deadline, retries and failures. They differ in that the task which runs them
-can be cancelled, and in that they let the loop breathe.
+Owns the loops of ``async def``: each has the order of rows, deadline, retries and failures of its counterpart
+in `forms`. The loops differ in two points: the task that runs a coroutine can be cancelled, and a loop gives
+the event loop its turn now and then (`_Breath`). Counting and checking results is for `forms` and `returned`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from pratipad_nb.processors.returned import nothing
 
 __all__ = ["AsyncBatch", "AsyncGenerator", "AsyncPlain"]
 
-#: Seconds after which the loop gets its turn though no row has waited for anything: a coroutine that never suspends
-#: would else hold it for the whole slice.
+#: Seconds after which the event loop gets its turn though no row has suspended: a coroutine that never
+#: suspends would else hold the event loop until the deadline.
 _BREATH = 0.005
 
 
 class _Breath:
-    """Gives the loop its turn now and then."""
+    """Gives the event loop its turn every `_BREATH` seconds."""
 
     __slots__ = ("_due",)
 
@@ -49,12 +50,12 @@ class _AsyncForm(Form):
         rows: Sequence[int],
         ledger: Ledger,
     ) -> list[Any]:
-        """Do as `_again` does."""
+        """Try `rows` again as often as `retries` allows; return their results, none after a last failure."""
         for _ in self._tries_left(error):
             ledger.retried += 1
             try:
                 return await awaited(make())
-            except BaseException as again:  # noqa: BLE001 - what is ours, `absorb` raises
+            except BaseException as again:  # noqa: BLE001 - `absorb` raises a stop of the call
                 await absorb(again)
                 error = again
         ledger.fail(rows, error)
@@ -81,7 +82,7 @@ class AsyncPlain(PlainForm, _AsyncForm):
                     result = await call(*arguments)
                     if cancelling():
                         await settle()
-                except BaseException as error:  # noqa: BLE001 - what is ours, `absorb` raises
+                except BaseException as error:  # noqa: BLE001 - `absorb` raises a stop of the call
                     await absorb(error)
                     await self._settle(arguments, error, ledger, len(stamps) - 1)
                 else:
@@ -124,7 +125,7 @@ class AsyncGenerator(_AsyncForm):
                 make = partial(self._results, arguments)
                 try:
                     results = await awaited(make())
-                except BaseException as error:  # noqa: BLE001 - what is ours, `absorb` raises
+                except BaseException as error:  # noqa: BLE001 - `absorb` raises a stop of the call
                     await absorb(error)
                     results = await self._awaited_again(make, error, (ledger.done,), ledger)
                 ledger.take(results, ledger.done)
@@ -141,7 +142,7 @@ class AsyncGenerator(_AsyncForm):
 
 
 class AsyncBatch(BatchForm, _AsyncForm):
-    """`process_batch` as an `async def` or an asynchronous generator of one result for each payload."""
+    """`process_batch` as an `async def`, or an asynchronous generator of one result for each payload."""
 
     __slots__ = ()
 
@@ -156,7 +157,7 @@ class AsyncBatch(BatchForm, _AsyncForm):
                 make = partial(self._call_for, rows, ledger, message_of)
                 try:
                     made = await awaited(make())
-                except BaseException as error:  # noqa: BLE001 - what is ours, `absorb` raises
+                except BaseException as error:  # noqa: BLE001 - `absorb` raises a stop of the call
                     await absorb(error)
                     if self._takes_apart(rows, error):
                         continue

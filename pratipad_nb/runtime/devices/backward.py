@@ -58,8 +58,7 @@ __all__ = ["Backward", "append_order", "check_open"]
 log = logging.getLogger(__name__)
 
 _MARK = "orders"
-#: Most replies of one entry of the log: an entry for each would take a thousand round trips for a thousand
-#: replies.
+#: Most replies of one entry of the log: a thousand entries would take a thousand round trips.
 _TOGETHER = 1024
 #: First and longest pause before an append or a read that failed is tried again, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0

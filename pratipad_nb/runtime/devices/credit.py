@@ -40,8 +40,7 @@ __all__ = ["UNLIMITED", "Account", "Ledger", "RateLimit", "Turns"]
 
 UNLIMITED = -1
 
-#: A device that was granted messages and sent none for so many seconds no longer keeps others from being
-#: asked.
+#: A device that was granted messages and has sent none for so many seconds no longer holds up the others.
 PATIENCE = 1.0
 #: Most numbers that one device is asked for ahead: as many as one frame holds.
 MOST_AHEAD = 4096
@@ -176,8 +175,7 @@ class RateLimit:
         if self.allowed is None:
             return wanted
         now = time.monotonic()
-        # Never more than a tenth of a second's messages at once (but one message), so that the rate has no
-        # bursts.
+        # Never more than a tenth of a second's messages at once (but one), so that the rate has no bursts.
         most = max(1.0, self.allowed / self.interval / 10)
         self._tokens = min(most, self._tokens + (now - self._filled) * self.allowed / self.interval)
         self._filled = now
@@ -351,8 +349,7 @@ class Ledger:
         account.counted = owed
         responsive = account.connected and not account.late
         if responsive and account.outstanding:
-            # Callers that set `moved` took the device out of the queue before, so the queue stays in that
-            # order.
+            # Callers that set `moved` take the device out first, so the queue stays in the order of `moved`.
             self._owing.setdefault(account.device, account)
         else:
             self._owing.pop(account.device, None)

@@ -4,9 +4,9 @@ Owns that the orders of each device wait, are sent in order, and are sent again 
 them; and that an entry of the order log is deleted once all its orders are dealt with. Reading the order log,
 and the passage of orders through processors, is for `backward`.
 
-A flow may have ten thousand devices, of which hardly any has an order at a given moment. So the cost of a
-hello, an order or a round grows with the devices that have orders, and a device without orders costs nothing
-at all.
+A flow may have ten thousand devices, of which hardly any has an order at a given moment. So a hello and
+an order cost work for their own device alone, a round costs work for the devices that have orders, and a
+device without orders costs nothing at all.
 
 Each order is in three places: in its device's `_OrderQueue`, in `_expiring`, and counted in `_left` for its
 entry of the log. `put` fills all three and `_take_out` alone empties them, so an entry's count reaches zero

@@ -124,8 +124,7 @@ class Requests:
         self._open: dict[str, PullRequest] = {}
         self._over: dict[str, PullRequest] = {}
         self._claims: dict[str, deque[Claim]] = {}
-        #: The queues of requests with unclaimed readings, by the device that the requests name; None: no
-        #: device.
+        #: The queues of requests with unclaimed readings, by the device that they name, or None.
         self._unasked: dict[str | None, dict[str, PullRequest]] = {}
         #: The queues that a device could answer, by the same key; the queue whose turn it is comes first.
         self._ready: dict[str | None, None] = {}

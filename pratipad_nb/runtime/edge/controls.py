@@ -14,8 +14,7 @@ from pratipad_nb.runtime.values.stats import FlowState
 
 __all__ = ["Controls"]
 
-#: How soon after a refusal an injection is tried again, in seconds: replacing the pipeline takes about as
-#: long.
+#: Pause before a refused injection is tried again, in seconds: replacing a pipeline takes as long.
 _AGAIN = 0.05
 
 

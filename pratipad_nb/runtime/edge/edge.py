@@ -31,8 +31,7 @@ from pratipad_nb.transport.protocol import Connection
 
 __all__ = ["Edge"]
 
-#: Seconds between two ticks of credit and requests, two samples of the counts, and two of the devices'
-#: counts.
+#: Seconds between two ticks of credit and requests, two samples of counts, and two of devices' counts.
 _TICK, _SAMPLE, _DEVICE_SAMPLE = 0.05, 0.2, 1.0
 
 

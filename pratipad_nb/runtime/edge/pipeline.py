@@ -36,12 +36,10 @@ T = TypeVar("T")
 
 __all__ = ["BatchQueue", "Pipeline"]
 
-#: Batches that may wait before a stage: one to go on with while the next is made. More would only add
-#: latency.
+#: Batches that may wait before a stage: one to go on with while the next is made. More only add latency.
 _QUEUE = 2
 #: Messages, and batches, that may wait before one instance of several: room for the other instances to go on
-#: while this instance is slow, or stuck. Few messages may come in many batches, so messages are counted
-#: first.
+#: while this instance is slow, or stuck. Messages are counted first: a few may come in many batches.
 _SHARD_MESSAGES = 4096
 _SHARD_BATCHES = 256
 #: So often the server is told that deliveries in flight are still being worked on, in seconds: a third of the

@@ -24,8 +24,7 @@ from pratipad_nb.runtime.values.metrics import InFlight
 __all__ = ["Proof", "SwapReceipt", "swap_in_place"]
 
 #: How long a receipt waits until the messages that were in flight are at Output, in seconds, so that it can
-#: compare positions there. Messages that take longer are still in flight when the receipt is given, and not
-#: lost.
+#: compare positions there. Messages that take longer are still in flight then, and not lost.
 _PROOF_SECONDS = 1.0
 
 

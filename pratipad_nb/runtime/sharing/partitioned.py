@@ -40,8 +40,7 @@ __all__ = ["PartitionedEdge"]
 
 log = logging.getLogger(__name__)
 
-#: How long an edge that starts listens before it takes partitions, in seconds: other edges answer its first
-#: heartbeat.
+#: How long a starting edge listens before it takes partitions, in seconds: other edges answer its heartbeat.
 _LISTEN = 0.3
 #: Pause before this edge tries to take a partition again that another edge was taking over, in seconds.
 _AFTER_FENCED = 1.0
@@ -197,8 +196,7 @@ class PartitionedEdge:
             log.info("another edge has taken partition %d of %s over", partition, self.settings.name)
             self._wait_until[partition] = asyncio.get_running_loop().time() + _AFTER_FENCED
         except* WaitTimeout as errors:
-            # The server was away while the partition was being opened or closed; the next division finds it
-            # free.
+            # The server was away while the partition was opened or closed; the next division finds it free.
             log.info("partition %d of %s: %s", partition, self.settings.name, errors.exceptions[0])
             self._wait_until[partition] = asyncio.get_running_loop().time() + _AFTER_FENCED
         finally:
