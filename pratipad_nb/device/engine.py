@@ -116,7 +116,7 @@ class Engine:
     @property
     def refusal(self) -> str:
         """Why the server doesn't let the device back in; empty while it does, or isn't there."""
-        return getattr(self.link, "refusal", "")  # nobody is refused in memory
+        return self.link.refusal if self.link is not None else ""
 
     async def dial(self) -> None:
         """Connect and listen, trying once.

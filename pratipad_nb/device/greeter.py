@@ -25,8 +25,6 @@ HELLO_SECONDS = 2.0
 LONGEST_SECONDS = 30.0
 #: Shortest pause between two hellos: what changes meanwhile goes into one.
 _SPACING = 0.005
-#: How often a link that doesn't report its reconnects is looked at, in seconds.
-_LOOK = 0.25
 
 
 class Greeter:
@@ -70,30 +68,25 @@ class Greeter:
 
     async def run(self, link: Connection) -> None:
         """Say hello for ever: at once, on every change and reconnect, and repeatedly while credit is missing."""
-        on_reconnect = getattr(link, "on_reconnect", None)
-        if on_reconnect is not None:
-            on_reconnect(self.soon)
+        link.on_reconnect(self.soon)
         while True:
             self._wanted = False
             await link.publish(self._subject, encode(self._hello()))
             await asyncio.sleep(_SPACING)
-            await self._until_due(link, watch=on_reconnect is None)
+            await self._until_due()
 
-    async def _until_due(self, link: Connection, *, watch: bool) -> None:
+    async def _until_due(self) -> None:
         """Wait until a hello is due: by time, by a change, or because the link is back."""
         loop = asyncio.get_running_loop()
-        start, up = loop.time(), link.connected
+        start = loop.time()
         while not self._wanted:
             left = start + self._interval() - loop.time()
             if left <= 0:
                 self._pause = self._backoff.next()
                 return
-            if link.connected and not up:
-                return
-            up = link.connected
             self._event.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(left, _LOOK) if watch else left):
+                async with asyncio.timeout(left):
                     await self._event.wait()
 
     def _interval(self) -> float:

@@ -61,6 +61,8 @@ class MemoryConnection:
         self.pulse = Pulse()
         self.broker = broker
         self.bugs = Bugs()
+        self._loop = asyncio.get_running_loop()
+        self._reconnected: list[Callable[[], None]] = []
         self._closed = False
         self._parts: dict[MemoryConsumer | _Subscription, None] = {}
         broker.attach(self)
@@ -73,6 +75,16 @@ class MemoryConnection:
     def connected(self) -> bool:
         """Whether the link stands now."""
         return self.broker.reaches(self)
+
+    @property
+    def refusal(self) -> str:
+        """Empty: nobody is refused in memory."""
+        return ""
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `callback` called after every reconnect; returns what ends that."""
+        self._reconnected.append(callback)
+        return lambda: self._reconnected.remove(callback) if callback in self._reconnected else None
 
     @property
     def max_frame_bytes(self) -> int:
@@ -225,6 +237,13 @@ class MemoryConnection:
         for part in list(self._parts):
             if isinstance(part, MemoryConsumer):
                 part.rewind_now()
+        with contextlib.suppress(RuntimeError):  # the loop was closed without closing the connection
+            self._loop.call_soon_threadsafe(self._tell_reconnected)
+
+    def _tell_reconnected(self) -> None:
+        for callback in tuple(self._reconnected):
+            with self.bugs:
+                callback()
 
 
 class _Subscription:

@@ -172,6 +172,9 @@ class Broker:
                 log.forget_ids()
                 for consumer in log.consumers.values():
                     consumer.rewind()
+            for link in self._links:
+                if self.reaches(link):
+                    link.relinked()
             self.tick()
 
     def restart(self) -> None:

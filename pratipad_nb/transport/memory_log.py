@@ -12,15 +12,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 from pratipad_nb.errors import TransportClosed, TransportError
-from pratipad_nb.transport.memory_broker import Pulse
+from pratipad_nb.transport.memory_broker import Broker, Pulse
 from pratipad_nb.transport.memory_store import StoredConsumer, StoredLog
 from pratipad_nb.transport.protocol import ConsumerSpec, ConsumerState, Delivery, LogSpec, LogState, Record
-
-if TYPE_CHECKING:
-    from pratipad_nb.transport.memory import MemoryConnection
 
 __all__ = ["MemoryConsumer", "MemoryLog"]
 
@@ -28,10 +25,32 @@ _ephemeral = itertools.count(1)
 Answer = TypeVar("Answer")
 
 
+class Link(Protocol):
+    """What a log and a consumer know of the connection that they belong to."""
+
+    broker: Broker
+
+    @property
+    def connected(self) -> bool:
+        """Whether the link stands now."""
+
+    async def link_up(self) -> None:
+        """Wait for the link to stand."""
+
+    def check_open(self) -> None:
+        """Raise `TransportClosed` if this side has closed the connection."""
+
+    def own(self, part: MemoryConsumer) -> None:
+        """Close `part` when the connection closes."""
+
+    def disown(self, part: MemoryConsumer) -> None:
+        """Own `part` no longer."""
+
+
 class MemoryLog:
     """A log as one connection sees it."""
 
-    def __init__(self, link: MemoryConnection, stored: StoredLog, spec: LogSpec) -> None:
+    def __init__(self, link: Link, stored: StoredLog, spec: LogSpec) -> None:
         self._link = link
         self._stored = stored
         self._spec = spec
@@ -108,7 +127,7 @@ def _forget(log: StoredLog, key: str) -> None:
 class MemoryConsumer:
     """A consumer as one connection drives it. Several may share one position: each delivery goes to one of them."""
 
-    def __init__(self, link: MemoryConnection, log: StoredLog, key: str, position: StoredConsumer) -> None:
+    def __init__(self, link: Link, log: StoredLog, key: str, position: StoredConsumer) -> None:
         self._link = link
         self._log = log
         self._key = key

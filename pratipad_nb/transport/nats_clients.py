@@ -6,12 +6,9 @@ Owns the reading of its answers. Asking needs the permission on one subject and 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pratipad_nb.transport.protocol import ClientInfo
-
-if TYPE_CHECKING:
-    from pratipad_nb.transport.nats import NatsConnection
 
 __all__ = ["clients", "listeners"]
 
@@ -20,17 +17,23 @@ _QUESTION = "$SYS.REQ.ACCOUNT.PING.CONNZ"
 _MOST = 65536
 
 
-async def clients(connection: NatsConnection) -> list[ClientInfo]:
+class Ask(Protocol):
+    """Sends a question to a subject and returns the first answer; `Connection.request`."""
+
+    async def __call__(self, subject: str, data: bytes, timeout: float) -> bytes: ...
+
+
+async def clients(ask: Ask) -> list[ClientInfo]:
     """Return who is connected to this account."""
-    found = await _connections(connection, {})
+    found = await _connections(ask, {})
     return [ClientInfo(each.get("authorized_user", ""), each.get("name", "")) for each in found]
 
 
-async def listeners(connection: NatsConnection, pattern: str) -> dict[str, frozenset[str]]:
+async def listeners(ask: Ask, pattern: str) -> dict[str, frozenset[str]]:
     """Return who listens to subjects that match `pattern`, by subject."""
     found: dict[str, set[str]] = {}
     wanted = pattern.split(".")
-    for each in await _connections(connection, {"filter_subject": pattern, "subscriptions": True}):
+    for each in await _connections(ask, {"filter_subject": pattern, "subscriptions": True}):
         for subject in each.get("subscriptions_list") or ():
             if _matches(subject.split("."), wanted):
                 found.setdefault(subject, set()).add(each.get("authorized_user", ""))
@@ -44,7 +47,7 @@ def _matches(tokens: list[str], wanted: list[str]) -> bool:
     )
 
 
-async def _connections(connection: NatsConnection, options: dict[str, Any]) -> list[dict[str, Any]]:
+async def _connections(ask: Ask, options: dict[str, Any]) -> list[dict[str, Any]]:
     body = json.dumps({"auth": True, "limit": _MOST} | options).encode()
-    answer = json.loads(await connection.request(_QUESTION, body, timeout=2.0))
+    answer = json.loads(await ask(_QUESTION, body, timeout=2.0))
     return answer.get("data", answer).get("connections") or []

@@ -13,15 +13,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import TransportClosed, TransportError, WaitTimeout
+from pratipad_nb.transport.nats_api import JetStream
 from pratipad_nb.transport.nats_errors import no_such_log
 from pratipad_nb.transport.protocol import ConsumerSpec, Delivery
-
-if TYPE_CHECKING:
-    from pratipad_nb.transport.nats import NatsConnection
 
 __all__ = ["NatsConsumer"]
 
@@ -39,12 +37,13 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 class NatsConsumer:
     """A `pratipad_nb.transport.protocol.Consumer` that pulls from JetStream."""
 
-    def __init__(self, connection: NatsConnection, stream: str, spec: ConsumerSpec) -> None:
-        self._connection = connection
+    def __init__(self, jetstream: JetStream, stream: str, spec: ConsumerSpec) -> None:
+        self._jetstream = jetstream
+        self._link = jetstream.link
         self._stream = stream
         self._spec = spec
         self._name = spec.name
-        self._inbox = connection.unique_inbox("pull")
+        self._inbox = jetstream.link.unique_inbox("pull")
         self._buffer: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._under_way = 0
@@ -64,9 +63,9 @@ class NatsConsumer:
     async def open(self) -> None:
         """Make the consumer at the server if it isn't there, and begin to ask for deliveries."""
         await self._create()
-        self._subscription = await self._connection.subscribe_raw(self._inbox, self._on_message)
-        self._forget_callback = self._connection.on_reconnect(self._on_reconnect)
-        self._connection.own(self)
+        self._subscription = await self._link.subscribe_raw(self._inbox, self._on_message)
+        self._forget_callback = self._link.on_reconnect(self._on_reconnect)
+        self._link.own(self)
         self._begin(self._send_outbox(), f"acknowledge {self._stream}")
         self._begin(self._watch(), f"watch {self._stream}")
         await self._ask()
@@ -80,12 +79,12 @@ class NatsConsumer:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
-            self._connection.bugs.note(error)
+            self._link.bugs.note(error)
             self._fail(error)
 
     async def _create(self) -> None:
-        spec, api = self._spec, self._connection.api
-        if spec.name and await api(f"CONSUMER.INFO.{self._stream}.{spec.name}"):
+        spec, call = self._spec, self._jetstream.call
+        if spec.name and await call(f"CONSUMER.INFO.{self._stream}.{spec.name}"):
             return
         name = spec.name or self._inbox.replace(".", "-")
         config: dict[str, Any] = {
@@ -106,7 +105,7 @@ class NatsConsumer:
             config["filter_subject"] = spec.subject
         suffix = f".{spec.subject}" if spec.subject else ""
         body = {"stream_name": self._stream, "config": config, "action": "create"}
-        if not await api(f"CONSUMER.CREATE.{self._stream}.{name}{suffix}", body):
+        if not await call(f"CONSUMER.CREATE.{self._stream}.{name}{suffix}", body):
             raise no_such_log(self._stream)
         self._name = name
 
@@ -181,8 +180,8 @@ class NatsConsumer:
             return
         self._under_way += room
         body = {"batch": room, "expires": _EXPIRES * _NANO, "idle_heartbeat": _HEARTBEAT * _NANO}
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
-        await self._connection.publish(subject, json.dumps(body).encode(), reply=self._inbox)
+        subject = f"{self._jetstream.prefix}.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
+        await self._link.publish(subject, json.dumps(body).encode(), reply=self._inbox)
 
     async def _watch(self) -> None:
         """Ask again when no request stands or the server has gone silent about those that do."""
@@ -193,7 +192,7 @@ class NatsConsumer:
                 self._heard = time.monotonic()
             with contextlib.suppress(TransportError, WaitTimeout):
                 # Still paused and nobody at it: a rewind failed, and nothing would come any more.
-                if self._paused and self._connection.connected and not self._rewinding.locked():
+                if self._paused and self._link.connected and not self._rewinding.locked():
                     await self.rewind()
                 await self._ask()
 
@@ -222,7 +221,7 @@ class NatsConsumer:
         while self._outbox:
             token, word = self._outbox.popleft()
             with contextlib.suppress(TransportError):
-                await self._connection.publish(token, word)
+                await self._link.publish(token, word)
 
     # -- rewinding ----------------------------------------------------------------------------------------------
 
@@ -253,22 +252,22 @@ class NatsConsumer:
             self._paused = True
             await self._flush_outbox()
             await self._subscription.close()
-            api, consumer = self._connection.api, f"{self._stream}.{self._name}"
+            call, consumer = self._jetstream.call, f"{self._stream}.{self._name}"
             # Of a consumer that is not there the server answers no RESET at all.
-            if not await api(f"CONSUMER.INFO.{consumer}") or not await api(f"CONSUMER.RESET.{consumer}"):
+            if not await call(f"CONSUMER.INFO.{consumer}") or not await call(f"CONSUMER.RESET.{consumer}"):
                 deleted = self._deleted()
                 self._fail(deleted)
                 raise deleted
             self._buffer.clear()
-            self._inbox = self._connection.unique_inbox("pull")
-            self._subscription = await self._connection.subscribe_raw(self._inbox, self._on_message)
+            self._inbox = self._link.unique_inbox("pull")
+            self._subscription = await self._link.subscribe_raw(self._inbox, self._on_message)
             self._under_way = 0
             self._paused = False
         await self._ask()
 
     async def unacknowledged(self) -> int:
         """Return how many entries, delivered or not, are not acknowledged."""
-        info = await self._connection.api(f"CONSUMER.INFO.{self._stream}.{self._name}")
+        info = await self._jetstream.call(f"CONSUMER.INFO.{self._stream}.{self._name}")
         return int(info["num_pending"] + info["num_ack_pending"]) if info else 0
 
     async def close(self) -> None:
@@ -278,7 +277,7 @@ class NatsConsumer:
         self._closed = True
         self._arrived.set()
         self._forget_callback()
-        self._connection.disown(self)
+        self._link.disown(self)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -288,7 +287,7 @@ class NatsConsumer:
             await self._subscription.close()
         if not self._spec.name:
             with contextlib.suppress(TransportError, WaitTimeout):
-                await self._connection.api(f"CONSUMER.DELETE.{self._stream}.{self._name}", timeout=1.0)
+                await self._jetstream.call(f"CONSUMER.DELETE.{self._stream}.{self._name}", timeout=1.0)
 
 
 def _delivery(message: Any) -> Delivery:

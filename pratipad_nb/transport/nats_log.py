@@ -9,16 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pratipad_nb.errors import TransportError
+from pratipad_nb.transport.nats_api import JetStream
 from pratipad_nb.transport.nats_consumer import NatsConsumer
 from pratipad_nb.transport.nats_errors import NO_SUCH_SEQUENCE, no_such_log
 from pratipad_nb.transport.protocol import ConsumerSpec, ConsumerState, LogSpec, LogState, Record
-
-if TYPE_CHECKING:
-    from pratipad_nb.transport.nats import NatsConnection
-    from pratipad_nb.transport.nats_logs import NatsLogs
 
 __all__ = ["NatsLog", "stream_config"]
 
@@ -58,9 +55,8 @@ def stream_config(spec: LogSpec) -> dict[str, Any]:
 class NatsLog:
     """A `pratipad_nb.transport.protocol.Log` that is a JetStream stream."""
 
-    def __init__(self, logs: NatsLogs, connection: NatsConnection, spec: LogSpec) -> None:
-        self._logs = logs
-        self._connection = connection
+    def __init__(self, jetstream: JetStream, spec: LogSpec) -> None:
+        self._jetstream = jetstream
         self._spec = spec
 
     @property
@@ -85,8 +81,8 @@ class NatsLog:
     async def _direct(self, suffix: str, body: dict[str, Any] | None) -> Record | None:
         """Read one entry straight from the store."""
         data = json.dumps(body).encode() if body is not None else b""
-        subject = f"{self._logs.prefix}.DIRECT.GET.{self._spec.name}{suffix}"
-        answer = await self._connection.ask_log(self._logs, self._spec.name, subject, data)
+        subject = f"{self._jetstream.prefix}.DIRECT.GET.{self._spec.name}{suffix}"
+        answer = await self._jetstream.ask_log(self._spec.name, subject, data)
         headers = answer.headers or {}
         if "Nats-Sequence" in headers:
             time = datetime.fromisoformat(headers["Nats-Time-Stamp"])
@@ -101,7 +97,7 @@ class NatsLog:
 
     async def state(self) -> LogState:
         """Return its bounds and size."""
-        found = await self._logs.api(f"STREAM.INFO.{self._spec.name}")
+        found = await self._jetstream.call(f"STREAM.INFO.{self._spec.name}")
         if not found:
             raise no_such_log(self._spec.name)
         state = found["state"]
@@ -111,13 +107,13 @@ class NatsLog:
     async def purge(self, below: int) -> None:
         """Delete all entries with a sequence lower than `below`."""
         if below > 1:
-            await self._logs.api(f"STREAM.PURGE.{self._spec.name}", {"seq": below})
+            await self._jetstream.call(f"STREAM.PURGE.{self._spec.name}", {"seq": below})
 
     async def delete(self, sequence: int) -> None:
         """Delete one entry."""
         body = {"seq": sequence, "no_erase": True}
         try:
-            await self._logs.api(f"STREAM.MSG.DELETE.{self._spec.name}", body)
+            await self._jetstream.call(f"STREAM.MSG.DELETE.{self._spec.name}", body)
         except TransportError as error:
             # The sequence isn't there, which is what was asked for.
             if not any(str(code) in str(error) for code in NO_SUCH_SEQUENCE):
@@ -125,7 +121,7 @@ class NatsLog:
 
     async def consumer(self, spec: ConsumerSpec) -> NatsConsumer:
         """Make the named consumer or go on with it where it stands."""
-        consumer = NatsConsumer(self._connection, self._spec.name, spec)
+        consumer = NatsConsumer(self._jetstream, self._spec.name, spec)
         await consumer.open()
         return consumer
 
@@ -133,7 +129,7 @@ class NatsLog:
         """Return where every named consumer stands."""
         states: list[ConsumerState] = []
         while True:
-            page = await self._logs.api(f"CONSUMER.LIST.{self._spec.name}", {"offset": len(states)})
+            page = await self._jetstream.call(f"CONSUMER.LIST.{self._spec.name}", {"offset": len(states)})
             found = page.get("consumers") or []
             states.extend(_state_of(info) for info in found)
             if not found or len(states) >= page.get("total", 0):
@@ -141,7 +137,7 @@ class NatsLog:
 
     async def forget_consumer(self, name: str) -> None:
         """Delete a named consumer and its position."""
-        await self._logs.api(f"CONSUMER.DELETE.{self._spec.name}.{name}")
+        await self._jetstream.call(f"CONSUMER.DELETE.{self._spec.name}.{name}")
 
 
 def _state_of(info: dict[str, Any]) -> ConsumerState:

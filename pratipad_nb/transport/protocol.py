@@ -257,6 +257,13 @@ class Connection(Logs, Protocol):
         """Whether the link stands now."""
 
     @property
+    def refusal(self) -> str:
+        """Why the server doesn't let this party back in; empty while the server does, or isn't there."""
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `callback` called, on the event loop, each time the link stands again; returns what ends that."""
+
+    @property
     def max_frame_bytes(self) -> int:
         """Largest `data` that an append or publish takes."""
 

@@ -242,6 +242,23 @@ async def test_a_cancelled_wait_for_a_failure_loses_none(connection, other):
             await other.failure()
 
 
+async def test_an_exception_of_what_is_called_on_a_reconnect_comes_out_as_well(transport, other):
+    called = asyncio.Event()
+
+    def callback() -> None:
+        called.set()
+        raise KeyError("x")
+
+    other.on_reconnect(callback)
+    other.on_reconnect(lambda: None)()
+    await transport.restart()
+    async with asyncio.timeout(20):
+        await called.wait()
+        with pytest.raises(KeyError):
+            await other.failure()
+        await other.flush()
+
+
 async def test_a_signal_that_nobody_heard_is_forgotten(connection, other):
     await connection.publish(SUBJECTS.stats, b"early")
     await connection.flush()
