@@ -14,6 +14,7 @@ import statistics
 import time
 
 import pytest
+from patience import eventually
 
 SECONDS = float(os.environ.get("PRATIPAD_CHURN_SECONDS", "30"))
 #: Demand is open, devices are ready, and nothing moves: the run fails after so many seconds of that.
@@ -202,7 +203,7 @@ async def test_a_devices_first_message_is_there_within_100_ms_whoever_else_is_sl
         await flow.endpoint_for("device", name)  # makes its certificate
         began = time.perf_counter()
         await scene.device(flow, name, read=itertools.repeat(name))
-        await scene.until(lambda name=name: received(flow, name))
+        await eventually(lambda name=name: received(flow, name))
         took.append(time.perf_counter() - began)
     assert statistics.median(took) < 0.1
 
@@ -215,7 +216,7 @@ def received(flow, device):
 async def test_a_slow_device_does_not_take_up_the_room(scene):
     flow = await scene.flow("Demand ~> same ~> Output", max_demand=10)
     await scene.device(flow, "slow", read=itertools.count(), every=0.4)
-    await scene.until(lambda: received(flow, "slow") >= 2)
+    await eventually(lambda: received(flow, "slow") >= 2)
     await scene.device(flow, "quick", read=itertools.count())
     await flow.take(500, timeout=5)
     assert received(flow, "slow") >= 2
@@ -225,7 +226,7 @@ async def test_devices_that_are_equally_quick_get_equal_shares(scene):
     flow = await scene.flow("Demand ~> gate ~> Output", max_demand=12)
     for name in ("a", "b", "c"):
         await scene.device(flow, name, read=itertools.repeat(name))
-    await scene.until(lambda: len(flow.devices) == 3)
+    await eventually(lambda: len(flow.devices) == 3)
     taken = [message.payload for message in await flow.take(1200)][300:]
     counts = [taken.count(name) for name in "abc"]
     assert min(counts) > 0.5 * max(counts), counts
@@ -262,8 +263,8 @@ async def test_a_silent_device_is_not_asked_for_ever_more(scene):
     flow = await scene.flow("Demand ~> same ~> Output", max_demand=8)
     odd = await scene.device(flow, "odd", read=read)
     await scene.device(flow, "even", read=itertools.repeat("even"), every=0.01)
-    await scene.until(lambda: received(flow, "odd") == 200)
+    await eventually(lambda: received(flow, "odd") == 200)
     await asyncio.sleep(1.6)  # late after one; twenty askings a second would follow
     assert odd._credit.total - odd.sent <= 8
     works.set()
-    await scene.until(lambda: received(flow, "odd") > 300)
+    await eventually(lambda: received(flow, "odd") > 300)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 
 import pytest
+from patience import eventually
 
 from pratipad_nb.errors import Fenced, LogFull, PayloadError, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.transport.partitions import partition_of
@@ -87,12 +88,6 @@ async def collect(consumer: Consumer, count: int) -> list[Delivery]:
         while len(got) < count:
             got += await consumer.get()
     return got
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
-        while not await condition():
-            await asyncio.sleep(0.01)
 
 
 async def entries(log: Log, first: int = 0, subject: str = "") -> list[Record]:
