@@ -186,8 +186,11 @@ async def test_a_closed_subscription_hears_nothing_more(connection, other):
 
 
 async def test_a_signal_that_nobody_heard_is_forgotten(connection, other):
+    after = Heard()
+    await other.subscribe(SUBJECTS.sent, after)
     await connection.publish(SUBJECTS.stats, b"early")
-    await connection.flush()
+    await connection.publish(SUBJECTS.sent, b"after it")
+    await after.data(1)
     heard = Heard()
     await other.subscribe(SUBJECTS.stats, heard)
     await connection.publish(SUBJECTS.stats, b"late")
