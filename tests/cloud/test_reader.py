@@ -121,8 +121,9 @@ async def test_a_take_may_be_longer_than_what_is_prefetched(world):
 async def test_a_reader_may_start_before_the_flow_was_ever_started(world):
     await world.edge.delete_log(world.subjects.output_stream)
     reader = await world.reader()
+    with pytest.raises(WaitTimeout):  # it has looked, and there was no log
+        await reader.take(1, timeout=0.05)
     taking = asyncio.create_task(reader.take(1))
-    await asyncio.sleep(0)
     await world.open()
     await world.append(1)
     assert payloads(await taking) == [1]
