@@ -26,14 +26,15 @@ async def test_a_callable_is_read_at_every_tick_on_a_thread_of_its_own(edge: Any
 
     def read() -> float:
         threads.add(threading.current_thread().name)
-        return time.monotonic()
+        begun = time.monotonic()
+        time.sleep(0.03)
+        return begun
 
-    async with await connected(edge, read=read, every=0.02):
-        await eventually(lambda: len(edge.payloads) >= 10)
+    async with await connected(edge, read=read, every=0.05):
+        await eventually(lambda: len(edge.payloads) >= 20)
     assert threads == {"pratipad-read-room1"}
-    first, last = edge.payloads[0], edge.payloads[9]
-    # A grid: what one reading is late by doesn't delay the next ones.
-    assert last - first == pytest.approx(9 * 0.02, abs=0.03)
+    # A grid: what a reading takes doesn't delay the next reading, or all of them were 0.08 s apart.
+    assert min(later - earlier for earlier, later in itertools.pairwise(edge.payloads)) < 0.07
 
 
 async def test_ticks_that_a_slow_reading_missed_are_not_made_up(edge: Any) -> None:
@@ -42,15 +43,14 @@ async def test_ticks_that_a_slow_reading_missed_are_not_made_up(edge: Any) -> No
     def read() -> int:
         times.append(time.monotonic())
         if len(times) == 2:
-            time.sleep(0.25)
+            time.sleep(1.0)  # twenty ticks
         return len(times)
 
     async with await connected(edge, read=read, every=0.05):
-        await eventually(lambda: len(times) >= 5)
-    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert gaps[1] > 0.24
-    assert min(gaps[2:4]) > 0.01
-    assert sum(gaps[2:4]) > 0.06
+        await eventually(lambda: len(times) >= 13)
+    assert (
+        times[12] - times[2] > 0.4
+    )  # ten readings at their pace, the first of them late by one tick at most
 
 
 async def test_a_coroutine_function_is_read_on_the_loop(edge: Any) -> None:

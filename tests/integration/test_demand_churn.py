@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import os
 import random
-import statistics
 import time
 
 import pytest
@@ -188,7 +187,9 @@ async def test_demand_never_stalls_in_memory_either(scene):
     await run(scene, 3, seed=4)
 
 
-async def test_a_devices_first_message_is_there_within_100_ms_whoever_else_is_slow_silent_or_quick(scene):
+async def test_a_new_devices_first_message_is_there_before_the_slow_ones_next(scene):
+    """Whoever else is slow, silent or quick: nobody's turn is waited for."""
+
     async def silent():
         await asyncio.Event().wait()
 
@@ -197,15 +198,13 @@ async def test_a_devices_first_message_is_there_within_100_ms_whoever_else_is_sl
     await scene.device(flow, "silent", read=silent)
     await scene.device(flow, "quick", read=itertools.repeat("quick"))
     await flow.take(100)
-    took = []
-    for number in range(9):
+    await eventually(lambda: received(flow, "slow") == 1)
+    for number in range(5):
         name = f"new{number}"
-        await flow.endpoint_for("device", name)  # makes its certificate
-        began = time.perf_counter()
         await scene.device(flow, name, read=itertools.repeat(name))
         await eventually(lambda name=name: received(flow, name))
-        took.append(time.perf_counter() - began)
-    assert statistics.median(took) < 0.1
+    assert received(flow, "slow") == 1
+    assert received(flow, "silent") == 0
 
 
 def received(flow, device):
@@ -237,9 +236,7 @@ async def test_a_change_of_the_rate_acts_at_once(scene):
     await scene.device(flow, read=itertools.count())
     await flow.take(2)
     flow.rate = 400
-    began = time.monotonic()
-    await flow.take(100)
-    assert time.monotonic() - began < 1.5
+    await flow.take(100, timeout=25)  # at two a second, 100 would take 50 s
     flow.rate = 2
     assert flow.rate == 2
     await flow.settled()
