@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pratipad_nb.errors import ServerError
 from pratipad_nb.session import state_folder
 from pratipad_nb.session.access import Access, open_access
 from pratipad_nb.session.checks import checked_role
@@ -90,7 +91,14 @@ class Entrance:
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
         """Let a party in by that name, and return what it connects to."""
         valid_name(name, checked_role(role))
-        return await (await self.opened()).endpoint_for(role, name)
+        while True:
+            access = await self.opened()
+            try:
+                return await access.endpoint_for(role, name)
+            except ServerError:
+                if access is self._access:
+                    raise
+                # The end of a run closed the access meanwhile: open it anew.
 
     async def invite(self, name: str, folder: str | Path, role: Role = "device") -> Endpoint:
         """Do the same, and write the party's certificate into `folder`."""

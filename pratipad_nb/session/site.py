@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from pratipad_nb.errors import ServerError
 from pratipad_nb.pki.store import LOOPBACK_HOSTS, CertificateStore
-from pratipad_nb.portal import Portal
+from pratipad_nb.portal import Portal, PortalClosed
 from pratipad_nb.server.config import ServerFiles
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.server.joined import JoinedServer
@@ -127,7 +127,16 @@ class Site:
         self._portal.close()
 
     async def _on_portal(self, work: Any) -> Any:
-        return await asyncio.wrap_future(self._portal.submit(work))
+        try:
+            done = self._portal.submit(work)
+            return await asyncio.wrap_future(done)
+        except (asyncio.CancelledError, PortalClosed):
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise ServerError(
+                f"the server in {self.home} was stopped before the request was done. Try again."
+            ) from None
 
     async def _ensure_started(self) -> None:
         """Start once, however many flows ask at the same time."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -30,6 +31,11 @@ _NANO = 1_000_000_000
 _EXPIRES = 30
 #: The server says this often that a request still stands; silence for twice as long means that it doesn't.
 _HEARTBEAT = 5
+#: A server with leaves takes a pull request for wanted this long, in seconds, though nobody listens to its inbox:
+#: somebody behind a leaf might. What it delivers there is lost, and comes again behind newer deliveries.
+_YOUNG = 2.0
+#: Seconds between two looks whether such requests are gone.
+_LOOK = 0.1
 #: First and longest pause before a rewind that failed is tried again, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
@@ -47,6 +53,9 @@ class NatsConsumer:
         self._buffer: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._under_way = 0
+        # Nothing is asked for before the first `get`: a rewind before it has no request to wait for.
+        self._wanted = False
+        self._asked = -math.inf
         self._heard = time.monotonic()
         self._failure: Exception | None = None
         self._outbox: deque[tuple[str, bytes]] = deque()
@@ -61,14 +70,13 @@ class NatsConsumer:
         self._forget_callback: Callable[[], None] = lambda: None
 
     async def open(self) -> None:
-        """Make the consumer at the server if it isn't there, and begin to ask for deliveries."""
+        """Make the consumer at the server if it isn't there."""
         await self._create()
         self._subscription = await self._link.subscribe_raw(self._inbox, self._on_message)
         self._forget_callback = self._link.on_reconnect(self._on_reconnect)
         self._link.own(self)
         self._begin(self._send_outbox(), f"acknowledge {self._stream}")
         self._begin(self._watch(), f"watch {self._stream}")
-        await self._ask()
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -113,6 +121,9 @@ class NatsConsumer:
 
     async def get(self) -> list[Delivery]:
         """Wait for at least one delivery and return all that are here."""
+        if not self._wanted:
+            self._wanted = True
+            await self._ask()
         while not self._buffer:
             if self._closed:
                 raise TransportClosed(f"the consumer of {self._stream} was closed")
@@ -176,8 +187,11 @@ class NatsConsumer:
     async def _ask(self) -> None:
         """Have as many deliveries under way as there is room for, in one request."""
         room = self._spec.max_pending - len(self._buffer) - self._under_way
-        if self._closed or self._paused or room < max(1, self._spec.max_pending // 4):
+        if not self._wanted or self._closed or self._paused or room < max(1, self._spec.max_pending // 4):
             return
+        self._asked = time.monotonic()
+        if not self._under_way:
+            self._heard = self._asked
         self._under_way += room
         body = {"batch": room, "expires": _EXPIRES * _NANO, "idle_heartbeat": _HEARTBEAT * _NANO}
         subject = f"{self._jetstream.prefix}.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
@@ -252,9 +266,8 @@ class NatsConsumer:
             self._paused = True
             await self._flush_outbox()
             await self._subscription.close()
-            call, consumer = self._jetstream.call, f"{self._stream}.{self._name}"
             # Of a consumer that is not there the server answers no RESET at all.
-            if not await call(f"CONSUMER.INFO.{consumer}") or not await call(f"CONSUMER.RESET.{consumer}"):
+            if not await self._without_requests() or not await self._api("RESET"):
                 deleted = self._deleted()
                 self._fail(deleted)
                 raise deleted
@@ -265,9 +278,24 @@ class NatsConsumer:
             self._paused = False
         await self._ask()
 
+    async def _without_requests(self) -> bool:
+        """Wait until the server serves none of the requests to the last inbox; whether it has the consumer.
+
+        Another handle's requests to the same consumer are waited for as well, and no longer than these.
+        """
+        while info := await self._api("INFO"):
+            left = self._asked + _YOUNG - time.monotonic()
+            if not info["num_waiting"] or left <= 0:
+                return True
+            await asyncio.sleep(min(_LOOK, left))
+        return False
+
+    async def _api(self, verb: str) -> dict[str, Any] | None:
+        return await self._jetstream.call(f"CONSUMER.{verb}.{self._stream}.{self._name}")
+
     async def unacknowledged(self) -> int:
         """Return how many entries, delivered or not, are not acknowledged."""
-        info = await self._jetstream.call(f"CONSUMER.INFO.{self._stream}.{self._name}")
+        info = await self._api("INFO")
         return int(info["num_pending"] + info["num_ack_pending"]) if info else 0
 
     async def close(self) -> None:

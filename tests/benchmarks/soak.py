@@ -28,7 +28,7 @@ import nbformat
 import psutil
 from playwright.sync_api import Page, sync_playwright
 
-sys.path.append(str(Path(__file__).parents[1] / "browser"))
+sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "browser")]
 from conftest import Jupyter, Lab, chromium  # the browser tests' JupyterLab
 
 EVERY = 10.0

@@ -1,9 +1,9 @@
 """The first notebook in JupyterLab, as a newcomer sees it."""
 
 import re
-import time
 
 import pytest
+from patience import until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -11,13 +11,6 @@ SETUP = "%load_ext pratipad_nb\nfrom pratipad_nb import Device, HostSensor"
 PROCESSOR = "def Keep(reading):\n    return reading"
 FLOW = "%%dataflow house\nPush <~> Keep <~> Output"
 DEVICE = "device = Device('room1', read=HostSensor(), every=0.1).connect(house)"
-
-
-def until(condition, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.1)
 
 
 class Picture:

@@ -2,9 +2,9 @@
 
 import ast
 import re
-import time
 
 import pytest
+from patience import until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -39,13 +39,6 @@ WATCH_NEW_PICTURES = """() => {
   }).observe(document.body, { childList: true, subtree: true });
 }"""
 RECEIPT = re.compile(r"\w+: .*\b(\d+) messages? in flight\b.*?([\d.]+) ms.*\blost 0\b.*\bdoubled 0\b")
-
-
-def until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.1)
 
 
 def delivered(root):

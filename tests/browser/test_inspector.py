@@ -1,9 +1,9 @@
 """The cockpit on the page: a node is opened, looked into and touched, with the keyboard too."""
 
-import time
 from pathlib import Path
 
 import pytest
+from patience import until
 
 ARTEFACTS = Path(__file__).parents[2] / "artefacts"
 
@@ -32,13 +32,6 @@ CELLS = (
     "%%dataflow cockpit --delivery fast\nDemand <~> Celsius(factor=2) <~> Same <~> Output",
     DEVICE,
 )
-
-
-def until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.1)
 
 
 def rows_of(panel, name):

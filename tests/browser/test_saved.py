@@ -2,9 +2,9 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
+from patience import until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -18,13 +18,6 @@ CELLS = (
 kept.settled()
 kept.stop()""",
 )
-
-
-def until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.1)
 
 
 def test_without_a_kernel_the_last_picture_is_shown_and_nothing_claims_to_run(lab):

@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patient, until
 
 HOUSE = """
 from pratipad_nb import Flow
@@ -72,7 +72,7 @@ class Process:
         return self.wait(seconds)
 
     def wait(self, seconds: float = 30.0) -> int:
-        code = self.process.wait(seconds)
+        code = self.process.wait(patient(seconds))
         for thread in self._threads:
             thread.join()
         for pipe in (self.process.stdout, self.process.stderr):
@@ -100,7 +100,7 @@ class Shell:
             input=stdin,
             text=True,
             capture_output=True,
-            timeout=50,
+            timeout=patient(50),
             check=False,
         )
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
@@ -155,15 +155,3 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     made = Shell(tmp_path)
     yield made
     made.close()
-
-
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not so within {seconds} s"
-        time.sleep(0.01)
-
-
-@pytest.fixture(name="until")
-def _until() -> Callable[..., None]:
-    return until

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+from patience import until
 
 COUNT = 100
 
@@ -21,13 +22,6 @@ def readings():
 
 rooms = [Device("%s", read=readings(), every=0.005, receive=lambda order: Path("order").write_text(str(order)))]
 """
-
-
-def until(condition: Any, seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not so within {seconds} s"
-        time.sleep(0.01)
 
 
 def is_alive(pid: int) -> bool:

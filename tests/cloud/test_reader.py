@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import eventually
 
 from pratipad_nb.errors import SettingsError, TransportClosed, WaitTimeout
 from pratipad_nb.transport.frames import ReadFrame
@@ -14,12 +15,6 @@ from pratipad_nb.transport.frames import ReadFrame
 
 def payloads(messages):
     return [message.payload for message in messages]
-
-
-async def until(condition, seconds=5.0):
-    async with asyncio.timeout(seconds):
-        while not await condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_take_returns_the_next_messages_whatever_frames_they_came_in(world):
@@ -126,8 +121,9 @@ async def test_a_take_may_be_longer_than_what_is_prefetched(world):
 async def test_a_reader_may_start_before_the_flow_was_ever_started(world):
     await world.edge.delete_log(world.subjects.output_stream)
     reader = await world.reader()
+    with pytest.raises(WaitTimeout):  # it has looked, and there was no log
+        await reader.take(1, timeout=0.05)
     taking = asyncio.create_task(reader.take(1))
-    await asyncio.sleep(0)
     await world.open()
     await world.append(1)
     assert payloads(await taking) == [1]
@@ -210,7 +206,7 @@ async def test_a_loop_stores_its_position_before_it_waits(world):
     async def stored():
         return await world.floor() == 1
 
-    await until(stored)
+    await eventually(stored)
     await world.append(1)
     assert (await waiting).payload == 3
 
@@ -288,7 +284,7 @@ async def test_a_fast_readers_full_buffer_drops_the_oldest_and_counts_them(world
     async def arrived():
         return reader.skipped_frames == 1 and await reader.pending() == 3
 
-    await until(arrived)
+    await eventually(arrived)
     assert payloads(await reader.take(5)) == [3, 4, 5, 6, 7]
 
 

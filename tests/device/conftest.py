@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import eventually
 
 from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.server.embedded import EmbeddedServer
@@ -55,13 +56,6 @@ class Edge:
     def hello(self) -> HelloFrame:
         return self.hellos[-1]
 
-    @staticmethod
-    async def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
-        """Return once `condition` holds."""
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0.002)
-
     async def start(self, max_bytes: int = 64 << 20) -> None:
         await self.link.subscribe(self.subjects.hello_all, self._on_hello)
         await self.open_log(max_bytes)
@@ -101,7 +95,7 @@ class Edge:
     async def grant(
         self, total: int, *, mode: str = "demand", delivery: str = "durable", epoch: int | None = None
     ) -> None:
-        await self.until(lambda: self.hellos)
+        await eventually(lambda: self.hellos)
         frame = CreditFrame(mode, self.owner, self.hello.epoch if epoch is None else epoch, total, delivery)
         await self.link.publish(self.subjects.credit(self.hello.device), encode(frame))
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from patience import eventually
 
 import pratipad_nb.device
 from pratipad_nb.device import AsyncDevice, AsyncGateway, Device, Gateway
@@ -45,7 +46,7 @@ async def test_a_script_pushes_waits_and_closes_and_no_thread_remains(edge: Any,
             device.push(2)
 
     await blocking(script)
-    await edge.until(lambda: len(edge.payloads) == 2 * MAX_HELD + 1)
+    await eventually(lambda: len(edge.payloads) == 2 * MAX_HELD + 1)
     assert edge.payloads == [{"t": 1}, *range(2 * MAX_HELD)]
     assert portal_threads() == []
 
@@ -72,7 +73,7 @@ async def test_many_threads_push_and_each_keeps_its_order(edge: Any, blocking: A
                 pusher.join()
 
     await blocking(script)
-    await edge.until(lambda: len(edge.payloads) == 4000)
+    await eventually(lambda: len(edge.payloads) == 4000)
     for thread in range(4):
         assert [number for who, number in edge.payloads if who == thread] == list(range(1000))
     assert edge.numbers == list(range(1, 4001))

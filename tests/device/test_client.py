@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from patience import eventually
 
 from pratipad_nb.device import greeter
 from pratipad_nb.device.client import AsyncDevice
@@ -29,7 +30,7 @@ async def test_a_pushed_message_arrives_once_and_its_receipt_tells(edge: Any) ->
         receipt = await device.push({"t": 21.5})
         await receipt
         assert receipt.done
-        await edge.until(lambda: edge.frames)
+        await eventually(lambda: edge.frames)
         assert edge.payloads == [{"t": 21.5}]
         assert (edge.frames[0].first, edge.frames[0].device) == (1, "room1")
         assert repr(device) == "<AsyncDevice 'room1' of 'house': connected, 1 sent, 0 waiting>"
@@ -42,7 +43,7 @@ async def test_what_is_pushed_while_a_frame_is_in_flight_travels_in_the_next_one
         for number in range(1, 5001):
             await device.push(number)
         await device.flush()
-        await edge.until(lambda: len(edge.payloads) == 5001)
+        await eventually(lambda: len(edge.payloads) == 5001)
         assert edge.payloads == list(range(5001))
         assert edge.numbers == list(range(1, 5002))
         assert len(edge.frames) < 10
@@ -54,7 +55,7 @@ async def test_changing_a_payload_after_the_push_changes_nothing(edge: Any) -> N
         receipt = await device.push(payload)
         payload["n"] = 2
         await receipt
-        await edge.until(lambda: edge.frames)
+        await eventually(lambda: edge.frames)
         assert edge.payloads == [{"n": 1}]
 
 
@@ -88,7 +89,7 @@ async def test_fast_delivery_hands_frames_over_without_a_log(edge: Any) -> None:
         for number in range(100):
             await device.push(number)
         await device.flush()
-        await edge.until(lambda: len(edge.payloads) == 100)
+        await eventually(lambda: len(edge.payloads) == 100)
         assert edge.payloads == list(range(100))
 
 
@@ -98,7 +99,7 @@ async def test_fast_delivery_hands_frames_over_without_a_log(edge: Any) -> None:
 async def test_an_append_without_an_answer_is_repeated_with_the_same_numbers(edge: Any) -> None:
     device = await connected(edge)
     await device.flush()
-    await edge.until(lambda: device.mode == "push")
+    await eventually(lambda: device.mode == "push")
     edge.broker.lose_answers(edge.identity(), 1)
     edge.broker.restart()  # forgets message ids, so that the repeat is stored, too
     original = edge.broker.append
@@ -109,7 +110,7 @@ async def test_an_append_without_an_answer_is_repeated_with_the_same_numbers(edg
     edge.broker.append = forgetful
     await (await device.push("a"))
     await (await device.push("b"))
-    await edge.until(lambda: len(edge.frames) == 3)
+    await eventually(lambda: len(edge.frames) == 3)
     assert edge.numbers == [1, 1, 2]
     assert edge.payloads == ["a", "a", "b"]
     await device.close()
@@ -128,7 +129,7 @@ async def test_a_full_log_makes_the_device_wait_and_lose_nothing(edge: Any) -> N
             await device.flush(0.1)
         await edge.open_log(max_bytes=2048)
         await device.flush()
-        await edge.until(lambda: len(edge.payloads) == 20)
+        await eventually(lambda: len(edge.payloads) == 20)
         assert [payload[-1] for payload in edge.payloads] == list(range(20))
 
 
@@ -140,11 +141,11 @@ async def test_a_device_that_starts_before_its_flow_goes_on_trying(edge: Any) ->
     await edge.link.delete_log(edge.subjects.input_stream)
     async with await connected(edge) as device:
         receipt = await device.push("early")
-        await edge.until(lambda: device.mode == "push")
+        await eventually(lambda: device.mode == "push")
         assert not receipt.done
         await edge.open_log()
         await receipt
-        await edge.until(lambda: edge.payloads == ["early"])
+        await eventually(lambda: edge.payloads == ["early"])
 
 
 async def test_a_link_that_was_down_costs_nothing_and_is_greeted_when_it_is_back(edge: Any) -> None:
@@ -157,8 +158,8 @@ async def test_a_link_that_was_down_costs_nothing_and_is_greeted_when_it_is_back
         await asyncio.sleep(0.3)
         edge.broker.heal(edge.identity())
         await receipt
-        await edge.until(lambda: len(edge.hellos) > greeted)
-        await edge.until(lambda: edge.payloads == [1, 2])
+        await eventually(lambda: len(edge.hellos) > greeted)
+        await eventually(lambda: edge.payloads == [1, 2])
 
 
 async def test_a_device_that_may_not_send_fails_and_says_why(
@@ -168,7 +169,7 @@ async def test_a_device_that_may_not_send_fails_and_says_why(
         raise NotInvited("permissions don't let you")
 
     device = await connected(edge)
-    await edge.until(lambda: device.mode == "push")
+    await eventually(lambda: device.mode == "push")
     monkeypatch.setattr(MemoryConnection, "append", refuse)
     receipt = await device.push(1)
     with pytest.raises(NotInvited, match="permissions"):
@@ -201,9 +202,9 @@ async def test_in_demand_mode_exactly_what_was_granted_is_sent(edge: Any) -> Non
         await device.push(number)
     await edge.grant(3)
     await edge.grant(3)
-    await edge.until(lambda: len(edge.payloads) == 3)
+    await eventually(lambda: len(edge.payloads) == 3)
     await edge.grant(7)
-    await edge.until(lambda: len(edge.payloads) == 7)
+    await eventually(lambda: len(edge.payloads) == 7)
     await asyncio.sleep(0.05)
     assert edge.payloads == [1, 2, 3, 4, 5, 6, 7]
     await edge.grant(10)
@@ -214,11 +215,11 @@ async def test_in_demand_mode_exactly_what_was_granted_is_sent(edge: Any) -> Non
 async def test_the_edge_is_told_when_something_begins_to_wait(edge: Any) -> None:
     edge.auto = ("demand", 0, "durable")
     async with await connected(edge) as device:
-        await edge.until(lambda: device.mode == "demand")
+        await eventually(lambda: device.mode == "demand")
         edge.auto = None
         assert edge.hello.waiting == 0
         await device.push(1)
-        await edge.until(lambda: edge.hello.waiting == 1, 1.0)
+        await eventually(lambda: edge.hello.waiting == 1, 1.0)
         await edge.grant(1)
         await device.flush()
 
@@ -229,7 +230,7 @@ async def test_a_later_edge_may_grant_less_and_is_obeyed(edge: Any) -> None:
     await (await device.push(1))
     edge.auto, edge.owner = None, 2
     await edge.grant(1, mode="demand")
-    await edge.until(lambda: device.mode == "demand")
+    await eventually(lambda: device.mode == "demand")
     await device.push(2)
     await asyncio.sleep(0.05)
     assert edge.payloads == [1]
@@ -239,7 +240,7 @@ async def test_a_later_edge_may_grant_less_and_is_obeyed(edge: Any) -> None:
 
 async def test_signals_that_are_no_frames_are_counted_and_ignored(edge: Any) -> None:
     async with await connected(edge) as device:
-        await edge.until(lambda: device.mode == "push")
+        await eventually(lambda: device.mode == "push")
         for junk in (
             b"",
             b"+ACK",
@@ -251,7 +252,7 @@ async def test_signals_that_are_no_frames_are_counted_and_ignored(edge: Any) -> 
             await edge.link.publish(edge.subjects.down("room1"), junk)
         engine = device._engine
         assert engine is not None
-        await edge.until(lambda: engine.rejected == 10)
+        await eventually(lambda: engine.rejected == 10)
         await (await device.push("alive"))
 
 
@@ -263,10 +264,10 @@ async def test_a_device_that_holds_messages_while_another_of_its_name_is_granted
     device = await connected(edge)
     await device.push("held")
     for count in range(1, 12):  # at pauses that double, the last hello would be said after a minute
-        await edge.until(lambda count=count: len(edge.hellos) > count)
+        await eventually(lambda count=count: len(edge.hellos) > count)
         await edge.grant(100, epoch=999)
     await edge.grant(1)
-    await edge.until(lambda: edge.payloads == ["held"])
+    await eventually(lambda: edge.payloads == ["held"])
     await device.close()
 
 
@@ -274,7 +275,7 @@ async def test_hello_is_said_until_an_edge_answers(edge: Any, monkeypatch: pytes
     monkeypatch.setattr(greeter, "HELLO_SECONDS", 0.02)
     edge.auto = None
     async with await connected(edge):
-        await edge.until(lambda: len(edge.hellos) > 3)
+        await eventually(lambda: len(edge.hellos) > 3)
         await edge.grant(-1, mode="push")
         await asyncio.sleep(0.05)
         answered = len(edge.hellos)
@@ -284,10 +285,10 @@ async def test_hello_is_said_until_an_edge_answers(edge: Any, monkeypatch: pytes
 
 async def test_every_device_greets_an_edge_that_has_started(edge: Any) -> None:
     async with await connected(edge) as device:
-        await edge.until(lambda: device.mode == "push")
+        await eventually(lambda: device.mode == "push")
         greeted = len(edge.hellos)
         await edge.link.publish(edge.subjects.credit_all, encode(CreditFrame("push", 2, -1, 0)))
-        await edge.until(lambda: len(edge.hellos) > greeted)
+        await eventually(lambda: len(edge.hellos) > greeted)
 
 
 # -- life -----------------------------------------------------------------------------------------------------------
@@ -299,7 +300,7 @@ async def test_closing_sends_what_is_held_and_says_farewell(edge: Any) -> None:
         await device.push(number)
     await device.close()
     await device.close()
-    await edge.until(lambda: len(edge.payloads) == 1000 and edge.hello.leaving)
+    await eventually(lambda: len(edge.payloads) == 1000 and edge.hello.leaving)
     assert edge.hello.sent == 1000
     assert device.state == "closed"
     with pytest.raises(DeviceError, match=r"'room1' is closed"):
@@ -312,7 +313,7 @@ async def test_nothing_of_a_closed_device_remains(edge: Any) -> None:
     await asyncio.sleep(0)
     before = asyncio.all_tasks()
     device = await connected(edge, read=lambda: 1, every=0.01, receive=print)
-    await edge.until(lambda: len(edge.payloads) > 2)
+    await eventually(lambda: len(edge.payloads) > 2)
     await device.close()
     await asyncio.sleep(0.01)
     assert {
@@ -332,7 +333,7 @@ async def test_a_second_device_of_the_name_takes_over_and_nothing_is_lost(edge: 
     with pytest.raises(DeviceError, match="a newer device"):
         await first.push("late")
     await (await second.push("second"))
-    await edge.until(lambda: edge.payloads == ["first", "second"])
+    await eventually(lambda: edge.payloads == ["first", "second"])
     assert edge.frames[0].epoch != edge.frames[1].epoch
     await first.close()
     await second.close()

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+from patience import eventually
 
 from pratipad_nb.device.client import AsyncDevice
 
@@ -20,7 +21,7 @@ async def test_orders_are_run_in_order_on_a_thread_and_confirmed(edge: Any) -> N
     async with await AsyncDevice("room1", receive=receive).connect(edge.endpoint):
         for number in (3, 5, 9):
             await edge.order(number, {"n": number})
-        await edge.until(lambda: edge.hellos and edge.hello.ready == 9)
+        await eventually(lambda: edge.hellos and edge.hello.ready == 9)
         assert run == [({"n": 3}, False), ({"n": 5}, False), ({"n": 9}, False)]
 
 
@@ -32,10 +33,10 @@ async def test_a_repeat_is_not_run_again_but_confirmed_again(edge: Any) -> None:
 
     async with await AsyncDevice("room1", receive=receive).connect(edge.endpoint):
         await edge.order(4, "led on")
-        await edge.until(lambda: edge.hellos and edge.hello.ready == 4)
+        await eventually(lambda: edge.hellos and edge.hello.ready == 4)
         greeted = len(edge.hellos)
         await edge.order(4, "led on")
-        await edge.until(lambda: len(edge.hellos) > greeted)
+        await eventually(lambda: len(edge.hellos) > greeted)
         assert edge.hello.ready == 4
         assert run == ["led on"]
 
@@ -51,10 +52,10 @@ async def test_a_repeat_of_an_order_that_is_running_is_neither_run_nor_confirmed
         for _ in range(5):
             await edge.order(1, "a")
         await edge.order(2, "b")
-        await edge.until(lambda: run == ["a"])
+        await eventually(lambda: run == ["a"])
         assert edge.hello.ready == 0
         go.set()
-        await edge.until(lambda: edge.hello.ready == 2)
+        await eventually(lambda: edge.hello.ready == 2)
         assert run == ["a", "b"]
 
 
@@ -63,10 +64,10 @@ async def test_an_order_whose_predecessor_got_lost_waits_for_it(edge: Any) -> No
     async with await AsyncDevice("room1", receive=run.append).connect(edge.endpoint):
         await edge.order(2, "open")
         await edge.order(7, "blink", after=5)
-        await edge.until(lambda: run == ["open"] and edge.hello.ready == 2)
+        await eventually(lambda: run == ["open"] and edge.hello.ready == 2)
         for number, payload, after in ((5, "shut", 0), (7, "blink", 5)):
             await edge.order(number, payload, after=after)
-        await edge.until(lambda: edge.hello.ready == 7)
+        await eventually(lambda: edge.hello.ready == 7)
         assert run == ["open", "shut", "blink"]
 
 
@@ -74,10 +75,10 @@ async def test_a_forgotten_flow_numbers_its_orders_anew(edge: Any) -> None:
     run: list[Any] = []
     async with await AsyncDevice("room1", receive=run.append).connect(edge.endpoint):
         await edge.order(7, "old", epoch=1)
-        await edge.until(lambda: run == ["old"])
+        await eventually(lambda: run == ["old"])
         await edge.order(1, "new", epoch=2)
         await edge.order(8, "late", epoch=1)
-        await edge.until(lambda: run == ["old", "new"] and edge.hello.ready == 1)
+        await eventually(lambda: run == ["old", "new"] and edge.hello.ready == 1)
         assert edge.hello.numbering == 2
 
 
@@ -85,11 +86,11 @@ async def test_a_flow_that_was_made_anew_by_a_clock_that_stands_behind_is_heeded
     run: list[Any] = []
     async with await AsyncDevice("room1", receive=run.append).connect(edge.endpoint):
         await edge.order(7, "old", epoch=9)
-        await edge.until(lambda: run == ["old"])
+        await eventually(lambda: run == ["old"])
         await edge.order(1, "new", epoch=2)
         await edge.order(8, "late", epoch=9)
         await edge.order(2, "next", epoch=2, after=1)
-        await edge.until(lambda: edge.hello.ready == 2)
+        await eventually(lambda: edge.hello.ready == 2)
         assert run == ["old", "new", "next"]
         assert edge.hello.numbering == 2
 
@@ -103,10 +104,10 @@ async def test_an_order_that_fails_is_told_to_the_edge_and_the_next_one_is_run(
 
     async with await AsyncDevice("room1", receive=receive).connect(edge.endpoint) as device:
         await edge.order(1, "bad")
-        await edge.until(lambda: edge.hellos and edge.hello.ready == 1)
+        await eventually(lambda: edge.hellos and edge.hello.ready == 1)
         assert edge.hello.error == device.error == "ValueError: no such LED"
         await edge.order(2, "good")
-        await edge.until(lambda: edge.hello.ready == 2)
+        await eventually(lambda: edge.hello.ready == 2)
         assert edge.hello.error == ""
     assert "order-1 failed" in caplog.text
 
@@ -116,7 +117,7 @@ async def test_an_order_for_a_device_without_receive_is_refused_aloud(
 ) -> None:
     async with await AsyncDevice("room1").connect(edge.endpoint):
         await edge.order(1, "led on")
-        await edge.until(lambda: edge.hellos and edge.hello.ready == 1)
+        await eventually(lambda: edge.hellos and edge.hello.ready == 1)
         assert edge.hello.error.startswith("device 'room1' got an order and has no `receive`")
     assert "Traceback" not in caplog.text  # there is no code of the user's to be found
 
@@ -133,9 +134,9 @@ async def test_a_receive_that_hangs_holds_up_neither_messages_nor_the_end(
 
     device = await AsyncDevice("room1", receive=receive).connect(edge.endpoint)
     await edge.order(1, "x")
-    await edge.until(begun.is_set)
+    await eventually(begun.is_set)
     await (await device.push("still sending"))
     await device.close()
     assert "is left behind after" in caplog.text
     release.set()
-    await edge.until(lambda: "pratipad-receive-room1" not in [t.name for t in threading.enumerate()])
+    await eventually(lambda: "pratipad-receive-room1" not in [t.name for t in threading.enumerate()])

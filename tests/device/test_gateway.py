@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import eventually
 
 from pratipad_nb import AsyncFlow, AsyncGateway, Flow, FlowOptions, Gateway, Processor, reply
 from pratipad_nb.device import AsyncDevice
@@ -38,7 +39,7 @@ async def test_long_frames_keep_devices_and_payloads_together(edge: Any) -> None
     gateway = await AsyncGateway("gw").connect(edge.endpoint)
     for number in range(5_000):
         await gateway.push(number, device=f"t{number % 7}")
-    await edge.until(lambda: len(edge.payloads) == 3_000)
+    await eventually(lambda: len(edge.payloads) == 3_000)
     await edge.grant(5_000)
     await gateway.close()
     said = [name for frame in edge.frames for name in frame.sources]
@@ -67,10 +68,10 @@ async def test_an_order_is_run_for_each_device_that_it_is_for(edge: Any) -> None
     async with await AsyncGateway("gw", receive=receive).connect(edge.endpoint) as gateway:
         await order(edge, 1, "on", ["t1", "t2"])
         await order(edge, 2, "off", None)
-        await edge.until(lambda: edge.hellos and edge.hello.ready == 2)
+        await eventually(lambda: edge.hellos and edge.hello.ready == 2)
         assert ran == [("on", "t1"), ("on", "t2"), ("off", None)]
         await order(edge, 3, "on", ["t1"])
-        await edge.until(lambda: edge.hello.ready == 3)
+        await eventually(lambda: edge.hello.ready == 3)
         assert gateway.error == "RuntimeError: its relay is stuck"
 
 
@@ -78,7 +79,7 @@ async def test_a_plain_device_refuses_an_order_for_one_behind_it(edge: Any) -> N
     ran: list[Any] = []
     async with await AsyncDevice("room1", receive=ran.append).connect(edge.endpoint) as device:
         await order(edge, 1, "on", ["t1"], device="room1")
-        await edge.until(lambda: edge.hellos and edge.hello.ready == 1)
+        await eventually(lambda: edge.hellos and edge.hello.ready == 1)
         assert "no Gateway" in device.error
     assert ran == []
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import eventually
 
 from pratipad_nb import AsyncDevice, AsyncFlow, AsyncGateway, Device
 from pratipad_nb.errors import DeviceError, SettingsError
@@ -69,7 +70,7 @@ async def test_what_was_left_at_the_end_is_sent_by_the_next_device_under_its_old
     device = await kept(edge, tmp_path)
     for number in range(5):
         receipt = await device.push(number)
-    await edge.until(lambda: len(edge.payloads) == 2)
+    await eventually(lambda: len(edge.payloads) == 2)
     await device.close(0.1)  # no error: nothing is given up
     file = tmp_path / "house.room1.sqlite3"
     assert repr(device) == f"<AsyncDevice 'room1' of 'house': closed, 2 sent, 3 waiting (kept in {file})>"
@@ -160,14 +161,14 @@ async def test_a_cut_link_stops_no_push_and_costs_nothing(house: Any, edge: Any,
         await device.push(number)
     await house.server.start(house.users)
     real = await house.edge(type(edge))
-    await real.until(lambda: len(real.payloads) >= 20_000, 20)
+    await eventually(lambda: len(real.payloads) >= 20_000, 20)
     await house.server.stop()
     for number in range(20_000, 21_000):
         await device.push(number)
     await house.server.start(house.users)
     await device.flush(20)
     again = await house.edge(type(edge))
-    await again.until(lambda: len(real.payloads + again.payloads) >= 21_000, 20)
+    await eventually(lambda: len(real.payloads + again.payloads) >= 21_000, 20)
     seen = dict(zip(real.numbers + again.numbers, real.payloads + again.payloads, strict=True))
     assert [seen[number] for number in sorted(seen)] == list(range(21_000))
     await device.close()
@@ -238,12 +239,12 @@ async def test_a_device_that_starts_without_a_link_measures_as_it_did_before(
         assert device.waiting == 0  # it has never heard which mode the flow has
     edge.auto = ("push", -1, "durable")
     async with await kept(edge, tmp_path, read=lambda: 2, every=0.005):
-        await edge.until(lambda: edge.payloads)
+        await eventually(lambda: edge.payloads)
     edge.auto, before = None, len(edge.payloads)
     device = await kept(edge, tmp_path, read=lambda: 3, every=0.005)
-    await edge.until(lambda: device.waiting >= 10)
+    await eventually(lambda: device.waiting >= 10)
     await edge.grant(-1, mode="push")
-    await edge.until(lambda: len(edge.payloads) >= before + 10)
+    await eventually(lambda: len(edge.payloads) >= before + 10)
     assert edge.payloads[before:][:10] == [3] * 10
     await device.close()
 
@@ -260,11 +261,11 @@ async def test_readings_at_a_pace_go_on_beyond_what_memory_would_hold_and_an_ite
     house = await kept(edge, tmp_path, read=lambda: 1, every=0.002)
     await edge.link.delete_log(edge.subjects.input_stream)  # nothing is taken any more
     await edge.grant(-1, mode="push")
-    await edge.until(lambda: house.waiting > 60)
+    await eventually(lambda: house.waiting > 60)
     await house.close(0.05)
     stuck = await kept(edge, tmp_path / "fast", read=range(1000))
     await edge.grant(-1, mode="push")
-    await edge.until(lambda: stuck.waiting == 20)
+    await eventually(lambda: stuck.waiting == 20)
     await asyncio.sleep(0.1)
     assert stuck.waiting == 20
     await stuck.close(0.05)
@@ -293,14 +294,14 @@ async def test_an_iterable_waits_at_the_bound_of_bytes_and_nothing_of_it_is_drop
         10_000  # so that not all of it is on its way in one frame, where nothing can be dropped
     )
     await edge.grant(-1, mode="push")
-    await edge.until(lambda: len(drawn) == 24)
+    await eventually(lambda: len(drawn) == 24)
     receipt = await device.push(
         "can't wait" * 900
     )  # which drops some, and is no end of the device's readings
-    await edge.until(lambda: device.dropped)
+    await eventually(lambda: device.dropped)
     dropped = device.dropped
     await edge.open_log()
-    await edge.until(lambda: len(drawn) == 40)
+    await eventually(lambda: len(drawn) == 40)
     await device.flush()
     await receipt
     assert device.dropped == dropped
@@ -313,7 +314,7 @@ async def test_an_iterable_that_waits_for_room_holds_up_no_close(edge: Any, tmp_
     await edge.link.delete_log(edge.subjects.input_stream)
     device = await kept(edge, tmp_path, read=("x" * 10_000 for _ in range(100)), keep_bytes=1 << 16)
     await edge.grant(-1, mode="push")
-    await edge.until(lambda: device.waiting == 6)
+    await eventually(lambda: device.waiting == 6)
     async with asyncio.timeout(3):
         await device.close(0.1)
     assert device.dropped == 0
@@ -326,14 +327,14 @@ async def test_a_device_that_starts_while_the_server_is_away_measures_as_it_did_
     where = Endpoint(house.server.url, "house", house.of_device("room1"))
     keep = tmp_path / "keep"
     async with await AsyncDevice("room1", keep=keep, read=lambda: 1, every=0.005).connect(where):
-        await real.until(lambda: real.payloads)
+        await eventually(lambda: real.payloads)
     await real.stop()
     await house.server.stop()
     device = await AsyncDevice("room1", keep=keep, read=lambda: 2, every=0.005).connect(where)
-    await edge.until(lambda: device.waiting >= 10)
+    await eventually(lambda: device.waiting >= 10)
     assert device.state == "connecting"
     await house.server.start(house.users)
     again = await house.edge(type(edge))
-    await again.until(lambda: again.payloads.count(2) >= 10, 20)
+    await eventually(lambda: again.payloads.count(2) >= 10, 20)
     await device.close()
     await again.stop()

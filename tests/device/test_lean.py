@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from patience import eventually
 
 from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.server.embedded import EmbeddedServer
@@ -123,6 +124,6 @@ async def test_a_device_alone_on_its_computer_pushes_over_mutual_tls(
     alone = ALONE.format(foreign=foreign_modules())
     work = PUSHING.format(url=url, folder=str(mine.certificate.parent))
     cost = await asyncio.to_thread(cost_of, alone + work)
-    await real.until(lambda: len(real.payloads) == 1000)
+    await eventually(lambda: len(real.payloads) == 1000)
     assert cost["mebibytes"] < 40
     await real.stop()

@@ -8,6 +8,7 @@ import signal
 from typing import Any
 
 import pytest
+from patience import eventually
 
 from pratipad_nb.device import AsyncDevice
 from pratipad_nb.errors import CertificateError, DeviceError, NotInvited
@@ -25,11 +26,11 @@ async def test_messages_and_orders_pass_through_a_real_server(house: Any, edge: 
         for number in range(10_000):
             await device.push({"n": number})
         await device.flush()
-        await real.until(lambda: len(real.payloads) == 10_000)
+        await eventually(lambda: len(real.payloads) == 10_000)
         assert [payload["n"] for payload in real.payloads] == list(range(10_000))
         await real.order(1, "led on")
-        await real.until(lambda: orders == ["led on"] and real.hello.ready == 1)
-    await real.until(lambda: real.hello.leaving)
+        await eventually(lambda: orders == ["led on"] and real.hello.ready == 1)
+    await eventually(lambda: real.hello.leaving)
     await real.stop()
 
 
@@ -58,7 +59,7 @@ async def test_a_server_killed_in_a_burst_costs_neither_a_message_nor_the_order(
             seen.update(zip(reader.numbers, reader.payloads, strict=True))
         return len(seen) == 20_000
 
-    await again.until(take, 20)
+    await eventually(take, 20)
     assert [seen[number] for number in sorted(seen)] == list(range(20_000))
     await device.close()
     await again.stop()
@@ -73,7 +74,7 @@ async def test_fast_delivery_passes_through_a_real_server(house: Any, edge: Any)
         for number in range(10_000):
             await device.push(number)
         await device.flush()
-    await real.until(lambda: real.payloads == list(range(10_000)))
+    await eventually(lambda: real.payloads == list(range(10_000)))
     await real.stop()
 
 
@@ -94,7 +95,7 @@ async def test_a_device_may_not_send_as_another(house: Any, edge: Any) -> None:
     await (await honest.push("true"))
     with pytest.raises(DeviceError, match="1 messages of device 'room2'"):
         await impostor.close(0.1)
-    await real.until(lambda: real.payloads == ["true"])
+    await eventually(lambda: real.payloads == ["true"])
     assert {hello.device for hello in real.hellos} == {"room1"}
     await honest.close()
     await real.stop()
@@ -109,8 +110,8 @@ async def test_a_device_may_start_before_its_server(house: Any, edge: Any, caplo
     await house.server.start(house.users)
     assert house.server.url == url
     real = await house.edge(type(edge))
-    await real.until(lambda: receipt.done, 20)
-    await real.until(lambda: real.payloads == ["early"])
+    await eventually(lambda: receipt.done, 20)
+    await eventually(lambda: real.payloads == ["early"])
     await device.close()
     await real.stop()
 
@@ -137,9 +138,9 @@ async def test_a_device_that_is_revoked_while_it_runs_says_so_once_and_comes_bac
     device = await AsyncDevice("room1").connect(house.endpoint())
     room1 = house.users[1]
     await house.server.revoke(room1.identity)
-    await edge.until(lambda: device.state.startswith("not let in: "), 10)
+    await eventually(lambda: device.state.startswith("not let in: "), 10)
     assert "revoked" in device.state
     await house.server.allow([room1])
-    await edge.until(lambda: device.state == "connected", 20)
+    await eventually(lambda: device.state == "connected", 20)
     assert sum("is not let in any more" in record.message for record in caplog.records) == 1
     await device.close()

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import until
 
 from pratipad_nb import Cloud, Device
 from pratipad_nb.portal import Portal
@@ -67,13 +68,6 @@ def endpoint_for():
         portal.run(site.release())
 
 
-def wait_until(condition, seconds=30.0):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not come about"
-        time.sleep(0.02)
-
-
 class Pushing:
     """Devices that push numbers, each from a thread of its own, until told to stop."""
 
@@ -102,17 +96,17 @@ class Pushing:
 def test_edges_that_come_go_and_are_killed_lose_double_and_reorder_nothing(endpoint_for):
     edge = endpoint_for("edge", "")
     first = EdgeProcess(edge)
-    wait_until(lambda: first.runs == list(range(PARTITIONS)))
+    until(lambda: first.runs == list(range(PARTITIONS)))
     pushing = Pushing(endpoint_for, [f"room{i}" for i in range(8)])
 
     second = EdgeProcess(edge)
-    wait_until(lambda: len(first.runs) == len(second.runs) == PARTITIONS // 2)
+    until(lambda: len(first.runs) == len(second.runs) == PARTITIONS // 2)
     first.kill()
-    wait_until(lambda: second.runs == list(range(PARTITIONS)))
+    until(lambda: second.runs == list(range(PARTITIONS)))
     third = EdgeProcess(edge)
-    wait_until(lambda: len(second.runs) == len(third.runs) == PARTITIONS // 2)
+    until(lambda: len(second.runs) == len(third.runs) == PARTITIONS // 2)
     second.stop()
-    wait_until(lambda: third.runs == list(range(PARTITIONS)))
+    until(lambda: third.runs == list(range(PARTITIONS)))
     pushing.stop()
 
     total = sum(pushing.counts.values())

@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
 import pytest
+from patience import until
 
 from pratipad_nb import Device, Flow
 from pratipad_nb.errors import PratipadError
@@ -70,13 +70,6 @@ def server_pids(home):
     return found
 
 
-def wait_until(condition, seconds=20.0):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not come about"
-        time.sleep(0.02)
-
-
 def test_a_burst_survives_the_server_being_killed_twice():
     with real_server() as home, flow_at(home) as flow, Device("room1").connect(flow) as device:
         count = 30_000
@@ -88,10 +81,10 @@ def test_a_burst_survives_the_server_being_killed_twice():
         pusher = threading.Thread(target=push)
         pusher.start()
         for share in (0.2, 0.5):
-            wait_until(lambda share=share: flow.stats().delivered > count * share)
+            until(lambda share=share: flow.stats().delivered > count * share)
             (pid,) = server_pids(home)
             os.kill(pid, signal.SIGKILL)
-            wait_until(lambda pid=pid: any(p != pid for p in server_pids(home)))
+            until(lambda pid=pid: any(p != pid for p in server_pids(home)))
         pusher.join(60)
         receipts[-1].wait(60)
         assert numbers_taken(flow, count) == list(range(count))
@@ -120,15 +113,15 @@ def test_orders_survive_the_server_being_killed_while_they_flow():
             sender.start()
             for _ in range(2):
                 count = len(run)
-                wait_until(lambda count=count: len(run) > count + 50)
+                until(lambda count=count: len(run) > count + 50)
                 (pid,) = server_pids(home)
                 os.kill(pid, signal.SIGKILL)
-                wait_until(lambda pid=pid: any(p != pid for p in server_pids(home)))
+                until(lambda pid=pid: any(p != pid for p in server_pids(home)))
             count = len(run)
-            wait_until(lambda: len(run) > count + 50)
+            until(lambda: len(run) > count + 50)
             ending.set()
             sender.join(30)
-            wait_until(lambda: run[-1] >= sent[-1])
+            until(lambda: run[-1] >= sent[-1])
             assert sorted(set(run)) == list(range(run[-1] + 1))
             assert run == sorted(run)
             assert flow.stats().state == "running"
@@ -139,7 +132,7 @@ def test_what_had_a_receipt_survives_the_whole_kernel_being_killed():
         kernel = Kernel(home, 0, 200_000)
         fact = kernel.facts(lambda fact: fact.get("confirmed", -1) > 10_000)
         kernel.kill()
-        wait_until(lambda: not server_pids(home))  # it dies with its parent
+        until(lambda: not server_pids(home))  # it dies with its parent
         with flow_at(home) as flow:
             flow.settled(60)
             stored = flow.stats()

@@ -15,11 +15,12 @@ import socket
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
+from patience import until
 
 from pratipad_nb import Cloud, Device, Flow
 from pratipad_nb.errors import ServerError, SettingsError, TransportError, WaitTimeout
@@ -156,13 +157,6 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not come about"
-        time.sleep(0.01)
-
-
 def kill_server(home: Path) -> None:
     """Kill the NATS server of a state folder; its owner brings it back."""
     for process in psutil.process_iter(["cmdline", "name"]):
@@ -285,7 +279,7 @@ def test_nothing_is_lost_or_doubled_when_servers_are_killed_and_the_edge_starts_
         for number, damage in enumerate((edge_home, cloud_side.home, None, edge_home)):
             with house(edge_home, cloud_side.leaf()) as flow:
                 pushers = Pushers(flow, (f"room{number}",), 0.0005)
-                wait_until(lambda flow=flow: flow.stats().delivered > 500)
+                until(lambda flow=flow: flow.stats().delivered > 500)
                 if damage is not None:
                     kill_server(damage)
                 counts |= pushers.end()
@@ -319,9 +313,9 @@ def test_orders_pass_the_link_and_one_that_can_not_is_refused(cloud_side, tmp_pa
                 refused.append(str(error))
                 return False
 
-        wait_until(lambda: not sent("too far") and "does not answer" in refused[-1])
+        until(lambda: not sent("too far") and "does not answer" in refused[-1])
         cloud_side.proxy.restore()
-        wait_until(lambda: sent("again"))
+        until(lambda: sent("again"))
         arrived = [orders.get(timeout=10)]
         while arrived[-1] != "again":
             arrived.append(orders.get(timeout=10))
@@ -333,7 +327,7 @@ def test_forgetting_a_flow_or_a_reader_reaches_the_cloud(cloud_side, tmp_path):
         device.push({"n": 0}).wait(10)
         with Cloud("house", endpoint=cloud_side.reader()) as cloud:
             cloud.take(1)
-        wait_until(lambda: "_uplink" in flow.stats().readers)
+        until(lambda: "_uplink" in flow.stats().readers)
         flow.forget_reader("cloud")
         with Cloud("house", endpoint=cloud_side.reader()) as cloud:
             assert cloud.take(1)[0].payload["n"] == 0  # it begins anew
@@ -421,7 +415,7 @@ def test_a_leaf_that_is_not_invited_gets_nothing_and_the_edge_goes_on(cloud_side
     with house(tmp_path / "edge", cloud_side.leaf(shown)) as flow, Device("room1").connect(flow) as device:
         device.push({"n": 0}).wait(10)
         assert flow.take(1)[0].payload["n"] == 0
-        wait_until(lambda: flow._flow._uplink.error)
+        until(lambda: flow._flow._uplink.error)
         with Cloud("house", endpoint=cloud_side.reader()) as cloud, pytest.raises(WaitTimeout):
             cloud.take(1, timeout=1.5)
         assert "_uplink" in flow.stats().readers or flow.state == "running"

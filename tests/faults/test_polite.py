@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from patience import until
 
 from pratipad_nb import AsyncFlow, Cloud, Device, Flow, FlowOptions
 from pratipad_nb.errors import TransportError, WaitTimeout
@@ -63,13 +64,6 @@ def poisoned(payload):
 def settings_at(home, **options):
     options = FlowOptions(checkpoint_seconds=0.05, **options)
     return {"name": "house", "namespace": {"poisoned": poisoned}, "home": home, "options": options}
-
-
-def wait_until(condition, seconds=30.0):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not come about"
-        time.sleep(0.02)
 
 
 class Threads:
@@ -129,11 +123,11 @@ def test_a_flow_its_reader_orders_and_dead_letters_go_on_over_six_ends_of_the_se
             threads.run(work)
         for _ in range(ENDS):
             seen, orders = len(taken), len(run)
-            wait_until(lambda seen=seen, orders=orders: len(taken) > seen + 20 and len(run) > orders + 20)
+            until(lambda seen=seen, orders=orders: len(taken) > seen + 20 and len(run) > orders + 20)
             assert server.end() == 0
             server.start()
         seen, orders = len(taken), len(run)
-        wait_until(lambda: len(taken) > seen + 20 and len(run) > orders + 20)
+        until(lambda: len(taken) > seen + 20 and len(run) > orders + 20)
         threads.end()
         sent[-1].wait(60)
         flow.settled()
@@ -143,7 +137,7 @@ def test_a_flow_its_reader_orders_and_dead_letters_go_on_over_six_ends_of_the_se
         assert [message.payload["n"] for message in taken] == good
         dead = [letter.payload["n"] for letter in flow.dead_letters()]
         assert dead == [number for number in range(len(sent)) if number % 500 == 7]
-        wait_until(lambda: len(run) >= len(ordered))
+        until(lambda: len(run) >= len(ordered))
         assert run == ordered
         assert flow.stats().state == "running"
 

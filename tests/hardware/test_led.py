@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from patience import patient
 
 from pratipad_nb.errors import DeviceError, SettingsError
 from pratipad_nb.hardware.led import Blink, Led
@@ -38,14 +38,12 @@ def test_it_blinks_as_often_as_ordered_and_at_the_pace_ordered(led: Led) -> None
     led(Blink(4, 0.04).order())
     assert led.wait(5)
     assert changes(led) == [True, False] * 4
-    assert led.history[-1][0] - led.history[0][0] == pytest.approx(0.14, abs=0.1)
+    assert 0.12 < led.history[-1][0] - led.history[0][0] < patient(0.24)
     assert not led.is_lit
 
 
 def test_a_blink_order_does_not_block_who_gives_it(led: Led) -> None:
-    began = time.monotonic()
     led.blink(Blink(10, 60.0))
-    assert time.monotonic() - began < 1
     assert led.is_blinking
     assert not led.wait(0.01)
 

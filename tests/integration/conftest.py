@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +86,6 @@ class Scene:
         self._clouds.append(cloud)
         await cloud.connect()
         return cloud
-
-    async def until(self, condition: Callable[[], Any], seconds: float = 10.0) -> None:
-        """Wait until `condition` holds."""
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, f"not so within {seconds} s"
-            await asyncio.sleep(0.005)
 
     async def close(self) -> None:
         self.gate.open.set()

@@ -10,10 +10,10 @@ import contextlib
 import itertools
 import os
 import random
-import statistics
 import time
 
 import pytest
+from patience import eventually
 
 SECONDS = float(os.environ.get("PRATIPAD_CHURN_SECONDS", "30"))
 #: Demand is open, devices are ready, and nothing moves: the run fails after so many seconds of that.
@@ -187,7 +187,9 @@ async def test_demand_never_stalls_in_memory_either(scene):
     await run(scene, 3, seed=4)
 
 
-async def test_a_devices_first_message_is_there_within_100_ms_whoever_else_is_slow_silent_or_quick(scene):
+async def test_a_new_devices_first_message_is_there_before_the_slow_ones_next(scene):
+    """Whoever else is slow, silent or quick: nobody's turn is waited for."""
+
     async def silent():
         await asyncio.Event().wait()
 
@@ -196,15 +198,13 @@ async def test_a_devices_first_message_is_there_within_100_ms_whoever_else_is_sl
     await scene.device(flow, "silent", read=silent)
     await scene.device(flow, "quick", read=itertools.repeat("quick"))
     await flow.take(100)
-    took = []
-    for number in range(9):
+    await eventually(lambda: received(flow, "slow") == 1)
+    for number in range(5):
         name = f"new{number}"
-        await flow.endpoint_for("device", name)  # makes its certificate
-        began = time.perf_counter()
         await scene.device(flow, name, read=itertools.repeat(name))
-        await scene.until(lambda name=name: received(flow, name))
-        took.append(time.perf_counter() - began)
-    assert statistics.median(took) < 0.1
+        await eventually(lambda name=name: received(flow, name))
+    assert received(flow, "slow") == 1
+    assert received(flow, "silent") == 0
 
 
 def received(flow, device):
@@ -215,7 +215,7 @@ def received(flow, device):
 async def test_a_slow_device_does_not_take_up_the_room(scene):
     flow = await scene.flow("Demand ~> same ~> Output", max_demand=10)
     await scene.device(flow, "slow", read=itertools.count(), every=0.4)
-    await scene.until(lambda: received(flow, "slow") >= 2)
+    await eventually(lambda: received(flow, "slow") >= 2)
     await scene.device(flow, "quick", read=itertools.count())
     await flow.take(500, timeout=5)
     assert received(flow, "slow") >= 2
@@ -225,7 +225,7 @@ async def test_devices_that_are_equally_quick_get_equal_shares(scene):
     flow = await scene.flow("Demand ~> gate ~> Output", max_demand=12)
     for name in ("a", "b", "c"):
         await scene.device(flow, name, read=itertools.repeat(name))
-    await scene.until(lambda: len(flow.devices) == 3)
+    await eventually(lambda: len(flow.devices) == 3)
     taken = [message.payload for message in await flow.take(1200)][300:]
     counts = [taken.count(name) for name in "abc"]
     assert min(counts) > 0.5 * max(counts), counts
@@ -236,9 +236,7 @@ async def test_a_change_of_the_rate_acts_at_once(scene):
     await scene.device(flow, read=itertools.count())
     await flow.take(2)
     flow.rate = 400
-    began = time.monotonic()
-    await flow.take(100)
-    assert time.monotonic() - began < 1.5
+    await flow.take(100, timeout=25)  # at two a second, 100 would take 50 s
     flow.rate = 2
     assert flow.rate == 2
     await flow.settled()
@@ -262,8 +260,8 @@ async def test_a_silent_device_is_not_asked_for_ever_more(scene):
     flow = await scene.flow("Demand ~> same ~> Output", max_demand=8)
     odd = await scene.device(flow, "odd", read=read)
     await scene.device(flow, "even", read=itertools.repeat("even"), every=0.01)
-    await scene.until(lambda: received(flow, "odd") == 200)
+    await eventually(lambda: received(flow, "odd") == 200)
     await asyncio.sleep(1.6)  # late after one; twenty askings a second would follow
     assert odd._credit.total - odd.sent <= 8
     works.set()
-    await scene.until(lambda: received(flow, "odd") > 300)
+    await eventually(lambda: received(flow, "odd") > 300)

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from patience import eventually
 
 from pratipad_nb import AsyncDevice, AsyncFlow
 from pratipad_nb.device.kept_outbox import KeptOutbox
@@ -213,7 +214,7 @@ async def test_a_flow_that_was_forgotten_and_made_by_a_clock_that_stands_behind_
     run: list[Any] = []
     await scene.device(flow, receive=run.append)
     await flow.send("old", to="room1")
-    await scene.until(lambda: run == ["old"])
+    await eventually(lambda: run == ["old"])
     await flow.stop()
     await flow.forget()
     before = time.time_ns()
@@ -221,5 +222,5 @@ async def test_a_flow_that_was_forgotten_and_made_by_a_clock_that_stands_behind_
     await flow.start()
     for n in range(3):
         await flow.send(n, to="room1")
-    await scene.until(lambda: run == ["old", 0, 1, 2])
-    await scene.until(lambda: flow.stats().devices["room1"].orders_run == 3)
+    await eventually(lambda: run == ["old", 0, 1, 2])
+    await eventually(lambda: flow.stats().devices["room1"].orders_run == 3)

@@ -1,12 +1,13 @@
 """A flow over the real server with mutual TLS, as a newcomer runs it, and the mistakes a newcomer makes."""
 
 import asyncio
+import collections
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
+from patience import eventually, patient, until
 
 from pratipad_nb import AsyncFlow, Cloud, Device, Flow, NotationError
 from pratipad_nb.errors import FlowError, OneWayError, ProcessorError, ServerError, WaitTimeout
@@ -69,26 +70,28 @@ def test_fifty_thousand_messages_pass_every_kind_of_stage_in_order_and_unchanged
         assert (stats.received, stats.delivered, stats.dead, stats.repeats) == (count, count, 0, 0)
 
 
-def test_three_members_that_wait_take_as_long_as_one(home):
+def test_three_members_that_wait_do_so_at_the_same_time(home):
+    begun = collections.Counter()
+
     class Waits:
         def process(self, payload):
-            time.sleep(0.05)
+            begun[payload] += 1
+            until(lambda: begun[payload] == 3)
 
     async def waits(payload):
-        await asyncio.sleep(0.05)
+        begun[payload] += 1
+        await eventually(lambda: begun[payload] == 3)
 
     names = {"Waits": Waits, "waits": waits}
     with (
         Flow("Push ~> {Waits, waits, Waits} ~> Output", name="waits", namespace=names, home=home) as flow,
         Device("d").connect(flow) as device,
     ):
-        device.push(0)
-        flow.take(1)
-        began = time.perf_counter()
         for number in range(10):
             device.push(number)
-        flow.take(10)
-        assert 0.45 < time.perf_counter() - began < 1.2  # one after the other would take 1.5 s
+        flow.take(10, timeout=patient(30))
+        assert flow.stats().dead == 0
+    assert begun == dict.fromkeys(range(10), 3)
 
 
 def test_a_stopped_flow_goes_on_where_it_was_with_its_device_still_there(home):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from patience import eventually
 
 from pratipad_nb import FlowOptions
 from pratipad_nb.errors import FlowError, WaitTimeout
@@ -97,7 +98,7 @@ async def _(scene):
             pushed.append(number)
 
     pushing = asyncio.create_task(push_all())
-    await scene.until(lambda: len(pushed) >= 48)  # the send buffer takes 42 of them, the input another 10
+    await eventually(lambda: len(pushed) >= 48)  # the send buffer takes 42 of them, the input another 10
     await asyncio.sleep(0.5)
     assert len(pushed) < 60
     scene.gate.open.set()
@@ -113,7 +114,7 @@ async def _(scene):
     for number in range(50):
         await fast.push(number)
     await fast.flush()
-    await scene.until(lambda: flow.stats().devices["slow"].received >= 3)
+    await eventually(lambda: flow.stats().devices["slow"].received >= 3)
     assert flow.stats().devices["fast"].received == 50
 
 
@@ -125,7 +126,7 @@ async def _(scene):
     await scene.kill(gone)
     await (await stays.push("still here"))
     assert await payloads(flow, 2) == ["last words", "still here"]
-    await scene.until(lambda: set(flow.devices) == {"stays"})
+    await eventually(lambda: set(flow.devices) == {"stays"})
 
 
 @row(
@@ -199,7 +200,7 @@ async def _(scene):
         await device.push(number)
         await device.flush(5)  # a frame each: the edge's buffer holds 256
     scene.gate.open.set()
-    await scene.until(lambda: flow.stats().delivered + flow.stats().dropped == 1000)
+    await eventually(lambda: flow.stats().delivered + flow.stats().dropped == 1000)
     stats = flow.stats()
     assert stats.dropped > 500
     assert stats.devices["room1"].gaps == stats.dropped
@@ -215,7 +216,7 @@ async def _(scene):
     await scene.kill(gone)
     await stays.push("still here")
     assert await payloads(flow, 1) == ["still here"]
-    await scene.until(lambda: set(flow.devices) == {"stays"})
+    await eventually(lambda: set(flow.devices) == {"stays"})
 
 
 @row("Push, fast", "the device is restarted", "it goes on; its numbers begin anew, and no gap is counted")
@@ -239,7 +240,7 @@ async def _(scene):
     await device.push("lost")
     await device.flush(5)
     await flow.start()
-    await scene.until(lambda: "room1" in flow.devices)
+    await eventually(lambda: "room1" in flow.devices)
     await device.push("after")
     assert await payloads(flow, 1) == ["after"]
 
@@ -255,7 +256,7 @@ async def _(scene):
         taken += await payloads(flow, 20)
         await flow.stop()
         await flow.start()
-        await scene.until(lambda: "room1" in flow.devices)
+        await eventually(lambda: "room1" in flow.devices)
     assert taken == list(range(60))
 
 
@@ -269,7 +270,7 @@ async def _(scene):
     device = await scene.device(flow)
     for number in range(10):
         await device.push(number)
-    await scene.until(lambda: device.sent == 3)
+    await eventually(lambda: device.sent == 3)
     await quiet(lambda: device.sent)
     assert device.waiting == 7
     scene.gate.open.set()
@@ -281,7 +282,7 @@ async def _(scene):
     flow = await scene.flow("Demand ~> gate ~> Output", max_demand=8, min_demand=4)
     scene.gate.open.clear()
     devices = [await scene.device(flow, f"d{n}", read=itertools.count()) for n in range(3)]
-    await scene.until(lambda: flow.stats().in_flight > 4)
+    await eventually(lambda: flow.stats().in_flight > 4)
     for _ in range(20):  # what was asked for may still be on its way, so the number may yet grow: up to 8
         assert flow.stats().in_flight <= sum(device.sent for device in devices) <= 8
         await asyncio.sleep(0.02)
@@ -346,7 +347,7 @@ async def _(scene):
 
     flow = await scene.flow("Demand ~> same ~> Output", max_demand=4, min_demand=0)
     await scene.device(flow, "silent", read=silent)
-    await scene.until(lambda: "silent" in flow.devices)
+    await eventually(lambda: "silent" in flow.devices)
     await scene.device(flow, "works", read=range(300))
     assert await payloads(flow, 300) == list(range(300))
 
@@ -362,7 +363,7 @@ async def _(scene):
 
     flow = await scene.flow("Demand ~> same ~> Output", max_demand=4, min_demand=0)
     await scene.device(flow, "broken", read=read)
-    await scene.until(lambda: "no answer" in error_of(flow, "broken"))
+    await eventually(lambda: "no answer" in error_of(flow, "broken"))
     await scene.device(flow, "works", read=range(300))
     assert await payloads(flow, 300) == list(range(300))
     broken = False
@@ -376,7 +377,7 @@ async def _(scene):
 
     flow = await scene.flow("Demand ~> same ~> Output", max_demand=1, min_demand=0)
     dies = await scene.device(flow, "dies", read=silent)
-    await scene.until(lambda: dies._credit.total == 1)
+    await eventually(lambda: dies._credit.total == 1)
     await scene.kill(dies)
     await scene.device(flow, "lives", read=range(10))
     assert await payloads(flow, 10) == list(range(10))
@@ -388,7 +389,7 @@ async def _(scene):
     await scene.device(flow, "other", read=itertools.repeat("other"))
     for name in ("first", "second", "third"):
         device = await scene.device(flow, read=itertools.repeat(name))
-        await scene.until(lambda device=device: device.sent > 5)
+        await eventually(lambda device=device: device.sent > 5)
         await scene.kill(device)
     await flow.settled()
     assert {"first", "second", "third", "other"} == set(await payloads(flow, flow.stats().delivered))
@@ -403,7 +404,7 @@ async def _(scene):
     read = counter()
     reads, pushes = await scene.device(flow, "reads", read=read), await scene.device(flow, "pushes")
     await pushes.push("held")
-    await scene.until(lambda: len(flow.devices) == 2)
+    await eventually(lambda: len(flow.devices) == 2)
     await quiet(lambda: (read.calls, reads.sent, pushes.sent))
     assert (read.calls, pushes.waiting) == (0, 1)
     await (await flow.pull(2)).wait(10)
@@ -415,7 +416,7 @@ async def _(scene):
     flow = await scene.flow("Pull <~> same <~> Output")
     for name in ("a", "b", "c"):
         await scene.device(flow, name, read=itertools.repeat(name))
-    await scene.until(lambda: len(flow.devices) == 3)
+    await eventually(lambda: len(flow.devices) == 3)
     await (await flow.pull(31)).wait(10)
     taken = await payloads(flow, 31)
     assert sorted(taken.count(name) for name in "abc") == [10, 10, 11]
@@ -437,7 +438,7 @@ async def _(scene):
     flow = await scene.flow("Pull <~> same <~> Output")
     read = counter()
     await scene.device(flow, read=read)
-    await scene.until(lambda: "room1" in flow.devices)
+    await eventually(lambda: "room1" in flow.devices)
     for number in range(1, 4):
         await quiet(lambda: read.calls, 0.1)
         await (await flow.pull()).wait(10)
@@ -449,7 +450,7 @@ async def _(scene):
     flow = await scene.flow("Pull <~> same <~> Output")
     device = await scene.device(flow)
     cloud = await scene.cloud(flow)
-    await scene.until(lambda: "room1" in flow.devices)
+    await eventually(lambda: "room1" in flow.devices)
     await cloud.close()
     await device.push("held")
     await quiet(lambda: (device.sent, device.waiting))
@@ -460,7 +461,7 @@ async def _(scene):
 async def _(scene):
     flow = await scene.flow("Pull <~> same <~> Output")
     await scene.device(flow, read=itertools.count(1))
-    await scene.until(lambda: "room1" in flow.devices)
+    await eventually(lambda: "room1" in flow.devices)
     first = await scene.cloud(flow)
     await (await first.pull(4)).wait(10)
     assert [message.payload for message in await first.take(3)] == [1, 2, 3]
@@ -480,7 +481,7 @@ async def _(scene):
     flow = await scene.flow("Pull <~> same <~> Output")
     await scene.device(flow, "mute", read=never)
     await scene.device(flow, "talks", read=itertools.count())
-    await scene.until(lambda: len(flow.devices) == 2)
+    await eventually(lambda: len(flow.devices) == 2)
     with pytest.raises(WaitTimeout, match="silent: mute"):
         await (await flow.pull(1, device="mute")).wait(0.3)
     await (await flow.pull(6)).wait(10)
@@ -495,9 +496,9 @@ async def _(scene):
     flow = await scene.flow("Pull <~> same <~> Output")
     dies = await scene.device(flow, "dies", read=never)
     await scene.device(flow, "lives", read=itertools.count())
-    await scene.until(lambda: len(flow.devices) == 2)
+    await eventually(lambda: len(flow.devices) == 2)
     request = await flow.pull(10)
-    await scene.until(lambda: dies._credit.total == 5)
+    await eventually(lambda: dies._credit.total == 5)
     await scene.kill(dies)
     await request.wait(10)
     assert await payloads(flow, 10) == list(range(10))
@@ -510,9 +511,9 @@ async def _(scene):
 
     flow = await scene.flow("Pull <~> same <~> Output")
     dies = await scene.device(flow, read=never)
-    await scene.until(lambda: "room1" in flow.devices)
+    await eventually(lambda: "room1" in flow.devices)
     request = await flow.pull(3, device="room1")
-    await scene.until(lambda: dies._credit.total == 3)
+    await eventually(lambda: dies._credit.total == 3)
     await scene.kill(dies)
     await scene.device(flow, read=itertools.count())
     await request.wait(10)
@@ -525,9 +526,9 @@ async def _(scene):
     scene.gate.open.clear()
     flow = await scene.flow("Pull <~> gate <~> Output")
     device = await scene.device(flow, read=itertools.count())
-    await scene.until(lambda: "room1" in flow.devices)
+    await eventually(lambda: "room1" in flow.devices)
     request = await flow.pull(5)
-    await scene.until(lambda: device.sent == 5)
+    await eventually(lambda: device.sent == 5)
     with pytest.raises(WaitTimeout, match="5 of 5 readings"):
         await request.wait(0.1)
     scene.gate.open.set()
@@ -548,7 +549,7 @@ async def _(scene):
     flow = await scene.flow("Pull <~> same <~> Output")
     await scene.device(flow, read=itertools.count(1))
     for start in (1, 4, 7):
-        await scene.until(lambda: "room1" in flow.devices)
+        await eventually(lambda: "room1" in flow.devices)
         await (await flow.pull(3)).wait(10)
         assert await payloads(flow, 3) == [start, start + 1, start + 2]
         await flow.stop()

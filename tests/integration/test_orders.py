@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from patience import eventually
 
 from pratipad_nb import FlowOptions, NotationError, reply
 from pratipad_nb.errors import OneWayError
@@ -42,7 +43,7 @@ def steps(*names):
 
 
 async def known(scene, flow, *names):
-    await scene.until(lambda: set(names) <= set(flow.devices))
+    await eventually(lambda: set(names) <= set(flow.devices))
 
 
 async def test_orders_come_to_each_device_in_their_order_and_once(scene):
@@ -55,11 +56,11 @@ async def test_orders_come_to_each_device_in_their_order_and_once(scene):
     await known(scene, flow, "a", "b", "c")
     for number in range(150):
         await flow.send(number, to=("a", "b", "c")[number % 3])
-    await scene.until(lambda: sum(len(part.orders) for part in parts.values()) + len(blocking) == 150)
+    await eventually(lambda: sum(len(part.orders) for part in parts.values()) + len(blocking) == 150)
     assert parts["a"].orders == list(range(0, 150, 3))
     assert parts["b"].orders == list(range(1, 150, 3))
     assert blocking == list(range(2, 150, 3))
-    await scene.until(lambda: [d.orders_run for d in flow.stats().devices.values()] == [50, 50, 50])
+    await eventually(lambda: [d.orders_run for d in flow.stats().devices.values()] == [50, 50, 50])
 
 
 async def test_an_order_goes_to_one_device_to_some_or_to_all_that_are_known(scene):
@@ -71,7 +72,7 @@ async def test_an_order_goes_to_one_device_to_some_or_to_all_that_are_known(scen
     await flow.send("one", to="a")
     await flow.send("two", to=["a", "b"])
     await flow.send("all")
-    await scene.until(lambda: all(part.orders[-1:] == ["all"] for part in parts.values()))
+    await eventually(lambda: all(part.orders[-1:] == ["all"] for part in parts.values()))
     assert [part.orders for part in parts.values()] == [["one", "two", "all"], ["two", "all"], ["all"]]
 
 
@@ -81,7 +82,7 @@ async def test_orders_pass_the_processors_from_the_last_to_the_first(scene):
     part = Actuator()
     await scene.device(flow, receive=part.receive)
     await flow.send([], to="room1")
-    await scene.until(lambda: part.orders)
+    await eventually(lambda: part.orders)
     assert part.orders == [["P5", "P4", "P3", "P2", "P1"]]
 
 
@@ -101,7 +102,7 @@ async def test_an_order_that_a_backward_fails_on_is_a_dead_letter_and_the_next_o
     await known(scene, flow, "room1")
     for payload in ("first", "bad", "last"):
         await flow.send(payload, to="room1")
-    await scene.until(lambda: len(part.orders) == 2)
+    await eventually(lambda: len(part.orders) == 2)
     assert part.orders == ["first", "last"]
     (letter,) = await flow.dead_letters()
     assert letter.payload == "bad"
@@ -109,7 +110,7 @@ async def test_an_order_that_a_backward_fails_on_is_a_dead_letter_and_the_next_o
     assert (flow.stats().backward.failed, flow.stats().dead) == (1, 1)
     await flow.update("Push <~> same <~> Output", {"same": lambda payload: payload})
     assert await flow.retry_dead_letters() == 1
-    await scene.until(lambda: part.orders == ["first", "last", "bad"])
+    await eventually(lambda: part.orders == ["first", "last", "bad"])
     assert (await flow.dead_letters(), flow.stats().dead) == ([], 0)
 
 
@@ -134,7 +135,7 @@ async def test_an_order_that_backward_makes_unfit_to_be_sent_is_a_dead_letter_an
     await known(scene, flow, "room1")
     for payload in ("bad", "good"):
         await flow.send(payload, to="room1")
-    await scene.until(lambda: part.orders == ["good"])
+    await eventually(lambda: part.orders == ["good"])
     (letter,) = await flow.dead_letters()
     assert letter.payload == "bad"
     assert error in str(letter.error)
@@ -147,12 +148,12 @@ async def test_orders_of_a_flow_that_was_forgotten_come_to_a_device_that_stayed(
     await known(scene, flow, "room1")
     for number in range(5):
         await flow.send(number, to="room1")
-    await scene.until(lambda: len(part.orders) == 5)
+    await eventually(lambda: len(part.orders) == 5)
     await flow.forget()
     await flow.start()
     for number in range(5, 12):
         await flow.send(number, to="room1")
-    await scene.until(lambda: len(part.orders) == 12)
+    await eventually(lambda: len(part.orders) == 12)
     assert part.orders == list(range(12))
 
 
@@ -170,7 +171,7 @@ async def test_an_order_that_nothing_can_be_answered_to_says_so(scene):
     await scene.device(flow, receive=part.receive)
     await known(scene, flow, "room1")
     await flow.send(1, to="room1")
-    await scene.until(lambda: flow.stats().dead == 1)
+    await eventually(lambda: flow.stats().dead == 1)
     (letter,) = await flow.dead_letters()
     assert "reply() was called in `backward`" in letter.error
 
@@ -183,15 +184,15 @@ async def test_an_order_that_comes_again_is_run_once(scene):
     await known(scene, flow, "room1")
     for number in range(3):
         await flow.send(number, to="room1")
-    await scene.until(lambda: part.begun == 1)
+    await eventually(lambda: part.begun == 1)
     await flow.stop()
     await flow.start()  # nothing was confirmed, so all of them are sent again
     await known(scene, flow, "room1")
-    await scene.until(lambda: flow.stats().backward.sent == 3)
+    await eventually(lambda: flow.stats().backward.sent == 3)
     part.open.set()
     await flow.send(3, to="room1")
-    await scene.until(lambda: len(part.orders) >= 4)
-    await scene.until(lambda: flow.stats().backward.waiting == 0)
+    await eventually(lambda: len(part.orders) >= 4)
+    await eventually(lambda: flow.stats().backward.waiting == 0)
     assert part.orders == [0, 1, 2, 3]
 
 
@@ -200,26 +201,26 @@ async def test_a_device_that_is_away_gets_its_orders_when_it_comes_across_a_rest
     first = await scene.device(flow, receive=Actuator().receive)
     await known(scene, flow, "room1")
     await scene.kill(first)
-    await scene.until(lambda: not flow.devices)
+    await eventually(lambda: not flow.devices)
     await flow.send("one", to="room1")
     await flow.stop()
     await flow.start()
     await flow.send("two", to="room1")
     part = Actuator()
     await scene.device(flow, receive=part.receive)
-    await scene.until(lambda: len(part.orders) == 2)
+    await eventually(lambda: len(part.orders) == 2)
     assert part.orders == ["one", "two"]
 
 
 async def test_an_order_expires(scene):
     flow = await scene.flow("Push <~> same <~> Output", options=FlowOptions(order_seconds=0.5))
     await flow.send("too late", to="room1")
-    await scene.until(lambda: flow.stats().backward.expired == 1)
+    await eventually(lambda: flow.stats().backward.expired == 1)
     part = Actuator()
     await scene.device(flow, receive=part.receive)
     await known(scene, flow, "room1")
     await flow.send("in time", to="room1")
-    await scene.until(lambda: part.orders)
+    await eventually(lambda: part.orders)
     assert part.orders == ["in time"]
 
 
@@ -235,10 +236,10 @@ async def test_a_failing_order_is_shown_and_the_next_one_is_run(scene):
     await scene.device(flow, read=iter(range(100_000)).__next__, receive=receive, every=0.01)
     await known(scene, flow, "room1")
     await flow.send("bad", to="room1")
-    await scene.until(lambda: "no such LED" in flow.stats().devices["room1"].error)
+    await eventually(lambda: "no such LED" in flow.stats().devices["room1"].error)
     await flow.take(20)  # a failed order keeps nobody from being asked for readings
     await flow.send("good", to="room1")
-    await scene.until(lambda: done == ["good"])
+    await eventually(lambda: done == ["good"])
 
 
 async def test_send_is_refused_with_the_hop_that_is_one_way(scene):
@@ -270,7 +271,7 @@ async def test_a_processor_replies_where_the_cloud_cannot_send(scene, form):
     device = await scene.device(flow, receive=part.receive)
     for number in range(5):
         await device.push(number)
-    await scene.until(lambda: len(part.orders) == 5)
+    await eventually(lambda: len(part.orders) == 5)
     assert part.orders == [{"heard": number} for number in range(5)]
     assert flow.stats().backward.replies == 5
     with pytest.raises(OneWayError, match="arrow 2"):
@@ -291,7 +292,7 @@ async def test_a_reply_that_cannot_travel_fails_its_message_alone(scene, payload
     device = await scene.device(flow, receive=part.receive)
     for number in (1, 2, 3):
         await device.push(number)
-    await scene.until(lambda: part.orders == [1, 3])
+    await eventually(lambda: part.orders == [1, 3])
     (letter,) = await flow.dead_letters()
     assert said in letter.error
     assert [m.payload for m in await flow.take(2)] == [1, 3]
@@ -307,9 +308,9 @@ async def test_thousands_of_replies_go_out_in_order_and_the_results_do_not_wait_
     device = await scene.device(flow, receive=part.receive)
     for number in range(3000):
         await device.push(number)
-    await scene.until(lambda: len(part.orders) == 3000, 20)
+    await eventually(lambda: len(part.orders) == 3000, 20)
     assert part.orders == list(range(3000))
-    await scene.until(lambda: flow.stats().backward.waiting == 0)
+    await eventually(lambda: flow.stats().backward.waiting == 0)
 
 
 @pytest.mark.parametrize("form", [answers, async_answers])
@@ -318,14 +319,14 @@ async def test_a_reply_over_a_one_way_hop_is_refused_and_the_message_is_kept(sce
     part = Actuator()
     device = await scene.device(flow, receive=part.receive)
     await device.push(1)
-    await scene.until(lambda: flow.stats().dead == 1)
+    await eventually(lambda: flow.stats().dead == 1)
     (letter,) = await flow.dead_letters()
     assert letter.payload == 1
     assert "OneWayError: a reply can't pass arrow 2" in str(letter)
     assert "Write `<~>` there" in str(letter)
     await flow.update("Push <~> same <~> P1 ~> Output", {"same": lambda p: p, "P1": form})
     await flow.retry_dead_letters()
-    await scene.until(lambda: part.orders == [{"heard": 1}])
+    await eventually(lambda: part.orders == [{"heard": 1}])
 
 
 @pytest.mark.parametrize(

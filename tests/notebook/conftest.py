@@ -1,7 +1,6 @@
 """A real IPython shell in this process, with the magics loaded and a state folder of its own."""
 
 import contextlib
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,19 +64,6 @@ def a_shell(tmp_path, monkeypatch):
                 flow.stop()
         shell.run_cell("%unload_ext pratipad_nb")
         set_defaults(before)
-
-
-@pytest.fixture
-def until():
-    """Wait until a condition holds, and fail if it doesn't within ten seconds."""
-
-    def wait(condition, seconds=10.0):
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, f"not within {seconds:g} s"
-            time.sleep(0.01)
-
-    return wait
 
 
 @pytest.fixture(scope="session")

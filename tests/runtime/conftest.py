@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import eventually, patient
 
 from pratipad_nb.dataflow import resolve
 from pratipad_nb.pki.authority import Authority
@@ -141,7 +142,7 @@ class Edges:
 
     async def _ended(self, edge: Edge, task: asyncio.Task[None]) -> None:
         edge.drain()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patient(5)):
             await task
 
 
@@ -164,14 +165,7 @@ async def push(memory: Place) -> Callable[..., Awaitable[None]]:
     return push
 
 
-async def until(true: Callable[[], Any], seconds: float = 5.0) -> None:
-    """Wait until something holds."""
-    async with asyncio.timeout(seconds):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
 @pytest.fixture(name="until")
 def _until() -> Callable[..., Awaitable[None]]:
-    """Give what waits on a condition."""
-    return until
+    """Give what waits on a condition in the event loop."""
+    return eventually

@@ -11,13 +11,13 @@ import socket
 import stat
 import sys
 import threading
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
 import pytest
 from nats.aio.client import Client
+from patience import eventually
 
 from pratipad_nb.errors import NotInvited, ServerError
 from pratipad_nb.pki.store import CertificateStore
@@ -50,13 +50,6 @@ async def server(store: CertificateStore, tmp_path: Path) -> AsyncIterator[Embed
     yield server
     await server.stop()
     assert left() == []
-
-
-async def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        await asyncio.sleep(0.005)
 
 
 def gone(pid: int) -> bool:
@@ -92,7 +85,7 @@ async def test_starts_and_stops_leave_nothing(server: EmbeddedServer) -> None:
         await server.start()
         await server.stop()
     assert psutil.Process().num_fds() == fds
-    await until(lambda: not [t for t in threading.enumerate() if t.name.startswith("waitpid")])
+    await eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("waitpid")])
 
 
 async def test_the_next_start_listens_on_the_same_port(
@@ -175,7 +168,7 @@ async def test_a_server_that_is_killed_comes_back_where_it_was(
         before = server.pid
         assert before is not None
         os.kill(before, signal.SIGKILL)
-        await until(lambda times=times: server.restarts == times)
+        await eventually(lambda times=times: server.restarts == times)
         assert server.url == url
         assert server.pid not in (None, before)
         await probe(url, room1)
@@ -195,7 +188,7 @@ async def test_a_listener_s_fault_does_not_keep_the_server_down(
     server = EmbeddedServer(tmp_path / "server", store.server("urn:x:server"), on_exit=faulty)
     await server.start()
     os.kill(server.pid or 0, signal.SIGKILL)
-    await until(lambda: server.restarts == 1)
+    await eventually(lambda: server.restarts == 1)
     assert "listener" in caplog.text
     await server.stop()
 
@@ -211,12 +204,12 @@ async def test_a_server_that_can_t_come_back_is_tried_again_with_growing_pauses(
     process.suspend()
     process.kill()
     with contextlib.ExitStack() as stack:
-        await until(lambda: _bound(stack, port) or server.restarts)
+        await eventually(lambda: _bound(stack, port) or server.restarts)
         if not server.restarts:
-            await until(lambda: len(events) >= 3)
+            await eventually(lambda: len(events) >= 3)
             assert "is taken by another program" in events[-1].reason
             assert [e.pause for e in events] == sorted({e.pause for e in events})
-    await until(lambda: server.restarts == 1)
+    await eventually(lambda: server.restarts == 1)
     assert server.url == url
     await server.stop()
 
@@ -233,7 +226,7 @@ async def test_a_watchdog_that_is_killed_is_replaced(server: EmbeddedServer) -> 
     await server.start()
     (first,) = watchdogs()
     first.kill()
-    await until(lambda: [w.pid for w in watchdogs()] not in ([], [first.pid]))
+    await eventually(lambda: [w.pid for w in watchdogs()] not in ([], [first.pid]))
     assert server.restarts == 0
 
 

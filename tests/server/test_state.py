@@ -6,12 +6,12 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from patience import until
 
 from pratipad_nb.errors import ServerError
 from pratipad_nb.files import FileLock
@@ -91,13 +91,6 @@ def gone(pid: int) -> bool:
         return True
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
-
-
 def embedded(state: Path) -> EmbeddedServer:
     return EmbeddedServer(state / "server", CertificateStore.open(state).server("urn:x:server"))
 
@@ -107,9 +100,9 @@ def test_a_server_dies_with_its_owner_even_by_kill_9(owned: Callable[[str], Owne
     owner = owned(how)
     assert not gone(owner.server)
     owner.kill()
-    wait_until(lambda: gone(owner.server), seconds=2)
+    until(lambda: gone(owner.server), seconds=2)
     # The watchdog has nothing left to watch; a worker that the owner forked is its own business.
-    wait_until(lambda: sum(not gone(child.pid) for child in owner.children) == (1 if how else 0))
+    until(lambda: sum(not gone(child.pid) for child in owner.children) == (1 if how else 0))
 
 
 @pytest.mark.parametrize("how", ["", "forks"])
@@ -155,7 +148,7 @@ async def test_one_who_joins_adds_users_and_takes_over_when_the_owner_is_killed(
     assert await joined.start([ROOM1]) == owner.url
     await probe(owner.url, room1)
     owner.kill()
-    wait_until(lambda: not joined.running)
+    until(lambda: not joined.running)
     with pytest.raises(ServerError, match="its owner has ended"):
         await joined.allow([ROOM1])
     server = embedded(tmp_path)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
+from patience import eventually
 
 from pratipad_nb.errors import NotInvited, ServerError
 from pratipad_nb.files import FileLock
@@ -46,13 +46,6 @@ async def server(store: CertificateStore, tmp_path: Path) -> AsyncIterator[Embed
     await server.start([ROOM1])
     yield server
     await server.stop()
-
-
-async def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        await asyncio.sleep(0.005)
 
 
 async def connected(server: EmbeddedServer, credentials: Credentials) -> Client:
@@ -97,7 +90,7 @@ async def test_who_is_revoked_loses_the_connection_and_gets_in_no_more(
 ) -> None:
     client = await connected(server, room1)
     await server.revoke(ROOM1.identity)
-    await until(lambda: client.is_closed)
+    await eventually(lambda: client.is_closed)
     with pytest.raises(NotInvited):
         await probe(server.url, room1)
     await server.revoke(ROOM1.identity)
@@ -137,7 +130,7 @@ async def test_a_change_while_the_server_is_down_holds_once_it_is_back(
 ) -> None:
     os.kill(server.pid or 0, signal.SIGKILL)
     await server.allow([ROOM2])
-    await until(lambda: server.restarts == 1)
+    await eventually(lambda: server.restarts == 1)
     await probe(server.url, room2)
 
 

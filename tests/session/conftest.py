@@ -1,23 +1,8 @@
 """Waiting on conditions."""
 
-import time
-
 import pytest
 
 from pratipad_nb.testing import memory_server, real_server
-
-
-@pytest.fixture
-def until():
-    """Wait until a condition holds, and fail if it doesn't within ten seconds."""
-
-    def wait(condition, seconds=10.0):
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, f"not within {seconds:g} s"
-            time.sleep(0.01)
-
-    return wait
 
 
 @pytest.fixture

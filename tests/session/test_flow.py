@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
+from patience import patient
 
 from pratipad_nb import AsyncFlow, Cloud, Device, Flow, FlowOptions, Keep, NotationError, Processor, flows
 from pratipad_nb.errors import (
@@ -86,11 +87,12 @@ def test_stop_finishes_what_is_in_hand(url):
 def test_a_processor_that_never_returns_holds_up_a_stop_for_drain_seconds_and_its_message_is_kept(
     url, caplog
 ):
-    stuck, begun = threading.Event(), threading.Event()
+    stuck, begun, returned = threading.Event(), threading.Event(), threading.Event()
 
     def sticks(payload):
         begun.set()
-        stuck.wait(30)
+        stuck.wait(patient(30))
+        returned.set()
         return payload
 
     options = FlowOptions(drain_seconds=0.3)
@@ -98,9 +100,8 @@ def test_a_processor_that_never_returns_holds_up_a_stop_for_drain_seconds_and_it
     with Device("d").connect(flow) as device:
         device.push("kept").wait(5)
     begun.wait(5)
-    began = time.monotonic()
     flow.stop()
-    assert time.monotonic() - began < 15
+    assert not returned.is_set()
     assert "processor sticks has been in its call since" in caplog.text
     stuck.set()
     with flow:
@@ -641,7 +642,7 @@ def test_a_server_that_is_not_there_is_an_error_that_names_it(home, tmp_path):
     began = time.monotonic()
     with pytest.raises(Exception, match=r"127\.0\.0\.1:9"):
         Flow("Push ~> same ~> Output", server="tls://127.0.0.1:9", certs=tmp_path).start()
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < patient(6)
 
 
 # -- what is left ---------------------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 
 import pytest
+from patience import eventually
 
 from pratipad_nb.errors import Fenced, LogFull, PayloadError, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.transport.partitions import partition_of
@@ -87,12 +88,6 @@ async def collect(consumer: Consumer, count: int) -> list[Delivery]:
         while len(got) < count:
             got += await consumer.get()
     return got
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
-        while not await condition():
-            await asyncio.sleep(0.01)
 
 
 async def entries(log: Log, first: int = 0, subject: str = "") -> list[Record]:
@@ -260,8 +255,11 @@ async def test_an_exception_of_what_is_called_on_a_reconnect_comes_out_as_well(t
 
 
 async def test_a_signal_that_nobody_heard_is_forgotten(connection, other):
+    after = Heard()
+    await other.subscribe(SUBJECTS.sent, after)
     await connection.publish(SUBJECTS.stats, b"early")
-    await connection.flush()
+    await connection.publish(SUBJECTS.sent, b"after it")
+    await after.data(1)
     heard = Heard()
     await other.subscribe(SUBJECTS.stats, heard)
     await connection.publish(SUBJECTS.stats, b"late")

@@ -6,13 +6,13 @@ import json
 import queue
 import socket
 import ssl
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import pytest
+from patience import until
 
 from pratipad_nb import Device, Flow
 from pratipad_nb.errors import ServerError, SettingsError
@@ -38,13 +38,6 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not come about"
-        time.sleep(0.01)
 
 
 class MqttDevice:
@@ -146,9 +139,9 @@ def test_plain_json_under_the_devices_topic_is_one_message_each_in_order(house, 
 
 def test_a_device_that_is_connected_is_shown_and_one_that_left_is_not(house):
     device = house.device("lamp")
-    eventually(lambda: "lamp" in house.flow.devices, "presence")
+    until(lambda: "lamp" in house.flow.devices)
     device.close()
-    eventually(lambda: "lamp" not in house.flow.devices, "absence")
+    until(lambda: "lamp" not in house.flow.devices)
 
 
 def test_an_order_reaches_a_device_as_the_json_of_its_payload_and_once(house):
@@ -156,7 +149,7 @@ def test_an_order_reaches_a_device_as_the_json_of_its_payload_and_once(house):
     assert device.subscribe(HOUSE.plain("lamp")) == [True]
     house.flow.send({"led": "on"}, to="lamp")
     assert device.next_message() == ("pratipad/house/plain/lamp", b'{"led":"on"}')
-    eventually(lambda: "lamp" in house.flow.devices, "presence")
+    until(lambda: "lamp" in house.flow.devices)
     house.flow.send(["second"])  # to all that are known: it is, by its connection alone
     assert device.next_message()[1] == b'["second"]'
     assert device.received.empty()
@@ -166,7 +159,7 @@ def test_an_order_reaches_a_device_as_the_json_of_its_payload_and_once(house):
 def test_an_order_waits_for_a_device_that_is_away(house):
     house.invited("lamp")
     house.flow.send({"led": "on"}, to="lamp")
-    eventually(lambda: house.flow.stats().backward.waiting == 1, "an order that waits")
+    until(lambda: house.flow.stats().backward.waiting == 1)
     device = house.device("lamp")
     assert device.subscribe(HOUSE.plain("lamp"), qos=1) == [True]
     assert device.next_message()[1] == b'{"led":"on"}'
@@ -180,7 +173,7 @@ def test_devices_of_both_kinds_share_a_flow(house):
         ours.push({"t": 1}).wait(SECONDS)
         foreign.publish(HOUSE.up("lamp"), '{"t": 2}')
         assert {m.device: m.payload["t"] for m in house.flow.take(2)} == {"room1": 2, "lamp": 4}
-        eventually(lambda: house.flow.devices.keys() == {"room1", "lamp"}, "presence")
+        until(lambda: house.flow.devices.keys() == {"room1", "lamp"})
         house.flow.send("all")
         assert orders.get(timeout=SECONDS) == "all"
         assert foreign.next_message()[1] == b'"all"'
@@ -216,7 +209,7 @@ def test_what_is_no_json_goes_to_the_dead_letters_and_the_next_message_on(house,
 def test_json_that_a_processor_can_not_work_on_goes_to_its_dead_letters(house):
     device = house.device("room1")
     device.publish(HOUSE.up("room1"), '"no reading"')
-    eventually(house.flow.dead_letters, "a dead letter")
+    until(house.flow.dead_letters)
     assert house.flow.dead_letters()[0].payload == "no reading"
 
 

@@ -41,18 +41,32 @@ async def test_a_change_of_one_processor_leaves_the_timers_of_the_others_alone(e
     await until(lambda: len(ended) > 1)
 
 
-async def test_a_timer_is_not_called_while_its_processor_is_taken_out(edges, caplog):
+async def test_a_timer_is_not_called_while_its_processor_is_taken_out(edges, until, caplog):
+    beats = []
+
     class Beats:
+        in_the_flow = False
+
+        def setup(self):
+            self.in_the_flow = True
+
+        def teardown(self):
+            self.in_the_flow = False
+
         def process(self, payload):
             return payload
 
         @every(0.001)
         def beat(self):
-            pass
+            beats.append(self.in_the_flow)
 
     edge = await edges.running("Push ~> Beats ~> Output", {"Beats": Beats})
-    for notation in ("Push ~> same ~> Output", "Push ~> Beats ~> Output") * 5:
-        await edge.swap(resolve(notation, {"Beats": Beats, "same": lambda payload: payload}))
+    for _ in range(5):
+        earlier = len(beats)
+        await until(lambda earlier=earlier: len(beats) > earlier + 2)
+        for notation in ("Push ~> same ~> Output", "Push ~> Beats ~> Output"):
+            await edge.swap(resolve(notation, {"Beats": Beats, "same": lambda payload: payload}))
+    assert set(beats) == {True}
     assert "failed" not in caplog.text
 
 

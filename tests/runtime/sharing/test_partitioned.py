@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from patience import eventually
 
 from pratipad_nb import AsyncDevice, AsyncFlow, FlowOptions, Processor
 from pratipad_nb.errors import FlowError, ProcessorError
@@ -25,12 +26,6 @@ def work(payload):
 def flow_at(url, notation="Push <~> work <~> Output", *, namespace=None, **options):
     options = FlowOptions(partitions=PARTITIONS, checkpoint_seconds=0.05, **options)
     return AsyncFlow(notation, name="house", namespace=namespace, server=url, options=options)
-
-
-async def until(condition, seconds=10.0):
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def connected(url, names):
@@ -60,9 +55,9 @@ async def test_partitions_move_between_edges_while_devices_push_and_order_holds(
         for device in devices:
             group.create_task(push(device))
         await second.start()
-        await until(lambda: len(first.partitions) == len(second.partitions) == 2)
+        await eventually(lambda: len(first.partitions) == len(second.partitions) == 2)
         await first.stop()
-        await until(lambda: second.partitions == frozenset(range(PARTITIONS)))
+        await eventually(lambda: second.partitions == frozenset(range(PARTITIONS)))
     for device in devices:
         await device.close()
     await second.settled()
@@ -76,7 +71,7 @@ async def test_partitions_move_between_edges_while_devices_push_and_order_holds(
 async def test_an_order_reaches_a_device_of_whichever_edge_and_all_devices_once(url):
     seen = []
     async with flow_at(url) as first, flow_at(url) as second:
-        await until(lambda: len(first.partitions) == len(second.partitions) == 2)
+        await eventually(lambda: len(first.partitions) == len(second.partitions) == 2)
         devices = [
             AsyncDevice(name, receive=lambda order, name=name: seen.append((name, order)))
             for name in [f"room{i}" for i in range(8)]
@@ -84,10 +79,10 @@ async def test_an_order_reaches_a_device_of_whichever_edge_and_all_devices_once(
         for device in devices:
             await device.connect(url, flow="house")
         await first.send("one", to="room3")
-        await until(lambda: seen == [("room3", "one")])
-        await until(lambda: len(first.devices) + len(second.devices) == 8)
+        await eventually(lambda: seen == [("room3", "one")])
+        await eventually(lambda: len(first.devices) + len(second.devices) == 8)
         await first.send("all")
-        await until(lambda: len(seen) >= 9)
+        await eventually(lambda: len(seen) >= 9)
         assert sorted(seen[1:]) == [(f"room{i}", "all") for i in range(8)]
         for device in devices:
             await device.close()
@@ -134,12 +129,12 @@ async def test_a_demand_is_divided_by_all_partitions_also_by_those_that_run_else
     first, second = (flow_at(url, "Demand <~> work <~> Output") for _ in range(2))
     await first.start()
     await second.start()
-    await until(lambda: len(first.partitions) == len(second.partitions) == 2)
+    await eventually(lambda: len(first.partitions) == len(second.partitions) == 2)
     first.demand(800, 400)
     assert list(bounds(first).values()) == [(200, 100)] * 2
     first.max_demand = 80
     await second.stop()
-    await until(lambda: len(first.partitions) == PARTITIONS)
+    await eventually(lambda: len(first.partitions) == PARTITIONS)
     assert list(bounds(first).values()) == [(20, 10)] * PARTITIONS
     first.demand(1)
     assert list(bounds(first).values()) == [(1, 0)] * PARTITIONS
@@ -159,9 +154,9 @@ async def test_what_is_set_while_a_partition_is_being_taken_over_holds_in_it(url
 
     async with flow_at(url, "Demand <~> work <~> Output") as other:
         await flow.start()
-        await until(lambda: len(flow.partitions) == len(other.partitions) == 2)
+        await eventually(lambda: len(flow.partitions) == len(other.partitions) == 2)
         monkeypatch.setattr(Edge, "open", opens)
-    await until(lambda: len(flow.partitions) == PARTITIONS)
+    await eventually(lambda: len(flow.partitions) == PARTITIONS)
     assert list(bounds(flow).values()) == [(20, 10)] * PARTITIONS
     assert {edge.parts.limit.allowed for edge in flow._edge.edges.values()} == {2.0}
     await flow.stop()
@@ -190,16 +185,16 @@ async def test_an_order_that_failed_is_counted_by_one_partition_and_no_count_fal
 
     async with flow:
         await flow.send("on", to="room7")
-        await until(lambda: flow.stats().dead == 1)
+        await eventually(lambda: flow.stats().dead == 1)
     async with flow:
         assert counts() == [0, 0, 0, 1]
         refuses = False
         assert await flow.retry_dead_letters() == 1
-        await until(lambda: passed == ["on"])
+        await eventually(lambda: passed == ["on"])
         assert counts() == [0, 0, 0, 0]
         refuses = True
         await flow.send("off", to="room7")
-        await until(lambda: flow.stats().dead == 1)
+        await eventually(lambda: flow.stats().dead == 1)
         await flow.clear_dead_letters()
         assert counts() == [0, 0, 0, 0]
 
@@ -260,9 +255,9 @@ async def test_a_partition_that_is_taken_over_after_a_change_runs_the_new_code(u
     async with flow:
         devices = await connected(url, [f"room{n}" for n in range(16)])
         async with other:
-            await until(lambda: len(flow.partitions) == len(other.partitions) == 2)
+            await eventually(lambda: len(flow.partitions) == len(other.partitions) == 2)
             await flow.update("Push ~> Version ~> Output", {"Version": newer})
-        await until(lambda: len(flow.partitions) == PARTITIONS)
+        await eventually(lambda: len(flow.partitions) == PARTITIONS)
         assert await versions(flow, devices) == {2}
         for device in devices:
             await device.close()

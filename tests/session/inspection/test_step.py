@@ -246,7 +246,9 @@ def test_a_table_shows_in_and_out_side_by_side_as_text_and_as_html(run):
 
 def test_what_devices_send_is_text_on_the_page_and_never_markup(run):
     shown = run("Push ~> plain ~> Output", [{"x": "<script>alert(1)</script>"}])["plain"].show()
-    assert "<script" not in shown._repr_html_()
+    html = shown._repr_html_()
+    assert "{&#x27;x&#x27;: &#x27;&lt;script&gt;alert(1)&lt;/script&gt;&#x27;}" in html
+    assert "<script" not in html
 
 
 def test_a_processor_that_nothing_has_come_to_says_so(run):

@@ -1,0 +1,70 @@
+"""Pull consumers at a server that other servers join as leaves: a pull request outlives its subscription there."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from pratipad_nb.pki.store import CertificateStore
+from pratipad_nb.server.embedded import EmbeddedServer
+from pratipad_nb.transport.nats import NatsConnection
+from pratipad_nb.transport.permissions import edge_user, inbox_prefix
+from pratipad_nb.transport.protocol import Consumer, ConsumerSpec, Delivery, Log, LogSpec
+from pratipad_nb.transport.subjects import Subjects
+
+SUBJECTS = Subjects("house")
+UP = SUBJECTS.up("room1")
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture
+async def connection(tmp_path: Path) -> AsyncIterator[NatsConnection]:
+    store, user = CertificateStore.open(tmp_path), edge_user("house")
+    server = EmbeddedServer(
+        tmp_path / "server", store.server("urn:x:server"), leaves=f"127.0.0.1:{free_port()}"
+    )
+    url = await server.start([user])
+    edge = await NatsConnection.connect(
+        url, store.edge("house", user.identity), name="edge", inbox_prefix=inbox_prefix("house", "edge")
+    )
+    yield edge
+    await edge.close()
+    await server.stop()
+
+
+@pytest.fixture
+async def inputs(connection: NatsConnection) -> Log:
+    return await connection.open_log(LogSpec(SUBJECTS.input_stream, (SUBJECTS.up_all,), 1 << 20, "work"))
+
+
+async def taken(consumer: Consumer, count: int) -> list[Delivery]:
+    got: list[Delivery] = []
+    while len(got) < count:
+        got += await consumer.get()
+    return got
+
+
+async def test_what_comes_after_a_rewind_comes_once_and_in_order(
+    connection: NatsConnection, inputs: Log
+) -> None:
+    consumer = await inputs.consumer(ConsumerSpec("edge", "each", max_pending=64))
+    await consumer.rewind()
+    for rewinds in range(3):
+        for number in range(200):
+            await connection.append(UP, str(number).encode())
+        got = await taken(consumer, 20)
+        await consumer.rewind()  # with a request that stands, and deliveries under way
+        got = []
+        while len(got) < 200:
+            for delivery in await consumer.get():
+                got.append(int(delivery.data))
+                consumer.acknowledge(delivery)
+        assert got == list(range(200)), rewinds
