@@ -50,7 +50,7 @@ def execute(path: Path, *, name: str, arguments: Iterable[str] = ()) -> dict[str
 
 
 def told(error: BaseException, what: str, is_own: Any) -> str:
-    """Return `error` as one message: its line in `what`, whose files `is_own` recognises, its type and text."""
+    """Return `error` as one message: its line in `what`, found by `is_own` on file names, type and text."""
     line = error.lineno if isinstance(error, SyntaxError) else None
     for frame in traceback.extract_tb(error.__traceback__):
         if is_own(frame.filename):

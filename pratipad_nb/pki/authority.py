@@ -40,7 +40,7 @@ _LOCK_SECONDS = 10.0
 
 
 class Authority:
-    """An opened authority; `Authority.open` makes one."""
+    """An opened authority; made by `Authority.open`."""
 
     def __init__(self, folder: Path, pair: Pair) -> None:
         self._folder = folder
