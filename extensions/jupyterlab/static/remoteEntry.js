@@ -1,9 +1,9 @@
-// The JupyterLab extension of Pratipad-NB: colours for `%%dataflow` cells, the "Dataflows" side panel, and the
-// saved picture of a flow that no kernel can show live any more.
+// The JupyterLab extension of Pratipad-NB: colours for `%%dataflow` cells, the "Dataflows" side panel, and
+// the saved picture of a flow that no kernel can show live any more.
 //
 // Written by hand as the container that JupyterLab's module federation expects (`init` is given the page's
-// shared modules, `get` returns ours), so that there is no build and no Node is needed. The container takes every
-// module from the page, so that each module exists once.
+// shared modules, `get` returns ours), so that there is no build and no Node is needed. The container takes
+// every module from the page, so that each module exists once.
 
 (() => {
   "use strict";
@@ -21,8 +21,8 @@
   // -- highlighting -----------------------------------------------------------------------------------------
 
   const HEAD = /^\s*%%dataflow\b/;
-  // The order matters: the first pattern that matches wins. The kernel parses the notation; these patterns only
-  // find its words.
+  // The order matters: the first pattern that matches wins. The kernel parses the notation; these patterns
+  // only find its words.
   const WORDS = new RegExp(
     [
       "(?<comment>#.*)",
@@ -183,8 +183,9 @@
   const PICTURE = "application/vnd.pratipad.flow+json";
   const VIEW = "application/vnd.jupyter.widget-view+json";
 
-  // A flow's output is drawn by the widget's own renderer, which says "model not found" for ever once the kernel
-  // is gone. Whenever the renderer holds no widget, the picture saved beside the widget replaces that text.
+  // A flow's output is drawn by the widget's own renderer, which says "model not found" for ever once the
+  // kernel is gone. Whenever the renderer holds no widget, the picture saved beside the widget replaces that
+  // text.
   const pictureOrWidget = (rendermime) => (options) => {
     const renderer = rendermime.createRenderer(VIEW, { ...options, mimeType: VIEW });
     const render = renderer.renderModel.bind(renderer);

@@ -1,10 +1,10 @@
 /* The live picture of one flow: an anywidget, hand-written SVG, no dependency, no build.
  *
  * Last of the parts that `widget.py` joins into one ES module. Owns the frame, the edges, updates and input:
- * `cards.js` owns the cards, `inspector.js` an opened node, `geometry.js` positions, `camera.js` pan and zoom.
- * Reads three traits: `structure` (nodes and edges; changes with the notation), `numbers` (several times a
- * second) and `history` (a rate a second for the last minute, for a page that opens late). Sends actions, such
- * as `{do: "stop"}`.
+ * `cards.js` owns the cards, `inspector.js` an opened node, `geometry.js` positions, `camera.js` pan and
+ * zoom. Reads three traits: `structure` (nodes and edges; changes with the notation), `numbers` (several
+ * times a second) and `history` (a rate a second for the last minute, for a page that opens late). Sends
+ * actions, such as `{do: "stop"}`.
  */
 
 const MOST_MOVING = 6; // edges that move at a time: each costs the browser repaints
