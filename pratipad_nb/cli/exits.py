@@ -156,8 +156,7 @@ class Ending:
     """
 
     def __init__(self) -> None:
-        # A queue and not an event, whose lock a signal's handler could find taken by the thread that it
-        # interrupts.
+        # A queue and not an event, whose lock could be held by the thread that a signal's handler interrupts.
         self._arrived: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._waited_for = False
         self.number: int | None = None

@@ -64,8 +64,7 @@ def _in_notebook(path: Path) -> Iterator[Found]:
     cells = [cell for cell in code_cells(path) if not (cell.skipped or cell.may_fail)]
     trees = {}
     for cell in cells:
-        # Lines that only IPython understands are left out; a cell that isn't Python even then binds no names
-        # for us.
+        # Lines that only IPython understands are left out; a cell that isn't Python even then binds no names.
         plain = re.sub(r"^\s*[%!][^\n]*", "pass", cell.source, flags=re.MULTILINE)
         if not cell.source.lstrip().startswith("%%"):
             try:

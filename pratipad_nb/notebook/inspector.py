@@ -36,8 +36,7 @@ _PACE = 1.0
 _AT_ONCE = 0.3
 #: Seconds that a page's wish holds: an open page renews its wish, and a closed page can't take its wish back.
 _HOLDS = 15.0
-#: Messages and devices that a table shows, messages among which the last failure is sought, and characters of
-#: one value.
+#: Rows of messages and of devices in a table, messages searched for the last failure, characters of a value.
 _ROWS = 20
 _DEVICES = 50
 _SEARCHED = 100

@@ -30,8 +30,7 @@ def structure(flow: Flow) -> dict[str, Any]:
     (concurrent processors). An edge's `back` says whether orders and replies can pass the edge the other way.
     `controls` names the actions that this flow offers, in the order of their buttons.
     """
-    # Devices come and go many times a minute: they are lines of one card and no nodes, so that no node jumps
-    # about.
+    # Devices come and go many times a minute: as lines of one card, and not nodes, they move no other node.
     found = graph(flow.dataflow)
     nodes: list[dict[str, Any]] = []
     tall: dict[int, int] = {}
