@@ -1,6 +1,7 @@
 """``pratipad certs``: the authority of a state folder, and folders of files that let others in.
 
-Owns the commands. Certificates are `pratipad_nb.pki`'s, who may do what `pratipad_nb.transport.permissions`'.
+Owns the commands. Certificates belong to `pratipad_nb.pki`, permissions to
+`pratipad_nb.transport.permissions`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ certs = typer.Typer(
 
 
 class Role(StrEnum):
-    """Who a certificate lets in."""
+    """The kind of party that a certificate lets in."""
 
     DEVICE = "device"
     READER = "reader"
@@ -64,7 +65,7 @@ _FlowOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One party in the list."""
+    """One party in the list of ``pratipad certs list``."""
 
     role: str
     flow: str
@@ -90,7 +91,7 @@ def init(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Make the authority of a state folder, or take your own; one that is there stays.
+    """Make the authority of a state folder, or take your own; an existing authority stays.
 
     \b
     Examples:
@@ -153,9 +154,9 @@ def issue(
 ) -> None:
     """Write a folder that lets a device, a reader, an edge or a leaf in, to be carried to its machine.
 
-    It holds ca.pem, cert.pem, key.pem (keep that one secret) and pratipad.json, which says where to connect to. Whoever
-    it is for is let in at once, whether the server runs or not. Issuing it again renews the certificate when a third of
-    its life is left.
+    The folder holds ca.pem, cert.pem, key.pem (keep the key secret) and pratipad.json, which says where to
+    connect to. The party is let in at once, whether the server runs or not. Issuing the folder again renews
+    the certificate when less than a third of its life is left.
 
     \b
     Examples:
@@ -181,7 +182,15 @@ def issue(
     )
     local_state.Invitation(role, name, flow, server).write(out)
     if as_json:
-        typer.echo(json.dumps({"folder": str(out), "role": role, "name": name, "flow": flow, "server": server, "until": until}))  # fmt: skip
+        told = {
+            "folder": str(out),
+            "role": role,
+            "name": name,
+            "flow": flow,
+            "server": server,
+            "until": until,
+        }
+        typer.echo(json.dumps(told))
         return
     what = f"the flow {flow!r}" if "," not in flow else f"the flows {flow!r}"
     typer.echo(f"{out} lets the {role} {name!r} into {what} until {until}")
@@ -208,12 +217,13 @@ def _flow(role: Role, name: str, flow: str | None) -> str:
 
 
 def _written(store: CertificateStore, role: Role, flow: str, name: str, out: Path) -> str:
-    """Write the certificate into `out`; returns until when it is valid."""
+    """Write the certificate into `out`, and return the end of its validity."""
     from pratipad_nb.files import private_folder, write_whole
     from pratipad_nb.pki.authority import CLIENT_DAYS
 
     if role in (Role.EDGE, Role.LEAF):
-        # Carried by hand, as a device's is, so it lives as long; the one of the edge here is renewed at each start.
+        # Carried by hand, as a device's certificate is, so valid as long; the certificate of this machine's
+        # edge is renewed at each start.
         identity = local_state.user_of(role, flow, name).identity
         made = store.authority.ensure(identity, out, days=CLIENT_DAYS)
         store.note_carried("edge" if role is Role.EDGE else "leaf", name, out)
@@ -229,7 +239,7 @@ def _written(store: CertificateStore, role: Role, flow: str, name: str, out: Pat
 @certs.command("list")
 @reported
 def list_(home: Home = None, as_json: Json = False) -> None:
-    """List who is let in, and until when their certificates are valid.
+    """List the parties that are let in, and until when their certificates are valid.
 
     \b
     Examples:
@@ -261,7 +271,7 @@ def _rows(home: Path) -> list[_Row]:
 
 
 def _stored(pki: Path) -> Iterator[tuple[str, Path]]:
-    """Give each certificate that is here, or a copy of which is, and whose it is."""
+    """Yield the identity and the file of each certificate that is kept here, or of which a copy is."""
     for path in (*pki.glob("edge/*/cert.pem"), *pki.glob("carried/edge/*/*/cert.pem")):
         folder = path.parent if path.is_relative_to(pki / "edge") else path.parent.parent
         yield local_state.user_of("edge", folder.name, "").identity, path
@@ -283,10 +293,10 @@ def _row(identity: str, user: User | None, path: Path | None) -> _Row:
 @certs.command()
 @reported
 def revoke(role: _RoleArgument, name: _NameArgument, flow: _FlowOption = None, home: Home = None) -> None:
-    """Let somebody in no more, and end its connections at once.
+    """Let a party in no more, and end its connections at once.
 
-    The server goes by the name in a certificate: issuing a new one under the same name lets the old one in again. After
-    a theft, choose another name.
+    The server goes by the name in a certificate: issuing a new certificate under the same name lets the old
+    certificate in again. After a theft, choose another name.
 
     \b
     Examples:

@@ -208,8 +208,7 @@ class BME280:
         )
 
     def _known_calibration(self) -> Calibration | None:
-        # None at the first call, and when the chip was reset since the last call: it lost its power, or was
-        # exchanged.
+        # None at the first call, and after a reset of the chip: it lost its power, or was exchanged.
         if self._calibration is None:
             return None
         if self._port.read(_CTRL_MEAS, 1, "ctrl_meas")[0] == self._ctrl_meas | _RESTING_MODES[self._mode]:

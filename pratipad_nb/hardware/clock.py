@@ -17,7 +17,7 @@ __all__ = ["Clock", "ManualClock", "ScaledClock"]
 
 
 class Clock(Protocol):
-    """A clock that can be read and slept on; the `time` module is one."""
+    """A clock that can be read and slept on; the `time` module is such a clock."""
 
     def monotonic(self) -> float:
         """Return the seconds since some fixed point; never goes back."""
@@ -64,7 +64,7 @@ class ManualClock:
 
 
 class ScaledClock:
-    """A clock that runs `speed` times as fast as the real one, from zero.
+    """A clock that runs `speed` times as fast as the real clock, from zero.
 
     Parameters
     ----------

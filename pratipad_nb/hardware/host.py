@@ -121,8 +121,7 @@ class HostSensor:
         if self._rates and elapsed < SHORTEST:
             return
         cpu, net = self._cpu_times(), self._net_bytes()
-        # Differences of our own and not psutil.cpu_percent(), whose last values all its callers in a thread
-        # share.
+        # Differences of our own: callers of psutil.cpu_percent() in a thread have its last values in common.
         idle, total = cpu[0] - self._cpu[0], cpu[1] - self._cpu[1]
         busy = 100.0 * (1.0 - idle / total) if total > 0 else self._rates.get("cpu_percent", 0.0)
         self._rates = {"cpu_percent": round(min(100.0, max(0.0, busy)), 1)}

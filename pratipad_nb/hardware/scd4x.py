@@ -252,8 +252,7 @@ class SCD4X:
         except ChecksumError:
             raise
         except DeviceError:
-            # Older firmware doesn't know the command; an SCD40 with older firmware refuses the single shot
-            # itself.
+            # Older firmware doesn't know the command; an SCD40 with it refuses the single shot itself.
             return
         if variant == _SCD40:
             raise self._port.error(

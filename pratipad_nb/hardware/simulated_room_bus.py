@@ -22,7 +22,7 @@ def room_bus(room: SimulatedRoom, *, name: str = "simulated") -> SimulatedBus:
     room
         The room that the sensors are in.
     name
-        What errors call the bus.
+        The bus's name in errors.
     """
     bus = SimulatedBus(name, clock=room.clock)
     bus.attach(0x76, SimulatedBME280(room, clock=room.clock))

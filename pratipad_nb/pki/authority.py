@@ -28,19 +28,17 @@ __all__ = ["AUTHORITY_DAYS", "CLIENT_DAYS", "RENEWAL_FRACTION", "SERVER_DAYS", "
 AUTHORITY_DAYS = 3650.0
 #: A month, for a server's certificate: every start renews it without anybody noticing.
 SERVER_DAYS = 30.0
-#: A year and a month (the longest that web authorities have issued), for a certificate carried to a device by
-#: hand.
+#: A year and a month (the longest that web authorities have issued), for a certificate carried by hand.
 CLIENT_DAYS = 397.0
 #: `Authority.ensure` renews a certificate that has less than this fraction of its life left.
 RENEWAL_FRACTION = 1 / 3
 
-#: Another process makes the authority, or a certificate, in milliseconds; a process that takes longer is
-#: stuck.
+#: Another process makes the authority, or a certificate, in milliseconds; a slower process is stuck.
 _LOCK_SECONDS = 10.0
 
 
 class Authority:
-    """An opened authority; `Authority.open` makes one."""
+    """An opened authority; made by `Authority.open`."""
 
     def __init__(self, folder: Path, pair: Pair) -> None:
         self._folder = folder

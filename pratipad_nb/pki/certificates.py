@@ -32,8 +32,7 @@ __all__ = [
     "valid_until",
 ]
 
-#: A certificate is valid from this long before it is made: a board without a battery-backed clock lives in
-#: the past.
+#: A certificate is valid from this long before it is made: a board without a buffered clock lags.
 CLOCK_SKEW = timedelta(days=1)
 #: Upper bound of a common name in RFC 5280, appendix A.1 (ub-common-name).
 _LONGEST_NAME = 64

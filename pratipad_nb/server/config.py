@@ -61,7 +61,7 @@ class ServerFiles:
         port          the port of the last start
         wanted        the standalone process that waits for the folder to be handed over
         server.conf   users.conf   users.lock
-        log           and rotated ones
+        log           and rotated logs
         run/          the server's report of the port that it got
         store/        JetStream
     """

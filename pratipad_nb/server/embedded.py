@@ -33,10 +33,9 @@ from pratipad_nb.transport.permissions import User
 __all__ = ["EmbeddedServer", "ServerExit"]
 
 _POLL_SECONDS = 0.003
-#: Bound of a start. An empty store takes 30 ms; a large one is read in and may take long.
+#: Bound of a start. An empty store takes 30 ms; a large store is read in and may take long.
 _READY_SECONDS = 60.0
-#: First and longest pause before a restart, in seconds: the first is short, since a crash is rare and clients
-#: wait.
+#: First and longest pause before a restart, in seconds; the first is short: crashes are rare, clients wait.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 10.0
 #: A server that has run for so many seconds is taken to be well: its next crash counts as the first.
 _WELL_SECONDS = 60.0

@@ -33,11 +33,9 @@ __all__ = [
 ]
 
 _POLL_SECONDS = 0.01
-#: Seconds that a lock's holder, when it is starting, stopping or dying, may take until it names itself or is
-#: gone.
+#: Seconds in which a lock's holder that is starting, stopping or dying has to name itself or be gone.
 _UNDECIDED_SECONDS = 15.0
-#: Seconds that an owner may take to hand the folder over; an owner that runs an older version or is frozen
-#: never does.
+#: Seconds that an owner has to hand the folder over; an older or a frozen owner never does.
 _HANDOVER_SECONDS = 15.0
 
 
