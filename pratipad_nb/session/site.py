@@ -52,7 +52,11 @@ class Site:
         self._sync = sync
         self._mqtt = mqtt
         self._leaf_of = leaf_of
+        self.url = ""
         self._users = 0
+        self._store: CertificateStore | None = None
+        self._credentials: Credentials | None = None
+        self._server: EmbeddedServer | JoinedServer | None = None
         self._portal = Portal("pratipad server")
         #: Its end, once the last user has given it back: who comes then waits for it and opens another.
         self._ending: concurrent.futures.Future[None] | None = None
@@ -145,28 +149,28 @@ class Site:
         await asyncio.shield(self._started)
 
     async def _start(self) -> None:
-        self._store = await asyncio.to_thread(self._open_store)
-        credentials = await asyncio.to_thread(self._store.server, _SERVER, _hosts(self._mqtt))
-        self._credentials = credentials
+        store = self._store = await asyncio.to_thread(self._open_store)
+        self._credentials = await asyncio.to_thread(store.server, _SERVER, _hosts(self._mqtt))
         self.url = await self._own_or_join()
 
     @property
     def is_leaf(self) -> bool:
         """Whether the server joins another as a leaf."""
-        return self._server.is_leaf
+        return self._server is not None and self._server.is_leaf
 
     @property
     def mqtt_url(self) -> str:
         """Where the server takes devices that speak MQTT; empty if it takes none."""
-        return self._server.mqtt_url
+        return self._server.mqtt_url if self._server is not None else ""
 
     async def _own_or_join(self) -> str:
         """Start the server, or join the one that another process has started on this folder."""
         folder = self.home / "server"
+        assert self._credentials is not None
         own = EmbeddedServer(
             folder, self._credentials, sync=self._sync, mqtt=self._mqtt, leaf_of=self._leaf_of
         )
-        self._server: EmbeddedServer | JoinedServer = own
+        self._server = own
         try:
             url = await own.start()
         except ServerLocked as locked:
@@ -231,7 +235,7 @@ class Site:
             if self._watching is not None:
                 self._watching.cancel()
                 await asyncio.wait({self._watching})
-            if self._started.exception() is None:
+            if self._started.exception() is None and self._server is not None:
                 await self._server.stop()
 
     # -- letting in ---------------------------------------------------------------------------------------------
@@ -248,11 +252,13 @@ class Site:
             return known
         credentials = await asyncio.to_thread(self._certificate, flow, role, name, user.identity)
         async with self._moving:
+            assert self._server is not None
             await self._server.allow([user])
         self._invited[user.identity] = credentials
         return credentials
 
     def _certificate(self, flow: str, role: Role, name: str, identity: str) -> Credentials:
+        assert self._store is not None
         if role == "edge":
             return self._store.edge(flow, identity)
         if role == "reader":

@@ -160,9 +160,10 @@ class RateLimit:
     """A limit of `allowed` messages in `interval` seconds, as a bucket that fills steadily; see `set`."""
 
     def __init__(self, allowed: float | None = None, interval: float = 1.0) -> None:
+        self.allowed = allowed
+        self.interval = interval
         self._tokens = 0.0
         self._filled = time.monotonic()
-        self.set(allowed, interval)
 
     def set(self, allowed: float | None, interval: float = 1.0) -> None:
         """Change the limit; None lifts it."""
@@ -262,6 +263,8 @@ class Ledger:
         `max_demand`.
     limit
         The limit of the rate at which messages are asked for.
+    on_change
+        Told of every account that something has happened to.
     """
 
     def __init__(
@@ -274,6 +277,7 @@ class Ledger:
         max_demand: int,
         min_demand: int,
         limit: RateLimit,
+        on_change: Callable[[Account], None] = lambda _: None,
     ) -> None:
         self.mode = mode
         self.owner = time.time_ns() // 1_000_000
@@ -284,13 +288,12 @@ class Ledger:
         self._delivery = delivery
         self._send = send
         self._in_flight = in_flight
+        self._on_change = on_change
         self._turns = Turns()
         #: Devices that were granted messages and are not late yet, in the order of `Account.moved`.
         self._owing: OrderedDict[str, Account] = OrderedDict()
         #: The sum of `Account.counted` over all accounts.
         self._lent = 0
-        #: Told of every account that something has happened to.
-        self.on_change: Callable[[Account], None] = lambda _: None
 
     # -- events of devices -----------------------------------------------------------------------------------
 
@@ -357,7 +360,7 @@ class Ledger:
             self._turns.put(account, able=responsive and account.wanted > 0)
         else:
             self._turns.put(account, able=responsive and (account.answers or account.spare > 0))
-        self.on_change(account)
+        self._on_change(account)
 
     def change_mode(self, mode: Literal["Push", "Pull", "Demand"]) -> None:
         """Go on in another mode, as another owner: earlier grants no longer hold."""

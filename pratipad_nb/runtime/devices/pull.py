@@ -12,7 +12,7 @@ frame at Output. So nothing here looks at devices or requests that haven't chang
   claim. Numbers granted one after the other to one request are one claim.
 * A request with readings that no device was asked for waits in a queue: one queue for each device that a
   request names, and one for all requests that name none. A queue is *ready* while a device could answer its
-  requests; `Ledger.on_change` says when that may have changed.
+  requests; the ledger's `on_change` says when that may have changed.
 * A device that doesn't answer is *away*: readings that it owes are asked of others as soon as another device
   could answer.
 
@@ -130,7 +130,6 @@ class Requests:
         self._ready: dict[str | None, None] = {}
         self._away: dict[str, None] = {}
         self._changed: dict[str, Account] = {}
-        ledger.on_change = self._note
 
     def pull(self, count: int, device: str | None = None) -> PullRequest:
         """Ask for `count` readings, of `device` or of all in turn.
@@ -226,8 +225,8 @@ class Requests:
         if not request.left:
             self._close(request, "")
 
-    def _note(self, account: Account) -> None:
-        """Take note that an account has changed; `Ledger.on_change`."""
+    def note(self, account: Account) -> None:
+        """Take note that an account has changed: the ledger's `on_change`."""
         if self._open:
             self._changed[account.device] = account
 

@@ -15,7 +15,7 @@ from typing import Literal
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.runtime.devices.announcer import Announcer
 from pratipad_nb.runtime.devices.backward import Backward
-from pratipad_nb.runtime.devices.credit import Ledger, RateLimit
+from pratipad_nb.runtime.devices.credit import Account, Ledger, RateLimit
 from pratipad_nb.runtime.devices.presence import Presence
 from pratipad_nb.runtime.devices.pull import Requests
 from pratipad_nb.runtime.devices.roster import Roster
@@ -170,7 +170,7 @@ def _composed(
     """
     subjects, stored = Subjects(settings.name), stores.output.positions
     status, signals, in_flight = Status(settings.name), Signals(connection), InFlight()
-    ledger = _ledger(settings, first, signals, in_flight)
+    ledger = _ledger(settings, first, signals, in_flight, lambda account: requests.note(account))
     requests = Requests(ledger)
     announcer = Announcer(signals, subjects, ledger, settings.delivery)
     malformed = Malformed(
@@ -234,7 +234,13 @@ def _composed(
     )
 
 
-def _ledger(settings: EdgeSettings, first: Line, signals: Signals, in_flight: InFlight) -> Ledger:
+def _ledger(
+    settings: EdgeSettings,
+    first: Line,
+    signals: Signals,
+    in_flight: InFlight,
+    on_change: Callable[[Account], None],
+) -> Ledger:
     subjects = Subjects(settings.name)
     return Ledger(
         first.dataflow.input,
@@ -244,6 +250,7 @@ def _ledger(settings: EdgeSettings, first: Line, signals: Signals, in_flight: In
         max_demand=settings.max_demand,
         min_demand=settings.min_demand,
         limit=RateLimit(settings.rate),
+        on_change=on_change,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pratipad_nb.dataflow import Dataflow, resolve
 from pratipad_nb.portal import Portal
@@ -19,14 +19,12 @@ from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.batch import InputFrame, Source
 from pratipad_nb.runtime.values.logs import diverted_output
 from pratipad_nb.runtime.values.packing import Shown, pack, unpack
-from pratipad_nb.runtime.values.samples import KEPT
+from pratipad_nb.runtime.values.plan import EdgeSettings
+from pratipad_nb.runtime.values.samples import KEPT, Sample
 from pratipad_nb.session.inspection.tape import Tape, checked_tape
 from pratipad_nb.session.inspection.trial import through
 from pratipad_nb.settings import FlowOptions
 from pratipad_nb.tables import Cell, html_table, shown, text_table
-
-if TYPE_CHECKING:
-    from pratipad_nb.session.cockpit import AsyncCockpit
 
 __all__ = ["Shadow", "ShadowRow", "shadow_of"]
 
@@ -132,9 +130,23 @@ def _came_out(results: tuple[Any, ...], error: str) -> Cell:
     return Cell("\n".join(map(shown, results)) or "nothing")
 
 
-def shadow_of(
-    flow: AsyncCockpit, tape: Tape | None, names: Mapping[str, Any], notation: str | None
-) -> Shadow:
+class _View(Protocol):
+    """What is asked of a view of one processor."""
+
+    def samples(self, n: int) -> Sequence[Sample]: ...
+
+
+class _Flow(Protocol):
+    """What is asked of a flow."""
+
+    @property
+    def dataflow(self) -> Dataflow: ...
+    @property
+    def settings(self) -> EdgeSettings: ...
+    def __getitem__(self, key: str) -> _View: ...
+
+
+def shadow_of(flow: _Flow, tape: Tape | None, names: Mapping[str, Any], notation: str | None) -> Shadow:
     """Compare what `flow` runs with what `notation`, or its own, means where `names` are the names.
 
     Raises
@@ -147,7 +159,7 @@ def shadow_of(
     return _compare(old, resolve(notation or old.notation, names), entries, flow.settings.options)
 
 
-def _followed(flow: AsyncCockpit) -> list[Entry]:
+def _followed(flow: _Flow) -> list[Entry]:
     """Return the last inputs that were followed."""
     first = flow.dataflow.stages[0].steps[0].key
     return [

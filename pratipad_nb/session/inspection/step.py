@@ -27,9 +27,6 @@ from pratipad_nb.tables import Cell, clock, html_table, shown, text_table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pratipad_nb.session.asynchronous import AsyncFlow
-    from pratipad_nb.session.flow import Flow
-
 __all__ = ["AsyncStep", "SampleTable", "Step", "Trace", "trace"]
 
 #: How many devices are named where the one that was asked for has sent nothing.
@@ -46,6 +43,22 @@ class _Handle(Protocol):
     @property
     def lines(self) -> list[Line]: ...
     def stats(self) -> FlowStats: ...
+
+
+class _Flow(_Handle, Protocol):
+    """What `Step` needs of a flow."""
+
+    def pause(self, processor: str | None = None) -> None: ...
+    def resume(self, processor: str | None = None) -> None: ...
+    def dead_letters(self) -> LetterList: ...
+
+
+class _AsyncFlow(_Handle, Protocol):
+    """What `AsyncStep` needs of a flow."""
+
+    async def pause(self, processor: str | None = None) -> None: ...
+    async def resume(self, processor: str | None = None) -> None: ...
+    async def dead_letters(self) -> LetterList: ...
 
 
 class _View:
@@ -155,37 +168,41 @@ class _View:
 class Step(_View):
     """One processor of a flow, by `flow[key]`; see the methods for what can be seen and done."""
 
-    _handle: Flow
+    def __init__(self, handle: _Flow, key: str) -> None:
+        super().__init__(handle, key)
+        self._flow = handle
 
     def pause(self) -> None:
         """Let it begin no further message; what comes waits before it."""
-        self._handle.pause(self.key)
+        self._flow.pause(self.key)
 
     def resume(self) -> None:
         """Let it go on."""
-        self._handle.resume(self.key)
+        self._flow.resume(self.key)
 
     def dead_letters(self) -> LetterList:
         """Return the messages that it failed on, with error and traceback, oldest first."""
-        return self._handle.dead_letters().of(self.key)
+        return self._flow.dead_letters().of(self.key)
 
 
 class AsyncStep(_View):
     """The asynchronous twin of `Step`."""
 
-    _handle: AsyncFlow
+    def __init__(self, handle: _AsyncFlow, key: str) -> None:
+        super().__init__(handle, key)
+        self._flow = handle
 
     async def pause(self) -> None:
         """Let it begin no further message."""
-        await self._handle.pause(self.key)
+        await self._flow.pause(self.key)
 
     async def resume(self) -> None:
         """Let it go on."""
-        await self._handle.resume(self.key)
+        await self._flow.resume(self.key)
 
     async def dead_letters(self) -> LetterList:
         """Return the messages that it failed on."""
-        return (await self._handle.dead_letters()).of(self.key)
+        return (await self._flow.dead_letters()).of(self.key)
 
 
 def _with(message: Message, payload: Any) -> Message:
