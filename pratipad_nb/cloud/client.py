@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from pratipad_nb.cloud.blocking import BlockingReader
+from pratipad_nb.cloud.blocking_take import BlockingReader
 from pratipad_nb.cloud.control import Control, Description
 from pratipad_nb.cloud.orders import encoded, made_order, store
 from pratipad_nb.cloud.reader import Reader, check_take

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from pratipad_nb.cloud.blocking import BlockingReader
+from pratipad_nb.cloud.blocking_take import BlockingReader
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import FlowError
 from pratipad_nb.portal import Portal, PortalClosed

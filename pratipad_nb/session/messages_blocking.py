@@ -1,7 +1,7 @@
 """Messages: taking what reached the cloud, sending orders, asking for readings. The methods of `Flow`.
 
 Owns these methods, which are a part of `Flow`; they stand on those of `AsyncFlow` in `messages`, and, so that a loop
-needn't go to the flow's thread for each message, on `pratipad_nb.cloud.blocking`.
+needn't go to the flow's thread for each message, on `pratipad_nb.cloud.blocking_take`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pratipad_nb.cloud.blocking import BlockingReader
+from pratipad_nb.cloud.blocking_take import BlockingReader
 from pratipad_nb.errors import TransportClosed
 from pratipad_nb.message import Message
 from pratipad_nb.portal import PortalClosed
