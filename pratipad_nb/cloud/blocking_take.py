@@ -90,9 +90,8 @@ class BlockingReader:
         if self._opened is None or not self._turn.acquire(blocking=False):
             return
         try:
-            with contextlib.suppress(
-                PratipadError
-            ):  # the portal is closed: the reader's `close` put them back
+            # If the portal is closed, the reader's `close` has put the messages back.
+            with contextlib.suppress(PratipadError):
                 self._portal.run(self._opened.put_back())
         finally:
             self._turn.release()

@@ -132,9 +132,8 @@ class LogSource:
             async with asyncio.timeout(seconds + _GRACE):
                 await self._look(seconds)
             if not self.held.count and self.held.next - self._saved.sequence >= max(1, self._window // 4):
-                await self.save(
-                    self.held.position, 0.0
-                )  # frames without messages must not hold the flow back
+                # Frames without messages must not hold the flow back.
+                await self.save(self.held.position, 0.0)
         except (TransportClosed, NotInvited):
             raise
         except WaitTimeout:  # the link is down, and comes back by itself
