@@ -1,7 +1,14 @@
 """A site: the state folder of a project with its embedded server and its certificate authority.
 
-Owns that there is one server for all flows of this process in one folder, from the first that needs it to the last,
-and whom it lets in. Running the server is `pratipad_nb.server.embedded`, making certificates `pratipad_nb.pki`.
+Owns that all flows of this process in one folder share one server, from the first flow that needs the server
+to the last, and the parties that the server lets in. Running the server is for `pratipad_nb.server.embedded`,
+making certificates for `pratipad_nb.pki`.
+
+Of several processes on one folder, one runs the server (`EmbeddedServer`) and the others join it
+(`JoinedServer`). The invariant: the server's lock on the folder is held by the process whose server runs, so
+that there are never two servers on one store. A process that finds the lock held joins; a process that joined
+takes over once the owner has ended, by trying for the lock again; and an owner that runs the server for its
+flows alone hands the folder over to a `pratipad server` that waits for it.
 """
 
 from __future__ import annotations
@@ -33,16 +40,17 @@ __all__ = ["Site"]
 
 log = logging.getLogger(__name__)
 
-#: What the server's own certificate calls it; nobody is let in by it.
+#: Identity in the server's own certificate; the identity lets nobody in.
 _SERVER = "urn:pratipad:server"
-#: How often a process that has joined another's server looks whether that one still runs, in seconds.
+#: How often a process that has joined another process's server looks whether that process still runs, in
+#: seconds.
 _LOOK_SECONDS = 0.5
 _HANDOVER_LOOK_SECONDS = 0.02
 _USERS = {"device": device_user, "reader": reader_user}
 
 
 class Site:
-    """One state folder, as this process uses it. Made by `acquire`."""
+    """One state folder with its server, as the flows of this process share them. Made by `acquire`."""
 
     _open: ClassVar[dict[Path, Site]] = {}
     _lock: ClassVar[threading.Lock] = threading.Lock()
@@ -58,29 +66,30 @@ class Site:
         self._credentials: Credentials | None = None
         self._server: EmbeddedServer | JoinedServer | None = None
         self._portal = Portal("pratipad server")
-        #: Its end, once the last user has given it back: who comes then waits for it and opens another.
+        #: The site's end, once the last user has released it: a later user waits for the end and opens a new
+        #: site.
         self._ending: concurrent.futures.Future[None] | None = None
         self._started: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
-        #: Done with the first bug that keeps the server from being looked after.
+        #: Done with the exception of the first bug that ends the watch over the server.
         self._broken: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._invited: dict[str, Credentials] = {}
         #: Held while the server is handed over to another process.
         self._moving = asyncio.Lock()
 
-    # -- sharing ------------------------------------------------------------------------------------------------
+    # -- sharing ---------------------------------------------------------------------------------------------
 
     @classmethod
     async def acquire(
         cls, home: Path, sync: Sync, mqtt: bool | str = False, leaf_of: Leaf | None = None
     ) -> Site:
-        """Return the site of `home`, with its server running; to be given back by `release`.
+        """Return the site of `home`, with its server running; the caller gives the site back by `release`.
 
         Raises
         ------
         ServerError
-            If the server can't be started, or the folder can't be written; or if `mqtt` or `leaf_of` is asked for and
-            the server runs already, without it.
+            If the server can't be started, if the folder can't be written, or if the server runs already
+            without the `mqtt` or `leaf_of` that is asked for.
         """
         while True:
             with cls._lock:
@@ -95,13 +104,13 @@ class Site:
             await site._on_portal(site._ensure_started())
             if mqtt and not site.mqtt_url:
                 raise ServerError(
-                    f"the server of {home} runs already, and takes no MQTT devices. Start the flow with mqtt= first, or "
-                    "end the others before."
+                    f"the server of {home} runs already, and takes no MQTT devices. Start the flow with "
+                    "mqtt= first, or end the others before."
                 )
             if leaf_of is not None and not site.is_leaf:
                 raise ServerError(
-                    f"the server of {home} runs already, and is no leaf of {leaf_of.url}. Start the flow with leaf_of= "
-                    "first, or end the others before."
+                    f"the server of {home} runs already, and is no leaf of {leaf_of.url}. Start the flow "
+                    "with leaf_of= first, or end the others before."
                 )
         except BaseException:
             await site.release()
@@ -109,10 +118,10 @@ class Site:
         return site
 
     async def release(self) -> None:
-        """Give it back; the server stops with the last flow.
+        """Give the site back; the server stops with the last flow.
 
-        Whoever is cancelled while he waits for that leaves it to go on, in the site's own thread: a server that nobody
-        stops any more would keep the folder.
+        If the caller is cancelled, stopping goes on in the site's own thread: a server that nobody stops any
+        more would keep the folder.
         """
         with self._lock:
             self._users -= 1
@@ -121,7 +130,7 @@ class Site:
             ending = self._ending = self._portal.submit(self._stop())
         ending.add_done_callback(self._has_ended)
         await _heard_of(ending)
-        # It has nothing left to do, so joining its thread takes no time worth a thread to wait in.
+        # The portal's thread has nothing left to do, so joining it here takes no time.
         self._portal.close()
         ending.result()
 
@@ -143,7 +152,7 @@ class Site:
             ) from None
 
     async def _ensure_started(self) -> None:
-        """Start once, however many flows ask at the same time."""
+        """Start the server once, however many flows ask at the same time."""
         if self._started is None:
             self._started = asyncio.create_task(self._start())
         await asyncio.shield(self._started)
@@ -155,16 +164,16 @@ class Site:
 
     @property
     def is_leaf(self) -> bool:
-        """Whether the server joins another as a leaf."""
+        """Whether the server is a leaf of another server."""
         return self._server is not None and self._server.is_leaf
 
     @property
     def mqtt_url(self) -> str:
-        """Where the server takes devices that speak MQTT; empty if it takes none."""
+        """URL for devices that speak MQTT; empty if the server takes none."""
         return self._server.mqtt_url if self._server is not None else ""
 
     async def _own_or_join(self) -> str:
-        """Start the server, or join the one that another process has started on this folder."""
+        """Start the server, or join the server that another process has started on this folder."""
         folder = self.home / "server"
         assert self._credentials is not None
         own = EmbeddedServer(
@@ -194,12 +203,12 @@ class Site:
             self._broken.set_exception(error)
 
     async def failure(self) -> None:
-        """Wait until the server can't be looked after any more, by a bug of ours, and raise its exception."""
+        """Wait until a bug of ours ends the watch over the server, and raise its exception."""
         await _heard_of(self._broken)
         self._broken.result()
 
     async def _hand_over_when_wanted(self, own: EmbeddedServer) -> None:
-        """Wait until a process wants the folder that is there for the server's sake, and join that one's server."""
+        """Wait until a `pratipad server` wants the folder, hand the folder over, and join its server."""
         files = ServerFiles(self.home / "server")
         await first_of(_wanted(files), own.failure())
         async with self._moving:
@@ -209,8 +218,8 @@ class Site:
             await self._own_or_join_again()
 
     async def _take_over_after(self, joined: JoinedServer) -> None:
-        """Wait for the end of the process that owns the server, then start it here: same port, same store."""
-        while joined.running:  # noqa: ASYNC110 - another process's end is no event of ours
+        """Wait for the end of the server's owner, then start the server here: same port, same store."""
+        while joined.running:  # noqa: ASYNC110 - another process's end sets no event
             await asyncio.sleep(_LOOK_SECONDS)
         await joined.stop()
         await self._own_or_join_again()
@@ -238,10 +247,10 @@ class Site:
             if self._started.exception() is None and self._server is not None:
                 await self._server.stop()
 
-    # -- letting in ---------------------------------------------------------------------------------------------
+    # -- letting parties in ----------------------------------------------------------------------------------
 
     async def endpoint_for(self, flow: str, role: Role, name: str) -> Endpoint:
-        """Let a party in, making its certificate if need be, and return what it connects to."""
+        """Let a party in, making its certificate if there is none, and return its endpoint."""
         user = edge_user(flow) if role == "edge" else _USERS[role](flow, name)
         credentials = await self._on_portal(self._let_in(flow, role, name, user))
         return Endpoint(self.url, flow, credentials, functools.partial(url_in, self.home / "server"))
@@ -272,11 +281,11 @@ async def _wanted(files: ServerFiles) -> None:
 
 
 async def _heard_of(ending: concurrent.futures.Future[None]) -> None:
-    """Wait until `ending` is done, well or not; to be cancelled at any time, which ends the wait alone."""
+    """Wait until `ending` is done, whatever its result. A cancellation ends the wait, and not `ending`."""
     loop, heard = asyncio.get_running_loop(), asyncio.Event()
 
     def tell(_ending: concurrent.futures.Future[None]) -> None:
-        with contextlib.suppress(RuntimeError):  # nobody waits any more, and the loop is closed
+        with contextlib.suppress(RuntimeError):  # the waiting task is gone, and its loop is closed
             loop.call_soon_threadsafe(heard.set)
 
     ending.add_done_callback(tell)
@@ -284,7 +293,7 @@ async def _heard_of(ending: concurrent.futures.Future[None]) -> None:
 
 
 def _hosts(mqtt: bool | str) -> tuple[str, ...]:
-    """Return under which names the server is reached: MQTT devices may come from other machines."""
+    """Return the names of the server for its certificate: MQTT devices may come from other machines."""
     host = Address.parse(mqtt).host if isinstance(mqtt, str) else ""
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound to
         host = socket.gethostname()
