@@ -28,7 +28,7 @@ from pratipad_nb.runtime.stages.shards import Splitter
 from pratipad_nb.runtime.stages.stage import Stage
 from pratipad_nb.runtime.values.batch import Barrier, Batch, Item, Source
 from pratipad_nb.runtime.values.metrics import InFlight
-from pratipad_nb.runtime.values.samples import Sampler
+from pratipad_nb.runtime.values.sampling import Sampler
 from pratipad_nb.settings import FlowOptions
 from pratipad_nb.transport.protocol import Delivery
 

@@ -26,7 +26,7 @@ from typing import Any
 from pratipad_nb.runtime.edge.controls import Controls
 from pratipad_nb.runtime.values.batch import Batch, InputFrame, Source
 from pratipad_nb.runtime.values.plan import EdgeSettings
-from pratipad_nb.runtime.values.samples import Sampler
+from pratipad_nb.runtime.values.sampling import Sampler
 from pratipad_nb.transport.frames import new_epoch
 
 __all__ = ["Entry", "replay"]

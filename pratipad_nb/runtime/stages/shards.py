@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from zlib import crc32
 
 from pratipad_nb.runtime.values.batch import Batch, Source
-from pratipad_nb.runtime.values.samples import Followed
+from pratipad_nb.runtime.values.sampling import Followed
 from pratipad_nb.settings import gateway_of
 
 __all__ = ["Splitter", "shard_of"]

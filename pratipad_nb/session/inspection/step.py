@@ -17,7 +17,8 @@ from pratipad_nb.errors import FlowError, SettingsError
 from pratipad_nb.message import Message
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.logs import LogLine
-from pratipad_nb.runtime.values.samples import KEPT, PER_SECOND, Sample
+from pratipad_nb.runtime.values.samples import KEPT, Sample
+from pratipad_nb.runtime.values.sampling import PER_SECOND
 from pratipad_nb.runtime.values.stats import FlowStats, ProcessorStats
 from pratipad_nb.session.checks import UnknownStep
 from pratipad_nb.session.inspection.source_text import source_of
