@@ -151,7 +151,7 @@ async def _until_signalled(work: Coroutine[Any, Any, Result]) -> Result:
 class Ending:
     """The end that a signal asks for, for synchronous commands; made by `signals`.
 
-    Until `wait` is called, a signal raises `KeyboardInterrupt` wherever the program is.
+    Until `expect` or `wait` is called, a signal raises `KeyboardInterrupt` wherever the program is.
     """
 
     def __init__(self) -> None:
@@ -168,9 +168,13 @@ class Ending:
         if not self._waited_for:
             raise KeyboardInterrupt
 
+    def expect(self) -> None:
+        """Leave every later signal to `wait`: from the moment on at which the command says that it runs."""
+        self._waited_for = True
+
     def wait(self, seconds: float) -> bool:
         """Wait for a signal for so long; returns whether one has come."""
-        self._waited_for = True
+        self.expect()
         with contextlib.suppress(queue.Empty):
             if self.number is None:
                 self._arrived.get(timeout=max(0.0, seconds))
