@@ -28,7 +28,9 @@ def free_port() -> int:
 @pytest.fixture
 async def connection(tmp_path: Path) -> AsyncIterator[NatsConnection]:
     store, user = CertificateStore.open(tmp_path), edge_user("house")
-    server = EmbeddedServer(tmp_path / "server", store.server("urn:x:server"), leaves=f"127.0.0.1:{free_port()}")
+    server = EmbeddedServer(
+        tmp_path / "server", store.server("urn:x:server"), leaves=f"127.0.0.1:{free_port()}"
+    )
     url = await server.start([user])
     edge = await NatsConnection.connect(
         url, store.edge("house", user.identity), name="edge", inbox_prefix=inbox_prefix("house", "edge")
