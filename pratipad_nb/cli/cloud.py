@@ -44,7 +44,7 @@ _BATCH = 1000
 #: How often it looks whether a pull request is done, in seconds.
 _LOOK_SECONDS = 0.2
 #: First and longest pause before an order that couldn't be sent is tried again, in seconds.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_PAUSES = (0.1, 5.0)
 #: How long the flow may take to say which devices it knows, in seconds.
 _STATS_SECONDS = 3.0
 
@@ -286,13 +286,15 @@ async def _read(
         count += lent.taken
 
 
-async def answer(client: AsyncCloud, message: Message, order: Any) -> None:
+async def answer(
+    client: AsyncCloud, message: Message, order: Any, pauses: tuple[float, float] = _PAUSES
+) -> None:
     """Send an order, and go on trying while it can't be sent now: the position waits for it.
 
     One that never can be is told, as a message is that the rule fails on: the next start would end at it again.
     """
     waits = False
-    backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+    backoff = Backoff(*pauses)
     while True:
         try:
             await client.send(order, message.device)

@@ -35,26 +35,39 @@ from pratipad_nb.transport.protocol import (
 )
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["LogSource"]
+__all__ = ["LogSource", "Patience"]
 
 log = logging.getLogger(__name__)
 
 #: A frame that isn't acknowledged comes again after this long, in seconds. Frames may well wait here for a user who
 #: takes seldom; one that is really missing is noticed sooner, and read directly.
 _ACK_WAIT = 600.0
-#: After so many seconds in which nothing arrived, the log itself is asked whether there is more.
-_PATIENCE = 2.0
 #: Seconds between two looks for something that can't be waited for: a log that isn't there yet, or more than a window.
 _POLL = 0.05
 #: Longest pause before a position whose storing was not answered is stored again, in seconds; the first is `_POLL`.
 _LONGEST_PAUSE = 0.5
-#: Storing the position is tried for at least this long, in seconds, however little time is left: what is read is here.
-_STORE = 1.0
-#: The same where nobody has set an end.
+#: How long storing the position is tried where nobody has set an end, in seconds.
 _STORE_PATIENTLY = 5.0
 #: How much longer than it was asked to a look for frames may take, in seconds: what is there is to be found without time
 #: to wait as well.
 _GRACE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a reader waits for its server.
+
+    Attributes
+    ----------
+    silence
+        After so many seconds in which nothing arrived, the log itself is asked whether there is more.
+    store
+        Storing the position is tried for at least this long, in seconds, however little time is left: what is read
+        is here.
+    """
+
+    silence: float = 2.0
+    store: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +89,12 @@ class LogSource:
     ----------
     window
         Most frames that are here and not covered by the stored position.
+    patience
+        How long the server is waited for.
     """
 
-    def __init__(self, connection: Connection, flow: str, name: str, window: int) -> None:
+    def __init__(self, connection: Connection, flow: str, name: str, window: int, patience: Patience) -> None:
+        self._patience = patience
         self.held = Backlog()
         self.skipped_frames = 0
         self._connection = connection
@@ -150,9 +166,9 @@ class LogSource:
                 self._opening() if self._open is None else self._open.consumer.get()
             )
             task = self._task = asyncio.create_task(work, name=f"reader {self._name}")
-        await asyncio.wait({task}, timeout=min(seconds, _PATIENCE))
+        await asyncio.wait({task}, timeout=min(seconds, self._patience.silence))
         if not task.done():
-            if self._open is not None and time.monotonic() - self._heard > _PATIENCE:
+            if self._open is not None and time.monotonic() - self._heard > self._patience.silence:
                 self._heard = time.monotonic()
                 await self._read_on()
             return
@@ -300,7 +316,7 @@ class LogSource:
         WaitTimeout
             If the server doesn't answer.
         """
-        end = time.monotonic() + max(seconds, _STORE)
+        end = time.monotonic() + max(seconds, self._patience.store)
         backoff = Backoff(_POLL, _LONGEST_PAUSE)
         while position != self._saved or self._doubtful:
             try:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Literal, Protocol
 
 from pratipad_nb.cloud.backlog import Backlog
-from pratipad_nb.cloud.log_source import LogSource
+from pratipad_nb.cloud.log_source import LogSource, Patience
 from pratipad_nb.cloud.signal_source import SignalSource
 from pratipad_nb.errors import Fenced, SettingsError, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.message import Message
@@ -37,6 +37,7 @@ _STORE_EVERY = 1000
 _STORE_SECONDS = 5.0
 #: How long a `take` that is cancelled tries to put the position back, in seconds; then the next step does.
 _PUT_BACK_SECONDS = 1.0
+_PATIENCE = Patience()
 #: One wait of many, in seconds, where there is no end to them.
 _LONG = 3600.0
 
@@ -96,6 +97,8 @@ class Reader:
         Durable: most frames that are fetched ahead. At full speed (1,000 messages in 25 kB) 512 are 13 MB.
     buffer
         Fast: most messages that wait here to be taken; then the oldest frames go and are counted.
+    patience
+        Durable: how long the server is waited for.
 
     Notes
     -----
@@ -114,6 +117,7 @@ class Reader:
         delivery: Delivery = "durable",
         window: int = WINDOW,
         buffer: int = FAST_MESSAGES,
+        patience: Patience = _PATIENCE,
     ) -> None:
         self.flow = valid_name(flow, "flow")
         self.name = valid_name(name, "reader")
@@ -122,7 +126,7 @@ class Reader:
         self._buffer = buffer
         self._source: _Source
         if delivery == "durable":
-            self._source = LogSource(connection, flow, name, window)
+            self._source = LogSource(connection, flow, name, window, patience)
         else:
             self._source = SignalSource(connection, flow, buffer)
         self._lock = asyncio.Lock()

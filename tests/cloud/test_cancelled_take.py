@@ -11,6 +11,7 @@ import pytest
 
 from pratipad_nb import AsyncDevice, AsyncFlow
 from pratipad_nb.cloud.client import AsyncCloud
+from pratipad_nb.cloud.log_source import Patience
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.settings import Endpoint
@@ -122,10 +123,9 @@ async def test_a_time_out_shorter_than_the_save_loses_nothing(world, moment):
     assert payloads(await reader.take(5)) == [1, 2, 3, 4, 5]
 
 
-async def test_a_take_whose_save_got_no_answer_in_time_returns_its_messages_next_time(world, monkeypatch):
-    monkeypatch.setattr("pratipad_nb.cloud.log_source._STORE", 0.0)
+async def test_a_take_whose_save_got_no_answer_in_time_returns_its_messages_next_time(world):
     await world.append(5)
-    reader = await world.reader()
+    reader = await world.reader(patience=Patience(store=0.0))
     assert payloads(await reader.take(1)) == [1]
     world.broker.lose_answers("cloud")
     with pytest.raises(WaitTimeout):
