@@ -44,7 +44,7 @@ _BATCH = 1000
 #: Seconds between two looks whether a pull request is done.
 _LOOK_SECONDS = 0.2
 #: First and longest pause before an order that couldn't be sent is tried again, in seconds.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_PAUSES = (0.1, 5.0)
 #: Seconds that a flow may take to say which devices it knows.
 _STATS_SECONDS = 3.0
 
@@ -289,14 +289,16 @@ async def _read(
         count += lent.taken
 
 
-async def answer(client: AsyncCloud, message: Message, order: Any) -> None:
+async def answer(
+    client: AsyncCloud, message: Message, order: Any, pauses: tuple[float, float] = _PAUSES
+) -> None:
     """Send an order, and go on trying while the order can't be sent now: the position waits for it.
 
     An order that can never be sent is only reported, as a message is on which the rule fails: the next start
     would fail on that order again.
     """
     waits = False
-    backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+    backoff = Backoff(*pauses)
     while True:
         try:
             await client.send(order, message.device)

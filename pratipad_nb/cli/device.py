@@ -74,6 +74,7 @@ def device(
                 if each.state == "not connected":
                     where = {"flow": flow, "server": server, "certs": certs, "home": home, "patience": None}
                     _connect(each, where)
+            ending.expect()
             for each in found:
                 said(device_line(each))
             _keep(found, ending, seconds, status)

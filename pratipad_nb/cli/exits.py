@@ -152,7 +152,7 @@ async def _until_signalled(work: Coroutine[Any, Any, Result]) -> Result:
 class Ending:
     """The end that a signal asks for, for synchronous commands; made by `signals`.
 
-    Until `wait` is called, a signal raises `KeyboardInterrupt` wherever the program is.
+    Until `expect` or `wait` is called, a signal raises `KeyboardInterrupt` wherever the program is.
     """
 
     def __init__(self) -> None:
@@ -169,9 +169,13 @@ class Ending:
         if not self._waited_for:
             raise KeyboardInterrupt
 
+    def expect(self) -> None:
+        """Leave every later signal to `wait`: from the moment on at which the command says that it runs."""
+        self._waited_for = True
+
     def wait(self, seconds: float) -> bool:
         """Wait up to `seconds` for a signal, and return whether a signal has come."""
-        self._waited_for = True
+        self.expect()
         with contextlib.suppress(queue.Empty):
             if self.number is None:
                 self._arrived.get(timeout=max(0.0, seconds))

@@ -79,6 +79,7 @@ def run(
             if not flows():
                 _nothing_runs(file, namespace)
                 return
+            ending.expect()
             for flow in flows().values():
                 said(f"{flow.name} runs: {flow.notation}")
             _keep(ending, seconds, status, as_json)

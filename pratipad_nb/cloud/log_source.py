@@ -42,7 +42,7 @@ from pratipad_nb.transport.protocol import (
 )
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["LogSource"]
+__all__ = ["LogSource", "Patience"]
 
 log = logging.getLogger(__name__)
 
@@ -50,21 +50,33 @@ log = logging.getLogger(__name__)
 #: wait here for a user who takes seldom. A frame that is really missing is noticed sooner, and read from the
 #: log directly.
 _ACK_WAIT = 600.0
-#: After so many seconds without a delivery, the log itself is asked for more frames.
-_PATIENCE = 2.0
 #: Seconds between two looks for something that sends no notice: a log that doesn't exist yet, or a frame
 #: beyond the window.
 _POLL = 0.05
 #: Longest pause before a save that got no answer is tried again, in seconds; the first pause is `_POLL`.
 _LONGEST_PAUSE = 0.5
-#: A save is tried for at least this long, in seconds, however little time is left: the messages have arrived
-#: already.
-_STORE = 1.0
 #: A save without a time-out, that of `seek`, is tried for this long, in seconds.
 _STORE_PATIENTLY = 5.0
 #: How much longer than `seconds` a call of `more` may take, in seconds: a call without time to wait still
 #: finds the frames that are stored.
 _GRACE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a reader waits for its server.
+
+    Attributes
+    ----------
+    silence
+        After so many seconds in which nothing arrived, the log itself is asked whether there is more.
+    store
+        Storing the position is tried for at least this long, in seconds, however little time is left: what is read
+        is here.
+    """
+
+    silence: float = 2.0
+    store: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +98,12 @@ class LogSource:
     ----------
     window
         Most frames that have arrived and are not covered by the stored position.
+    patience
+        How long the server is waited for.
     """
 
-    def __init__(self, connection: Connection, flow: str, name: str, window: int) -> None:
+    def __init__(self, connection: Connection, flow: str, name: str, window: int, patience: Patience) -> None:
+        self._patience = patience
         self.held = Backlog()
         self.skipped_frames = 0
         self._connection = connection
@@ -159,9 +174,9 @@ class LogSource:
                 self._opening() if self._open is None else self._open.consumer.get()
             )
             task = self._task = asyncio.create_task(work, name=f"reader {self._name}")
-        await asyncio.wait({task}, timeout=min(seconds, _PATIENCE))
+        await asyncio.wait({task}, timeout=min(seconds, self._patience.silence))
         if not task.done():
-            if self._open is not None and time.monotonic() - self._heard > _PATIENCE:
+            if self._open is not None and time.monotonic() - self._heard > self._patience.silence:
                 self._heard = time.monotonic()
                 await self._read_on()
             return
@@ -317,7 +332,7 @@ class LogSource:
         WaitTimeout
             If the server doesn't answer.
         """
-        end = time.monotonic() + max(seconds, _STORE)
+        end = time.monotonic() + max(seconds, self._patience.store)
         backoff = Backoff(_POLL, _LONGEST_PAUSE)
         while position != self._saved or self._doubtful:
             try:

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Literal, Protocol
 
 from pratipad_nb.cloud.backlog import Backlog
-from pratipad_nb.cloud.log_source import LogSource
+from pratipad_nb.cloud.log_source import LogSource, Patience
 from pratipad_nb.cloud.signal_source import SignalSource
 from pratipad_nb.errors import Fenced, SettingsError, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.message import Message
@@ -42,6 +42,7 @@ _STORE_EVERY = 1000
 _STORE_SECONDS = 5.0
 #: How long a cancelled `take` tries to put the position back, in seconds; after that, the next step does so.
 _PUT_BACK_SECONDS = 1.0
+_PATIENCE = Patience()
 #: Longest single wait of a call without a time-out, in seconds; such a call waits again and again.
 _LONG = 3600.0
 
@@ -103,6 +104,8 @@ class Reader:
         13 MB.
     buffer
         Fast: most messages that wait here to be taken; beyond that the oldest frames are dropped and counted.
+    patience
+        Durable: how long the server is waited for.
 
     Notes
     -----
@@ -122,6 +125,7 @@ class Reader:
         delivery: Delivery = "durable",
         window: int = WINDOW,
         buffer: int = FAST_MESSAGES,
+        patience: Patience = _PATIENCE,
     ) -> None:
         self.flow = valid_name(flow, "flow")
         self.name = valid_name(name, "reader")
@@ -130,7 +134,7 @@ class Reader:
         self._buffer = buffer
         self._source: _Source
         if delivery == "durable":
-            self._source = LogSource(connection, flow, name, window)
+            self._source = LogSource(connection, flow, name, window, patience)
         else:
             self._source = SignalSource(connection, flow, buffer)
         self._lock = asyncio.Lock()

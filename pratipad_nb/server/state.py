@@ -125,7 +125,9 @@ def unwant(files: ServerFiles) -> None:
 
 
 async def locked_folder(
-    files: ServerFiles, takes_over: Callable[[ServerState], bool] = lambda _: False
+    files: ServerFiles,
+    takes_over: Callable[[ServerState], bool] = lambda _: False,
+    patience: float = _UNDECIDED_SECONDS,
 ) -> FileLock:
     """Take the lock on the folder and return it.
 
@@ -134,6 +136,8 @@ async def locked_folder(
     takes_over
         Whether to ask the owner of a running server to hand the folder over; the owner then stops its server
         and joins the new one. The caller calls `unwant` afterwards.
+    patience
+        How long a holder that says nothing of its server is waited for, in seconds.
 
     Raises
     ------
@@ -143,18 +147,18 @@ async def locked_folder(
         If the lock's holder doesn't name itself.
     """
     lock = FileLock(files.lock)
-    deadline = time.monotonic() + _UNDECIDED_SECONDS
-    patience = time.monotonic() + _HANDOVER_SECONDS
+    deadline = time.monotonic() + patience
+    handover = time.monotonic() + _HANDOVER_SECONDS
     while not lock.try_acquire():
         state = read_state(files)
         # A dead owner's server is about to be killed by its watchdog; a holder that hasn't named itself is
         # starting or stopping.
         if state is not None and _lives(state.owner):
-            if not takes_over(state) or time.monotonic() > patience:
+            if not takes_over(state) or time.monotonic() > handover:
                 raise ServerLocked(files, state)
             if not is_wanted(files):
                 write_whole(files.wanted, str(os.getpid()).encode())
-            deadline = time.monotonic() + _UNDECIDED_SECONDS
+            deadline = time.monotonic() + patience
         if time.monotonic() > deadline:
             raise ServerError(
                 f"another process holds {files.lock} and says nothing of its server. Find it "

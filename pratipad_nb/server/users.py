@@ -46,10 +46,15 @@ class Admission:
     running
         Returns the process id of the server, None while it is down and will come back; raises `ServerError`
         if the server won't come back.
+    patience
+        How long a change may take, and how long another process's change is waited for, in seconds.
     """
 
-    def __init__(self, files: ServerFiles, running: Callable[[], int | None]) -> None:
+    def __init__(
+        self, files: ServerFiles, running: Callable[[], int | None], patience: float = _RELOAD_SECONDS
+    ) -> None:
         self._files = files
+        self._patience = patience
         self._running = running
         self._log = ServerLog(files.log)
         self._pending: dict[str, User | None] = {}
@@ -128,12 +133,12 @@ class Admission:
     async def _locked(self) -> AsyncIterator[None]:
         lock = FileLock(self._files.users_lock)
         try:
-            async with asyncio.timeout(_RELOAD_SECONDS):
+            async with asyncio.timeout(self._patience):
                 while not lock.try_acquire():  # noqa: ASYNC110 - another process can't set an event
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError as error:
             raise ServerError(
-                f"another process has been changing {self._files.users} for over {_RELOAD_SECONDS:g} s. "
+                f"another process has been changing {self._files.users} for over {self._patience:g} s. "
                 "End it and try again."
             ) from error
         try:
@@ -163,7 +168,7 @@ class Admission:
         """Have the server read the file, and return once its log says so; ask a restarted server anew."""
         asked, position = None, 0
         try:
-            async with asyncio.timeout(_RELOAD_SECONDS):
+            async with asyncio.timeout(self._patience):
                 while True:
                     pid = self._running()
                     if pid is not None and pid != asked:
@@ -176,7 +181,7 @@ class Admission:
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError as error:
             raise ServerError(
-                f"the server has not read its users within {_RELOAD_SECONDS:g} s. Its log is "
+                f"the server has not read its users within {self._patience:g} s. Its log is "
                 f"{self._files.log}."
             ) from error
 

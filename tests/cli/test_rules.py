@@ -98,12 +98,9 @@ async def test_an_order_that_is_none_is_told_and_its_message_is_not_answered(
     assert client.sent == []
 
 
-async def test_an_order_waits_while_it_can_only_not_be_sent_now(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cloud, "_FIRST_PAUSE", 0.001)
+async def test_an_order_waits_while_it_can_only_not_be_sent_now(capsys: pytest.CaptureFixture[str]) -> None:
     client: Any = Sender(LogFull("full"), TransportError("broken"), LogFull("full"))
-    await cloud.answer(client, message(1, {}), "on")
+    await cloud.answer(client, message(1, {}), "on", pauses=(0.001, 0.001))
     assert client.sent == [("on", "room1")]
     assert capsys.readouterr().err.count("an order to room1 waits: full") == 1
 

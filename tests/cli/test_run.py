@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 HUT = (
@@ -50,3 +54,26 @@ def test_a_file_without_flows_has_failed(shell: Any) -> None:
 def test_a_flow_that_the_file_has_stopped_is_not_started_again(shell: Any) -> None:
     text = "from pratipad_nb import Flow\ndef f(x): return x\nh = Flow('Push ~> f ~> Output')\nh.start()\nh.stop()\n"
     assert "nothing to keep running" in shell("run", shell.file("once.py", text)).stderr
+
+
+def test_a_signal_that_comes_while_it_says_that_it_runs_drains_the_flow(shell: Any) -> None:
+    name = "f" * 9000  # longer than its pipe holds, so the command is still about to say it
+    shell.file(
+        "house.py",
+        f"from pratipad_nb import Flow\ndef {name}(payload): return payload\n"
+        f"house = Flow('Push ~> {name} ~> Output', name='house')\n",
+    )
+    heard, said = os.pipe()
+    fcntl.fcntl(said, fcntl.F_SETPIPE_SZ, 4096)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "pratipad_nb.cli.main", "run", "house.py"],
+        cwd=shell.folder,
+        env=shell.environment,
+        stderr=said,
+    )
+    os.close(said)
+    with os.fdopen(heard, "rb") as errors:
+        start = errors.read(len(b"pratipad: house runs"))
+        run.terminate()
+        errors.read()
+    assert (start, run.wait()) == (b"pratipad: house runs", 0)

@@ -8,9 +8,11 @@ import itertools
 import random
 
 import pytest
+from patience import patient
 
 from pratipad_nb import AsyncDevice, AsyncFlow
 from pratipad_nb.cloud.client import AsyncCloud
+from pratipad_nb.cloud.log_source import Patience
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.settings import Endpoint
@@ -53,7 +55,7 @@ class Slow:
 
 
 async def cut_off(taking, slow):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patient(5)):
         await slow.held.wait()
     taking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -100,10 +102,10 @@ async def test_a_take_that_is_cancelled_twice_puts_its_position_back_at_close(wo
     reader = await world.reader()
     slow = Slow(reader, moment)
     taking = asyncio.create_task(reader.take(3))
-    await asyncio.wait_for(slow.held.wait(), 5)
+    await asyncio.wait_for(slow.held.wait(), patient(5))
     again = Slow(reader, "before")
     taking.cancel()
-    await asyncio.wait_for(again.held.wait(), 5)
+    await asyncio.wait_for(again.held.wait(), patient(5))
     taking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await taking
@@ -116,16 +118,24 @@ async def test_a_time_out_shorter_than_the_save_loses_nothing(world, moment):
     await world.append(5)
     reader = await world.reader()
     slow = Slow(reader, moment)
+
+    async def bounded():
+        async with asyncio.timeout(None) as bound:
+            bounds.append(bound)
+            await reader.take(2)
+
+    bounds = []
+    taking = asyncio.create_task(bounded())
+    await asyncio.wait_for(slow.held.wait(), patient(5))
+    bounds[0].reschedule(asyncio.get_running_loop().time())
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(reader.take(2), 0.05)
-    assert slow.held.is_set()
+        await taking
     assert payloads(await reader.take(5)) == [1, 2, 3, 4, 5]
 
 
-async def test_a_take_whose_save_got_no_answer_in_time_returns_its_messages_next_time(world, monkeypatch):
-    monkeypatch.setattr("pratipad_nb.cloud.log_source._STORE", 0.0)
+async def test_a_take_whose_save_got_no_answer_in_time_returns_its_messages_next_time(world):
     await world.append(5)
-    reader = await world.reader()
+    reader = await world.reader(patience=Patience(store=0.0))
     assert payloads(await reader.take(1)) == [1]
     world.broker.lose_answers("cloud")
     with pytest.raises(WaitTimeout):
@@ -140,10 +150,10 @@ async def test_a_cancelled_takes_messages_come_though_the_output_is_opened_anew(
     assert payloads(await reader.take(1)) == [1]
     slow = Slow(reader, moment)
     taking = asyncio.create_task(reader.take(3))
-    await asyncio.wait_for(slow.held.wait(), 5)
+    await asyncio.wait_for(slow.held.wait(), patient(5))
     again = Slow(reader, "before")
     taking.cancel()
-    await asyncio.wait_for(again.held.wait(), 5)
+    await asyncio.wait_for(again.held.wait(), patient(5))
     taking.cancel()
     await asyncio.wait({taking})
     await reader._source._let_go()
@@ -180,7 +190,7 @@ async def test_a_take_that_close_comes_upon_while_it_stores_its_position_returns
     reader = await world.reader()
     slow = Slow(reader, moment)
     taking = asyncio.create_task(reader.take(2))
-    await asyncio.wait_for(slow.held.wait(), 5)
+    await asyncio.wait_for(slow.held.wait(), patient(5))
     closing = asyncio.create_task(reader.close())
     await asyncio.sleep(0)
     slow.go_on()
@@ -216,7 +226,7 @@ async def test_a_seek_that_is_cancelled_once_its_position_is_stored_has_moved(wo
 
     monkeypatch.setattr(source, "_let_go", slow)
     seeking = asyncio.create_task(reader.seek("oldest"))
-    await asyncio.wait_for(held.wait(), 5)
+    await asyncio.wait_for(held.wait(), patient(5))
     seeking.cancel()
     await asyncio.wait({seeking})
     monkeypatch.setattr(source, "_let_go", let_go)

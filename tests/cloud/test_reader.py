@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from patience import eventually
 
+from pratipad_nb.cloud.log_source import Patience
 from pratipad_nb.errors import SettingsError, TransportClosed, WaitTimeout
 from pratipad_nb.transport.frames import ReadFrame
 
@@ -325,10 +326,9 @@ async def test_a_delivery_that_got_lost_is_read_from_the_log_when_a_newer_one_co
     assert reader.skipped_frames == 0
 
 
-async def test_a_delivery_that_got_lost_is_looked_for_when_nothing_comes(world, monkeypatch):
-    monkeypatch.setattr("pratipad_nb.cloud.log_source._PATIENCE", 0.02)
+async def test_a_delivery_that_got_lost_is_looked_for_when_nothing_comes(world):
     await world.append(1)
-    reader = await world.reader()
+    reader = await world.reader(patience=Patience(silence=0.02))
     await reader.take(1)
     await lose_a_delivery(world, reader)
     assert payloads(await reader.take(1)) == [2]
@@ -346,10 +346,9 @@ async def test_a_cancelled_take_loses_nothing(world):
     assert payloads(await reader.take(3)) == [1, 2, 3]
 
 
-async def test_a_position_that_can_not_be_stored_leaves_the_messages_where_they_are(world, monkeypatch):
-    monkeypatch.setattr("pratipad_nb.cloud.log_source._STORE", 0.1)
+async def test_a_position_that_can_not_be_stored_leaves_the_messages_where_they_are(world):
     await world.append(2)
-    reader = await world.reader()
+    reader = await world.reader(patience=Patience(store=0.1))
     with pytest.raises(WaitTimeout):
         await reader.take(3, timeout=0.05)
     world.broker.cut("cloud")

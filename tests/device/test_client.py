@@ -189,7 +189,7 @@ async def test_nothing_is_sent_before_an_edge_has_granted_anything(edge: Any) ->
     edge.auto = None
     device = await connected(edge)
     await device.push(1)
-    await asyncio.sleep(0.05)
+    await eventually(lambda: edge.hellos and edge.hello.waiting == 1)  # it knows what it could send
     assert edge.frames == []
     with pytest.raises(DeviceError, match=r"1 messages of device 'room1'.*no running flow has answered"):
         await device.close(timeout=0.05)
@@ -205,7 +205,7 @@ async def test_in_demand_mode_exactly_what_was_granted_is_sent(edge: Any) -> Non
     await eventually(lambda: len(edge.payloads) == 3)
     await edge.grant(7)
     await eventually(lambda: len(edge.payloads) == 7)
-    await asyncio.sleep(0.05)
+    await eventually(lambda: edge.hello.waiting == 3)
     assert edge.payloads == [1, 2, 3, 4, 5, 6, 7]
     await edge.grant(10)
     await device.flush()
@@ -219,7 +219,7 @@ async def test_the_edge_is_told_when_something_begins_to_wait(edge: Any) -> None
         edge.auto = None
         assert edge.hello.waiting == 0
         await device.push(1)
-        await eventually(lambda: edge.hello.waiting == 1, 1.0)
+        await eventually(lambda: edge.hello.waiting == 1)
         await edge.grant(1)
         await device.flush()
 
@@ -232,7 +232,7 @@ async def test_a_later_edge_may_grant_less_and_is_obeyed(edge: Any) -> None:
     await edge.grant(1, mode="demand")
     await eventually(lambda: device.mode == "demand")
     await device.push(2)
-    await asyncio.sleep(0.05)
+    await eventually(lambda: edge.hello.waiting == 1)
     assert edge.payloads == [1]
     with pytest.raises(DeviceError, match="hasn't asked for them"):
         await device.close(timeout=0.05)
@@ -274,10 +274,11 @@ async def test_a_device_that_holds_messages_while_another_of_its_name_is_granted
 async def test_hello_is_said_until_an_edge_answers(edge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(greeter, "HELLO_SECONDS", 0.02)
     edge.auto = None
-    async with await connected(edge):
+    async with await connected(edge) as device:
         await eventually(lambda: len(edge.hellos) > 3)
         await edge.grant(-1, mode="push")
-        await asyncio.sleep(0.05)
+        await eventually(lambda: device.mode == "push")
+        await edge.link.flush()
         answered = len(edge.hellos)
         await asyncio.sleep(0.1)
         assert len(edge.hellos) == answered

@@ -50,10 +50,12 @@ def test_the_first_reading_is_taken_over_long_enough_to_mean_something():
 
 
 def test_a_hasty_reading_keeps_the_last_share_and_does_not_wait(monkeypatch):
-    monkeypatch.setattr("pratipad_nb.hardware.host.monotonic", lambda: 100.0)
-    monkeypatch.setattr("pratipad_nb.hardware.host.sleep", lambda _: None)
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("pratipad_nb.hardware.host.monotonic", lambda: clock.now)
     sensor = HostSensor()
+    clock.now += SHORTEST
     first = sensor()
+    clock.now += 0.9 * SHORTEST
     monkeypatch.setattr("pratipad_nb.hardware.host.sleep", pytest.fail)
     assert sensor()["cpu_percent"] == first["cpu_percent"]
 

@@ -168,12 +168,11 @@ async def test_one_who_comes_while_the_owner_stops_waits_for_it(tmp_path: Path) 
     await second.stop()
 
 
-async def test_a_holder_that_says_nothing_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_state, "_UNDECIDED_SECONDS", 0.05)
+async def test_a_holder_that_says_nothing_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "server").mkdir()
     held = FileLock(tmp_path / "server" / "lock")
     with held.held(1), pytest.raises(ServerError, match="says nothing of its server"):
-        await embedded(tmp_path).start()
+        await server_state.locked_folder(ServerFiles(tmp_path / "server"), patience=0.05)
 
 
 async def test_an_owner_that_never_hands_over_keeps_its_server(

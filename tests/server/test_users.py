@@ -15,9 +15,10 @@ from patience import eventually
 from pratipad_nb.errors import NotInvited, ServerError
 from pratipad_nb.files import FileLock
 from pratipad_nb.pki.store import CertificateStore
-from pratipad_nb.server import users as server_users
+from pratipad_nb.server.config import ServerFiles
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.server.joined import JoinedServer
+from pratipad_nb.server.users import Admission
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.permissions import User, device_user
 from pratipad_nb.transport.tls import client_context, probe
@@ -202,10 +203,8 @@ async def test_joining_where_no_server_runs_is_refused(server: EmbeddedServer, t
         await JoinedServer(tmp_path / "nowhere").start()
 
 
-async def test_a_process_that_is_stuck_in_a_change_is_told_of(
-    server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server_users, "_RELOAD_SECONDS", 0.05)
+async def test_a_process_that_is_stuck_in_a_change_is_told_of(server: EmbeddedServer, tmp_path: Path) -> None:
+    admission = Admission(ServerFiles(tmp_path / "server"), lambda: None, patience=0.05)
     held = FileLock(tmp_path / "server" / "users.lock")
     with held.held(1), pytest.raises(ServerError, match=r"changing .*users\.conf for over 0\.05 s"):
-        await server.allow([ROOM2])
+        await admission.allow([ROOM2])

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from patience import patient
 
 from pratipad_nb import AsyncDevice, AsyncFlow, Device, Flow, every
 from pratipad_nb.errors import ProcessorError
@@ -74,10 +75,10 @@ def test_under_load_nothing_is_lost_doubled_or_reordered_and_state_goes_on(home,
             receipts.append(flow.update(notation, {"P": numbering(10**9), "same": same}))
         stop.set()
         pusher.join()
-        flow.settled()
+        flow.settled(patient(30))
         assert {(r.changed, r.lost, r.doubled) for r in receipts} == {(("P",), 0, 0)}
         assert max(r.in_flight for r in receipts) > 100
-        messages = flow.take(pushed, timeout=30)
+        messages = flow.take(pushed, timeout=patient(30))
     assert [m.payload["n"] for m in messages] == list(range(pushed))
     assert [m.payload["count"] for m in messages] == list(range(1, pushed + 1))
     assert flow.stats().processors["P"].version == 5
