@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from patience import until
+from patience import patient, until
 
 from pratipad_nb import Cloud, Device, Flow
 from pratipad_nb.errors import ServerError, SettingsError, TransportError, WaitTimeout
@@ -205,7 +205,7 @@ class Pushers:
     def end(self) -> dict[str, int]:
         self._ended.set()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(patient(60))
         return self.counts
 
 
@@ -214,7 +214,7 @@ def taken_by_device(
 ) -> dict[str, list[int]]:
     """Take all that is left and nothing more, and return what each device counted."""
     found: dict[str, list[int]] = defaultdict(list)
-    messages = [*before, *cloud.take(sum(counts.values()) - len(before), timeout=60)]
+    messages = [*before, *cloud.take(sum(counts.values()) - len(before), timeout=patient(60))]
     for message in messages:
         found[message.device].append(message.payload["n"])
     assert len({message.id for message in messages}) == len(messages)
@@ -234,7 +234,7 @@ def held_over_a_cut(cloud_side: CloudSide, edge_home: Path, how: str, seconds: f
     """Cut the link in the middle of a stream, and return how long it took to catch up."""
     with house(edge_home, cloud_side.leaf()) as flow, Cloud("house", endpoint=cloud_side.reader()) as cloud:
         pushers = Pushers(flow, ("room1", "room2"), 0.002)
-        first = cloud.take(50, timeout=20)  # it flows
+        first = cloud.take(50, timeout=patient(20))  # it flows
         delivered = flow.stats().delivered
         cloud_side.proxy.cut(how)
         time.sleep(seconds)  # the length of the cut is what is asked for
@@ -243,20 +243,20 @@ def held_over_a_cut(cloud_side: CloudSide, edge_home: Path, how: str, seconds: f
         cloud_side.proxy.restore()
         began = time.monotonic()
         counts = pushers.end()
-        flow.settled()
+        flow.settled(patient(30))
         assert taken_by_device(cloud, counts, first) == expected(counts)
         return time.monotonic() - began
 
 
 @pytest.mark.parametrize("how", ["closed", "silent"])
 def test_nothing_is_lost_doubled_or_reordered_over_a_cut_of_three_seconds(cloud_side, tmp_path, how):
-    assert held_over_a_cut(cloud_side, tmp_path / "edge", how, 3.0) < 15.0
+    assert held_over_a_cut(cloud_side, tmp_path / "edge", how, 3.0) < patient(15.0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["closed", "silent"])
 def test_nothing_is_lost_doubled_or_reordered_over_a_cut_of_fifteen_seconds(cloud_side, tmp_path, how):
-    assert held_over_a_cut(cloud_side, tmp_path / "edge", how, 15.0) < 40.0
+    assert held_over_a_cut(cloud_side, tmp_path / "edge", how, 15.0) < patient(40.0)
 
 
 def test_a_flow_starts_and_works_while_the_link_is_down(cloud_side, tmp_path):
@@ -301,7 +301,7 @@ def test_orders_pass_the_link_and_one_that_can_not_is_refused(cloud_side, tmp_pa
         device.push({"n": 0}).wait(10)
         cloud.take(1)
         cloud.send({"led": "on"}, to="room1")
-        assert orders.get(timeout=10) == {"led": "on"}
+        assert orders.get(timeout=patient(10)) == {"led": "on"}
         assert cloud.describe().notation == "Push <~> tag <~> Output"
         cloud_side.proxy.cut("closed")
         refused: list[str] = []
@@ -316,9 +316,9 @@ def test_orders_pass_the_link_and_one_that_can_not_is_refused(cloud_side, tmp_pa
         until(lambda: not sent("too far") and "does not answer" in refused[-1])
         cloud_side.proxy.restore()
         until(lambda: sent("again"))
-        arrived = [orders.get(timeout=10)]
+        arrived = [orders.get(timeout=patient(10))]
         while arrived[-1] != "again":
-            arrived.append(orders.get(timeout=10))
+            arrived.append(orders.get(timeout=patient(10)))
 
 
 def test_forgetting_a_flow_or_a_reader_reaches_the_cloud(cloud_side, tmp_path):
