@@ -1,7 +1,7 @@
 """The engine: a device's parts put together, and run from the first try to connect to the farewell.
 
-Owns the connection and the tasks, all in one task group, and which error ends them. Whether to start or close is for
-`pratipad_nb.device.client`.
+Owns the connection, the tasks, all in one task group, and the choice of the error that ends the tasks. When
+to start and close is for `pratipad_nb.device.client`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ _DIAL_PAUSES = (0.1, 5.0)
 _PATIENCE = 1.0
 #: How long the farewell may take at the end, in seconds.
 _FAREWELL_SECONDS = 2.0
-#: How long closing the connection may take, in seconds: it is bounded itself, and a service's end is no place for trust.
+#: How long closing the connection may take, in seconds. `Connection.close` has a bound of its own; this bound
+#: holds even if that fails, so that a service always ends.
 _HANG_UP_SECONDS = 10.0
 
 
@@ -56,18 +57,18 @@ class Engine:
     Parameters
     ----------
     outbox, credit
-        The device's, made before it was known where it connects to.
+        The device's outbox and credit, made before its endpoint was known.
     source, every, receive
-        As `AsyncDevice` was given them.
+        As in `AsyncDevice`; `source` is made of its `read`.
     gateway
-        Whether orders say which device they are for.
+        Whether orders name the device behind this gateway that they are for.
 
     Attributes
     ----------
     link
-        The connection, None until there has been one.
+        The connection; None until a try to connect has succeeded.
     rejected
-        How many signals came that were no good frames.
+        How many signals arrived that were no valid frames.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Engine:
 
     @property
     def error(self) -> str:
-        """What the last reading, or else the last order, failed with."""
+        """The error of the last reading, or else of the last order; empty if neither failed."""
         return (self._reading.error if self._reading else "") or self._downlink.error
 
     @property
@@ -115,7 +116,7 @@ class Engine:
 
     @property
     def refusal(self) -> str:
-        """Why the server doesn't let the device back in; empty while it does, or isn't there."""
+        """Why the server doesn't let the device back in; empty while the server does, or is away."""
         return self.link.refusal if self.link is not None else ""
 
     async def dial(self) -> None:
@@ -126,7 +127,7 @@ class Engine:
         NotInvited, CertificateError, SettingsError
             If trying again won't help.
         TransportError, WaitTimeout
-            If it may.
+            If trying again may help.
         """
         link = await connect(self.endpoint, role="device", name=self.name)
         subjects = Subjects(self.endpoint.flow)
@@ -148,7 +149,7 @@ class Engine:
                     await self.link.close()
 
     async def greeted(self, seconds: float) -> None:
-        """Return once the edge has answered the first hello, or after `seconds`: it need not be there yet."""
+        """Return once the edge has answered the first hello, or after `seconds`: the edge may not run yet."""
         await asyncio.sleep(0)  # `run` begins, and opens the outbox
         if self.link is not None:
             with contextlib.suppress(TimeoutError):
@@ -156,26 +157,29 @@ class Engine:
                     await self._answered.wait()
 
     async def run(self) -> None:
-        """Run the device until cancelled, or until nothing more can be sent: then the outbox holds the reason."""
+        """Run the device until cancelled, or until messages can't be sent any more.
+
+        In the second case the outbox holds the reason.
+        """
         self._outbox.open(self._uplink.wake)
         try:
             await self._work()
         except BaseExceptionGroup as group:
             self._fail(group)
-        except Exception as error:  # noqa: BLE001 - whatever it is, receipts must not wait for ever
+        except Exception as error:  # noqa: BLE001 - after any error, receipts must not wait for ever
             self._fail(error)
         finally:
             self._leaving = True
             try:
                 await self._farewell()
-            except Exception as error:  # noqa: BLE001 - it must not keep the connection open
+            except Exception as error:  # noqa: BLE001 - an error must not keep the connection open
                 explained(log, f"device {self.name!r}, at its end", error)
             finally:
                 await self.hang_up()
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            # First, for a device that keeps what it measures measures while nobody is there to connect to.
+            # Before the connection stands, for a device with `keep` measures also while its server is away.
             tasks.create_task(self._downlink.run(), name=f"{self.name}: orders")
             if self._reading is not None:
                 tasks.create_task(self._reading.run(), name=f"{self.name}: reading")
@@ -207,14 +211,15 @@ class Engine:
             self._outbox.fail(error)
             return
         reason = DeviceError(
-            f"device {self.name!r} stopped: {explained(log, f'device {self.name!r}', error)} Connect a new one."
+            f"device {self.name!r} stopped: {explained(log, f'device {self.name!r}', error)} "
+            "Connect a new device."
         )
         reason.__cause__ = error
         self._outbox.fail(reason)
 
     async def _farewell(self) -> None:
         """Stop the threads and tell the edge; neither may hold up the end."""
-        # Whoever blocks for room or for a receipt would wait for ever.
+        # Threads that wait for room or for a receipt would wait for ever.
         self._outbox.fail(
             DeviceError(f"device {self.name!r} was stopped before all of its messages were safe.")
         )
@@ -230,7 +235,7 @@ class Engine:
                     )
                     await self.link.flush()
 
-    # -- what goes to the edge, and comes from it ---------------------------------------------------------------
+    # -- signals to the edge, and from the edge ------------------------------------------------------------
 
     def _hello(self) -> HelloFrame:
         return HelloFrame(
@@ -267,7 +272,7 @@ class Engine:
         if frame.epoch == ANY_EPOCH:
             self._greeter.soon()
         elif frame.epoch != self._credit.epoch and self._outbox.waiting:
-            # Another process of this name was granted something: the edge knows the start that said hello last.
+            # The grant is for another process of this name: the edge knows the epoch whose hello came last.
             self._greeter.look()
         if changed:
             self._uplink.wake()

@@ -1,11 +1,11 @@
-"""Reading: takes measurements from what the user gave as `read`, when they are due and wanted.
+"""Reading: takes readings from the user's `read`, when they are due and wanted.
 
-Owns the four kinds of `read` (callable or iterable, blocking or asynchronous), the schedule, and what happens when a
-reading fails. Where readings go is the `pratipad_nb.device.outbox`.
+Owns the four kinds of `read` (callable or iterable, blocking or asynchronous), the schedule, and the handling
+of failed readings. Holding readings until they are sent is for `pratipad_nb.device.outbox`.
 
-When is one taken? In Push mode: at every tick of `every`. In Pull and Demand: when the edge has granted more than was
-pushed, at a tick of `every` if that is given. Before an edge has said which mode it is: not yet, but for a device with
-`keep` whose flow was a Push one when it last heard of it.
+When is a reading taken? In Push mode: at every tick of `every`. In Pull and Demand mode: when the edge has
+granted more messages than were pushed, at a tick of `every` if it is given. Before an edge has named the
+mode: not yet, except by a device with `keep` whose flow was in Push mode when the device last knew the mode.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ __all__ = ["Reading", "Source", "checked_every"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two readings of a callable in Push mode without `every`, and after a failed one.
+#: Seconds between two readings of a callable in Push mode without `every`, and after a failed reading.
 DEFAULT_EVERY = 1.0
-#: How long a `read` may take to end once the device is being closed, in seconds.
+#: How long a call of `read` in progress may take to end once the device is being closed, in seconds.
 _PATIENCE = 1.0
 #: Most readings in one hop to the worker's thread: amortises the hop to under 1 µs each.
 _AT_ONCE = 256
@@ -46,12 +46,12 @@ def checked_every(every: object) -> float | None:
 
 
 class Source:
-    """What the user gave as `read`, as something to draw single values from.
+    """The user's `read`, of any kind, as a source of single values.
 
     Raises
     ------
     DeviceError
-        If it is neither callable nor iterable.
+        If `read` is neither callable nor iterable.
     """
 
     def __init__(self, read: object) -> None:
@@ -66,8 +66,8 @@ class Source:
             self._next = iter(read).__next__
         else:
             raise DeviceError(
-                f"read is {read!r:.200} of type {type(read).__name__}; it is what makes a reading: a callable "
-                "without arguments, or an iterable of readings (asynchronous ones, too)."
+                f"read is {read!r:.200} of type {type(read).__name__}; it is a callable without arguments "
+                "that returns a reading, or an iterable of readings (asynchronous or not)."
             )
 
     def draw(self, count: int, outbox: Outbox, *, patient: bool) -> bool:
@@ -76,13 +76,13 @@ class Source:
         Parameters
         ----------
         patient
-            Whether a value waits for room, rather than have an older one dropped.
+            Whether to wait for room for a value, rather than drop an older message.
         """
         for _ in range(count):
             try:
                 value = self._next()
             except StopIteration:
-                if self.callable:  # no end: a function that raises what only an iterator may
+                if self.callable:  # a function has no end: this is an error
                     raise
                 return False
             outbox.put(encode_payload(value), patient=patient)
@@ -112,7 +112,7 @@ class Reading:
     Attributes
     ----------
     error
-        What the last reading failed with; empty if it didn't.
+        The error of the last reading; empty if that reading succeeded.
     failed
         How many readings have failed.
     exhausted
@@ -160,8 +160,8 @@ class Reading:
                 every = self._pace()
                 await self._until_due(every)
                 self.exhausted = not await self._draw(1 if every else count, patient=every is None)
-            except Exception as error:  # noqa: BLE001 - the user's code, or a sensor: never the device's end
-                if self._outbox.is_shut:  # closing is no fault of the reading's
+            except Exception as error:  # noqa: BLE001 - the user's code, or a sensor, must not end the device
+                if self._outbox.is_shut:  # the device is being closed, which is no fault of the reading
                     self.exhausted = True
                     break
                 self._failed(error)
@@ -173,11 +173,11 @@ class Reading:
 
     @property
     def answers(self) -> bool:
-        """Whether asking may bring a reading: not while one that was asked for fails, which goes on being tried."""
+        """Whether asking may bring a reading: not while a reading that was asked for fails and is retried."""
         return not self.exhausted and not (self.error and self._credit.left(self._outbox.last) != 0)
 
     async def close(self, patience: float) -> None:
-        """End the thread, if there is one; a reading that blocks gets `patience` seconds."""
+        """End the thread, if there is one; a call in progress gets `patience` seconds."""
         await self._worker.close(patience)
 
     def _pace(self) -> float | None:
@@ -200,15 +200,16 @@ class Reading:
             elif room > 0:
                 return min(_AT_ONCE, room, left or _AT_ONCE)
             elif self._outbox.drops and self._pace() is not None:
-                return 1  # what has its time is measured then, whatever becomes of older readings
+                return 1  # a timed reading is taken at its time, even if older messages are dropped for it
             else:
                 await self._outbox.has_room()
 
     def _left(self) -> int | None:
-        """Return how many readings there is a use for; None: as many as there are."""
+        """Return how many readings there is a use for; None: without limit."""
         if self._credit.known:
             return self._credit.left(self._outbox.last)
-        # A device that keeps what it measures measures on, before the flow has answered, if it did so last time.
+        # A device with `keep` measures before the flow has answered, too, if the mode was Push in its last
+        # start.
         return None if self._outbox.mode == "push" else 0
 
     async def _until_due(self, every: float | None) -> None:

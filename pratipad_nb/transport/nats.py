@@ -1,10 +1,11 @@
 """The connection to NATS: the link, with JetStream's logs on top.
 
-Owns which JetStream an append and a log belong to. From the ground up: `nats_link` is the connection without logs,
-`nats_api` exchanges questions with JetStream, `nats_consumer`, `nats_log` and `nats_logs` ask them.
+Owns the choice of the JetStream for an append and for a log. From the ground up: `nats_link` is the
+connection without logs, `nats_api` exchanges requests with JetStream, and `nats_consumer`, `nats_log` and
+`nats_logs` make such requests.
 
-Why not the client library's own JetStream context: its publish gives up on a fixed stack of futures and its `fetch` is
-five times slower than pull requests of our own (see `nats_consumer`).
+The client library's own JetStream context is not used: its publish gives up on a fixed stack of futures, and
+its `fetch` is five times slower than the pull requests of `nats_consumer`.
 """
 
 from __future__ import annotations
@@ -58,21 +59,21 @@ class NatsConnection(NatsLink):
         return await self._logs.open_log(spec)
 
     async def find_log(self, name: str) -> NatsLog | None:
-        """Return the log of that name, None if there is none."""
+        """Return the log called `name`; None if there is no such log."""
         return await self._logs.find_log(name)
 
     async def delete_log(self, name: str) -> None:
-        """Delete a log with all that is in it."""
+        """Delete a log with all its entries."""
         await self._logs.delete_log(name)
 
     def beyond(self) -> NatsLogs:
-        """Return the logs of the server that this one is a leaf of."""
+        """Return the logs of the server that this connection's server is a leaf of."""
         return self._beyond
 
     async def clients(self) -> list[ClientInfo]:
-        """Ask the server who is connected to this account."""
+        """Return the clients that are connected to this account, as the server lists them."""
         return await clients(self.request)
 
     async def listeners(self, pattern: str) -> dict[str, frozenset[str]]:
-        """Ask the server who listens to subjects that match `pattern`, by subject."""
+        """Return the identities that listen to subjects that match `pattern`, as the server lists them."""
         return await listeners(self.request, pattern)

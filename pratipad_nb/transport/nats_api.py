@@ -1,7 +1,8 @@
-"""JetStream's API: questions to the server about its logs, and the answers as ours.
+"""JetStream's API: requests to the server about its logs, and the answers or this package's errors.
 
-Owns the exchange under the prefix of one JetStream, that of the server itself or that of the server it is a leaf of, and
-what is done while nobody answers. What is asked is for `nats_logs`, `nats_log` and `nats_consumer`.
+Owns the exchange under the prefix of one JetStream (of the connected server, or of the server that it is a
+leaf of), and sending a request again while no party answers. The requests themselves are for `nats_logs`,
+`nats_log` and `nats_consumer`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["JetStream"]
 
 #: JetStream's error codes for "no such stream" and "no such consumer".
 _NOT_FOUND = frozenset({NO_SUCH_LOG, 10014})
-#: Pause before what nobody answered is sent again, in seconds.
+#: Pause before an unanswered request is sent again, in seconds.
 _UNANSWERED_PAUSE = 0.1
 
 
@@ -30,18 +31,18 @@ class JetStream:
     def __init__(self, link: NatsLink, prefix: str) -> None:
         self.link = link
         self.prefix = prefix
-        #: Streams of which this party may not ask whether they exist.
+        #: Streams whose existence this party may not ask for.
         self._unasked: set[str] = set()
 
     async def call(
         self, verb: str, body: dict[str, Any] | None = None, *, timeout: float = 5.0
     ) -> dict[str, Any]:
-        """Call the API; its answer, or its error as one of ours. "Not found" is an empty answer.
+        """Call the API and return the answer, which is empty for "not found".
 
         Raises
         ------
         Unavailable
-            If JetStream can't do that now, or nobody answers for it.
+            If JetStream can't do the call now, or doesn't answer.
         TransportError
             If JetStream refuses.
         """
@@ -64,19 +65,19 @@ class JetStream:
         headers: dict[str, str] | None = None,
         timeout: float = 5.0,
     ) -> Msg:
-        """Send what the log `stream` answers, an append or a read, and return the answer.
+        """Send a request to the log `stream`, an append or a read, and return the answer.
 
-        While nobody answers although the log exists, as with a server that is ending, this sends again: what nobody
-        answered has changed nothing.
+        While no party answers although the log exists, as with a server that is ending, the request is sent
+        again: a request without an answerer has changed nothing.
 
         Raises
         ------
         TransportError
             If the server says that there is no such log.
         Unavailable
-            If nobody answers in `timeout` seconds, or whether the log exists can't be asked.
+            If no party answers in `timeout` seconds, or this party may not ask whether the log exists.
         WaitTimeout
-            If the link goes down meanwhile: what was sent may have arrived.
+            If the link goes down meanwhile: the request may have arrived.
         """
         end = asyncio.get_running_loop().time() + timeout
         while True:
@@ -89,17 +90,17 @@ class JetStream:
             await self._check_existence(stream, subject, end)
 
     async def _check_existence(self, stream: str, subject: str, end: float) -> None:
-        """Pause if the log `stream` exists, which doesn't answer on `subject`; raise as `ask_log` if not."""
+        """Pause if the log `stream` exists; raise as `ask_log` if not, or if `end` is near."""
         loop = asyncio.get_running_loop()
         try:
-            # False on the server's own word alone.
+            # False only if the server says that there is no such log.
             exists = bool(await self.call(f"STREAM.INFO.{stream}", timeout=max(0.1, end - loop.time())))
         except NotInvited as error:
             self._unasked.add(stream)
             raise unanswered(subject) from error
         except Unavailable:
             raise
-        except WaitTimeout:  # the server ended before it said
+        except WaitTimeout:  # the server ended before it answered
             exists = True
         if not exists:
             raise no_such_log(stream)

@@ -1,6 +1,7 @@
-"""Who is connected, and who listens to what: questions to the server about our own account.
+"""The clients that are connected, and their subscriptions: questions to the server about one's own account.
 
-Owns the reading of its answers. Asking needs the permission on one subject and no word from those asked about.
+Owns the question and the reading of the server's answer. Asking needs the permission on one subject, and
+nothing of the clients in question. Sending the question is for `nats_link`.
 """
 
 from __future__ import annotations
@@ -13,24 +14,24 @@ from pratipad_nb.transport.protocol import ClientInfo
 __all__ = ["clients", "listeners"]
 
 _QUESTION = "$SYS.REQ.ACCOUNT.PING.CONNZ"
-#: Most connections in one answer; the server's own bound is its `max_connections`, by default as many.
+#: Most connections in an answer; the server's default of `max_connections` is as high.
 _MOST = 65536
 
 
 class Ask(Protocol):
-    """Sends a question to a subject and returns the first answer; `Connection.request`."""
+    """Sends a request to a subject and returns the first answer; `Connection.request` does."""
 
     async def __call__(self, subject: str, data: bytes, timeout: float) -> bytes: ...
 
 
 async def clients(ask: Ask) -> list[ClientInfo]:
-    """Return who is connected to this account."""
+    """Return the clients that are connected to this account."""
     found = await _connections(ask, {})
     return [ClientInfo(each.get("authorized_user", ""), each.get("name", "")) for each in found]
 
 
 async def listeners(ask: Ask, pattern: str) -> dict[str, frozenset[str]]:
-    """Return who listens to subjects that match `pattern`, by subject."""
+    """Return the identities that listen to subjects that match `pattern`, by subject."""
     found: dict[str, set[str]] = {}
     wanted = pattern.split(".")
     for each in await _connections(ask, {"filter_subject": pattern, "subscriptions": True}):
@@ -41,7 +42,7 @@ async def listeners(ask: Ask, pattern: str) -> dict[str, frozenset[str]]:
 
 
 def _matches(tokens: list[str], wanted: list[str]) -> bool:
-    """Return whether a subject that somebody listens to, without wildcards of its own, matches."""
+    """Return whether the subject of a subscription matches and has no wildcards itself."""
     return len(tokens) == len(wanted) and all(
         token not in ("*", ">") and want in (token, "*") for token, want in zip(tokens, wanted, strict=True)
     )

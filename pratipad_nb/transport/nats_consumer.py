@@ -1,7 +1,8 @@
 """Pull consumers: deliveries of a JetStream stream, asked for ahead and collected by a callback.
 
-Owns the pull requests, the watch that asks again when none is answered, and the rewind after a lost link. Measured:
-the client library's `fetch` is five times slower than this, its asynchronous iterator three times.
+Owns the pull requests, the watch that asks again when no request is answered, and the rewind after a lost
+link. The subscription is for `nats_link`, API calls are for `nats_api`. Measured: the client library's
+`fetch` is five times slower than these requests, its asynchronous iterator three times.
 """
 
 from __future__ import annotations
@@ -27,14 +28,16 @@ __all__ = ["NatsConsumer"]
 log = logging.getLogger(__name__)
 
 _NANO = 1_000_000_000
-#: A pull request stands this long at the server, in seconds; then it is made anew.
+#: How long a pull request stands at the server, in seconds; then it is made anew.
 _EXPIRES = 30
-#: The server says this often that a request still stands; silence for twice as long means that it doesn't.
+#: Seconds between the server's heartbeats for a standing request; after a silence of twice as long, none
+#: stands.
 _HEARTBEAT = 5
-#: A server with leaves takes a pull request for wanted this long, in seconds, though nobody listens to its inbox:
-#: somebody behind a leaf might. What it delivers there is lost, and comes again behind newer deliveries.
+#: How long a server with leaves serves a pull request though no party listens to the request's inbox, in
+#: seconds: a party behind a leaf might. Deliveries to such an inbox are lost, and come again after newer
+#: deliveries.
 _YOUNG = 2.0
-#: Seconds between two looks whether such requests are gone.
+#: Seconds between two looks whether requests to such an inbox are gone.
 _LOOK = 0.1
 #: First and longest pause before a rewind that failed is tried again, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
@@ -53,7 +56,7 @@ class NatsConsumer:
         self._buffer: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._under_way = 0
-        # Nothing is asked for before the first `get`: a rewind before it has no request to wait for.
+        # No delivery is asked for before the first `get`: a rewind before it has no request to wait for.
         self._wanted = False
         self._asked = -math.inf
         self._heard = time.monotonic()
@@ -62,15 +65,16 @@ class NatsConsumer:
         self._outbox_filled = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
-        # Between a lost link and the end of the rewind that follows it, nothing is asked for and nothing is taken: it
-        # would be newer than what is to come again, and who tells repeats by their position would skip the older.
+        # True between a lost link and the end of the rewind that follows. Then deliveries are neither asked
+        # for nor taken: they would be newer than the deliveries that come again, and a receiver that
+        # recognises repeats by position would skip the older deliveries.
         self._paused = False
         self._rewinding = asyncio.Lock()
         self._subscription: Any = None
         self._forget_callback: Callable[[], None] = lambda: None
 
     async def open(self) -> None:
-        """Make the consumer at the server if it isn't there."""
+        """Make the consumer at the server if it is missing."""
         await self._create()
         self._subscription = await self._link.subscribe_raw(self._inbox, self._on_message)
         self._forget_callback = self._link.on_reconnect(self._on_reconnect)
@@ -117,7 +121,7 @@ class NatsConsumer:
             raise no_such_log(self._stream)
         self._name = name
 
-    # -- deliveries ---------------------------------------------------------------------------------------------
+    # -- deliveries ------------------------------------------------------------------------------------------
 
     async def get(self) -> list[Delivery]:
         """Wait for at least one delivery and return all that are here."""
@@ -138,7 +142,7 @@ class NatsConsumer:
 
     async def _on_message(self, message: Any) -> None:
         try:
-            # The link is going down: the watch asks again.
+            # An error here means that the link is going down; the watch asks again.
             with contextlib.suppress(TransportError):
                 await self._take(message)
         except Exception as error:
@@ -155,7 +159,7 @@ class NatsConsumer:
         try:
             delivery = _delivery(message)
         except (IndexError, ValueError):
-            log.info("the consumer %s of %s got what is no delivery: %r", self._name, self._stream, message)
+            log.info("consumer %s of %s got no delivery but %r", self._name, self._stream, message)
             return
         self._under_way = max(0, self._under_way - 1)
         self._buffer.append(delivery)
@@ -164,7 +168,7 @@ class NatsConsumer:
             await self._ask()
 
     async def _on_status(self, headers: dict[str, str]) -> None:
-        """Take note of what the server says in place of a delivery, about one pull request."""
+        """Take note of a status message, which the server sends about one pull request."""
         status = headers.get("Status", "")
         if status == "100":  # a heartbeat
             return
@@ -172,9 +176,10 @@ class NatsConsumer:
         self._under_way = max(0, self._under_way - int(unserved)) if unserved.isdecimal() else 0
         if status == "409" and "deleted" in headers.get("Description", "").lower():
             self._fail(self._deleted())
-        elif status == "408":  # it expired unanswered: nothing wrong
+        elif status == "408":  # the request has expired, and is made anew
             await self._ask()
-        # All else is asked again by the watch, after a pause: an error that comes back at once would spin.
+        # After any other status the watch asks again, after a pause: errors that come back at once would
+        # spin.
 
     def _fail(self, error: Exception) -> None:
         """Deliver no more: `get` raises `error`."""
@@ -185,7 +190,7 @@ class NatsConsumer:
         return TransportError(f"the consumer {self._name} of {self._stream} was deleted.")
 
     async def _ask(self) -> None:
-        """Have as many deliveries under way as there is room for, in one request."""
+        """Ask for as many deliveries as there is room for, in one request."""
         room = self._spec.max_pending - len(self._buffer) - self._under_way
         if not self._wanted or self._closed or self._paused or room < max(1, self._spec.max_pending // 4):
             return
@@ -198,26 +203,27 @@ class NatsConsumer:
         await self._link.publish(subject, json.dumps(body).encode(), reply=self._inbox)
 
     async def _watch(self) -> None:
-        """Ask again when no request stands or the server has gone silent about those that do."""
+        """Ask again when no request stands, or the server has gone silent about standing requests."""
         while True:
             await asyncio.sleep(1.0 if self._under_way else 0.1)
             if time.monotonic() - self._heard > 2 * _HEARTBEAT + 1:
                 self._under_way = 0
                 self._heard = time.monotonic()
             with contextlib.suppress(TransportError, WaitTimeout):
-                # Still paused and nobody at it: a rewind failed, and nothing would come any more.
+                # Paused without a rewind in progress: a rewind has failed, and no delivery would come any
+                # more.
                 if self._paused and self._link.connected and not self._rewinding.locked():
                     await self.rewind()
                 await self._ask()
 
-    # -- acknowledgements ---------------------------------------------------------------------------------------
+    # -- acknowledgements ------------------------------------------------------------------------------------
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """Say that `delivery` is dealt with."""
+        """Acknowledge `delivery`."""
         self._post(delivery.token, b"+ACK")
 
     def hold(self, deliveries: Sequence[Delivery]) -> None:
-        """Say that `deliveries` are still being worked on."""
+        """Start the `ack_wait` of `deliveries` anew, for they are still being worked on."""
         for delivery in deliveries:
             self._post(delivery.token, b"+WPI")
 
@@ -237,14 +243,14 @@ class NatsConsumer:
             with contextlib.suppress(TransportError):
                 await self._link.publish(token, word)
 
-    # -- rewinding ----------------------------------------------------------------------------------------------
+    # -- rewinding -------------------------------------------------------------------------------------------
 
     def pause(self) -> None:
-        """The link is down: take nothing until a rewind has put all in order again."""
+        """Take no deliveries until a rewind has put them in order again, for the link is down."""
         self._paused = True
 
     def _on_reconnect(self) -> None:
-        """Rewind: what the server sent into the broken link would come only after newer deliveries."""
+        """Rewind: deliveries that the server sent into the broken link would come after newer deliveries."""
         self._begin(self._rewind_until_done(), f"rewind {self._stream}")
 
     async def _rewind_until_done(self) -> None:
@@ -258,15 +264,17 @@ class NatsConsumer:
                 return
 
     async def rewind(self) -> None:
-        """Let all that is not acknowledged come again, in order, before anything newer.
+        """Let all unacknowledged deliveries come again, in order, before newer entries.
 
-        What is still on its way goes to an inbox that nobody reads any more, or it would overtake.
+        Deliveries in flight go to the old inbox, which is not read any more, for they would overtake. The
+        invariant that the order rests on: `_inbox` changes only while `_paused` and after the server's RESET,
+        so every delivery that arrives at the present inbox was sent after the RESET.
         """
         async with self._rewinding:
             self._paused = True
             await self._flush_outbox()
             await self._subscription.close()
-            # Of a consumer that is not there the server answers no RESET at all.
+            # The server doesn't answer a RESET of a missing consumer.
             if not await self._without_requests() or not await self._api("RESET"):
                 deleted = self._deleted()
                 self._fail(deleted)
@@ -279,9 +287,11 @@ class NatsConsumer:
         await self._ask()
 
     async def _without_requests(self) -> bool:
-        """Wait until the server serves none of the requests to the last inbox; whether it has the consumer.
+        """Wait until the server serves no request to the last inbox; return whether the server has the
+        consumer.
 
-        Another handle's requests to the same consumer are waited for as well, and no longer than these.
+        Another handle's requests to the same consumer are waited for as well, but no longer than requests to
+        the last inbox.
         """
         while info := await self._api("INFO"):
             left = self._asked + _YOUNG - time.monotonic()
@@ -299,7 +309,7 @@ class NatsConsumer:
         return int(info["num_pending"] + info["num_ack_pending"]) if info else 0
 
     async def close(self) -> None:
-        """Stop delivering; the position stays."""
+        """Stop delivering; the position stays, unless the consumer is ephemeral."""
         if self._closed:
             return
         self._closed = True
@@ -319,7 +329,10 @@ class NatsConsumer:
 
 
 def _delivery(message: Any) -> Delivery:
-    """Read the position out of the acknowledgement subject (server: ``$JS.ACK`` with 9, or 11 and more tokens)."""
+    """Return the delivery in `message`, whose position is in the acknowledgement subject.
+
+    The server's ``$JS.ACK`` has 9 tokens, or 11 and more.
+    """
     tokens = message.reply.split(".")
     at = 4 if len(tokens) == 9 else 6
     return Delivery(

@@ -1,8 +1,8 @@
-"""The NATS client: signals, and questions with one answer, over one TLS connection that comes back by itself.
+"""The NATS client: signals, and requests with one answer, over one TLS connection that comes back by itself.
 
-Owns the connection and the table of questions that wait for an answer. What JetStream does with such questions is in
-`nats_api` and above. What errors of the client library mean is in `nats_errors`; these modules and `nats_closing`
-alone import `nats`.
+Owns the connection and the table of requests that wait for an answer. Requests to JetStream are for
+`nats_api`, translating the client library's errors is for `nats_errors`. The modules `nats`, `nats_api`,
+`nats_closing`, `nats_errors` and this module alone import the client library.
 """
 
 from __future__ import annotations
@@ -48,30 +48,30 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "eof_received() has no effect when using ssl" not in record.getMessage()
 
 
-# The client library's stream protocol makes asyncio say this whenever a TLS connection ends. It means nothing, and would
-# stand under whichever cell of a notebook runs.
+# The client library's stream protocol makes asyncio log this text whenever a TLS connection ends. The text
+# means nothing, and would stand under the cell of a notebook that happens to run.
 logging.getLogger("asyncio").addFilter(_is_news)
 
-#: The client library waits this long between two tries to reconnect, in seconds; it adds jitter of its own.
+#: The client library's pause between two tries to reconnect, in seconds; the library adds jitter.
 _RECONNECT_PAUSE = 0.25
 #: How long the server may take to answer a flush, in seconds.
 _FLUSH_SECONDS = 5.0
-#: Bytes that are buffered while the link is down. Appends don't use it: they wait for the link.
+#: Bytes of signals that are buffered while the link is down. Appends aren't buffered: they wait for the link.
 _PENDING_BYTES = 8 << 20
 
 
 class Dependent(Protocol):
-    """What depends on the link: a consumer."""
+    """A part that depends on the link: a consumer."""
 
     def pause(self) -> None:
-        """Take note that the link is down."""
+        """Note that the link is down."""
 
     async def close(self) -> None:
         """End, for the link is about to be closed."""
 
 
 class NatsLink:
-    """A connection to NATS with mutual TLS, as far as it knows nothing of logs."""
+    """A connection to NATS with mutual TLS, without logs."""
 
     def __init__(self, client: Client, inbox: str, refusal: Refusal, bugs: Bugs) -> None:
         self.bugs = bugs
@@ -90,7 +90,7 @@ class NatsLink:
         self._first_error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.last_error = ""
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------------------
 
     @classmethod
     async def connect(
@@ -103,14 +103,16 @@ class NatsLink:
         timeout: float = 5.0,
         whereabouts: Callable[[], str] | None = None,
     ) -> Self:
-        """Connect to the server at `url`, and from then on reconnect for ever: to `url`, or where `whereabouts` says.
+        """Connect to the server at `url`, and from then on reconnect for ever.
+
+        Reconnects go to the URL that `whereabouts` returns, and to `url` without `whereabouts`.
 
         Raises
         ------
         ConnectionRefused
-            If nobody answers there.
+            If no server answers at `url`.
         NotInvited, CertificateError
-            If the handshake fails, with its cause.
+            If the handshake fails, with the cause of the failure.
         """
         await probe(url, credentials, timeout=timeout)
         client, bugs = Client(), Bugs()
@@ -141,7 +143,7 @@ class NatsLink:
         return self
 
     async def _first_connect(self, connecting: asyncio.Future[None], url: str, seconds: float) -> None:
-        """Wait for the first connect; the library would retry what can't succeed, a refused certificate, for ever."""
+        """Wait for the first connect and raise its error, after which the library would retry for ever."""
         made = False
         try:
             done, _ = await asyncio.wait(
@@ -149,7 +151,7 @@ class NatsLink:
             )
             made = connecting in done and connecting.exception() is None
         finally:
-            if not made:  # whoever waits may have been cancelled, too
+            if not made:  # also if the caller was cancelled
                 await give_up(self._client, connecting)
         if made:
             self._first_error.cancel()
@@ -159,11 +161,11 @@ class NatsLink:
         if connecting in done and not connecting.cancelled() and (cause := connecting.exception()):
             raise translated(cause, f"connecting to {url}") from cause
         raise ConnectionRefused(
-            f"no NATS server answered at {url} within {seconds:g} s. Is it running there?"
+            f"no NATS server answered at {url} within {seconds:g} s. Is the server running there?"
         )
 
     async def close(self) -> None:
-        """Hand over what is buffered, then close."""
+        """Send the buffered signals, then close the connection."""
         if self._closing:
             return
         self._closing = True
@@ -173,7 +175,8 @@ class NatsLink:
         self._fail_waiting(TransportClosed("the connection was closed"))
         if self._client.is_connected:
             with contextlib.suppress(Exception):
-                # One flush is no barrier: its PING overtakes frames that are queued. The second one is.
+                # A flush is no barrier, for its PING overtakes queued frames. The second flush comes after
+                # them.
                 await self._client.flush(timeout=2)
                 await self._client.flush(timeout=2)
         await self._refusal.close()
@@ -187,16 +190,16 @@ class NatsLink:
 
     @property
     def refusal(self) -> str:
-        """Why the server doesn't let us back in; empty while it does, or isn't there."""
+        """Why the server doesn't let this party back in; empty while the server does, or is away."""
         return self._refusal.cause
 
     @property
     def max_frame_bytes(self) -> int:
-        """Largest frame: the server's limit less a little for headers."""
+        """Largest frame, in bytes: the server's limit less a little for headers."""
         return int(self._client.max_payload) - 4096
 
     def own(self, consumer: Dependent) -> None:
-        """Close `consumer` when this closes, and pause it when the link goes down."""
+        """Close `consumer` when this connection closes, and pause it when the link goes down."""
         self._consumers[consumer] = None
 
     def disown(self, consumer: Dependent) -> None:
@@ -204,7 +207,7 @@ class NatsLink:
         self._consumers.pop(consumer, None)
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have `callback` called after every reconnect; returns what ends that."""
+        """Have `callback` called after every reconnect; return a function that ends this."""
         self._reconnected.append(callback)
         return lambda: self._reconnected.remove(callback) if callback in self._reconnected else None
 
@@ -213,7 +216,8 @@ class NatsLink:
             self._up.clear()
             for consumer in self._consumers:
                 consumer.pause()
-            # What was under way may or may not have arrived. Its owner asks; waiting for the time-out gains nothing.
+            # Requests in flight may or may not have arrived. Their callers find out; waiting for the time-out
+            # would gain nothing.
             self._fail_waiting(WaitTimeout("the link to the server went down before an answer came"))
 
     async def _on_up(self) -> None:
@@ -250,7 +254,7 @@ class NatsLink:
                 answer.set_exception(denied(asked))
 
     def _follow(self) -> None:
-        """Try to reconnect where the server listens by now, if it has moved."""
+        """Reconnect to the server's new URL from now on, if the server has moved."""
         url = self._whereabouts() if self._whereabouts is not None else ""
         if url and url != self._url and not self._client.is_closed:
             log.info("the server has moved from %s to %s", self._url, url)
@@ -263,10 +267,13 @@ class NatsLink:
             if not answer.done():
                 answer.set_exception(error)
 
-    # -- signals ------------------------------------------------------------------------------------------------
+    # -- signals ---------------------------------------------------------------------------------------------
 
     async def publish(self, subject: str, data: bytes, *, reply: str = "") -> None:
-        """Send a signal; while the link is down it waits in a bounded buffer, and is dropped when that is full."""
+        """Send a signal; while the link is down, it waits in a bounded buffer.
+
+        A signal that doesn't fit into the buffer is dropped.
+        """
         try:
             await self._client.publish(subject, data, reply=reply)
         except nats_errors.OutboundBufferLimitError:
@@ -278,8 +285,9 @@ class NatsLink:
         """Return once the server has answered a PING."""
         if self._client.is_closed:
             raise TransportClosed("flushing: the connection was closed")
-        # Not by the client's own flush: nats-py 2.16 sets the answer on a future that a time-out or the caller's
-        # cancellation has cancelled; that ends its read loop, and the connection hears nothing more.
+        # Not by the client's own flush: nats-py 2.16 sets the answer on a future that a time-out or the
+        # caller's cancellation has cancelled. The error ends nats-py's read loop, and the connection receives
+        # nothing more.
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(_FLUSH_SECONDS):
@@ -299,7 +307,8 @@ class NatsLink:
         subscription = await self.subscribe_raw(subject, deliver)
         try:
             if self.connected:
-                # Twice: nats-py 2.16 writes its PING before what is still queued, so that only the second one follows it.
+                # Twice: nats-py 2.16 writes the first PING before frames that are still queued, the second
+                # after them.
                 await self.flush()
                 await self.flush()
         except BaseException:  # a caller that subscribes again would get every signal twice
@@ -310,7 +319,7 @@ class NatsLink:
     async def subscribe_raw(
         self, subject: str, deliver: Callable[[Msg], Coroutine[Any, Any, None]]
     ) -> _Subscription:
-        """Subscribe with the client library's own messages, for those who need their headers."""
+        """Have `deliver` called with the client library's own messages, which have headers."""
 
         async def watched(message: Msg) -> None:
             with self.bugs:
@@ -323,7 +332,7 @@ class NatsLink:
         return _Subscription(subscription)
 
     async def failure(self) -> NoReturn:
-        """Wait until a callback, or a task of this connection's, has raised an exception, and raise that."""
+        """Wait until a callback or a task of this connection has raised an exception, and raise it."""
         await self.bugs.raised()
 
     async def request(self, subject: str, data: bytes, timeout: float = 5.0) -> bytes:
@@ -344,7 +353,7 @@ class NatsLink:
         headers: dict[str, str] | None,
         timeout: float,
     ) -> Msg:
-        """Publish with a reply subject of ours and return what comes there."""
+        """Publish with a reply subject of this connection, and return the answer."""
         if self._closed:
             raise TransportClosed("the connection was closed")
         key = str(next(self._numbers))
@@ -356,7 +365,7 @@ class NatsLink:
                 await self._client.publish(subject, data, reply=f"{self._inbox}.ack.{key}", headers=headers)
                 return await answer
         except WaitTimeout:
-            raise  # it says why already
+            raise  # it names the cause already
         except TimeoutError as error:
             state = "the link is down" if not self.connected else "no answer came"
             raise WaitTimeout(f"{subject}: {state} within {timeout:g} s") from error
@@ -376,12 +385,12 @@ class NatsLink:
                 answer.set_result(message)
 
     def unique_inbox(self, kind: str) -> str:
-        """Return a subject of our own that nobody else uses."""
+        """Return a subject of this connection that is used nowhere else."""
         return f"{self._inbox}.{kind}.{next(self._numbers)}"
 
 
 class _Subscription:
-    """A subscription of the client library, ended without its drain's round trip."""
+    """A subscription of the client library, which ends without the round trip of a drain."""
 
     def __init__(self, subscription: Any) -> None:
         self._subscription = subscription

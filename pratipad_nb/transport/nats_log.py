@@ -1,7 +1,7 @@
 """Ordered logs as JetStream streams.
 
-Owns the mapping of a `LogSpec` to a stream's configuration and the calls that read, purge and describe it. Appending
-is `NatsConnection.append`; consuming is `pratipad_nb.transport.nats_consumer`.
+Owns the mapping of a `LogSpec` to a stream's configuration, and the calls that read, purge and describe a
+stream. Appending is for `NatsConnection.append`, consuming for `pratipad_nb.transport.nats_consumer`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pratipad_nb.transport.protocol import ConsumerSpec, ConsumerState, LogSpec,
 __all__ = ["NatsLog", "stream_config"]
 
 _NANO = 1_000_000_000
-#: Seconds for which the server remembers message ids: a courtesy for quick retries; repeats are told by position.
+#: Seconds for which the server remembers message ids: a courtesy for quick retries. Repeats are recognised by
+#: position.
 _DUPLICATE_WINDOW = 30
 
 
@@ -30,7 +31,7 @@ def stream_config(spec: LogSpec) -> dict[str, Any]:
         "name": spec.name,
         "subjects": list(spec.subjects),
         "retention": "workqueue" if spec.retention == "work" else "limits",
-        # Full means wait, never lose: the oldest entries are somebody's.
+        # Writers to a full log wait, and no entry is lost: the oldest entries aren't dealt with yet.
         "discard": "new",
         "max_bytes": spec.max_bytes,
         "max_age": int(spec.max_age * _NANO),
@@ -61,7 +62,7 @@ class NatsLog:
 
     @property
     def spec(self) -> LogSpec:
-        """What it was opened with."""
+        """The spec that the log was opened with."""
         return self._spec
 
     async def latest(self, subject: str) -> Record | None:
@@ -69,7 +70,7 @@ class NatsLog:
         return await self._direct(f".{subject}", None)
 
     async def read(self, first: int, subject: str = "") -> AsyncIterator[Record]:
-        """Iterate over the entries from sequence `first` to what is the last one now."""
+        """Iterate over the entries from sequence `first` to the newest at the time of the call."""
         last = (await self.state()).last
         while first <= last:
             record = await self._direct("", {"seq": first, "next_by_subj": subject or ">"})
@@ -96,7 +97,7 @@ class NatsLog:
         )
 
     async def state(self) -> LogState:
-        """Return its bounds and size."""
+        """Return the sequences of the first and last entry, and the log's size."""
         found = await self._jetstream.call(f"STREAM.INFO.{self._spec.name}")
         if not found:
             raise no_such_log(self._spec.name)
@@ -115,18 +116,18 @@ class NatsLog:
         try:
             await self._jetstream.call(f"STREAM.MSG.DELETE.{self._spec.name}", body)
         except TransportError as error:
-            # The sequence isn't there, which is what was asked for.
+            # A missing entry is as good as a deleted entry.
             if not any(str(code) in str(error) for code in NO_SUCH_SEQUENCE):
                 raise
 
     async def consumer(self, spec: ConsumerSpec) -> NatsConsumer:
-        """Make the named consumer or go on with it where it stands."""
+        """Make the named consumer, or go on from its position."""
         consumer = NatsConsumer(self._jetstream, self._spec.name, spec)
         await consumer.open()
         return consumer
 
     async def consumers(self) -> list[ConsumerState]:
-        """Return where every named consumer stands."""
+        """Return the state of every named consumer."""
         states: list[ConsumerState] = []
         while True:
             page = await self._jetstream.call(f"CONSUMER.LIST.{self._spec.name}", {"offset": len(states)})
@@ -141,10 +142,10 @@ class NatsLog:
 
 
 def _state_of(info: dict[str, Any]) -> ConsumerState:
-    """Read a consumer's description; one without a durable name counts as nameless."""
+    """Return the state in a consumer's description; without a durable name, its name is empty."""
     floor = info["ack_floor"]
     active = None
-    if info.get("num_waiting"):  # it asks for more at this moment
+    if info.get("num_waiting"):  # the consumer asks for deliveries at this moment
         active = 0.0
     elif last := floor.get("last_active"):
         away = datetime.fromisoformat(info["ts"]) - datetime.fromisoformat(last)

@@ -1,6 +1,6 @@
 """The logs of one JetStream: that of the server itself, or that of the server it is a leaf of.
 
-Owns making, finding and deleting logs. A log itself is in `pratipad_nb.transport.nats_log`.
+Owns making, finding and deleting logs. A log itself is for `pratipad_nb.transport.nats_log`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["NatsLogs"]
 
 
 class NatsLogs:
-    """A `pratipad_nb.transport.protocol.Logs`: those of one JetStream."""
+    """A `pratipad_nb.transport.protocol.Logs`: the logs of one JetStream."""
 
     def __init__(self, jetstream: JetStream) -> None:
         self._jetstream = jetstream
@@ -31,7 +31,7 @@ class NatsLogs:
         return NatsLog(self._jetstream, spec)
 
     async def find_log(self, name: str) -> NatsLog | None:
-        """Return the log of that name, None if there is none."""
+        """Return the log called `name`; None if there is no such log."""
         found = await self._jetstream.call(f"STREAM.INFO.{name}")
         if not found:
             return None
@@ -44,5 +44,5 @@ class NatsLogs:
         return NatsLog(self._jetstream, spec)
 
     async def delete_log(self, name: str) -> None:
-        """Delete a log with all that is in it."""
+        """Delete a log with all its entries."""
         await self._jetstream.call(f"STREAM.DELETE.{name}")
