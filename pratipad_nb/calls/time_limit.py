@@ -3,7 +3,7 @@
 Owns when each call of the user's function began, and the decision on a late call: either its thread comes
 back in time, or the event loop leaves the instance behind. The lock lets one of the two decide first, and the
 other one follows (`_end` raises, or `expire` returns False). So the results of a call are taken once. Without
-a `timeout` there is no clock.
+a `timeout` there is no limit.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class Worker:
     # -- calling ---------------------------------------------------------------------------------------------
 
     async def call(
-        self, function: Callable[..., Any], *arguments: Any, clock: TimeLimit | None = None
+        self, function: Callable[..., Any], *arguments: Any, limit: TimeLimit | None = None
     ) -> Any:
         """Run `function` after the call before it, with the caller's context variables; return its result.
 
@@ -156,7 +156,7 @@ class Worker:
 
         Parameters
         ----------
-        clock
+        limit
             Times the calls of the user's function; if a call is late, the instance is left behind.
 
         Raises
@@ -176,10 +176,10 @@ class Worker:
                 if self._thread is not None and self._seat.began is not None:
                     # After a cancelled call the thread may still be at work.
                     await self._on_thread(_rest, None)
-                return await self._on_loop(job, clock)
-            result = await self._on_thread(job, clock)
+                return await self._on_loop(job, limit)
+            result = await self._on_thread(job, limit)
             # A plain function around an ``async def`` has only begun its work.
-            return await self._on_loop(lambda: result, clock) if inspect.isawaitable(result) else result
+            return await self._on_loop(lambda: result, limit) if inspect.isawaitable(result) else result
 
     def _check_open(self) -> None:
         if self._seat.left:
@@ -187,7 +187,7 @@ class Worker:
         if self._closed:
             raise self._seat.kind(f"{self._owner} is closed and takes no more calls; start its flow again.")
 
-    async def _on_thread(self, job: Callable[[], Any], clock: TimeLimit | None) -> Any:
+    async def _on_thread(self, job: Callable[[], Any], limit: TimeLimit | None) -> Any:
         seat = self._seat
         if self._thread is None:
             weakref.finalize(self, seat.jobs.put, None).atexit = False
@@ -201,25 +201,25 @@ class Worker:
         context = contextvars.copy_context()
         context.run(call.enter)
         seat.jobs.put((job, context, (loop, reply)))
-        return await self._replied(call, reply, clock, 0.0)
+        return await self._replied(call, reply, limit, 0.0)
 
-    async def _on_loop(self, job: Callable[[], Any], clock: TimeLimit | None) -> Any:
+    async def _on_loop(self, job: Callable[[], Any], limit: TimeLimit | None) -> Any:
         call = self._call = Call()
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._began = time.monotonic()
         call.task = asyncio.create_task(_run(self._seat, call, job, reply), name=f"call of {self._owner}")
         try:
-            return await self._replied(call, reply, clock, _GRACE)
+            return await self._replied(call, reply, limit, _GRACE)
         except asyncio.CancelledError:
             if not call.task.done():
                 await self._ended(call.task)
             raise
 
     async def _replied(
-        self, call: Call, reply: asyncio.Future[Any], clock: TimeLimit | None, grace: float
+        self, call: Call, reply: asyncio.Future[Any], limit: TimeLimit | None, grace: float
     ) -> Any:
         self._reply = reply
-        alarm = None if clock is None else _Alarm(self, reply, clock, grace)
+        alarm = None if limit is None else _Alarm(self, reply, limit, grace)
         try:
             return await reply
         except asyncio.CancelledError:
@@ -306,14 +306,14 @@ class Worker:
 
 
 class _Alarm:
-    """Leaves a worker's instance behind when its clock says that its call is late."""
+    """Leaves a worker's instance behind when the time limit of its call is over."""
 
-    def __init__(self, worker: Worker, reply: asyncio.Future[Any], clock: TimeLimit, grace: float) -> None:
+    def __init__(self, worker: Worker, reply: asyncio.Future[Any], limit: TimeLimit, grace: float) -> None:
         self._worker = worker
         self._reply = reply
-        self._clock = clock
+        self._limit = limit
         self._grace = grace
-        self._timer = reply.get_loop().call_later(clock.seconds + grace, self._ring)
+        self._timer = reply.get_loop().call_later(limit.seconds + grace, self._ring)
 
     def off(self) -> None:
         self._timer.cancel()
@@ -321,11 +321,11 @@ class _Alarm:
     def _ring(self) -> None:
         if self._reply.done():
             return
-        error = self._worker.annotated(self._clock.late())
-        if self._clock.expire(error, self._grace):
+        error = self._worker.annotated(self._limit.late())
+        if self._limit.expire(error, self._grace):
             self._worker.leave(error)
             return
-        again = max(0.001, self._clock.left(self._grace))
+        again = max(0.001, self._limit.left(self._grace))
         self._timer = self._reply.get_loop().call_later(again, self._ring)
 
 

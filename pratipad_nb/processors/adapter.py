@@ -72,8 +72,8 @@ class Adapted:
         Whether `run_backward` is a coroutine function.
     retries, concurrency, partition_by, batch_size, batch_timeout, timeout
         As in `Processor`, checked.
-    clock
-        Times the calls of `process`, `backward` and the timers, which are wrapped for this clock; None
+    limit
+        Limits the calls of `process`, `backward` and the timers, which are wrapped for this limit; None
         without a `timeout`.
     timers
         The methods marked by `every`.
@@ -94,7 +94,7 @@ class Adapted:
     batch_size: int
     batch_timeout: float
     timeout: float | None
-    clock: TimeLimit | None
+    limit: TimeLimit | None
     timers: tuple[Timer, ...]
     setup: Callable[[], Any] | None
     teardown: Callable[[], Any] | None
@@ -192,11 +192,11 @@ def adapt(
             "instances. Name the class, not an instance, in the notation."
         )
     call, is_batch = _process(instance)
-    clock = None if settings.timeout is None else TimeLimit(settings.timeout, owner or f"processor {name}")
-    run, on_loop = _batch_call(call, name, settings, clock, is_batch=is_batch, discard=discard)
+    limit = None if settings.timeout is None else TimeLimit(settings.timeout, owner or f"processor {name}")
+    run, on_loop = _batch_call(call, name, settings, limit, is_batch=is_batch, discard=discard)
     backward = _own(instance, "backward")
     run_backward, backward_on_loop = (
-        _batch_call(backward, f"{name}.backward", settings, clock, is_batch=False, discard=False)
+        _batch_call(backward, f"{name}.backward", settings, limit, is_batch=False, discard=False)
         if backward
         else (None, False)
     )
@@ -213,8 +213,8 @@ def adapt(
         batch_size=settings.batch_size,
         batch_timeout=settings.batch_timeout,
         timeout=settings.timeout,
-        clock=clock,
-        timers=_timers(instance, clock),
+        limit=limit,
+        timers=_timers(instance, limit),
         setup=_own(instance, "setup"),
         teardown=_own(instance, "teardown"),
         snapshot=_own(instance, "snapshot"),
@@ -330,13 +330,13 @@ def _own(instance: object, hook: str) -> Callable[..., Any] | None:
     return found  # type: ignore[no-any-return]
 
 
-def _timers(instance: object, clock: TimeLimit | None) -> tuple[Timer, ...]:
+def _timers(instance: object, limit: TimeLimit | None) -> tuple[Timer, ...]:
     timers = []
     for name in dir(type(instance)):
         seconds = period_of(inspect.getattr_static(instance, name, None))
         if seconds is not None:
             method = getattr(instance, name)
-            timers.append(Timer(seconds, name, method if clock is None else clock.timed(method)))
+            timers.append(Timer(seconds, name, method if limit is None else limit.timed(method)))
     return tuple(timers)
 
 
@@ -344,7 +344,7 @@ def _batch_call(
     call: Callable[..., Any],
     name: str,
     settings: _Settings,
-    clock: TimeLimit | None,
+    limit: TimeLimit | None,
     *,
     is_batch: bool,
     discard: bool,
@@ -360,8 +360,8 @@ def _batch_call(
         call = typed(call, annotation, kind, name=name, on_loop=on_loop)
     if kind != "batch" and (settings.retries or discard):  # a batch is given copies in any case
         call = _on_a_copy(call, with_message=with_message)
-    if clock is not None:
-        call = _timed(call, clock, on_loop=on_loop, yields=yields, runs_out=kind != "plain")
+    if limit is not None:
+        call = _timed(call, limit, on_loop=on_loop, yields=yields, runs_out=kind != "plain")
     form = _FORMS[kind, on_loop](
         call,
         name=name,
@@ -369,17 +369,17 @@ def _batch_call(
         discard=discard,
         with_message=with_message,
         batch_size=settings.batch_size,
-        clock=clock,
+        limit=limit,
     )
     return form.run, on_loop
 
 
 def _timed(
-    call: Callable[..., Any], clock: TimeLimit, *, on_loop: bool, yields: bool, runs_out: bool
+    call: Callable[..., Any], limit: TimeLimit, *, on_loop: bool, yields: bool, runs_out: bool
 ) -> Callable[..., Any]:
     if not on_loop:
-        return clock.timed_plain(call, runs_out=runs_out)
-    return clock.timed_generator(call) if yields else clock.timed_coroutine(call)
+        return limit.timed_plain(call, runs_out=runs_out)
+    return limit.timed_generator(call) if yields else limit.timed_coroutine(call)
 
 
 def _parameters(call: Callable[..., Any], name: str, *, is_batch: bool) -> tuple[str, bool, str]:

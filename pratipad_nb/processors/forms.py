@@ -74,11 +74,11 @@ class Form:
         Whether `call` takes the message as its second argument.
     batch_size
         Most rows for one call, where the form is a batch.
-    clock
-        Times the calls; `call` is wrapped for this clock already. None: calls have no time limit.
+    limit
+        Limits the calls; `call` is wrapped for this limit already. None: calls have no time limit.
     """
 
-    __slots__ = ("_alone", "_batch_size", "_call", "_clock", "_discard", "_name", "_retries", "_with_message")
+    __slots__ = ("_alone", "_batch_size", "_call", "_discard", "_limit", "_name", "_retries", "_with_message")
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Form:
         discard: bool = False,
         with_message: bool = False,
         batch_size: int = 1024,
-        clock: TimeLimit | None = None,
+        limit: TimeLimit | None = None,
     ) -> None:
         self._call = call
         self._name = name
@@ -97,7 +97,7 @@ class Form:
         self._discard = discard
         self._with_message = with_message
         self._batch_size = batch_size
-        self._clock = clock
+        self._limit = limit
         self._alone = 0  # rows of a batch that raised which are still to be called one by one
 
     def run(self, payloads: Sequence[Any], message_of: MessageOf, deadline: float) -> Any:
@@ -105,9 +105,9 @@ class Form:
         raise NotImplementedError
 
     def _watched(self, ledger: Ledger, stamps: list[float], replies: list[tuple[Any, Message]]) -> None:
-        """Let the clock rescue the outcome so far if a call of the user's function is late."""
-        if self._clock is not None:
-            self._clock.rescue = partial(self._so_far, ledger, stamps, replies)
+        """Let the limit rescue the outcome so far if a call of the user's function is late."""
+        if self._limit is not None:
+            self._limit.rescue = partial(self._so_far, ledger, stamps, replies)
 
     def _so_far(
         self,
@@ -118,7 +118,7 @@ class Form:
     ) -> Outcome:
         """Return the outcome of the rows before a late call; the rows of that call fail with `error`.
 
-        Runs on the event loop, under the clock's lock, while the thread that works on `ledger` is in the late
+        Runs on the event loop, under the limit's lock, while the thread that works on `ledger` is in the late
         call. A copy of the ledger is returned, so that later work of the thread isn't seen.
         """
         ledger = ledger.copy()

@@ -397,20 +397,20 @@ class Runner:
 
     async def _outcome(self, adapted: Adapted, run: Callable[..., Any], *arguments: Any) -> Outcome:
         """Return the outcome of a call of many rows; if it took too long, what it had made."""
-        clock = adapted.clock
-        if clock is None:
+        limit = adapted.limit
+        if limit is None:
             outcome: Outcome = await self._worker.call(run, *arguments)
             return outcome
         worker = self._worker
         try:
-            outcome = await worker.call(run, *arguments, clock=clock)
+            outcome = await worker.call(run, *arguments, limit=limit)
         except TookTooLong:
             self.meter.leave(worker)
-            if clock.rescued is None:  # it was another call that was late, before this one began
+            if limit.rescued is None:  # it was another call that was late, before this one began
                 raise
-            outcome, clock.rescued = clock.rescued, None
+            outcome, limit.rescued = limit.rescued, None
         finally:
-            clock.rescue = None
+            limit.rescue = None
         return outcome
 
     def _all_refused(self, payloads: Sequence[Any]) -> Outcome:
@@ -488,7 +488,7 @@ class Runner:
             adapted, worker = self.adapted, self._worker
             try:
                 with logging_to(self.output):
-                    await worker.call(adapted.timers[place].method, clock=adapted.clock)
+                    await worker.call(adapted.timers[place].method, limit=adapted.limit)
             except Exception as error:
                 if isinstance(error, LeftBehind) and not isinstance(error, TookTooLong):
                     continue  # the next instance has its own timers
