@@ -4,6 +4,7 @@ A map of the package, from the ground up; imports point down only:
 
 ============  ======================================================================================
 errors        the exception tree
+bugs          what becomes of an exception that is a fault of this package
 message       what a reading or an order is once it has arrived
 settings      names, credentials, endpoints, options: frozen and checked
 backoff       how long to wait before a thing that failed is tried again
@@ -11,7 +12,8 @@ portal        an event loop in a thread, for synchronous handles
 files         files that two processes may want at once
 tables        small tables, as text and as HTML, that values show themselves as
 tasks         several pieces of work as one await
-wording       numbers in words
+wording       numbers and errors in words
+calls         the one place where functions of the user are called
 request       what `pull` returns: readings that were asked for
 notation      ``Push <~> P1 <~> Output``: text to syntax tree and back
 processors    what a user writes, adapted to one batch call; ready-made ones

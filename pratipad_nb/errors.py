@@ -9,6 +9,8 @@ operating system) is translated where it crosses our boundary and stays attached
     ├── NotationError           the text of a dataflow (knows line, column, span); defined by `notation.errors`
     ├── SettingsError           an option, a name or an environment variable is not what it may be
     ├── ProcessorError          a processor can't be made, set up or called
+    │   └── LeftBehind          its call hangs, and nobody waits for it; defined by `calls.call_errors`
+    │       └── TookTooLong     a call took longer than its `timeout` (also a `TimeoutError`)
     ├── PayloadError            a payload can't travel: its type or its size
     ├── FrameError              bytes from the network are no frame of ours
     ├── CertificateError        certificates: missing, unreadable, expired, not ours

@@ -120,7 +120,14 @@ class Portal:
 
         # The runner cancels and awaits what is left, ends asynchronous generators and closes the loop.
         with asyncio.Runner() as runner:
-            runner.run(until_stopped())
+            running = runner.get_loop().create_task(until_stopped())
+            while not running.done():
+                try:
+                    runner.get_loop().run_until_complete(running)
+                except (SystemExit, KeyboardInterrupt):
+                    # asyncio lets them out of `run_until_complete`. Everybody's work runs on this loop; no
+                    # task may end it.
+                    log.exception("a task on the event loop would end the program; the loop goes on")
 
     def submit(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
         """Start `work` on the loop and return a future of its result, from any thread.

@@ -254,7 +254,14 @@ class FlowOptions:
         Whether results go on to the server that the flow's own one is a leaf of. None: as it is for the state folder's
         server; a server that is given by its URL doesn't say.
     drain_seconds
-        How long `stop` waits for processors to finish what is in hand before it leaves the rest to the next start.
+        How long `stop` waits for processors to finish what is in flight before it leaves the rest to the next start.
+    setup_seconds
+        How long making an instance of a processor, its `setup` and its `restore` may take, each. A minute
+        loads a model; what takes longer mostly hangs, and whoever starts or changes the flow waits for it.
+    hang_seconds
+        A call of a processor that lasts longer counts as one that hangs: a change of the flow, a checkpoint
+        and the end don't wait for it. The instance is left behind then, and the messages of its call go to
+        the instance that comes.
     """
 
     input_bytes: int = 256 << 20
@@ -272,13 +279,22 @@ class FlowOptions:
     leaf_of: Leaf | None = None
     uplink: bool | None = None
     drain_seconds: float = 30.0
+    setup_seconds: float = 60.0
+    hang_seconds: float = 5.0
 
     def __post_init__(self) -> None:
         for name in ("input_bytes", "order_bytes", "dead_letter_bytes"):
             self._is_count(name, 1 << 20)
         for name in ("batch_messages", "partitions"):
             self._is_count(name, 1)
-        for name in ("order_seconds", "checkpoint_seconds", "slice_seconds", "drain_seconds"):
+        for name in (
+            "order_seconds",
+            "checkpoint_seconds",
+            "slice_seconds",
+            "drain_seconds",
+            "setup_seconds",
+            "hang_seconds",
+        ):
             self._is_number(name)
         if self.reader_expiry is not None:
             self._is_number("reader_expiry", " of seconds, or None for never")

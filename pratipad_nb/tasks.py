@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["gathered"]
+__all__ = ["first_of", "gathered"]
 
 Result = TypeVar("Result")
 
@@ -28,3 +28,16 @@ async def gathered(works: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]
     if failed is not None:  # out of the block: the group, as its context, would be shown in its place
         raise failed
     return [task.result() for task in tasks]
+
+
+async def first_of(*works: Coroutine[Any, Any, object]) -> None:
+    """Return once the first of `works` has ended, or raise the exception that ended it; the others are cancelled."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

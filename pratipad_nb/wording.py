@@ -1,11 +1,25 @@
-"""Numbers in words: counts, rates and durations as pictures, tables and texts show them.
+"""Numbers and errors in words: counts, rates, durations, exceptions as pictures, tables and texts show them.
 
 Owns their spelling. The graph widget spells them the same way in its own `notebook/static/cards.js`.
 """
 
 from __future__ import annotations
 
-__all__ = ["count", "counted", "duration", "rate", "share", "span"]
+__all__ = [
+    "ERROR_CHARACTERS",
+    "count",
+    "counted",
+    "duration",
+    "in_words",
+    "rate",
+    "share",
+    "span",
+    "storable",
+]
+
+#: The bound keeps what is stored small, whatever an exception holds: some carry whole documents in their
+#: text.
+ERROR_CHARACTERS = 1000
 
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -57,6 +71,22 @@ def span(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def in_words(error: BaseException) -> str:
+    """Return an exception's type and text, at most 1,000 characters, all of which can be stored."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+        words = f"{name}: {text}" if text else name
+    except BaseException:  # noqa: BLE001 - a user's __str__ may raise anything
+        words = f"{name}: (its text can't be had: its __str__ raised)"
+    return storable(words if len(words) <= ERROR_CHARACTERS else words[: ERROR_CHARACTERS - 1] + "…")
+
+
+def storable(text: str) -> str:
+    """Return `text` with half characters, as in the name of a file that is no UTF-8, escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _three_digits(value: float) -> str:

@@ -212,7 +212,16 @@ def test_imports_point_down_only():
         ("anywidget", {"notebook"}),
         ("cryptography", {"pki/authority.py", "pki/certificates.py"}),
         ("ipywidgets", {"notebook"}),
-        ("nats", {"transport/nats.py", "transport/nats_closing.py", "transport/nats_errors.py"}),
+        (
+            "nats",
+            {
+                "transport/nats.py",
+                "transport/nats_api.py",
+                "transport/nats_link.py",
+                "transport/nats_closing.py",
+                "transport/nats_errors.py",
+            },
+        ),
         ("pandas", {"cloud/dataframe.py", "session/inspection/step.py"}),  # the latter for its type alone
         ("smbus2", {"hardware/bus.py"}),
         ("traitlets", {"notebook", "cli/notebooks.py"}),
@@ -228,6 +237,63 @@ def test_a_library_is_imported_at_home_only(library, homes):
         if importing.search(path.read_text())
     }
     assert {user for user in users if user not in homes and user.split("/")[0] not in homes} == set()
+
+
+# -- attributes ---------------------------------------------------------------------------------------------------
+
+
+def own_classes():
+    """Return the package's classes, by name, as their syntax trees."""
+    trees = [ast.parse(path.read_text()) for path in Path(pratipad_nb.__file__).parent.rglob("*.py")]
+    return {node.name: node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+
+
+def methods(kind):
+    return {
+        each.name: each for each in kind.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))
+    }
+
+
+def of_self(node, context):
+    """Return the names of attributes of `self` that `node` stores, or loads."""
+    return {
+        each.attr
+        for each in ast.walk(node)
+        if isinstance(each, ast.Attribute)
+        and isinstance(each.ctx, context)
+        and isinstance(each.value, ast.Name)
+        and each.value.id == "self"
+    }
+
+
+def lineage(kind, classes):
+    """Return `kind` and its base classes, as far as they are the package's."""
+    bases = [ast.unparse(base).partition("[")[0] for base in kind.bases]
+    return [kind, *(each for base in bases if base in classes for each in lineage(classes[base], classes))]
+
+
+def made(kind, classes):
+    """Return the attributes of a new instance: what its classes name, and what `__init__` and its helpers set."""
+    kinds = lineage(kind, classes)
+    body = [node for each in kinds for node in each.body]
+    found = {ast.unparse(node.target) for node in body if isinstance(node, ast.AnnAssign)}
+    found |= {ast.unparse(node.targets[0]) for node in body if isinstance(node, ast.Assign)}
+    found |= {name for each in kinds for name, method in methods(each).items() if method.decorator_list}
+    todo, seen = {"__init__"}, set()
+    while todo:
+        seen.add(name := todo.pop())
+        for method in [methods(each)[name] for each in kinds if name in methods(each)]:
+            found |= of_self(method, ast.Store)
+            todo |= of_self(method, ast.Load) - seen
+    return found
+
+
+def test_every_attribute_is_there_from_the_beginning():
+    classes, late = own_classes(), set()
+    for name, kind in classes.items():
+        stored = set().union(*(of_self(method, ast.Store) for method in methods(kind).values()))
+        late |= {f"{name}.{attribute}" for attribute in stored - made(kind, classes)}
+    assert late == set()
 
 
 # -- dependencies -------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The commands of ``pratipad``, put together.
 
-Owns their order and the text above them. Each command is a module of its own, and imports what it needs when it runs.
+Owns the commands' order and the text above them. Each command is a module of its own, whose heavy imports
+happen when it runs.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ Environment: PRATIPAD_HOME, PRATIPAD_SERVER, PRATIPAD_CERTS, PRATIPAD_FLOW stand
 app = typer.Typer(
     name="pratipad",
     no_args_is_help=True,
-    # Plain help: the import of what draws boxes would take longer than all else.
+    # Plain help: importing the library that draws boxes would take longer than all else.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -60,7 +61,7 @@ def _about(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Say what the command is."""
+    """Take the options of ``pratipad`` itself."""
 
 
 for _command, _short in (

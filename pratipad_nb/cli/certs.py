@@ -1,6 +1,7 @@
 """``pratipad certs``: the authority of a state folder, and folders of files that let others in.
 
-Owns the commands. Certificates are `pratipad_nb.pki`'s, who may do what `pratipad_nb.transport.permissions`'.
+Owns the commands. Certificates belong to `pratipad_nb.pki`, permissions to
+`pratipad_nb.transport.permissions`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pratipad_nb.cli import here
+from pratipad_nb.cli import local_state
 from pratipad_nb.cli.exits import reported, said
 from pratipad_nb.cli.options import Home, Json
 from pratipad_nb.errors import CertificateError, ServerError, SettingsError
@@ -36,7 +37,7 @@ certs = typer.Typer(
 
 
 class Role(StrEnum):
-    """Who a certificate lets in."""
+    """The kind of party that a certificate lets in."""
 
     DEVICE = "device"
     READER = "reader"
@@ -64,7 +65,7 @@ _FlowOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One party in the list."""
+    """One party in the list of ``pratipad certs list``."""
 
     role: str
     flow: str
@@ -90,7 +91,7 @@ def init(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Make the authority of a state folder, or take your own; one that is there stays.
+    """Make the authority of a state folder, or take your own; an existing authority stays.
 
     \b
     Examples:
@@ -99,7 +100,7 @@ def init(
     """
     if (ca is None) != (key is None):
         raise SettingsError("--ca and --key go together: an authority's certificate and its key.")
-    folder = here.home_folder(home)
+    folder = local_state.home_folder(home)
     if ca is not None and key is not None:
         _take(folder, ca, key)
     certificate = _opened(folder).authority.certificate
@@ -153,9 +154,9 @@ def issue(
 ) -> None:
     """Write a folder that lets a device, a reader, an edge or a leaf in, to be carried to its machine.
 
-    It holds ca.pem, cert.pem, key.pem (keep that one secret) and pratipad.json, which says where to connect to. Whoever
-    it is for is let in at once, whether the server runs or not. Issuing it again renews the certificate when a third of
-    its life is left.
+    The folder holds ca.pem, cert.pem, key.pem (keep the key secret) and pratipad.json, which says where to
+    connect to. The party is let in at once, whether the server runs or not. Issuing the folder again renews
+    the certificate when less than a third of its life is left.
 
     \b
     Examples:
@@ -165,7 +166,7 @@ def issue(
       pratipad certs issue leaf barn --flow house,garden --url tls://cloud.example:7422
     """
     flow = _flow(role, name, flow)
-    folder = here.home_folder(home)
+    folder = local_state.home_folder(home)
     if not (folder / "pki" / "authority" / "ca.pem").exists():
         raise CertificateError(
             f"there is no authority in {folder}. Make one (pratipad certs init), or say where it is (--home)."
@@ -173,13 +174,23 @@ def issue(
     store = _opened(folder)
     out = (out or Path(f"{name}-certs")).expanduser()
     until = _written(store, role, flow, name, out)
-    running = asyncio.run(here.allow(folder, [here.user_of(role, flow, name)]))
+    running = asyncio.run(local_state.allow(folder, [local_state.user_of(role, flow, name)]))
     server = url or (
-        here.public_leaves_url(folder) if role is Role.LEAF else here.public_url(folder) or running
+        local_state.public_leaves_url(folder)
+        if role is Role.LEAF
+        else local_state.public_url(folder) or running
     )
-    here.Invitation(role, name, flow, server).write(out)
+    local_state.Invitation(role, name, flow, server).write(out)
     if as_json:
-        typer.echo(json.dumps({"folder": str(out), "role": role, "name": name, "flow": flow, "server": server, "until": until}))  # fmt: skip
+        told = {
+            "folder": str(out),
+            "role": role,
+            "name": name,
+            "flow": flow,
+            "server": server,
+            "until": until,
+        }
+        typer.echo(json.dumps(told))
         return
     what = f"the flow {flow!r}" if "," not in flow else f"the flows {flow!r}"
     typer.echo(f"{out} lets the {role} {name!r} into {what} until {until}")
@@ -206,17 +217,18 @@ def _flow(role: Role, name: str, flow: str | None) -> str:
 
 
 def _written(store: CertificateStore, role: Role, flow: str, name: str, out: Path) -> str:
-    """Write the certificate into `out`; returns until when it is valid."""
+    """Write the certificate into `out`, and return the end of its validity."""
     from pratipad_nb.files import private_folder, write_whole
     from pratipad_nb.pki.authority import CLIENT_DAYS
 
     if role in (Role.EDGE, Role.LEAF):
-        # Carried by hand, as a device's is, so it lives as long; the one of the edge here is renewed at each start.
-        identity = here.user_of(role, flow, name).identity
+        # Carried by hand, as a device's certificate is, so valid as long; the certificate of this machine's
+        # edge is renewed at each start.
+        identity = local_state.user_of(role, flow, name).identity
         made = store.authority.ensure(identity, out, days=CLIENT_DAYS)
         store.note_carried("edge" if role is Role.EDGE else "leaf", name, out)
     else:
-        made = here.certificate(store, role, flow, name)
+        made = local_state.certificate(store, role, flow, name)
         private_folder(out)
         write_whole(out / "key.pem", made.key.read_bytes())
         for path in (made.certificate, made.authority):
@@ -227,14 +239,14 @@ def _written(store: CertificateStore, role: Role, flow: str, name: str, out: Pat
 @certs.command("list")
 @reported
 def list_(home: Home = None, as_json: Json = False) -> None:
-    """List who is let in, and until when their certificates are valid.
+    """List the parties that are let in, and until when their certificates are valid.
 
     \b
     Examples:
       pratipad certs list
       pratipad certs list --json | jq -r 'select(.allowed) | .name'
     """
-    rows = sorted(_rows(here.home_folder(home)), key=lambda row: (row.flow, row.role, row.name))
+    rows = sorted(_rows(local_state.home_folder(home)), key=lambda row: (row.flow, row.role, row.name))
     if as_json:
         for each in rows:
             typer.echo(json.dumps(asdict(each)))
@@ -249,7 +261,7 @@ def list_(home: Home = None, as_json: Json = False) -> None:
 def _rows(home: Path) -> list[_Row]:
     from pratipad_nb.server.users import Admission
 
-    users = {user.identity: user for user in Admission(here.server_files(home), lambda: None).users()}
+    users = {user.identity: user for user in Admission(local_state.server_files(home), lambda: None).users()}
     stored = list(_stored(home / "pki"))
     without = users.keys() - {identity for identity, _ in stored}
     return [
@@ -259,21 +271,21 @@ def _rows(home: Path) -> list[_Row]:
 
 
 def _stored(pki: Path) -> Iterator[tuple[str, Path]]:
-    """Give each certificate that is here, or a copy of which is, and whose it is."""
+    """Yield the identity and the file of each certificate that is kept here, or of which a copy is."""
     for path in (*pki.glob("edge/*/cert.pem"), *pki.glob("carried/edge/*/*/cert.pem")):
         folder = path.parent if path.is_relative_to(pki / "edge") else path.parent.parent
-        yield here.user_of("edge", folder.name, "").identity, path
+        yield local_state.user_of("edge", folder.name, "").identity, path
     for path in pki.glob("carried/leaf/*/*/cert.pem"):
-        yield here.user_of("leaf", "", path.parent.parent.name).identity, path
+        yield local_state.user_of("leaf", "", path.parent.parent.name).identity, path
     for role in (Role.DEVICE, Role.READER):
         for path in (pki / role.value).glob("*/*/cert.pem"):
-            yield here.user_of(role, path.parent.parent.name, path.parent.name).identity, path
+            yield local_state.user_of(role, path.parent.parent.name, path.parent.name).identity, path
 
 
 def _row(identity: str, user: User | None, path: Path | None) -> _Row:
     flow, role, *name = identity.split(":")[2:]
     if flow == "_leaf":
-        flow, role, name = ",".join(here.flows_of(user)) if user else "", "leaf", [role]
+        flow, role, name = ",".join(local_state.flows_of(user)) if user else "", "leaf", [role]
     until, folder = (_until(path), str(path.parent)) if path is not None else ("", "")
     return _Row(role, flow, name[0] if name else flow, user is not None, until, folder)
 
@@ -281,10 +293,10 @@ def _row(identity: str, user: User | None, path: Path | None) -> _Row:
 @certs.command()
 @reported
 def revoke(role: _RoleArgument, name: _NameArgument, flow: _FlowOption = None, home: Home = None) -> None:
-    """Let somebody in no more, and end its connections at once.
+    """Let a party in no more, and end its connections at once.
 
-    The server goes by the name in a certificate: issuing a new one under the same name lets the old one in again. After
-    a theft, choose another name.
+    The server goes by the name in a certificate: issuing a new certificate under the same name lets the old
+    certificate in again. After a theft, choose another name.
 
     \b
     Examples:
@@ -293,8 +305,8 @@ def revoke(role: _RoleArgument, name: _NameArgument, flow: _FlowOption = None, h
     import shutil
 
     flow = "" if role is Role.LEAF else _flow(role, name, flow)
-    folder = here.home_folder(home)
-    identity = here.user_of(role, flow, name).identity
+    folder = local_state.home_folder(home)
+    identity = local_state.user_of(role, flow, name).identity
     if identity not in _identities(folder):
         raise SettingsError(
             f"no {role} {name!r}{flow and f' of {flow!r}'} is let in there. See `pratipad certs list`."
@@ -309,16 +321,16 @@ def revoke(role: _RoleArgument, name: _NameArgument, flow: _FlowOption = None, h
 def _identities(home: Path) -> list[str]:
     from pratipad_nb.server.users import Admission
 
-    return [user.identity for user in Admission(here.server_files(home), lambda: None).users()]
+    return [user.identity for user in Admission(local_state.server_files(home), lambda: None).users()]
 
 
 async def _revoked(home: Path, identity: str) -> None:
     from pratipad_nb.server.users import Admission
 
     try:
-        server = here.joined_server(home)
+        server = local_state.joined_server(home)
     except ServerError:
-        await Admission(here.server_files(home), lambda: None).write([], gone=[identity])
+        await Admission(local_state.server_files(home), lambda: None).write([], gone=[identity])
         return
     await server.start()
     try:

@@ -1,6 +1,6 @@
 """``pratipad check``: the notations in files, checked without running anything.
 
-Owns what is printed. How they are found and checked is `pratipad_nb.cli.notations`'.
+Owns the output. Finding and checking notations belongs to `pratipad_nb.cli.notations`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ def check(
     ],
     as_json: Json = False,
 ) -> None:
-    """Check notations, and that the names in them are bound somewhere in their file; nothing is run.
+    """Check notations, and that their names are bound somewhere in their file; nothing is run.
 
-    Of a notebook the %%dataflow cells and Flow("…") calls are checked, of a .py file the calls, of another file the whole
-    text. The exit code is 1 if one is wrong, which is shown with carets, or a file can't be read.
+    Of a notebook the %%dataflow cells and Flow("…") calls are checked, of a .py file the calls, of another
+    file the whole text. The exit code is 1 if a notation is wrong, which is shown with carets, or a file
+    can't be read.
 
     \b
     Examples:

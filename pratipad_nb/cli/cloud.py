@@ -1,7 +1,7 @@
 """``pratipad cloud``: a flow's results on stdout, and orders to its devices.
 
-Owns when a message counts as read: once it is written (and in the database) and answered, so that a crash repeats
-some rather than lose any. Reading is `pratipad_nb.cloud`'s.
+Owns when a message counts as read: once it is written (and in the database) and answered, so that a crash
+repeats some messages rather than lose any. Reading belongs to `pratipad_nb.cloud`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import typer
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled, said
-from pratipad_nb.cli.here import endpoint_for, home_folder, invitation_in, joined_server, known_flows
+from pratipad_nb.cli.local_state import endpoint_for, home_folder, invitation_in, joined_server, known_flows
 from pratipad_nb.cli.options import Certs, Home, Server
 from pratipad_nb.cli.rules import Rule
 from pratipad_nb.errors import (
@@ -41,17 +41,17 @@ __all__ = ["answer", "cloud"]
 _READER = "cloud"
 #: Most messages that are written before their position is stored.
 _BATCH = 1000
-#: How often it looks whether a pull request is done, in seconds.
+#: Seconds between two looks whether a pull request is done.
 _LOOK_SECONDS = 0.2
 #: First and longest pause before an order that couldn't be sent is tried again, in seconds.
 _PAUSES = (0.1, 5.0)
-#: How long the flow may take to say which devices it knows, in seconds.
+#: Seconds that a flow may take to say which devices it knows.
 _STATS_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Wishes:
-    """What one call is to do; `home`: the state folder, if the server is the one that runs there."""
+    """The options of one call; `home` is the state folder, if the server is that folder's."""
 
     most: int | None
     timeout: float | None
@@ -83,7 +83,8 @@ def cloud(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The name to read under; each reader has a position of its own. Default: cloud, or what the certificate folder says.",
+            help="The name to read under; each reader has a position of its own. Default: the certificate "
+            "folder's reader, or cloud.",
             show_default=False,
         ),
     ] = None,
@@ -126,7 +127,8 @@ def cloud(
         Path | None,
         typer.Option(
             metavar="FILE.py",
-            help="Answer results: what its rule(message) returns, unless None, is sent to the message's device.",
+            help="Answer results: the return value of its rule(message), unless None, is sent to the "
+            "message's device.",
             show_default=False,
         ),
     ] = None,
@@ -137,8 +139,8 @@ def cloud(
 ) -> None:
     """Print a flow's results as JSON lines, until a signal ends it; send orders; ask for readings.
 
-    A result is an object with payload, id, device, time, received and flow. After a crash the last few may come twice,
-    and be answered twice: the id tells, and --sqlite keeps one of each.
+    A result is an object with payload, id, device, time, received and flow. After a crash the last few may
+    come twice, and be answered twice: their ids are equal, and --sqlite keeps one of each.
 
     \b
     Examples:
@@ -203,12 +205,13 @@ async def _run(endpoint: Any, name: str, wishes: _Wishes) -> None:
 
 
 def _tell_if_unknown(home: Path, flow: str, reader: str) -> None:
-    """Say that a flow is not there: its reader may come first, but a mistyped name would wait for ever, unseen."""
+    """Say that there is no such flow: a reader may come first, but a mistyped name would wait for ever."""
     flows = known_flows(joined_server(home).users)
     if flow not in flows:
         said(
-            f"the server in {home} has no flow {flow!r} yet; it has {', '.join(flows) or 'none'}. This waits for it. If the name "
-            f"is wrong, take the reader back: pratipad certs revoke reader {reader} --flow {flow}"
+            f"the server in {home} has no flow {flow!r} yet; it has {', '.join(flows) or 'none'}. This waits "
+            f"for it. If the name is wrong, take the reader back: pratipad certs revoke reader {reader} "
+            f"--flow {flow}"
         )
 
 
@@ -228,14 +231,14 @@ async def _fulfil(client: AsyncCloud, wishes: _Wishes, sink: SQLiteSink | None) 
     try:
         await _read(client, wishes, sink, fulfilled.done)
         if fulfilled.done():
-            await fulfilled  # which tells the devices that are silent
+            await fulfilled  # raises an error that names the silent devices
     finally:
         fulfilled.cancel()
         await asyncio.wait({fulfilled})
 
 
 async def _tell_who_is_unknown(client: AsyncCloud, to: list[str] | None) -> None:
-    """Say whom of those that an order is for the flow doesn't know: a mistyped name would go unnoticed."""
+    """Say which addressed devices the flow doesn't know: a mistyped name would go unnoticed."""
     from pratipad_nb.cloud.control import Control
 
     try:
@@ -246,18 +249,18 @@ async def _tell_who_is_unknown(client: AsyncCloud, to: list[str] | None) -> None
     if to is None and not known:
         said(f"the flow {client.flow!r} knows no device yet, so the order reaches nobody.")
     for name in to or ():
-        # What is behind a gateway may be silent for long; its gateway is known.
+        # A device behind a gateway may be silent for long; its gateway is known.
         if name not in known and name.partition(".")[0] not in known:
             said(
-                f"the flow {client.flow!r} knows no device {name!r} (it knows {', '.join(sorted(known)) or 'none'}); the "
-                "order waits until one of that name connects."
+                f"the flow {client.flow!r} knows no device {name!r} (it knows "
+                f"{', '.join(sorted(known)) or 'none'}); the order waits until it connects."
             )
 
 
 async def _read(
     client: AsyncCloud, wishes: _Wishes, sink: SQLiteSink | None, done: Callable[[], bool] | None
 ) -> None:
-    """Write results until there are enough, or (`done`) a request is fulfilled and nothing is left to read."""
+    """Write results until there are enough, or (`done`) a request is fulfilled and no result is left."""
     loop = asyncio.get_running_loop()
     end = None if wishes.timeout is None else loop.time() + wishes.timeout
     reader = await client.opened_reader(wishes.timeout)
@@ -274,8 +277,8 @@ async def _read(
             if end is not None and loop.time() >= end:
                 wanted = "" if wishes.most is None else f" of {wishes.most}"
                 raise WaitTimeout(
-                    f"{count}{wanted} results of {client.flow!r} came in {wishes.timeout:g} s. Wait longer (--timeout), "
-                    "or see whether the flow runs and devices send: pratipad top"
+                    f"{count}{wanted} results of {client.flow!r} came in {wishes.timeout:g} s. Wait longer "
+                    "(--timeout), or see whether the flow runs and devices send: pratipad top"
                 ) from None
             continue
         _write(lent.messages, sink, wishes.quiet)
@@ -289,9 +292,10 @@ async def _read(
 async def answer(
     client: AsyncCloud, message: Message, order: Any, pauses: tuple[float, float] = _PAUSES
 ) -> None:
-    """Send an order, and go on trying while it can't be sent now: the position waits for it.
+    """Send an order, and go on trying while the order can't be sent now: the position waits for it.
 
-    One that never can be is told, as a message is that the rule fails on: the next start would end at it again.
+    An order that can never be sent is only reported, as a message is on which the rule fails: the next start
+    would fail on that order again.
     """
     waits = False
     backoff = Backoff(*pauses)
@@ -300,7 +304,8 @@ async def answer(
             await client.send(order, message.device)
         except (PayloadError, SettingsError) as error:
             said(
-                f"the rule's order can't be sent: {error} Message {message.id} of {message.device} is not answered."
+                f"the rule's order can't be sent: {error} Message {message.id} of {message.device} is not "
+                "answered."
             )
             return
         except (NotInvited, TransportClosed):

@@ -1,6 +1,7 @@
 """``pratipad device``: the devices that a file defines, connected until a signal ends them.
 
-Owns their life in this process. Needs no more than a device does: certificates are read, not made, when --certs is given.
+Owns the devices' life in this process. Needs no more than a device does: with --certs certificates are read,
+not made.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pratipad_nb.cli.exits import Ending, raise_last, reported, said, signals
-from pratipad_nb.cli.here import endpoint_for
+from pratipad_nb.cli.local_state import endpoint_for
 from pratipad_nb.cli.options import Certs, FlowName, Home, Server
 from pratipad_nb.cli.programs import ProgramError, defined, execute
 from pratipad_nb.cli.rate_rows import device_line
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["device"]
 
-#: What the file is called as a module: a part below ``if __name__ == "__main__"`` is not run.
+#: The file's name as a module: a part below ``if __name__ == "__main__"`` is not run.
 _MODULE = "__pratipad_device__"
 _LOOK_SECONDS = 0.5
 
@@ -48,9 +49,10 @@ def device(
 ) -> None:
     """Connect the Device objects that a file defines, and keep them connected until a signal ends them.
 
-    They wait for a server that isn't there yet, and come back to one that was away. A signal makes them send what they
-    hold, and close; the exit code is 1 if something could not be sent. With several devices in a file, --certs is the
-    folder of their certificate folders, each of its device's name.
+    The devices wait for a server that doesn't run yet, and reconnect to a server that was away. A signal
+    makes the devices send the messages in their outboxes, and close; the exit code is 1 if a message could
+    not be sent. With several devices in a file, --certs is the folder of their certificate folders, each
+    named as its device.
 
     \b
     Examples:
@@ -64,7 +66,8 @@ def device(
         found = defined(execute(file, name=_MODULE), Device)
         if not found:
             raise ProgramError(
-                f"{file} defines no device. Write one at its top level: room1 = Device('room1', read=…, every=1)"
+                f"{file} defines no device. Write one at its top level: "
+                "room1 = Device('room1', read=…, every=1)"
             )
         try:
             for each in found:
@@ -76,7 +79,7 @@ def device(
                 said(device_line(each))
             _keep(found, ending, seconds, status)
         finally:
-            # One that couldn't connect has told why.
+            # A device that couldn't connect has said why.
             _close([each for each in found if each.flow and not each.state.startswith("closed")])
 
 
@@ -90,7 +93,7 @@ def _keep(found: list[Device], ending: Ending, seconds: float | None, status: fl
     Raises
     ------
     DeviceError
-        If one has failed for good: the server turns it away.
+        If a device has failed for good: the server turns it away.
     """
     begin = time.monotonic()
     following = begin + status

@@ -1,6 +1,7 @@
 """How a command ends: errors as one message on stderr, exit codes, signals.
 
-Owns the mapping from exceptions to exit codes. No command prints a traceback for what a user can put right.
+Owns the mapping from exceptions to exit codes. No command prints a traceback for an error that a user can put
+right.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ FAILED = 1
 USAGE = 2
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-#: Which extra brings what: a device's needs are always installed.
+#: The extra that brings each library: a device's libraries are always installed.
 _EXTRAS = {
     "IPython": "lab",
     "anywidget": "lab",
@@ -55,7 +56,7 @@ Result = TypeVar("Result")
 
 
 class Signalled(Exception):
-    """A signal ended what was under way, and its cleaning up is done."""
+    """A signal ended the command, whose cleaning up is done."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -63,18 +64,18 @@ class Signalled(Exception):
 
     @property
     def code(self) -> int:
-        """The exit code that shells know it by."""
+        """The exit code by which shells know the signal."""
         return 128 + self.number
 
 
 def said(text: str) -> None:
-    """Say something beside the output, on stderr."""
+    """Write `text` to stderr, beside the output."""
     sys.stderr.write(f"pratipad: {text}\n")
     sys.stderr.flush()
 
 
 def raise_last(errors: list[PratipadError]) -> None:
-    """Raise the last of `errors`, if there are any, and say the others."""
+    """Raise the last of `errors`, if there are any, and write the others to stderr."""
     for error in errors[:-1]:
         said(str(error))
     if errors:
@@ -82,7 +83,7 @@ def raise_last(errors: list[PratipadError]) -> None:
 
 
 def reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Let `command` end with one message and an exit code, whatever it raises that a user can put right."""
+    """Return `command`, ending with one message and an exit code on any error that a user can put right."""
 
     @functools.wraps(command)
     def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
@@ -94,7 +95,7 @@ def reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
         except KeyboardInterrupt:
             raise typer.Exit(128 + signal.SIGINT) from None
         except BrokenPipeError:
-            # Who read our output has had enough. Python would complain again when it flushes at the end.
+            # The reader of our output has closed the pipe. Python would complain again at its last flush.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except PratipadError as error:
             said(str(error))
@@ -113,7 +114,7 @@ def reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
 
 
 def run_until_signalled(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run `work` on an event loop; SIGINT or SIGTERM cancels it, and a second one ends the process.
+    """Run `work` on an event loop; SIGINT or SIGTERM cancels it, and a second signal ends the process.
 
     Raises
     ------
@@ -155,13 +156,13 @@ class Ending:
     """
 
     def __init__(self) -> None:
-        # A queue and not an event, whose lock a signal's handler could find taken by the thread that it interrupts.
+        # A queue and not an event, whose lock could be held by the thread that a signal's handler interrupts.
         self._arrived: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._waited_for = False
         self.number: int | None = None
 
     def note(self, number: int, _frame: FrameType | None = None) -> None:
-        """Take a signal; a second one ends the process."""
+        """Take a signal; a second signal ends the process."""
         _restore()
         self.number = number
         self._arrived.put(number)
@@ -173,7 +174,7 @@ class Ending:
         self._waited_for = True
 
     def wait(self, seconds: float) -> bool:
-        """Wait for a signal for so long; returns whether one has come."""
+        """Wait up to `seconds` for a signal, and return whether a signal has come."""
         self.expect()
         with contextlib.suppress(queue.Empty):
             if self.number is None:
@@ -183,12 +184,12 @@ class Ending:
 
 @contextlib.contextmanager
 def signals() -> Iterator[Ending]:
-    """Take SIGINT and SIGTERM for the time being.
+    """Take SIGINT and SIGTERM while the context lasts.
 
     Raises
     ------
     Signalled
-        If one interrupts what is done in it.
+        If a signal interrupts the body of the context.
     """
     ending = Ending()
     for number in _SIGNALS:

@@ -1,6 +1,7 @@
 """The entry point of ``pratipad``.
 
-Owns what happens where the command line's own libraries are not installed: one line that says how to get them.
+Owns the message for a machine where the command line's own libraries are not installed: one line that says
+how to install them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command that the arguments name."""
+    """Run the command that the process's arguments name."""
     try:
         from pratipad_nb.cli.app import app
     except ModuleNotFoundError as error:

@@ -1,7 +1,7 @@
 """Notations found in files: a notebook's ``%%dataflow`` cells, a program's ``Flow("…")`` calls, a text.
 
-Owns how they are found and checked without running anything: grammar, and whether each name is bound anywhere in the
-file. What a name stands for is known only when the file runs.
+Owns finding and checking notations without running anything: grammar, and whether each name is bound anywhere
+in the file. A name's value is known only when the file runs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CELL = re.compile(r"\s*%%dataflow\b[^\n]*(?:\n|$)")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A notation, where it stands, and the names that its file binds; None: they can't be known."""
+    """A notation, its place, and the names that its file binds, None if they can't be known."""
 
     where: str
     text: str
@@ -41,7 +41,7 @@ def notations_in(path: Path) -> list[Found]:
     Raises
     ------
     ProgramError
-        If the file can't be read, or isn't what its name says.
+        If the file can't be read, or its contents aren't of the kind that its name says.
     """
     if path.suffix == ".ipynb":
         return list(_in_notebook(path))
@@ -64,7 +64,7 @@ def _in_notebook(path: Path) -> Iterator[Found]:
     cells = [cell for cell in code_cells(path) if not (cell.skipped or cell.may_fail)]
     trees = {}
     for cell in cells:
-        # What IPython alone understands is left out; a cell that isn't Python then binds nothing we can see.
+        # Lines that only IPython understands are left out; a cell that isn't Python even then binds no names.
         plain = re.sub(r"^\s*[%!][^\n]*", "pass", cell.source, flags=re.MULTILINE)
         if not cell.source.lstrip().startswith("%%"):
             try:
@@ -117,7 +117,7 @@ def checked(found: Found) -> Tree:
     Raises
     ------
     NotationError
-        If it is wrong, or names something that its file doesn't bind.
+        If the notation is wrong, or contains a name that its file doesn't bind.
     """
     tree = parse(found.text)
     if found.names is None:

@@ -1,7 +1,7 @@
 """A notebook's code cells, run without a browser.
 
-Owns the IPython shell that runs them, in this process, so that magics work and flows stay. What it would show is text on
-stdout (with ``run --json`` on stderr). Nothing is written back into the notebook.
+Owns the IPython shell that runs the cells, in this process, so that magics work and flows stay. The shell's
+output is text on stdout (with ``run --json`` on stderr). Nothing is written back into the notebook.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ _FAILING_TAG = "raises-exception"
 
 @dataclass(frozen=True, slots=True)
 class CodeCell:
-    """A code cell: its `number` among the code cells, from 1, its text, whether it is for notebooks alone, and whether it
-    is there to fail.
+    """A code cell.
+
+    `number` counts the code cells from 1; `skipped` is true for a cell that is for notebooks alone,
+    `may_fail` for a cell that shows an error.
     """
 
     number: int
@@ -43,7 +45,7 @@ def code_cells(path: Path) -> list[CodeCell]:
     Raises
     ------
     ProgramError
-        If it can't be read, or is no notebook.
+        If the file can't be read, or is no notebook.
     """
     try:
         return list(_code_cells(json.loads(path.read_bytes())))
@@ -70,12 +72,12 @@ def execute_notebook(path: Path) -> dict[str, Any]:
     Raises
     ------
     ProgramError
-        If a cell fails; it names the cell and its line. The cells behind it are not run.
+        If a cell fails; the error names the cell and its line. The cells after it are not run.
     KeyboardInterrupt
-        If one is interrupted.
+        If a cell is interrupted.
     """
     cells = code_cells(path)
-    # Before a cell imports it: there is no screen to open a window on.
+    # Before a cell imports matplotlib: there is no screen to open a window on.
     os.environ.setdefault("MPLBACKEND", "agg")
     sys.path.insert(0, str(path.absolute().parent))
     with tempfile.TemporaryDirectory(prefix="pratipad-run-", ignore_cleanup_errors=True) as folder:
@@ -91,7 +93,7 @@ def _shell(folder: str) -> Any:
     from traitlets.config import Config
 
     class Headless(InteractiveShell):  # type: ignore[misc, unused-ignore]
-        """A shell that leaves faults to be told by who runs it, and has no windows."""
+        """A shell that leaves faults to its caller, and has no windows."""
 
         def _showtraceback(self, etype: Any, evalue: Any, stb: Any) -> None:
             """Show nothing."""

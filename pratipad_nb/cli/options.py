@@ -1,6 +1,6 @@
 """Options that several commands have, with their environment variables and help.
 
-Owns their spelling. What they mean is for the commands.
+Owns the options' spelling. Their meaning belongs to the commands.
 """
 
 from __future__ import annotations

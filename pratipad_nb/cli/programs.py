@@ -1,7 +1,7 @@
-"""Files that define devices and flows: run as programs, and looked into afterwards.
+"""Files that define devices and flows: run as programs, and searched for both afterwards.
 
-Owns how such a file is run, how its faults are told (its own line, no frames of this package), and how the objects that
-it defines are found.
+Owns running such a file, reporting its faults (the file's own line, no frames of this package), and finding
+the objects that the file defines.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def execute(path: Path, *, name: str, arguments: Iterable[str] = ()) -> dict[str
     Raises
     ------
     ProgramError
-        If it can't be read, or fails; it names the line.
+        If the file can't be read, or fails; the error names the line.
     """
     try:
         source = path.read_bytes()
@@ -50,7 +50,7 @@ def execute(path: Path, *, name: str, arguments: Iterable[str] = ()) -> dict[str
 
 
 def told(error: BaseException, what: str, is_own: Any) -> str:
-    """Return `error` as one message: where in `what` it happened (the frames that `is_own` knows by name), and what it is."""
+    """Return `error` as one message: its line in `what`, found by `is_own` on file names, type and text."""
     line = error.lineno if isinstance(error, SyntaxError) else None
     for frame in traceback.extract_tb(error.__traceback__):
         if is_own(frame.filename):
@@ -62,7 +62,7 @@ def told(error: BaseException, what: str, is_own: Any) -> str:
 
 
 def defined(namespace: Mapping[str, Any], kind: type[Kind] | tuple[type[Kind], ...]) -> list[Kind]:
-    """Return the objects of `kind` that `namespace` holds, each once: as variables, and in lists and dictionaries."""
+    """Return the objects of `kind` in `namespace`, each once, also those in lists and dictionaries."""
     found: dict[int, Kind] = {}
     for value in list(namespace.values()):
         for each in _within(value):

@@ -1,6 +1,6 @@
 """A flow's numbers as text: one line for `run`, rows for `top`.
 
-Owns wording and order. Takes the counters as a plain dictionary, which is how they come over the wire.
+Owns wording and order. Takes the counters as a plain dictionary, as they come over the wire.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ COLUMNS = (
     "state",
     "rate/s",
     "delivered",
-    "in hand",
+    "in flight",
     "waiting",
     "dead",
     "p50 ms",
@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 def status_line(stats: Mapping[str, Any]) -> str:
-    """Return one line: state, rate, totals, and what is wrong."""
+    """Return one line: state, rate, totals, and troubles."""
     parts = [
         f"{stats['name']}: {stats['state']}",
         f"{stats['rate']:,.1f}/s",
@@ -46,13 +46,13 @@ def device_line(device: Any) -> str:
 
 
 def row(stats: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what stands below `COLUMNS`."""
+    """Return the cells below `COLUMNS`."""
     return (
         stats["name"],
         stats["state"],
         f"{stats['rate']:,.1f}",
         f"{stats['delivered']:,}",
-        f"{stats['in_hand']:,}",
+        f"{stats['in_flight']:,}",
         f"{stats['waiting']:,}",
         f"{stats['dead']:,}",
         f"{stats['p50'] * 1000:.1f}",

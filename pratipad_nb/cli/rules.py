@@ -1,7 +1,7 @@
 """A user's rule: which message is answered by which order.
 
-Owns how the file that defines it is loaded, and what becomes of a message that it fails on. Sending is
-`pratipad_nb.cloud`'s, when to send `pratipad_nb.cli.cloud`'s.
+Owns loading the file that defines the rule, and the handling of a message on which the rule fails. Sending
+belongs to `pratipad_nb.cloud`, the time of sending to `pratipad_nb.cli.cloud`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Rule"]
 
-#: What the file is called as a module: a part below ``if __name__ == "__main__"`` is not run.
+#: The file's name as a module: a part below ``if __name__ == "__main__"`` is not run.
 _MODULE = "__pratipad_rule__"
-#: What the function is called.
+#: The function's name.
 _NAME = "rule"
 
 
@@ -30,7 +30,8 @@ class Rule:
     Parameters
     ----------
     file
-        A Python file that defines it. What it returns is the order to the message's device; None: no order.
+        A Python file that defines the function. Its return value is the order to the message's device; None:
+        no order.
 
     Raises
     ------
@@ -43,19 +44,23 @@ class Rule:
         rule = execute(file, name=_MODULE).get(_NAME)
         if not callable(rule):
             raise ProgramError(
-                f"{file} defines no rule. Write a function that returns an order, or None: def rule(message): …"
+                f"{file} defines no rule. Write a function that returns an order, or None: "
+                "def rule(message): …"
             )
         self._rule: Callable[[Message], Any] = rule
 
     def orders(self, messages: Iterable[Message]) -> Iterator[tuple[Message, Any]]:
-        """Give each of `messages` that is to be answered, and the order that answers it.
+        """Yield each of `messages` that is to be answered, and the order that answers it.
 
-        One that the rule fails on is told and not answered: the next start would fail on it again, and for ever.
+        A message on which the rule fails is reported and not answered: the next start would fail on it again,
+        and for ever.
         """
         for message in messages:
             try:
                 order = self._rule(message)
-            except Exception as error:  # noqa: BLE001 - the user's code
+            except KeyboardInterrupt:  # Ctrl-C is raised in this thread, also inside the rule
+                raise
+            except BaseException as error:  # noqa: BLE001 - the user's code, which may call sys.exit()
                 what = told(error, str(self._file), lambda name: name == str(self._file))
                 said(f"{what}; message {message.id} of {message.device} is not answered.")
                 continue

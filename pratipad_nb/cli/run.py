@@ -1,6 +1,6 @@
 """``pratipad run``: a notebook or a program without a browser, its flows kept running.
 
-Owns what happens around the file: where flows run, what is started and ended, the status line.
+Owns all around the file: where flows run, starting and ending them, the status line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pratipad_nb.cli.exits import Ending, raise_last, reported, said, signals
-from pratipad_nb.cli.here import home_folder, invitation_in, started_server
+from pratipad_nb.cli.local_state import home_folder, invitation_in, started_server
 from pratipad_nb.cli.options import Certs, Home, Json, Server
 from pratipad_nb.errors import FlowError, PratipadError
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-#: How often it looks whether a flow has failed, in seconds.
+#: Seconds between two looks whether a flow has failed.
 _LOOK_SECONDS = 0.5
 
 
@@ -55,9 +55,9 @@ def run(
 ) -> None:
     """Run a notebook's code cells, or a Python file, and keep its flows running until a signal drains them.
 
-    Cells tagged `notebook-only` are skipped. A flow that the file defines and doesn't start is started. Flows run on the
-    server of the state folder, which is started if none runs there (with --join: waited for), or on --server with
-    --certs. If a cell fails, what was started is drained, and the exit code is 1.
+    Cells tagged `notebook-only` are skipped. A flow that the file defines and doesn't start is started. Flows
+    run on the server of the state folder, which is started if none runs there (with --join: waited for), or
+    on --server with --certs. If a cell fails, the flows started so far are drained, and the exit code is 1.
 
     \b
     Examples:
@@ -73,7 +73,7 @@ def run(
         try:
             if join and server is None and certs is None:
                 asyncio.run(_server_is_there(home_folder(home)))
-            # With --json, stdout holds that alone.
+            # With --json, stdout holds the JSON alone.
             with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
                 namespace = _execute(file)
             if not flows():
@@ -88,19 +88,20 @@ def run(
 
 
 def _nothing_runs(file: Path, namespace: Mapping[str, Any]) -> None:
-    """Say that there is nothing to keep running.
+    """Say that no flow runs at the end of the file.
 
     Raises
     ------
     ProgramError
-        If there never was: the file defines no flow.
+        If the file defines no flow.
     """
     from pratipad_nb.cli.programs import ProgramError, defined
     from pratipad_nb.session.flow import Flow
 
     if not defined(namespace, Flow):
         raise ProgramError(
-            f"{file} defines no flow. Write one at its top level: house = Flow('Push ~> f ~> Output', name='house')"
+            f"{file} defines no flow. Write one at its top level: house = Flow('Push ~> f ~> Output', "
+            "name='house')"
         )
     said("no flow is running at the end of the file, so there is nothing to keep running.")
 
@@ -110,7 +111,7 @@ async def _server_is_there(home: Path) -> None:
 
 
 def _take_for_granted(home: Path | None, server: str | None, certs: Path | None) -> None:
-    """Let flows that say nothing else run where the options say; so does the notebook's own look at the environment."""
+    """Let flows that say nothing else run where the options say; the notebook's defaults say the same."""
     from pratipad_nb.session.defaults import Defaults, set_defaults
 
     folder = home_folder(home)
@@ -134,7 +135,7 @@ def _execute(file: Path) -> Mapping[str, Any]:
 
     namespace = execute(file, name="__main__")
     for flow in defined(namespace, Flow):
-        if flow.endpoint is None:  # never started; one that the file has stopped stays so
+        if flow.endpoint is None:  # never started; a flow that the file has stopped stays stopped
             flow.start()
     return namespace
 
@@ -145,7 +146,7 @@ def _keep(ending: Ending, seconds: float | None, status: float, as_json: bool) -
     Raises
     ------
     FlowError
-        If one fails.
+        If a flow fails.
     """
     from pratipad_nb.session.registry import flows
 
@@ -178,12 +179,12 @@ def _tell(flow: Flow, as_json: bool) -> None:
 
 
 def _end(namespace: Mapping[str, Any], as_json: bool) -> None:
-    """Close devices first, so that what they hold is still accepted, then drain the flows.
+    """Close devices first, so that the messages in their outboxes are still accepted, then drain the flows.
 
     Raises
     ------
     PratipadError
-        The last one of what could not be closed or drained; the others are said.
+        The last error of closing or draining; the others are written to stderr.
     """
     from pratipad_nb.cli.programs import defined
     from pratipad_nb.device.blocking import Device

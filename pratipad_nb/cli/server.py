@@ -1,7 +1,7 @@
 """``pratipad server``: the embedded NATS server in the foreground.
 
-Owns its life as a process of its own: the names in its certificate, renewal, what is printed. The server is
-`pratipad_nb.server.embedded`'s.
+Owns the server's life as a process of its own: the names in its certificate, renewal, the output. The server
+itself belongs to `pratipad_nb.server.embedded`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled, said
-from pratipad_nb.cli.here import home_folder, public_leaves_url, public_url
 from pratipad_nb.cli.leaf import leaf_from
+from pratipad_nb.cli.local_state import home_folder, public_leaves_url, public_url
 from pratipad_nb.cli.options import Home, Json
 from pratipad_nb.errors import ServerError, SettingsError
 from pratipad_nb.settings import Address
@@ -40,7 +40,7 @@ _SYNCS = ("interval", "always")
 
 @dataclass(frozen=True, slots=True)
 class _Listening:
-    """Where a server listens (None: it doesn't, or where it likes), and what others call its machine."""
+    """The addresses of a server's listeners (None: none, or any), and its machine's names for others."""
 
     clients: Address | None
     mqtt: Address | None
@@ -54,8 +54,8 @@ def server(
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="Where to listen; 0.0.0.0:4222 is all of this machine's addresses. Default: 127.0.0.1 and the port "
-            "of the last start, else any.",
+            help="Where to listen; 0.0.0.0:4222 is all of this machine's addresses. Default: 127.0.0.1 and "
+            "the port of the last start, else any.",
             show_default=False,
         ),
     ] = None,
@@ -63,8 +63,8 @@ def server(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A name or address that others reach this machine by; stands in the certificate. The first goes into "
-            "invitations. May be repeated.",
+            help="A name or address that others reach this machine by; stands in the certificate. The first "
+            "goes into invitations. May be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -88,8 +88,8 @@ def server(
         str | None,
         typer.Option(
             metavar="URL|DIR",
-            help="Join a server elsewhere as its leaf: tls://HOST:7422 with --certs DIR; or that folder alone, which "
-            "`pratipad certs issue leaf` has written there.",
+            help="Join a server elsewhere as its leaf: tls://HOST:7422 with --certs DIR; or that folder "
+            "alone, which `pratipad certs issue leaf` has written there.",
             show_default=False,
         ),
     ] = None,
@@ -109,10 +109,10 @@ def server(
 ) -> None:
     """Run the NATS server, with mutual TLS and permissions, until a signal ends it.
 
-    Flows in other processes that use the same state folder join it; so do `cloud`, `top` and `device` there. Others
-    need a certificate folder: `pratipad certs issue`. A flow that was first, and has started a server itself, hands it
-    over. Beside a server that is a leaf, flows go on while the link is
-    down; their results are forwarded when it is up again.
+    Flows in other processes that use the same state folder join it; so do `cloud`, `top` and `device` there.
+    Others need a certificate folder: `pratipad certs issue`. A flow that has started a server itself before
+    hands the folder over. Beside a server that is a leaf, flows go on while the link is down; their results
+    are forwarded when the link is up again.
 
     \b
     Examples:
@@ -134,7 +134,7 @@ def server(
             _serve(home_folder(home), listening, leaf_from(leaf_of, certs), sync=sync, as_json=as_json)
         )
     except Signalled:
-        said("the server has stopped; what it stores stays.")
+        said("the server has stopped; its stored messages stay.")
     except ServerLocked as locked:
         raise ServerError(_taken(home_folder(home), locked.state)) from locked
 
@@ -142,14 +142,14 @@ def server(
 def _taken(home: Path, state: ServerState) -> str:
     if state.standalone:
         return (
-            f"process {state.owner} runs the server of {home} already, at {state.url}; flows and devices use that. End it "
-            "first if this one is to take its place, or choose another state folder (--home)."
+            f"process {state.owner} runs the server of {home} already, at {state.url}; flows and devices use "
+            "that. End it first if this one is to take its place, or choose another state folder (--home)."
         )
     return (
-        f"process {state.owner}, which runs a flow, has started a server of its own in {home}, at {state.url}, and does not "
-        "hand it over: it does not answer, or takes MQTT devices or is a leaf, which this one is not told to. End that "
-        "process, start `pratipad server`, then the flow again, which joins it (`pratipad run FILE "
-        "--join` waits for it)."
+        f"process {state.owner}, which runs a flow, has started a server of its own in {home}, at "
+        f"{state.url}, and does not hand the folder over: that process does not answer, or its server takes "
+        "MQTT devices or is a leaf, and this one isn't told to. End that process, start `pratipad server`, "
+        "then the flow again, which joins the server (`pratipad run FILE --join` waits for it)."
     )
 
 
@@ -159,6 +159,7 @@ async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: 
     from pratipad_nb.server.config import LOOPBACK
     from pratipad_nb.server.embedded import EmbeddedServer
     from pratipad_nb.session.state_folder import ignore_in_git
+    from pratipad_nb.tasks import first_of
 
     await asyncio.to_thread(private_folder, home)
     store = await asyncio.to_thread(CertificateStore.open, home)
@@ -191,15 +192,13 @@ async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: 
             "leaf_of": leaf.url if leaf else "",
         }
         _announce(said_of | {"home": str(home)}, as_json)
-        while True:
-            await asyncio.sleep(_RENEWAL_SECONDS)
-            await _renew(running, store, home, hosts, credentials)
+        await first_of(running.failure(), _keep_renewed(running, store, home, hosts, credentials))
     finally:
         await running.stop()
 
 
 def _hosts(listening: _Listening) -> tuple[str, ...]:
-    """Return what the certificate names: this computer from within, and what others call it."""
+    """Return the certificate's host names: this computer's own, and those that others use."""
     from pratipad_nb.pki.store import LOOPBACK_HOSTS
 
     addresses = [each for each in (listening.clients, listening.mqtt, listening.leaves) if each is not None]
@@ -218,25 +217,28 @@ def _public(url: str, address: Address | None, names: tuple[str, ...]) -> str:
 
 
 def _certificate(store: CertificateStore, home: Path, hosts: tuple[str, ...]) -> Credentials:
-    # In a folder of its own: a flow that joins makes the certificate of a server on the loopback, which has fewer names.
+    # A folder of its own, since a flow that joins makes the certificate of a server on the loopback, which
+    # has fewer names.
     return store.authority.ensure(_IDENTITY, home / "pki" / "listener", hosts=hosts, server=True)
 
 
-async def _renew(
+async def _keep_renewed(
     running: EmbeddedServer,
     store: CertificateStore,
     home: Path,
     hosts: tuple[str, ...],
     credentials: Credentials,
 ) -> None:
-    before = credentials.certificate.read_bytes()
-    await asyncio.to_thread(_certificate, store, home, hosts)
-    if credentials.certificate.read_bytes() != before:
-        await running.reload()
+    while True:
+        await asyncio.sleep(_RENEWAL_SECONDS)
+        before = credentials.certificate.read_bytes()
+        await asyncio.to_thread(_certificate, store, home, hosts)
+        if credentials.certificate.read_bytes() != before:
+            await running.reload()
 
 
 def _announce(said_of: dict[str, str], as_json: bool) -> None:
-    """Print where the server is reached; empty values go unsaid, save in JSON."""
+    """Print the server's URLs; empty values are left out, except in JSON."""
     if as_json:
         typer.echo(json.dumps(said_of | {"pid": os.getpid()}))
         return

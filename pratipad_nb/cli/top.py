@@ -1,6 +1,7 @@
 """``pratipad top``: live rates of a server's flows in a terminal.
 
-Owns how flows are found and asked, and the table. The numbers are the flows' own, asked for as any reader may.
+Owns finding and asking flows, and the table. The numbers belong to the flows, and any reader may ask for
+them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled
-from pratipad_nb.cli.here import endpoint_for, home_folder, invitation_in, joined_server, known_flows
+from pratipad_nb.cli.local_state import endpoint_for, home_folder, invitation_in, joined_server, known_flows
 from pratipad_nb.cli.options import Certs, Home, Json, Server
 from pratipad_nb.cli.rate_rows import COLUMNS, row
 from pratipad_nb.errors import FlowError, SettingsError, WaitTimeout
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["drawn", "top"]
 
 _READER = "top"
-#: How long a flow may take to answer before it counts as not running, in seconds.
+#: Seconds that a flow may take to answer before it counts as not running.
 _PATIENCE = 3.0
 
 
@@ -51,7 +52,8 @@ def top(
 ) -> None:
     """Show the rates of a server's flows.
 
-    With --server and --certs it shows one flow, as its reader. --once exits with 1 if no flow answers.
+    With --server and --certs the command shows one flow, as the flow's reader. --once exits with 1 if no flow
+    answers.
 
     \b
     Examples:
@@ -95,7 +97,7 @@ async def _show(
 
 
 def _names(flow: str | None, server: str | None, certs: Path | None, home: Path) -> list[str]:
-    """Return which flows there are: the one that is named, or those that the server has let an edge in for."""
+    """Return the flows to ask: `flow` if given, else all for which the server lets an edge in."""
     if certs is not None:
         said = invitation_in(certs)
         if flow is None and said is None:
@@ -109,10 +111,10 @@ def _names(flow: str | None, server: str | None, certs: Path | None, home: Path)
     if not found:
         raise FlowError(f"the server in {home} has no flow yet. Start one: pratipad run FILE")
     if flow is not None and flow not in found:
-        # Before a certificate is made: a mistyped name must let nobody in.
+        # Checked before a certificate is made: a mistyped name must let nobody in.
         raise FlowError(
-            f"the server in {home} has no flow {flow!r}; it has {', '.join(found)}. Check the name, or start that flow: "
-            "pratipad run FILE"
+            f"the server in {home} has no flow {flow!r}; it has {', '.join(found)}. Check the name, or start "
+            "that flow: pratipad run FILE"
         )
     return found if flow is None else [flow]
 
@@ -133,7 +135,7 @@ async def _control(flow: str, server: str | None, certs: Path | None, home: Path
 
 
 async def _asked(flows: dict[str, Control]) -> list[dict[str, Any]]:
-    """Return the numbers of those that answer."""
+    """Return the numbers of the flows that answer."""
 
     async def one(control: Control) -> dict[str, Any] | None:
         try:
@@ -165,7 +167,7 @@ async def _draw(flows: dict[str, Control], every: float) -> None:
 
 
 def drawn(stats: list[dict[str, Any]]) -> Table:
-    """Return the table for a terminal, each flow's processors below it; where it is narrow, only names wrap."""
+    """Return the table for a terminal, each flow's processors below it; if it is narrow, only names wrap."""
     from rich.table import Table
 
     table = Table(caption="" if stats else "no flow answers", box=None, padding=(0, 1, 0, 0), pad_edge=False)

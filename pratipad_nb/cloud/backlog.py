@@ -1,7 +1,7 @@
-"""What has arrived at a reader and is not taken yet, frame by frame, and the messages in a frame.
+"""The backlog: messages that have arrived at a reader and are not taken yet, frame by frame.
 
-Owns the arithmetic of positions in memory: which message is next, and what a position will be once some are taken.
-Where frames come from is for `pratipad_nb.cloud.log_source` and `signal_source`.
+Owns the arithmetic of positions in memory: which message is next, and the position behind the next `n`
+messages. Also owns making the messages of a frame. Fetching frames is for `log_source` and `signal_source`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Backlog", "messages_of"]
 
 
 def messages_of(frame: OutputFrame, flow: str) -> list[Message]:
-    """Return the messages of `frame`, in its order, with their ids.
+    """Return the messages of `frame`, in the frame's order, with their ids.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def messages_of(frame: OutputFrame, flow: str) -> list[Message]:
 
 
 def _ids(segment: Segment) -> list[str]:
-    """Return the id of every message of `segment`; most differ in their number alone."""
+    """Return the id of every message of `segment`; most ids differ in their number alone."""
     device, epoch, retry = segment.device, segment.epoch, segment.retry
     count = len(segment.payloads)
     numbers = segment.numbers or range(segment.first, segment.first + count)
@@ -53,7 +53,7 @@ def _ids(segment: Segment) -> list[str]:
 
 @dataclass(slots=True)
 class _Held:
-    """A frame of which messages from `start` on are not taken."""
+    """A frame whose messages from `start` on are not taken."""
 
     sequence: int
     messages: list[Message]
@@ -66,9 +66,9 @@ class Backlog:
     Attributes
     ----------
     count
-        How many there are.
+        How many messages wait.
     next
-        The sequence that the next frame to arrive has, unless one is missing.
+        The sequence of the next frame to arrive, unless a frame is missing.
     """
 
     def __init__(self) -> None:
@@ -79,24 +79,24 @@ class Backlog:
 
     @property
     def frames(self) -> int:
-        """How many frames have messages here."""
+        """How many frames have messages that wait."""
         return len(self._frames)
 
     @property
     def position(self) -> ReadFrame:
-        """Where the first message that is not taken stands."""
+        """The position of the first message that is not taken."""
         if not self._frames:
             return ReadFrame(self.next, self._start)
         return ReadFrame(self._frames[0].sequence, self._frames[0].start)
 
     def begin(self, position: ReadFrame) -> None:
-        """Drop everything; the first message to come is the one at `position`."""
+        """Drop all messages; the first message to come is the message at `position`."""
         self._frames.clear()
         self.count = 0
         self.next, self._start = position.sequence, position.offset
 
     def add(self, sequence: int, messages: list[Message]) -> None:
-        """Add the frame at `sequence`, or what `begin` left of it. It may be empty."""
+        """Add the frame at `sequence`, which may be empty, from the position on that `begin` was given."""
         start = self._start if sequence == self.next else 0
         self.next, self._start = sequence + 1, 0
         left = len(messages) - start
@@ -105,7 +105,7 @@ class Backlog:
             self.count += left
 
     def peek(self, n: int) -> tuple[list[Message], ReadFrame]:
-        """Return the next `n` messages, of which there must be as many, and the position behind them."""
+        """Return the next `n` messages and the position behind them; at least `n` must wait."""
         taken: list[Message] = []
         for held in self._frames:
             if len(taken) == n:
@@ -128,20 +128,23 @@ class Backlog:
                 self._frames.popleft()
 
     def pop(self) -> Message:
-        """Take out the next message, of which there must be one, and return it."""
+        """Take out the next message and return it; at least one must wait."""
         held = self._frames[0]
         message = held.messages[held.start]
         self.drop(1)
         return message
 
     def put_back(self, messages: list[Message]) -> None:
-        """Let `messages`, which `drop` took out, be the next again; only where positions don't matter."""
+        """Let `messages`, which `drop` took out, be the next again; only if positions don't matter."""
         if messages:
             self._frames.appendleft(_Held(0, messages, 0))
             self.count += len(messages)
 
     def trim(self, most: int) -> int:
-        """Drop the oldest frames until at most `most` messages are left; return how many frames went."""
+        """Drop the oldest frames until at most `most` messages are left; return the number of frames dropped.
+
+        The last frame stays, however many messages it has.
+        """
         gone = 0
         while self.count > most and len(self._frames) > 1:
             held = self._frames.popleft()

@@ -1,7 +1,10 @@
 """The cloud client: reads a flow's results and sends orders, from any process or machine.
 
-Owns `AsyncCloud` and its synchronous twin `Cloud`: connecting, finding out how the flow delivers, sending orders.
-Reading is the `Reader`'s, pulled readings are a `Request`'s; what may pass is for the edge to say.
+A flow has a client at either end: this module is the cloud's, which takes results;
+`pratipad_nb.device.client` is the device's, which sends readings.
+
+Owns `AsyncCloud` and its synchronous twin `Cloud`: connecting, finding out the flow's delivery, sending
+orders. Reading is for `reader`, following a pull for `request`. The edge decides whether orders may pass.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from pratipad_nb.cloud.blocking import BlockingReader
+from pratipad_nb.cloud.blocking_take import BlockingReader
 from pratipad_nb.cloud.control import Control, Description
 from pratipad_nb.cloud.orders import encoded, made_order, store
 from pratipad_nb.cloud.reader import Reader, check_take
@@ -31,14 +34,15 @@ from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["ASK_SECONDS", "AsyncCloud", "Cloud"]
 
-#: The name that a flow's own handle reads under: it never holds the flow back, which a Cloud's reader shall do.
+#: The reader name of a flow's own handle. That reader never holds the flow back; a Cloud's reader has to.
 _HANDLE = "notebook"
-#: What the edge said of its flow is believed for this long, in seconds: a changed notation is noticed at once by eye,
-#: and many orders in a row don't ask for each.
+#: The edge's description of its flow is used for this long, in seconds. To a person a changed notation is
+#: then noticed at once, and many orders in a row don't each ask the edge.
 _FRESH = 1.0
 #: How long the edge may take to answer, in seconds.
 ASK_SECONDS = 5.0
-#: Opening the reader gets this long, in seconds, however little time a `take` has: what is stored is to be found then.
+#: Opening the reader gets at least this long, in seconds, however short a `take`'s time-out is: a `take`
+#: without time to wait still finds stored messages.
 _LEAST = 1.0
 #: Pause between two looks for a flow that isn't there yet, in seconds.
 _POLL = 0.1
@@ -47,25 +51,25 @@ _POLL = 0.1
 class AsyncCloud:
     """A flow's results and orders, as one named reader; for services, on an event loop.
 
-    Connects when it is first used, or by ``async with``.
+    Connects at its first use, or by ``async with``.
 
     Parameters
     ----------
     flow
         Name of the flow; or a flow of this process, which lets the reader in.
     reader
-        Name of the reader: its position is stored under it, and the certificate says so, too. What a named reader
-        hasn't taken is kept for it.
+        Name of the reader. The reader's position is stored under this name, and the certificate names it,
+        too. The flow keeps the messages that a named reader hasn't taken.
     server, certs
-        ``tls://host:port`` and the folder with this reader's certificate, as ``pratipad certs issue reader`` or
-        `Flow.invite` with ``role="reader"`` writes it.
+        ``tls://host:port`` and the folder with this reader's certificate, as ``pratipad certs issue reader``
+        or `Flow.invite` with ``role="reader"`` writes it.
     endpoint
-        All of that as one value, in place of `server` and `certs`.
+        Server and certificates as one value, in place of `server` and `certs`.
 
     Raises
     ------
     SettingsError
-        If a name can't be one, or it isn't said where to connect to.
+        If `flow` or `reader` is no valid name, or no argument says where to connect to.
     """
 
     def __init__(
@@ -80,7 +84,8 @@ class AsyncCloud:
         self._name = valid_name(reader, "reader")
         if reader == _HANDLE:
             raise SettingsError(
-                f"{reader!r} is the name that a flow's own handle reads under. Choose another, for example 'cloud'."
+                f"{reader!r} is the name that a flow's own handle reads under. Choose another, for example "
+                "'cloud'."
             )
         self._target = Target(flow, reader, server, certs, endpoint)
         self._connection: Connection | None = None
@@ -120,14 +125,14 @@ class AsyncCloud:
         await self.close()
 
     async def connect(self) -> Connection:
-        """Connect unless it is, and return the connection. From then on it reconnects by itself.
+        """Connect unless connected, and return the connection, which reconnects by itself from then on.
 
         Raises
         ------
         ConnectionRefused, NotInvited, CertificateError
-            If that fails, with its cause.
+            If connecting fails, with its cause.
         TransportClosed
-            If this is closed.
+            If this client is closed.
         """
         async with self._opening:
             if self._closed:
@@ -138,22 +143,22 @@ class AsyncCloud:
                 )
             return self._connection
 
-    # -- reading ------------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------
 
     async def take(self, n: int = 1, timeout: float | None = 10.0) -> list[Message]:
-        """Return the next `n` messages, once all are there; each is returned once, across kill -9 as well.
+        """Return the next `n` messages, once all have arrived; each is returned once, across kill -9 as well.
 
         Parameters
         ----------
         n
-            How many: at least 1.
+            Number of messages, at least 1.
         timeout
-            Seconds to wait for all of them; None: for ever.
+            Seconds to wait for all `n` messages; None: for ever.
 
         Raises
         ------
         WaitTimeout
-            If they are not all there in time. What has arrived is returned by the next `take`.
+            If fewer have arrived in time. The next `take` returns the messages that have.
         """
         check_take(n, timeout)
         end = None if timeout is None else time.monotonic() + timeout
@@ -168,12 +173,12 @@ class AsyncCloud:
         return await reader.__anext__()
 
     async def opened_reader(self, timeout: float | None = 10.0) -> Reader:
-        """Return the reader that this takes from, made as soon as the flow has ever been started.
+        """Return the reader that `take` takes from; wait for a flow that was never started.
 
         Raises
         ------
         WaitTimeout
-            If it hasn't in `timeout` seconds.
+            If the flow hasn't been started within `timeout` seconds, or the server doesn't answer.
         """
         if self._reader is not None:
             return self._reader
@@ -199,13 +204,19 @@ class AsyncCloud:
     def _late(self, timeout: float) -> str:
         if self._connection is None or not self._connection.connected:
             return (
-                f"the server doesn't answer at {self._target} within {timeout:g} s. See whether it runs; the link comes back "
-                "by itself."
+                f"the server doesn't answer at {self._target} within {timeout:g} s. See whether it runs; the "
+                "link comes back by itself."
             )
-        return f"the flow {self.flow!r} was not started within {timeout:g} s at {self._target}. Start it, or check the name."
+        return (
+            f"the flow {self.flow!r} was not started within {timeout:g} s at {self._target}. Start it, or "
+            "check the name."
+        )
 
     async def _delivery(self, seconds: float) -> Literal["durable", "fast"] | None:
-        """Ask how the flow delivers; one that isn't running has its output stored if it did so durably."""
+        """Return the flow's delivery, or None if it can't be told now.
+
+        A flow that isn't running doesn't answer; a stored output then says that its delivery is durable.
+        """
         try:
             return (await self.describe(seconds)).delivery
         except WaitTimeout:
@@ -218,22 +229,22 @@ class AsyncCloud:
 
     @property
     def skipped_frames(self) -> int:
-        """Frames that were gone before this could read them; see `Reader.skipped_frames`."""
+        """Frames that were gone before this client could read them; see `Reader.skipped_frames`."""
         return 0 if self._reader is None else self._reader.skipped_frames
 
     async def seek(self, where: Literal["oldest", "newest"]) -> None:
         """Move the position: ``"oldest"`` to the first message that is kept, ``"newest"`` behind the last."""
         await (await self.opened_reader()).seek(where)
 
-    # -- the other direction --------------------------------------------------------------------------------------
+    # -- the other direction ---------------------------------------------------------------------------------
 
     async def describe(self, timeout: float = ASK_SECONDS) -> Description:
-        """Return what the edge says of its flow, at most a second old.
+        """Return the edge's description of its flow, at most a second old.
 
         Raises
         ------
         WaitTimeout
-            If the flow isn't running: nobody answers in `timeout` seconds.
+            If the flow isn't running: no edge answers in `timeout` seconds.
         """
         now = time.monotonic()
         if self._description is None or now - self._description[0] > _FRESH:
@@ -242,19 +253,19 @@ class AsyncCloud:
         return self._description[1]
 
     async def send(self, payload: Any, to: str | Iterable[str] | None = None) -> str:
-        """Send an order and return its id, once it is stored at the server.
+        """Send an order and return its id, once the order is stored at the server.
 
         Parameters
         ----------
         payload
             Any JSON-like value.
         to
-            A device's name, or several; None: all that are known.
+            A device's name, or several names; None: all known devices.
 
         Raises
         ------
         OneWayError
-            If the notation lets no order reach devices; it shows the hop.
+            If the notation lets no order reach devices; the error's text shows the hop.
         PayloadError
             If the payload is not JSON-like.
         WaitTimeout
@@ -271,7 +282,10 @@ class AsyncCloud:
         return order.id
 
     async def _described(self) -> Description:
-        """Return what the edge says of its flow; an edge that has answered before may have lost its link for a moment."""
+        """Return the edge's description of its flow; ask again for an edge that has answered before.
+
+        Such an edge may have lost its link for a moment.
+        """
         end = time.monotonic() + ASK_SECONDS
         while True:
             try:
@@ -289,9 +303,9 @@ class AsyncCloud:
         SettingsError
             If `n` is no whole number from 1 to 1,000,000, or `device` can't be a name.
         FlowError
-            What the edge refuses it with: the flow doesn't pull, or 1,000 of its requests are open.
+            If the edge refuses the request: the flow's input isn't Pull, or 1,000 of its requests are open.
         DeviceError
-            If no such device has ever been there.
+            If no device named `device` has ever connected.
         WaitTimeout
             If the flow isn't running.
         """
@@ -309,7 +323,7 @@ class AsyncCloud:
             if self._reader is not None:
                 await self._reader.close()
         finally:
-            async with self._opening:  # one that is being opened is closed, too
+            async with self._opening:  # a connection that is being opened is closed, too
                 if self._connection is not None:
                     await self._connection.close()
 
@@ -317,7 +331,7 @@ class AsyncCloud:
 class Cloud:
     """A flow's results and orders, as one named reader; from any thread.
 
-    Parameters and errors are those of `AsyncCloud`, its asynchronous twin. Connects when it is first used.
+    Parameters and errors are those of `AsyncCloud`, its asynchronous twin. Connects at its first use.
 
     Examples
     --------
@@ -342,7 +356,8 @@ class Cloud:
         self._twin = AsyncCloud(flow, reader=reader, server=server, certs=certs, endpoint=endpoint)
         if inspect.iscoroutinefunction(getattr(flow, "endpoint_for", None)):
             raise SettingsError(
-                f"{flow!r:.100} is asynchronous and belongs to an event loop of its own. Read it by an AsyncCloud."
+                f"{flow!r:.100} is asynchronous and belongs to an event loop of its own. Read it by an "
+                "AsyncCloud."
             )
         self._lease = shared_portal()
         self._portal = self._lease.portal
@@ -372,7 +387,7 @@ class Cloud:
 
     @property
     def skipped_frames(self) -> int:
-        """Frames that were gone before this could read them."""
+        """Frames that were gone before this client could read them."""
         return self._twin.skipped_frames
 
     def take(self, n: int = 1, timeout: float | None = 10.0) -> list[Message]:
@@ -387,7 +402,7 @@ class Cloud:
         self._portal.run(self._twin.seek(where))
 
     def describe(self, timeout: float = ASK_SECONDS) -> Description:
-        """Return what the edge says of its flow; see `AsyncCloud.describe`."""
+        """Return the edge's description of its flow; see `AsyncCloud.describe`."""
         return self._portal.run(self._twin.describe(timeout))
 
     def send(self, payload: Any, to: str | Iterable[str] | None = None) -> str:
@@ -401,10 +416,10 @@ class Cloud:
     def close(self) -> None:
         """Store the reader's position and close the connection; ends loops in other threads. Idempotent."""
         try:
-            # First, so that no loop in another thread goes on with the messages it has fetched.
+            # First, so that no loop in another thread goes on with messages that are fetched already.
             self._messages.close()
             self._portal.run(self._twin.close())
-        except FlowError:  # the portal is closed, by an earlier close of this
+        except FlowError:  # the portal is closed: this client was closed before
             return
         finally:
             self._lease.release()

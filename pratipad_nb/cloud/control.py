@@ -1,19 +1,22 @@
-"""Requests from the cloud to the edge of a flow, and its answers.
+"""Control: sends requests from the cloud to the edge of a flow, and understands the answers.
 
-Owns the exchange of `ControlFrame`s from the cloud's side: what is asked, what the answers mean, and that an error at
-the edge is raised here as the same class. What the edge does about a request is its own affair.
+The exchange of `ControlFrame`s has two ends: this module is the cloud's end, which asks;
+`pratipad_nb.runtime.edge.control` is the edge's end, which answers.
+
+Owns the requests, the meaning of the answers, and that an error at the edge is raised here as the same class.
+Carrying out a request is for the edge.
 
 =========== ======================================= ==================================================
 verb        arguments                               answer's arguments (verb ``"ok"``)
 =========== ======================================= ==================================================
 describe    none                                    those of `Description`
-pull        ``n``, ``device`` (a name or None)      ``request``: the id to ask for
-request     ``request``, ``timeout`` in seconds     those of `Standing`, once it is over or time is up
+pull        ``n``, ``device`` (a name or None)      ``request``: the request's id
+request     ``request``, ``timeout`` in seconds     those of `Standing`, once over or after ``timeout``
 cancel      ``request``                             those of `Standing`
 stats       none                                    the flow's counters, as ``FlowStats`` has them
 =========== ======================================= ==================================================
 
-An answer with the verb ``"error"`` has ``kind``, the name of one of our errors, and ``text``.
+An answer with the verb ``"error"`` has ``kind``, the name of a class in `pratipad_nb.errors`, and ``text``.
 """
 
 from __future__ import annotations
@@ -35,18 +38,18 @@ __all__ = ["Control", "Description"]
 
 
 class Description(msgspec.Struct, frozen=True):
-    """What the edge says of its flow.
+    """The edge's description of its flow.
 
     Attributes
     ----------
     notation
-        Its canonical notation.
+        The flow's canonical notation.
     delivery
         ``"durable"`` or ``"fast"``.
     cloud_reaches_devices
         Whether every hop between Output and the devices is ``<~>``.
     text
-        What to tell who sends an order where that isn't so: it shows the first hop that is one-way.
+        The error text for an order that can't reach devices: it shows the first hop that is one-way.
     """
 
     notation: str
@@ -67,7 +70,7 @@ class Control:
         self._subject = Subjects(flow).control
 
     async def describe(self, timeout: float = 5.0) -> Description:
-        """Return what the edge says of its flow; raises what `ask` does."""
+        """Return the edge's description of its flow. Raises the errors of `ask`."""
         return _understood(await self.ask("describe", {}, timeout), Description)
 
     async def pull(self, n: int, device: str | None, timeout: float = 5.0) -> str:
@@ -76,13 +79,13 @@ class Control:
         return str(_understood(answer, dict[str, Any]).get("request", ""))
 
     async def progress(self, request: str, seconds: float) -> Standing:
-        """Wait at most `seconds` for `request` to be over, and return how far it is."""
-        # The edge answers when the time is up; the margin is for the way.
+        """Wait at most `seconds` for the end of `request`, and return its standing."""
+        # The edge answers when `seconds` have passed; the margin is for the way.
         answer = await self.ask("request", {"request": request, "timeout": seconds}, seconds + 5.0)
         return _understood(answer, Standing)
 
     async def cancel(self, request: str, timeout: float = 5.0) -> Standing:
-        """Let devices be asked for no more of `request`, and return how far it has come."""
+        """Let the edge ask devices for no more readings of `request`, and return the request's standing."""
         return _understood(await self.ask("cancel", {"request": request}, timeout), Standing)
 
     async def ask(self, verb: str, arguments: dict[str, Any], timeout: float) -> dict[str, Any]:
@@ -93,9 +96,9 @@ class Control:
         WaitTimeout
             If no edge answers: the flow isn't running.
         PratipadError
-            What the edge raised, of the same class.
+            The edge's error, of the same class.
         FrameError
-            If the answer is none.
+            If the answer's verb is neither ``"ok"`` nor ``"error"``.
         """
         try:
             data = await self._connection.request(
@@ -117,7 +120,7 @@ class Control:
 
 
 def _error_of(arguments: dict[str, Any]) -> PratipadError:
-    """Return the error of the class that `arguments` name; one that isn't known here is a `FlowError`."""
+    """Return the error of the class that `arguments` name, or a `FlowError` if there is no such class."""
     kind, text = str(arguments.get("kind", "")), str(arguments.get("text", ""))
     found = getattr(errors, kind, None) if kind in errors.__all__ else None
     if found is None:

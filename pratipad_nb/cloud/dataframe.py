@@ -1,7 +1,8 @@
 """Messages as pandas data frames, and plots of them over time by device.
 
-Owns the way from payloads to columns and the look of the plot; the only importer of `pandas`, which it imports when it
-is first used. Plots are made without pyplot: a figure belongs to who gets it, and goes when it is dropped.
+Owns the way from payloads to columns and the look of the plot. The only importer of `pandas`, which is
+imported at its first use. Plots are made without pyplot, so that a figure belongs to the caller and goes when
+the caller drops it. Tables of messages in a file are for `sqlite`.
 """
 
 from __future__ import annotations
@@ -23,34 +24,36 @@ if TYPE_CHECKING:
 
 __all__ = ["frame", "plot"]
 
-#: Where a payload that is no map goes.
+#: Column of a payload that is no map.
 _VALUE = "value"
 _METADATA = ("device", "id", "received", "flow")
-#: Okabe and Ito's colours, which people with any colour vision can tell apart (https://jfly.uni-koeln.de/color/),
-#: ordered by contrast on white and without their yellow, which has none.
+#: Okabe and Ito's colours, which people with any colour vision can tell apart
+#: (https://jfly.uni-koeln.de/color/), ordered by contrast on white, and without the yellow, which has no
+#: contrast on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-#: Beyond so many points a line shows its readings by itself, and markers would smear it.
+#: Beyond so many points a line shows its readings by itself, and markers would smear the line.
 _MARKED = 60
-#: Dots for an inch of the picture that a notebook shows.
+#: Dots per inch of the picture that a notebook shows.
 _DOTS = 110
 
 
 def frame(messages: Iterable[Message], *, metadata: bool = False) -> pd.DataFrame:
-    """Return `messages` as a data frame, a row each, in their order.
+    """Return `messages` as a data frame: a row for each message, in their order.
 
     Parameters
     ----------
     messages
-        What `take` returned.
+        Messages, as `take` returns them.
     metadata
         Whether to add the columns ``id``, ``received`` (UTC) and ``flow``.
 
     Returns
     -------
     pandas.DataFrame
-        The index is the time by the device's clock, in UTC. The first column is ``device``; then the payload's keys,
-        nested ones joined by a dot (``"bme280.temperature"``), lists as they are. A payload that is no map goes to
-        ``value``. A key that is called like a column of the metadata gets ``payload.`` before it.
+        The index is the time by the device's clock, in UTC. The first column is ``device``. The payload's
+        keys follow: nested keys joined by a dot (``"bme280.temperature"``), lists as they are. A payload that
+        is no map goes to ``value``. A key that equals the name of a metadata column gets the prefix
+        ``payload.``.
 
     Raises
     ------
@@ -59,7 +62,7 @@ def frame(messages: Iterable[Message], *, metadata: bool = False) -> pd.DataFram
     """
     pandas = _imported("pandas", "data frames")
     messages = list(messages)
-    # A float of seconds since 1970 resolves less than a microsecond; what follows is noise.
+    # A float of seconds since 1970 resolves less than a microsecond; further digits are noise.
     index = pandas.to_datetime([m.time for m in messages], unit="s", utc=True).round("us")
     index.name = "time"
     rows = [dict(_flattened(m.payload)) for m in messages]
@@ -89,27 +92,30 @@ def _flattened(payload: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def plot(
     data: pd.DataFrame | Iterable[Message], fields: Sequence[str] | None = None, *, title: str = ""
 ) -> Figure:
-    """Return a figure of `data` over time: an axis for each field, a line for each device. A notebook shows it.
+    """Return a figure of `data` over time: an axis for each field, a line for each device.
+
+    A notebook shows the figure if it is a cell's value.
 
     Parameters
     ----------
     data
-        Messages, or what `frame` made of them.
+        Messages, or a data frame that `frame` made.
     fields
-        Which columns, from top to bottom; default: all that hold numbers.
+        Columns to plot, from top to bottom. Default: all columns of numbers.
     title
-        Stands above.
+        Text above the axes.
 
     Raises
     ------
     SettingsError
-        If matplotlib or pandas isn't installed, a field isn't there or holds no numbers, or there is nothing to plot.
+        If matplotlib or pandas isn't installed, if a field is missing or holds no numbers, or if there is
+        nothing to plot.
     """
     pandas = _imported("pandas", "data frames")
     table = data if isinstance(data, pandas.DataFrame) else frame(data)
     names = _fields(pandas, table, fields)
     make = _figure_class()
-    devices = sorted(set(table["device"]))  # whoever came first, a device keeps its colour
+    devices = sorted(set(table["device"]))  # a device keeps its colour, whichever device came first
     figure = make(figsize=(8.0, 0.9 + 1.6 * len(names)), layout="constrained", facecolor="white")
     axes = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     for axis, name in zip(axes, names, strict=True):
@@ -128,7 +134,7 @@ def plot(
 
 @functools.cache
 def _figure_class() -> type[Figure]:
-    """Return a kind of figure that shows itself in a notebook: pyplot, which teaches others that, isn't imported here."""
+    """Return a class of figures that show themselves in a notebook without pyplot, which isn't imported."""
 
     class ResultPlot(_imported("matplotlib.figure", "plots").Figure):  # type: ignore[misc]
         def _repr_png_(self) -> bytes:
@@ -146,8 +152,8 @@ def _fields(pandas: ModuleType, table: pd.DataFrame, fields: Sequence[str] | Non
     if fields is None:
         if not numeric:
             raise SettingsError(
-                f"there is nothing to plot: {len(table)} messages and no field of numbers in them. Take messages "
-                "first, or choose what to plot by fields=[…]."
+                f"there is nothing to plot: {len(table)} messages and no field of numbers in them. Take "
+                "messages first, or choose what to plot by fields=[…]."
             )
         return numeric
     for name in fields:
@@ -200,7 +206,7 @@ def _dress_time(axis: Axes) -> None:
     axis.set_xlabel("time (UTC)", fontsize=8, color="#444444")
 
 
-def _imported(name: str, what: str) -> ModuleType:
+def _imported(name: str, needed_for: str) -> ModuleType:
     from importlib import import_module
 
     try:
@@ -208,6 +214,6 @@ def _imported(name: str, what: str) -> ModuleType:
     except ImportError as error:
         package = name.partition(".")[0]
         raise SettingsError(
-            f"{what} need {package}, which isn't installed here. Install it: pip install 'pratipad-nb[lab]', or "
-            f"{package} alone."
+            f"{needed_for} need {package}, which isn't installed here. Install it: pip install "
+            f"'pratipad-nb[lab]', or {package} alone."
         ) from error

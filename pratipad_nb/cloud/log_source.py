@@ -1,13 +1,19 @@
-"""Frames from a durable flow's output log, and the stored position of the reader who takes them.
+"""Frames of a durable flow's output log, and the stored position of the reader that takes them.
 
-Owns three things that must agree: what has arrived (`Backlog`), the position that is stored (a `ReadFrame` under
-``read.<reader>``) and the consumer's acknowledgements. The stored position alone decides what is taken. The consumer
-is the quick way to new frames, and what it has acknowledged tells the edge which frames this reader is done with; it
-never acknowledges more than the stored position covers.
+Owns three things that must agree: the frames that have arrived (`Backlog`), the stored position (a
+`ReadFrame` under ``read.<reader>``) and the consumer's acknowledgements.
 
-Frames are numbered without gaps, so a missing one is noticed: it is read from the log directly, and one that is not
-there either has been purged and is counted. That also makes right whatever a consumer may do: deliver again, out of
-turn, to another handle of the same name, or not at all.
+* The **stored position** alone decides which messages are taken. Every save is conditional on the position
+  before it. So of two handles of one name the slower handle is fenced, and starts again from the stored
+  position.
+* The **consumer** is the quick way to new frames. Its acknowledgements tell the edge which frames this reader
+  is done with. The invariant: no frame is acknowledged that the stored position doesn't cover.
+  `_acknowledge` and `_is_due` alone acknowledge, and compare each frame with the position saved last.
+* **Frames** are numbered without gaps, so that a missing frame is noticed. A missing frame is read from the
+  log directly; a frame that the log doesn't have either was purged, and is counted. So it does no harm if the
+  consumer delivers a frame again, out of turn, to another handle of the same name, or not at all.
+
+Frames of a fast flow are for `signal_source`; counting messages within frames is for `backlog`.
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pratipad_nb.backoff import Backoff
+from pratipad_nb.bugs import log_bug
 from pratipad_nb.cloud.backlog import Backlog, messages_of
 from pratipad_nb.errors import Fenced, FrameError, NotInvited, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.transport.codec import decode, encode
@@ -39,17 +46,19 @@ __all__ = ["LogSource", "Patience"]
 
 log = logging.getLogger(__name__)
 
-#: A frame that isn't acknowledged comes again after this long, in seconds. Frames may well wait here for a user who
-#: takes seldom; one that is really missing is noticed sooner, and read directly.
+#: The consumer delivers a frame that isn't acknowledged again after this long, in seconds. Frames may well
+#: wait here for a user who takes seldom. A frame that is really missing is noticed sooner, and read from the
+#: log directly.
 _ACK_WAIT = 600.0
-#: Seconds between two looks for something that can't be waited for: a log that isn't there yet, or more than a window.
+#: Seconds between two looks for something that sends no notice: a log that doesn't exist yet, or a frame
+#: beyond the window.
 _POLL = 0.05
-#: Longest pause before a position whose storing was not answered is stored again, in seconds; the first is `_POLL`.
+#: Longest pause before a save that got no answer is tried again, in seconds; the first pause is `_POLL`.
 _LONGEST_PAUSE = 0.5
-#: How long storing the position is tried where nobody has set an end, in seconds.
+#: A save without a time-out, that of `seek`, is tried for this long, in seconds.
 _STORE_PATIENTLY = 5.0
-#: How much longer than it was asked to a look for frames may take, in seconds: what is there is to be found without time
-#: to wait as well.
+#: How much longer than `seconds` a call of `more` may take, in seconds: a call without time to wait still
+#: finds the frames that are stored.
 _GRACE = 0.25
 
 
@@ -72,7 +81,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """What was found when the output was opened."""
+    """The output as it was found when it was opened."""
 
     consumer: Consumer
     output: Log
@@ -83,12 +92,12 @@ class _Opened:
 
 
 class LogSource:
-    """The output log of `flow` as the reader `name` sees it.
+    """The frames of the output log of `flow`, for the reader `name`.
 
     Parameters
     ----------
     window
-        Most frames that are here and not covered by the stored position.
+        Most frames that have arrived and are not covered by the stored position.
     patience
         How long the server is waited for.
     """
@@ -111,41 +120,40 @@ class LogSource:
         self._begun = False
         self._saved = ReadFrame(0, 0)
         self._saved_at = 0
-        # Encoded positions that may be stored or not: the caller of `save` was cancelled, or no answer came.
+        # Encoded positions that may be stored or not: their `save` was cancelled, or got no answer.
         self._doubtful: set[bytes] = set()
         self._anew = False
 
     @property
     def astray(self) -> bool:
         """Whether a position behind the next message here is stored, or may be."""
-        here, saved = self.held.position, self._saved
-        ahead = (saved.sequence, saved.offset) > (here.sequence, here.offset)
+        following, saved = self.held.position, self._saved
+        ahead = (saved.sequence, saved.offset) > (following.sequence, following.offset)
         return self._begun and (ahead or bool(self._doubtful))
 
-    # -- arriving -----------------------------------------------------------------------------------------------
+    # -- arriving --------------------------------------------------------------------------------------------
 
     async def more(self, seconds: float) -> None:
-        """Wait at most `seconds` for frames to arrive. Returns early, with none perhaps: who wants more asks again.
+        """Wait at most `seconds` for frames to arrive. May return early without a frame; call it again then.
 
         Raises
         ------
         TransportClosed
             If this side has closed the connection.
         NotInvited
-            If this reader may not read there.
+            If this reader may not read the flow's output.
         """
         try:
             async with asyncio.timeout(seconds + _GRACE):
                 await self._look(seconds)
             if not self.held.count and self.held.next - self._saved.sequence >= max(1, self._window // 4):
-                await self.save(
-                    self.held.position, 0.0
-                )  # frames without messages: they must not hold the flow
+                # Frames without messages must not hold the flow back.
+                await self.save(self.held.position, 0.0)
         except (TransportClosed, NotInvited):
             raise
-        except WaitTimeout:  # the link is down; it comes back by itself
+        except WaitTimeout:  # the link is down, and comes back by itself
             await asyncio.sleep(min(_POLL, seconds))
-        except TimeoutError:  # what was under way is looked for again
+        except TimeoutError:  # the next call looks again
             return
         except TransportError as error:
             log.info("reader %s of %s opens the output anew: %s", self._name, self._flow, error)
@@ -161,7 +169,7 @@ class LogSource:
     async def _deliveries(self, seconds: float) -> None:
         task = self._task
         if task is None:
-            # Not cancelled when the time is up: what it gets then is there for the next call.
+            # Not cancelled when `seconds` have passed: its deliveries are there for the next call.
             work: Coroutine[Any, Any, Any] = (
                 self._opening() if self._open is None else self._open.consumer.get()
             )
@@ -180,12 +188,15 @@ class LogSource:
         if isinstance(outcome, _Opened):
             self._begin(outcome)
             return
-        # All are noted before any is waited for: whoever runs out of time goes on from there.
+        # All deliveries are noted before the first wait: a call that runs out of time loses none.
         for delivery in [each for each in outcome if self._is_due(each)]:
             await self._admit(delivery)
 
     def _is_due(self, delivery: Delivery) -> bool:
-        """Note a delivery; one that the stored position covers is acknowledged again, for its first one was lost."""
+        """Note a delivery and return whether its frame is to be held.
+
+        A frame that the stored position covers is acknowledged again, for its first acknowledgement was lost.
+        """
         if delivery.sequence < self._saved.sequence and self._open is not None:
             self._open.consumer.acknowledge(delivery)
             return False
@@ -196,25 +207,26 @@ class LogSource:
     async def _admit(self, delivery: Delivery) -> None:
         missing = delivery.sequence > self.held.next
         if missing and await self._read_on(delivery.sequence) and delivery.sequence > self.held.next:
-            return  # more than a window was missing: the rest is read as it is asked for
+            return  # more than a window was missing: later calls read the rest
         if delivery.sequence >= self.held.next:
             self._hold(delivery)
 
     async def _catch_up(self, seconds: float) -> None:
         """Read the log itself where the consumer doesn't help.
 
-        That is, when what it delivered has been passed over, or when it delivers no more until some is acknowledged:
-        whoever takes more than a window at once.
+        The consumer doesn't help with frames that it delivered before and that were skipped over. Nor does it
+        deliver further frames while a window of them is unacknowledged: a `take` of more than a window needs
+        those.
         """
         if await self._read_on():
             return
-        if self._newest >= self.held.next:  # purged, all of it
+        if self._newest >= self.held.next:  # all those frames were purged
             self.skipped_frames += self._newest + 1 - self.held.next
             self.held.begin(ReadFrame(self._newest + 1, 0))
         await asyncio.sleep(min(_POLL, seconds))
 
     async def _read_on(self, before: int = 0) -> bool:
-        """Read what comes next from the log itself, at most a window, and up to `before` only if given."""
+        """Read the next frames from the log itself, at most a window, and only before `before` if given."""
         assert self._open is not None
         left = self._window
         async for record in self._open.output.read(self.held.next):
@@ -234,10 +246,10 @@ class LogSource:
             messages = []
         self.held.add(record.sequence, messages)
 
-    # -- opening ------------------------------------------------------------------------------------------------
+    # -- opening ---------------------------------------------------------------------------------------------
 
     async def _opening(self) -> _Opened:
-        """Open the output and begin to get deliveries; waits for a flow that was never started."""
+        """Open the output and begin to get deliveries; wait for a flow that was never started."""
         while True:
             output = await self._connection.find_log(self._subjects.output_stream)
             marks = await self._connection.find_log(self._subjects.mark_stream)
@@ -253,7 +265,7 @@ class LogSource:
         spec = ConsumerSpec(self._name, "all", max_pending=self._window, ack_wait=_ACK_WAIT, start=start)
         consumer = await output.consumer(spec)
         try:
-            # What a process that was killed has got and not acknowledged would come after newer frames.
+            # Else frames that a killed process got and didn't acknowledge would come after newer frames.
             await consumer.rewind()
         except BaseException:
             await consumer.close()
@@ -267,10 +279,10 @@ class LogSource:
         at = opened.stored.sequence if opened.stored else 0
         if opened.stored is not None and at != self._saved_at and self._is_own(opened.stored):
             self._adopt(opened.stored)
-        # `stored` may be older than what this handle has stored since, while the output was being opened.
+        # `stored` may be older than a position that this handle saved while the output was being opened.
         unmoved = at == self._saved_at or opened.known != self._saved_at
         if self._begun and unmoved and self.held.next <= opened.state.last + 1:
-            return  # the same log, and nobody else has moved the position: go on
+            return  # the same log, and no other handle has moved the position: go on
         self._begun = True
         self._doubtful.clear()
         self._saved_at = at
@@ -278,7 +290,8 @@ class LogSource:
             decode(opened.stored.data, ReadFrame) if opened.stored else ReadFrame(opened.state.first, 0)
         )
         if self._saved.sequence > opened.state.last + 1:
-            # The log's end was lost, with its disk's last seconds. What is written now has these numbers again.
+            # The log's end was lost with the last seconds of its disk. New frames get the lost frames'
+            # numbers.
             self._saved = ReadFrame(opened.state.last + 1, 0)
         self.held.begin(self._saved)
 
@@ -295,24 +308,27 @@ class LogSource:
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
+                log_bug(log, f"reader {self._name} of {self._flow}", task)
                 if not task.cancelled() and task.exception() is None and isinstance(task.result(), _Opened):
                     opened = task.result()
-        finally:  # also if the caller is cancelled: nobody else would close the consumer
+        finally:  # also if the caller is cancelled: no other task closes the consumer
             if opened is not None:
                 await opened.consumer.close()
 
-    # -- moving -------------------------------------------------------------------------------------------------
+    # -- moving ----------------------------------------------------------------------------------------------
 
     async def save(self, position: ReadFrame, seconds: float) -> None:
-        """Store `position` and acknowledge what it covers; tried for `seconds`, and a little longer.
+        """Store `position`, trying for `seconds` and a little longer, and acknowledge the frames before it.
 
-        A save that was cancelled, or got no answer, is settled by the next save. Each save names the position it
-        follows: either the next save is stored and the earlier never can be, or the earlier is found stored.
+        A save that was cancelled, or got no answer, is in doubt, and the next save settles the doubt. Each
+        save is conditional on the sequence of the stored position that it follows (`expect`). So either the
+        next save is stored, and the earlier one can never be stored any more; or the next save is fenced, and
+        the earlier one is found stored and adopted.
 
         Raises
         ------
         Fenced
-            If another handle has moved this reader since. `restart` goes on from where that one is.
+            If another handle has moved this reader's position since. `restart` goes on from there.
         WaitTimeout
             If the server doesn't answer.
         """
@@ -328,14 +344,14 @@ class LogSource:
         self._acknowledge()
 
     async def _store(self, position: ReadFrame, seconds: float) -> None:
-        """Store `position`, or adopt an earlier one of this handle's that turns out to be stored."""
+        """Store `position`, or adopt an earlier position of this handle that turns out to be stored."""
         data = encode(position)
         earlier = frozenset(self._doubtful)
         self._doubtful.add(data)
         try:
             at = await self._connection.append(self._subject, data, expect=self._saved_at, timeout=seconds)
         except TransportError as error:
-            self._doubtful = set(earlier)  # this one is not stored, for certain
+            self._doubtful = set(earlier)  # `position` is not stored, for certain
             if not isinstance(error, Fenced):
                 raise
             newest = await self._newest_stored() if earlier else None
@@ -357,7 +373,7 @@ class LogSource:
         return stored.data in self._doubtful
 
     def _adopt(self, stored: Record) -> None:
-        """Take `stored` as this handle's: nothing else that was in doubt can be stored any more."""
+        """Take `stored` as this handle's position: no other position in doubt can be stored any more."""
         self._saved, self._saved_at = decode(stored.data, ReadFrame), stored.sequence
         self._doubtful.clear()
 
@@ -372,9 +388,10 @@ class LogSource:
             self._open.consumer.acknowledge(newest)
 
     async def restart(self) -> None:
-        """Forget what is held and go on from the stored position, which another handle has moved."""
+        """Forget the messages that wait; go on from the stored position, which another handle has moved."""
         log.warning("another handle reads %s as %s; the messages are shared", self._flow, self._name)
-        # First: a caller that is cancelled in `_let_go` must not go on with messages the other handle has.
+        # First: a caller that is cancelled in `_let_go` must not go on with messages that the other handle
+        # has.
         self._begun = False
         self.held.begin(ReadFrame(0, 0))
         await self._let_go()
@@ -388,7 +405,8 @@ class LogSource:
         position = ReadFrame(state.first if where == "oldest" else state.last + 1, 0)
         await self.save(position, _STORE_PATIENTLY)
         self.held.begin(position)
-        # Made anew at the position: what is acknowledged never comes again, and what is passed over need not come.
+        # The consumer is made anew at the position: it never delivers acknowledged frames again, and need not
+        # deliver skipped ones.
         self._anew = True
         await self._let_go()
         await self._forget_consumer(opened.output)
@@ -398,7 +416,7 @@ class LogSource:
         self._anew = False
 
     async def pending(self) -> int:
-        """Return how many frames hold messages that are not taken, those in the log included."""
+        """Return the number of frames with messages that are not taken, frames in the log included."""
         output = await self._connection.find_log(self._subjects.output_stream)
         if output is None:
             return 0

@@ -1,7 +1,7 @@
-"""Orders from the cloud to devices: making one, and storing it at the server.
+"""Orders from the cloud to devices: making an order, and storing it at the server.
 
-Owns whom an order may be for, and that one whose answer is lost is tried again and stored once. Whether the notation
-lets it pass is asked before, by `pratipad_nb.cloud.client`.
+Owns the devices that an order may name, and that an order whose answer is lost is sent again and stored once.
+Whether the notation lets orders pass is asked before, by `client`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["encoded", "made_order", "store"]
 
-#: An order is tried for this long, in seconds.
+#: Storing an order is tried for this long, in seconds.
 _SEND = 10.0
-#: First and longest pause before an order whose answer didn't come is sent again, in seconds: well within the time for
-#: which the server knows a repeat.
+#: First and longest pause before an order whose answer didn't come is sent again, in seconds: well within the
+#: time for which the server knows a repeat.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
 
 def made_order(reader: str, payload: Any, to: str | Iterable[str] | None) -> Order:
-    """Return an order of its own id; raise `SettingsError` if it is for what can be no device."""
+    """Return an order with a new id; raise `SettingsError` if `to` names something that can be no device."""
     return Order(f"{reader}-{secrets.token_hex(8)}", payload, _devices(to))
 
 
 def encoded(order: Order) -> bytes:
-    """Return `order` as it travels; raise `PayloadError` if its payload can't."""
+    """Return `order` as a frame's bytes; raise `PayloadError` if its payload can't be encoded."""
     return encode(OrderFrame(time.time(), [order]))
 
 
@@ -47,14 +47,14 @@ async def store(connection: Connection, flow: str, data: bytes, order_id: str) -
     WaitTimeout
         If the server doesn't answer.
     LogFull
-        If too many orders wait.
+        If too many orders wait for devices that are away.
     """
     end = time.monotonic() + _SEND
     backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         try:
             await connection.append(Subjects(flow).order, data, message_id=order_id)
-        except WaitTimeout:  # it may be stored; a repeat within a short while is stored once
+        except WaitTimeout:  # the order may be stored; a repeat of its id soon after is stored once
             if time.monotonic() >= end:
                 raise
             await asyncio.sleep(backoff.next())

@@ -1,8 +1,13 @@
 """The reader: a named position in a flow's output, and the messages from there on.
 
-Owns `take`, iteration and what they promise about the position. Used by `pratipad_nb.cloud.client.AsyncCloud` and by
-a flow's own handle. Where frames come from and where the position is stored is for `log_source` (durable delivery) and
-`signal_source` (fast).
+Owns `take`, iteration and the promises of both about the position. Used by
+`pratipad_nb.cloud.client.AsyncCloud` and by a flow's own handle. Fetching frames and storing the position are
+for `log_source` (durable delivery) and `signal_source` (fast delivery).
+
+The invariant of durable delivery: once a `take` has returned, the stored position is exactly behind its
+messages. `take` peeks at the messages, stores the position behind them, and drops them only then. A `take`
+that is cut off in between leaves the messages in the backlog and a position that may be stored or not
+(`astray`). The next save, which is due at once, stores the position of the first message in the backlog.
 """
 
 from __future__ import annotations
@@ -31,19 +36,19 @@ log = logging.getLogger(__name__)
 WINDOW = 512
 #: Default of `buffer`: a third of a second at full speed, minutes at an ordinary one.
 FAST_MESSAGES = 100_000
-#: While iterating, the position is stored after so many messages, or sooner when none is left to go on with.
+#: While iterating, the position is stored after so many messages, or sooner when no message waits.
 _STORE_EVERY = 1000
-#: How long it may take to store the position while iterating, in seconds; then it is stored later.
+#: How long storing the position may take while iterating, in seconds; after that, it is stored later.
 _STORE_SECONDS = 5.0
-#: How long a `take` that is cancelled tries to put the position back, in seconds; then the next step does.
+#: How long a cancelled `take` tries to put the position back, in seconds; after that, the next step does so.
 _PUT_BACK_SECONDS = 1.0
 _PATIENCE = Patience()
-#: One wait of many, in seconds, where there is no end to them.
+#: Longest single wait of a call without a time-out, in seconds; such a call waits again and again.
 _LONG = 3600.0
 
 
 class _Source(Protocol):
-    """Where frames come from."""
+    """A source of frames, which also stores the position: `LogSource` or `SignalSource`."""
 
     held: Backlog
     skipped_frames: int
@@ -61,18 +66,18 @@ class _Source(Protocol):
 
 @dataclass(slots=True)
 class Lent:
-    """The next messages of a reader, of which its caller notes how many are taken.
+    """The next messages of a reader, lent to a caller that notes how many of them are taken.
 
-    The reader looks at that when it is next asked for anything; the messages beyond `taken` come again then.
+    The reader reads `taken` in its next step; the messages beyond `taken` come again then.
 
     Attributes
     ----------
     messages
         The messages, in order.
     taken
-        How many of them the caller has taken, from the first on. May be noted from any thread.
+        Number of messages that the caller has taken, from the first on. Any thread may set it.
     over
-        Whether the reader has gone on: what is noted now is not seen.
+        Whether the reader has taken its next step: a change of `taken` is not seen any more.
     """
 
     messages: list[Message]
@@ -86,26 +91,29 @@ class Reader:
     Parameters
     ----------
     connection
-        An open connection; stays the caller's to close.
+        An open connection; the caller closes it.
     flow, name
-        Names of the flow and of the reader. A reader's position goes by its name: two handles of one name share the
-        messages, each of which then reaches one of them.
+        Names of the flow and of the reader. A position belongs to the reader's name: two handles of one name
+        share the messages, and each message reaches one of the two handles.
     delivery
-        The flow's. With ``"durable"`` the position is stored at the server and outlives this process; with
-        ``"fast"`` a reader gets what comes while it listens, from the first `take` (or `open`) on.
+        The flow's delivery. With ``"durable"`` the position is stored at the server and outlives this
+        process. With ``"fast"`` a reader gets the messages that come while it listens, from the first `take`
+        (or `open`) on.
     window
-        Durable: most frames that are fetched ahead. At full speed (1,000 messages in 25 kB) 512 are 13 MB.
+        Durable: most frames that are fetched ahead. At full speed (1,000 messages in 25 kB) 512 frames are
+        13 MB.
     buffer
-        Fast: most messages that wait here to be taken; then the oldest frames go and are counted.
+        Fast: most messages that wait here to be taken; beyond that the oldest frames are dropped and counted.
     patience
         Durable: how long the server is waited for.
 
     Notes
     -----
-    `take` returns messages exactly once: their position is stored before it returns, so whatever is killed when, no
-    later `take` returns them again. A `take` that is cancelled puts the position back before it ends, so its
-    messages come again, to this handle or to the next handle of its name. Iterating stores the position less often;
-    after a kill the last messages (about 1,000 at most, and one frame) may come twice.
+    `take` returns messages exactly once: the position behind the messages is stored before `take`
+    returns, so that no later `take` returns them again, whatever is killed when. A cancelled `take` puts the
+    position back before it ends, so that its messages come again, to this handle or to the next handle of its
+    name. Iterating stores the position less often; after a kill the last messages (about 1,000 at most, and
+    one frame) may come twice.
     """
 
     def __init__(
@@ -149,41 +157,41 @@ class Reader:
 
     @property
     def position(self) -> ReadFrame:
-        """The frame and the message in it that come next; ``(0, 0)`` before anything has been asked for."""
+        """The next frame, and the next message in that frame; ``(0, 0)`` before the first `take` or loop."""
         return self._source.held.position
 
     @property
     def skipped_frames(self) -> int:
-        """Frames that this handle has missed: purged before it read them, or more than a fast one's buffer held."""
+        """Frames that this handle has missed: purged before it read them, or dropped from a full buffer."""
         return self._source.skipped_frames
 
     async def pending(self) -> int:
-        """Return how many frames hold messages that are not taken yet; one may hold up to 4,096."""
+        """Return the number of frames with messages that are not taken; a frame has up to 4,096 messages."""
         self._settle()
         return await self._source.pending()
 
     async def open(self) -> None:
-        """Begin to listen to a fast flow. Of a durable one nothing is missed, so there it does nothing."""
+        """Begin to listen to a fast flow. Does nothing for a durable flow, of which no message is missed."""
         if isinstance(self._source, SignalSource):
             await self._source.open()
 
     async def take(self, n: int = 1, timeout: float | None = 10.0) -> list[Message]:
-        """Return the next `n` messages, once all are there.
+        """Return the next `n` messages, once all have arrived.
 
         Parameters
         ----------
         n
-            How many: at least 1.
+            Number of messages, at least 1.
         timeout
-            Seconds to wait for all of them; None: for ever.
+            Seconds to wait for all `n` messages; None: for ever.
 
         Raises
         ------
         WaitTimeout
-            If they are not all there in time, or the position can't be stored. Nothing has moved then: what has
-            arrived is returned by the next `take`.
+            If fewer have arrived in time, or the position can't be stored. The position hasn't moved then:
+            the next `take` returns the messages that have arrived.
         SettingsError
-            If `n` or `timeout` is no such number.
+            If `n` is no whole number of at least 1, or `timeout` no number of at least 0.
         TransportClosed
             If this reader is closed.
         """
@@ -193,9 +201,10 @@ class Reader:
         return lent.messages
 
     async def lend(self, n: int, timeout: float | None) -> Lent:
-        """Do as `take` does, but leave to the caller to note that the messages are taken, or to call `put_back`.
+        """Return the next `n` messages as `take` does; the caller notes them as taken, or calls `put_back`.
 
-        For a caller that may be cut off between the end of `lend` and the moment when it has the messages.
+        For a caller that may be cut off between the end of `lend` and the moment when the caller has the
+        messages.
         """
         check_take(n, timeout)
         end = asyncio.get_running_loop().time() + (math.inf if timeout is None else timeout)
@@ -213,8 +222,8 @@ class Reader:
                 await self._lock.acquire()
         except TimeoutError:
             raise WaitTimeout(
-                f"got 0 of {n} messages of {self.flow!r} in {timeout:g} s: another take or loop on this reader was "
-                "waiting all the while. Let it end first, or give each its own reader name."
+                f"got 0 of {n} messages of {self.flow!r} in {timeout:g} s: another take or loop on this "
+                "reader was waiting all the while. Let it end first, or give each its own reader name."
             ) from None
 
     async def _stored(self, n: int, end: float, timeout: float | None) -> list[Message]:
@@ -232,19 +241,21 @@ class Reader:
                 await self._put_back()
                 raise
             except WaitTimeout:
-                self._unsaved = _STORE_EVERY  # it may be stored all the same: the next step makes sure
+                self._unsaved = (
+                    _STORE_EVERY  # the position may be stored all the same: the next step makes sure
+                )
                 raise
             self._unsaved = 0
             return messages
 
     def _lend(self, messages: list[Message]) -> Lent:
-        if self.delivery == "fast":  # they may make room for newer ones any time
+        if self.delivery == "fast":  # newer messages may push these out at any time
             self._source.held.drop(len(messages))
         self._lent = Lent(messages)
         return self._lent
 
     def _settle(self) -> None:
-        """Go on behind what is taken of the messages that are lent."""
+        """Go on behind the last taken message of those that are lent."""
         lent, self._lent = self._lent, None
         if lent is None:
             return
@@ -254,19 +265,19 @@ class Reader:
         else:
             self._source.held.drop(lent.taken)
             self._unsaved += lent.taken
-            if self._source.astray:  # a `lend` of which not all is taken
+            if self._source.astray:  # a `lend` of which not all messages are taken
                 self._unsaved = _STORE_EVERY
 
     async def put_back(self) -> None:
-        """Let messages that are lent and not taken come again, to the next handle of this name as well."""
+        """Let lent messages that are not taken come again, to the next handle of this name as well."""
         async with self._lock:
             self._settle()
             if self._source.astray:
                 await self._put_back()
 
     async def _put_back(self) -> None:
-        """Store the position of the next message here anew: a save that was cut off may have moved it on."""
-        self._unsaved = _STORE_EVERY  # should this fail, the next step stores it
+        """Store the position of the next message here again: a save that was cut off may have moved it on."""
+        self._unsaved = _STORE_EVERY  # should this save fail, the next step stores the position
         try:
             async with asyncio.timeout(_PUT_BACK_SECONDS):
                 await self._save()
@@ -292,8 +303,8 @@ class Reader:
                         "The server doesn't answer: see whether it runs; the link comes back by itself."
                     )
                 raise WaitTimeout(
-                    f"got {held.count} of {n} messages of {self.flow!r} in {timeout:.3g} s; they wait for the next "
-                    f"take. {next_step}"
+                    f"got {held.count} of {n} messages of {self.flow!r} in {timeout:.3g} s; they wait for "
+                    f"the next take. {next_step}"
                 )
             left = end - loop.time()
             late = left <= 0
@@ -304,7 +315,7 @@ class Reader:
 
     async def __anext__(self) -> Message:
         held = self._source.held
-        # One condition for all that is seldom: this runs for every message.
+        # One condition for all rare cases: `__anext__` runs for every message.
         if (
             not held.count
             or self._unsaved >= _STORE_EVERY
@@ -325,9 +336,10 @@ class Reader:
         return self._source.held.pop()
 
     async def look(self, most: int) -> Lent:
-        """Wait for messages and lend those that are here, at most `most`; stored as while iterating.
+        """Wait for messages and lend those that are here, at most `most`.
 
-        For loops that fetch many messages at once. Empty once this is closed.
+        The position is stored as while iterating. For loops that fetch many messages at once. Lends no
+        messages once this reader is closed.
         """
         async with self._lock:
             await self._some()
@@ -338,7 +350,7 @@ class Reader:
             return self._lend(messages)
 
     async def _some(self) -> None:
-        """Wait until messages are here, or this is closed; the position is stored before, if that is due."""
+        """Store the position if that is due; then wait until messages are here, or this reader is closed."""
         held = self._source.held
         self._settle()
         if self._unsaved and (not held.count or self._unsaved >= _STORE_EVERY):
@@ -347,7 +359,7 @@ class Reader:
             await self._source.more(_LONG)
 
     async def _save(self) -> None:
-        """Store how far iterating has come."""
+        """Store the position that iterating has reached."""
         try:
             await self._source.save(self._source.held.position, _STORE_SECONDS)
         except Fenced:
@@ -363,7 +375,7 @@ class Reader:
         Raises
         ------
         SettingsError
-            If `where` is neither.
+            If `where` is neither ``"oldest"`` nor ``"newest"``.
         """
         if where not in ("oldest", "newest"):
             raise SettingsError(f"seek: where is {where!r}; it can be 'oldest' or 'newest'.")
@@ -388,7 +400,7 @@ class Reader:
 
 
 def check_take(n: object, timeout: object) -> None:
-    """Raise `SettingsError` if `n` or `timeout` is not what `Reader.take` takes."""
+    """Raise `SettingsError` if `n` or `timeout` is no valid argument of `Reader.take`."""
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise SettingsError(f"take: n is {n!r}; it must be a whole number of at least 1.")
     if timeout is not None and (

@@ -1,7 +1,10 @@
-"""Requests for readings to the edge of a flow elsewhere, as `Cloud.pull` makes them.
+"""Requests for readings to the edge of a flow in another process, as `Cloud.pull` makes them.
 
-Owns how far such a request is: the edge is asked, and asked again while it is away. What is seen of a request, and waiting
-for one, is `pratipad_nb.request`'s.
+A request is followed from two places: this module asks the edge over the connection, and
+`pratipad_nb.session.request` looks at an edge in the same process. `pratipad_nb.request` is their common
+face, which the user sees: it owns waiting for a request and the words about it.
+
+Owns learning how far such a request is: the edge is asked, and asked again while it is away.
 """
 
 from __future__ import annotations
@@ -17,8 +20,8 @@ from pratipad_nb.request import Standing
 
 __all__ = ["AskedThere"]
 
-#: One question about a request stands at the edge for at most this long, in seconds, then it is asked again: an edge
-#: that is started anew is noticed so.
+#: A question about a request waits at the edge for at most this long, in seconds. Then the question is asked
+#: again, so that an edge that was started anew is noticed.
 _QUESTION = 5.0
 #: First and longest pause before an edge that is away is asked again, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
@@ -40,11 +43,11 @@ class AskedThere:
         self.standing = Standing(n)
 
     async def look(self, seconds: float | None) -> None:
-        """Ask the edge, which answers once the request is over, or after a while."""
+        """Ask the edge, which answers once the request is over, or after `seconds`, at most `_QUESTION`."""
         patience = _QUESTION if seconds is None else min(seconds, _QUESTION)
         try:
             self.standing = await self._control.progress(self._id, patience)
-        except WaitTimeout:  # the edge is away; it may come back
+        except WaitTimeout:  # the edge is away, and may come back
             await asyncio.sleep(min(self._backoff.next(), patience))
         except FlowError:  # the edge that answers doesn't know the request, and says why
             self.standing = msgspec.structs.replace(self.standing, ended="the edge doesn't know it any more")

@@ -1,6 +1,7 @@
-"""Frames of a fast flow: signals, at most once, kept in a bounded buffer until they are taken.
+"""Frames of a fast flow: signals, at most once, kept in a bounded buffer until their messages are taken.
 
-Owns the buffer and the count of what was missed. Nothing is stored: a new handle begins with what comes next.
+Owns the buffer and the count of missed frames. Nothing is stored: a new handle begins with the next frame to
+come. Frames of a durable flow are for `log_source`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Literal
 
 from pratipad_nb.cloud.backlog import Backlog, messages_of
 from pratipad_nb.errors import FrameError
+from pratipad_nb.tasks import first_of
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import OutputFrame, ReadFrame
 from pratipad_nb.transport.protocol import Connection, Signal, Subscription
@@ -23,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class SignalSource:
-    """What a fast flow sends to Output while this listens.
+    """The frames that a fast flow sends to Output while this source listens.
 
     Attributes
     ----------
@@ -33,7 +35,8 @@ class SignalSource:
     Parameters
     ----------
     most
-        Most messages that wait here; then the oldest frames go and are counted. A longer `take` raises it.
+        Most messages that wait here; beyond that the oldest frames are dropped and counted. A `take` of more
+        messages raises it.
     """
 
     def __init__(self, connection: Connection, flow: str, most: int) -> None:
@@ -59,7 +62,7 @@ class SignalSource:
         self._filled.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._filled.wait()
+                await first_of(self._filled.wait(), self._connection.failure())
 
     def _on_signal(self, signal: Signal) -> None:
         try:
@@ -75,7 +78,7 @@ class SignalSource:
         self._filled.set()
 
     def _count_gap(self, subject: str, frame: OutputFrame) -> None:
-        """Count what the writer has numbered between the frame before and this one."""
+        """Count the frames that the writer has numbered between its last frame that came and `frame`."""
         key = (subject, frame.writer)
         before = self._numbers.get(key)
         if before is None:
@@ -88,7 +91,7 @@ class SignalSource:
         """Do nothing: a fast flow's position is not stored."""
 
     async def restart(self) -> None:
-        """Forget what is held."""
+        """Forget the messages that wait."""
         self.held.begin(ReadFrame(0, 0))
 
     def wake(self) -> None:
@@ -96,7 +99,7 @@ class SignalSource:
         self._filled.set()
 
     async def seek(self, where: Literal["oldest", "newest"]) -> None:
-        """Forget what is held if it is to go on with the newest; there is nothing older than what is here."""
+        """Forget the messages that wait if `where` is ``"newest"``; older frames are gone anyway."""
         if where == "newest":
             await self.restart()
 

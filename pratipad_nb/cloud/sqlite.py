@@ -1,7 +1,7 @@
-"""Results in SQLite: one row a message, each once however often it is written.
+"""Results in SQLite: one row for each message, however often the message is written.
 
-Owns the table and what goes into it and comes out. Taking messages is `pratipad_nb.cloud.client`'s, tables of them in
-memory are `pratipad_nb.cloud.dataframe`'s.
+Owns the table, and writing and reading its rows. Taking messages is for `client`; tables of messages in
+memory are for `dataframe`.
 """
 
 from __future__ import annotations
@@ -44,27 +44,27 @@ CREATE TABLE IF NOT EXISTS "{table}" (
 
 
 class SQLiteSink:
-    """A table of messages in a SQLite file; from any thread, one at a time.
+    """A table of messages in a SQLite file. Any thread may call its methods; the calls run one at a time.
 
-    The columns are ``flow``, ``id``, ``device``, ``time`` and ``received`` (seconds since 1970), ``payload`` (JSON
-    text), ``utc`` (the time as ISO 8601) and those of `fields`; ``number`` counts rows as they were written. There are
-    indices over device and time, and time.
+    The columns are ``flow``, ``id``, ``device``, ``time`` and ``received`` (seconds since 1970), ``payload``
+    (JSON text), ``utc`` (the time as ISO 8601) and a column for each of `fields`; ``number`` counts rows in
+    the order in which they were written. There is an index over device and time, and an index over time.
 
     Parameters
     ----------
     path
-        The file; made if it isn't there. It is written ahead (WAL), so that others may read while this writes: two
-        more files stand beside it while it is open.
+        The file; made if it isn't there. It is written ahead (WAL), so that other processes may read while
+        this sink writes: two more files stand beside the file while the sink is open.
     table
         Name of the table; made if it isn't there.
     fields
-        Keys of payloads to show as columns of their own, computed as they are read: ``fields=["temperature_c"]``
-        allows ``SELECT avg(temperature_c) …``.
+        Keys of payloads to show as columns of their own, computed at every read:
+        ``fields=["temperature_c"]`` allows ``SELECT avg(temperature_c) …``.
 
     Raises
     ------
     SettingsError
-        If the file can't be opened, or a name can't name a table or column.
+        If the file can't be opened, or `table` or a field can't name a table or a column.
     """
 
     def __init__(self, path: str | Path, table: str = "messages", *, fields: Iterable[str] = ()) -> None:
@@ -76,14 +76,15 @@ class SQLiteSink:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         try:
-            # `check_same_thread=False` with a lock of our own: a connection may move between threads, not be shared.
+            # `check_same_thread=False`, and `_lock`: a connection may move between threads, but not be
+            # shared.
             self._connection = sqlite3.connect(self.path, timeout=_BUSY, check_same_thread=False)
             self._prepare(self._connection)
         except sqlite3.Error as error:
             self.close()
             raise SettingsError(
-                f"{self.path} can't be opened as a SQLite file: {error}. Choose a file in a folder that exists and "
-                "may be written to."
+                f"{self.path} can't be opened as a SQLite file: {error}. Choose a file in a folder that "
+                "exists and may be written to."
             ) from error
 
     def __repr__(self) -> str:
@@ -101,13 +102,13 @@ class SQLiteSink:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
-        # With WAL this keeps the file whole at a power failure; the last transactions may be missing then.
+        # With WAL, NORMAL keeps the file whole at a power failure; the last transactions may be missing then.
         connection.execute("PRAGMA synchronous = NORMAL")
         with connection:
             connection.execute(_TABLE.format(table=self.table))
-            there = {row[1] for row in connection.execute(f'PRAGMA table_xinfo("{self.table}")')}
+            existing = {row[1] for row in connection.execute(f'PRAGMA table_xinfo("{self.table}")')}
             for field in self.fields:
-                if field not in there:
+                if field not in existing:
                     connection.execute(
                         f'ALTER TABLE "{self.table}" ADD COLUMN "{field}" '
                         f"GENERATED ALWAYS AS (json_extract(payload, '$.\"{field}\"')) VIRTUAL"
@@ -118,9 +119,10 @@ class SQLiteSink:
                 )
 
     def write(self, messages: Iterable[Message]) -> int:
-        """Write `messages` in one transaction: all or, on an error, none; return how many were new.
+        """Write `messages` in one transaction, all or, on an error, none; return the number of new messages.
 
-        A message whose flow and id are there already is left as it is, so that writing a batch again does no harm.
+        A row whose flow and id are in the table already is left as it is, so that writing a batch again does
+        no harm.
 
         Raises
         ------
@@ -149,16 +151,17 @@ class SQLiteSink:
         until: float | datetime | None = None,
         limit: int | None = None,
     ) -> list[Message]:
-        """Return messages by time, as `write` got them; the last ones if there are more than `limit`.
+        """Return messages by time, as `write` got them; the last `limit` messages if there are more.
 
         Parameters
         ----------
         device, flow
-            Only of this device, this flow.
+            Only messages of this device, of this flow.
         since, until
-            Only from this time on, and before that one: seconds since 1970, or a `datetime` with its time zone.
+            Only messages from `since` on, and before `until`: seconds since 1970, or a `datetime` with its
+            time zone.
         limit
-            At most so many.
+            Most messages to return.
         """
         wanted = [
             ("device = ?", device),
@@ -209,11 +212,11 @@ class SQLiteSink:
                 connection.close()
 
 
-def _identifier(name: object, what: str) -> str:
+def _identifier(name: object, kind: str) -> str:
     if not isinstance(name, str) or not _IDENTIFIER.fullmatch(name):
         raise SettingsError(
-            f"{name!r} can't name a {what}: a name starts with a letter or '_' and goes on with at most 62 letters, "
-            "digits or '_'."
+            f"{name!r} can't name a {kind}: a name starts with a letter or '_' and goes on with at most 62 "
+            "letters, digits or '_'."
         )
     return name
 

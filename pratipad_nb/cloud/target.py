@@ -1,6 +1,7 @@
-"""From what a user passes to a cloud client to a flow's name and an endpoint.
+"""The target of a cloud client: from the arguments that name a flow to the flow's name and an endpoint.
 
-Owns the forms a target may have. Asks a flow by its methods alone, for cloud clients know no `Flow`.
+Owns the forms that a cloud client's target may have; `pratipad_nb.device.target` does the same for a device.
+Calls a flow by its methods alone, for cloud clients know no `Flow`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ __all__ = ["Target"]
 
 
 class Target:
-    """Which flow a reader reads, and where that is.
+    """The flow that a reader reads, and the endpoint of that flow.
 
     Parameters
     ----------
@@ -26,12 +27,12 @@ class Target:
     reader
         The reader's name.
     server, certs, endpoint
-        Where the named flow is; a flow knows that itself.
+        Where the named flow is; only for a flow's name, since a flow knows its own endpoint.
 
     Raises
     ------
     SettingsError
-        If it isn't said where to connect to, or twice.
+        If no argument says where to connect to, or two do.
     """
 
     def __init__(
@@ -47,14 +48,15 @@ class Target:
             self.flow = flow.name
             if (server, certs, endpoint) != (None, None, None):
                 raise SettingsError(
-                    f"server, certs and endpoint go with a flow's name; {flow!r:.100} knows its own. Leave them out."
+                    f"server, certs and endpoint go with a flow's name; {flow!r:.100} knows its own. Leave "
+                    "them out."
                 )
 
     def __str__(self) -> str:
         return self._endpoint.url if self._endpoint is not None else "its flow's server"
 
     async def endpoint(self) -> Endpoint:
-        """Return what to connect to; a flow is asked once."""
+        """Return the endpoint to connect to; a flow is asked for its endpoint once."""
         if self._endpoint is None:
             self._endpoint = await self._invitation()
         return self._endpoint
@@ -63,7 +65,7 @@ class Target:
         let_in: Any = self._let_in
         if inspect.iscoroutinefunction(let_in):
             return cast("Endpoint", await let_in("reader", self._reader))
-        # It waits for another thread's event loop.
+        # On a thread: the synchronous method waits for another thread's event loop.
         return cast("Endpoint", await asyncio.to_thread(let_in, "reader", self._reader))
 
 
@@ -71,12 +73,14 @@ def _plain(flow: str, server: str | None, certs: str | Path | None, endpoint: En
     if endpoint is None:
         if server is None:
             raise SettingsError(
-                f"it isn't said where the flow {flow!r} is. Pass server='tls://HOST:PORT' and certs=FOLDER, or "
-                "endpoint=…, or the flow itself if it runs in this process."
+                f"it isn't said where the flow {flow!r} is. Pass server='tls://HOST:PORT' and certs=FOLDER, "
+                "or endpoint=…, or the flow itself if it runs in this process."
             )
         return Endpoint(server, flow, None if certs is None else Credentials.in_folder(certs))
     if server is not None or certs is not None:
-        raise SettingsError("endpoint=… says where and with which certificates; leave out server and certs.")
+        raise SettingsError(
+            "endpoint=… names the server and the certificates already; leave out server and certs."
+        )
     if endpoint.flow != flow:
         raise SettingsError(
             f"the endpoint is of the flow {endpoint.flow!r}, not of {flow!r}. Use its own name."

@@ -1,6 +1,15 @@
-"""The dataflow: what a notation means where its names are known, and its graph.
+"""The dataflow: the meaning of a notation in a namespace, and its graph.
 
-Owns the model that everything above reads. Makes no processor, runs nothing and draws nothing.
+Owns the model that all packages above read. Makes no processor, runs nothing and draws nothing.
+
+==============  ============================================================================================
+``model``       `Dataflow`: a frozen value, and the difference between two of them
+``resolving``   `resolve`: from a syntax tree and a namespace to a `Dataflow`
+``names``       looks a name up, and suggests the nearest names for an unknown one
+``targets``     checks that an object can be a processor and takes its arguments
+``graph``       the graph of a dataflow, as the picture shows it
+``layout``      the columns and rows in which the graph's nodes stand
+==============  ============================================================================================
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The graph of a dataflow as a `networkx.DiGraph`: the nodes and edges that the picture shows.
 
-Owns node names and attributes. Where nodes stand is in `pratipad_nb.dataflow.layout`, and numbers (rates, errors) are
-added by those who have them. `networkx` is imported when a graph is asked for, since it costs more than all else here.
+Owns node names and attributes. The nodes' places are in `pratipad_nb.dataflow.layout`; the views add numbers
+(rates, errors). `networkx` is imported when a graph is made, since its import costs more than the rest of
+this package.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["DEVICES", "MOST_DEVICE_NODES", "OUTPUT", "graph"]
 DEVICES = "devices"
 #: Node of the cloud layer.
 OUTPUT = "Output"
-#: Up to so many devices have a node each: what still fits in a picture beside the edge layer.
+#: Up to so many devices have a node each: as many as fit in a picture beside the edge layer.
 MOST_DEVICE_NODES = 12
 
 
@@ -33,24 +34,26 @@ def graph(dataflow: Dataflow, devices: Iterable[str] = ()) -> networkx.DiGraph:
     ================== ========= ===========================================================================
     ``device:NAME``    device    ``label`` (the device's name); only if there are `MOST_DEVICE_NODES` at most
     ``devices``        device    ``label`` (the input: Push, Pull or Demand), ``devices`` (sorted names)
-    a step's key       edge      ``label`` (the key), ``name`` (as written), ``stage`` (index), ``kind`` of the stage
+    a step's key       edge      ``label`` (the key), ``name`` (as written), ``stage`` (index), its ``kind``
     ``Output``         cloud     ``label``
     ================== ========= ===========================================================================
 
-    An edge has ``hop``, the index of the arrow that it stands for, or ``None`` inside a sequential stage and between
-    a device and ``devices``; and ``direction``, ``"~>"`` or ``"<~>"``. Inside a stage the direction is that of the
-    arrow into the stage, for a reply from there has to pass both. Before and after a concurrent stage one arrow
-    stands for several edges: to every member, and from every one to what comes next.
+    An edge has ``hop``, the index of the arrow that it stands for, or ``None`` inside a sequential stage and
+    between a device and ``devices``; and ``direction``, ``"~>"`` or ``"<~>"``. Inside a stage the direction
+    is that of the arrow into the stage, for a reply from the stage has to pass both. Before and after a
+    concurrent stage one arrow stands for several edges: to every member, and from every member to the next
+    node.
 
-    All devices go through the one node ``devices``, so that its place and its edges stay while devices come and go,
-    and the paths of any device are those from there. Nodes are added from the devices to Output, devices by name.
+    The edges of all devices lead to the one node ``devices``. So its place and its edges stay while devices
+    come and go, and every device's path goes on from there. Nodes are added from the devices to Output,
+    devices by name.
 
     Parameters
     ----------
     dataflow
         The dataflow.
     devices
-        Names of the devices that are connected.
+        Names of the connected devices.
     """
     import networkx as nx
 

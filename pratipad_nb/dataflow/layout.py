@@ -1,7 +1,7 @@
-"""Where the nodes of a dataflow's graph stand: in columns from left to right, each centred.
+"""The places of a dataflow's nodes: in columns from left to right, each centred.
 
-Owns places in units of columns and rows, for the live picture and the static one alike, so that they look the same.
-Sizes in pixels belong to whoever draws. Needs nothing but the graph's own methods.
+Owns places in units of columns and rows, for the live picture and the static picture alike, so that both look
+the same. Sizes in pixels are for the module that draws. Needs nothing but the graph's own methods.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["layout"]
 def layout(graph: networkx.DiGraph) -> dict[str, tuple[int, float]]:
     """Return column and row of every node.
 
-    A node stands one column to the right of the rightmost one that leads to it. The nodes of a column are stacked
-    around row 0 in the order in which the graph holds them: one stands at 0, two at −0.5 and 0.5, three at −1, 0 and
-    1. Rows count downward. The same graph gives the same places.
+    A node stands one column to the right of the rightmost node that leads to it. The nodes of a column are
+    stacked around row 0 in the graph's order: one node stands at 0, two nodes at −0.5 and 0.5, three at −1, 0
+    and 1. Rows count downward. The same graph gives the same places.
 
     Raises
     ------
@@ -40,7 +40,11 @@ def layout(graph: networkx.DiGraph) -> dict[str, tuple[int, float]]:
 
 
 def _columns(graph: networkx.DiGraph) -> dict[str, int]:
-    """Return the length of the longest path to every node."""
+    """Return the length of the longest path to every node.
+
+    A node joins `ready` once all nodes that lead to it are ready, so its column is final by then: the loop is
+    a topological sort. Nodes of a cycle never become ready.
+    """
     waiting = {node: graph.in_degree(node) for node in graph}
     columns = {node: 0 for node, count in waiting.items() if not count}
     ready = list(columns)

@@ -1,8 +1,8 @@
-"""`Dataflow`: what a notation means in a namespace; a frozen value that runtime, session and picture read.
+"""`Dataflow`: the meaning of a notation in a namespace, as a frozen value for runtime, session and picture.
 
-Owns the questions that the notation alone answers: which steps there are and what they are called, where messages
-may pass back, what changed between two versions of a cell. Makes no processor and runs nothing. How names become
-targets is in `pratipad_nb.dataflow.resolving`.
+Owns the questions that the notation alone answers: the steps and their keys, the hops over which messages may
+pass back, and the difference between two versions of a cell. Makes no processor and runs nothing. How names
+become targets is in `pratipad_nb.dataflow.resolving`.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class Step:
     Attributes
     ----------
     key
-        What it is called in statistics, dead letters and the graph: the last part of `name`, with ``#2``, ``#3`` …
-        from the second one of that name on.
+        The step's name in statistics, dead letters and the graph: the last part of `name`, with ``#2``,
+        ``#3`` … from the second step of that name on.
     name
-        As it is written, dotted.
+        The processor's name as it is written, dotted.
     target
-        What the name stands for: a class, a function, or another callable. Not yet called.
+        The object that the name stands for: a class, a function, or another callable. Not yet called.
     arguments
-        What it is to be called with. Don't change what is in it.
+        The keyword arguments for `target`. Don't change them.
     span
-        Where it stands in ``tree.source``.
+        The step's place in ``tree.source``.
     """
 
     key: str
@@ -47,13 +47,13 @@ class Step:
     span: Span = field(default=Span(0, 0), compare=False, repr=False)
 
     def same_as(self, other: Step) -> bool:
-        """Whether `other` stands for the same object with the same arguments.
+        """Return whether `other` has the same target and the same arguments.
 
-        ``1`` and ``True``, and ``1`` and ``1.0``, are different arguments, though Python finds them equal. A class
-        that was defined anew by running its cell again is another object.
+        ``1`` and ``True``, and ``1`` and ``1.0``, are different arguments, though Python finds them equal. A
+        class that was defined anew by running its cell again is another target.
         """
         same_target = self.target is other.target
-        if inspect.ismethod(self.target):  # made afresh at each look-up
+        if inspect.ismethod(self.target):  # Python makes a bound method afresh at each look-up
             same_target = bool(self.target == other.target)
         return same_target and _texts(self.arguments) == _texts(other.arguments)
 
@@ -73,13 +73,14 @@ class Difference:
     Attributes
     ----------
     added
-        In the new one only.
+        Steps of the new dataflow only.
     removed
-        In the old one only.
+        Steps of the old dataflow only.
     changed
-        In both, with another target or other arguments.
+        Steps of both, with another target or other arguments.
     kept
-        In both, with the same target and arguments; such a step's state goes on, wherever it stands now.
+        Steps of both, with the same target and arguments; such a step's state goes on even if its place is
+        another.
     """
 
     added: tuple[str, ...]
@@ -95,10 +96,10 @@ class Dataflow:
     Attributes
     ----------
     tree
-        Its syntax tree.
+        The notation's syntax tree.
     stages
-        In the order in which messages pass them forward. ``hops[i]`` is the arrow into ``stages[i]``, and the last
-        hop the one into Output.
+        The stages, in the order in which messages pass forward. ``hops[i]`` is the arrow into ``stages[i]``,
+        and the last hop is the arrow into Output.
     """
 
     tree: Tree
@@ -111,7 +112,7 @@ class Dataflow:
 
     @property
     def input(self) -> Input:
-        """Who decides how many messages are sent."""
+        """Who decides how many messages are sent: Push (devices), Pull (the cloud) or Demand (the edge)."""
         return self.tree.input
 
     @property
@@ -121,30 +122,30 @@ class Dataflow:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """All steps, in the order in which they are written."""
+        """All steps, in the order of the notation."""
         return tuple(step for stage in self.stages for step in stage.steps)
 
     def step(self, key: str) -> Step:
-        """Return the step of that key.
+        """Return the step of key `key`.
 
         Raises
         ------
         ProcessorError
-            If there is none.
+            If the dataflow has no such step.
         """
         return self.stages[self.stage_of(key)].steps[self._place[key][1]]
 
     def stage_of(self, key: str) -> int:
-        """Return the index of the stage in which that step stands.
+        """Return the index of the stage of the step `key`.
 
         Raises
         ------
         ProcessorError
-            If there is no such step.
+            If the dataflow has no such step.
         """
         try:
             return self._place[key][0]
-        except (KeyError, TypeError):  # TypeError: it can be no key at all, as a slice
+        except (KeyError, TypeError):  # TypeError: `key` can't be hashed, as a slice in Python 3.11
             near = " or ".join(map(repr, nearest(str(key), list(self._place))))
             hint = f" Did you mean {near}?" if near else ""
             keys = ", ".join(self._place)
@@ -167,14 +168,14 @@ class Dataflow:
         return self.first_one_way_hop is None
 
     def replies_from(self, key: str) -> bool:
-        """Whether that step can `reply` to a device: every hop between its stage and the devices is ``<~>``.
+        """Return whether the step `key` can `reply` to a device: all hops before its stage are ``<~>``.
 
-        The arrows behind the stage don't matter, for a reply goes the other way.
+        The arrows from the stage to Output don't matter, for a reply passes the other way.
 
         Raises
         ------
         ProcessorError
-            If there is no such step.
+            If the dataflow has no such step.
         """
         stage = self.stage_of(key)
         one_way = self.first_one_way_hop
@@ -182,18 +183,19 @@ class Dataflow:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is allowed and does nothing: each ``<~>`` that no message can pass backward, as rendered text.
+        """A warning, as rendered text, for each ``<~>`` that no message can pass backward.
 
-        What comes back over hop *i* is bound for a device, so it has to pass hops *i* − 1 … 0 as well. Hence a
-        ``<~>`` is of use only if all arrows before it are ``<~>`` too. It is no error, since nothing is lost: messages
-        pass it forward as ever.
+        A message that passes backward over hop *i* is bound for a device, so it has to pass hops *i* − 1 … 0
+        as well. Hence a ``<~>`` is of use only if all arrows before it are ``<~>`` too. A useless ``<~>`` is
+        no error, since messages pass forward all the same.
         """
         blocked = self.first_one_way_hop
         spans = self.tree.hop_spans
         if blocked is None or len(spans) != len(self.hops):
             return ()
         line, column = located(self.tree.source, spans[blocked].start)
-        message = f"nothing can pass back over this `<~>`: the `~>` at line {line}, column {column} ends the way to the devices"
+        place = f"line {line}, column {column}"
+        message = f"nothing can pass back over this `<~>`: the `~>` at {place} ends the way to the devices"
         hint = "write `<~>` there too, or `~>` here"
         return tuple(
             rendered(self.tree.source, Problem(message, span, hint=hint))
@@ -202,9 +204,10 @@ class Dataflow:
         )
 
     def diff(self, new: Dataflow) -> Difference:
-        """Return what changes from this dataflow to the `new` one, step by step.
+        """Return the steps that differ between this dataflow and the `new` dataflow.
 
-        Arrows, stages and the input are no part of it; compare `hops`, `stages` and `input` for these.
+        Arrows, stages and the input are no part of the difference; compare `hops`, `stages` and `input` for
+        these.
         """
         old_steps = {step.key: step for step in self.steps}
         new_steps = {step.key: step for step in new.steps}

@@ -1,7 +1,7 @@
-"""Looks names up in a namespace, and finds the nearest ones for a name that isn't there.
+"""Looks names up in a namespace, and finds the nearest names for a name that isn't there.
 
-Owns what counts as looking like a processor when names are suggested. Runs no code of the user's but the attribute
-look-ups that a dotted name asks for.
+Owns the guess whether an object is a processor, by which names are suggested. The check whether an object can
+be a processor is for `targets`. Runs no code of the user's but the attribute look-ups of a dotted name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pratipad_nb.notation.errors import shown
 
 __all__ = ["looked_up", "looks_like_a_processor", "nearest"]
 
-#: What the package offers ready-made; found only if the user imported it.
+#: The ready-made processors of this package; a notation finds them only if the user has imported them.
 _READY_MADE = frozenset({"Deadband", "Filter", "Throttle", "Window"})
 #: Packages whose functions stand among a notebook's names without the user having asked for them.
 _SHELLS = frozenset({"IPython", "ipykernel"})
@@ -27,9 +27,10 @@ _LISTED = 6
 
 
 def looked_up(processor: Processor, namespace: Mapping[str, Any]) -> tuple[Any, Problem | None]:
-    """Return what the name of `processor` stands for, or what is wrong with it.
+    """Return the object that the name of `processor` stands for, or None and the problem.
 
-    The first part is looked up in `namespace` alone, not in Python's builtins; the others are attributes.
+    The first part of the name is looked up in `namespace` alone, not in Python's builtins; the others are
+    attributes.
     """
     first, *rest = processor.name.split(".")
     if first not in namespace:
@@ -41,14 +42,15 @@ def looked_up(processor: Processor, namespace: Mapping[str, Any]) -> tuple[Any, 
         except AttributeError:
             return None, _unknown_attribute(processor, path, part, found)
         except Exception as error:  # noqa: BLE001 - a module may run anything when an attribute is asked for
-            message = f"looking up `{shown(processor.name)}` raised {type(error).__name__}: {shown(str(error), 200)}"
+            raised = f"{type(error).__name__}: {shown(str(error), 200)}"
+            message = f"looking up `{shown(processor.name)}` raised {raised}"
             return None, Problem(message, processor.name_span)
         path += f".{part}"
     return found, None
 
 
 def looks_like_a_processor(value: object) -> bool:
-    """Whether `value` is a class or an instance with `process` or `process_batch`, or a function."""
+    """Return whether `value` is a class or an instance with `process` or `process_batch`, or a function."""
     if inspect.isroutine(value):
         return True
     return any(
@@ -57,7 +59,7 @@ def looks_like_a_processor(value: object) -> bool:
 
 
 def nearest(name: str, names: list[str]) -> list[str]:
-    """Return those of `names` that `name` may have been meant to be, the likeliest first, upper or lower case alike."""
+    """Return the `names` that are spelled most like `name`, the likeliest first, in upper or lower case."""
     spelled: dict[str, str] = {}
     for candidate in names:
         spelled.setdefault(candidate.casefold(), candidate)
@@ -74,7 +76,7 @@ def _unknown(processor: Processor, first: str, namespace: Mapping[str, Any], *, 
         fitting = [name for name, value in values.items() if isinstance(value, (ModuleType, type))]
     else:
         fitting = [name for name, value in values.items() if looks_like_a_processor(value)]
-    what = "nothing is called" if dotted else "no processor is called"
+    wrong = "nothing is called" if dotted else "no processor is called"
     hint = _did_you_mean(nearest(first, fitting))
     if not hint and first in _READY_MADE:
         hint = f"it is ready-made: run `from pratipad_nb import {first}` in a cell above"
@@ -82,7 +84,7 @@ def _unknown(processor: Processor, first: str, namespace: Mapping[str, Any], *, 
         classes = [name for name in fitting if inspect.isclass(values[name])][:_LISTED]
         hint = f"there are: {', '.join(classes)}" if classes else ""
     hint = hint or "define it, or import it, in a cell above and run that cell"
-    return Problem(f"{what} `{shown(first)}`", processor.name_span, hint=hint)
+    return Problem(f"{wrong} `{shown(first)}`", processor.name_span, hint=hint)
 
 
 def _unknown_attribute(processor: Processor, path: str, part: str, found: object) -> Problem:
@@ -95,7 +97,7 @@ def _did_you_mean(names: list[str]) -> str:
 
 
 def _is_the_shells(name: str, value: object) -> bool:
-    """Whether IPython has put `value` among the user's names: `exit`, `get_ipython`, and Python's own `open`."""
+    """Return whether IPython has put `value` among the user's names: `exit`, `get_ipython`, `open`."""
     home = str(getattr(value, "__module__", None) or type(value).__module__).partition(".")[0]
     return home in _SHELLS or (home in ("builtins", "io") and hasattr(builtins, name))
 

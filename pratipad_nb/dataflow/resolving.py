@@ -1,6 +1,7 @@
-"""`resolve`: a syntax tree and a namespace become a `Dataflow`, or one error that names all that is wrong.
+"""`resolve`: a syntax tree and a namespace become a `Dataflow`, or one error that names all problems.
 
-Owns the keys of steps. Starts nothing and makes no instance, so that a wrong cell leaves a running flow as it is.
+Owns the keys of steps. Looking names up is for `names`, and checking their targets for `targets`. Starts
+nothing and makes no instance, so that a wrong cell leaves a running flow as it is.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ __all__ = ["resolve"]
 
 
 def resolve(notation: Tree | str, namespace: Mapping[str, Any]) -> Dataflow:
-    """Return what a notation means where `namespace` holds the names.
+    """Return the dataflow of a notation whose names are those of `namespace`.
 
     Parameters
     ----------
     notation
-        The text, or its syntax tree. A tree that was built by hand is printed and parsed first, so that errors have
-        a text to point into.
+        The notation's text, or its syntax tree. A tree that was built by hand is printed and parsed first, so
+        that errors have a text to point into.
     namespace
-        Where the processors are looked up: in a notebook, its global variables. Nothing else is searched, neither
-        Python's builtins nor this package.
+        The names of processors: in a notebook, its global variables. No other names are searched, neither
+        Python's builtins nor this package's.
 
     Raises
     ------
     NotationError
-        If the text is wrong; if names are unknown (all are reported at once, each with its nearest names), stand for
-        something that is no processor, or don't take the arguments they are given.
+        If the text is wrong; or if names are unknown (all unknown names are reported at once, each with its
+        nearest names), stand for an object that is no processor, or don't take their arguments.
     """
     tree = _with_source(notation)
     problems: list[Problem] = []

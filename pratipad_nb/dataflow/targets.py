@@ -1,10 +1,10 @@
-"""Checks that what a name stands for can be a processor and takes the arguments it is given.
+"""Checks that the object of a name can be a processor and takes the arguments of the notation.
 
-Owns the faults that can be told without making an instance, each with its place in the notation. The rest (settings,
-hooks, what a constructor raises) is told by `pratipad_nb.processors` when the instance is made.
+Owns the faults that can be told without making an instance, each with its place in the notation. Other faults
+(settings, hooks, exceptions of a constructor) are told by `pratipad_nb.processors` when the instance is made.
 
-Duck typing throughout: importing the processors would cost a hundred milliseconds of asyncio, and nothing here needs
-more than attributes and signatures.
+Duck typing throughout: importing the processors would cost a hundred milliseconds of asyncio, and the checks
+need no more than attributes and signatures.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _WHAT_IS_ONE = "a class with `process` or `process_batch`, or a function that ta
 
 
 def faults(target: object, processor: Processor) -> list[Problem]:
-    """Return what keeps `target` from being the processor that the notation says; nothing if all is well.
+    """Return the problems that keep `target` from being the notation's `processor`; empty if there are none.
 
-    An instance that has `process` is taken as well as its class, if it is given no arguments.
+    An instance that has `process` is a processor as well as its class, if the notation gives no arguments.
     """
     name = shown(processor.name)
     if inspect.isclass(target):
@@ -43,7 +43,7 @@ def faults(target: object, processor: Processor) -> list[Problem]:
         inside = [
             n for n, value in vars(target).items() if not n.startswith("_") and looks_like_a_processor(value)
         ]
-        hint = f"name a processor in it, such as `{name}.{min(inside)}`" if inside else ""
+        hint = f"name a processor in this module, such as `{name}.{min(inside)}`" if inside else ""
     message = f"`{name}` can't be a processor: it is {a_kind(target)}"
     return [Problem(message, processor.name_span, _WHAT_IS_ONE, hint)]
 
@@ -92,7 +92,7 @@ def _function_faults(target: Callable[..., Any], processor: Processor, name: str
 
 
 def _behind_the_payload(parameters: list[inspect.Parameter]) -> list[inspect.Parameter] | None:
-    """Return those of a function that the notation may give; None if it takes no payload."""
+    """Return the parameters of a function that the notation may give; None if it takes no payload."""
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if parameters and parameters[0].kind in positional:
         rest = parameters[1:]
@@ -100,12 +100,12 @@ def _behind_the_payload(parameters: list[inspect.Parameter]) -> list[inspect.Par
         rest = parameters
     else:
         return None
-    # `message` is what the runtime gives, never the notation.
+    # The runtime gives `message`, never the notation.
     return [p for p in rest if p.name != "message"]
 
 
 def argument_names(target: Any) -> list[str]:
-    """Return the names of the arguments that a processor's class, or function, may be given in the notation."""
+    """Return the names of the arguments that the notation may give to a processor's class or function."""
     if not callable(target):  # an instance with `process`
         return []
     parameters = _parameters(target) or []
@@ -152,5 +152,5 @@ def _is_required(parameter: inspect.Parameter) -> bool:
 def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter] | None:
     try:
         return list(inspect.signature(target).parameters.values())
-    except (ValueError, TypeError):  # a built-in without a signature: calling it will tell
+    except (ValueError, TypeError):  # a built-in without a signature: the call itself will raise
         return None

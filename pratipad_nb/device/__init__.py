@@ -1,7 +1,11 @@
 """The device layer: clients that send readings and run orders, and gateways that speak for many devices.
 
-Exports the drivers of `pratipad_nb.hardware` as well. All names are imported when they are first used, so that a client costs no driver and a driver
-no client: ``from pratipad_nb.device import Device`` needs neither `smbus2` nor `psutil`.
+Owns a device's end of a flow, over the contract of `pratipad_nb.transport`. The edge's end is for
+`pratipad_nb.runtime.devices`, the cloud's for `pratipad_nb.cloud`.
+
+Exports the drivers of `pratipad_nb.hardware` as well. All names are imported when they are first used, so
+that a client costs no driver and a driver no client: ``from pratipad_nb.device import Device`` needs neither
+`smbus2` nor `psutil`.
 """
 
 from __future__ import annotations

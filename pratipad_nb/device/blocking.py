@@ -1,6 +1,10 @@
 """`Device`: a device's side of a flow, for synchronous code.
 
-Owns the fast way of `push` into the outbox, and the lease of the shared portal on which the asynchronous twin runs.
+Synchronous code has a module at both ends of a flow: this module is the device's end, and
+`pratipad_nb.cloud.blocking` is the cloud's, which takes messages from a `Reader`.
+
+Owns the fast way of `push` into the outbox, and the lease of the shared portal on which the asynchronous twin
+runs. All else that a device does is for `pratipad_nb.device.client`.
 """
 
 from __future__ import annotations
@@ -29,9 +33,9 @@ log = logging.getLogger(__name__)
 class Device:
     """A device for synchronous code; every method may be called from any thread.
 
-    The methods and parameters are those of `AsyncDevice`, which it stands on. All devices of a process share one
-    background thread, that ends with the last one's `close`. One that is still open when the program ends is closed
-    then.
+    The methods and parameters are those of `AsyncDevice`, which does the work. All devices of a process share
+    one background thread, which ends with the `close` of the last device. A device that is still open when
+    the program ends is closed then.
     """
 
     def __init__(
@@ -51,7 +55,7 @@ class Device:
     def _stand_on(self, twin: AsyncDevice) -> None:
         self._twin = twin
         self._outbox = self._twin.outbox
-        self._offer = self._outbox.offer  # bound once: `push` is what runs a hundred thousand times a second
+        self._offer = self._outbox.offer  # bound once: `push` runs a hundred thousand times a second
         self._lock = threading.Lock()
         self._lease: PortalLease | None = None
 
@@ -60,12 +64,12 @@ class Device:
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the device."""
         return self._twin.name
 
     @property
     def flow(self) -> str:
-        """Name of the flow it is connected to, empty before `connect`."""
+        """Name of the flow that the device is connected to, empty before `connect`."""
         return self._twin.flow
 
     @property
@@ -75,7 +79,11 @@ class Device:
 
     @property
     def state(self) -> str:
-        """One phrase: "not connected", "connecting", "connected", "link down", "not let in: …", "closed", "failed: …" …"""
+        """The device's state in a phrase.
+
+        One of "not connected", "connecting", "connected", "link down" and "not let in: …"; or a phrase that
+        begins with "closed" or "failed" and ends with the reason.
+        """
         return self._twin.state
 
     @property
@@ -85,28 +93,33 @@ class Device:
 
     @property
     def waiting(self) -> int:
-        """How many messages are held or on their way."""
+        """How many messages are held or in flight."""
         return self._twin.waiting
 
     @property
     def kept_in(self) -> str:
-        """Where what is waiting outlives this device, if it was given `keep`; empty: nowhere."""
+        """Path at which the waiting messages outlive this device; empty for a device without `keep`."""
         return self._twin.kept_in
 
     @property
     def dropped(self) -> int:
-        """How many messages were dropped for want of room; only a device that was given `keep` drops any."""
+        """How many messages were dropped for want of room; only a device with `keep` drops messages."""
         return self._twin.dropped
 
     @property
     def mode(self) -> str:
-        """``"push"``, ``"pull"`` or ``"demand"``, as the flow has said; empty until it has."""
+        """The flow's mode, ``"push"``, ``"pull"`` or ``"demand"``; empty until the flow has answered."""
         return self._twin.mode
 
     @property
     def error(self) -> str:
-        """What the last reading, or the last order, failed with; empty if it didn't."""
+        """The error of the last reading, or else of the last order; empty if neither failed."""
         return self._twin.error
+
+    @property
+    def failed(self) -> int:
+        """How many readings and orders have failed since the device connected."""
+        return self._twin.failed
 
     def connect(self, target: Any, *, flow: str | None = None, certs: str | Path | None = None) -> Self:
         """Connect to a flow and start; returns the device itself. See `AsyncDevice.connect`."""
@@ -133,13 +146,19 @@ class Device:
         return Receipt(self._outbox, self._offer(data) or self._outbox.put(data))
 
     def flush(self, timeout: float | None = 30.0) -> None:
-        """Return once all that was pushed is safe (durable) or handed over (fast). See `AsyncDevice.flush`."""
+        """Return once all pushed messages are safe (durable) or handed over (fast).
+
+        See `AsyncDevice.flush`.
+        """
         lease = self._lease
         if lease is not None:
             lease.portal.run(self._twin.flush(timeout))
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
-        """Flush, say farewell and close; nothing of the device remains. Idempotent. See `AsyncDevice.close`."""
+        """Flush, say farewell and close; nothing of the device remains. Idempotent.
+
+        See `AsyncDevice.close`.
+        """
         lease = self._lease
         if lease is None:
             return

@@ -1,8 +1,11 @@
 """`AsyncDevice`: a device's side of a flow, on the caller's event loop.
 
-Owns its public methods and its life: connect once, take over from a predecessor of the same name, close without
-losing anything silently. What runs in between is `pratipad_nb.device.engine`;
-the synchronous twin is `pratipad_nb.device.blocking`.
+A flow has a client at both ends: this module is the device's, which sends readings and runs orders.
+`pratipad_nb.cloud.client` is the cloud's, which reads results and sends orders.
+
+Owns a device's public methods and its life: connect once, take over from a predecessor of the same name,
+close without losing anything silently. The tasks that run between `connect` and `close` are for
+`pratipad_nb.device.engine`; the synchronous twin is `pratipad_nb.device.blocking`.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
+from pratipad_nb.bugs import log_bug
 from pratipad_nb.device.credit import Credit
 from pratipad_nb.device.downlink import checked_receive
 from pratipad_nb.device.engine import Engine
@@ -40,18 +45,21 @@ __all__ = ["CLOSE_SECONDS", "AsyncDevice"]
 
 log = logging.getLogger(__name__)
 
-#: How long `close` waits for what was pushed to be safe, in seconds: a server's restart, and a margin.
+#: How long `close` waits until all pushed messages are safe, in seconds: a server's restart, and a margin.
 CLOSE_SECONDS = 10.0
-#: The same when a newer device of the name takes over, whose user waits for it.
+#: How long the closing waits when a newer device of the same name takes over, in seconds: the newer device's
+#: user waits as well.
 _TAKEOVER_SECONDS = 2.0
-#: How long `connect` waits for the flow to know the device, in seconds: an edge that runs answers in some milliseconds.
+#: How long `connect` waits for the flow to know the device, in seconds: an edge that runs answers in some
+#: milliseconds.
 _GREETING_SECONDS = 0.25
 
 
 def _outbox(name: str, keep: str | Path | None, keep_bytes: int) -> Outbox:
     if keep is None:
         return MemoryOutbox(name)
-    from pratipad_nb.device.kept_outbox import KeptOutbox  # SQLite costs whoever needs it alone
+    # Here, so that a device without `keep` doesn't load SQLite.
+    from pratipad_nb.device.kept_outbox import KeptOutbox
 
     return KeptOutbox(name, keep, keep_bytes)
 
@@ -62,31 +70,35 @@ class AsyncDevice:
     Parameters
     ----------
     name
-        Its name, the one it is invited by.
+        The device's name, by which the flow invites the device.
     read
-        What makes readings: a callable without arguments, or any iterable; blocking or asynchronous. A blocking one
-        runs on a thread of its own. If it raises, that reading is skipped and tried again after `every`, or a second.
+        The source of readings: a callable without arguments, or any iterable; blocking or asynchronous. A
+        blocking `read` runs on a thread of its own. If `read` raises, that reading is skipped, and the next
+        is tried after `every`, or a second.
     receive
         Called with the payload of each order; ``def`` (on a thread of its own) or ``async def``.
     keep
-        A folder in which what was pushed is kept until it is safe, so that it outlives this device, and a link that is
-        down for long: `push` returns once it is written and never waits, and the next device of this name and folder
-        goes on with what is left, each message exactly once. It costs a write a message, and outlives a power cut but
-        for the last second. Default: kept in memory, and `push` waits while that is full.
+        A folder in which pushed messages are kept until they are safe, so that they outlive this device, and
+        a link that is down for long. `push` returns once its message is written, and never waits. The next
+        device of this name and folder goes on with the messages that are left, each exactly once. Keeping
+        costs a write a message, and survives a power cut but for the last second. Default: messages are kept
+        in memory, and `push` waits while the send buffer is full.
     keep_bytes
-        How much is kept there. Beyond it the oldest messages are dropped, which `dropped`, the log and the flow's
-        ``stats().devices[name].gaps`` say; their receipts raise. Default 64 MiB.
+        How many bytes are kept in the folder. Beyond that the oldest messages are dropped: `dropped`, the log
+        and the flow's ``stats().devices[name].gaps`` say so, and the receipts of dropped messages raise.
+        Default 64 MiB.
     every
-        Seconds between readings, on a schedule that doesn't drift; ticks that were missed are not made up. Default: an
-        iterable is drawn from as fast as the flow takes it, a callable once a second. In Pull and Demand mode, readings
-        are taken when they are asked for, at these ticks if they are given.
+        Seconds between readings, on a schedule that doesn't drift; ticks that were missed are not made up.
+        Default: an iterable is drawn from as fast as the flow takes its readings, a callable is called once a
+        second. In Pull and Demand mode, readings are taken when they are asked for, at the ticks of `every`
+        if it is given.
 
     Raises
     ------
     SettingsError
         If `name` can't name a device.
     DeviceError
-        If `read`, `receive` or `every` isn't what it may be.
+        If `read`, `receive` or `every` isn't of an allowed kind.
     """
 
     _holders: ClassVar[Registry[AsyncDevice]] = Registry()
@@ -108,10 +120,10 @@ class AsyncDevice:
         self._every = checked_every(every)
         if every is not None and read is None:
             raise DeviceError(
-                f"every={every!r} says when to call `read`, and there is none. Pass one, or leave it out."
+                f"every={every!r} is a schedule for `read`, which is missing. Pass `read`, or omit `every`."
             )
         self._credit = Credit()
-        #: What is pushed and not safe yet. `Device` puts into it from any thread.
+        #: The messages that are pushed and not safe yet. `Device` puts messages into it from any thread.
         self.outbox = _outbox(name, keep, keep_bytes)
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -128,16 +140,16 @@ class AsyncDevice:
         kept = f" (kept in {self.kept_in})" if self.waiting and self.kept_in else ""
         return f"<{kind} {self.name!r}{where}: {self.state}, {self.sent} sent, {self.waiting} waiting{kept}>"
 
-    # -- how it stands ------------------------------------------------------------------------------------------
+    # -- how it stands ---------------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the device."""
         return self._name
 
     @property
     def flow(self) -> str:
-        """Name of the flow it is connected to, empty before `connect`."""
+        """Name of the flow that the device is connected to, empty before `connect`."""
         return self._engine.endpoint.flow if self._engine else ""
 
     @property
@@ -147,7 +159,11 @@ class AsyncDevice:
 
     @property
     def state(self) -> str:
-        """One phrase: "not connected", "connecting", "connected", "link down", "not let in: …", "closed", "failed: …" …"""
+        """The device's state in a phrase.
+
+        One of "not connected", "connecting", "connected", "link down" and "not let in: …"; or a phrase that
+        begins with "closed" or "failed" and ends with the reason.
+        """
         if self._state != "open" or self._engine is None:
             return self._state
         if self.outbox.error is not None:
@@ -165,36 +181,42 @@ class AsyncDevice:
 
     @property
     def waiting(self) -> int:
-        """How many messages are held or on their way."""
+        """How many messages are held or in flight."""
         return self.outbox.unsafe
 
     @property
     def kept_in(self) -> str:
-        """Where what is waiting outlives this device, if it was given `keep`; empty: nowhere."""
+        """Path at which the waiting messages outlive this device; empty for a device without `keep`."""
         return self.outbox.kept_in
 
     @property
     def dropped(self) -> int:
-        """How many messages were dropped for want of room; only a device that was given `keep` drops any."""
+        """How many messages were dropped for want of room; only a device with `keep` drops messages."""
         return self.outbox.dropped
 
     @property
     def mode(self) -> str:
-        """``"push"``, ``"pull"`` or ``"demand"``, as the flow has said; empty until it has."""
+        """The flow's mode, ``"push"``, ``"pull"`` or ``"demand"``; empty until the flow has answered."""
         return self._credit.mode
 
     @property
     def error(self) -> str:
-        """What the last reading, or the last order, failed with; empty if it didn't."""
+        """The error of the last reading, or else of the last order; empty if neither failed."""
         return self._engine.error if self._engine else ""
 
-    # -- connecting ---------------------------------------------------------------------------------------------
+    @property
+    def failed(self) -> int:
+        """How many readings and orders have failed since the device connected."""
+        return self._engine.failed if self._engine else 0
+
+    # -- connecting ------------------------------------------------------------------------------------------
 
     async def connect(self, target: Any, *, flow: str | None = None, certs: str | Path | None = None) -> Self:
         """Connect to a flow and start; returns the device itself.
 
-        A flow that runs knows the device when this returns. If nobody answers there yet, it goes on trying in the
-        background, for ever: the parts of a flow may start in any order. A device of the same name that this process has connected to that flow is closed first.
+        A flow that runs knows the device when `connect` returns. If no flow or server answers yet, the device
+        goes on trying in the background, for ever: the parts of a flow may start in any order. A device of
+        the same name that this process has connected to that flow is closed first.
 
         Parameters
         ----------
@@ -206,9 +228,9 @@ class AsyncDevice:
         Raises
         ------
         NotInvited, CertificateError
-            If the server doesn't let this device in, or isn't the one that the certificates say.
+            If the server doesn't let this device in, or isn't the server that the certificates name.
         SettingsError
-            If `target` is nothing to connect to.
+            If `target` is none of the above, or `flow` and `certs` don't go with it.
         DeviceError
             If the device is connected elsewhere, or closed.
         """
@@ -217,7 +239,8 @@ class AsyncDevice:
             return self  # a notebook's cell was run again
         if self._state != "not connected":
             raise DeviceError(
-                f"device {self.name!r} is {self.state} and connects once only. Make a new Device({self.name!r})."
+                f"device {self.name!r} is {self.state} and connects once only. "
+                f"Make a new Device({self.name!r})."
             )
         self._state = "open"
         self._loop = asyncio.get_running_loop()
@@ -235,11 +258,11 @@ class AsyncDevice:
         before = self._holders.swap(key, self)
         try:
             if before is not None:
-                await before._yield_to(self)  # noqa: SLF001 - another of this class
-            # Drawn here and not by __init__: a device that was made before a fork would share its epoch.
+                await before._yield_to(self)  # noqa: SLF001 - of the same class
+            # The epoch is drawn here and not by __init__: devices made before a fork would share an epoch.
             self._credit.epoch = self.outbox.claim(endpoint.flow, new_epoch())
             await self._first_dial(self._engine)
-            if self._state != "open":  # a newer one has taken over meanwhile
+            if self._state != "open":  # a newer device has taken over meanwhile
                 await self._engine.hang_up()
                 raise DeviceError(f"device {self.name!r} is {self._state}.")
         except BaseException as error:
@@ -247,7 +270,7 @@ class AsyncDevice:
             self.outbox.release()
             self._state = f"closed, for it couldn't connect ({error or type(error).__name__})"
             raise
-        # The engine's tasks outlive whoever called connect.
+        # The engine's tasks outlive the task that called connect.
         self._running = self._loop.create_task(self._engine.run(), name=f"device {self.name}")
         self._running.add_done_callback(lambda _: self._holders.drop(key, self))
         try:
@@ -275,7 +298,7 @@ class AsyncDevice:
         """Close, for `successor` takes over; may be awaited on any event loop."""
         loop = self._loop
         if loop is None or not loop.is_running():
-            return  # its loop has ended, and it with it
+            return  # the loop has ended, and this device with it
         work = self._close(_TAKEOVER_SECONDS, "closed: a newer device of that name took over")
         future = asyncio.run_coroutine_threadsafe(work, loop)
         try:
@@ -283,30 +306,30 @@ class AsyncDevice:
         except (DeviceError, TimeoutError) as error:
             log.warning("device %s was taken over by %r: %s", self.name, successor, error)
 
-    # -- sending ------------------------------------------------------------------------------------------------
+    # -- sending ---------------------------------------------------------------------------------------------
 
     async def push(self, payload: Any) -> Receipt:
         """Take `payload` for sending and return its receipt; waits while the send buffer is full.
 
         The buffer holds 16,384 messages or 16 MiB. The payload is encoded here: changing it afterwards
-        changes nothing. In Pull and Demand mode what is pushed is held until the flow asks for it.
+        changes nothing. In Pull and Demand mode a pushed message is held until the flow asks for it.
 
         Raises
         ------
         PayloadError
-            If it is not JSON-like, or too large.
+            If the payload is not JSON-like, or too large.
         DeviceError, NotInvited
             If the device isn't connected, is closed or has failed.
         """
         return Receipt(self.outbox, await self.outbox.put_soon(encode_payload(payload)))
 
     async def flush(self, timeout: float | None = 30.0) -> None:
-        """Return once all that was pushed is safe (durable) or handed over (fast).
+        """Return once all messages that were pushed so far are safe (durable) or handed over (fast).
 
         Raises
         ------
         WaitTimeout
-            If that takes longer than `timeout` seconds, with the number of messages that are left.
+            If messages are left after `timeout` seconds; the error says how many.
         """
         last = self.outbox.last
         try:
@@ -323,7 +346,7 @@ class AsyncDevice:
             why = "no running flow has answered yet"
         return f"{self.waiting} messages of device {self.name!r} are not safe {when}: {why}."
 
-    # -- closing ------------------------------------------------------------------------------------------------
+    # -- closing ---------------------------------------------------------------------------------------------
 
     async def close(self, timeout: float = CLOSE_SECONDS) -> None:
         """Flush, say farewell and close; nothing of the device remains. Idempotent.
@@ -331,12 +354,13 @@ class AsyncDevice:
         Parameters
         ----------
         timeout
-            Seconds to wait for what was pushed to be safe.
+            Seconds to wait until all pushed messages are safe.
 
         Raises
         ------
         DeviceError
-            If messages were left that couldn't be sent. The device is closed all the same.
+            If messages are left that couldn't be sent, and no `keep` folder has them. The device is closed
+            all the same.
         """
         await self._close(timeout, "closed")
 
@@ -350,7 +374,8 @@ class AsyncDevice:
             self._closing = asyncio.get_running_loop().create_task(
                 self._shut_down(self._running, timeout, state)
             )
-        # Whoever stops waiting doesn't stop the closing.
+            self._closing.add_done_callback(partial(log_bug, log, f"the closing of device {self.name!r}"))
+        # A caller that stops waiting doesn't stop the closing.
         await asyncio.shield(self._closing)
 
     async def _shut_down(self, running: asyncio.Task[None], timeout: float, state: str) -> None:

@@ -1,7 +1,9 @@
 """Credit: how many messages the edge lets a device send.
 
-Owns the rules by which credit frames, which may be lost, repeated, late or forged, become one number. Sends
-nothing.
+Credit has two ends: this module is the device's end, which makes one number of the credit frames that arrive.
+`pratipad_nb.runtime.devices.credit` is the edge's end, which grants.
+
+Owns the rules for credit frames that are lost, repeated, late or forged. Sends nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from pratipad_nb.transport.frames import CreditFrame
 __all__ = ["ANY_EPOCH", "MODES", "UNLIMITED", "Credit"]
 
 UNLIMITED = -1
-#: Epoch of a credit frame to all devices: no grant, but the news that an edge has started.
+#: Epoch of a credit frame to all devices. Such a frame grants nothing, but says that an edge has started.
 ANY_EPOCH = -1
 MODES = ("push", "pull", "demand")
 
@@ -25,11 +27,11 @@ class Credit:
     epoch
         The device's present epoch; 0 before it has begun to number.
     mode
-        ``"push"``, ``"pull"`` or ``"demand"``; empty until an edge has said so.
+        ``"push"``, ``"pull"`` or ``"demand"``; empty until an edge has named the mode.
     fast
         Whether messages go by at-most-once delivery.
     total
-        Number of the last message that may be sent; `UNLIMITED`: any. 0 until an edge has said otherwise.
+        Number of the last message that may be sent; `UNLIMITED`: no last. 0 until an edge has granted more.
     """
 
     def __init__(self, epoch: int = 0) -> None:
@@ -46,16 +48,16 @@ class Credit:
 
     @property
     def owner(self) -> int:
-        """The owner of the grants that hold; 0: none. An edge that takes over has a higher number."""
+        """The owner of the grants that hold; 0: no owner. An edge that takes over is a higher owner."""
         return max(0, self._owner)
 
     @property
     def asked(self) -> bool:
-        """Whether this device sends only what it is asked for."""
+        """Whether this device sends only messages that were asked for."""
         return self.mode in ("pull", "demand")
 
     def left(self, sent: int) -> int | None:
-        """Return how many may follow the first `sent` messages; None: as many as there are."""
+        """Return how many messages may follow the first `sent`; None: without limit."""
         return None if self.total == UNLIMITED else max(0, self.total - sent)
 
     def apply(self, frame: CreditFrame) -> bool:
@@ -67,7 +69,7 @@ class Credit:
         Raises
         ------
         FrameError
-            If no edge of ours can have made it.
+            If no edge can have made `frame`: a mode or delivery is unknown, or a number is out of range.
         """
         mode = frame.mode.lower()
         if mode not in MODES or frame.delivery not in ("durable", "fast"):

@@ -1,7 +1,9 @@
 """The downlink: runs the orders that come to a device, each once and in order.
 
-Owns what is a repeat and what is confirmed. The edge keeps every order until this device has confirmed
-it (`HelloFrame.ready`), so nothing here needs to be kept, and what doesn't fit may be dropped: it comes again.
+Owns which orders are repeats, and how far orders are acknowledged. The edge keeps every order until this
+device has acknowledged it (`HelloFrame.ready`), so no order needs to be kept here, and an order that doesn't
+fit may be dropped: the edge sends the order again. Sending the acknowledgement is for
+`pratipad_nb.device.greeter`.
 """
 
 from __future__ import annotations
@@ -10,22 +12,25 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from pratipad_nb.device.reading import is_async
-from pratipad_nb.device.worker import Worker
+from pratipad_nb.calls import Worker, is_async
 from pratipad_nb.errors import DeviceError, FrameError
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import DownFrame
+from pratipad_nb.wording import in_words
 
 __all__ = ["Downlink", "checked_receive"]
 
 log = logging.getLogger(__name__)
 
-#: Most orders that wait to be run: four times what the edge has out to one device. Further ones are dropped, and come
-#: again once these are confirmed.
+#: Most orders that wait to be run: four times as many as the edge has in flight to one device. Further orders
+#: are dropped, and come again once earlier orders are acknowledged.
 _MAX_ORDERS = 256
-#: So many numberings that others have replaced are remembered, so that their late orders are not run.
+#: How long a `receive` may take to end once the device is being closed, in seconds.
+_PATIENCE = 1.0
+#: So many replaced epochs are remembered, so that their late orders are not run.
 _REPLACED = 8
 
 
@@ -33,7 +38,7 @@ def checked_receive(receive: Callable[..., Any] | None) -> Callable[..., Any] | 
     """Return `receive` if it is None or can be called, else raise `DeviceError`."""
     if receive is not None and not callable(receive):
         raise DeviceError(
-            f"receive is {receive!r:.200}; it is what runs an order: a function of its payload."
+            f"receive is {receive!r:.200}; it is a function that runs an order, given its payload."
         )
     return receive
 
@@ -44,17 +49,20 @@ class Downlink:
     Parameters
     ----------
     receive
-        Called with each order's payload; ``def`` (on a thread of its own) or ``async def``. None: orders are refused,
-        which shows in `error`.
+        Called with each order's payload; ``def`` (on a thread of its own) or ``async def``. None: orders are
+        refused, which shows in `error`.
     addressed
-        A gateway's: `receive` gets ``device=``, too, which of those behind it the order is for; None: itself.
+        Whether the device is a gateway. A gateway's `receive` gets ``device=``, too: the name of the device
+        behind the gateway that the order is for, or None for the gateway itself.
     changed
-        Called when there is something to tell the edge: an order was run, or was run before.
+        Called when the edge has to be told that an order was run, now or before.
 
     Attributes
     ----------
     error
-        What `receive` last failed with; empty if it didn't.
+        The error of the last order; empty if the order succeeded.
+    failed
+        How many calls of `receive` have failed.
     """
 
     def __init__(
@@ -67,27 +75,40 @@ class Downlink:
         addressed: bool = False,
     ) -> None:
         self.error = ""
+        self.failed = 0
         self._flow = flow
         self._device = device
         self._receive = receive
         self._changed = changed
         self._addressed = addressed
-        self._newest = self._run = (-1, 0)  # epoch and number of the last one that came, and that was run
+        # Epoch and number of the newest order that was queued, and of the last that was run.
+        self._newest = self._run = (-1, 0)
         self._replaced: deque[int] = deque(maxlen=_REPLACED)
         self._orders: asyncio.Queue[DownFrame] = asyncio.Queue(_MAX_ORDERS)
-        self._worker = Worker(f"pratipad-receive-{device}")
+        self._worker = Worker(
+            f"receive-{device}",
+            on_loop=is_async(receive),
+            owner=f"device {device!r}: receive",
+            kind=DeviceError,
+            patience=_PATIENCE,
+        )
 
     def take(self, data: bytes) -> None:
-        """Take what came from the edge; on the event loop.
+        """Take an order's frame from the edge; on the event loop.
 
         Numbers grow and have gaps, for an order's number is its place in the log of all devices' orders. A
-        flow that was forgotten numbers in another epoch. No epoch says that it is the newer: the epoch that
-        came before is left for the epoch that comes next, and orders of an epoch that was left are late.
+        flow that was forgotten numbers in another epoch. Two epochs don't say which of them is newer: the
+        epoch that came before is left for the epoch that comes next, and orders of an epoch that was left are
+        late.
+
+        No order is run twice or before its predecessor, because `_newest` only grows within an epoch, an
+        epoch that was left is not entered again (for `_REPLACED` epochs), and an order is queued only once
+        all orders up to ``frame.after`` were queued.
 
         Raises
         ------
         FrameError
-            If it is no order for this flow.
+            If `data` is no order of this flow.
         """
         frame = decode(data, DownFrame)
         if frame.flow != self._flow or frame.epoch < 0 or frame.number < 1:
@@ -101,12 +122,12 @@ class Downlink:
             self._replaced.append(epoch)
             self._newest, newest = (frame.epoch, 0), 0
         if frame.number > newest:
-            # One whose predecessor got lost waits at the edge until that has come.
+            # An order whose predecessor got lost waits at the edge until the predecessor has come.
             if frame.after <= newest and not self._orders.full():
                 self._newest = (frame.epoch, frame.number)
                 self._orders.put_nowait(frame)
         elif frame.epoch == self._run[0] and frame.number <= self._run[1]:
-            self._changed()  # that it was sent again says that the confirmation got lost
+            self._changed()  # a repeat says that the acknowledgement got lost
 
     @property
     def ready(self) -> int:
@@ -115,7 +136,7 @@ class Downlink:
 
     @property
     def numbering(self) -> int:
-        """The epoch whose number that is, 0 before the first."""
+        """The epoch of the last order that was run, 0 before the first."""
         return max(0, self._run[0])
 
     async def run(self) -> None:
@@ -127,20 +148,22 @@ class Downlink:
             self._changed()
 
     async def close(self, patience: float) -> None:
-        """End the thread, if there is one; an order that runs gets `patience` seconds."""
+        """End the thread, if there is one; a call in progress gets `patience` seconds."""
         await self._worker.close(patience)
 
     async def _carry_out(self, frame: DownFrame) -> None:
-        """Run an order, for each device that it is for; what one of them fails at keeps it from no other."""
+        """Run an order for each device that it is for; a failure for one device keeps it from no other."""
         failed = ""
         for device in frame.to or [""]:
             try:
                 await self._run_for(device, frame.payload)
-            except DeviceError as error:  # it says all: who, what, and the next step
+            except DeviceError as error:  # its text names the device, the fault and the next step already
                 failed = str(error)[:500]
-                log.warning("order %s failed: %s", frame.id, failed)
+                self.failed += 1
+                log.warning("order %s failed: %s", frame.id, failed, exc_info=error.__cause__)
             except Exception as error:
-                failed = f"{type(error).__name__}: {error}"[:500]
+                failed = in_words(error)[:500]
+                self.failed += 1
                 log.warning("device %s: order %s failed: %s", self._device, frame.id, failed, exc_info=error)
         self.error = failed
 
@@ -154,7 +177,4 @@ class Downlink:
                 f"{self._device!r}."
             )
         name = {"device": device or None} if self._addressed else {}
-        if is_async(receive):
-            await receive(payload, **name)
-        else:
-            await self._worker.call(lambda: receive(payload, **name))
+        await self._worker.call(partial(receive, payload, **name))

@@ -1,7 +1,7 @@
 """The engine: a device's parts put together, and run from the first try to connect to the farewell.
 
-Owns the connection and the tasks, all in one task group, and which error ends them. Whether to start or close is for
-`pratipad_nb.device.client`.
+Owns the connection, the tasks, all in one task group, and the choice of the error that ends the tasks. When
+to start and close is for `pratipad_nb.device.client`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pratipad_nb.backoff import Backoff
+from pratipad_nb.bugs import explained, reasons
 from pratipad_nb.device.credit import ANY_EPOCH, Credit
 from pratipad_nb.device.downlink import Downlink
 from pratipad_nb.device.greeter import Greeter
@@ -45,7 +46,8 @@ _DIAL_PAUSES = (0.1, 5.0)
 _PATIENCE = 1.0
 #: How long the farewell may take at the end, in seconds.
 _FAREWELL_SECONDS = 2.0
-#: How long closing the connection may take, in seconds: it is bounded itself, and a service's end is no place for trust.
+#: How long closing the connection may take, in seconds. `Connection.close` has a bound of its own; this bound
+#: holds even if that fails, so that a service always ends.
 _HANG_UP_SECONDS = 10.0
 
 
@@ -55,18 +57,18 @@ class Engine:
     Parameters
     ----------
     outbox, credit
-        The device's, made before it was known where it connects to.
+        The device's outbox and credit, made before its endpoint was known.
     source, every, receive
-        As `AsyncDevice` was given them.
+        As in `AsyncDevice`; `source` is made of its `read`.
     gateway
-        Whether orders say which device they are for.
+        Whether orders name the device behind this gateway that they are for.
 
     Attributes
     ----------
     link
-        The connection, None until there has been one.
+        The connection; None until a try to connect has succeeded.
     rejected
-        How many signals came that were no good frames.
+        How many signals arrived that were no valid frames.
     """
 
     def __init__(
@@ -99,8 +101,13 @@ class Engine:
 
     @property
     def error(self) -> str:
-        """What the last reading, or else the last order, failed with."""
+        """The error of the last reading, or else of the last order; empty if neither failed."""
         return (self._reading.error if self._reading else "") or self._downlink.error
+
+    @property
+    def failed(self) -> int:
+        """How many readings and orders have failed."""
+        return (self._reading.failed if self._reading else 0) + self._downlink.failed
 
     @property
     def link_stands(self) -> bool:
@@ -109,8 +116,8 @@ class Engine:
 
     @property
     def refusal(self) -> str:
-        """Why the server doesn't let the device back in; empty while it does, or isn't there."""
-        return getattr(self.link, "refusal", "")  # nobody is refused in memory
+        """Why the server doesn't let the device back in; empty while the server does, or is away."""
+        return self.link.refusal if self.link is not None else ""
 
     async def dial(self) -> None:
         """Connect and listen, trying once.
@@ -120,7 +127,7 @@ class Engine:
         NotInvited, CertificateError, SettingsError
             If trying again won't help.
         TransportError, WaitTimeout
-            If it may.
+            If trying again may help.
         """
         link = await connect(self.endpoint, role="device", name=self.name)
         subjects = Subjects(self.endpoint.flow)
@@ -135,12 +142,14 @@ class Engine:
         self.link = link
 
     async def hang_up(self) -> None:
-        """Close the connection that `dial` opened, if the device is not to run after all."""
+        """Close the connection that `dial` has opened."""
         if self.link is not None:
-            await self.link.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_HANG_UP_SECONDS):
+                    await self.link.close()
 
     async def greeted(self, seconds: float) -> None:
-        """Return once the edge has answered the first hello, or after `seconds`: it need not be there yet."""
+        """Return once the edge has answered the first hello, or after `seconds`: the edge may not run yet."""
         await asyncio.sleep(0)  # `run` begins, and opens the outbox
         if self.link is not None:
             with contextlib.suppress(TimeoutError):
@@ -148,25 +157,34 @@ class Engine:
                     await self._answered.wait()
 
     async def run(self) -> None:
-        """Run the device until cancelled, or until nothing more can be sent: then the outbox holds the reason."""
+        """Run the device until cancelled, or until messages can't be sent any more.
+
+        In the second case the outbox holds the reason.
+        """
         self._outbox.open(self._uplink.wake)
         try:
             await self._work()
         except BaseExceptionGroup as group:
             self._fail(group)
-        except Exception as error:  # noqa: BLE001 - whatever it is, receipts must not wait for ever
+        except Exception as error:  # noqa: BLE001 - after any error, receipts must not wait for ever
             self._fail(error)
         finally:
             self._leaving = True
-            await self._farewell()
+            try:
+                await self._farewell()
+            except Exception as error:  # noqa: BLE001 - an error must not keep the connection open
+                explained(log, f"device {self.name!r}, at its end", error)
+            finally:
+                await self.hang_up()
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            # First, for a device that keeps what it measures measures while nobody is there to connect to.
+            # Before the connection stands, for a device with `keep` measures also while its server is away.
             tasks.create_task(self._downlink.run(), name=f"{self.name}: orders")
             if self._reading is not None:
                 tasks.create_task(self._reading.run(), name=f"{self.name}: reading")
             link = await self._dialled()
+            tasks.create_task(link.failure(), name=f"{self.name}: connection")
             tasks.create_task(self._greeter.run(link), name=f"{self.name}: hello")
             tasks.create_task(self._uplink.run(link), name=f"{self.name}: uplink")
 
@@ -187,20 +205,21 @@ class Engine:
         return self.link
 
     def _fail(self, error: BaseException) -> None:
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        if not isinstance(error, PratipadError):
-            reason = DeviceError(
-                f"device {self.name!r} broke: {type(error).__name__}: {error}. Connect a new one."
-            )
-            reason.__cause__ = error
-            error = reason
-        log.error("device %s stopped: %s", self.name, error, exc_info=error.__cause__)
-        self._outbox.fail(error)
+        error = reasons(error)[0]
+        if isinstance(error, PratipadError):
+            log.error("device %s stopped: %s", self.name, error, exc_info=error.__cause__)
+            self._outbox.fail(error)
+            return
+        reason = DeviceError(
+            f"device {self.name!r} stopped: {explained(log, f'device {self.name!r}', error)} "
+            "Connect a new device."
+        )
+        reason.__cause__ = error
+        self._outbox.fail(reason)
 
     async def _farewell(self) -> None:
-        """Stop the threads, tell the edge and close the connection; none of them may hold up the end."""
-        # Whoever blocks for room or for a receipt would wait for ever.
+        """Stop the threads and tell the edge; neither may hold up the end."""
+        # Threads that wait for room or for a receipt would wait for ever.
         self._outbox.fail(
             DeviceError(f"device {self.name!r} was stopped before all of its messages were safe.")
         )
@@ -208,20 +227,15 @@ class Engine:
         if self._reading is not None:
             await self._reading.close(_PATIENCE)
         self._outbox.release()
-        if self.link is None:
-            return
-        if self.link.connected:
+        if self.link_stands and self.link is not None:
             with contextlib.suppress(TimeoutError, TransportError):
                 async with asyncio.timeout(_FAREWELL_SECONDS):
                     await self.link.publish(
                         Subjects(self.endpoint.flow).hello(self.name), encode(self._hello())
                     )
                     await self.link.flush()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_HANG_UP_SECONDS):
-                await self.link.close()
 
-    # -- what goes to the edge, and comes from it ---------------------------------------------------------------
+    # -- signals to the edge, and from the edge ------------------------------------------------------------
 
     def _hello(self) -> HelloFrame:
         return HelloFrame(
@@ -258,7 +272,7 @@ class Engine:
         if frame.epoch == ANY_EPOCH:
             self._greeter.soon()
         elif frame.epoch != self._credit.epoch and self._outbox.waiting:
-            # Another process of this name was granted something: the edge knows the start that said hello last.
+            # The grant is for another process of this name: the edge knows the epoch whose hello came last.
             self._greeter.look()
         if changed:
             self._uplink.wake()

@@ -1,8 +1,9 @@
 """`Gateway` and `AsyncGateway`: one connection and one uplink that speak for many devices.
 
-Owns the names of the devices behind a gateway, and how one is addressed. In all else a gateway is a device: its own
-certificate lets it in, its own permissions hold, its messages are numbered as one sequence. What can't speak to the
-server itself (a radio's sensors, a field bus, a simulation) gets a name in the flow by it, ``"gateway.device"``.
+Owns the names of the devices behind a gateway, and the addressing of their messages and orders. In all else a
+gateway is a device, for which `pratipad_nb.device.client` is: its own certificate lets it in, its own
+permissions hold, its messages are numbered as one sequence. A thing that can't speak to the server itself (a
+radio's sensor, a field bus, a simulation) gets a name in the flow by its gateway, ``"gateway.device"``.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from pratipad_nb.transport.codec import encode_payload
 
 __all__ = ["AsyncBehind", "AsyncGateway", "Behind", "Gateway"]
 
-#: So many names that were checked are remembered; then it begins again.
+#: Most checked names that are remembered. Beyond that, all are forgotten and checked anew.
 _MOST_REMEMBERED = 65_536
 
 
 class _Names:
-    """Checks the names of devices behind a gateway, each once."""
+    """Checks the names of the devices behind a gateway, each name once."""
 
     def __init__(self) -> None:
         self._checked = {""}
 
     def source(self, device: str | None) -> str:
-        """Return `device` as a frame names it."""
+        """Return the name of `device` in a frame's `sources`; empty for the gateway itself."""
         name = device or ""
         if name not in self._checked:
             valid_name(name, "device")
@@ -44,18 +45,20 @@ class _Names:
 class AsyncGateway(AsyncDevice):
     """A gateway on the caller's event loop: a device that speaks for others.
 
-    Each message of ``push(payload, device="t042")`` arrives with ``message.device == "gw.t042"``, is partitioned, kept
-    in order and answered (`reply`) by that name; its id begins with the gateway's name, for that is who numbers it.
+    Each message of ``push(payload, device="t042")`` arrives with ``message.device == "gw.t042"``, is
+    partitioned, kept in order and answered (`reply`) by that name. Its id begins with the gateway's name, for
+    the gateway numbers it.
 
     Parameters
     ----------
     name
-        The gateway's name, the one it is invited by.
+        The gateway's name, by which the flow invites the gateway.
     receive
-        Called as ``receive(payload, device=name)`` for each order: ``flow.send(…, to="gw.t042")`` gives ``"t042"``; an
-        order to ``"gw"``, or to all, gives None, once. ``def`` (on a thread of its own) or ``async def``.
+        Called as ``receive(payload, device=name)`` for each order: ``flow.send(…, to="gw.t042")`` gives
+        ``"t042"``; an order to ``"gw"``, or to all, gives None, once. ``def`` (on a thread of its own) or
+        ``async def``.
     keep, keep_bytes
-        As an `AsyncDevice`'s.
+        As in `AsyncDevice`.
 
     Raises
     ------
@@ -77,14 +80,14 @@ class AsyncGateway(AsyncDevice):
         self._names = _Names()
 
     async def push(self, payload: Any, *, device: str | None = None) -> Receipt:
-        """Take a message of the device called `device` behind this gateway; None: of the gateway itself.
+        """Take a message of the device called `device` behind this gateway; None: the gateway itself.
 
         See `AsyncDevice.push`; all devices behind a gateway share its send buffer.
 
         Raises
         ------
         SettingsError
-            If `device` can't name one.
+            If `device` can't name a device.
         """
         source = self._names.source(device)
         return Receipt(self.outbox, await self.outbox.put_soon(encode_payload(payload), source))
@@ -106,7 +109,7 @@ class AsyncBehind:
 
     @property
     def name(self) -> str:
-        """Its whole name: what `Message.device` says, and where orders go to."""
+        """The device's full name, which `Message.device` says and orders are sent to."""
         return f"{self.gateway.name}.{self._name}"
 
     async def push(self, payload: Any) -> Receipt:
@@ -129,7 +132,7 @@ class Gateway(Device):
         self._names = _Names()
 
     def push(self, payload: Any, *, device: str | None = None) -> Receipt:
-        """Take a message of the device called `device` behind this gateway; None: of the gateway itself.
+        """Take a message of the device called `device` behind this gateway; None: the gateway itself.
 
         Blocks while the send buffer is full. See `AsyncGateway.push`.
         """
@@ -153,7 +156,7 @@ class Behind:
 
     @property
     def name(self) -> str:
-        """Its whole name: what `Message.device` says, and where orders go to."""
+        """The device's full name, which `Message.device` says and orders are sent to."""
         return f"{self.gateway.name}.{self._name}"
 
     def push(self, payload: Any) -> Receipt:

@@ -1,7 +1,8 @@
-"""The greeter: tells the edge that this device is there and how it stands, again and again.
+"""The greeter: tells the edge, again and again, that this device is there, and its state.
 
-Owns when a hello is sent. Signals get lost and repeated, so a hello is the whole state, and is sent again for as long
-as the edge might not know it.
+Owns the moments at which a hello is sent; its content is for `pratipad_nb.device.engine`. Signals get lost
+and repeated, so a hello is the whole state, and is sent again for as long as the edge might not know that
+state.
 """
 
 from __future__ import annotations
@@ -21,12 +22,11 @@ __all__ = ["HELLO_SECONDS", "Greeter"]
 
 #: Seconds between two hellos until an edge has answered with credit.
 HELLO_SECONDS = 2.0
-#: Longest pause between two hellos. One in 30 s of 10,000 devices costs the edge 2 % of a core: some 50 µs each.
+#: Longest pause between two hellos, in seconds. A hello takes the edge some 50 µs, so 10,000 devices that say
+#: hello every 30 s cost the edge 2 % of a core.
 LONGEST_SECONDS = 30.0
-#: Shortest pause between two hellos: what changes meanwhile goes into one.
+#: Shortest pause between two hellos, in seconds: all changes in the meantime go into one hello.
 _SPACING = 0.005
-#: How often a link that doesn't report its reconnects is looked at, in seconds.
-_LOOK = 0.25
 
 
 class Greeter:
@@ -35,9 +35,9 @@ class Greeter:
     Parameters
     ----------
     sent
-        Number of the last message that went out.
+        Returns the number of the last message that was sent.
     hello
-        Makes the frame, as things stand at that moment.
+        Makes the frame of the device's state at that moment.
     """
 
     def __init__(
@@ -58,42 +58,37 @@ class Greeter:
         self._pause = self._backoff.next()
 
     def soon(self) -> None:
-        """Say hello now, for something has changed; on the event loop."""
+        """Say hello now, for the device's state has changed; on the event loop."""
         self._wanted = True
         self._event.set()
 
     def look(self) -> None:
-        """Look again when the next hello is due, for credit came or was used up; on the event loop."""
+        """Compute anew when the next hello is due, for credit came or was used up; on the event loop."""
         self._backoff.reset()
         self._pause = self._backoff.next()
         self._event.set()
 
     async def run(self, link: Connection) -> None:
-        """Say hello for ever: at once, on every change and reconnect, and repeatedly while credit is missing."""
-        on_reconnect = getattr(link, "on_reconnect", None)
-        if on_reconnect is not None:
-            on_reconnect(self.soon)
+        """Say hello for ever: at once, on every change and reconnect, and again and again without credit."""
+        link.on_reconnect(self.soon)
         while True:
             self._wanted = False
             await link.publish(self._subject, encode(self._hello()))
             await asyncio.sleep(_SPACING)
-            await self._until_due(link, watch=on_reconnect is None)
+            await self._until_due()
 
-    async def _until_due(self, link: Connection, *, watch: bool) -> None:
+    async def _until_due(self) -> None:
         """Wait until a hello is due: by time, by a change, or because the link is back."""
         loop = asyncio.get_running_loop()
-        start, up = loop.time(), link.connected
+        start = loop.time()
         while not self._wanted:
             left = start + self._interval() - loop.time()
             if left <= 0:
                 self._pause = self._backoff.next()
                 return
-            if link.connected and not up:
-                return
-            up = link.connected
             self._event.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(left, _LOOK) if watch else left):
+                async with asyncio.timeout(left):
                     await self._event.wait()
 
     def _interval(self) -> float:
@@ -101,5 +96,6 @@ class Greeter:
             return HELLO_SECONDS
         if self._credit.left(self._sent()) != 0:
             return LONGEST_SECONDS
-        # A grant may have got lost, so ask again; but an edge with no room has nothing to say, so ever less often.
+        # A grant may have got lost, so say hello again; but an edge without room doesn't answer, so ever less
+        # often.
         return self._pause

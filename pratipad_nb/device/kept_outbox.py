@@ -1,6 +1,7 @@
 """The kept outbox: an outbox on disk, for a device that measures on while its link is down.
 
-Owns what is dropped when there is no more room, and what a receipt says then. The file is `pratipad_nb.device.outbox_file`.
+Owns which messages are dropped when there is no more room, and the error that their receipts raise. The file
+is for `pratipad_nb.device.outbox_file`.
 """
 
 from __future__ import annotations
@@ -20,21 +21,29 @@ __all__ = ["KeptOutbox"]
 
 log = logging.getLogger(__name__)
 
-#: So many runs of dropped messages are remembered for their receipts.
+#: So many runs of dropped messages are remembered, so that their receipts raise.
 _RUNS_REMEMBERED = 64
 
 
 class KeptOutbox(Outbox):
-    """An outbox whose messages are in a file until they are safe. Who can't wait finds room: the oldest make it.
+    """An outbox whose messages are in a file until they are safe.
+
+    A caller that can't wait finds room: the oldest messages are dropped for its message.
 
     Parameters
     ----------
     device
-        Its name.
+        The device's name.
     folder
-        Where the file is, one for each flow and device.
+        The folder of the file; each flow and device has a file of its own.
     max_bytes
-        Its bound. When it is passed, the oldest messages that aren't on their way are dropped, a sixteenth at a time.
+        The file's bound. When it is passed, the oldest messages that aren't in flight are dropped, a
+        sixteenth of the bound at a time.
+
+    Raises
+    ------
+    SettingsError
+        If `max_bytes` is no number of bytes, or too small.
     """
 
     drops: ClassVar[bool] = True
@@ -46,33 +55,37 @@ class KeptOutbox(Outbox):
         self._folder = Path(folder).expanduser()
         self._max_file_bytes = max_bytes
         self._store: Store | None = None
-        self._left, self._where = 0, str(self._folder)  # what stays, and where, once the file is let go
+        # How many messages stay, and where, once the file is closed.
+        self._left, self._where = 0, str(self._folder)
         self._runs: deque[Dropped] = deque(maxlen=_RUNS_REMEMBERED)
 
     @property
     def unsafe(self) -> int:
-        """How many are in the file, or were when it was let go."""
+        """How many messages are in the file, or were when the file was closed."""
         return self._store.count if self._store is not None else self._left
 
     @property
     def room(self) -> int:
-        """How many more may be put in by who can wait: an iterable that is drawn from as fast as the flow takes it."""
+        """How many more messages may be put in by a caller that can wait.
+
+        Such a caller is an iterable that is drawn from as fast as the flow takes its readings.
+        """
         return MAX_HELD - self.unsafe if self._fits(0) else 0
 
     def _fits(self, size: int) -> bool:
         store = self._store
         if store is None or not store.count:
-            return True  # one message, however large
+            return True  # one message fits, however large
         return store.count < MAX_HELD and store.bytes + size + ROW_BYTES <= self._max_file_bytes
 
     @property
     def kept_in(self) -> str:
-        """Where what isn't safe yet outlives this device."""
+        """Path at which messages that aren't safe yet outlive this device."""
         return self._where
 
     @property
     def mode(self) -> str:
-        """The flow's mode when it was last heard of; empty: never."""
+        """The last mode that the flow is known to have had; empty if its mode was never known."""
         return self._store.mode if self._store is not None else ""
 
     def note_mode(self, mode: str) -> None:
@@ -92,7 +105,7 @@ class KeptOutbox(Outbox):
         return self._store.epoch
 
     def release(self) -> None:
-        """Let the file go; what is in it stays."""
+        """Close the file; the messages in it stay."""
         with self._lock:
             store, self._store = self._store, None
             if store is not None:
@@ -100,7 +113,10 @@ class KeptOutbox(Outbox):
                 store.close()
 
     def offer(self, payload: bytes, source: str | None = None, *, patient: bool = False) -> int:
-        """Store an encoded payload and return its number; there is always room for who can't wait. See `Outbox.offer`."""
+        """Store an encoded payload and return its number; without `patient` there is always room.
+
+        See `Outbox.offer`.
+        """
         size = len(payload)
         with self._lock:
             if self._refused is not None or self._store is None or size > self.max_payload:
@@ -120,10 +136,10 @@ class KeptOutbox(Outbox):
         return number
 
     def _drop(self, dropped: Dropped) -> None:
-        """Note what was dropped, and tell those who wait for it."""
+        """Note the messages that were dropped, and let the waiters for their receipts raise."""
         if not self.dropped:
             log.warning(
-                "device %s: its file is full (%d bytes); the oldest messages are dropped from now on. Give it more "
+                "device %s: its file is full (%d bytes); the oldest messages are dropped from now on. Raise "
                 "keep_bytes, or bring the link back.",
                 self._device,
                 self._max_file_bytes,
@@ -142,12 +158,12 @@ class KeptOutbox(Outbox):
         heapq.heapify(self._waiters)
 
     def loss(self, number: int) -> DeviceError | None:
-        """Return what says that a message was dropped; None if it wasn't."""
+        """Return the error for message `number` if it was dropped; None if it wasn't."""
         if not any(run.first <= number <= run.last for run in self._runs):
             return None
         return DeviceError(
-            f"message {number} of device {self._device!r} was dropped: its file holds {self._max_file_bytes} bytes and "
-            "newer ones came while the link was down. Give it more keep_bytes."
+            f"message {number} of device {self._device!r} was dropped: the file holds {self._max_file_bytes} "
+            "bytes and newer messages came while the link was down. Raise keep_bytes."
         )
 
     def take(self, most: int | None, max_bytes: int = MAX_FRAME_BYTES) -> Parcel | None:
@@ -162,7 +178,7 @@ class KeptOutbox(Outbox):
             count = len(found.times)
             self.taken = found.last
             sources = [source or "" for source in found.sources]
-            # A device's messages have no sources, a gateway's all have one.
+            # No message of a device has a source, and every message of a gateway has a source.
             gateway = found.sources[0] is not None
             return Parcel(
                 found.last - count + 1,

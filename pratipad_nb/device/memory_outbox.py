@@ -1,6 +1,7 @@
 """The outbox in memory: bounded, so that `push` waits while it is full.
 
-Owns the lists that messages are held in, and their bound.
+Owns the lists that messages are held in, and their bound. The outbox on disk is
+`pratipad_nb.device.kept_outbox`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from pratipad_nb.transport.frames import MAX_MESSAGES
 
 __all__ = ["MAX_HELD_BYTES", "MemoryOutbox"]
 
-#: Most bytes of what is pushed and not safe yet, encoded. What a small device can spare; about 160 bytes a message at `MAX_HELD`, a sensor reading.
+#: Most bytes of encoded messages that are pushed and not safe yet. A small device can spare so many. A
+#: message has 1,024 bytes of it at `MAX_HELD`; a sensor's reading takes about 160.
 MAX_HELD_BYTES = 16 << 20
 
 
@@ -22,9 +24,9 @@ class MemoryOutbox(Outbox):
     Parameters
     ----------
     device
-        Its name.
+        The device's name.
     max_held, max_bytes
-        The bound. At least one message fits, however large.
+        The bound, in messages and in bytes. At least one message fits, however large.
     """
 
     def __init__(self, device: str, *, max_held: int = MAX_HELD, max_bytes: int = MAX_HELD_BYTES) -> None:
@@ -33,49 +35,49 @@ class MemoryOutbox(Outbox):
         self._max_bytes = max_bytes
         self._times: list[float] = []
         self._payloads: list[bytes] = []
-        self._sources: list[str] = []  # a gateway's only
-        self._held_bytes = 0  # not taken yet
-        self._bytes = 0  # not safe yet
+        self._sources: list[str] = []  # of a gateway's messages; else empty
+        self._held_bytes = 0  # of messages that are not taken yet
+        self._bytes = 0  # of messages that are not safe yet
 
     @property
     def unsafe(self) -> int:
-        """How many are held or on their way."""
+        """How many messages are held or in flight."""
         return self.last - self.acked
 
     @property
     def room(self) -> int:
-        """How many more may be put in."""
+        """How many more messages may be put in."""
         return self._max_held - self.unsafe if self._bytes < self._max_bytes else 0
 
     @property
     def kept_in(self) -> str:
-        """Nowhere."""
+        """Empty: messages end with the device."""
         return ""
 
     @property
     def mode(self) -> str:
-        """Not kept."""
+        """Empty: the mode is not kept."""
         return ""
 
     def note_mode(self, mode: str) -> None:
         """Do nothing."""
 
-    def loss(self, number: int) -> None:  # noqa: ARG002 - nothing is ever dropped here
-        """Return None."""
+    def loss(self, number: int) -> None:  # noqa: ARG002 - no message is ever dropped here
+        """Return None: no message is ever dropped."""
         return
 
-    def claim(self, flow: str, epoch: int) -> int:  # noqa: ARG002 - nothing goes on from before
+    def claim(self, flow: str, epoch: int) -> int:  # noqa: ARG002 - no earlier start's epoch goes on
         """Return `epoch`."""
         return epoch
 
     def release(self) -> None:
         """Do nothing."""
 
-    def _fits(self, size: int) -> bool:  # noqa: ARG002 - the last one in may pass the bound
+    def _fits(self, size: int) -> bool:  # noqa: ARG002 - the last message in may pass the bound
         return self.room > 0
 
-    def offer(self, payload: bytes, source: str | None = None, *, patient: bool = False) -> int:  # noqa: ARG002 - nothing is ever dropped here
-        """Put in an encoded payload, if there is room; see `Outbox.offer`."""
+    def offer(self, payload: bytes, source: str | None = None, *, patient: bool = False) -> int:  # noqa: ARG002
+        """Put in an encoded payload, if there is room; see `Outbox.offer`. Older messages stay."""
         now = time()
         size = len(payload)
         with self._lock:
@@ -116,7 +118,7 @@ class MemoryOutbox(Outbox):
             return parcel
 
     def _fitting(self, count: int, max_bytes: int) -> tuple[int, int]:
-        """Return how many of the first `count` messages fit into `max_bytes`, one at least, and their size."""
+        """Return how many of the first `count` messages fit into `max_bytes`, at least 1, and their size."""
         if count == len(self._times) and self._held_bytes <= max_bytes:
             return count, self._held_bytes
         size = 0
@@ -128,7 +130,7 @@ class MemoryOutbox(Outbox):
         return count, size
 
     def confirm(self, parcel: Parcel) -> None:
-        """Note that `parcel`, and all before it, is safe."""
+        """Note that `parcel`, and every message before it, is safe."""
         with self._lock:
             self._bytes -= parcel.size
             due = self._confirmed(parcel.last)

@@ -1,8 +1,15 @@
-"""The outbox: what was pushed and isn't safe yet, and who waits for it.
+"""The outbox: messages that were pushed and aren't safe yet, and the callers that wait for their safety.
 
-Owns the numbers of a device's messages, the high-water mark of what is safe, and waiting for it or for room. What they
-are held in is `pratipad_nb.device.memory_outbox`'s or, on disk, `pratipad_nb.device.kept_outbox`'s. Any thread may put
-something in; one sender takes it out (`pratipad_nb.device.uplink`). Knows neither credit nor transport.
+Owns the numbers of a device's messages, the number up to which messages are safe, and waiting for that number
+or for room. Holding the messages is for `pratipad_nb.device.memory_outbox` or, on disk,
+`pratipad_nb.device.kept_outbox`. Any thread may put messages in; one sender takes them out
+(`pratipad_nb.device.uplink`). Knows neither credit nor transport.
+
+The invariant: ``acked <= taken <= last``. Messages up to `acked` are safe (or dropped), messages up to
+`taken` were given to the sender, messages up to `last` were put in. It holds because numbers are given in
+order under the lock, the one sender takes messages in that order, and it has at most one parcel in flight,
+which it confirms before it takes the next. So one number in place of a future for each message says which
+receipts are done, and `_waiters`, a heap by number, is looked at only as far as messages were confirmed.
 """
 
 from __future__ import annotations
@@ -22,20 +29,26 @@ from pratipad_nb.transport.frames import MAX_MESSAGES
 
 __all__ = ["KEEP_BYTES", "MAX_FRAME_BYTES", "MAX_HELD", "Outbox", "Parcel", "tell"]
 
-#: Most messages that are pushed and not safe yet by who can wait: four full frames, so that one can be on its way while others fill.
+#: Most messages that callers that can wait put in before the oldest are safe: four full frames, so that one
+#: frame can be in flight while others fill.
 MAX_HELD = 4 * MAX_MESSAGES
-#: How much is kept on disk if a device is to keep what it measures and nothing is said: some 600,000 readings of 60 bytes,
-#: a week of one a second.
+#: Default of `keep_bytes`, the bound of the messages that are kept on disk: some 600,000 readings of 60
+#: bytes, a week of one reading a second.
 KEEP_BYTES = 64 << 20
-#: Where the bytes of a frame's messages stop growing. Longer frames gain nothing and delay what is behind them.
+#: Most bytes of a frame's messages. Longer frames gain nothing and delay the messages behind them.
 MAX_FRAME_BYTES = 1 << 20
-#: Largest payload while no server has said how much it takes: NATS servers take frames of 1 MiB by default.
+#: Largest payload until a server has said how much it takes, in bytes: NATS servers take frames of 1 MiB by
+#: default.
 DEFAULT_PAYLOAD_BYTES = (1 << 20) - (16 << 10)
 
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """Consecutive messages for one frame; `first` is the number of the first one. `sources`: a gateway's devices."""
+    """Consecutive messages for one frame.
+
+    `first` is the number of the first message, `size` the sum of the payloads' bytes. `sources` names the
+    device behind a gateway that each message is of; None if the device is no gateway.
+    """
 
     first: int
     times: list[float]
@@ -45,32 +58,36 @@ class Parcel:
 
     @property
     def last(self) -> int:
-        """Number of the last one."""
+        """Number of the last message."""
         return self.first + len(self.times) - 1
 
 
 class Outbox(ABC):
-    """Encoded payloads, numbered from 1, until they are safe; what they are held in is for those who derive from it.
+    """Encoded payloads, numbered from 1, until they are safe. Subclasses hold the payloads.
 
     Parameters
     ----------
     device
-        Its name, for errors.
+        The device's name, for errors.
 
     Attributes
     ----------
-    acked, taken, last
-        Number up to which all is safe; up to which all has been given to the sender; of the newest.
+    acked
+        Number up to which all messages are safe.
+    taken
+        Number up to which all messages have been given to the sender.
+    last
+        Number of the newest message.
     error
-        Why nothing more can be sent, once that is so.
+        Why messages can't be sent any more; None while they can.
     drops
-        Whether the oldest make room for the newest, so that nobody who can't wait has to.
+        Whether the oldest messages are dropped for the newest, so that a caller that can't wait needn't.
     dropped
         How many messages were dropped since the device was made.
     floor
-        Number up to which nothing more is sent, though it may never have been.
+        Number up to which no message is sent any more, even if it never was sent.
     max_payload
-        The largest payload that travels.
+        Size of the largest payload that the server takes, in bytes.
     """
 
     drops: ClassVar[bool] = False
@@ -95,44 +112,46 @@ class Outbox(ABC):
         self._tidy_at = 64
         self._order = itertools.count()
 
-    # -- what they are held in ----------------------------------------------------------------------------------
+    # -- for subclasses: holding messages --------------------------------------------------------------------
 
     @property
     @abstractmethod
     def unsafe(self) -> int:
-        """How many are held or on their way."""
+        """How many messages are held or in flight."""
 
     @property
     @abstractmethod
     def room(self) -> int:
-        """How many more may be put in without anything being dropped for them."""
+        """How many more messages may be put in without dropping others."""
 
     @property
     @abstractmethod
     def kept_in(self) -> str:
-        """Where what isn't safe yet outlives this device; empty: nowhere."""
+        """Path at which messages that aren't safe yet outlive this device; empty if they end with it."""
 
     @property
     @abstractmethod
     def mode(self) -> str:
-        """The flow's mode when this outbox last heard of it, if it has kept that."""
+        """The flow's mode in an earlier start, or noted since; empty if none is kept."""
 
     @abstractmethod
     def note_mode(self, mode: str) -> None:
-        """Keep the flow's mode for the next start, if anything is kept."""
+        """Keep the flow's mode for the next start, if this outbox keeps messages."""
 
     @abstractmethod
     def loss(self, number: int) -> DeviceError | None:
-        """Return what says that a message was dropped, so that it never will be safe; None if it wasn't."""
+        """Return the error for message `number` if it was dropped, so will never be safe; else None."""
 
     @abstractmethod
     def claim(self, flow: str, epoch: int) -> int:
-        """Get ready to number messages for `flow`, and return their epoch: `epoch`, or an earlier one that goes on.
+        """Get ready to number messages for `flow`, and return their epoch.
+
+        That is `epoch`, or the epoch of an earlier start that goes on.
 
         Raises
         ------
         DeviceError
-            If that can't be.
+            If the messages can't be kept: their file can't be opened, or another device has it open.
         """
 
     @abstractmethod
@@ -146,39 +165,39 @@ class Outbox(ABC):
         Parameters
         ----------
         source
-            Which device behind a gateway it is from, "" for the gateway itself: always given by a gateway, never by
-            another device.
+            The device behind a gateway that `payload` is from, "" for the gateway itself: always given by a
+            gateway, never by another device.
         patient
-            Whether it can wait, so that nothing older is to be dropped for it.
+            Whether the caller can wait, so that no older message is to be dropped for `payload`.
 
         Raises
         ------
         PayloadError
-            If it is larger than a frame may be.
+            If `payload` is larger than a frame may be.
         DeviceError, NotInvited
             If the device isn't connected, is closed or has failed.
         """
 
     @abstractmethod
     def take(self, most: int | None, max_bytes: int = MAX_FRAME_BYTES) -> Parcel | None:
-        """Take the next messages for one frame, at most `most` (None: any number); None if there is nothing to take.
+        """Take and return the next messages for one frame, at most `most` (None: any number).
 
-        With nothing held, the next `offer` wakes the sender.
+        Return None if there is no message to take. If no message is held, the next `offer` wakes the sender.
         """
 
     @abstractmethod
     def confirm(self, parcel: Parcel) -> None:
-        """Note that `parcel`, and all before it, is safe."""
+        """Note that `parcel`, and every message before it, is safe."""
 
     @abstractmethod
     def _fits(self, size: int) -> bool:
-        """Return whether a payload of `size` bytes may be put in without anything being dropped for it."""
+        """Return whether a payload of `size` bytes may be put in without dropping messages."""
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------------------
 
     @property
     def waiting(self) -> int:
-        """How many are held and not yet on their way."""
+        """How many messages are held and not yet in flight."""
         return self.last - self.taken
 
     @property
@@ -187,19 +206,22 @@ class Outbox(ABC):
         return self._refused is not None
 
     def open(self, wake: Callable[[], object]) -> None:
-        """Take payloads from now on; `wake` is called, on the running loop, when one comes while the sender is idle."""
+        """Take payloads from now on.
+
+        `wake` is called, on the running loop, when a payload is put in while the sender is idle.
+        """
         loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._wake = lambda: loop.call_soon_threadsafe(wake)
         self._refused = None
 
     def shut(self, reason: PratipadError) -> None:
-        """Refuse payloads from now on; what is in goes on its way."""
+        """Refuse payloads from now on; messages that were put in before are still sent."""
         with self._lock:
             self._refused = self._refused or reason
 
     def fail(self, error: PratipadError) -> None:
-        """Note that nothing more can be sent, and why; the first reason stays."""
+        """Note that messages can't be sent any more, and why; the first reason stays."""
         with self._lock:
             if self.error is not None:
                 return
@@ -209,14 +231,14 @@ class Outbox(ABC):
             if future.set_running_or_notify_cancel():
                 future.set_exception(_anew(error))
 
-    # -- for those who push -------------------------------------------------------------------------------------
+    # -- for callers that push -------------------------------------------------------------------------------
 
     def _refusal(self, size: int) -> PratipadError:
         if self._refused is not None:
             return _anew(self._refused)
         return PayloadError(
-            f"a payload of device {self._device!r} takes {size} bytes; at most {self.max_payload} travel to this "
-            "server in one message. Split it, or send a reference to it."
+            f"a payload of device {self._device!r} takes {size} bytes; at most {self.max_payload} travel to "
+            "this server in one message. Split it, or send a reference to it."
         )
 
     def put(self, payload: bytes, source: str | None = None, *, patient: bool = False) -> int:
@@ -233,12 +255,12 @@ class Outbox(ABC):
         return number
 
     async def has_room(self) -> None:
-        """Return once `room` is above 0; raise why it never will be."""
+        """Return once `room` is above 0; raise the reason if it never will be."""
         while self.room <= 0:
             await asyncio.wrap_future(self._when_fits(0))
 
     def _when_fits(self, size: int) -> Future[None]:
-        """Return a future for when something was confirmed; done at once if `size` bytes fit by now."""
+        """Return a future that the next `confirm` completes; done at once if `size` bytes fit by now."""
         future: Future[None] = Future()
         with self._lock:
             if self.error is not None:
@@ -249,10 +271,10 @@ class Outbox(ABC):
                 self._await(0, future)
         return future
 
-    # -- for those who wait -------------------------------------------------------------------------------------
+    # -- for callers that wait -------------------------------------------------------------------------------
 
     def wait_for(self, number: int, timeout: float | None = None) -> None:
-        """Block until all up to `number` is safe; see `Receipt.wait`."""
+        """Block until all messages up to `number` are safe; see `Receipt.wait`."""
         self._refuse_on_loop()
         future = self._when_safe(number)
         try:
@@ -261,8 +283,8 @@ class Outbox(ABC):
             if future.done():
                 raise
             raise WaitTimeout(
-                f"message {number} of device {self._device!r} is not safe after {timeout} s: {self.unsafe} wait. It "
-                "stays on its way; is the server there and the flow running?"
+                f"message {number} of device {self._device!r} is not safe after {timeout} s: {self.unsafe} "
+                "messages wait and stay in the outbox. Is the server there and the flow running?"
             ) from error
         finally:
             future.cancel()
@@ -270,12 +292,12 @@ class Outbox(ABC):
     def _refuse_on_loop(self) -> None:
         if threading.get_ident() == self._loop_thread:
             raise FlowError(
-                f"device {self._device!r} can't be waited for on its own event loop, which would last for ever. "
-                "Use AsyncDevice and await the receipt."
+                f"device {self._device!r} can't be waited for on its own event loop, which would last for "
+                "ever. Use AsyncDevice and await the receipt."
             )
 
     async def safe(self, number: int) -> None:
-        """Return once all up to `number` is safe; raise why it never will be."""
+        """Return once all messages up to `number` are safe; raise the reason if they never will be."""
         if self.acked < number or self.loss(number) is not None:
             await asyncio.wrap_future(self._when_safe(number))
 
@@ -293,19 +315,23 @@ class Outbox(ABC):
         return future
 
     def _await(self, number: int, future: Future[None]) -> None:
-        """Have `future` done by the `confirm` of `number`; 0: by the next one."""
+        """Have `future` completed by the `confirm` of message `number`; 0: by the next `confirm`."""
         self._tidy()
         heapq.heappush(self._waiters, (number, next(self._order), future))
 
     def _tidy(self) -> None:
-        """Drop waiters that have given up, now and then, so that polling leaves nothing behind."""
+        """Now and then drop cancelled waiters, so that polling leaves no futures behind."""
         if len(self._waiters) >= self._tidy_at:
             self._waiters = [waiter for waiter in self._waiters if not waiter[2].cancelled()]
             heapq.heapify(self._waiters)
             self._tidy_at = max(64, 2 * len(self._waiters))
 
     def _confirmed(self, last: int) -> list[Future[None]]:
-        """Note, with the lock held, that all up to `last` is safe; returns who waits for that, to be told without it."""
+        """Note that all messages up to `last` are safe, and return the futures to complete.
+
+        Called with the lock held. The caller completes the futures by `tell`, without the lock: a callback of
+        theirs may need it.
+        """
         self.acked = last
         due = []
         while self._waiters and self._waiters[0][0] <= last:
@@ -314,14 +340,14 @@ class Outbox(ABC):
 
 
 def tell(due: list[Future[None]]) -> None:
-    """Let those go on who waited for what is safe now."""
+    """Complete the futures in `due`, whose messages are safe now."""
     for future in due:
         if future.set_running_or_notify_cancel():
             future.set_result(None)
 
 
 def _anew(error: PratipadError) -> PratipadError:
-    """Return a copy to raise: one instance raised again and again would gather the tracebacks of all its raisers."""
+    """Return a copy to raise: an instance raised again would gather the tracebacks of all raisers."""
     copied = type(error)(*error.args)
     copied.__cause__ = error.__cause__
     return copied

@@ -1,12 +1,15 @@
-"""The store: what a device measured and nobody has yet, in a SQLite file that outlives the device.
+"""The store: messages that aren't safe at the server yet, in a SQLite file that outlives the device.
 
-Owns the file: its one owner, what is forced to the disk and when, its bound. Messages keep their epoch and number in
-it, so that the edge recognises what it has already when the device sends it again after a crash. Who is waited for
-and what is on its way is for `pratipad_nb.device.kept_outbox`. Not safe for several threads at once; its user locks.
+Owns the file: its one owner, its bound, and when messages are forced to the disk. Messages keep their epoch
+and number in the file, so that the edge recognises repeats when the device sends messages again after a
+crash. The receipts, and the messages in flight, are for `pratipad_nb.device.kept_outbox`. A `Store` is not
+safe for several threads at once; its user locks.
 
-Every message is written when it is pushed, which outlives the process, however it ends. What outlives a power cut is
-what was forced to the disk: once a second, and always before a message is sent. The latter is what keeps a number from
-being given twice: to a message that the server has and the file has forgotten, and to a new one.
+Every message is written when it is pushed, so it outlives the process, however the process ends. Messages
+that were forced to the disk also outlive a power cut. They are forced once a second, and always before they
+are sent. The invariant behind the second rule: a number is given once. It holds because every number that the
+server may know is on the disk. A file that forgot a sent message would give its number to a new message, and
+the edge would drop the new message as a repeat.
 """
 
 from __future__ import annotations
@@ -23,13 +26,13 @@ from pratipad_nb.transport.frames import MAX_MESSAGES
 
 __all__ = ["ROW_BYTES", "Dropped", "Store", "StoredParcel"]
 
-#: What SQLite takes for a row beside its payload: number, time, source and its own bookkeeping, rounded up.
+#: Bytes that SQLite takes for a row beside the payload: number, time, source and bookkeeping, rounded up.
 ROW_BYTES = 48
-#: So much of the bound is freed at a time, as a divisor: dropping is then rare and cheap.
+#: Divisor of the bound: such a part of it is freed at a time, so that dropping is rare and cheap.
 _FREED = 16
-#: Longest time for which what was pushed is not forced to the disk, in seconds.
+#: Seconds after which a push forces its message, and all before it, to the disk.
 _SYNC_SECONDS = 1.0
-#: Where the write-ahead log's file is cut back to, in bytes.
+#: Size that the write-ahead log's file is cut back to, in bytes.
 _LOG_BYTES = 1 << 20
 
 _TABLES = """
@@ -42,7 +45,7 @@ CREATE TABLE IF NOT EXISTS state (epoch INTEGER NOT NULL, mode TEXT NOT NULL DEF
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Messages that were deleted to make room: `count` of them, the last one's number being `last`."""
+    """A run of `count` messages that were deleted to make room, from number `first` to number `last`."""
 
     first: int
     last: int
@@ -51,7 +54,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class StoredParcel:
-    """Consecutive messages as they are stored; `last` is the number of the last one."""
+    """Consecutive messages as they are stored; `last` is the number of the last message."""
 
     last: int
     times: list[float]
@@ -67,14 +70,14 @@ class Store:
     path
         The file; made with its folder if it isn't there.
     epoch
-        What the messages are counted in if the file holds none; else they keep theirs.
+        The epoch of the messages if the file holds none yet; else the messages in the file keep theirs.
     most_bytes
-        Its bound.
+        The file's bound: payloads, and `ROW_BYTES` for each.
 
     Raises
     ------
     DeviceError
-        If the file can't be opened, is another's at present, or is damaged.
+        If the file can't be opened, is another device's at present, or is damaged.
     """
 
     def __init__(self, path: Path, epoch: int, most_bytes: int) -> None:
@@ -92,7 +95,8 @@ class Store:
                 raise
 
     def _open(self, epoch: int) -> None:
-        # Its lock is kept until it is closed: two devices that sent from one file would number alike.
+        # The file's lock is kept until the file is closed: two devices that sent from one file would number
+        # alike.
         self._file.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._file.execute("PRAGMA journal_mode = WAL")
         self._file.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
@@ -103,12 +107,13 @@ class Store:
         self.bytes: int = size + ROW_BYTES * self.count
         if not self.count:
             self._begin(epoch)
-        #: The messages' epoch, and the flow's mode when it was last heard of; empty: never.
+        #: The messages' epoch, and the last mode that the flow is known to have had; empty if it was never
+        #: known.
         self.epoch: int
         self.mode: str
         self.epoch, self.mode = self._file.execute("SELECT epoch, mode FROM state").fetchone()
         newest = self._file.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").fetchone()
-        #: Number of the newest message, and of the last one before the oldest that is here.
+        #: Number of the newest message, and the number before the oldest message in the file.
         self.last: int = newest[0] if newest else 0
         self.before: int = first - 1 if first is not None else self.last
         self._force(False)
@@ -120,7 +125,7 @@ class Store:
             self._file.execute("DELETE FROM sqlite_sequence")
 
     def note_mode(self, mode: str) -> None:
-        """Note what the flow's mode is."""
+        """Store the flow's mode."""
         if mode != self.mode:
             with self._translated("written"):
                 self._file.execute("UPDATE state SET mode = ?", (mode,))
@@ -141,7 +146,10 @@ class Store:
         self.bytes += len(payload) + ROW_BYTES
 
     def make_room(self, after: int) -> Dropped | None:
-        """If the bound is passed, delete the oldest messages after number `after`, but never the newest."""
+        """Delete the oldest messages after number `after` if the bound is passed, but never the newest.
+
+        Return the messages that were deleted; None if none were.
+        """
         if self.bytes <= self._most_bytes:
             return None
         target = self._most_bytes - self._most_bytes // _FREED
@@ -162,9 +170,10 @@ class Store:
         return Dropped(first, last, count)
 
     def read(self, after: int, upto: int | None, max_bytes: int) -> StoredParcel | None:
-        """Return the next messages after number `after`, none beyond `upto`; as many as fit a frame, one at least.
+        """Return the next messages after number `after`, none beyond `upto`.
 
-        They are safe from a power cut then.
+        As many are returned as fit a frame, and at least one; None if there is no message. All of them are
+        forced to the disk before `read` returns.
         """
         limit = MAX_MESSAGES if upto is None else min(MAX_MESSAGES, upto - after)
         query = (
@@ -190,14 +199,14 @@ class Store:
         return StoredParcel(last, found.times, found.payloads, found.sources)
 
     def delete(self, first: int, last: int, size: int) -> None:
-        """Delete the messages from `first` to `last`, whose payloads are `size` bytes: they are safe elsewhere."""
+        """Delete the messages from `first` to `last`, with payloads of `size` bytes: the server has them."""
         with self._translated("cut"):
             self._file.execute("DELETE FROM messages WHERE number BETWEEN ? AND ?", (first, last))
         self.count -= last - first + 1
         self.bytes -= size + ROW_BYTES * (last - first + 1)
 
     def close(self) -> None:
-        """Force all to the disk and let the file go."""
+        """Force all messages to the disk and close the file."""
         with contextlib.suppress(DeviceError), self._translated("closed"):
             self._sync()
         self._file.close()
@@ -205,13 +214,14 @@ class Store:
     def _sync(self) -> None:
         if not self._dirty:
             return
+        # SQLite forces the log to the disk at a commit, and with it all earlier commits; so make a commit.
         self._force(True)
         self._file.execute("UPDATE state SET epoch = epoch")
         self._force(False)
         self._dirty = False
 
     def _force(self, on: bool) -> None:
-        """Let what is committed from now on be on the disk when it is, and all that was before it."""
+        """Set whether each commit from now on is forced to the disk, and all earlier commits with it."""
         self._file.execute(f"PRAGMA synchronous = {'FULL' if on else 'NORMAL'}")
         self._synced = time.monotonic()
 
@@ -232,13 +242,14 @@ class Store:
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise DeviceError(
-                    f"{self.path} is another device's at present: one of the same name runs in another process. Stop "
-                    "that, or keep elsewhere."
+                    f"{self.path} is another device's at present: a device of the same name runs in another "
+                    "process. Stop that device, or keep elsewhere."
                 ) from error
             raise DeviceError(f"{self.path} can't be {what}: {error}.") from error
         except sqlite3.DatabaseError as error:
             raise DeviceError(
-                f"{self.path} can't be {what}: {error}. If it is damaged, move it away; what it held is lost then."
+                f"{self.path} can't be {what}: {error}. If it is damaged, move it away; the messages in it "
+                "are lost then."
             ) from error
         except OSError as error:
             raise DeviceError(f"{self.path} can't be {what}: {error}.") from error

@@ -1,34 +1,37 @@
-"""Reading: takes measurements from what the user gave as `read`, when they are due and wanted.
+"""Reading: takes readings from the user's `read`, when they are due and wanted.
 
-Owns the four kinds of `read` (callable or iterable, blocking or asynchronous), the schedule, and what happens when a
-reading fails. Where readings go is the `pratipad_nb.device.outbox`.
+Owns the four kinds of `read` (callable or iterable, blocking or asynchronous), the schedule, and the handling
+of failed readings. Holding readings until they are sent is for `pratipad_nb.device.outbox`.
 
-When is one taken? In Push mode: at every tick of `every`. In Pull and Demand: when the edge has granted more than was
-pushed, at a tick of `every` if that is given. Before an edge has said which mode it is: not yet, but for a device with
-`keep` whose flow was a Push one when it last heard of it.
+When is a reading taken? In Push mode: at every tick of `every`. In Pull and Demand mode: when the edge has
+granted more messages than were pushed, at a tick of `every` if it is given. Before an edge has named the
+mode: not yet, except by a device with `keep` whose flow was in Push mode when the device last knew the mode.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import math
 from collections.abc import AsyncIterable, Callable, Iterable
+from functools import partial
 from typing import Any
 
+from pratipad_nb.calls import Worker, awaited, is_async
 from pratipad_nb.device.credit import Credit
 from pratipad_nb.device.outbox import Outbox
-from pratipad_nb.device.worker import Worker
 from pratipad_nb.errors import DeviceError
 from pratipad_nb.transport.codec import encode_payload
+from pratipad_nb.wording import in_words
 
-__all__ = ["Reading", "Source", "checked_every", "is_async"]
+__all__ = ["Reading", "Source", "checked_every"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two readings of a callable in Push mode without `every`, and after a failed one.
+#: Seconds between two readings of a callable in Push mode without `every`, and after a failed reading.
 DEFAULT_EVERY = 1.0
+#: How long a call of `read` in progress may take to end once the device is being closed, in seconds.
+_PATIENCE = 1.0
 #: Most readings in one hop to the worker's thread: amortises the hop to under 1 µs each.
 _AT_ONCE = 256
 
@@ -42,20 +45,13 @@ def checked_every(every: object) -> float | None:
     return float(every)
 
 
-def is_async(function: object) -> bool:
-    """Whether calling `function` gives a coroutine."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - an object's method is asked for, not whether it is there
-    )
-
-
 class Source:
-    """What the user gave as `read`, as something to draw single values from.
+    """The user's `read`, of any kind, as a source of single values.
 
     Raises
     ------
     DeviceError
-        If it is neither callable nor iterable.
+        If `read` is neither callable nor iterable.
     """
 
     def __init__(self, read: object) -> None:
@@ -70,8 +66,8 @@ class Source:
             self._next = iter(read).__next__
         else:
             raise DeviceError(
-                f"read is {read!r:.200} of type {type(read).__name__}; it is what makes a reading: a callable "
-                "without arguments, or an iterable of readings (asynchronous ones, too)."
+                f"read is {read!r:.200} of type {type(read).__name__}; it is a callable without arguments "
+                "that returns a reading, or an iterable of readings (asynchronous or not)."
             )
 
     def draw(self, count: int, outbox: Outbox, *, patient: bool) -> bool:
@@ -80,12 +76,14 @@ class Source:
         Parameters
         ----------
         patient
-            Whether a value waits for room, rather than have an older one dropped.
+            Whether to wait for room for a value, rather than drop an older message.
         """
         for _ in range(count):
             try:
                 value = self._next()
             except StopIteration:
+                if self.callable:  # a function has no end: this is an error
+                    raise
                 return False
             outbox.put(encode_payload(value), patient=patient)
         return True
@@ -94,8 +92,10 @@ class Source:
         """Draw `count` values, awaiting each; return False if there are no more. See `draw`."""
         for _ in range(count):
             try:
-                value = await self._next()
+                value = await awaited(self._next())
             except StopAsyncIteration:
+                if self.callable:
+                    raise
                 return False
             await outbox.put_soon(encode_payload(value), patient=patient)
         return True
@@ -112,7 +112,9 @@ class Reading:
     Attributes
     ----------
     error
-        What the last reading failed with; empty if it didn't.
+        The error of the last reading; empty if that reading succeeded.
+    failed
+        How many readings have failed.
     exhausted
         Whether the iterable has ended.
     """
@@ -127,6 +129,7 @@ class Reading:
         changed: Callable[[], None],
     ) -> None:
         self.error = ""
+        self.failed = 0
         self.exhausted = False
         self._device = device
         self._source = source
@@ -135,7 +138,13 @@ class Reading:
         self._credit = credit
         self._changed = changed
         self._granted = asyncio.Event()
-        self._worker = Worker(f"pratipad-read-{device}")
+        self._worker = Worker(
+            f"read-{device}",
+            on_loop=source.is_async,
+            owner=f"device {device!r}: read",
+            kind=DeviceError,
+            patience=_PATIENCE,
+        )
         self._due = -math.inf
 
     def granted(self) -> None:
@@ -151,8 +160,8 @@ class Reading:
                 every = self._pace()
                 await self._until_due(every)
                 self.exhausted = not await self._draw(1 if every else count, patient=every is None)
-            except Exception as error:  # noqa: BLE001 - the user's code, or a sensor: never the device's end
-                if self._outbox.is_shut:  # closing is no fault of the reading's
+            except Exception as error:  # noqa: BLE001 - the user's code, or a sensor, must not end the device
+                if self._outbox.is_shut:  # the device is being closed, which is no fault of the reading
                     self.exhausted = True
                     break
                 self._failed(error)
@@ -164,11 +173,11 @@ class Reading:
 
     @property
     def answers(self) -> bool:
-        """Whether asking may bring a reading: not while one that was asked for fails, which goes on being tried."""
+        """Whether asking may bring a reading: not while a reading that was asked for fails and is retried."""
         return not self.exhausted and not (self.error and self._credit.left(self._outbox.last) != 0)
 
     async def close(self, patience: float) -> None:
-        """End the thread, if there is one; a reading that blocks gets `patience` seconds."""
+        """End the thread, if there is one; a call in progress gets `patience` seconds."""
         await self._worker.close(patience)
 
     def _pace(self) -> float | None:
@@ -177,9 +186,9 @@ class Reading:
         return self._every
 
     async def _draw(self, count: int, *, patient: bool) -> bool:
-        if self._source.is_async:
-            return await self._source.draw_soon(count, self._outbox, patient=patient)
-        return await self._worker.call(lambda: self._source.draw(count, self._outbox, patient=patient))
+        draw = self._source.draw_soon if self._source.is_async else self._source.draw
+        more: bool = await self._worker.call(partial(draw, count, self._outbox, patient=patient))
+        return more
 
     async def _wanted(self) -> int:
         """Wait until there is a use for at least one reading, and return for how many."""
@@ -191,15 +200,16 @@ class Reading:
             elif room > 0:
                 return min(_AT_ONCE, room, left or _AT_ONCE)
             elif self._outbox.drops and self._pace() is not None:
-                return 1  # what has its time is measured then, whatever becomes of older readings
+                return 1  # a timed reading is taken at its time, even if older messages are dropped for it
             else:
                 await self._outbox.has_room()
 
     def _left(self) -> int | None:
-        """Return how many readings there is a use for; None: as many as there are."""
+        """Return how many readings there is a use for; None: without limit."""
         if self._credit.known:
             return self._credit.left(self._outbox.last)
-        # A device that keeps what it measures measures on, before the flow has answered, if it did so last time.
+        # A device with `keep` measures before the flow has answered, too, if the mode was Push in its last
+        # start.
         return None if self._outbox.mode == "push" else 0
 
     async def _until_due(self, every: float | None) -> None:
@@ -213,7 +223,8 @@ class Reading:
             self._due += (missed + 1) * every
 
     def _failed(self, error: Exception) -> None:
-        new = f"{type(error).__name__}: {error}"[:500]
+        new = in_words(error)[:500]
+        self.failed += 1
         if not self.error:
             log.warning("device %s: a reading failed and is skipped: %s", self._device, new, exc_info=error)
         if new != self.error:

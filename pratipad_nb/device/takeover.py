@@ -1,4 +1,6 @@
-"""Which device of which name is connected in this process, so that a newer one can take over.
+"""The registry of devices that are connected in this process, so that a newer device of a name can take over.
+
+Owns the table of holders. Closing the earlier device is for `pratipad_nb.device.client`.
 
 Re-running a notebook's cell makes a second `Device` of the same name. The edge would take the messages of
 both, but the earlier device would go on measuring and running orders, though its user holds no handle of it.
@@ -18,21 +20,21 @@ Holder = TypeVar("Holder")
 
 
 class Registry(Generic[Holder]):
-    """Who holds a key; safe to use from any thread."""
+    """The holder of each key; safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._holders: dict[Key, Holder] = {}
 
     def swap(self, key: Key, holder: Holder) -> Holder | None:
-        """Give `key` to `holder` and return who held it before."""
+        """Give `key` to `holder` and return the previous holder, if any."""
         with self._lock:
             before = self._holders.get(key)
             self._holders[key] = holder
             return before
 
     def drop(self, key: Key, holder: Holder) -> None:
-        """Take `key` from `holder`, if it is still the one to hold it."""
+        """Take `key` from `holder`, if `holder` still holds it."""
         with self._lock:
             if self._holders.get(key) is holder:
                 del self._holders[key]

@@ -1,6 +1,10 @@
-"""From what a user passes to `connect` to an endpoint.
+"""From the target that a user passes to `connect` to an endpoint.
 
-Owns the forms a target may have. Asks a flow by its methods alone, for devices know no `Flow`.
+Both ends of a flow turn targets into endpoints: this module does so for a device, and
+`pratipad_nb.cloud.target` for a cloud client, which needs the flow's name as well.
+
+Owns the forms that a device's target may have. Uses a flow by its methods alone, for devices know no `Flow`.
+Connecting to the endpoint is for `pratipad_nb.transport.connecting`.
 """
 
 from __future__ import annotations
@@ -19,8 +23,13 @@ __all__ = ["find_endpoint", "find_endpoint_blocking"]
 async def find_endpoint(target: Any, name: str, flow: str | None, certs: str | Path | None) -> Endpoint:
     """Return the endpoint that `target` means for the device `name`.
 
-    A flow that has ``endpoint_for(role, name)`` invites the device by it, which may block for some milliseconds (a
-    certificate is made) or be a coroutine.
+    A flow invites the device by its method ``endpoint_for(role, name)``, which may block for some
+    milliseconds (a certificate is made) or be a coroutine.
+
+    Raises
+    ------
+    SettingsError
+        If `target` is no flow, endpoint or URL, or `flow` and `certs` don't go with it.
     """
     invite = _invitation(target, flow, certs)
     if invite is None:
@@ -31,13 +40,13 @@ async def find_endpoint(target: Any, name: str, flow: str | None, certs: str | P
 
 
 def find_endpoint_blocking(target: Any, name: str, flow: str | None, certs: str | Path | None) -> Endpoint:
-    """Do the same in the calling thread, for a `Device`."""
+    """Return the endpoint as `find_endpoint` does, in the calling thread, for a `Device`."""
     invite = _invitation(target, flow, certs)
     if invite is None:
         return _plain(target, flow, certs)
     if inspect.iscoroutinefunction(invite):
         raise DeviceError(
-            f"{target!r:.100} is asynchronous and belongs to an event loop of its own. Connect an AsyncDevice to it."
+            f"{target!r:.100} is asynchronous and belongs to an event loop. Connect an AsyncDevice to it."
         )
     return _checked(invite("device", name), target)
 
@@ -67,7 +76,7 @@ def _plain(target: Any, flow: str | None, certs: str | Path | None) -> Endpoint:
 def _checked(found: Any, target: Any) -> Endpoint:
     if not isinstance(found, Endpoint):
         raise SettingsError(
-            f"{target!r:.100} is nothing to connect to; that is a Flow, an Endpoint, or a URL like 'tls://host:4222' "
-            "with flow=NAME and certs=FOLDER."
+            f"{target!r:.100} is nothing to connect to. Pass a Flow, an Endpoint, or a URL like "
+            "'tls://host:4222' with flow=NAME and certs=FOLDER."
         )
     return found

@@ -1,7 +1,8 @@
 """The uplink: takes messages from the outbox and sends them, one frame in flight.
 
-Owns framing by natural batching, and what happens when an append fails. While one frame is on its way, what is pushed
-collects into the next: low rates keep low latency, high rates get long frames, and nothing can overtake.
+Owns framing by natural batching, and trying again when an append fails. While a frame is in flight, pushed
+messages collect for the next frame: low rates keep low latency, high rates get long frames, and no message
+can overtake another. How many messages may be sent is for `pratipad_nb.device.credit`.
 """
 
 from __future__ import annotations
@@ -34,24 +35,25 @@ __all__ = ["Uplink", "largest_payload"]
 
 log = logging.getLogger(__name__)
 
-#: First and longest pause before an append is tried again, in seconds: DESIGN's figures for a log that is full.
+#: First and longest pause before an append is tried again, in seconds: the design's figures for a full log.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
-#: Fast delivery: least time between two frames of more than one message, in seconds. A server answers a flush sooner than
-#: an append, so that frames would be cut as short as makes them slower than durable ones; 2 ms at 200,000 messages a
-#: second are frames of 400. A message that comes alone is never held back.
+#: Fast delivery: least time between two frames of more than one message, in seconds. A server answers a flush
+#: sooner than an append, so without this pause frames would be so short that fast delivery was slower than
+#: durable delivery. At 200,000 messages a second, 2 ms make frames of 400. A message that comes alone is
+#: never held back.
 _FAST_PERIOD = 0.002
 
 
 def largest_payload(frame_bytes: int) -> int:
     """Return the largest payload that fits into a frame of `frame_bytes`, if LZ4 can't make it smaller.
 
-    LZ4 makes what it can't compress longer by 1/255 and 16 bytes; the frame's other fields take under 1 KiB.
+    LZ4 lengthens data that it can't compress by 1/255 and 16 bytes; the other fields take under 1 KiB.
     """
     return max(1024, frame_bytes - frame_bytes // 255 - 2048)
 
 
 class Uplink:
-    """Sends what is in `outbox` as far as `credit` goes.
+    """Sends the messages in `outbox` as far as `credit` goes.
 
     Parameters
     ----------
@@ -71,7 +73,7 @@ class Uplink:
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """Let the sender look again; on its event loop."""
+        """Let `run` look for messages and credit again; on its event loop."""
         self._wake.set()
 
     async def run(self, link: Connection) -> None:
@@ -80,7 +82,7 @@ class Uplink:
         Raises
         ------
         NotInvited, PayloadError, TransportClosed
-            If no trying again would help.
+            If trying again won't help.
         """
         while True:
             self._wake.clear()
@@ -98,7 +100,8 @@ class Uplink:
                 if len(parcel.payloads) > 1:
                     await asyncio.sleep(began + _FAST_PERIOD - time.monotonic())
                 continue
-            # Both ends, for after a restart the same first message may stand in a longer frame.
+            # The id names both ends of the frame: after a restart the same first message may begin a longer
+            # frame.
             message_id = f"{self._device}-{self._credit.epoch}-{parcel.first}-{parcel.last}"
             await self._store(link, frame, message_id)
             self._outbox.confirm(parcel)
@@ -131,7 +134,7 @@ class Uplink:
             log.debug("device %s: a frame was handed over and the link went down", self._device)
 
     async def _store(self, link: Connection, frame: bytes, message_id: str) -> None:
-        """Append until it is safe. The numbers in it stay, so that the edge drops what arrives twice."""
+        """Append `frame` until it is safe. Its numbers stay the same, so the edge recognises repeats."""
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         told = False
         while True:

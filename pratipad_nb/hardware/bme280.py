@@ -1,13 +1,13 @@
 """The BME280, Bosch's sensor of temperature, pressure and humidity, as a callable that returns a reading.
 
-Owns the conversation with the chip: identity, reset, calibration, modes, waiting for a measurement. The arithmetic is in
-`bme280_compensation`, the bus in `bus`. Register numbers, times and limits are those of the data sheet
-BST-BME280-DS002 (revision 1.6).
+Owns the conversation with the chip: identity, reset, calibration, modes, waiting for a measurement. The
+arithmetic is in `bme280_compensation`, the bus in `bus`. Register numbers, times and limits are those of the
+data sheet BST-BME280-DS002 (revision 1.6).
 
-The chip has **no checksum**. What a bit that flips on the wires does to a reading is therefore found only where it
-shows: calibration is read until two readings of it agree (a flipped bit in there would spoil every reading from then
-on), and a value outside of what the chip can measure is refused. A flip that gives a plausible value goes unseen; where
-that matters, put a `Deadband` or a `Filter` behind it.
+The chip has **no checksum**. A bit that flips on the wires is therefore found only by its effect. The
+calibration is read until two readings of it agree (a flipped bit there would spoil every measurement from
+then on), and a value outside of the chip's range is refused. A flip that gives a plausible value goes unseen;
+where that matters, put a `Deadband` or a `Filter` behind the device.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MEASURING, _COPYING = 0x08, 0x01
 _STARTUP_SECONDS = 0.002  # table 1: start-up time
 
 _FORCED = 0b01
-#: The mode that the chip is in between two calls.
+#: The chip's mode between two calls.
 _RESTING_MODES: dict[Mode, int] = {"forced": 0b00, "normal": 0b11}
 _EMPTY = RawMeasurement(SKIPPED_20, SKIPPED_20, SKIPPED_16)
 
@@ -46,13 +46,13 @@ STANDBY_CODES = {0.0005: 0, 0.0625: 1, 0.125: 2, 0.25: 3, 0.5: 4, 1.0: 5, 0.01: 
 
 _QUANTITIES = ("temperature", "pressure", "humidity")
 _OTHER_CHIPS = {0x55: "a BMP180", 0x56: "a BMP280", 0x57: "a BMP280", 0x58: "a BMP280", 0x61: "a BME680"}
-# What the chip can measure (tables 1 to 4).
+# The chip's ranges (tables 1 to 4).
 _RANGES = {
     "temperature_c": (-40.0, 85.0),
     "pressure_hpa": (300.0, 1100.0),
     "humidity_percent": (0.0, 100.0),
 }
-# Its resolution is 0.01 °C, 0.18 Pa and 0.008 %: three decimals add nothing to that and lose nothing of it.
+# The chip's resolution is 0.01 °C, 0.18 Pa and 0.008 %: three decimals keep all of it.
 _DECIMALS = 3
 _POLL_SECONDS = 0.001
 _CALIBRATION_ATTEMPTS = 4
@@ -61,7 +61,7 @@ _log = logging.getLogger(__name__)
 
 
 def maximum_measuring_time(temperature: int, pressure: int, humidity: int) -> float:
-    """Return how long one measurement takes at most, in seconds, for these oversamplings (section 9.1)."""
+    """Return the longest time of one measurement with these oversamplings, in seconds (section 9.1)."""
     milliseconds = 1.25 + 2.3 * temperature
     milliseconds += 2.3 * pressure + 0.575 if pressure else 0.0
     milliseconds += 2.3 * humidity + 0.575 if humidity else 0.0
@@ -69,11 +69,13 @@ def maximum_measuring_time(temperature: int, pressure: int, humidity: int) -> fl
 
 
 class BME280:
-    """A BME280 on a bus; calling it measures and returns ``{"temperature_c", "pressure_hpa", "humidity_percent"}``.
+    """A BME280 on a bus; calling it measures and returns a reading.
 
-    Nothing is sent before the first call, so that a device can start before its sensor is there. After an error the
-    next call begins anew with identity, reset and calibration: a chip that was unplugged works again once it is back. It
-    can be called from any thread; one call at a time goes to the chip.
+    A reading is a dictionary with ``"temperature_c"``, ``"pressure_hpa"`` and ``"humidity_percent"``.
+
+    Nothing is sent before the first call, so that a device can start before its sensor is there. After an
+    error the next call begins anew with identity, reset and calibration: a chip that was unplugged works
+    again once it is back. The sensor can be called from any thread; one call at a time goes to the chip.
 
     Parameters
     ----------
@@ -82,13 +84,13 @@ class BME280:
     address
         0x76 (SDO to ground, as most boards have it) or 0x77 (SDO to supply).
     mode
-        ``"forced"``: a call starts a measurement, waits for it (about 10 ms) and lets the chip sleep again, which heats
-        it least and gives the value of now. ``"normal"``: the chip measures by itself every `standby` seconds and a call
-        returns the latest, needed for `filter` to have a steady pace.
+        ``"forced"``: a call starts a measurement, waits for it (about 10 ms) and lets the chip sleep again,
+        which heats the chip least and gives the present value. ``"normal"``: the chip measures by itself
+        every `standby` seconds, a steady pace that `filter` needs, and a call returns the latest measurement.
     oversampling
-        Samples per measurement: 1, 2, 4, 8 or 16, for all or by name, as in ``{"pressure": 16}``; 0 leaves pressure or
-        humidity out of the reading. More means less noise and a longer measurement. Default 1, Bosch's "weather
-        monitoring" (section 3.5.1).
+        Samples per measurement: 1, 2, 4, 8 or 16, for all or by name, as in ``{"pressure": 16}``; 0 leaves
+        pressure or humidity out of the reading. More means less noise and a longer measurement. Default 1,
+        Bosch's "weather monitoring" (section 3.5.1).
     filter
         Coefficient of the chip's own low-pass filter on temperature and pressure: 0 (off), 2, 4, 8 or 16.
     standby
@@ -97,7 +99,7 @@ class BME280:
     Raises
     ------
     SettingsError
-        If an argument is not what it may be.
+        If an argument has a value that is not allowed.
     """
 
     def __init__(
@@ -133,7 +135,8 @@ class BME280:
         Raises
         ------
         DeviceError
-            If the chip doesn't answer, is another one, doesn't finish in time or returns what it can't measure.
+            If the chip doesn't answer, is of another kind, doesn't finish in time or returns a value outside
+            of its range.
         """
         with self._lock:
             try:
@@ -146,12 +149,12 @@ class BME280:
                 raise
 
     def read_calibration(self) -> Calibration:
-        """Return the chip's calibration, once two readings of it agree.
+        """Return the chip's calibration once two readings of the calibration agree.
 
         Raises
         ------
         DeviceError
-            If no two agree, or it is blank.
+            If no two readings agree, or the calibration is blank.
         """
         seen: list[tuple[bytes, bytes]] = []
         for _ in range(_CALIBRATION_ATTEMPTS):
@@ -187,7 +190,7 @@ class BME280:
         return calibration
 
     def _check_identity(self) -> None:
-        # Twice, before a chip is called another one: a bit may have flipped on the wires.
+        # The id is read twice, since a bit may have flipped on the wires.
         first, identity = (self._port.read(_ID, 1, "chip id")[0] for _ in range(2))
         if CHIP_ID in (first, identity):
             return
@@ -205,7 +208,7 @@ class BME280:
         )
 
     def _known_calibration(self) -> Calibration | None:
-        # None at the first call, and when the chip was reset since the last: lost its power, or was exchanged.
+        # None at the first call, and after a reset of the chip: it lost its power, or was exchanged.
         if self._calibration is None:
             return None
         if self._port.read(_CTRL_MEAS, 1, "ctrl_meas")[0] == self._ctrl_meas | _RESTING_MODES[self._mode]:
@@ -214,8 +217,8 @@ class BME280:
         return None
 
     def _configure(self) -> None:
-        # In this order: the chip may ignore `config` outside of sleep mode, and takes `ctrl_hum` over only when
-        # `ctrl_meas` is written after it (sections 5.4.3 and 5.4.6).
+        # In this order: the chip may ignore `config` outside of sleep mode, and takes `ctrl_hum` over only
+        # when `ctrl_meas` is written after it (sections 5.4.3 and 5.4.6).
         self._port.write(_CONFIG, self._config, "config")
         self._port.write(_CTRL_HUM, self._ctrl_hum, "ctrl_hum")
         self._port.write(_CTRL_MEAS, self._ctrl_meas | _RESTING_MODES[self._mode], "ctrl_meas")
@@ -226,7 +229,7 @@ class BME280:
         self._wait_until_clear(_MEASURING, self._measuring_time, "it is still measuring")
 
     def _await_first(self) -> None:
-        # Only here, after a reset: later on, what an empty register holds can be a measured value.
+        # Only after a reset: later on, the content of an empty register can be a measured value.
         self._port.clock.sleep(self._measuring_time)
         deadline = self._deadline(self._measuring_time)
         while self._read_data() == _EMPTY:
@@ -246,7 +249,7 @@ class BME280:
             self._port.clock.sleep(_POLL_SECONDS)
 
     def _deadline(self, usual: float) -> float:
-        # Twice the longest time the data sheet allows, and what the kernel may take to run us again.
+        # Twice the longest time of the data sheet, and 50 ms for the kernel to run this thread again.
         return self._port.clock.monotonic() + 2 * usual + 0.05
 
     def _late(self, happened: str) -> DeviceError:
@@ -269,8 +272,8 @@ class BME280:
                 raise self._port.error(
                     _register(_DATA, "data"),
                     f"{name} is {value:.2f}, and the chip measures {lowest:g} to {highest:g} ({raw})",
-                    "Bits flip on the wires, or the chip isn't what it says. The next call reads its calibration anew; "
-                    "if it comes again, shorten the wires or slow the bus down.",
+                    "Bits flip on the wires, or the chip isn't what it says. The next call reads its "
+                    "calibration anew; if it comes again, shorten the wires or slow the bus down.",
                 )
         return {name: round(value, _DECIMALS) for name, value in values.items()}
 

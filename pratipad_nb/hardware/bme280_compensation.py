@@ -1,14 +1,14 @@
-"""The arithmetic of the BME280: its calibration, its raw measurements and all compensation formulas of its data sheet.
+"""The arithmetic of the BME280: calibration, raw measurements, and the data sheet's compensation formulas.
 
-Owns no bus. The source of every constant and shift is the data sheet BST-BME280-DS002 (revision 1.6): section 4.2.2 for
-the calibration's layout, 4.2.3 for the integer formulas, appendix 8.1 for those in double precision and 8.2 for
-pressure in 32 bits.
+Owns no bus. The source of every constant and shift is the data sheet BST-BME280-DS002 (revision 1.6): section
+4.2.2 for the calibration's layout, 4.2.3 for the integer formulas, appendix 8.1 for the formulas in double
+precision and 8.2 for pressure in 32 bits.
 
-The driver uses double precision, which on a host with floating point is the simplest and the finest; the integer ones
-are what a microcontroller would compute, and serve to compare with one: their temperature has steps of 0.0025 °C, which
-costs them up to 0.5 Pa of pressure, and pressure in 32 bits is up to 6 Pa off (both measured over 10,000 random
-contents). In them ``>>`` rounds down as C's does on the
-compilers the data sheet has in mind, and no value of a real chip exceeds their width, so that Python's unbounded
+The driver uses double precision, which on a host with floating point is the simplest and the finest. The
+integer formulas are for comparing with a microcontroller, which would compute by them. Their temperature has
+steps of 0.0025 °C, which costs their pressure up to 0.5 Pa, and pressure in 32 bits is up to 6 Pa off (both
+measured over 10,000 random contents). In the integer formulas ``>>`` rounds down as in C on the compilers
+that the data sheet has in mind, and no value of a real chip exceeds their width, so that Python's unbounded
 integers give the same results.
 """
 
@@ -33,7 +33,8 @@ __all__ = [
     "temperature_c_int32",
 ]
 
-#: What the data registers hold when a measurement was skipped or none was made since the reset (section 5.4.7).
+#: Contents of the data registers when a measurement was skipped, or before the first one after a reset
+#: (section 5.4.7).
 SKIPPED_20 = 0x80000
 SKIPPED_16 = 0x8000
 
@@ -63,9 +64,10 @@ class Calibration:
 
     @classmethod
     def from_registers(cls, low: bytes, high: bytes) -> Calibration:
-        """Return the calibration in registers 0x88 to 0xA1 (`low`, 26 bytes) and 0xE1 to 0xE7 (`high`, 7 bytes).
+        """Return the calibration held by the registers `low` and `high`.
 
-        `h4` and `h5` have 12 bits and share the byte 0xE5; 0xA0 is unused.
+        `low` are the registers 0x88 to 0xA1, 26 bytes, and `high` 0xE1 to 0xE7, 7 bytes. `h4` and `h5` have
+        12 bits and share the byte 0xE5; 0xA0 is unused.
         """
         first: tuple[int, ...] = struct.unpack("<HhhHhhhhhhhhxB", low)
         h2, h3, e4, e5, e6, h6 = struct.unpack("<hBbBbb", high)
@@ -73,7 +75,7 @@ class Calibration:
         return cls(*first, *rest)
 
     def to_registers(self) -> tuple[bytes, bytes]:
-        """Return what `from_registers` reads, as a simulated chip holds it."""
+        """Return the bytes that `from_registers` reads, as a simulated chip holds them."""
         t_and_p = (self.t1, self.t2, self.t3, self.p1, self.p2, self.p3, self.p4, self.p5, self.p6, self.p7)
         low = struct.pack("<HhhHhhhhhhhhxB", *t_and_p, self.p8, self.p9, self.h1)
         shared = (self.h4 & 0x0F) | ((self.h5 & 0x0F) << 4)
@@ -83,7 +85,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class RawMeasurement:
-    """What the converter measured: 20 bits of temperature and pressure, 16 of humidity."""
+    """The converter's values: 20 bits each of temperature and pressure, 16 bits of humidity."""
 
     temperature: int
     pressure: int
@@ -105,7 +107,7 @@ class RawMeasurement:
 
 
 def fine_temperature(c: Calibration, raw: int) -> float:
-    """Return ``t_fine``, the temperature in 1/5120 °C, which the other two formulas build on."""
+    """Return ``t_fine``, the temperature in 1/5120 °C, on which pressure's and humidity's formulas build."""
     first = (raw / 16384.0 - c.t1 / 1024.0) * c.t2
     offset = raw / 131072.0 - c.t1 / 8192.0
     return first + offset * offset * c.t3
@@ -117,7 +119,7 @@ def temperature_c(fine: float) -> float:
 
 
 def pressure_pa(c: Calibration, raw: int, fine: float) -> float:
-    """Return pascals; 0 where the calibration would divide by zero, as the data sheet has it."""
+    """Return pascals; 0 where the calibration would lead to a division by zero, as the data sheet has it."""
     var1 = fine / 2.0 - 64000.0
     var2 = var1 * var1 * c.p6 / 32768.0 + var1 * c.p5 * 2.0
     var2 = var2 / 4.0 + c.p4 * 65536.0
@@ -167,7 +169,7 @@ def pressure_pa_int64(c: Calibration, raw: int, fine: int) -> float:
 
 
 def pressure_pa_int32(c: Calibration, raw: int, fine: int) -> float:
-    """Return whole pascals, computed in 32-bit integers: the coarsest of the three."""
+    """Return whole pascals, computed in 32-bit integers: the coarsest of the three formulas."""
     var1 = (fine >> 1) - 64000
     square = (var1 >> 2) * (var1 >> 2)
     var2 = (square >> 11) * c.p6 + ((var1 * c.p5) << 1)

@@ -1,11 +1,12 @@
-"""The I²C bus: what a driver needs of one, and how its failures become errors that say what to do.
+"""The I²C bus: the protocol that drivers need, and a bus's failures as errors that name the next step.
 
-Owns the protocol that ``smbus2.SMBus`` fulfils as it is, the opening of a real bus (the only place that imports
-``smbus2``, and only when it is used), and `I2CPort`, one sensor's address on a bus. Knows no sensor.
+Owns that protocol, which ``smbus2.SMBus`` fulfils as it is, the opening of a real bus (the only place that
+imports ``smbus2``, and only when ``smbus2`` is used), and `I2CPort`, one sensor's address on a bus. Knows no
+sensor.
 
-Every transfer is one ``i2c_rdwr``: it carries the address in the message and takes one system call, so that two
-drivers on the same bus can be used from two threads. The byte-wise SMBus calls set the address in a call of its own
-first, and a second thread can come between.
+Every transfer is one ``i2c_rdwr``: it carries the address in the message and takes one system call, so that
+two drivers on the same bus can be used from two threads. The byte-wise SMBus calls first set the address by a
+system call of its own, and a second thread can come between.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ __all__ = ["EREMOTEIO", "READ_FLAG", "I2CBus", "I2CPort", "bus_name", "open_bus"
 #: ``I2C_M_RD`` of Linux's ``i2c.h``: this message reads.
 READ_FLAG = 0x0001
 
-#: What most Linux bus drivers, the Raspberry Pi's among them, report when nobody acknowledges. Named by number, since
-#: `errno` has it on Linux only.
+#: The error of most Linux bus drivers, the Raspberry Pi's among them, when no chip acknowledges. It is
+#: written as a number, since `errno` has the name on Linux only.
 EREMOTEIO = 121
 
 _NOBODY = {EREMOTEIO, errno.ENXIO, errno.EIO}
@@ -35,10 +36,10 @@ _NOBODY = {EREMOTEIO, errno.ENXIO, errno.EIO}
 
 @runtime_checkable
 class I2CBus(Protocol):
-    """What the drivers ask of a bus. ``smbus2.SMBus`` and `SimulatedBus` fulfil it."""
+    """A bus, as the drivers use it. ``smbus2.SMBus`` and `SimulatedBus` fulfil this protocol."""
 
     def i2c_rdwr(self, *i2c_msgs: Any) -> None:
-        """Carry out the messages, ``smbus2.i2c_msg`` values, as one transaction; raise `OSError` when it fails."""
+        """Carry out the ``smbus2.i2c_msg`` values as one transaction; raise `OSError` when it fails."""
         ...
 
 
@@ -48,12 +49,12 @@ def open_bus(bus: int | str = 1) -> I2CBus:
     Parameters
     ----------
     bus
-        Its number, or a path such as ``/dev/i2c-1``. 1 is the bus on a Raspberry Pi's pins 3 and 5.
+        The bus's number, or a path such as ``/dev/i2c-1``. 1 is the bus on a Raspberry Pi's pins 3 and 5.
 
     Raises
     ------
     SettingsError
-        If `bus` is neither.
+        If `bus` is neither a number nor a path.
     DeviceError
         If ``smbus2`` isn't installed, or the bus is not there or not permitted.
     """
@@ -75,8 +76,8 @@ def open_bus(bus: int | str = 1) -> I2CBus:
     except FileNotFoundError as error:
         there = ", ".join(sorted(map(str, Path("/dev").glob("i2c-*")))) or "none"
         raise DeviceError(
-            f"There is no I²C bus {path} (there are: {there}). Switch I²C on (Raspberry Pi: `sudo raspi-config nonint "
-            "do_i2c 0`; elsewhere: `modprobe i2c-dev`), or use a `SimulatedBus`."
+            f"There is no I²C bus {path} (there are: {there}). Switch I²C on (Raspberry Pi: "
+            "`sudo raspi-config nonint do_i2c 0`; elsewhere: `modprobe i2c-dev`), or use a `SimulatedBus`."
         ) from error
     except OSError as error:
         raise DeviceError(
@@ -87,7 +88,7 @@ def open_bus(bus: int | str = 1) -> I2CBus:
 
 
 def bus_name(bus: object) -> str:
-    """Return what to call `bus` in an error: its ``name``, its device file, or its type."""
+    """Return the name of `bus` for an error: its ``name``, its device file, or its type."""
     name = getattr(bus, "name", None)
     if isinstance(name, str):
         return name
@@ -101,21 +102,22 @@ def bus_name(bus: object) -> str:
 
 
 class I2CPort:
-    """One sensor's address on a bus: reads and writes whose errors name sensor, bus, address, register and next step.
+    """One sensor's address on a bus: its errors name sensor, bus, address, register and next step.
 
     Parameters
     ----------
     bus
         A ``smbus2.SMBus`` or a `SimulatedBus`.
     address
-        The sensor's address, 7 bits: 0x08 to 0x77 (the rest is reserved by the I²C specification, UM10204 table 4).
+        The sensor's address, 7 bits: 0x08 to 0x77 (the rest is reserved by the I²C specification, UM10204
+        table 4).
     device
-        What the errors call the sensor.
+        The sensor's name in errors.
 
     Attributes
     ----------
     clock
-        The bus's own clock if it has one (a simulated one does), else the `time` module.
+        The bus's own clock if it has one (a `SimulatedBus` does), else the `time` module.
 
     Raises
     ------
@@ -126,7 +128,8 @@ class I2CPort:
     def __init__(self, bus: I2CBus, address: int, device: str) -> None:
         if not isinstance(bus, I2CBus):
             raise SettingsError(
-                f"{device}: {bus!r} is no I²C bus; give it `open_bus(1)`, an `smbus2.SMBus` or a `SimulatedBus`."
+                f"{device}: {bus!r} is no I²C bus; give it `open_bus(1)`, an `smbus2.SMBus` or a "
+                "`SimulatedBus`."
             )
         if isinstance(address, bool) or not isinstance(address, int) or not 0x08 <= address <= 0x77:
             shown = f"0x{address:02X}" if isinstance(address, int) else repr(address)
@@ -144,7 +147,7 @@ class I2CPort:
         Raises
         ------
         DeviceError
-            If the transfer fails; `what` names the register in it.
+            If the transfer fails; the error names the register by `what`.
         """
         answer = _messages().read(self.address, count)
         self._transfer(_where(register, what), _messages().write(self.address, [register]), answer)
@@ -171,7 +174,7 @@ class I2CPort:
         self._transfer(what, _messages().write(self.address, data))
 
     def receive(self, count: int, what: str) -> bytes:
-        """Return `count` bytes, the answer to what was sent last.
+        """Return `count` bytes, the answer to the bytes sent last.
 
         Raises
         ------
@@ -183,7 +186,7 @@ class I2CPort:
         return bytes(answer)
 
     def error(self, where: str, happened: str, next_step: str) -> DeviceError:
-        """Return the error that says `happened` with the sensor, the bus, the address and `where` on it."""
+        """Return the error that says `happened`, and names the sensor, the bus, the address and `where`."""
         place = f"{self.device} on bus {bus_name(self._bus)}, address 0x{self.address:02X}, {where}"
         return DeviceError(f"{place}: {happened}. {next_step}")
 
@@ -200,7 +203,7 @@ class I2CPort:
     def _meaning(self, error: OSError) -> tuple[str, str]:
         if error.errno in _NOBODY:
             number = re.search(r"\d+$", bus_name(self._bus))
-            look = f": `i2cdetect -y {number[0]}` shows who answers" if number else ""
+            look = f": `i2cdetect -y {number[0]}` shows which chips answer" if number else ""
             return (
                 f"nobody acknowledged ({error})",
                 f"Check its power, that SDA and SCL aren't swapped, and the address{look}.",
@@ -208,7 +211,7 @@ class I2CPort:
         if error.errno == errno.ETIMEDOUT:
             return (
                 f"the transfer timed out ({error}): something holds the clock or data line low",
-                "Power-cycle the sensor; if it comes again, shorten the wires, strengthen the pull-ups or slow the bus down.",
+                "Power-cycle the sensor; if that doesn't help, shorten the wires or slow the bus down.",
             )
         return f"the transfer failed ({error})", "Check the wiring and the kernel's log (`dmesg`)."
 
@@ -222,7 +225,8 @@ def _messages() -> Any:
     try:
         from smbus2 import i2c_msg
     except ImportError:
-        # Off Linux there's no smbus2, and no bus but a simulated one, which takes anything of this shape.
+        # Off Linux there's no smbus2, and no bus but a `SimulatedBus`, which takes any object with a
+        # `_Message`'s attributes.
         return _Message
     return i2c_msg
 

@@ -1,15 +1,15 @@
-"""A simulated room: what its air is like as people breathe in it and a window opens and closes.
+"""A simulated room: its air, as people breathe and a window opens and closes.
 
-Owns the model and nothing else: simulated chips read it, and a device's orders may open its window. The model is a
-single well-mixed volume of air, believable to the eye rather than a building simulation:
+Owns the model and nothing else: simulated chips read it, and a device's orders may open its window. The model
+is a single well-mixed volume of air, believable to the eye rather than a building simulation:
 
 * People breathe out CO₂ and moisture, and warm the room.
 * Air is exchanged with the outside, slowly through the cracks, quickly through an open window.
 * Walls and heating pull the temperature back to `ROOM_TEMPERATURE`.
 * Outside, temperature and pressure move as weather does, by a seed.
 
-It is computed in steps of one second of its clock, whoever reads it and however often, so that the same seed, clock
-and events give the same air.
+The air is computed in steps of one second of the room's clock, however often it is read, so that the same
+seed, clock and events give the same air.
 """
 
 from __future__ import annotations
@@ -27,23 +27,24 @@ __all__ = ["Climate", "SimulatedRoom"]
 
 #: Seconds between two steps. All time constants below are hundreds of them.
 STEP = 1.0
-#: A longer pause between two readings is computed as if only this much had passed: a laptop that slept over the weekend
-#: must not compute for seconds, and a room is in balance after a day.
+#: A longer pause between two readings is computed as if only this much had passed: a laptop that slept over
+#: the weekend must not compute for seconds, and a room is in balance after a day.
 LONGEST_GAP = 86_400.0
 
 ROOM_TEMPERATURE = 21.0
-#: Cubic metres of CO₂ a seated adult breathes out in an hour: 0.0052 l/s (ASTM D6245, 1.2 met).
+#: Cubic metres of CO₂ that a seated adult breathes out in an hour: 0.0052 l/s (ASTM D6245, 1.2 met).
 CO2_PER_PERSON = 0.0187
-#: Grams of water an adult at rest gives off in an hour (ASHRAE Fundamentals: 40 to 60).
+#: Grams of water that an adult at rest gives off in an hour (ASHRAE Fundamentals: 40 to 60).
 WATER_PER_PERSON = 50.0
 #: Kelvins by which a person would warm the closed room in an hour, walls included.
 WARMTH_PER_PERSON = 0.4
-#: Air changes in an hour: cracks of a fairly tight building; a window wide open on one side (EN 16798-7: 5 to 15).
+#: Air changes in an hour: through the cracks of a fairly tight building, and through a window wide open on
+#: one side (EN 16798-7: 5 to 15).
 CRACKS, OPEN_WINDOW = 0.3, 8.0
 #: Hours in which walls and heating make up for most of a difference.
 WALLS = 1.5
-#: What share of the exchanged air's cold the walls don't give back at once.
-COLD_SHARE = 0.15
+#: The fraction of the exchanged air's cold that the walls don't make up for at once.
+COLD_FRACTION = 0.15
 #: Parts per million outside: the yearly mean at Mauna Loa, 2024.
 CO2_OUTSIDE = 425.0
 
@@ -55,7 +56,7 @@ class Climate:
     Attributes
     ----------
     temperature_c, humidity_percent, pressure_hpa, co2_ppm
-        In the units their names end in; humidity is relative.
+        In the units that the attributes' names end in; humidity is relative.
     """
 
     temperature_c: float = 21.0
@@ -65,27 +66,28 @@ class Climate:
 
 
 class SimulatedRoom:
-    """A room whose air changes with time, people and a window; calling it returns its `Climate` now.
+    """A room whose air changes with time, people and a window; calling it returns its present `Climate`.
 
-    It can be used from any thread.
+    A room can be used from any thread.
 
     Parameters
     ----------
     people
-        How many are in it at first.
+        How many people are in the room at first.
     volume
-        Its air, in cubic metres. 30 is a small office: in it one person's breath adds about 600 ppm in an hour.
+        The room's air, in cubic metres. 30 is a small office: there one person's breath adds about 600 ppm in
+        an hour.
     start
         The air at first.
     seed
-        Of the weather.
+        Seed of the weather outside.
     clock
         The `time` module, a `ScaledClock` (an afternoon in a minute) or a `ManualClock` (tests).
 
     Attributes
     ----------
     clock
-        As given; simulated chips in this room go by it.
+        The argument `clock`; simulated chips in this room go by it.
 
     Raises
     ------
@@ -118,7 +120,7 @@ class SimulatedRoom:
         self._lock = threading.Lock()
 
     def __call__(self) -> Climate:
-        """Return the air of now."""
+        """Return the present air."""
         with self._lock:
             self._advance()
             return Climate(
@@ -130,7 +132,7 @@ class SimulatedRoom:
 
     @property
     def people(self) -> float:
-        """How many are in the room. Raises `SettingsError` when set below zero."""
+        """How many people are in the room. Raises `SettingsError` when set below zero."""
         return self._people
 
     @people.setter
@@ -142,7 +144,7 @@ class SimulatedRoom:
 
     @property
     def window_open(self) -> bool:
-        """Whether its window is open."""
+        """Whether the room's window is open."""
         return self._window_open
 
     @window_open.setter
@@ -168,13 +170,13 @@ class SimulatedRoom:
         self._temperature += hours * (
             self._people * WARMTH_PER_PERSON
             - (self._temperature - ROOM_TEMPERATURE) / WALLS
-            - COLD_SHARE * exchange * (self._temperature - outside)
+            - COLD_FRACTION * exchange * (self._temperature - outside)
         )
         self._water += hours * (
             self._people * WATER_PER_PERSON / self._volume
             - exchange * (self._water - self._weather.water(outside))
         )
-        # What the air can't hold ends up on the window pane.
+        # Water that the air can't hold ends up on the window pane.
         self._water = min(self._water, _saturation(self._temperature))
 
 
@@ -184,11 +186,11 @@ class _Weather:
     def __init__(self, seed: int, pressure_hpa: float) -> None:
         rng = random.Random(seed)  # noqa: S311 - weather, not secrets
         self._phases = [rng.uniform(0.0, 2.0 * math.pi) for _ in range(4)]
-        # Shifted so that it is `pressure_hpa` at the start.
+        # The mean is shifted so that the pressure is `pressure_hpa` at the start.
         self._pressure = pressure_hpa - self._swing(0.0)
 
     def temperature(self, seconds: float) -> float:
-        """Return degrees Celsius outside: 12 on average, 4 more or less over a day, 2 over six."""
+        """Return degrees Celsius outside: 12 on average, 4 more or less over a day, 2 over six days."""
         hours = seconds / 3600.0
         day = math.sin(hours * 2 * math.pi / 24 + self._phases[0])
         return 12.0 + 4.0 * day + 2.0 * math.sin(hours * 2 * math.pi / 144 + self._phases[1])
@@ -198,7 +200,7 @@ class _Weather:
         return self._pressure + self._swing(seconds)
 
     def water(self, temperature: float) -> float:
-        """Return grams of water in a cubic metre outside, where it is 70 % humid."""
+        """Return grams of water in a cubic metre outside, where the air is 70 % humid."""
         return 0.7 * _saturation(temperature)
 
     def _swing(self, seconds: float) -> float:
@@ -210,7 +212,7 @@ class _Weather:
 def _saturation(temperature_c: float) -> float:
     """Return the grams of water that a cubic metre of air holds at most.
 
-    The Magnus formula over water (WMO-No. 8, annex 4.B) and the gas law for water vapour.
+    By the Magnus formula over water (WMO-No. 8, annex 4.B) and the gas law for water vapour.
     """
     hectopascals = 6.112 * math.exp(17.62 * temperature_c / (243.12 + temperature_c))
     return 216.68 * hectopascals / (273.15 + temperature_c)

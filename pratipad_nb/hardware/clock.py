@@ -1,8 +1,8 @@
-"""Clocks: where the drivers, the simulated chips and the simulated room get their time, and where they wait.
+"""Clocks: drivers, simulated chips and the simulated room get their time from a clock, and wait on it.
 
-Owns two stand-ins for the `time` module, which is the ordinary clock itself: one that a test moves by hand and one that
-runs faster, so that an afternoon in a simulated room passes in a minute. Owns no schedule; who reads a sensor, and how
-often, is the client's.
+Owns two stand-ins for the `time` module, which is the ordinary clock: `ManualClock`, which a test moves by
+hand, and `ScaledClock`, which runs faster, so that an afternoon in a simulated room passes in a minute. Owns
+no schedule: how often a sensor is read is the device's matter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Clock", "ManualClock", "ScaledClock"]
 
 
 class Clock(Protocol):
-    """A clock that can be read and slept on; the `time` module is one."""
+    """A clock that can be read and slept on; the `time` module is such a clock."""
 
     def monotonic(self) -> float:
         """Return the seconds since some fixed point; never goes back."""
@@ -29,12 +29,12 @@ class Clock(Protocol):
 
 
 class ManualClock:
-    """A clock that stands still until it is slept on or moved with `advance`: nothing waits, all is repeatable.
+    """A clock that moves only by `sleep` and `advance`: nothing waits, everything is repeatable.
 
     Parameters
     ----------
     start
-        What it shows at first, in seconds.
+        The clock's first value, in seconds.
     """
 
     def __init__(self, start: float = 0.0) -> None:
@@ -42,7 +42,7 @@ class ManualClock:
         self._lock = threading.Lock()
 
     def monotonic(self) -> float:
-        """Return the seconds it shows."""
+        """Return the seconds that the clock shows."""
         return self._now
 
     def sleep(self, seconds: float, /) -> None:
@@ -64,7 +64,7 @@ class ManualClock:
 
 
 class ScaledClock:
-    """A clock that runs `speed` times as fast as the real one, from zero.
+    """A clock that runs `speed` times as fast as the real clock, from zero.
 
     Parameters
     ----------

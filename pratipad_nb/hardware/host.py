@@ -1,7 +1,8 @@
-"""`HostSensor`: real readings of the computer it runs on, by `psutil`, for those who have no other sensor yet.
+"""`HostSensor`: readings of this computer, by `psutil`, for users who have no other sensor yet.
 
-Owns which quantities there are and their units. What the computer doesn't measure is not in the reading: no value is ever
-made up. `psutil` is imported when a sensor is made, for a device with sensors of its own doesn't need it.
+Owns the list of quantities and their units. A quantity that the computer doesn't measure is not in the
+reading: no value is ever made up. `psutil` is imported when a `HostSensor` is made, since a device with other
+sensors doesn't need it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from pratipad_nb.errors import DeviceError
 
 __all__ = ["HostSensor"]
 
-#: Shortest time, in seconds, over which a share or a rate is taken. The kernel counts CPU time in steps of 10 ms, and
-#: psutil advises against less than 0.1 s.
+#: Shortest time, in seconds, over which a percentage or a rate is taken. The kernel counts CPU time in steps
+#: of 10 ms, and psutil advises against less than 0.1 s.
 SHORTEST: Final = 0.1
 
-#: Which of the thermal sensors is the processor's own, best first, by the name of its Linux driver: Intel, AMD,
-#: Raspberry Pi and other ARM boards, then what ACPI tells.
+#: Which of the thermal sensors is the processor's own, best first, by the name of its Linux driver: Intel,
+#: AMD, Raspberry Pi and other ARM boards, then ACPI.
 _CHIPS: Final = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "soc_thermal", "acpitz")
 
 _ALWAYS: Final = (
@@ -39,34 +40,35 @@ _THERMAL: Final = ("temperature_c", "temperature_f", "temperature_source")
 
 
 class HostSensor:
-    """Reads this computer: call it for a dictionary of the present values.
+    """Reads this computer: a call returns a dictionary of the present values.
 
     ============================ =====================================================================
-    ``cpu_percent``              share of all cores in use since the reading before, 0 to 100
+    ``cpu_percent``              how much of all cores was in use since the reading before, 0 to 100
     ``load_1m``                  processes that ran or waited, mean over a minute
-    ``memory_percent``           share of the memory in use, 0 to 100
+    ``memory_percent``           how much of the memory is in use, 0 to 100
     ``memory_available_bytes``   memory that programs can still have
-    ``disk_percent``             share in use of the disk that holds the root folder, 0 to 100
-    ``net_sent_bytes``           sent over all network interfaces since the computer started
-    ``net_received_bytes``       received over them
-    ``net_sent_bytes_per_s``     the same as rates, since the reading before
-    ``net_received_bytes_per_s``
+    ``disk_percent``             how much of the disk that holds the root folder is in use, 0 to 100
+    ``net_sent_bytes``           bytes sent over all network interfaces since the computer started
+    ``net_received_bytes``       bytes received over all network interfaces since then
+    ``net_sent_bytes_per_s``     the rate of the bytes sent, since the reading before
+    ``net_received_bytes_per_s`` the rate of the bytes received, since the reading before
     ``temperature_c``            temperature of the processor, in degrees Celsius
-    ``temperature_f``            the same in degrees Fahrenheit
-    ``temperature_source``       the driver and sensor it comes from
+    ``temperature_f``            temperature of the processor, in degrees Fahrenheit
+    ``temperature_source``       the driver and sensor that measured the temperature
     ============================ =====================================================================
 
-    Temperatures are there only where the computer has a thermal sensor that the operating system shows: Linux on real
-    hardware mostly, virtual machines, macOS and Windows mostly not. Network values are missing where there is no
-    interface. `available` tells.
+    Temperatures are in the reading only where the operating system shows a thermal sensor: Linux on real
+    hardware mostly does; virtual machines, macOS and Windows mostly don't. Network values are missing where
+    there is no interface. `available` lists the keys.
 
-    Shares and rates are taken over the time since the reading before, at least 0.1 s of it: read sooner, they keep
-    their value. The first reading takes it from when the sensor was made, waiting up to 0.1 s.
+    Percentages of the processor and rates are taken over the time since the reading before. A reading less
+    than 0.1 s later repeats their values. The first reading goes back to when the sensor was made, and waits
+    until that is 0.1 s ago.
 
     Parameters
     ----------
     fields
-        The keys to read; all that are there by default.
+        The keys to read; by default all of `available`.
 
     Raises
     ------
@@ -92,7 +94,7 @@ class HostSensor:
         self._net = self._net_bytes()
 
     def __call__(self) -> dict[str, Any]:
-        """Return a reading: the value of each of the sensor's fields."""
+        """Return a reading: the value of each of `fields`."""
         if not self._rates:
             sleep(max(0.0, self._taken + SHORTEST - monotonic()))
         self._take_rates()
@@ -119,12 +121,12 @@ class HostSensor:
         if self._rates and elapsed < SHORTEST:
             return
         cpu, net = self._cpu_times(), self._net_bytes()
-        # Differences of our own and not psutil.cpu_percent(), whose last values all its callers in a thread share.
+        # Differences of our own: callers of psutil.cpu_percent() in a thread have its last values in common.
         idle, total = cpu[0] - self._cpu[0], cpu[1] - self._cpu[1]
         busy = 100.0 * (1.0 - idle / total) if total > 0 else self._rates.get("cpu_percent", 0.0)
         self._rates = {"cpu_percent": round(min(100.0, max(0.0, busy)), 1)}
         if net is not None and self._net is not None:
-            # An interface that goes takes its counts along: no negative rates.
+            # An interface that disappears takes its counts along: no negative rates.
             for name, now, before in zip(_NETWORK[2:], net, self._net, strict=True):
                 self._rates[name] = round(max(0, now - before) / elapsed, 1)
         self._taken += elapsed
@@ -159,7 +161,7 @@ class HostSensor:
         }
 
     def _find_temperature(self) -> tuple[str, int] | None:
-        """Return the driver and number of the thermal sensor to read: the processor's, else the first there is."""
+        """Return driver and number of the thermal sensor to read: the processor's, else the first."""
         read = getattr(self._psutil, "sensors_temperatures", None)  # missing on macOS and Windows
         if read is None:
             return None

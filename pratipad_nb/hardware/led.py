@@ -1,7 +1,7 @@
-"""The LED: an actuator that is switched and blinks on orders, on a pin of a Raspberry Pi or simulated.
+"""The LED: an actuator that orders switch or make blink, on a pin of a Raspberry Pi or simulated.
 
-Owns the light's state and the blinking. It knows nothing of flows: a device hands it the payload of an order. ``gpiozero``
-is imported here alone, and only when a pin is given.
+Owns the light's state and the blinking. Knows no flows: a device calls an `Led` with the payload of an order.
+``gpiozero`` is imported here alone, and only when a pin is given.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Blink", "Led"]
 
 #: How many of the last changes `Led.history` keeps.
 HISTORY_LENGTH = 1000
-#: Bounds of an order from outside: a mistyped one must not keep a light busy for a year.
+#: Bounds of an order from outside: a mistyped order must not keep a light busy for a year.
 MOST_BLINKS, SHORTEST_PERIOD, LONGEST_PERIOD = 10_000, 0.02, 60.0
 
 _log = logging.getLogger(__name__)
@@ -34,14 +34,15 @@ class Blink:
     Attributes
     ----------
     times
-        How often it lights up, 1 to 10,000.
+        How often the light goes on, 1 to 10,000.
     period
-        Seconds from one lighting up to the next, 0.02 to 60; it is lit for half of it. Default 0.5, easily seen and counted.
+        Seconds from each lighting up to the next, 0.02 to 60; the light is on for half of the period. Default
+        0.5, easily seen and counted.
 
     Raises
     ------
     SettingsError
-        If one of them is out of its bounds.
+        If `times` or `period` is out of its bounds.
     """
 
     times: int = 3
@@ -59,16 +60,17 @@ class Blink:
         number = isinstance(self.period, (int, float)) and not isinstance(self.period, bool)
         if not number or not SHORTEST_PERIOD <= self.period <= LONGEST_PERIOD:
             raise SettingsError(
-                f"Blink: period is {self.period!r}; it must be seconds, {SHORTEST_PERIOD} to {LONGEST_PERIOD:g}."
+                f"Blink: period is {self.period!r}; it must be seconds, {SHORTEST_PERIOD} to "
+                f"{LONGEST_PERIOD:g}."
             )
 
     def order(self) -> dict[str, Any]:
-        """Return the payload that says this, for ``flow.send``: ``{"led": "blink", "times": 3, "period": 0.5}``."""
+        """Return the order's payload, for ``flow.send``: ``{"led": "blink", "times": 3, "period": 0.5}``."""
         return {"led": "blink", "times": self.times, "period": self.period}
 
     @classmethod
     def from_order(cls, payload: Mapping[str, Any]) -> Blink:
-        """Return the order in `payload`; what it doesn't say is as by default.
+        """Return the order in `payload`; a key missing there has its default.
 
         Raises
         ------
@@ -81,39 +83,41 @@ class Blink:
 class Led:
     """A light on a pin, or a simulated one.
 
-    Calling it with the payload of an order carries it out, so that it can be what a device does with its orders:
-    ``Device("room1", read=…, receive=Led(17))``. Orders are ``{"led": "on"}``, ``{"led": "off"}`` and `Blink.order`;
-    payloads without ``"led"`` are not for it and are left alone.
+    Calling an `Led` with the payload of an order carries the order out, so that an `Led` can be a device's
+    `receive`: ``Device("room1", read=…, receive=Led(17))``. Orders are ``{"led": "on"}``, ``{"led": "off"}``
+    and `Blink.order`; a payload without ``"led"`` is for something else and is ignored.
 
-    Nothing blocks: blinking runs in a thread of its own, and a later order ends it.
+    Nothing blocks: blinking runs in a thread of its own, and a later order ends the blinking.
 
     Parameters
     ----------
     pin
-        The GPIO number (as ``gpiozero`` counts: 17 is the header's pin 11), or ``None`` for a simulated light. Where
-        ``gpiozero`` isn't installed or there are no pins, it is simulated too, and says so in the log.
+        The GPIO number (as ``gpiozero`` counts: 17 is the header's pin 11), or ``None`` for a simulated
+        light. Where ``gpiozero`` isn't installed or there are no pins, the light is simulated too, and a
+        warning is logged.
     name
-        What errors and the log call it.
+        The light's name in errors and in the log.
 
     Attributes
     ----------
     simulated
-        Whether no real light is behind it.
+        Whether there is no real light.
     history
-        The last thousand changes: pairs of `time.monotonic` and whether it went on.
+        The last thousand changes: pairs of `time.monotonic` and whether the light went on.
 
     Raises
     ------
     SettingsError
         If `pin` is no GPIO number.
     DeviceError
-        If the pin can't be had.
+        If the pin can't be used.
     """
 
     def __init__(self, pin: int | None = None, *, name: str = "led") -> None:
         if pin is not None and (isinstance(pin, bool) or not isinstance(pin, int) or pin < 0):
             raise SettingsError(
-                f"{name}: pin is {pin!r}; it is a GPIO number of 0 or more, for example 17, or None for a simulated light."
+                f"{name}: pin is {pin!r}; it is a GPIO number of 0 or more, for example 17, or None for a "
+                "simulated light."
             )
         self.name = name
         self.history: deque[tuple[float, bool]] = deque(maxlen=HISTORY_LENGTH)
@@ -131,12 +135,12 @@ class Led:
         )
 
     def __call__(self, payload: Any) -> None:
-        """Carry out the order in `payload`, if it is one for a light.
+        """Carry out the order in `payload`, if the payload has the key ``"led"``.
 
         Raises
         ------
         DeviceError
-            If it is for a light, but none that a light knows.
+            If ``"led"`` has an unknown value, or a value of the order is out of its bounds.
         """
         if not isinstance(payload, Mapping) or "led" not in payload:
             return
@@ -152,13 +156,13 @@ class Led:
                 raise DeviceError(f"{self.name} can't carry out {dict(payload)!r}: {error}") from error
         else:
             raise DeviceError(
-                f"{self.name} can't carry out {dict(payload)!r}: 'led' can be 'on', 'off' or 'blink' (with 'times' and "
-                "'period')."
+                f"{self.name} can't carry out {dict(payload)!r}: 'led' can be 'on', 'off' or 'blink' (with "
+                "'times' and 'period')."
             )
 
     @property
     def is_lit(self) -> bool:
-        """Whether it is lit now."""
+        """Whether the light is on now."""
         return self._lit
 
     @property
@@ -168,20 +172,20 @@ class Led:
         return blinking is not None and blinking.is_alive()
 
     def on(self) -> None:
-        """Light it; ends a blinking."""
+        """Switch the light on; ends a blinking."""
         self._set(True)
 
     def off(self) -> None:
-        """Put it out; ends a blinking."""
+        """Switch the light off; ends a blinking."""
         self._set(False)
 
     def blink(self, order: Blink | None = None) -> None:
-        """Begin to blink and return at once; it is dark afterwards. A blinking that still runs ends first.
+        """Begin to blink and return at once; the light is off afterwards. A blinking in progress ends first.
 
         Raises
         ------
         DeviceError
-            If it was closed.
+            If the light was closed.
         """
         with self._lock:
             self._check_open()
@@ -190,18 +194,21 @@ class Led:
             self._blinking.start()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until no order is being carried out; return whether that is so, false after `timeout` seconds."""
+        """Wait until no blinking is in progress; return false if `timeout` seconds pass before that."""
         blinking = self._blinking
         if blinking is not None:
             blinking.join(timeout)
         return not self.is_blinking
 
     def observe(self, observer: Callable[[bool], None]) -> None:
-        """Call `observer` with whether it is lit at each change, from the thread that makes it: return quickly."""
+        """Call `observer` at each change with whether the light is on.
+
+        `observer` runs in the thread that makes the change, so it has to return quickly.
+        """
         self._observers.append(observer)
 
     def close(self) -> None:
-        """Put it out and give the pin back. Closing twice does nothing more."""
+        """Switch the light off and give the pin back. Closing again does nothing."""
         with self._lock:
             if self._closed:
                 return
@@ -214,7 +221,8 @@ class Led:
             blinking.join()
 
     def _end_blinking(self) -> None:
-        # Without waiting for its thread, which may be waiting for our lock: `_set` no longer listens to it.
+        # The blinking thread isn't waited for, as it may be waiting for our lock: `_set` ignores that thread
+        # from now on.
         if self._blinking is not None:
             self._blinking.ended.set()
             self._blinking = None
@@ -244,7 +252,7 @@ class Led:
 
 
 class _Blinking(threading.Thread):
-    """One blink order being carried out."""
+    """The thread that carries out one blink order."""
 
     def __init__(self, order: Blink, switch: Callable[[bool, _Blinking], None], name: str) -> None:
         super().__init__(name=f"{name}-blink", daemon=True)
@@ -253,7 +261,7 @@ class _Blinking(threading.Thread):
         self._switch = switch
 
     def run(self) -> None:
-        # By a fixed beat, so that small delays of the scheduler don't add up.
+        # Every change has a fixed time after `began`, so that small delays of the scheduler don't add up.
         began = time.monotonic()
         for half in range(2 * self._order.times):
             if self.ended.wait(max(0.0, began + half * self._order.period / 2 - time.monotonic())):
@@ -262,7 +270,7 @@ class _Blinking(threading.Thread):
 
 
 def _open_pin(pin: int, name: str) -> Any:
-    """Return ``gpiozero``'s LED on `pin`, or ``None`` where there is none to be had."""
+    """Return ``gpiozero``'s LED on `pin`, or ``None`` if there is no ``gpiozero`` or it finds no pins."""
     try:
         from gpiozero import LED
         from gpiozero.exc import BadPinFactory
@@ -271,7 +279,7 @@ def _open_pin(pin: int, name: str) -> Any:
         return None
     try:
         with warnings.catch_warnings():
-            # It warns of each way to the pins that it tries in vain; one line in the log is enough.
+            # gpiozero warns of each way to the pins that it tries in vain; one line in the log is enough.
             warnings.simplefilter("ignore")
             return LED(pin)
     except BadPinFactory as error:
@@ -279,6 +287,6 @@ def _open_pin(pin: int, name: str) -> Any:
         return None
     except Exception as error:
         raise DeviceError(
-            f"{name} can't have pin {pin!r}: {error}. Choose a free GPIO number, for example 17, or none for a "
-            "simulated light."
+            f"{name} can't have pin {pin!r}: {error}. Choose a free GPIO number, for example 17, or none for "
+            "a simulated light."
         ) from error

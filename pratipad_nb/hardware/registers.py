@@ -1,6 +1,6 @@
-"""A sensor described by a table: for the many chips that need no more than registers to be read and scaled.
+"""A sensor described by a table, for the many chips whose registers are only read and scaled.
 
-Owns the table's meaning: where a value lies, how wide it is, how bits become a number. A chip with calibration
+Owns the table's meaning: a value's register, its width, and how bits become a number. A chip with calibration
 formulas, commands or checksums needs a driver of its own, as `bme280` and `scd4x` show.
 """
 
@@ -19,9 +19,10 @@ __all__ = ["Register", "RegisterSensor", "RegisterValue"]
 
 @dataclass(frozen=True, slots=True)
 class RegisterValue:
-    """One row of the table: a quantity and where it is read.
+    """One row of the table: a quantity and the registers that hold it.
 
-    The value is ``raw * scale + offset``, where `raw` is the `bits` bits above the lowest `shift` of the `size` bytes.
+    The value is ``raw * scale + offset``, where `raw` is the `bits` bits above the lowest `shift` of the
+    `size` bytes.
 
     Attributes
     ----------
@@ -30,24 +31,24 @@ class RegisterValue:
     register
         Number of the (first) register, 0 to 255.
     size
-        How many bytes, 1 to 8. Default 2.
+        How many bytes the value has, 1 to 8. Default 2.
     signed
         Whether `raw` is in two's complement. Default false.
     byteorder
         ``"big"`` (most chips, the default) or ``"little"``.
     shift
-        How many of the lowest bits don't belong to it. Default 0.
+        How many of the lowest bits don't belong to the value. Default 0.
     bits
-        How many bits do. Default: all above `shift`.
+        How many bits belong to the value. Default: all above `shift`.
     scale, offset
-        From raw to the unit. Default 1 and 0.
+        How a raw value becomes the unit's. Default 1 and 0.
     digits
         Decimals that are kept. Default 6.
 
     Raises
     ------
     SettingsError
-        If one of them is not what it may be.
+        If an attribute has a value that is not allowed.
     """
 
     name: str
@@ -64,7 +65,8 @@ class RegisterValue:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise SettingsError(
-                f"RegisterValue: name is {self.name!r}; it is the key in the reading, such as 'temperature_c'."
+                f"RegisterValue: name is {self.name!r}; it is the key in the reading, such as "
+                "'temperature_c'."
             )
         self._within("register", self.register, 0, 255)
         self._within("size", self.size, 1, 8)
@@ -83,7 +85,7 @@ class RegisterValue:
                 raise SettingsError(f"{self.name}: {what} is {given!r}; it must be a finite number.")
 
     def decode(self, data: bytes) -> float:
-        """Return the value in `data`, the `size` bytes that were read."""
+        """Return the value in `data`, the `size` bytes read."""
         bits = 8 * self.size - self.shift if self.bits is None else self.bits
         raw = (int.from_bytes(data, self.byteorder) >> self.shift) & ((1 << bits) - 1)
         if self.signed and raw >> (bits - 1):
@@ -127,19 +129,19 @@ class RegisterSensor:
     address
         The chip's address.
     values
-        The table; read in its order, one transfer each.
+        The table; its rows are read in their order, each in one transfer.
     identity
-        A register that tells which chip it is, and what it must hold. Default: not checked.
+        A register that identifies the chip, and the byte that it must hold. Default: not checked.
     setup
         Registers written before the first reading, in this order.
     name
-        What errors call the sensor.
+        The sensor's name in errors.
 
     Raises
     ------
     SettingsError
-        If the table is empty, names a quantity twice, or holds what is no `RegisterValue`; or `identity` or what is in
-        `setup` is no `Register`.
+        If the table is empty, names a quantity twice, or holds anything but `RegisterValue` objects; or if
+        `identity` or an entry of `setup` is no `Register`.
     """
 
     def __init__(
@@ -175,7 +177,7 @@ class RegisterSensor:
         Raises
         ------
         DeviceError
-            If the chip doesn't answer or is another one.
+            If the chip doesn't answer or is of another kind.
         """
         if not self._ready:
             self._set_up()
@@ -205,5 +207,6 @@ def _check(name: str, what: str, given: object, kind: type) -> None:
                 "RegisterValue('temperature_c', 0x00)" if kind is RegisterValue else "Register(0x01, 0x60)"
             )
             raise SettingsError(
-                f"{name}: {what} holds {entry!r:.100}; it is made of {kind.__name__} objects, such as {example}."
+                f"{name}: {what} holds {entry!r:.100}; it is made of {kind.__name__} objects, such as "
+                f"{example}."
             )

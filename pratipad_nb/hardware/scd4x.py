@@ -1,11 +1,11 @@
 """The SCD4x, Sensirion's CO₂ sensors (SCD40, SCD41, SCD43), as a callable that returns a reading.
 
-Owns the conversation with the chip and its checksums. The commands are those of the data sheet "SCD4x" (version
-1.3 of September 2022); times and formulas, where newer chips differ, those of Sensirion's own Python driver 1.1. The bus
-is `bus`'s.
+Owns the conversation with the chip and its checksums. The commands are those of the data sheet "SCD4x"
+(version 1.3 of September 2022); times and formulas, where newer chips differ, those of Sensirion's own Python
+driver 1.1. The bus belongs to `bus`.
 
-Every word that the chip sends bears a CRC-8. It finds any one, two or three flipped bits in a word and any burst up to
-eight bits long; of worse damage, one case in 256 slips through.
+Every word that the chip sends bears a CRC-8. The CRC-8 finds any one, two or three flipped bits in a word and
+any burst up to eight bits long; of worse damage, one case in 256 slips through.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ __all__ = ["SCD4X", "ChecksumError", "Command", "Commands", "Mode", "crc8", "pac
 
 Mode = Literal["periodic", "low_power", "single_shot"]
 
-#: How often it is asked whether a measurement is ready, in seconds: often enough that a reading is no older than this.
+#: Pause between two questions whether a measurement is ready, in seconds; a reading is no older than this
+#: when it is returned.
 POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command: its code, its name, and how long the chip takes to carry it out, in seconds."""
+    """A command: its code, its name, and the seconds that the chip takes to carry it out."""
 
     code: int
     name: str
@@ -37,7 +38,7 @@ class Command:
 
 
 class Commands:
-    """The commands of chapter 3.5 and after that the driver or the simulated chip knows."""
+    """The commands, of chapter 3.5 and those after it, that the driver or the simulated chip knows."""
 
     START_PERIODIC = Command(0x21B1, "start_periodic_measurement", 0.0)
     START_LOW_POWER = Command(0x21AC, "start_low_power_periodic_measurement", 0.0)
@@ -52,7 +53,7 @@ class Commands:
     POWER_DOWN = Command(0x36E0, "power_down", 0.001)
 
 
-#: Seconds between two measurements. Low power's is "approximately 30".
+#: Seconds between two measurements; the data sheet says "approximately 30" for low power.
 INTERVALS: dict[Mode, float] = {"periodic": 5.0, "low_power": 30.0}
 _START: dict[Mode, Command] = {"periodic": Commands.START_PERIODIC, "low_power": Commands.START_LOW_POWER}
 _SCD40 = 0x0
@@ -77,8 +78,8 @@ _CRC_TABLE = _crc_table()
 def crc8(data: bytes) -> int:
     """Return Sensirion's CRC-8 of `data`.
 
-    Polynomial 0x31 (x⁸ + x⁵ + x⁴ + 1), begun at 0xFF, not reflected, no final exclusive-or; ``BE EF`` gives 0x92
-    (chapter 3.11). Known elsewhere as CRC-8/NRSC-5.
+    Its polynomial is 0x31 (x⁸ + x⁵ + x⁴ + 1), begun at 0xFF, not reflected, without a final exclusive-or;
+    ``BE EF`` gives 0x92 (chapter 3.11). This CRC-8 is known elsewhere as CRC-8/NRSC-5.
     """
     crc = 0xFF
     for byte in data:
@@ -92,46 +93,50 @@ def pack_words(*words: int) -> bytes:
 
 
 def unpack_words(data: bytes) -> list[int]:
-    """Return the words of `data`, as `pack_words` makes it.
+    """Return the words packed in `data` by `pack_words`.
 
     Raises
     ------
     ChecksumError
-        If a checksum is wrong; it says which word's, what came and what was computed.
+        If a checksum is wrong; the error names the word, the checksum received and the right one.
     """
     words = []
     for index in range(0, len(data), 3):
         pair, received = data[index : index + 2], data[index + 2]
         if (computed := crc8(pair)) != received:
             raise ChecksumError(
-                f"word {index // 3} is {pair.hex(' ')} with checksum 0x{received:02X}, which should be 0x{computed:02X}"
+                f"word {index // 3} is {pair.hex(' ')} with checksum 0x{received:02X}, which should be "
+                f"0x{computed:02X}"
             )
         words.append(int.from_bytes(pair, "big"))
     return words
 
 
 class SCD4X:
-    """An SCD40, SCD41 or SCD43 on a bus; calling it returns ``{"co2_ppm", "temperature_c", "humidity_percent"}``.
+    """An SCD40, SCD41 or SCD43 on a bus; calling it returns a reading.
 
-    Nothing is sent before the first call, so that a device can start before its sensor is there. The first call stops
-    what the chip was doing and starts measuring, so it takes one interval; a later one waits for the next
-    measurement that hasn't been read yet. After a failed transfer or a time-out the next call begins anew, so that
-    a chip that was unplugged works again once it is back. It can be called from any thread.
+    A reading is a dictionary with ``"co2_ppm"``, ``"temperature_c"`` and ``"humidity_percent"``.
+
+    Nothing is sent before the first call, so that a device can start before its sensor is there. The first
+    call stops any measuring in progress and starts measuring, so the first call takes one interval; a later
+    call waits for the next measurement that hasn't been read yet. After a failed transfer or a time-out the
+    next call begins anew, so that a chip that was unplugged works again once it is back. The sensor can be
+    called from any thread.
 
     Parameters
     ----------
     bus
         `open_bus(1)`, an ``smbus2.SMBus`` or a `SimulatedBus`.
     address
-        0x62, the only one the chip has.
+        0x62, the chip's only address.
     mode
-        ``"periodic"``: every 5 s. ``"low_power"``: every 30 s. ``"single_shot"``: when called, which takes 5 s (SCD41 and
-        SCD43 only).
+        ``"periodic"``: the chip measures every 5 s. ``"low_power"``: every 30 s. ``"single_shot"``: at each
+        call, which takes 5 s (SCD41 and SCD43 only).
 
     Raises
     ------
     SettingsError
-        If an argument is not what it may be.
+        If an argument has a value that is not allowed.
     """
 
     def __init__(self, bus: I2CBus, address: int = 0x62, *, mode: Mode = "periodic") -> None:
@@ -140,7 +145,7 @@ class SCD4X:
         self._mode: Mode = mode
         self._port = I2CPort(bus, address, "SCD4x")
         self._ready = False
-        self._pressure: int | None = None  # what it was told; a chip that is set up anew has forgotten it
+        self._pressure: int | None = None  # kept, since a chip that is set up anew has forgotten it
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -152,7 +157,7 @@ class SCD4X:
         Raises
         ------
         ChecksumError
-            If bits were flipped on the way; the measurement is lost, the chip goes on measuring.
+            If bits were flipped on the wires; the measurement is lost, the chip goes on measuring.
         DeviceError
             If the chip doesn't answer, has nothing ready in time, or can't do single shots.
         """
@@ -168,25 +173,27 @@ class SCD4X:
                 raise
 
     def set_ambient_pressure(self, hectopascals: float) -> None:
-        """Tell the chip the air pressure, which its CO₂ value depends on (about 0.1 % a hectopascal); at any time.
+        """Tell the chip the air pressure, at any time.
 
-        It is told again whenever the chip is set up anew, as after a loss of power.
+        The chip's CO₂ value depends on the pressure, by about 0.1 % a hectopascal. The chip is told the
+        pressure again whenever it is set up anew, as after a loss of power.
 
         Raises
         ------
         SettingsError
-            If it is no number from 700 to 1200 hPa, what the chip takes.
+            If `hectopascals` is no number from 700 to 1200, the chip's range.
         DeviceError
             If the transfer fails.
         """
         number = isinstance(hectopascals, (int, float)) and not isinstance(hectopascals, bool)
         if not number or not 700 <= hectopascals <= 1200:
             raise SettingsError(
-                f"SCD4x: the ambient pressure is {hectopascals!r}; it must be a number of hPa, from 700 to 1200."
+                f"SCD4x: the ambient pressure is {hectopascals!r}; it must be a number of hPa, from 700 to "
+                "1200."
             )
         with self._lock:
             self._pressure = round(hectopascals)
-            if self._ready:  # else it is told with all else that the chip is set up with
+            if self._ready:  # else `_set_up` tells it
                 self._send(Commands.AMBIENT_PRESSURE, self._pressure)
 
     def serial_number(self) -> int:
@@ -207,7 +214,7 @@ class SCD4X:
             return self._serial_number()
 
     def stop(self) -> None:
-        """Stop measuring, which saves power; the next call starts again. Takes half a second.
+        """Stop measuring, which saves power; the next call starts the chip again. Takes half a second.
 
         Raises
         ------
@@ -219,11 +226,12 @@ class SCD4X:
             self._send(Commands.STOP_PERIODIC)
 
     def _set_up(self) -> None:
-        # A sleeping chip wakes without acknowledging, a waking one has nothing to do: both look like a fault here.
+        # A sleeping chip wakes without acknowledging, and a chip that is awake refuses the command: both look
+        # like a fault here.
         with contextlib.suppress(DeviceError):
             self._send(Commands.WAKE_UP)
         self._port.clock.sleep(Commands.WAKE_UP.seconds)
-        # It may still be measuring from before this process, and would then refuse nearly everything.
+        # The chip may still be measuring from before this process, and would then refuse nearly everything.
         self._send(Commands.STOP_PERIODIC)
         self._serial_number()
         if self._pressure is not None:
@@ -244,7 +252,7 @@ class SCD4X:
         except ChecksumError:
             raise
         except DeviceError:
-            # Older firmware doesn't know the question; an SCD40 among them refuses the single shot itself.
+            # Older firmware doesn't know the command; an SCD40 with it refuses the single shot itself.
             return
         if variant == _SCD40:
             raise self._port.error(
@@ -258,7 +266,7 @@ class SCD4X:
             self._send(Commands.SINGLE_SHOT)
             self._await_data(1.0)
         else:
-            # The interval varies with the chip's own oscillator.
+            # 20 % more, since the interval varies with the chip's own oscillator.
             self._await_data(INTERVALS[self._mode] * 1.2 + 1.0)
         co2, temperature, humidity = self._ask(Commands.READ_MEASUREMENT, 3)
         return {
@@ -288,7 +296,8 @@ class SCD4X:
             full = self._port.error(
                 _named(command),
                 str(error),
-                "Read again; if it comes often, shorten the wires, strengthen the pull-ups or slow the bus down.",
+                "Read again; if this comes often, shorten the wires, strengthen the pull-ups or slow the "
+                "bus down.",
             )
             raise ChecksumError(str(full)) from None
 

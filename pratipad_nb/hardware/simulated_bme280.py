@@ -1,8 +1,8 @@
 """A simulated BME280: the chip on the other end of the wires, down to its registers.
 
-Owns the chip's behaviour as the data sheet (BST-BME280-DS002, revision 1.6) tells it: reset, calibration, the sleep,
-forced and normal modes with their times, skipped measurements, resolution by oversampling, the filter. What it measures
-comes from a climate, by the inverse of the compensation formulas.
+Owns the chip's behaviour as the data sheet (BST-BME280-DS002, revision 1.6) tells it: reset, calibration, the
+sleep, forced and normal modes with their times, skipped measurements, resolution by oversampling, the filter.
+The measured values come from a climate, by the inverse of the compensation formulas.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pratipad_nb.hardware.simulated_bus import RegisterChip
 
 __all__ = ["EXAMPLE_CALIBRATION", "SimulatedBME280", "raw_measurement"]
 
-#: Temperature and pressure: the worked example of the BMP280's data sheet (BST-BMP280-DS001, section 3.12), which has the
-#: same formulas. Humidity: made up, in the range of real chips.
+#: Temperature and pressure: the worked example of the BMP280's data sheet (BST-BMP280-DS001, section 3.12),
+#: which has the same formulas. Humidity: made up, in the range of real chips.
 EXAMPLE_CALIBRATION = Calibration(
     t1=27504, t2=26435, t3=-1000,
     p1=36477, p2=-10685, p3=3024, p4=2855, p5=140, p6=-7, p7=15500, p8=-14600, p9=6000,
@@ -36,11 +36,11 @@ _STANDBY = {code: seconds for seconds, code in STANDBY_CODES.items()}
 
 
 def raw_measurement(calibration: Calibration, climate: Climate) -> RawMeasurement:
-    """Return what the converter of a chip with this calibration measures in this climate.
+    """Return the converter's values in a chip with this calibration and in this climate.
 
-    The compensation formulas are monotonic in the raw value for any calibration of a real chip, so the nearest raw
-    value is found by bisection: exact to its last bit, with no formula derived by hand that could be wrong the same
-    way twice.
+    The compensation formulas are monotonic in the raw value for any calibration of a real chip, so the
+    nearest raw value is found by bisection: exact to its last bit, with no formula derived by hand that could
+    be wrong the same way twice.
     """
     c = calibration
     raw_t = _nearest(20, climate.temperature_c, lambda raw: compensation.fine_temperature(c, raw) / 5120.0)
@@ -68,16 +68,16 @@ class SimulatedBME280(RegisterChip):
     Parameters
     ----------
     climate
-        A callable that returns the air of now: a `SimulatedRoom`, or ``lambda: Climate(…)``.
+        A callable that returns the present air: a `SimulatedRoom`, or ``lambda: Climate(…)``.
     calibration
-        What is burnt into it. Default: `EXAMPLE_CALIBRATION`.
+        The calibration burnt into the chip. Default: `EXAMPLE_CALIBRATION`.
     clock
-        What it measures time by: the bus's.
+        The chip's clock: the bus's.
 
     Attributes
     ----------
     stuck
-        Set to true, it never finishes a measurement: a fault that real chips have under low voltage.
+        Whether the chip never finishes a measurement: a fault that real chips have under low voltage.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class SimulatedBME280(RegisterChip):
         self._filtered: tuple[float, float] | None = None
 
     def write(self, data: bytes, /) -> None:
-        """Take pairs of register and value, as the chip does (section 6.2.1); a single byte sets the pointer."""
+        """Take pairs of register and value (section 6.2.1); a single byte sets the pointer."""
         if len(data) == 1:
             self._pointer = data[0]
         for register, value in zip(data[::2], data[1::2], strict=False):
@@ -120,7 +120,7 @@ class SimulatedBME280(RegisterChip):
                     self._begin()
 
     def read(self, count: int, /) -> bytes:
-        """Return registers from the pointer on, as they are now."""
+        """Return the present contents of `count` registers from the pointer on."""
         self._run()
         measuring = self._due is not None and (
             self._mode != 3 or self._clock.monotonic() >= self._due - self._duration
@@ -173,14 +173,14 @@ class SimulatedBME280(RegisterChip):
         return _FILTERS[min(self.registers[_CONFIG] >> 2 & 7, 4)]
 
     def _filter(self, pressure: int, temperature: int) -> tuple[int, int]:
-        """Apply the low-pass filter (section 3.4.4); the first measurement passes as it is."""
+        """Apply the low-pass filter (section 3.4.4); the first measurement passes unchanged."""
         c = self._coefficient()
         old_p, old_t = self._filtered or (float(pressure), float(temperature))
         self._filtered = (old_p * (c - 1) + pressure) / c, (old_t * (c - 1) + temperature) / c
         return round(self._filtered[0]), round(self._filtered[1])
 
     def _resolved(self, raw: int, samples: int) -> int:
-        """Round to 16 bits and one more for each doubling of samples; with the filter on, all 20 (section 3.4)."""
+        """Round to 16 bits and one for each doubling of samples; to 20 with the filter on (section 3.4)."""
         if not samples:
             return SKIPPED_20
         if self._coefficient() > 1:

@@ -1,11 +1,11 @@
 """A simulated I²C bus: chips at addresses, and faults on demand.
 
-Owns what happens on the wires: who acknowledges, and what goes wrong (nobody answers, a time-out, flipped bits, a chip that
-is pulled out and put back). What a chip makes of the bytes belongs to the chip (`simulated_bme280`, `simulated_scd4x`, or
-anything of the shape of `SimulatedChip`).
+Owns the wires: which chip acknowledges, and the faults (no answer, a time-out, flipped bits, a chip that is
+pulled out and put back). The meaning of the bytes belongs to the chip (`simulated_bme280`, `simulated_scd4x`,
+or anything of the shape of `SimulatedChip`).
 
-It takes the same calls as ``smbus2.SMBus`` and raises the same kinds of `OSError` as Linux does, so that any driver written for
-that one, ours or another's, runs on it unchanged.
+`SimulatedBus` takes the same calls as ``smbus2.SMBus`` and raises the same kinds of `OSError` as Linux does,
+so that any driver written for ``smbus2``, ours or another's, runs unchanged.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ TRACE_LENGTH = 256
 
 
 class NotAcknowledged(Exception):
-    """A chip does not acknowledge: it is busy, or can't do that now. The bus reports it as Linux does."""
+    """A chip does not acknowledge: it is busy, or refuses a command. The bus reports that as Linux does."""
 
 
 class SimulatedChip(Protocol):
-    """What a chip is to the bus."""
+    """A chip, as the bus sees it."""
 
     def write(self, data: bytes, /) -> None:
         """Take the bytes of one write; raise `NotAcknowledged` to refuse."""
@@ -47,7 +47,7 @@ class SimulatedChip(Protocol):
         ...
 
     def power_up(self) -> None:
-        """Begin as after a power-up: everything volatile is forgotten."""
+        """Begin as after a power-up: forget everything volatile."""
         ...
 
 
@@ -72,16 +72,16 @@ class SimulatedBus:
     Parameters
     ----------
     name
-        What errors call it.
+        The bus's name in errors.
     clock
-        What the chips on it and the drivers that use it go by. Default: the real one.
+        The clock of the chips and the drivers on this bus. Default: the `time` module.
     seed
-        Of the bits that `inject` flips when it isn't told which.
+        Seed that chooses the bits which `inject` flips when it is called without `bit`.
 
     Attributes
     ----------
     trace
-        The last transfers, oldest first; printing one shows it as a logic analyser would.
+        The last transfers, oldest first; a printed transfer looks as a logic analyser would show it.
     """
 
     def __init__(self, name: str = "simulated", *, clock: Clock = time, seed: int = 0) -> None:
@@ -104,7 +104,8 @@ class SimulatedBus:
         """
         if address in self._chips:
             raise SettingsError(
-                f"Address 0x{address:02X} on bus {self.name} is taken by {self._chips[address]!r}; choose another."
+                f"Address 0x{address:02X} on bus {self.name} is taken by {self._chips[address]!r}; choose "
+                "another."
             )
         if not 0x08 <= address <= 0x77:
             raise SettingsError(f"Address 0x{address:02X} is no chip's; it must be from 0x08 to 0x77.")
@@ -112,7 +113,13 @@ class SimulatedBus:
         return chip
 
     def detach(self, address: int) -> None:
-        """Take the chip at `address` away for good, with its faults. Raises `SettingsError` if there is none."""
+        """Take the chip at `address` away for good, with its faults.
+
+        Raises
+        ------
+        SettingsError
+            If there is no chip at `address`.
+        """
         with self._lock:
             self._there(address)
             del self._chips[address]
@@ -120,12 +127,24 @@ class SimulatedBus:
             self._faults.pop(address, None)
 
     def unplug(self, address: int) -> None:
-        """Let the chip at `address` vanish: nobody acknowledges there. Raises `SettingsError` if there is none."""
+        """Let the chip at `address` vanish: no transfer with that address is acknowledged.
+
+        Raises
+        ------
+        SettingsError
+            If there is no chip at `address`.
+        """
         self._there(address)
         self._unplugged.add(address)
 
     def plug(self, address: int) -> None:
-        """Put the chip back; it begins as after a power-up. Raises `SettingsError` if there is none."""
+        """Put the chip at `address` back; it begins as after a power-up.
+
+        Raises
+        ------
+        SettingsError
+            If there is no chip at `address`.
+        """
         with self._lock:
             self._there(address).power_up()
             self._unplugged.discard(address)
@@ -136,19 +155,20 @@ class SimulatedBus:
         Parameters
         ----------
         address
-            Of the chip concerned.
+            Address of the chip concerned.
         fault
-            ``"nak"``: nobody acknowledges. ``"timeout"``: the bus hangs. ``"flip"``: one bit of the bytes read is
-            inverted (waits for the next read).
+            ``"nak"``: the chip doesn't acknowledge. ``"timeout"``: the bus hangs. ``"flip"``: one bit of the
+            bytes read is inverted (this fault waits for the next read).
         times
-            How many transfers.
+            How many transfers go wrong.
         bit
-            Which bit is flipped, counted from the first byte's most significant one; default: one by the seed.
+            Which bit is flipped, counted from the first byte's most significant one; by default the seed
+            chooses.
 
         Raises
         ------
         SettingsError
-            If there is no such fault or no chip there, or a number is none.
+            If there is no such fault or no chip at `address`, or `times` or `bit` is no such number.
         """
         if fault not in get_args(Fault):
             raise SettingsError(f"fault is {fault!r}; it can be {', '.join(map(repr, get_args(Fault)))}.")
@@ -172,7 +192,7 @@ class SimulatedBus:
                 else:
                     self._write(message.addr, ctypes.string_at(message.buf, message.len))
 
-    # The calls of smbus2 that drivers of others use, with their names and parameters.
+    # Calls of smbus2 that other people's drivers use, with smbus2's names and parameters.
 
     def write_byte(self, i2c_addr: int, value: int) -> None:
         """Write one byte."""
@@ -231,7 +251,7 @@ class SimulatedBus:
         with self._lock:
             chip = self._chip(address)
             try:
-                # Where a chip sends nothing more, the pull-ups make it ones.
+                # Where a chip sends no more bits, the pull-ups make them ones.
                 data = chip.read(count)[:count].ljust(count, b"\xff")
             except NotAcknowledged:
                 raise self._refused(address) from None
@@ -270,14 +290,17 @@ class SimulatedBus:
 
 
 class RegisterChip:
-    """A chip that is 256 registers of one byte: a write sets the pointer and what follows it, a read goes on from it.
+    """A chip of 256 one-byte registers.
 
-    The simplest chip there is, for trying out a `RegisterSensor`; also what more particular ones build on.
+    A write sets the pointer, and the registers from the pointer on; a read goes on from the pointer.
+    `RegisterChip` is the simplest chip, for trying out a `RegisterSensor`, and a base of more particular
+    chips.
 
     Parameters
     ----------
     registers
-        What they hold after a power-up, by register number: a byte, or several for the registers from there on.
+        The contents after a power-up, by register number: a byte, or several for the registers from that
+        number on.
     """
 
     def __init__(self, registers: dict[int, int | bytes] | None = None) -> None:
@@ -290,7 +313,7 @@ class RegisterChip:
         self.power_up()
 
     def power_up(self) -> None:
-        """Set every register to what it holds after a power-up."""
+        """Set every register to its content after a power-up."""
         self.registers = bytearray(self._initial)
         self._pointer = 0
 

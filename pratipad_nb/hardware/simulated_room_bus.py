@@ -1,7 +1,7 @@
-"""A simulated room and the sensors in it, on one bus: what the notebooks use in place of hardware.
+"""A bus with the sensors of a simulated room: the notebooks use it in place of hardware.
 
-Owns nothing but the putting together. With real sensors on a Raspberry Pi the one line ``bus = room_bus(room)`` becomes
-``bus = open_bus(1)``; drivers stay as they are.
+Owns nothing but the putting together. With real sensors on a Raspberry Pi the one line
+``bus = room_bus(room)`` becomes ``bus = open_bus(1)``; drivers stay as they are.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def room_bus(room: SimulatedRoom, *, name: str = "simulated") -> SimulatedBus:
     Parameters
     ----------
     room
-        The room they are in.
+        The room that the sensors are in.
     name
-        What errors call the bus.
+        The bus's name in errors.
     """
     bus = SimulatedBus(name, clock=room.clock)
     bus.attach(0x76, SimulatedBME280(room, clock=room.clock))

@@ -1,7 +1,8 @@
 """A simulated SCD40, SCD41 or SCD43: the chip on the other end of the wires, down to its commands.
 
-Owns the chip's behaviour as the data sheet tells it: idle, measuring, asleep; what it refuses in each; how long it is
-busy; that a measurement can be read once. What it measures comes from a climate.
+Owns the chip's behaviour as the data sheet tells it: the states idle, measuring and asleep; the commands
+refused in each; how long a command takes; that a measurement can be read once. The measured values come from
+a climate.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["SimulatedSCD4X", "measurement_words"]
 
 _VARIANTS = {"SCD40": 0x0, "SCD41": 0x1, "SCD43": 0x5}
 _COMMANDS = {c.code: c for c in vars(Commands).values() if isinstance(c, Command)}
-#: What a measuring chip takes; it refuses everything else (table "command overview").
+#: Commands that a measuring chip takes; it refuses all others (table "command overview").
 _WHILE_MEASURING = {
     Commands.READ_MEASUREMENT,
     Commands.STOP_PERIODIC,
@@ -49,20 +50,20 @@ class SimulatedSCD4X:
     Parameters
     ----------
     climate
-        A callable that returns the air of now: a `SimulatedRoom`, or ``lambda: Climate(…)``.
+        A callable that returns the present air: a `SimulatedRoom`, or ``lambda: Climate(…)``.
     variant
-        Which chip. The SCD40 refuses single shots.
+        Which of the three chips. The SCD40 refuses single shots.
     serial
-        Its serial number, 48 bits.
+        The chip's serial number, 48 bits.
     clock
-        What it measures time by: the bus's.
+        The chip's clock: the bus's.
 
     Attributes
     ----------
     ambient_pressure_hpa
-        What it was told last.
+        The air pressure that the chip was told last.
     stuck
-        Set to true, no measurement becomes ready any more.
+        Whether measurements no longer become ready.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class SimulatedSCD4X:
         if self._asleep and command is Commands.WAKE_UP:
             self._asleep = False
             self._busy_for(command)
-            raise NotAcknowledged  # it wakes, yet doesn't acknowledge: data sheet, wake_up
+            raise NotAcknowledged  # a chip wakes without acknowledging: data sheet, wake_up
         if command is None or self._asleep or self._clock.monotonic() < self._busy_until:
             raise NotAcknowledged
         if self._interval is not None and command not in _WHILE_MEASURING:
@@ -162,7 +163,7 @@ class SimulatedSCD4X:
         self._due = self._clock.monotonic() + Commands.SINGLE_SHOT.seconds
 
     def _read_measurement(self) -> None:
-        # Reading empties the buffer, and an empty one is not acknowledged.
+        # Reading empties the buffer, and reading an empty buffer is not acknowledged.
         if self._measurement is None:
             raise NotAcknowledged
         self._answer = pack_words(*self._measurement)

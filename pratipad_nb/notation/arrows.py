@@ -1,4 +1,7 @@
-"""Guesses which arrow was meant by something that is none."""
+"""Guesses which arrow was meant by text that is no arrow.
+
+Owns the guess and the message's words. Finding the text is for `parser`.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ EXPECTED_ARROW = "`~>` (forward only) or `<~>` (both ways)"
 
 
 def meant_arrow(text: str) -> Direction:
-    """Return the arrow that `text` was meant to be: whatever points back is ``<~>``, all else ``~>``."""
+    """Return the arrow that `text` was meant to be: ``<~>`` if `text` points back, else ``~>``."""
     return "<~>" if _points(text, "<", "LEFT") else "~>"
 
 
 def mistaken_arrow(text: str, meant: Direction) -> tuple[str, str]:
-    """Return what is wrong with `text`, which stands for the arrow `meant`, and a hint."""
+    """Return the message and the hint for `text`, which was meant to be the arrow `meant`."""
     hint = f"write `{meant}`"
     if _points(text, "<", "LEFT") and not _points(text, ">", "RIGHT"):
         hint += ": nothing passes back where nothing passes forward"

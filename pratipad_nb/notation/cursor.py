@@ -14,10 +14,10 @@ __all__ = ["Cursor", "quoted"]
 
 
 class Cursor:
-    """Where the parser is in `text`.
+    """The parser's place in `text`.
 
-    Faults after which it is clear how to go on are noted (`note`), so that all of them are reported together; at the
-    first other one the parse ends (`failure`).
+    Faults after which the parser can go on are noted (`note`), so that all of these are reported together;
+    the first other fault ends the parse (`failure`).
     """
 
     def __init__(self, text: str) -> None:
@@ -28,12 +28,12 @@ class Cursor:
 
     @property
     def token(self) -> Token:
-        """The token to be read next."""
+        """The next token."""
         return self._tokens[self._at]
 
     @property
     def following(self) -> Token:
-        """The token after that."""
+        """The token after the next token; the end if there is no other."""
         return self._tokens[min(self._at + 1, len(self._tokens) - 1)]
 
     @property
@@ -42,18 +42,18 @@ class Cursor:
         return self._tokens[self._at - 1].span.end if self._at else 0
 
     def take(self) -> Token:
-        """Return the next token and move past it; the end is never passed."""
+        """Return the next token and move past it, but for the end, at which the cursor stays."""
         token = self.token
         if token.kind is not Kind.END:
             self._at += 1
         return token
 
     def at(self, *marks: str) -> bool:
-        """Whether the next token is one of `marks`, which may be punctuation only."""
+        """Return whether the next token is one of `marks`, which may be punctuation only."""
         return self.token.kind is Kind.MARK and self.token.text in marks
 
     def closes_later(self, opening: str, closing: str) -> bool:
-        """Whether a bracket that is open now is closed further on, before another one like it is opened."""
+        """Return whether the open bracket `opening` is closed before another one of its kind is opened."""
         for token in self._tokens[self._at :]:
             if token.kind is Kind.MARK and token.text in (opening, closing):
                 return token.text == closing
@@ -64,12 +64,12 @@ class Cursor:
         self.problems.append(Problem(message, span, expected, hint))
 
     def failure(self, message: str, span: Span, *, expected: str = "", hint: str = "") -> NotationError:
-        """Return the error that ends the parse: this fault and those that were noted."""
+        """Return the error that ends the parse: this fault and the faults that were noted."""
         self.note(message, span, expected=expected, hint=hint)
         return NotationError(self.text, self.problems)
 
     def unexpected(self, expected: str) -> NotationError:
-        """Return the error that ends the parse because the next token isn't what is `expected`."""
+        """Return the error that ends the parse because the next token isn't the `expected` text."""
         token = self.token
         hint = ""
         if token.kind is Kind.END:
@@ -86,5 +86,5 @@ class Cursor:
 
 
 def quoted(token: Token) -> str:
-    """Return the text of `token` as it stands in a message."""
+    """Return the text of `token` in backticks, for a message."""
     return f"`{shown(token.text)}`"

@@ -1,7 +1,7 @@
-"""`NotationError`: what is wrong in a notation, where, and what to write instead.
+"""`NotationError`: the problems of a notation, each with its place and the text to write instead.
 
-Owns how a fault is described (`Problem`) and shown (source line, carets, hints). What counts as a fault is decided by
-the parser and, for the meaning of names, by `pratipad_nb.dataflow`.
+Owns how a fault is described (`Problem`) and shown (source line, carets, hints). Finding faults is for the
+parser and, for the meaning of names, for `pratipad_nb.dataflow`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pratipad_nb.errors import PratipadError
 
 __all__ = ["NotationError", "Problem", "Span", "a_kind", "located", "rendered", "shown"]
 
-#: Longest part of a source line that is shown, in columns: what fits beside the margin of a notebook's output.
+#: Longest part of a source line that is shown, in columns: so many fit beside a notebook's margin.
 WIDTH = 100
 #: Most problems that are shown in full; a notation of a thousand wrong arrows needs no thousand excerpts.
 SHOWN_PROBLEMS = 10
@@ -26,7 +26,7 @@ _BOLD, _RED, _CYAN, _RESET = "\x1b[1m", "\x1b[1;31m", "\x1b[36m", "\x1b[0m"
 
 
 class Span(NamedTuple):
-    """Where something stands in a text: offsets in characters, from `start` up to but not including `end`."""
+    """A place in a text: offsets in characters, from `start` up to but not including `end`."""
 
     start: int
     end: int
@@ -39,13 +39,13 @@ class Problem:
     Attributes
     ----------
     message
-        What is wrong, as a sentence without its full stop.
+        The fault, as a sentence without its full stop.
     span
-        Where.
+        The fault's place.
     expected
-        What may stand there, or nothing where the message says it all.
+        The text that may stand in this place; empty where the message is enough.
     hint
-        What to write instead, or nothing where that can't be guessed.
+        The text to write instead; empty where it can't be guessed.
     """
 
     message: str
@@ -57,26 +57,27 @@ class Problem:
 class NotationError(PratipadError):
     """A notation is wrong.
 
-    Holds every problem that was found. `message`, `line`, `column` and `span` speak of the first one in the text;
-    ``str()`` shows all of them, each with its source line and carets. IPython prints that alone, without a traceback.
+    Holds every problem that was found. `message`, `line`, `column` and `span` are those of the first problem
+    in the text; ``str()`` shows all problems (the first `SHOWN_PROBLEMS` in full), each with its source line
+    and carets. IPython prints this text alone, without a traceback.
 
     Parameters
     ----------
     text
         The whole notation.
     problems
-        What was found; at least one.
+        The problems that were found; at least one.
     """
 
     def __init__(self, text: str, problems: Iterable[Problem]) -> None:
         self.text = text
         self.problems = tuple(sorted(problems, key=lambda problem: problem.span))
-        # Exactly the parameters, so that the error can be pickled and cross to another process.
+        # Exactly the parameters, so that the error can be pickled and sent to another process.
         super().__init__(text, self.problems)
 
     @property
     def message(self) -> str:
-        """What is wrong first, without its place."""
+        """The message of the first problem, without its place."""
         return self.problems[0].message
 
     @property
@@ -111,7 +112,7 @@ class NotationError(PratipadError):
 
 
 def rendered(text: str, problem: Problem) -> str:
-    """Return `problem` as it is shown: what is wrong, the source line, carets, what was expected, a hint."""
+    """Return the lines that show `problem`: message, source line, carets, expected text, hint."""
     return "\n".join(_problem_lines(text, problem, colour=False))
 
 
@@ -124,14 +125,14 @@ def located(text: str, offset: int) -> tuple[int, int]:
 
 
 def shown(text: str, limit: int = 40) -> str:
-    """Return `text` fit for a message: one line, nothing that a terminal would obey, at most `limit` characters."""
+    """Return `text` fit for a message: one line, no control characters, at most `limit` characters."""
     text = " ".join(text.split())
     text = text if len(text) <= limit else text[: limit - 1] + "…"
     return "".join(map(_visible, text))
 
 
 def a_kind(value: object) -> str:
-    """Return what kind of value `value` is, with its article: ``"a list"``, ``"an int"``."""
+    """Return the type of `value` with an article: ``"a list"``, ``"an int"``."""
     kind = type(value).__name__
     return f"{'an' if kind[0].lower() in 'aeio' else 'a'} {kind}"
 
@@ -163,7 +164,7 @@ def _excerpt(text: str, span: Span) -> tuple[str, tuple[str, str]]:
     if end - begin > WIDTH:
         end, right = begin + WIDTH, "…"
     before, under = text[begin : span.start], text[span.start : min(span.end, end)]
-    # A tab stays a tab in both lines, so that the carets are right whatever its width is where they are shown.
+    # A tab stays a tab in both lines, so that the carets stand right for any width of a tab.
     space = "".join("\t" if character == "\t" else " " * _columns(character) for character in left + before)
     source = left + "".join(map(_visible, text[begin:end])) + right
     return source, (space, "^" * max(1, sum(map(_columns, under))))

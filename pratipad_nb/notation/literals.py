@@ -1,8 +1,9 @@
 """Parses the Python literals that a notation may hold as arguments.
 
-Owns the grammar of values; each function's docstring is its EBNF rule. What a single number or string means is left
-to `ast.literal_eval`; the rest is parsed here and not by Python, so that nesting is bounded, faults have their exact
-span, and a literal may span lines and hold comments.
+Owns the grammar of values; each function's docstring is its EBNF rule. `ast.literal_eval` evaluates single
+numbers and strings. Lists, tuples, dicts and sets are parsed here and not by Python, so that nesting is
+bounded, faults have their exact span, and a literal may span lines and hold comments. The grammar of stages
+is for `parser`.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ __all__ = ["LITERAL", "literal", "starts_literal"]
 LITERAL = "a literal: a number, a string, True, False, None, or a list, tuple, dict or set of these"
 
 _CONSTANTS: dict[str, bool | None] = {"True": True, "False": False, "None": None}
-# Escapes in turn, and those of them that Python only warns of today and means to refuse: unknown letters, and octal
+# All escapes, and the escapes that Python warns of today and is going to refuse: unknown letters, and octal
 # numbers above a byte.
 _ESCAPE = re.compile(r"""\\(?:\r\n|[^\r\n\\'"abfnrtv0-7xNuU]|[4-7][0-7]{2}|.)""", re.DOTALL)
 _ODD_ESCAPE = re.compile(r"""\\(?:[^\r\n\\'"abfnrtv0-7xNuU]|[4-7][0-7]{2})""")
 
 
 def starts_literal(token: Token) -> bool:
-    """Whether a literal may begin with `token`."""
+    """Return whether a literal may begin with `token`."""
     if token.kind is Kind.MARK:
         return token.text in "+-[{("
     return token.kind in (Kind.NUMBER, Kind.STRING) or token.text in (*_CONSTANTS, "set")
@@ -125,7 +126,7 @@ def _list(cursor: Cursor, nesting: int) -> list[Any]:
 def _tuple(cursor: Cursor, nesting: int) -> Any:
     """``tuple = "(" ")" | "(" literal ")" | "(" literal "," [ literal { "," literal } [ "," ] ] ")" ;``
 
-    The second form is that literal itself.
+    The second form is no tuple, but the literal in parentheses.
     """
     members, commas = _members(cursor, nesting, ")")
     return members[0] if members and not commas else tuple(members)
@@ -146,7 +147,8 @@ def _members(cursor: Cursor, nesting: int, closing: str) -> tuple[list[Any], int
 def _mapping(cursor: Cursor, nesting: int) -> dict[Any, Any] | set[Any]:
     """``mapping = "{" "}" | "{" item { "," item } [ "," ] "}" ;``  ``item = literal [ ":" literal ] ;``
 
-    With colons it is a dict, and so is the empty one; without, a set. One can't have both.
+    With colons the mapping is a dict, and so is the empty mapping; without colons it is a set. All items have
+    a colon, or none has.
     """
     opening = cursor.take()
     keys: dict[Any, Any] = {}
@@ -166,9 +168,9 @@ def _mapping(cursor: Cursor, nesting: int) -> dict[Any, Any] | set[Any]:
         try:
             keys[key] = value
         except TypeError:
-            what = "a key of a dict" if colons else "a member of a set"
+            role = "a key of a dict" if colons else "a member of a set"
             raise cursor.failure(
-                f"{a_kind(key)} can't be {what}", span, expected="a value that can't be changed"
+                f"{a_kind(key)} can't be {role}", span, expected="a value that can't be changed"
             ) from None
         _comma(cursor, opening, "}")
     cursor.take()
@@ -176,7 +178,7 @@ def _mapping(cursor: Cursor, nesting: int) -> dict[Any, Any] | set[Any]:
 
 
 def _comma(cursor: Cursor, opening: Token, closing: str) -> int:
-    """Take the comma after a member; return how many there were: one, or none before the closing bracket."""
+    """Take the comma after a member; return the number of commas: 1, or 0 before the closing bracket."""
     if cursor.at(","):
         cursor.take()
         return 1

@@ -1,7 +1,11 @@
 """Parses a notation: recursive descent, one function for each rule; its docstring is that rule in EBNF.
 
-Owns the grammar of stages and arrows and the faults in it. Literals are parsed by `pratipad_nb.notation.literals`.
+Owns the grammar of stages and arrows, and its faults. Literals are parsed by `pratipad_nb.notation.literals`.
 Whether a processor exists is for `pratipad_nb.dataflow`.
+
+A token is never given back: each function decides by the next token, or the next two, and the cursor only
+moves forward. After a fault that is noted (a mistaken arrow, input or Output) the parser goes on as if the
+text had been right. So each fault is reported once, and parsing takes linear time.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from pratipad_nb.notation.tree import Argument, Direction, Input, Processor, Sta
 
 __all__ = ["MAX_LENGTH", "parse"]
 
-#: Longest notation in characters: a thousand times what can be read, and little enough to be parsed at once.
+#: Longest notation in characters: a thousand times a readable one, and short enough to be parsed at once.
 MAX_LENGTH = 100_000
 
 _INPUTS: dict[str, Input] = {word: word for word in get_args(Input)}
@@ -40,13 +44,13 @@ def parse(text: str) -> Tree:
     Parameters
     ----------
     text
-        The notation, such as ``Push <~> Celsius <~> Output``. White space and line breaks are free, and `#` starts a
-        comment. At most `MAX_LENGTH` characters, printed canonically too.
+        The notation, such as ``Push <~> Celsius <~> Output``. White space and line breaks are free, and `#`
+        starts a comment. The text, and its canonical form, have at most `MAX_LENGTH` characters.
 
     Raises
     ------
     NotationError
-        If it is wrong; the error shows where and what was expected.
+        If the text is no notation; the error shows each fault's place and the text that was expected there.
     """
     _check_size(text)
     cursor = Cursor(text)
@@ -115,7 +119,7 @@ def _input(cursor: Cursor) -> tuple[Input, Span]:
 def _direction(cursor: Cursor, source: Input) -> tuple[Direction, Span]:
     """``direction = "~>" | "<~>" ;``
 
-    A `Pull` needs ``<~>`` everywhere, for its request travels back along the flow.
+    A `Pull` needs ``<~>`` on every hop, for its request travels back along the flow.
     """
     token = cursor.token
     if token.kind is Kind.ARROW:
@@ -166,7 +170,7 @@ def _mistaken_direction(cursor: Cursor, source: Input) -> tuple[Direction, Span]
 
 
 def _is_output(cursor: Cursor) -> bool:
-    """``"Output"``; what is nearly spelled so is taken for it at the end, where no processor can stand."""
+    """``"Output"``; at the end, where no processor can stand, a nearly right spelling is noted as a fault."""
     token = cursor.token
     if token.kind is not Kind.NAME or token.text == "Output":
         return token.text == "Output"
@@ -246,7 +250,7 @@ def _comma(cursor: Cursor, opening: Token) -> None:
 
 
 def _check_closed(cursor: Cursor, opening: Token) -> None:
-    """Fail if what comes next shows that the bracket `opening` won't be closed as it should."""
+    """Raise an error if the next token shows that the bracket `opening` isn't closed rightly."""
     token = cursor.token
     closing = _CLOSING[opening.text]
     if cursor.at(*_CLOSING.values()) and token.text != closing:
@@ -282,7 +286,7 @@ def _name(cursor: Cursor) -> tuple[str, Span]:
 
 
 def _part(cursor: Cursor) -> str:
-    """``NAME``: an identifier of Python, neither a word of Python nor of the notation."""
+    """``NAME``: an identifier of Python, neither a keyword of Python nor a word of the notation."""
     token = cursor.token
     if token.kind is not Kind.NAME:
         raise cursor.unexpected("the name of a processor")

@@ -1,6 +1,7 @@
-"""Prints a syntax tree as canonical notation: one line, one spelling for one meaning.
+"""Prints a syntax tree as canonical notation: one line, and a single spelling for each meaning.
 
-Owns the canonical spelling, of literals too. Knows the tree by its attributes alone.
+Owns the canonical spelling, of literals too. Knows the tree by its attributes alone; the tree itself is in
+`tree`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_NESTING", "literal_text", "printed"]
 
-#: Deepest nesting of lists, tuples, dicts and sets in an argument. No argument for a processor needs more, and it
-#: keeps every recursion over one far from Python's own limit, wherever in a deep stack it happens.
+#: Deepest nesting of lists, tuples, dicts and sets in an argument. No argument of a processor needs more. The
+#: bound keeps every recursion over an argument far from Python's limit, even deep in a stack.
 MAX_NESTING = 20
 
 _BRACKETS = {"single": ("", ""), "sequential": ("[", "]"), "concurrent": ("{", "}")}
@@ -43,15 +44,16 @@ def _processor(processor: Processor) -> str:
 def literal_text(value: object, nesting: int = 0) -> str:
     """Return the canonical literal of `value`, which `ast.literal_eval` reads back.
 
-    Takes strings, bytes, integers, finite floats, booleans, None, and lists, tuples, dicts and sets of these: what
-    a notation can hold. Complex numbers and ``...`` are left out, for no argument of a processor is one. Members of a
-    set are sorted, since Python prints them in another order in every process.
+    Takes the values that a notation can hold: strings, bytes, integers, finite floats, booleans, None, and
+    lists, tuples, dicts and sets of these. Complex numbers and ``...`` are left out, for no argument of a
+    processor is such a value. Members of a set are sorted, since Python prints them in another order in every
+    process.
 
     Raises
     ------
     ValueError
-        If `value` is or holds something else, nests deeper than `MAX_NESTING` or is an integer of more digits than
-        Python prints.
+        If `value` is or holds another value, nests deeper than `MAX_NESTING` or is an integer of more digits
+        than Python prints.
     """
     if value is None or type(value) in (bool, str, bytes, int):
         return repr(value)

@@ -1,7 +1,7 @@
 """Cuts a notation into tokens: words, arrows, brackets, literals.
 
-Owns what a token looks like. Never fails: what is no token gets a kind of its own (`Kind.STRAY` …), and the parser,
-which knows what stood before it, says what is wrong.
+Owns the spelling of tokens. Never fails: text that is no token gets a kind of its own (`Kind.STRAY` …), and
+the parser, which knows the tokens before it, describes the fault.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ __all__ = ["Kind", "Token", "tokens"]
 
 
 class Kind(enum.Enum):
-    """What a token is."""
+    """The kind of a token."""
 
     NAME = "name"
     ARROW = "arrow"
-    #: Something that was meant as an arrow: ``->``, ``<~~>``, ``→``.
+    #: Text that was meant as an arrow: ``->``, ``<~~>``, ``→``.
     LOOKALIKE = "lookalike"
     MARK = "mark"
     NUMBER = "number"
     STRING = "string"
     #: A string whose closing quote is missing.
     UNCLOSED_STRING = "unclosed string"
-    #: A character, or a number run into a word, that means nothing here.
+    #: A character, or a number run into a word, that is no token of a notation.
     STRAY = "stray"
     END = "end"
 
@@ -38,8 +38,8 @@ class Kind(enum.Enum):
 class Token:
     """One token.
 
-    `text` is as written, but for names, which are normalised (NFKC) as Python does with its identifiers, or a name
-    that prints alike would not be found.
+    `text` is as written, but for names, which are normalised (NFKC) as Python normalises its identifiers:
+    else a name that prints alike would not be found.
     """
 
     kind: Kind
@@ -50,11 +50,12 @@ class Token:
 _DIGITS = r"[0-9](?:_?[0-9])*"
 _EXPONENT = rf"[eE][+-]?{_DIGITS}"
 _PREFIX = r"(?:[rR][bB]?|[bB][rR]?|[uU])?"
-# U+2010…2015 and friends are what word processors make of "-" and "~".
+# Word processors turn "-" and "~" into U+2010…2015 and the like.
 _DASHES = "‐‑‒–—―−〜～∼∿"
 _ARROWS = "\u2190-\u21ff\u27f0-\u27ff\u2900-\u297f"
-# At least one character that is in arrows alone, or "=-" of `f(x=-1)` would be one. What may come before it is bounded,
-# or a long row of "-" would be looked through again from each of them.
+# A lookalike has at least one character that occurs in arrows alone: else "=-" of `f(x=-1)` would be a
+# lookalike. The characters before that character are bounded: else a long row of "-" would be searched again
+# from each "-".
 _LOOKALIKE = rf"[\-=|]{{0,8}}[<>~{_DASHES}{_ARROWS}][<>~\-=|{_DASHES}{_ARROWS}]*"
 
 _TOKEN = re.compile(
@@ -90,10 +91,10 @@ _KINDS = {
 
 
 def tokens(text: str) -> Iterator[Token]:
-    """Yield the tokens of `text`, white space and comments left out; the last one is of `Kind.END`.
+    """Yield the tokens of `text` without white space and comments; the last token is of `Kind.END`.
 
-    The end's span is empty and stands behind the last token, where something is missing, not behind a trailing
-    comment.
+    The end's span is empty and stands right behind the last token, where text is missing, not behind a
+    trailing comment.
     """
     at = end = 0
     while at < len(text):
@@ -111,7 +112,7 @@ def tokens(text: str) -> Iterator[Token]:
 
 
 def _name_or_stray(text: str, at: int) -> Token:
-    # `\w` would cut names of the scripts whose vowel signs are marks; `isidentifier` knows what Python takes.
+    # `\w` would cut names in scripts whose vowel signs are marks; `isidentifier` takes Python's names.
     end = at + 1
     if text[at].isidentifier():
         while end < len(text) and ("a" + text[end]).isidentifier():

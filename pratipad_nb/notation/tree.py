@@ -1,9 +1,10 @@
-"""The syntax tree of a notation: frozen, comparable, and knowing where everything stands.
+"""The syntax tree of a notation: frozen, comparable, and with the place of each of its parts.
 
-Owns what the parser makes and the printer prints. What the names in it mean is for `pratipad_nb.dataflow`.
+Owns the nodes that the parser makes and the printer prints. The objects of the names are for
+`pratipad_nb.dataflow`.
 
-Two trees are equal if they say the same: spans and the source, white space, comments, trailing commas and the way a
-literal is spelled don't count. Equal trees print alike.
+Two trees are equal exactly if their canonical notations are equal: spans and the source, white space,
+comments, trailing commas and the way a literal is spelled don't count.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ class Argument:
     name
         The keyword.
     text
-        The value as a canonical Python literal. Kept as text so that a tree is hashable, shares no list or dict with
-        anybody and tells ``1`` from ``True``, which are equal in Python.
+        The value as a canonical Python literal. The value is kept as text, so that a tree is hashable, shares
+        no list or dict with other code and tells ``1`` from ``True``, which are equal in Python.
     span
-        Where it stands, keyword included.
+        The argument's place, with its keyword.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Argument:
 
     @classmethod
     def of(cls, name: str, value: object) -> Argument:
-        """Return the argument that gives `value` by the keyword `name`.
+        """Return the argument of keyword `name` and value `value`.
 
         Raises
         ------
@@ -56,13 +57,13 @@ class Argument:
 
     @property
     def value(self) -> Any:
-        """The value, made afresh each time, so that nobody shares a list with another."""
+        """The value, made afresh each time, so that no two callers share a list."""
         return ast.literal_eval(self.text)
 
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """A processor as it is written: a dotted name, and its arguments in the order given."""
+    """A processor as it is written: a dotted name, and its arguments in their order."""
 
     name: str
     written: tuple[Argument, ...] = ()
@@ -77,7 +78,7 @@ class Processor:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What stands between two arrows: ``P``, ``[P1, P2]`` (sequential) or ``{P1, P2}`` (concurrent)."""
+    """The processors between two arrows: ``P``, ``[P1, P2]`` (sequential) or ``{P1, P2}`` (concurrent)."""
 
     kind: StageKind
     processors: tuple[Processor, ...]
@@ -91,15 +92,16 @@ class Tree:
     Attributes
     ----------
     input
-        Who decides how many messages are sent.
+        Who decides how many messages are sent: Push (devices), Pull (the cloud) or Demand (the edge).
     stages
-        In the order in which messages pass them forward; at least one.
+        The stages, in the order in which messages pass forward; at least one.
     hops
-        The direction of each arrow: ``hops[i]`` leads to ``stages[i]``, the last one to Output.
+        The direction of each arrow: ``hops[i]`` leads to ``stages[i]``, the last hop to Output.
     source
-        The text that it was parsed from, into which all spans point; empty for a tree that was built by hand.
+        The text that the tree was parsed from, into which all spans point; empty for a tree that was built by
+        hand.
     input_span, hop_spans
-        Where the input and each arrow stand.
+        The places of the input and of each arrow.
     """
 
     input: Input

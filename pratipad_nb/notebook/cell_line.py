@@ -1,6 +1,6 @@
 """The line of a ``%%dataflow`` cell: a name and options, parsed and checked.
 
-Owns their spelling and the help text. What is done with them is for `pratipad_nb.notebook.magics`.
+Owns the options' spelling and the help text. Their effects belong to `pratipad_nb.notebook.magics`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 
 @dataclass(frozen=True, slots=True)
 class CellOptions:
-    """What the line of a ``%%dataflow`` cell says. None where it says nothing."""
+    """The name and options in the line of a ``%%dataflow`` cell; None for an option that is not given."""
 
     name: str
     delivery: str | None = None
@@ -54,11 +54,11 @@ class CellOptions:
 
 
 class HelpAsked(Exception):
-    """The line asks for help; its text is the argument."""
+    """The line asks for help; the argument is the help text."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser that ends in exceptions: a notebook's kernel mustn't exit for a misspelt option."""
+    """An argument parser that raises exceptions: a notebook's kernel mustn't exit for a misspelt option."""
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError(
@@ -70,20 +70,21 @@ class _Parser(argparse.ArgumentParser):
 
 
 def cell_options(line: str) -> CellOptions:
-    """Return what `line` says: ``NAME [options]``.
+    """Return the name and options in `line`: ``NAME [options]``.
 
     Raises
     ------
     HelpAsked
-        If it contains ``--help`` or is empty.
+        If `line` contains ``--help`` or is empty.
     SettingsError
-        If the name or an option is not what it may be.
+        If the name or an option has a value that is not allowed.
     """
     try:
         words = shlex.split(line, comments=True)
     except ValueError as error:
         wrong = (
-            "a quotation mark is opened in it and not closed. Close the quotation mark, or leave it out: a name needs none."
+            "a quotation mark is opened in it and not closed. Close the quotation mark, or leave it out: a "
+            "name needs none."
             if "quotation" in str(error)
             else "it ends in a backslash. Leave that out."
         )
@@ -96,7 +97,8 @@ def cell_options(line: str) -> CellOptions:
     if not found["name"].isidentifier():
         name = found["name"].replace("-", "_")
         raise SettingsError(
-            f"{found['name']!r} can't be the name of a flow in a notebook, where it is bound to a variable. Use {name!r}."
+            f"{found['name']!r} can't be the name of a flow in a notebook, where it is bound to a variable. "
+            f"Use {name!r}."
         )
     _check_variable(found["name"])
     if found["delivery"] is not None:
@@ -105,7 +107,7 @@ def cell_options(line: str) -> CellOptions:
 
 
 def _check_variable(name: str) -> None:
-    """Refuse a name that is Python's: a cell would hide a function of it, or could never ask for the flow."""
+    """Refuse a name of Python's own: the flow would hide a function, or no cell could name the flow."""
     what = (
         "a word of Python"
         if keyword.iskeyword(name)
@@ -115,19 +117,19 @@ def _check_variable(name: str) -> None:
     )
     if what:
         raise SettingsError(
-            f"{name!r} can't be the name of a flow in a notebook, where it is bound to a variable: it is {what}. "
-            f"Use {name + '_flow'!r}."
+            f"{name!r} can't be the name of a flow in a notebook, where it is bound to a variable: it is "
+            f"{what}. Use {name + '_flow'!r}."
         )
 
 
 def named_in(line: str) -> str:
-    """Return the flow's name in `line`, also where something else in it is wrong; empty if there is none."""
+    """Return the flow's name in `line`, even if the rest of `line` is wrong; empty if there is no name."""
     words = iter(line.split())
     for word in words:
         if not word.startswith("-"):
             return word
         if word not in _FLAGS and "=" not in word:
-            next(words, None)  # its value
+            next(words, None)  # the option's value
     return ""
 
 
@@ -165,9 +167,10 @@ def _parser() -> _Parser:
 
 #: Options without a value.
 _FLAGS = ("--help", "-h", "--no-swap")
-#: What completion offers after the name.
+#: The options that completion offers after the name.
 OPTION_NAMES = (
-    "--certs", "--delivery", "--help", "--keep", "--max-demand", "--min-demand", "--no-swap", "--rate", "--server"
+    "--certs", "--delivery", "--help", "--keep", "--max-demand", "--min-demand", "--no-swap", "--rate",
+    "--server",
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""The commands of the ``%dataflow`` line: what each takes, does and answers.
+"""The commands of the ``%dataflow`` line: each command's words, action and answer.
 
-Owns their table, their reading and their completion. Each is one call of the flow's handle; the line itself belongs to
-`pratipad_nb.notebook.magics`.
+Owns the commands' table, their reading and their completion. Each command is one call of the flow's handle;
+the line itself belongs to `pratipad_nb.notebook.magics`.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _ALL = "all"
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command.
+    """One command of the ``%dataflow`` line.
 
     Attributes
     ----------
     takes
-        What stands behind the flow's name, one word each; those in brackets may be left out.
+        The words behind the flow's name; words in brackets may be left out.
     help
-        What it does.
+        The command's description.
     act
-        Does it; returns what is printed.
+        The function that carries the command out and returns the text to be printed.
     of_stored
-        Whether it may be asked for a flow of which nothing but what it has stored is left.
+        Whether the command may be given for a flow that has left nothing but stored messages.
     """
 
     takes: tuple[str, ...]
@@ -49,11 +49,11 @@ class Command:
 
     @property
     def least(self) -> int:
-        """How many words it needs behind the name."""
+        """How many words the command needs behind the flow's name."""
         return sum(not word.startswith("[") for word in self.takes)
 
     def usage(self, name: str) -> str:
-        """Return how it is written."""
+        """Return how the command is written."""
         return " ".join([name, "NAME", *self.takes])
 
 
@@ -64,7 +64,7 @@ def _status(flow: Flow, _words: list[str]) -> str:
 def _pause(flow: Flow, words: list[str]) -> str:
     flow.pause(*words)
     what = f"{words[0]} of {flow.name}" if words else flow.name
-    return f"{what} is paused; what comes waits. `%dataflow resume {' '.join([flow.name, *words])}` goes on."
+    return f"{what} is paused; new messages wait. `%dataflow resume {' '.join([flow.name, *words])}` goes on."
 
 
 def _resume(flow: Flow, words: list[str]) -> str:
@@ -88,8 +88,8 @@ def _demand(flow: Flow, words: list[str]) -> str:
     else:
         flow.max_demand = _whole(words[0])
     return (
-        f"{flow.name} asks for up to {flow.max_demand} messages, and for more when {flow.min_demand} are left."
-        f"{_if_pushed(flow, 'Demand')}"
+        f"{flow.name} asks for up to {flow.max_demand} messages, and for more when {flow.min_demand} are "
+        f"left.{_if_pushed(flow, 'Demand')}"
     )
 
 
@@ -111,13 +111,13 @@ def _retry(flow: Flow, _words: list[str]) -> str:
 
 def _stop(flow: Flow, _words: list[str]) -> str:
     flow.stop()
-    return f"{flow.name} has stopped; what is stored under its name stays."
+    return f"{flow.name} has stopped; the messages stored under its name stay."
 
 
 def _forget(flow: Flow, _words: list[str]) -> str:
     if flow.forget():
         return f"{flow.name} has stopped, and all that was stored under its name is deleted."
-    if flow.endpoint is None:  # this kernel has never seen it either
+    if flow.endpoint is None:  # this kernel has never seen the flow either
         near = " or ".join(map(repr, nearest(flow.name, _names())))
         hint = f" Did you mean {near}?" if near else ""
         raise FlowError(f"no flow is named {flow.name!r}, and nothing is stored under that name.{hint}")
@@ -131,13 +131,13 @@ def _names() -> list[str]:
 
 COMMANDS: Mapping[str, Command] = {
     "status": Command((), "a picture in text, with all numbers", _status),
-    "pause": Command(("[PROCESSOR]",), "begin nothing further; what comes waits", _pause),
+    "pause": Command(("[PROCESSOR]",), "begin nothing further; new messages wait", _pause),
     "resume": Command(("[PROCESSOR]",), "go on", _resume),
     "rate": Command(("N|none",), "Demand and Pull: at most N messages a second", _rate),
     "demand": Command(("MAX", "[MIN]"), "Demand: ask for up to MAX, and for more when MIN are left", _demand),
     "send": Command(("DEVICE|all", "JSON"), "send an order to a device", _send),
     "retry": Command((), "put dead letters through again", _retry),
-    "stop": Command((), "finish what is in hand and stop; what is stored stays", _stop),
+    "stop": Command((), "finish the messages in flight and stop; stored messages stay", _stop),
     "forget": Command((), "stop, and delete all that is stored under the name", _forget, of_stored=True),
 }
 
@@ -155,21 +155,21 @@ USAGE = "\n".join(
 def addressed(
     command: str, rest: str, known: Callable[[str], Flow | None], running: Mapping[str, Flow]
 ) -> tuple[Flow, list[str]]:
-    """Return the flow that a command is for, and the words behind its name.
+    """Return the flow that a command is for, and the words behind the flow's name.
 
     Parameters
     ----------
     rest
-        What stands behind the command.
+        The text behind the command.
     known
-        Returns the flow of a name, running or stopped: the flow's own name, whatever variable holds it.
+        Returns the running or stopped flow of a name; the name is the flow's own, not that of a variable.
     running
-        The running flows, of which the only one needs no name.
+        The running flows; a single running flow needs no name.
 
     Raises
     ------
     FlowError
-        If there is no such flow, or several run and none is named.
+        If there is no such flow, or several flows run and none is named.
     SettingsError
         If there are too few words, or too many.
     """
@@ -193,12 +193,12 @@ def addressed(
 
 
 def _stored_only(name: str) -> Flow:
-    """Return a handle of what an earlier kernel has stored under `name`, which has none any more."""
+    """Return a handle of the messages that an earlier kernel has stored under `name`."""
     return Flow("Push ~> same ~> Output", name=name, namespace={"same": lambda payload: payload})
 
 
 def _words(command: Command, text: str) -> list[str]:
-    """Split; the last of several that are needed takes all the rest, so that JSON may hold spaces."""
+    """Return the words in `text`; the last of several needed words takes all the rest, as JSON has spaces."""
     most = command.least - 1 if command.least > 1 else -1
     return text.split(maxsplit=most)
 
@@ -229,7 +229,7 @@ def _whole(text: str) -> int:
 
 
 def line_suggestions(before: str, running: Mapping[str, Flow]) -> tuple[str, list[str]]:
-    """Return the word that is being written at the end of a ``%dataflow`` line, and what it may become."""
+    """Return the unfinished word at the end of a ``%dataflow`` line, and its completions."""
     words = before.split()[1:]
     word = "" if before[-1:].isspace() or not words else words.pop()
     return word, [text for text in _next(words, running) if text.startswith(word) and text != word]

@@ -1,7 +1,9 @@
-"""Completion in ``%%dataflow`` cells: keywords, arrows, processors of the namespace with their arguments, and options
-after the name; and in ``%dataflow`` lines: commands, flows, processors, devices.
+"""Completion in ``%%dataflow`` cells and ``%dataflow`` lines.
 
-Owns what is offered where. Looks no further than names: nothing of the user's is run.
+In a cell: keywords, arrows, processors of the namespace with their arguments, and options after the name. In
+a line: commands, flows, processors, devices.
+
+Owns the choice of completions. Looks no further than names: no code of the user's is run.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ _DELIVERIES = ("durable", "fast")
 
 
 def dataflow_matcher(namespace: Callable[[], Mapping[str, Any]]) -> Any:
-    """Return the matcher for `ip.Completer.custom_matchers`; `namespace` gives the user's names when asked."""
+    """Return the matcher for `ip.Completer.custom_matchers`; `namespace` returns the user's names."""
 
     @context_matcher(identifier="pratipad_nb.dataflow")
     def matcher(context: CompletionContext) -> SimpleMatcherResult:
@@ -55,7 +57,7 @@ def dataflow_matcher(namespace: Callable[[], Mapping[str, Any]]) -> Any:
 
 
 def suggestions(before: str, namespace: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]]]:
-    """Return the fragment that is being written at the end of `before`, and what it may become, with its kind."""
+    """Return the unfinished fragment at the end of `before`, and its completions with their kinds."""
     line, newline, notation = before.partition("\n")
     if not newline:
         return _option(line)
@@ -67,8 +69,8 @@ def suggestions(before: str, namespace: Mapping[str, Any]) -> tuple[str, list[tu
         return arrow[0], [(text, "operator") for text in _ARROWS if text.startswith(arrow[0])]
     match = _WORD.search(notation)
     word = match[0] if match else ""
-    return word, [(text, kind) for text, kind in _expected(notation[: len(notation) - len(word)], word, namespace)
-                  if text.startswith(word) and text != word]  # fmt: skip
+    expected = _expected(notation[: len(notation) - len(word)], word, namespace)
+    return word, [(text, kind) for text, kind in expected if text.startswith(word) and text != word]
 
 
 def _option(line: str) -> tuple[str, list[tuple[str, str]]]:
@@ -83,8 +85,10 @@ def _option(line: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _expected(before: str, word: str, namespace: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Yield what may stand after `before`: an input at the start, an arrow after a stage, an argument's name in
-    parentheses, else a processor or Output.
+    """Yield the words that may stand after `before`.
+
+    These are an input at the start, an arrow after a stage, an argument's name in parentheses, else a
+    processor or Output.
     """
     stripped = before.rstrip()
     if not stripped:
@@ -104,7 +108,7 @@ def _expected(before: str, word: str, namespace: Mapping[str, Any]) -> Iterable[
 
 
 def _arguments(before: str, namespace: Mapping[str, Any]) -> Iterable[str]:
-    """Yield the arguments that the processor whose parenthesis is open takes and isn't given yet."""
+    """Yield the arguments, not given yet, of the processor whose parenthesis is open."""
     call = _CALL.search(before)
     target = _at(call[1], namespace) if call else None
     if call is None or not looks_like_a_processor(target):
@@ -114,7 +118,7 @@ def _arguments(before: str, namespace: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _at(path: str, namespace: Mapping[str, Any]) -> Any:
-    """Return what the dotted `path` leads to; None where it leads nowhere."""
+    """Return the value at the dotted `path`; None if there is no such value."""
     first, *rest = path.split(".")
     found = namespace.get(first)
     for part in rest:

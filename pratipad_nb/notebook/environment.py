@@ -1,7 +1,7 @@
-"""What the notebook takes from the environment: the one place in this room that reads it.
+"""The environment variables that the notebook reads; no other module of this room reads the environment.
 
-Owns the names of the variables. They say where flows run that don't say it themselves, by ``--server`` and ``--certs``
-or as arguments of `Flow`.
+Owns the names of the variables. The variables say where a flow runs that says nothing itself, neither by
+``--server`` and ``--certs`` nor as arguments of `Flow`.
 
 ``PRATIPAD_HOME``
     The state folder; default: ``.pratipad`` beside the notebook.
@@ -22,7 +22,7 @@ __all__ = ["surroundings"]
 
 
 def surroundings(environment: Mapping[str, str] | None = None) -> Defaults:
-    """Return the defaults that hold, with what the environment says in their place; an empty variable says nothing."""
+    """Return the defaults, replaced by the environment's variables; an empty variable is ignored."""
     found = os.environ if environment is None else environment
     said = defaults()
     if home := found.get("PRATIPAD_HOME"):

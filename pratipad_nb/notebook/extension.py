@@ -1,6 +1,6 @@
-"""What is hung into IPython by ``%load_ext pratipad_nb``, and taken out again.
+"""The hooks that ``%load_ext pratipad_nb`` puts into IPython, and takes out again.
 
-Owns the hooks alone: magics, completion, what runs after each cell.
+Owns the hooks alone: magics, completion, the work after each cell.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _FIRST_LINE = re.compile(r"\s*%%dataflow(?:\s+(.*))?$")
 
 
 def without_body(lines: list[str]) -> list[str]:
-    """Let a ``%%dataflow`` line with nothing below it come to us, which IPython refuses to run as a cell magic.
+    """Return a ``%%dataflow`` line with nothing below it, which IPython refuses, as a call of the magic.
 
-    So ``%%dataflow --help`` works, and who forgot the notation is told how it is written.
+    So ``%%dataflow --help`` works, and a user who forgot the notation is told how to write it.
     """
     first = _FIRST_LINE.match(lines[0].rstrip()) if lines else None
     if first is None or "".join(lines[1:]).strip():
@@ -50,11 +50,12 @@ class Extension:
         shell.events.register("post_run_cell", self._after_cell)
         led.hang_into(shell)
         faults.hang_in(shell)
-        # A flow that is a cell's value is seen to run, as one of a `%%dataflow` cell is.
+        # A flow that is a cell's value is shown live, as a flow of a `%%dataflow` cell is.
         shell.display_formatter.ipython_display_formatter.for_type(Flow, self._shows.show)
         if getattr(shell, "kernel", None) is not None:
             self._panel.open(shell.kernel)
-            # Drawing the first static picture needs matplotlib, whose import takes a second: begin early, beside.
+            # Drawing the first static picture needs matplotlib, whose import takes a second: begin early, in
+            # a thread.
             threading.Thread(target=_warm_up, name="pratipad-warm-up", daemon=True).start()
 
     def close(self) -> None:
@@ -72,7 +73,7 @@ class Extension:
         self._shows.close()
 
     def _users_names(self) -> dict[str, Any]:
-        """Return the notebook's names without those that IPython has put there (``get_ipython``, ``open``)."""
+        """Return the notebook's names without IPython's own (``get_ipython``, ``open``)."""
         hidden = self._shell.user_ns_hidden
         return {name: value for name, value in self._shell.user_ns.items() if hidden.get(name) is not value}
 
@@ -84,4 +85,4 @@ class Extension:
 def _warm_up() -> None:
     import matplotlib.backends.backend_agg
     import matplotlib.figure
-    import matplotlib.patches  # noqa: F401 - imported for the next one who needs it
+    import matplotlib.patches  # noqa: F401 - so that a later import is quick

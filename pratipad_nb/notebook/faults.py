@@ -1,11 +1,12 @@
 """Errors as a notebook shows them: their message in colour, without the frames of this package.
 
-Owns that form, for magics and for what is called in a cell. What the message says belongs to whoever raised the error; a
+Owns that form, for magics and for calls in a cell. The message belongs to the code that raised the error; a
 `NotationError` brings its own form, with carets under the fault.
 
-IPython asks an exception for its form by the method ``_render_traceback_``. While the extension is loaded our errors have
-one, so that ``house.take(3)`` which comes too early shows the line of the cell and what is wrong, and not ten frames of
-waiting. A handler of `set_custom_exc` would be the shell's only one, and in the way of a user's own.
+IPython asks an exception for its form by the method ``_render_traceback_``. While the extension is loaded our
+errors have that method, so that a ``house.take(3)`` that is called too early shows the line of the cell and
+the message, and not ten frames of waiting. A handler set by `set_custom_exc` would be the shell's only
+handler, and in the way of a user's own.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def _folder(module: Any) -> str:
 
 _OURS = _folder(pratipad_nb)
 _SHELL = _folder(IPython)
-#: What lies between a user's code and a user's code where this package calls it.
+#: Folders of the frames between a user's call of this package and this package's call of the user's code.
 _BETWEEN = (_OURS, _SHELL, _folder(asyncio), _folder(concurrent.futures), str(threading.__file__))
 
 
@@ -48,15 +49,15 @@ def hang_in(shell: Any) -> None:
 
 
 def take_out() -> None:
-    """Let it show them as any others again."""
+    """Let the shell show our errors as any other error again."""
     if _ASKED in vars(PratipadError):
         delattr(PratipadError, _ASKED)
 
 
 def without_frames(error: Error, before: str = "", after: str = "") -> Error:
-    """Return `error`, made to be shown by IPython as its message alone, with `before` and `after` around that.
+    """Return `error`, which IPython will show as its message alone, with `before` and `after` around that.
 
-    It keeps its class and stays a true error output: a run of the notebook stops there.
+    The error keeps its class and stays a true error output: a run of the notebook stops at it.
     """
     own: Any = getattr(error, _ASKED, None)
     if _brings_its_own(error):
@@ -79,7 +80,7 @@ def _lines(error: PratipadError, before: str = "", after: str = "") -> list[str]
 
 
 def _cause_lines(cause: BaseException) -> list[str]:
-    """Return what the cause says and, if it is from a user's code, its last line there."""
+    """Return the cause's message and, if the cause is from a user's code, its last line there."""
     lines = [f"{_DIM}Cause: {type(cause).__name__}: {cause}{_RESET}"]
     frames = [] if isinstance(cause, PratipadError) else _of_the_user(cause.__traceback__)
     if frames:
@@ -89,7 +90,7 @@ def _cause_lines(cause: BaseException) -> list[str]:
 
 
 def _rendered(shell: Any, error: PratipadError) -> list[str]:
-    """Return what IPython shows: the user's own lines down to the call, the message, and where in his code it comes from."""
+    """Return the lines to show: the user's frames down to our call, the message, its cause in user's code."""
     called = _chain(_down_to_us(error.__traceback__))
     if called is None:
         return _lines(error)
@@ -104,7 +105,7 @@ def _rendered(shell: Any, error: PratipadError) -> list[str]:
 
 
 def _structured(shell: Any, error: BaseException, frames: TracebackType) -> list[str]:
-    """Return the frames and the message as the shell formats them, without what the error was caused by."""
+    """Return the frames and the message as the shell formats them, without the error's cause."""
     cause, suppressed = error.__cause__, error.__suppress_context__
     error.__cause__ = None  # suppresses the context, too
     try:
@@ -122,7 +123,7 @@ def _walk(trace: TracebackType | None) -> Iterator[tuple[TracebackType, str]]:
 
 
 def _down_to_us(trace: TracebackType | None) -> list[TracebackType]:
-    """Return the frames above the first of ours: those of the user, who has called us."""
+    """Return the user's frames, which are above the first of ours."""
     found = []
     for each, file in _walk(trace):
         if file.startswith(_OURS):

@@ -1,7 +1,7 @@
-"""The inspector: what the page shows of one opened node, and what it may ask the flow to do.
+"""The inspector: the values of one opened node on the page, and the actions that the page may ask for.
 
-Owns the words of both: which node is looked at and how long, what is sent of it and how much at most, and the actions
-that a page may ask for. It draws nothing (`static/inspector.js` does) and keeps no message: samples are the flow's.
+Owns which node is open and how long, the values sent of the node and their bounds, and those actions. Draws
+nothing (`static/inspector.js` does) and keeps no message: samples belong to the flow.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ __all__ = ["BYTES_PER_SECOND", "Inspection", "act", "told", "way"]
 
 log = logging.getLogger(__name__)
 
-#: What an open inspector may send, in bytes a second: half of what a picture may, envelope included.
+#: Bytes a second that an open inspector may send, envelope included: half of a picture's.
 BYTES_PER_SECOND = 10_000
 _BUDGET = 6_500
 _LOG_BUDGET = 1_500
-#: Seconds between two looks, and after a wish of the page's (another node, another filter), which is not to wait.
+#: Seconds between two looks at the flow, and after a wish of the page's (another node, another filter), which
+#: is not to wait.
 _PACE = 1.0
 _AT_ONCE = 0.3
-#: How long a page's wish holds, in seconds: a page renews it, and one that was closed can't take it back.
+#: Seconds that a page's wish holds: an open page renews its wish, and a closed page can't take its wish back.
 _HOLDS = 15.0
-#: Messages and devices that a table shows, messages among which the last failure is sought, and characters of one value.
+#: Rows of messages and of devices in a table, messages searched for the last failure, characters of a value.
 _ROWS = 20
 _DEVICES = 50
 _SEARCHED = 100
@@ -56,7 +57,7 @@ class _Wish:
 
 
 class Inspection:
-    """Which node of a flow a page looks at, and what it is sent of it."""
+    """The node of a flow that a page has open, and the values that the page is sent of it."""
 
     def __init__(self) -> None:
         self._wish: _Wish | None = None
@@ -65,12 +66,12 @@ class Inspection:
 
     @property
     def key(self) -> str | None:
-        """The node that is looked at, or None."""
+        """The key of the open node, or None."""
         wish = self._wish
         return wish.key if wish is not None and time.monotonic() < wish.until else None
 
     def ask(self, content: dict[str, Any]) -> None:
-        """Take a page's wish: ``key`` (None closes the inspector) and ``filter``, a text that messages contain."""
+        """Take a page's wish: ``key`` (None closes the inspector), and ``filter``, a text to seek."""
         key, before = content.get("key"), self._wish
         wish = (
             _Wish(str(key), str(content.get("filter") or "")[:200], time.monotonic() + _HOLDS)
@@ -82,7 +83,7 @@ class Inspection:
             self._asked.set()
 
     def look(self, flow: Flow) -> dict[str, Any] | None:
-        """Return what is to be sent now, or None: nobody looks, or has just seen it."""
+        """Return the open node's values, or None if no node is open or its values have just been sent."""
         wish, now = self._wish, time.monotonic()
         if wish is None or now >= wish.until:
             return None
@@ -99,7 +100,7 @@ class Inspection:
         return {"key": wish.key, "filter": wish.text, "log": _log(flow, wish.key)} | _messages(flow, wish)
 
     def about(self, flow: Flow) -> dict[str, Any]:
-        """Return what seldom changes of the node that is looked at: a processor's source and arguments."""
+        """Return the open node's values that seldom change: a processor's source and arguments."""
         key = self.key
         if key is None or key not in flow:
             return {"key": key}
@@ -109,7 +110,7 @@ class Inspection:
 
 
 def _devices(flow: Flow, text: str) -> dict[str, Any]:
-    """Return the busiest of the devices whose name or error contains `text`, by name, and how many there are."""
+    """Return the busiest of the devices whose name or error contains `text`, by name, and their number."""
     wanted = text.casefold()
     found = [(name, d) for name, d in flow.stats().devices.items()
              if wanted in name.casefold() or wanted in d.error.casefold()]  # fmt: skip
@@ -186,19 +187,19 @@ def _letters(flow: Flow) -> list[list[str]]:
 
 
 def way(flow: Flow, message: str) -> dict[str, Any]:
-    """Return a message's way through the flow: for each processor what came in, what went out and the error."""
+    """Return a message's way through the flow: for each processor its input, its output and the error."""
     found = flow.trace(message)
     steps = [[key, *(_in_out(sample) if sample else ("", "", ""))] for key, sample in found.items()]
     return {"id": found.message.id, "device": found.message.device, "steps": steps}
 
 
 def act(flow: Flow, content: dict[str, Any]) -> str:
-    """Do what a page asks for and return what is to be said about it, "" for nothing.
+    """Carry out the action that a page asks for, and return the line to be shown, "" for none.
 
     Raises
     ------
     PratipadError
-        If it can't be done; its text is for the page.
+        If the action fails; the error's text is for the page.
     """
     action = _ACTIONS.get(str(content.get("do")))
     return action(flow, content) if action is not None else ""
@@ -250,11 +251,11 @@ _ACTIONS: dict[str, Callable[[Flow, dict[str, Any]], str]] = {
 
 
 def told(flow: Flow, content: dict[str, Any]) -> dict[str, Any]:
-    """Do what a page asks for, and return the line that it shows, which says so too if it can't be done."""
+    """Carry out the action that a page asks for, and return the line to be shown, of a failure too."""
     try:
         return {"text": act(flow, content), "fault": False, "at": time.time()}
     except PratipadError as error:
         return {"text": str(error)[:1000], "fault": True, "at": time.time()}
-    except Exception as error:  # on a thread of its own, where nobody else would say so
+    except Exception as error:  # this thread has no caller that would report it
         log.exception("%s: what a page asked for failed", flow.name)
         return {"text": f"{type(error).__name__}: {error}"[:1000], "fault": True, "at": time.time()}

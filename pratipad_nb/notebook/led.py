@@ -1,7 +1,7 @@
 """The LED in a notebook: a `Led` that a cell shows is a light on the page, and blinks when the order arrives.
 
-Owns the trait that reaches the page and its pace. The light itself, what switches it and its blinking are
-`pratipad_nb.hardware.led`'s, which knows nothing of notebooks: it tells whoever observes it.
+Owns the trait that reaches the page and its pace. The light itself, its switching and its blinking belong to
+`pratipad_nb.hardware.led`, which knows nothing of notebooks and calls its observers.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ PACE = 0.05
 
 
 class LedWidget(anywidget.AnyWidget):
-    """The light of one `Led`; `of` gives the one that belongs to it.
+    """The light of one `Led`; made by `of`.
 
-    Changes come on whatever thread switches the light: a device's, or that of its blinking. The first after a pause is
-    sent from there at once, which reaches the page while a cell runs; those that follow too fast go together.
+    Changes come on the thread that switches the light: a device's, or that of the blinking. The first change
+    after a pause is sent from that thread at once, which reaches the page while a cell runs; changes that
+    follow too fast are sent together.
     """
 
     _esm = (_STATIC / "led.js").read_text(encoding="utf-8")
@@ -52,7 +53,7 @@ class LedWidget(anywidget.AnyWidget):
 
     @classmethod
     def of(cls, led: Led) -> LedWidget:
-        """Return the widget of `led`, the same one each time: it may be shown in several places."""
+        """Return the widget of `led`, always the same: it may be shown in several places."""
         with cls._making:
             found = cls._shown.get(led)
             if found is None:
@@ -60,7 +61,7 @@ class LedWidget(anywidget.AnyWidget):
             return found
 
     def _note(self, lit: bool) -> None:
-        """Take note of a change, on any thread, and send it when it is due."""
+        """Take note of a change, on any thread, and send it once it is due."""
         with self._guard:
             self._lit = lit
             self._changes += 1
@@ -84,7 +85,7 @@ class LedWidget(anywidget.AnyWidget):
         self.state = {"name": self._name, "lit": self._lit, "changes": self._changes}
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """Add what is shown where no widget can be: its name alone, for tools compare a notebook's text."""
+        """Add the light's name, for front ends without widgets; not its state, since tools compare text."""
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         return data | {"text/plain": f"Led({self._name!r})"}, metadata

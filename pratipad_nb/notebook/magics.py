@@ -1,7 +1,7 @@
-"""The magics: ``%%dataflow`` starts or changes a flow and shows it; ``%dataflow`` lists flows and acts on one.
+"""The magics: ``%%dataflow`` starts or changes a flow and shows it; ``%dataflow`` lists and controls flows.
 
-Owns what the two lines do. Options are read by `pratipad_nb.notebook.cell_line`, commands are in
-`pratipad_nb.notebook.commands`, pictures kept by `pratipad_nb.notebook.shows`, and everything that runs is
+Owns the actions of the two magics. Options are read by `pratipad_nb.notebook.cell_line`, commands are in
+`pratipad_nb.notebook.commands`, pictures are kept by `pratipad_nb.notebook.shows`, and flows are run by
 `pratipad_nb.session`.
 """
 
@@ -29,14 +29,14 @@ from pratipad_nb.settings import Keep
 
 __all__ = ["DataflowMagics"]
 
-#: Options that a running flow can't change: they name where it stores and how it delivers.
+#: Options that a running flow can't change: they name its storage and its delivery.
 _FIXED = ("delivery", "server", "certs", "keep")
-#: What holds of them where nothing is said.
+#: The defaults of the options in `_FIXED`.
 _ANYWAY = {"delivery": "durable", "keep": Keep().seconds}
-#: A flow in one of these can be changed as it runs; one in another has to be started.
+#: A flow in one of these states can be changed as it runs; in another state the flow has to be started.
 _ALIVE = ("starting", "running", "paused")
-#: What the cell of each flow said when it last succeeded. It belongs to the flow, and so outlives an extension that is
-#: loaded anew, as the flow does.
+#: The options of each flow's cell when it last succeeded. They belong to the flow, and so outlive an
+#: extension that is loaded anew, as the flow does.
 _said: WeakKeyDictionary[Flow, CellOptions] = WeakKeyDictionary()
 
 
@@ -49,21 +49,21 @@ class DataflowMagics(Magics):
     def __init__(self, shell: Any, shows: Shows) -> None:
         super().__init__(shell)
         self._shows = shows
-        #: What could not be swapped in, by flow, so that it isn't tried after every cell.
+        #: Processors that could not be swapped in, by flow, so that the swap isn't tried after every cell.
         self._refused: dict[str, tuple[Step, ...]] = {}
 
-    # -- the cell -----------------------------------------------------------------------------------------------
+    # -- the cell --------------------------------------------------------------------------------------------
 
     @no_var_expand
     @cell_magic("dataflow")  # type: ignore[arg-type] # IPython's decorators are typed for functions, not methods
     def dataflow_cell(self, line: str, cell: str) -> None:
-        """Start a dataflow, or change the running one of that name, bind it and show it live."""
+        """Start a dataflow, or change the running flow of that name; bind it to its name and show it live."""
         try:
             self._run_cell(cell_options(line), cell)
         except HelpAsked as text:
             print(text)  # noqa: T201 - the answer to --help
         except PratipadError as error:
-            # Running the cell has taken the picture off the page, and what it shows goes on.
+            # Running the cell has taken the picture off the page, and the flow goes on.
             running = flows().get(named_in(line))
             if running is not None:
                 self._shows.show(running)
@@ -106,13 +106,13 @@ class DataflowMagics(Magics):
         )
 
     def _change(self, flow: Flow, options: CellOptions, notation: str) -> None:
-        """Change a running flow; where anything is no good, nothing has changed."""
+        """Change a running flow completely, or raise with nothing changed."""
         fixed = _fixed_that_change(flow, options)
         if fixed:
             named = ", ".join("--" + key.replace("_", "-") for key in fixed)
             raise FlowError(
-                f"{named} can't change while flow {flow.name!r} runs. `%dataflow stop {flow.name}`, then run this "
-                "cell again: what is stored stays."
+                f"{named} can't change while flow {flow.name!r} runs. `%dataflow stop {flow.name}`, then run "
+                "this cell again: stored messages stay."
             )
         rate, demand = _wanted(flow, options)
         receipt = flow.update(notation, self.shell.user_ns)
@@ -121,7 +121,7 @@ class DataflowMagics(Magics):
             print(f"{flow.name}: {receipt}")  # noqa: T201 - the receipt belongs into the cell's output
 
     def _started_again(self, flow: Flow, options: CellOptions, notation: str) -> Flow:
-        """Start a flow that has failed, or that only a device's coming before it keeps in the list."""
+        """Start a flow that has failed, or that is listed only since a device connected before its start."""
         if _fixed_that_change(flow, options):
             fresh = self._made(options, notation)
             flow.stop()
@@ -132,11 +132,11 @@ class DataflowMagics(Magics):
         return flow.start()
 
     def swap_redefined(self) -> None:
-        """Swap into running flows what the cell that has just run defined anew, and say so.
+        """Swap the processors that the cell just run has defined anew into running flows, and say so.
 
-        Where ``--no-swap`` was given the picture says that there is something newer, no more. A flow that wasn't
-        started by a cell is left alone. If the new processor can't be set up, the old one stays and the error is shown,
-        once: it is tried again when the processor is defined anew again.
+        With ``--no-swap`` the picture only says that there are newer processors. A flow that wasn't started
+        by a cell is left alone. If a new processor can't be set up, the old processor stays and the error is
+        shown, once: the swap is tried again when the processor is defined anew again.
         """
         for flow, options in list(_said.items()):
             if flows().get(flow.name) is not flow:
@@ -161,19 +161,20 @@ class DataflowMagics(Magics):
             if receipt is not None:
                 print(f"{flow.name}: {receipt}")  # noqa: T201 - the receipt belongs into the cell's output
 
-    # -- the line -----------------------------------------------------------------------------------------------
+    # -- the line --------------------------------------------------------------------------------------------
 
     @no_var_expand
     @line_magic("dataflow")  # type: ignore[arg-type]
     def dataflow_line(self, line: str) -> None:
-        """List this kernel's flows, or act on one; ``%dataflow --help`` tells all commands."""
+        """List this kernel's flows, or act on a flow; ``%dataflow --help`` lists all commands."""
         command, _, rest = line.strip().partition(" ")
         if command in ("--help", "-h", "help"):
             print(USAGE)  # noqa: T201 - the answer
         elif command in ("", "list"):
             if rest.strip():
                 raise UsageError(
-                    f"`%dataflow list` lists all flows and takes no {rest.strip()!r}. `%dataflow status NAME` shows one."
+                    f"`%dataflow list` lists all flows and takes no {rest.strip()!r}. "
+                    "`%dataflow status NAME` shows one."
                 )
             print(listing(flows()))  # noqa: T201 - the answer
         elif command not in COMMANDS:
@@ -195,15 +196,16 @@ class DataflowMagics(Magics):
         self._shows.settle()
 
     def _bound(self, name: str) -> Flow | None:
-        """Return the stopped flow of that name, if a variable still holds it: it can be looked at and forgotten."""
+        """Return the stopped flow `name` that a variable still holds: it can be looked at and forgotten."""
         held = (value for value in list(self.shell.user_ns.values()) if isinstance(value, Flow))
         return next((flow for flow in held if flow.name == name), None)
 
 
 def _fixed_that_change(flow: Flow, options: CellOptions) -> list[str]:
-    """Return which of the options that a running flow can't change the cell says otherwise than they are.
+    """Return those of the options in `_FIXED` whose values in the cell differ from the running flow's.
 
-    What it doesn't say is a change where it said so before, unless it said what holds anyway.
+    An option missing from the cell differs if an earlier run of the cell gave it, unless the earlier value is
+    the default.
     """
     settings, endpoint = flow.settings, flow.endpoint
     folder = endpoint.credentials.certificate.parent if endpoint and endpoint.credentials else None
@@ -239,9 +241,9 @@ def _adjust(flow: Flow, rate: float | None, demand: Demand) -> None:
 
 
 def _wanted(flow: Flow, options: CellOptions) -> tuple[float | None, Demand]:
-    """Return the rate and the bounds of demand that are to hold once the cell has run.
+    """Return the rate and the bounds of demand that hold once the cell has run.
 
-    What the cell says no differently than before stays as the sliders and commands have left it since.
+    An option unchanged since the cell's last run stays at the value that sliders and commands have set since.
     """
     before = _said.get(flow, CellOptions(flow.name))
     rate = flow.rate if options.rate == before.rate else options.rate

@@ -1,7 +1,7 @@
 """The list of flows for JupyterLab's "Dataflows" side panel.
 
-Owns the comm that it travels on: a page opens the target `TARGET`, hears of the running flows once a second while it
-listens, and may ask for one to be stopped. The panel itself is in `extensions/jupyterlab`.
+Owns the list's comm: a page opens the target `TARGET`, gets the running flows once a second while it listens,
+and may ask to stop a flow. The panel itself is in `extensions/jupyterlab`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PACE = 1.0
 
 
 def summary() -> list[dict[str, Any]]:
-    """Return one entry for each running flow: name, notation, state, rate, delivered, devices connected, trouble."""
+    """Return for each running flow its name, notation, state, rate, delivered, devices connected, trouble."""
     found = []
     for name, flow in sorted(flows().items()):
         s = flow.stats()
@@ -46,7 +46,7 @@ class Panel:
         self._closed = threading.Event()
 
     def open(self, kernel: Any) -> None:
-        """Offer the target to pages."""
+        """Offer the target `TARGET` to pages."""
         self._manager = getattr(kernel, "comm_manager", None)
         if self._manager is not None:
             self._manager.register_target(TARGET, self._opened)
@@ -76,7 +76,7 @@ class Panel:
             flow.request_stop()
 
     def _tell(self) -> None:
-        """Send the list while somebody listens; the thread ends with the last listener."""
+        """Send the list while a page listens; the thread ends with the last listening page."""
         while self._comms and not self._closed.is_set():
             found = summary()
             for comm in list(self._comms.values()):

@@ -1,8 +1,8 @@
-"""The static picture of a flow, drawn with matplotlib: for papers, and for wherever no widget can be.
+"""The static picture of a flow, drawn with matplotlib: for papers, and for pages that can't show a widget.
 
-Owns how the scene looks when it stands still. Draws on a figure of its own, never through pyplot, so that it touches
-neither the user's current figure nor the backend and may run on any thread. The colours hold on light and on dark
-pages: cards bring their own paper, what stands beside them is a grey in the middle.
+Owns the look of a scene that stands still. Draws on a figure of its own, never through pyplot, so that
+drawing touches neither the user's current figure nor the backend and may run on any thread. The colours suit
+light and dark pages: cards bring their own paper, and everything beside them is a middle grey.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CARD = (208.0, 120.0)
 _GAP = (60.0, 18.0)
 _BAND, _HEAD, _LINE_GAP = (14.0, 26.0), 34.0, 56.0
 _ROW = 19.0
-#: Most cards beside each other: what a page of paper and a cell still show legibly.
+#: Most cards beside each other: more would not be legible on a page of paper or in a cell.
 _COLUMNS = 6
 #: Room beside the cards for edges that go around to the next line.
 _RAIL = 44.0
@@ -45,19 +45,20 @@ _LAYERS = {"devices": "Device layer", "processor": "Edge layer", "output": "Clou
 
 
 def picture(flow: Flow, format: PictureFormat = "png") -> bytes:  # noqa: A002
-    """Return a picture of `flow` as it is now.
+    """Return a picture of `flow` in its present state.
 
     Parameters
     ----------
     flow
         The flow to draw, running or not.
     format
-        ``"png"`` (192 dots an inch, transparent) or ``"svg"`` (text as outlines, so that it looks the same anywhere).
+        ``"png"`` (192 dots an inch, transparent) or ``"svg"`` (text as outlines, so that the text looks the
+        same anywhere).
 
     Raises
     ------
     SettingsError
-        If `format` is another.
+        If `format` is neither.
     """
     if format not in ("png", "svg"):
         raise SettingsError(f"A picture can't be made as {format!r}; format can be 'png' or 'svg'.")
@@ -74,7 +75,7 @@ def rendered(figure: Figure, format: PictureFormat) -> bytes:  # noqa: A002
 def draw(
     structure: Mapping[str, Any], numbers: Mapping[str, Any], rates: Mapping[str, Sequence[float]]
 ) -> Figure:
-    """Return the figure of a scene; `rates` are the last minute's samples by node, for the sparklines."""
+    """Return the figure of a scene; `rates` holds the last minute's samples by node, for the sparklines."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -98,7 +99,7 @@ def draw(
 
 
 class _Place:
-    """Where a card stands: its upper left corner, its height, and the line it is in."""
+    """A card's place: its upper left corner, its height, and its line."""
 
     def __init__(self, x: float, y: float, h: float, line: int, top: float) -> None:
         self.x, self.y, self.h, self.line, self.top = x, y, h, line, top
@@ -269,8 +270,8 @@ def _figure(axes: Axes, at: _Place, rate: str, rates: Sequence[float], tone: str
     axes.plot(xs, ys, color=tone, linewidth=1.1)
 
 
-def _box(axes: Axes, box: tuple[float, float, float, float], fill: str, alpha: float, rim: float, radius: float,
-         edge: str | None = None) -> None:  # fmt: skip
+def _box(axes: Axes, box: tuple[float, float, float, float], fill: str, alpha: float, rim: float,
+         radius: float, edge: str | None = None) -> None:  # fmt: skip
     from matplotlib.colors import to_rgba
     from matplotlib.patches import FancyBboxPatch
 

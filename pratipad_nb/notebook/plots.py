@@ -1,8 +1,8 @@
-"""What `flow.plot()` and `flow.picture()` return: a flow's last hour in curves, and its graph as a file.
+"""A flow's last hour in curves (`flow.plot()`), and its graph as a file (`flow.picture()`).
 
-Owns the look of the curves; the graph is drawn by `pratipad_nb.notebook.picture`, the numbers are the flow's history.
-Both are found through the entry points of `pratipad_nb.session.views`. Nothing goes through pyplot: a figure belongs to
-who gets it, and goes when it is dropped.
+Owns the look of the curves; the graph is drawn by `pratipad_nb.notebook.picture`, and the numbers are the
+flow's history. `plot` and `picture` are found through the entry points of `pratipad_nb.session.views`.
+Nothing goes through pyplot: a figure belongs to its caller, and disappears when the caller drops it.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ from pratipad_nb.settings import checked_path
 
 __all__ = ["FlowPlot", "picture", "plot"]
 
-#: Okabe and Ito's colours, which people with any colour vision can tell apart (https://jfly.uni-koeln.de/color/); beyond
-#: them the dashes tell lines apart, so that colour is never the only difference.
+#: Okabe and Ito's colours, which people with any colour vision can tell apart
+#: (https://jfly.uni-koeln.de/color/). With more lines than colours the dashes differ, so that colour is never
+#: the only difference.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _DASHES = ("-", "--", ":", "-.")
 _INK, _DIM, _RULE = "#1b1f24", "#57606a", "#d5dae0"
 _FORMATS: dict[str, PictureFormat] = {".png": "png", ".svg": "svg"}
-#: A pause between two rows that is so many times the usual one is a gap: the flow was stopped.
+#: A pause between two rows that is so many times the usual pause is a gap: the flow was stopped.
 _GAP = 4.0
-#: What a page shows for one inch of a picture, and what the picture has for it.
+#: Dots for one inch of a picture: on a page, and in the picture.
 _PAGE_DOTS, _PICTURE_DOTS = 96, 192
 
 
@@ -56,12 +57,12 @@ class FlowPlot(Figure):
 
 
 def plot(flow: Flow) -> FlowPlot:
-    """Return throughput, latency and queue lengths of `flow` over the last hour, one above the other.
+    """Return a figure of `flow`'s throughput, latency and queue lengths over the last hour.
 
     Raises
     ------
     FlowError
-        If it has not run yet.
+        If the flow has not run yet.
     """
     history = flow.history
     if not history:
@@ -74,7 +75,7 @@ def plot(flow: Flow) -> FlowPlot:
     _curves(rates, times, breaks, history, "rate", {"Output": history.flow["rate"]})
     _dress(rates, "throughput, messages a second")
     for name, dashes in (("p99", "--"), ("p50", "-")):
-        # Nothing was measured where it is 0.
+        # 0 means that no latency was measured.
         seconds = [value or math.nan for value in history.flow[name]]
         latency.plot(times, _broken(seconds, breaks, math.nan), dashes, color=_INK, lw=1.4, label=name)
     _as_durations(latency, history.flow["p50"])
@@ -87,7 +88,7 @@ def plot(flow: Flow) -> FlowPlot:
         lw=1.4,
         label="input (frames)",
     )
-    _curves(queues, times, breaks, history, "waiting", {"in hand": history.flow["in_hand"]})
+    _curves(queues, times, breaks, history, "waiting", {"in flight": history.flow["in_flight"]})
     _dress(queues, "queues, messages before each processor")
     locator = AutoDateLocator(minticks=3, maxticks=8)
     queues.xaxis.set_major_locator(locator)
@@ -127,14 +128,14 @@ def _as_durations(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _breaks(times: Sequence[float]) -> list[int]:
-    """Return before which rows there is a gap."""
+    """Return the rows before which there is a gap."""
     steps = [after - before for before, after in pairwise(times)]
     usual = statistics.median(steps) if steps else 0.0
     return [at for at, step in enumerate(steps, 1) if step > _GAP * max(1.0, usual)]
 
 
 def _broken(values: Sequence[Any], breaks: Sequence[int], hole: Any) -> list[Any]:
-    """Return `values` with a hole at each gap, where the line is interrupted."""
+    """Return `values` with `hole` at each gap, where the line is interrupted."""
     found: list[Any] = []
     for begin, end in zip([0, *breaks], [*breaks, len(values)], strict=True):
         if found:
@@ -170,13 +171,13 @@ def _shortened(notation: str) -> str:
 
 
 def _literal(text: str) -> str:
-    """Return user's text so that a dollar sign in it is no mathematics, nor an underscore at its start a hidden label."""
+    """Return `text` escaped: a dollar sign begins no mathematics, a leading underscore hides no label."""
     escaped = text.replace("$", r"\$")
     return f"\u200b{escaped}" if escaped.startswith("_") else escaped
 
 
 def picture(flow: Flow, path: str | Path | None = None) -> Image | Path:
-    """Return the graph of `flow` as it is now; with `path`, write it there and return the path.
+    """Return the present graph of `flow`; with `path`, write the graph to that file and return `path`.
 
     Raises
     ------
@@ -199,5 +200,5 @@ def picture(flow: Flow, path: str | Path | None = None) -> Image | Path:
 
 
 def _alternative(flow: Flow) -> str:
-    """Return what a screen reader says."""
+    """Return the text for a screen reader."""
     return f"Graph of the dataflow {flow.name}: {' '.join(flow.notation.split())}"

@@ -1,6 +1,6 @@
-"""What `flow.panel()` returns: each processor's throughput as plain ipywidgets, for a dashboard of one's own.
+"""The panel that `flow.panel()` returns: each processor's throughput as ipywidgets, for the user's dashboard.
 
-Owns these widgets and the thread that feeds them. The live graph is another thing: `pratipad_nb.notebook.widget`.
+Owns these widgets and the thread that feeds them. The live graph belongs to `pratipad_nb.notebook.widget`.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from pratipad_nb.session import Flow
 
 __all__ = ["RatesPanel", "panel"]
 
-#: The least time between two updates, in seconds: five a second look live, more can't be read.
+#: The least time between two updates, in seconds: five updates a second look live, more can't be read.
 _PACE = 0.2
-#: What a change of one widget weighs on the wire, and what a panel may send a second, in bytes.
+#: Bytes of one widget's change on the wire, and bytes that a panel may send a second.
 _CHANGE, _BYTES_PER_SECOND = 700, 20_000
 _ENDED = ("stopped", "failed")
 
 
 class RatesPanel(ipywidgets.VBox):
-    """A row for each processor, and one for Output: a bar of how busy it is, its rate, its failures.
+    """A row for each processor, and a row for Output: a bar for how busy it is, its rate, its failures.
 
     Attributes
     ----------
     rows
-        By processor key, and ``"Output"``: its row, an `HBox` of bar and label, that may be put anywhere.
+        The rows by processor key, and by ``"Output"``: each an `HBox` of bar and label that may be put
+        anywhere.
     """
 
     def __init__(self, flow: Flow) -> None:
@@ -70,7 +71,7 @@ class RatesPanel(ipywidgets.VBox):
         ended = stats.state in _ENDED
         for key, p in stats.processors.items():
             bar, label = self.rows[key].children
-            # To two digits: what can't be seen is not sent.
+            # To two digits: a change too small to be seen is not sent.
             bar.value = 0.0 if ended else round(min(1.0, p.busy), 2)
             bar.bar_style = "danger" if p.failed else "info"
             label.value = _stopped(p) if ended else _words(p)
@@ -110,5 +111,5 @@ def _words(p: ProcessorStats) -> str:
 
 
 def panel(flow: Flow) -> RatesPanel:
-    """Return the panel of `flow`; it follows the flow until that has stopped."""
+    """Return a panel that follows `flow` until the flow has stopped."""
     return RatesPanel(flow)

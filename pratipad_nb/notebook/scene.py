@@ -1,8 +1,9 @@
-"""The scene: everything the picture of a flow draws, as plain JSON-like values.
+"""The scene: all that a picture of a flow draws, as plain JSON-like values.
 
-Owns the step from a flow's graph and `FlowStats` to the two dictionaries that the widget, the static picture and the
-text picture share: the *structure* (nodes and edges, sent when the notation changes) and the *numbers* (sent several
-times a second, therefore short: lists in a fixed order instead of maps, three significant digits). Draws nothing.
+Owns the step from a flow's graph and `FlowStats` to the two dictionaries that the widget, the static picture
+and the text picture share: the *structure* (nodes and edges, sent when the notation changes) and the
+*numbers* (sent several times a second, therefore short: lists in a fixed order instead of maps, three
+significant digits). Draws nothing.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from pratipad_nb.session import Flow
 
 __all__ = ["DEVICES", "DEVICES_SHOWN", "OUTPUT", "grid", "numbers", "structure"]
 
-#: Up to so many devices are listed by name; more are grouped, with the busiest of them named.
+#: Up to so many devices are listed by name; more devices are grouped, with the busiest listed by name.
 DEVICES_SHOWN = 12
 _BUSIEST = 5
 _KINDS = {"device": "devices", "edge": "processor", "cloud": "output"}
 
 
 def structure(flow: Flow) -> dict[str, Any]:
-    """Return what stays the same until the notation changes: names, nodes with their place, edges, controls.
+    """Return the part that stays until the notation changes: names, nodes with their place, edges, controls.
 
-    A node's `layer` counts steps from the devices and its `row` those beside each other (concurrent processors). An
-    edge's `back` says that orders and replies can pass it the other way. `controls` names the actions that this flow
-    offers, in the order of their buttons.
+    A node's `layer` counts steps from the devices, and its `row` counts the nodes beside each other
+    (concurrent processors). An edge's `back` says whether orders and replies can pass the edge the other way.
+    `controls` names the actions that this flow offers, in the order of their buttons.
     """
-    # Devices come and go many times a minute: they are lines of one card and no nodes, so that nothing jumps about.
+    # Devices come and go many times a minute: as lines of one card, and not nodes, they move no other node.
     found = graph(flow.dataflow)
     nodes: list[dict[str, Any]] = []
     tall: dict[int, int] = {}
@@ -51,7 +52,7 @@ def structure(flow: Flow) -> dict[str, Any]:
 
 
 def numbers(stats: FlowStats) -> dict[str, Any]:
-    """Return the moving part: `stats` rounded to what can be seen, processors and devices as short lists."""
+    """Return the moving part: `stats` rounded to visible digits, processors and devices as short lists."""
     back = stats.backward
     return {
         "state": stats.state,
@@ -63,7 +64,7 @@ def numbers(stats: FlowStats) -> dict[str, Any]:
         "rate": _short(stats.rate),
         "p50": _short(stats.p50),
         "p99": _short(stats.p99),
-        "in_hand": stats.in_hand,
+        "in_flight": stats.in_flight,
         "waiting": stats.waiting,
         "dropped": stats.dropped,
         "repeats": stats.repeats,
@@ -81,7 +82,7 @@ def numbers(stats: FlowStats) -> dict[str, Any]:
 
 
 def grid(scene: Mapping[str, Any], columns: int) -> dict[str, tuple[int, int, int, int]]:
-    """Return for each node its (line, column, row, rows): the layers, wrapped into lines of `columns` as text is.
+    """Return each node's (line, column, row, rows): layers, wrapped into lines of `columns` as text is.
 
     `rows` counts the nodes of the same layer, so that they can be centred.
     """
@@ -102,9 +103,9 @@ def _processor(p: ProcessorStats) -> list[Any]:
 
 
 def _devices(devices: Mapping[str, DeviceStats]) -> dict[str, Any]:
-    """Summarise the devices: how many, how many connected, their rate, and the few that are shown by name.
+    """Return a summary of the devices: how many, how many connected, their rate, and the few shown by name.
 
-    A gateway counts as those that speak through it, and is shown by its own name.
+    A gateway counts as the devices that speak through it, and is shown by its own name.
     """
     if len(devices) <= DEVICES_SHOWN:
         shown = list(devices.items())
@@ -120,5 +121,5 @@ def _devices(devices: Mapping[str, DeviceStats]) -> dict[str, Any]:
 
 
 def _short(value: float) -> float:
-    """Round to three significant digits: more can't be seen and would be sent for nothing."""
+    """Return `value` rounded to three significant digits: more can't be seen, and would be sent in vain."""
     return float(f"{value:.3g}")

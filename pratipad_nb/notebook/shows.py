@@ -1,6 +1,6 @@
-"""The pictures on show: one widget for each flow's name, updated in place, and its place in the saved notebook.
+"""The pictures on show: one widget for each flow's name, and its place in the saved notebook.
 
-Owns which widget shows which name, and that the last numbers reach the notebook's file once a flow has stopped.
+Owns which widget shows which name, and that a stopped flow's last numbers reach the notebook's file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Shows:
         self._by_name: dict[str, _Show] = {}
 
     def show(self, flow: Flow) -> None:
-        """Display the picture of `flow` below the running cell; an older picture of that name follows it too."""
+        """Display the picture of `flow` below the running cell; older pictures of its name follow it too."""
         shown = self._by_name.get(flow.name)
         if shown is None:
             name = flow.name
@@ -42,7 +42,7 @@ class Shows:
         display(shown.widget, display_id=shown.display_id)
 
     def settle(self) -> None:
-        """Bring every picture whose flow has stopped to its last numbers, before the cell's end is reported."""
+        """Bring every stopped flow's picture to its last numbers, before the cell's end is reported."""
         for shown in list(self._by_name.values()):
             shown.widget.settle()
 
@@ -52,9 +52,9 @@ class Shows:
             self._by_name.popitem()[1].widget.close()
 
     def _keep_last(self, name: str) -> None:
-        """Replace the static fallback in the cell's output, so that a saved notebook shows the last numbers."""
+        """Replace the cell's static picture, so that a saved notebook shows the last numbers."""
         shown = self._by_name.get(name)
-        # A terminal has no output that could be replaced: it would print the picture's line a second time.
+        # A terminal can't replace an output, and would print the picture's line a second time.
         if shown is None or getattr(self._shell, "kernel", None) is None:
             return
         with contextlib.suppress(OSError):  # the kernel is going down and its sockets are closed

@@ -1,6 +1,7 @@
 """A flow in plain text: for terminals, for logs and for front ends without pictures.
 
-Owns the text picture. Colours and boxes belong to `pratipad_nb.notebook.picture` and the widget.
+Owns the text picture. Colours and cards belong to `pratipad_nb.notebook.picture` and
+`pratipad_nb.notebook.widget`.
 """
 
 from __future__ import annotations
@@ -35,8 +36,7 @@ def listing(flows: Mapping[str, Any]) -> str:
 def text_picture(flow: Flow) -> str:
     """Return `flow` with its numbers, a line for each node from the devices down to Output.
 
-    Arrows between the lines show which way messages pass; processors that stand beside each other (concurrent ones)
-    share a bracket.
+    Arrows between the lines show the direction of messages; a bracket joins concurrent processors.
     """
     structure, numbers = scene.structure(flow), scene.numbers(flow.stats())
     layers: dict[int, list[dict[str, Any]]] = {}

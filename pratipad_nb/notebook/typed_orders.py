@@ -1,6 +1,7 @@
 """Orders that a person types: JSON and a device's name, from the ``%dataflow`` line and from the page.
 
-Owns reading and checking the two, and the sentence that says what becomes of the order. Sending it is the flow's.
+Owns reading and checking JSON and name, and the sentence that tells the order's fate. Sending the order is
+the flow's matter.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ _NAMED = 12
 
 
 def send_typed(flow: Flow, text: str, to: str | None) -> str:
-    """Send the order in the JSON `text` to one device, or to all if `to` is None; return what is to be said about it.
+    """Send the order in the JSON `text` to the device `to`, or to all if None; return a sentence on its fate.
 
     Raises
     ------
     SettingsError
         If `text` is no JSON.
     FlowError
-        If the flow knows no such device: a program may send to one that is still to come, a person has mistyped.
+        If the flow knows no such device: a program may send to a device that will connect later, a person has
+        mistyped.
     """
     try:
         payload = json.loads(text)
@@ -44,7 +46,7 @@ def send_typed(flow: Flow, text: str, to: str | None) -> str:
 
 
 def _known(flow: Flow, name: str) -> DeviceStats:
-    """Return what is known of a device, or of the gateway that it is behind."""
+    """Return the stats of a device, or of the gateway that it is behind."""
     devices = flow.stats().devices
     gateway = devices.get(name.partition(".")[0])
     if gateway is not None and gateway.sources:
@@ -53,7 +55,8 @@ def _known(flow: Flow, name: str) -> DeviceStats:
         return devices[name]
     near = " or ".join(nearest(name, list(devices)))
     raise FlowError(
-        f"flow {flow.name!r} knows no device {name!r}: {f'did you mean {near}?' if near else _listed(devices)}"
+        f"flow {flow.name!r} knows no device {name!r}: "
+        f"{f'did you mean {near}?' if near else _listed(devices)}"
     )
 
 

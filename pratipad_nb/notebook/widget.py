@@ -1,10 +1,11 @@
 """The graph widget: one live picture for each flow, fed from a thread of its own.
 
-Owns the traits that reach the page, their pace and what the saved notebook keeps. How it looks is written in
-`static/`, in the files that `_MODULES` names; what is drawn comes from `pratipad_nb.notebook.scene`.
+Owns the traits that reach the page, their pace, and the widget's part in the saved notebook. Its look is
+written in `static/`, in the files that `_MODULES` names; the drawn values come from
+`pratipad_nb.notebook.scene`.
 
-Why a thread that sets a trait, and neither a task of the flow's loop nor a callback of the kernel's: only so do the
-numbers move while a cell runs, and only so does the picture cost the flow nothing but a snapshot.
+A thread sets the traits, and neither a task of the flow's loop nor a callback of the kernel's: only a thread
+lets the numbers move while a cell runs, and costs the flow nothing but a snapshot.
 """
 
 from __future__ import annotations
@@ -30,20 +31,23 @@ __all__ = ["FlowWidget", "answer_on_the_asking_subshell"]
 _STATIC = Path(__file__).with_name("static")
 _MODULES = ("cards.js", "inspector.js", "geometry.js", "camera.js", "graph.js")
 
-#: The least time between two updates, in seconds: five a second look live, more can't be read.
+#: The least time between two updates, in seconds: five updates a second look live, more can't be read.
 _PACE = 0.2
-#: The longest time without an update: the page greys a picture after 3 s of silence, so that one may get lost.
+#: The longest time between two updates, in seconds: the page greys a picture after 3 s of silence, so that
+#: one update may get lost.
 _HEARTBEAT = 1.0
-#: Bytes a second that one picture may send, and what an update weighs beside its numbers.
+#: Bytes a second that one picture may send, and bytes of an update beside its numbers.
 _BYTES_PER_SECOND = 20_000
 _ENVELOPE = 1_000
-#: The sparklines' length (samples, one a second), and how often all of it is sent for pages that open late.
+#: The sparklines' length (samples, one a second), and the seconds after which all samples are sent again, for
+#: pages that open late.
 _MINUTE = 60
 _HISTORY_EVERY = 20.0
 
 _ENDED = ("stopped", "failed")
 
-#: Asks our JupyterLab extension to show the saved picture where no kernel has the widget; others ignore it.
+#: Asks our JupyterLab extension to show the saved picture where no kernel has the widget; other front ends
+#: ignore this type.
 _SAVED_PICTURE = "application/vnd.pratipad.flow+json"
 
 
@@ -52,7 +56,7 @@ def _read(name: str) -> str:
 
 
 class FlowWidget(anywidget.AnyWidget):
-    """The picture of one flow: `watch` it, show the widget, and it follows the flow until it has stopped.
+    """The picture of one flow: after `watch` the widget follows that flow until it has stopped.
 
     Parameters
     ----------
@@ -61,17 +65,18 @@ class FlowWidget(anywidget.AnyWidget):
 
     Notes
     -----
-    A click on a button arrives as a message of the page on a subshell's thread, also while a cell blocks the kernel;
-    the handler only asks the flow (`request_stop` sets an event), which does the rest on its own thread.
+    A click on a button arrives as a message of the page on a subshell's thread, also while a cell blocks
+    the kernel; the handler only asks the flow (`request_stop` sets an event), which does the rest on its own
+    thread.
     """
 
-    # Joined rather than imported by each other, for a widget is one module and there is no bundler.
+    # The files are joined and don't import each other, since a widget is one module and there is no bundler.
     _esm = "\n".join(map(_read, _MODULES))
     _css = "\n".join(map(_read, ("graph.css", "inspector.css")))
     structure = traitlets.Dict().tag(sync=True)
     numbers = traitlets.Dict().tag(sync=True)
     history = traitlets.Dict().tag(sync=True)
-    # Of the node that a page has open, and only while it has: see `inspector`.
+    # Values of the node that a page has open, sent only while a node is open: see `inspector`.
     about = traitlets.Dict().tag(sync=True)
     inspected = traitlets.Dict().tag(sync=True)
     way = traitlets.Dict().tag(sync=True)
@@ -86,11 +91,11 @@ class FlowWidget(anywidget.AnyWidget):
 
     @property
     def flow(self) -> Any:
-        """The flow that is watched, or None before the first."""
+        """The watched flow, or None before the first `watch`."""
         return self._feed.flow if self._feed else None
 
     def watch(self, flow: Any) -> None:
-        """Show `flow` from now on, and no other."""
+        """Show `flow` from now on, in place of any other flow."""
         if self._feed is not None:
             if self._feed.flow is flow and self._feed.is_alive():
                 return
@@ -100,7 +105,7 @@ class FlowWidget(anywidget.AnyWidget):
         self._feed.start()
 
     def settle(self, timeout: float = 5.0) -> None:
-        """Wait until a flow that has stopped is shown so; return at once if it runs."""
+        """Wait until a stopped flow is shown as stopped; return at once if the flow runs."""
         if self._feed is not None and self._feed.flow.stats().state in _ENDED:
             self._feed.wake.set()
             self._feed.join(timeout)
@@ -119,7 +124,7 @@ class FlowWidget(anywidget.AnyWidget):
             feed.inspection.ask(content)
             feed.wake.set()
         else:
-            # On a thread of its own, since pausing waits for a batch and this thread serves other pictures too.
+            # A thread of its own, since pausing waits for a batch and this thread serves other pictures too.
             threading.Thread(target=self._act, args=(feed.flow, content), daemon=True).start()
 
     def _act(self, flow: Any, content: dict[str, Any]) -> None:
@@ -134,9 +139,9 @@ class FlowWidget(anywidget.AnyWidget):
             self.told = told
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """Add what is shown where no widget can be: a picture and one line of text.
+        """Add a picture and one line of text, for front ends without widgets.
 
-        The text bears no numbers, for tools that compare a notebook's outputs compare text and skip pictures.
+        The text has no numbers, since tools that compare a notebook's outputs compare text and skip pictures.
         """
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
@@ -153,7 +158,7 @@ class FlowWidget(anywidget.AnyWidget):
 
 
 class _Feed(threading.Thread):
-    """The thread that carries one flow's snapshots into one widget, until the flow ends or the widget leaves it."""
+    """The thread that carries one flow's snapshots into one widget, until the flow ends or `leave`."""
 
     def __init__(self, widget: FlowWidget, flow: Any, on_end: Callable[[], None]) -> None:
         super().__init__(name=f"pratipad-picture-{flow.name}", daemon=True)
@@ -178,14 +183,14 @@ class _Feed(threading.Thread):
             self.join(5.0)
 
     def first(self) -> None:
-        """Send the first snapshot from the caller's thread, so that the widget is complete when it is shown."""
+        """Send the first snapshot from the caller's thread, so that the widget is shown complete."""
         self._widget.history = {}
         self._send(self.flow.stats())
 
     def run(self) -> None:
         while True:
             self.wake.wait(self._pause)
-            # Whatever a page asks for: one that is clicked at a lot is sent no more than another.
+            # The bound holds for every page: many clicks don't make the kernel send more.
             self._left.wait(max(0.0, self._looked_at + _PACE - time.monotonic()))
             self.wake.clear()
             if self._left.is_set():
@@ -193,7 +198,7 @@ class _Feed(threading.Thread):
             try:
                 stats = self.flow.stats()
             except PratipadError:
-                return  # the flow is gone (forgotten): what was last seen of it stays
+                return  # the flow is forgotten: its last picture stays
             ended = stats.state in _ENDED
             self._send(stats, last=ended)
             if ended:
@@ -201,7 +206,7 @@ class _Feed(threading.Thread):
                 return
 
     def _send(self, stats: Any, *, last: bool = False) -> None:
-        # What is due together goes out as one message: a page is woken five times a second at most.
+        # Traits that are due together go out as one message: a page is woken five times a second at most.
         with self._widget.hold_sync():
             self._set(stats, last=last)
 
@@ -225,7 +230,7 @@ class _Feed(threading.Thread):
         self._pause = max(_PACE, (len(json.dumps(numbers)) + _ENVELOPE) / allowed)
 
     def _inspect(self) -> None:
-        """Send what a page wants to see of one node, if one does."""
+        """Send the values of the node that a page has open, if there is one."""
         try:
             seen = self.inspection.look(self.flow)
             if seen is not None:
@@ -233,7 +238,7 @@ class _Feed(threading.Thread):
                 self._widget.inspected = seen
         except (
             PratipadError
-        ) as error:  # a node that is gone, a server that is away: the next look may find them
+        ) as error:  # a node has disappeared, or a server is away: the next look may find it
             self._widget.told = {"text": str(error), "fault": True, "at": time.time()}
 
     def _sample(self, numbers: dict[str, Any]) -> None:
@@ -249,8 +254,9 @@ class _Feed(threading.Thread):
 def answer_on_the_asking_subshell(comm: Any) -> None:
     """Let clicks run on the subshell that they were sent to.
 
-    ipykernel 7.4 hands a message of the page to the subshell that last *sent* on the comm. That is the main thread,
-    since the picture's updates go out with its header: a click on Stop would wait for the cell that it is to end.
+    ipykernel 7.4 hands a message of the page to the subshell that last *sent* on the comm. That is the main
+    thread's, since the picture's updates go out with the main thread's header: a click on Stop would wait for
+    the cell that the click is to end.
     """
     if hasattr(comm, "_reply_subshell_for"):
         comm._reply_subshell_for = lambda _data, default: default  # noqa: SLF001

@@ -1,7 +1,13 @@
-"""Certificates: an authority of one's own, and who has been given one.
+"""Certificates: an authority in a folder, and the certificates that it has signed.
 
-`authority` makes the authority and signs, `certificates` knows what is in a certificate, `store` knows in which folders
-they lie. Nothing here knows NATS or what an identity means: that is a string from `pratipad_nb.transport.permissions`.
+Knows neither NATS nor the meaning of an identity, which is a string from `pratipad_nb.transport.permissions`.
 
-Nothing is imported with this package itself: `cryptography` takes longer to import than a device takes to connect.
+================  ==========================================================================================
+``authority``     the authority: made once in a folder, signs certificates and renews them
+``certificates``  the contents of a certificate: written, signed, read back from files
+``store``         the folders of the certificates of one state folder
+================  ==========================================================================================
+
+Nothing is imported with this package itself: `cryptography` takes longer to import than a device takes to
+connect.
 """

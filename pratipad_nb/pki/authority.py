@@ -1,7 +1,7 @@
-"""The authority: made once in a folder, and signing what the parties of a flow show each other.
+"""The authority: made once in a folder, it signs the certificates that the parties of a flow show each other.
 
-Owns the authority's two files and the policy of validity and renewal. What a certificate holds belongs to
-`pratipad_nb.pki.certificates`, which folder is whose to `pratipad_nb.pki.store`.
+Owns the authority's two files and the policy of validity and renewal. The contents of a certificate belong to
+`pratipad_nb.pki.certificates`, the layout of folders to `pratipad_nb.pki.store`.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from pratipad_nb.pki.certificates import (
 )
 from pratipad_nb.settings import Credentials
 
-__all__ = ["AUTHORITY_DAYS", "CLIENT_DAYS", "RENEWAL_SHARE", "SERVER_DAYS", "Authority"]
+__all__ = ["AUTHORITY_DAYS", "CLIENT_DAYS", "RENEWAL_FRACTION", "SERVER_DAYS", "Authority"]
 
-#: Ten years: it never leaves its folder, and its end makes every invitation void at once.
+#: Ten years: an authority never leaves its folder, and its end makes every invitation void at once.
 AUTHORITY_DAYS = 3650.0
-#: A month, for what this computer shows itself: every start renews it without anybody noticing.
+#: A month, for a server's certificate: every start renews it without anybody noticing.
 SERVER_DAYS = 30.0
-#: A year and a month (the longest that web authorities have issued), for what was carried to a device by hand.
+#: A year and a month (the longest that web authorities have issued), for a certificate carried by hand.
 CLIENT_DAYS = 397.0
-#: `Authority.ensure` renews what has less than this share of its life left.
-RENEWAL_SHARE = 1 / 3
+#: `Authority.ensure` renews a certificate that has less than this fraction of its life left.
+RENEWAL_FRACTION = 1 / 3
 
-#: Another process makes the authority, or a certificate, in milliseconds; one that takes longer is stuck.
+#: Another process makes the authority, or a certificate, in milliseconds; a slower process is stuck.
 _LOCK_SECONDS = 10.0
 
 
 class Authority:
-    """An opened authority; `Authority.open` makes one."""
+    """An opened authority; made by `Authority.open`."""
 
     def __init__(self, folder: Path, pair: Pair) -> None:
         self._folder = folder
@@ -46,12 +46,13 @@ class Authority:
 
     @classmethod
     def open(cls, folder: Path) -> Authority:
-        """Open the authority in `folder`, and make it first if there is none; two processes may do so at once.
+        """Return the authority in `folder`, made first if there is none. Two processes may call this at once.
 
         Raises
         ------
         CertificateError
-            If its files can't be read or written, don't belong together, or it has expired.
+            If the authority's files can't be read or written or don't belong together, or the authority has
+            expired.
         """
         try:
             private_folder(folder)
@@ -63,30 +64,31 @@ class Authority:
             ) from error
         except OSError as error:
             raise CertificateError(
-                f"the authority in {folder} can't be made: {error.strerror}. Choose a folder that can be written to "
-                "(PRATIPAD_HOME moves it)."
+                f"the authority in {folder} can't be made: {error.strerror}. Choose a folder that can be "
+                "written to (PRATIPAD_HOME moves it)."
             ) from error
 
     @classmethod
     def take(cls, folder: Path, pair: Pair) -> Authority:
-        """Make `folder` that of an authority of the user's own, as `read_authority` has read it.
+        """Write `pair`, an authority of the user's own that `read_authority` has read, into `folder`.
 
         Raises
         ------
         CertificateError
-            If `folder` holds one already, or can't be written to.
+            If `folder` holds an authority already, or can't be written to.
         """
         if (folder / "ca.pem").exists():
             raise CertificateError(
-                f"{folder} holds an authority already. Changing it makes every certificate void: move the folder "
-                f"{folder.parent} away first, and issue new ones afterwards."
+                f"{folder} holds an authority already. Changing it makes every certificate void: move the "
+                f"folder {folder.parent} away first, and issue new ones afterwards."
             )
         try:
             private_folder(folder)
             _write(folder, pair)
         except OSError as error:
             raise CertificateError(
-                f"the authority can't be written to {folder}: {error.strerror}. Choose a folder that can be written to."
+                f"the authority can't be written to {folder}: {error.strerror}. Choose a folder that can be "
+                "written to."
             ) from error
         return cls(folder, pair)
 
@@ -104,22 +106,22 @@ class Authority:
         server: bool = False,
         days: float | None = None,
     ) -> Credentials:
-        """Make a certificate with a new key and write it into `folder`: ``ca.pem``, ``cert.pem`` and ``key.pem``.
+        """Write a certificate with a new key into `folder`, as ``ca.pem``, ``cert.pem`` and ``key.pem``.
 
         Parameters
         ----------
         identity
-            Whose it is: an ASCII URI. It stands in the certificate's alternative names, and, cut to 64
-            characters, in its common name.
+            The identity of the certificate's holder: an ASCII URI. It stands in the certificate's alternative
+            names, and, cut to 64 characters, in its common name.
         folder
-            Made with mode 0700 unless it is there; the key has mode 0600.
+            The folder is made with mode 0700 unless it exists; the key has mode 0600.
         hosts
             Host names and IP addresses under which a server is reached.
         server
-            Whether it is a server's certificate or, by default, a client's: never both.
+            Whether the certificate is a server's or, by default, a client's: never both.
         days
-            Validity from now on; by default `SERVER_DAYS` or `CLIENT_DAYS`. It starts a day back, for clocks that
-            lag, and never outlasts the authority.
+            Validity from now on; by default `SERVER_DAYS` or `CLIENT_DAYS`. The validity starts a day back,
+            for clocks that lag, and never outlasts the authority.
 
         Raises
         ------
@@ -150,10 +152,10 @@ class Authority:
         server: bool = False,
         days: float | None = None,
     ) -> Credentials:
-        """Return the certificate in `folder` if it is still good, and otherwise issue one, as `issue` does.
+        """Return the certificate in `folder` if it is still good, and otherwise issue a new one by `issue`.
 
-        Good means: signed by this authority, for the same identity, hosts and side, with its key, and with at least
-        `RENEWAL_SHARE` of its life left.
+        Good means: signed by this authority, for the same identity, hosts and side, with its key, and with at
+        least `RENEWAL_FRACTION` of its life left.
 
         Raises
         ------
@@ -184,21 +186,21 @@ class Authority:
             and authority == self._pair.certificate_pem()
             and profile_of(leaf.certificate) == wanted
             and begin <= now
-            and (end - now) > (end - begin) * RENEWAL_SHARE
+            and (end - now) > (end - begin) * RENEWAL_FRACTION
         )
 
 
 def _opened(folder: Path) -> Pair:
     certificate, key = folder / "ca.pem", folder / "ca-key.pem"
-    # The key is written first, so one without a certificate is what a crash left of an authority never used.
+    # The key is written first, so a key without a certificate is left by a crash, of an authority never used.
     if not certificate.exists():
-        # Of a name of its own, so that another authority's certificates are told from forged ones.
+        # A name of its own tells another authority's certificates from forged ones.
         made = made_authority(f"Pratipad-NB authority {secrets.token_hex(4)}", AUTHORITY_DAYS)
         _write(folder, made)
         return made
     anew = (
-        f"Put the files of {folder} back from a copy, or delete that folder: a new authority is made then, and every "
-        "device and reader needs a new invitation."
+        f"Put the files of {folder} back from a copy, or delete that folder: a new authority is made then, "
+        "and every device and reader needs a new invitation."
     )
     try:
         pair = read_pair(certificate, key)

@@ -1,7 +1,7 @@
-"""What is in our certificates: making them, and reading them back from files.
+"""The contents of our certificates: written, signed, and read back from files.
 
-Owns the X.509 profile: ECDSA on P-256, an authority that signs leaves and nothing else, leaves that are either a
-server's or a client's. Knows no folders and no policy of renewal.
+Owns the X.509 profile: ECDSA on P-256, an authority that signs leaves and nothing else, leaves that are
+either a server's or a client's. Knows no folders and no policy of renewal.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
     "valid_until",
 ]
 
-#: Certificates are valid from this long before they are made: a board without a battery-backed clock lives in the past.
+#: A certificate is valid from this long before it is made: a board without a buffered clock lags.
 CLOCK_SKEW = timedelta(days=1)
 #: Upper bound of a common name in RFC 5280, appendix A.1 (ub-common-name).
 _LONGEST_NAME = 64
@@ -40,7 +40,7 @@ _LONGEST_NAME = 64
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a leaf certificate says: whose it is, for which hosts, and on which side of a connection it may be shown."""
+    """The contents of a leaf certificate: its holder's identity, its hosts, and whether it is a server's."""
 
     identity: str
     hosts: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Pair:
-    """A certificate and its private key. Has no repr of its contents."""
+    """A certificate and its private key. The repr doesn't show the contents."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
@@ -78,7 +78,7 @@ class Pair:
 
 
 def made_authority(name: str, days: float) -> Pair:
-    """Return a new self-signed authority: it may sign leaves and revocation lists, and no further authority."""
+    """Return a new self-signed authority, which may sign leaves and revocation lists, but no authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name(name)
     builder = (
@@ -91,7 +91,7 @@ def made_authority(name: str, days: float) -> Pair:
 
 
 def made_leaf(authority: Pair, profile: Profile, days: float) -> Pair:
-    """Return a new leaf certificate with a new key; it never outlives its authority.
+    """Return a new leaf certificate with a new key; the certificate never outlives its authority.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def _authority_key_id(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
 
 
 def profile_of(certificate: x509.Certificate) -> Profile | None:
-    """Return what a leaf of ours says, None if it isn't made like one."""
+    """Return the contents of a leaf certificate, None if it isn't made like ours."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
@@ -145,7 +145,7 @@ def read_pair(certificate: Path, key: Path) -> Pair:
     Raises
     ------
     CertificateError
-        If one is missing or unreadable, is no such PEM, or they don't belong together.
+        If a file is missing, unreadable or no such PEM, or the two don't belong together.
     """
     found = _read_certificate(certificate)
     try:
@@ -153,7 +153,7 @@ def read_pair(certificate: Path, key: Path) -> Pair:
     except OSError as error:
         raise CertificateError(f"{key} can't be read: {error.strerror}.") from error
     except (ValueError, TypeError) as error:
-        # Not the error's own text: it could quote the file.
+        # Not the error's own text, which could quote the file.
         raise CertificateError(f"{key} holds no unencrypted PEM key.") from error
     if not isinstance(private, ec.EllipticCurvePrivateKey):
         raise CertificateError(
@@ -170,25 +170,26 @@ def read_authority(certificate: Path, key: Path) -> Pair:
     Raises
     ------
     CertificateError
-        As `read_pair`; or if it may not sign certificates, or isn't valid now.
+        As `read_pair`; or if the authority may not sign certificates, or isn't valid now.
     """
     pair = read_pair(certificate, key)
     found = pair.certificate
     if not pair.valid_at(datetime.now(UTC)):
         raise CertificateError(
             f"{certificate} is valid from {found.not_valid_before_utc:%Y-%m-%d} to "
-            f"{found.not_valid_after_utc:%Y-%m-%d}, and today is {datetime.now(UTC):%Y-%m-%d}. Take one that is valid now."
+            f"{found.not_valid_after_utc:%Y-%m-%d}, and today is {datetime.now(UTC):%Y-%m-%d}. Take one that "
+            "is valid now."
         )
     if not (_has(found, x509.BasicConstraints, "ca") and _has(found, x509.KeyUsage, "key_cert_sign")):
         raise CertificateError(
-            f"{certificate} may sign no certificates. An authority's has the basic constraints CA:TRUE and the key usage "
-            "keyCertSign; take such a one, an intermediate authority's for example."
+            f"{certificate} may sign no certificates. An authority's has the basic constraints CA:TRUE and "
+            "the key usage keyCertSign; take such a one, an intermediate authority's for example."
         )
     return pair
 
 
 def _has(certificate: x509.Certificate, extension: type[x509.ExtensionType], field: str) -> bool:
-    """Return whether an extension is there and says yes to `field`."""
+    """Return whether the certificate has the extension, and its `field` is true."""
     try:
         return bool(getattr(certificate.extensions.get_extension_for_class(extension).value, field))
     except (x509.ExtensionNotFound, ValueError):
@@ -196,7 +197,7 @@ def _has(certificate: x509.Certificate, extension: type[x509.ExtensionType], fie
 
 
 def valid_until(certificate: Path) -> datetime:
-    """Return when the certificate in a PEM file expires; raise `CertificateError` if there is none."""
+    """Return when the certificate in a PEM file expires; raise `CertificateError` if the file holds none."""
     return _read_certificate(certificate).not_valid_after_utc
 
 

@@ -1,17 +1,17 @@
-"""The store of certificates: which party's files lie in which folder.
+"""The store of certificates: the folder of each party's files.
 
 ::
 
     pki/                          0700
     ├── authority/                ca.pem, ca-key.pem
-    ├── server/                   ca.pem, cert.pem, key.pem, as in every folder below
+    ├── server/                   ca.pem, cert.pem, key.pem, as in the folders below
     ├── edge/FLOW/
     ├── device/FLOW/NAME/
     ├── reader/FLOW/NAME/
-    ├── carried/edge/FLOW/DIR/    cert.pem alone, as in the folder below: what was issued into DIR, to be carried away
-    └── carried/leaf/SITE/DIR/
+    ├── carried/edge/FLOW/DIR/    cert.pem alone: a copy of the certificate that was issued into DIR
+    └── carried/leaf/SITE/DIR/    cert.pem alone
 
-Owns that layout. What an identity looks like is the caller's matter (`pratipad_nb.transport.permissions`).
+Owns that layout. The form of an identity belongs to `pratipad_nb.transport.permissions`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LOOPBACK_HOSTS", "CertificateStore"]
 
-#: Under which names a server that listens on this computer alone is reached.
+#: The names under which a server that listens on this computer alone is reached.
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
 class CertificateStore:
-    """The certificates of one state folder; `CertificateStore.open` makes one."""
+    """The certificates of one state folder; made by `CertificateStore.open`."""
 
     def __init__(self, folder: Path, authority: Authority) -> None:
         self._folder = folder
@@ -42,7 +42,7 @@ class CertificateStore:
 
     @classmethod
     def open(cls, state: Path) -> CertificateStore:
-        """Open the store below the folder `state`, and make it and its authority first if there is none.
+        """Return the store below the folder `state`; store and authority are made first if there are none.
 
         Raises
         ------
@@ -50,11 +50,13 @@ class CertificateStore:
             If the authority can't be opened or made, or `cryptography` isn't installed.
         """
         try:
-            # Here and not above: it takes longer to import than all else in a session that brings its own server.
+            # Imported late: `cryptography` takes longer to import than all else in a session that brings its
+            # own server.
             from pratipad_nb.pki.authority import Authority
         except ModuleNotFoundError as error:
             raise CertificateError(
-                f"certificates can't be made without {error.name}. Install it: pip install 'pratipad-nb[edge]'."
+                f"certificates can't be made without {error.name}. Install it: pip install "
+                "'pratipad-nb[edge]'."
             ) from error
         folder = state / "pki"
         try:
@@ -68,7 +70,7 @@ class CertificateStore:
 
     @property
     def authority(self) -> Authority:
-        """The authority that signs what is in this store."""
+        """The authority that signs this store's certificates."""
         return self._authority
 
     def server(self, identity: str, hosts: tuple[str, ...] = LOOPBACK_HOSTS) -> Credentials:
@@ -76,7 +78,7 @@ class CertificateStore:
         return self._authority.ensure(identity, self._folder / "server", hosts=hosts, server=True)
 
     def edge(self, flow: str, identity: str) -> Credentials:
-        """Return the credentials of the edge of `flow`, renewed if need be; valid for 30 days, as the server's."""
+        """Return the credentials of the edge of `flow`, renewed if need be; valid for 30 days."""
         from pratipad_nb.pki.authority import SERVER_DAYS
 
         return self._authority.ensure(identity, self._of("edge", flow), days=SERVER_DAYS)
@@ -90,7 +92,7 @@ class CertificateStore:
         return self._authority.ensure(identity, self._of("reader", flow) / valid_name(name, "reader"))
 
     def note_carried(self, role: Literal["edge", "leaf"], name: str, issued: Path) -> None:
-        """Keep a copy of the certificate in the folder `issued`, which is carried away, so that its end is known here."""
+        """Keep a copy of the certificate in `issued`, a folder to be carried away, to know when it ends."""
         certificate = issued / "cert.pem"
         folder = self._folder
         for part in ("carried", role, name, issued.resolve().name):
@@ -103,7 +105,7 @@ class CertificateStore:
         return sorted(entry.parent.name for entry in folder.glob("*/cert.pem"))
 
     def forget(self, flow: str) -> None:
-        """Delete all certificates of `flow`. Who holds a copy is kept out by revoking the server's user, not by this."""
+        """Delete all certificates of `flow`; only revoking the server's user keeps a holder of a copy out."""
         for role in ("edge", "device", "reader"):
             shutil.rmtree(self._of(role, flow), ignore_errors=True)
         shutil.rmtree(self._folder / "carried" / "edge" / valid_name(flow, "flow"), ignore_errors=True)

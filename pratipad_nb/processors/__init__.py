@@ -1,18 +1,21 @@
 """Processors: the protocol they follow, and adapting any callable to one batch call.
 
-Everything here is one idea: whatever form a user's processor has, the runtime calls ``adapt(target).run`` once for many
-messages, so that it does no work per message outside one tight loop.
+This package has one idea: whatever form a user's processor has, the runtime calls ``adapt(target).run`` once
+for many messages, and does no work per message outside one tight loop. Where and when processors are called
+is for `pratipad_nb.runtime` and `pratipad_nb.calls`.
 
 =========== =======================================================================================
-base        `Processor` and `every`: what a user writes
+base        `Processor` and `every`: the base class of a user's processors
 reply       `reply`: how a processor answers a device
 adapter     `adapt`: reads a class or function and picks its form
-forms       the loops of ``def`` processors; `async_forms` those of ``async def`` ones
+forms       the loops of ``def`` processors
+async_forms the loops of ``async def`` processors
 typed       pydantic models in the payload's annotation
-returned    what a processor returned that can't be results
-outcome     `Outcome` and `Failure`: what a batch call leaves behind
+returned    the checks of results, and the errors for results that can't be any
+outcome     `Outcome` and `Failure`: the results and failures of a batch call
 copying     `copy_payload`: a private copy for each concurrent processor
-ready_made  `Filter`, `Throttle`, `Deadband`; and `window` has `Window`
+ready_made  `Filter`, `Throttle`, `Deadband`
+window      `Window`
 =========== =======================================================================================
 """
 

@@ -1,13 +1,14 @@
 """`adapt`: any callable becomes one batch call.
 
-Owns reading a user's class or function: which form it has, its settings, hooks and timers, and the errors for what
-can't be a processor. The loops themselves are in `forms` and `async_forms`; where they run (a worker thread or the
-event loop) is for `pratipad_nb.runtime.stages.worker`.
+Owns reading a user's class or function: its form, settings, hooks and timers, and the errors for objects that
+can't be a processor. The loops themselves are in `forms` and `async_forms`; where the loops run (a worker
+thread or the event loop) is for `pratipad_nb.calls`.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,18 +16,20 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from pratipad_nb.calls import TimeLimit
 from pratipad_nb.errors import ProcessorError
 from pratipad_nb.processors.async_forms import AsyncBatch, AsyncGenerator, AsyncPlain
 from pratipad_nb.processors.base import Processor, period_of
 from pratipad_nb.processors.copying import copy_payload
 from pratipad_nb.processors.forms import Batch, Generator, MessageOf, Plain
-from pratipad_nb.processors.outcome import Outcome, in_words
+from pratipad_nb.processors.outcome import Outcome
 from pratipad_nb.processors.typed import annotation_of, typed
+from pratipad_nb.wording import in_words
 
-__all__ = ["Adapted", "Run", "Timer", "adapt", "check", "works_on_loop"]
+__all__ = ["Adapted", "Run", "Timer", "adapt", "check", "makes_instances", "works_on_loop"]
 
-#: One batch call: payloads, what gives a row's message, and the deadline by `time.perf_counter`. At least one row is
-#: always finished; after the deadline no further one is begun.
+#: One batch call: payloads, a function that returns a row's message, and the deadline by `time.perf_counter`.
+#: At least one row is always finished; after the deadline no further row is begun.
 Run = Callable[[Sequence[Any], MessageOf, float], Outcome | Awaitable[Outcome]]
 
 _FORMS = {
@@ -40,7 +43,7 @@ _FORMS = {
 
 
 class Timer(NamedTuple):
-    """A method marked by `every`: its period in seconds, its name, and the bound method (either kind of ``def``)."""
+    """A method marked by `every`: its period in seconds, its name, the bound method (any ``def``)."""
 
     seconds: float
     name: str
@@ -58,21 +61,25 @@ class Adapted:
     instance
         The instance itself, or the function.
     on_loop
-        `run` is a coroutine function, for the event loop, where all other methods belong too; else it is to be called on
-        the worker thread.
+        Whether `run` is a coroutine function, for the event loop, where all other methods belong too; else
+        `run` is to be called on the worker thread.
     run
         The batch call of `process` or `process_batch`; see `Run`.
     run_backward
-        The same for `backward`, or ``None`` where orders pass unchanged. Orders that it fails are failures too.
+        The batch call of `backward`, or ``None`` where orders pass unchanged. An order that `backward` fails
+        on is a failure in its outcome.
     backward_on_loop
-        `run_backward` is a coroutine function.
-    retries, concurrency, partition_by, batch_size, batch_timeout
+        Whether `run_backward` is a coroutine function.
+    retries, concurrency, partition_by, batch_size, batch_timeout, timeout
         As in `Processor`, checked.
+    clock
+        Times the calls of `process`, `backward` and the timers, which are wrapped for this clock; None
+        without a `timeout`.
     timers
         The methods marked by `every`.
     setup, teardown, snapshot, restore
-        The hooks as bound methods (either kind of ``def``; call them by the worker's `call`, which takes both), or
-        ``None`` where the processor has none of its own.
+        The hooks as bound methods (either kind of ``def``; call them by the worker's `call`, which takes
+        both), or ``None`` where the processor has none of its own.
     """
 
     name: str
@@ -86,6 +93,8 @@ class Adapted:
     partition_by: str
     batch_size: int
     batch_timeout: float
+    timeout: float | None
+    clock: TimeLimit | None
     timers: tuple[Timer, ...]
     setup: Callable[[], Any] | None
     teardown: Callable[[], Any] | None
@@ -94,7 +103,7 @@ class Adapted:
 
     @property
     def has_backward(self) -> bool:
-        """Whether orders are changed by this processor."""
+        """Whether this processor may change orders."""
         return self.run_backward is not None
 
     @property
@@ -104,12 +113,12 @@ class Adapted:
 
 
 def check(target: object, arguments: Mapping[str, Any] | None = None) -> None:
-    """Raise what `adapt` would, as far as that can be told without making an instance.
+    """Raise the error that `adapt` would raise, as far as it can be told without making an instance.
 
     Raises
     ------
     ProcessorError
-        If `target` is nothing callable, or doesn't take `arguments`.
+        If `target` can't be called, or doesn't take `arguments`.
     """
     name = _name(target)
     if inspect.isclass(target):
@@ -134,32 +143,44 @@ def check(target: object, arguments: Mapping[str, Any] | None = None) -> None:
         )
 
 
-def works_on_loop(target: Any) -> bool:
-    """Tell whether instances of `target` work on the event loop, and so are to be made there: `process` is ``async def``.
+def makes_instances(target: object) -> bool:
+    """Return whether `target` gives another instance each time; a function does, for it has no state."""
+    return inspect.isclass(target) or inspect.isroutine(target) or isinstance(target, partial)
 
-    It can be wrong where `process` is not the class's own but set by ``__init__``; `Adapted.on_loop` is right.
+
+def works_on_loop(target: Any) -> bool:
+    """Return whether instances of `target` are to be made on the event loop: `process` is an ``async def``.
+
+    The answer can be wrong where ``__init__`` sets `process` on the instance; `Adapted.on_loop` is right
+    then.
     """
     call, _ = _process(target)
     return _is_async(call)
 
 
-def adapt(target: Any, arguments: Mapping[str, Any] | None = None, *, discard: bool = False) -> Adapted:
+def adapt(
+    target: Any, arguments: Mapping[str, Any] | None = None, *, discard: bool = False, owner: str = ""
+) -> Adapted:
     """Make an instance of a processor and give it as one batch call.
 
     Parameters
     ----------
     target
-        A class with `process` or `process_batch` (or ``__call__``), an instance of one, or a function of any kind.
+        A class with `process` or `process_batch` (or ``__call__``), an instance of one, or a function of any
+        kind.
     arguments
         Keyword arguments for the class, or for every call of the function.
     discard
-        It is a member of braces: what it returns is dropped, ``None`` is fine.
+        Whether the processor is a member of braces: its results are dropped, and ``None`` is allowed.
+    owner
+        The processor in words, for the error of a call that takes too long. Default: the processor by its
+        name.
 
     Raises
     ------
     ProcessorError
-        If `target` can't be a processor, an argument or a setting is not what it may be, or making the instance
-        raised (that exception is the cause).
+        If `target` can't be a processor, an argument or a setting has a value that isn't allowed, or making
+        the instance raised an exception (the cause of the error).
     """
     check(target, arguments)
     name = _name(target)
@@ -167,14 +188,15 @@ def adapt(target: Any, arguments: Mapping[str, Any] | None = None, *, discard: b
     settings = _Settings.of(instance, name)
     if settings.concurrency > 1 and instance is target and not inspect.isroutine(target):
         raise ProcessorError(
-            f"{name} is one instance and has concurrency = {settings.concurrency}, which needs that many. "
-            "Name the class, not an instance, in the notation."
+            f"{name} is one instance and has concurrency = {settings.concurrency}, which needs as many "
+            "instances. Name the class, not an instance, in the notation."
         )
     call, is_batch = _process(instance)
-    run, on_loop = _batch_call(call, name, settings, is_batch=is_batch, discard=discard)
+    clock = None if settings.timeout is None else TimeLimit(settings.timeout, owner or f"processor {name}")
+    run, on_loop = _batch_call(call, name, settings, clock, is_batch=is_batch, discard=discard)
     backward = _own(instance, "backward")
     run_backward, backward_on_loop = (
-        _batch_call(backward, f"{name}.backward", settings, is_batch=False, discard=False)
+        _batch_call(backward, f"{name}.backward", settings, clock, is_batch=False, discard=False)
         if backward
         else (None, False)
     )
@@ -190,7 +212,9 @@ def adapt(target: Any, arguments: Mapping[str, Any] | None = None, *, discard: b
         partition_by=settings.partition_by,
         batch_size=settings.batch_size,
         batch_timeout=settings.batch_timeout,
-        timers=_timers(instance),
+        timeout=settings.timeout,
+        clock=clock,
+        timers=_timers(instance, clock),
         setup=_own(instance, "setup"),
         teardown=_own(instance, "teardown"),
         snapshot=_own(instance, "snapshot"),
@@ -205,6 +229,7 @@ class _Settings:
     partition_by: str
     batch_size: int
     batch_timeout: float
+    timeout: float | None
 
     @classmethod
     def of(cls, instance: object, name: str) -> _Settings:
@@ -220,7 +245,8 @@ class _Settings:
         partition_by = getattr(instance, "partition_by", Processor.partition_by)
         if not isinstance(partition_by, str) or not partition_by:
             raise ProcessorError(
-                f"{name}.partition_by is {partition_by!r}; it must be 'device' or the name of a key of the payload."
+                f"{name}.partition_by is {partition_by!r}; it must be 'device' or the name of a key of the "
+                "payload."
             )
         return cls(
             number("retries", 0, (int,)),
@@ -228,7 +254,19 @@ class _Settings:
             partition_by,
             number("batch_size", 1, (int,)),
             float(number("batch_timeout", 0, (int, float))),
+            _timeout(getattr(instance, "timeout", Processor.timeout), name),
         )
+
+
+def _timeout(value: object, name: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ProcessorError(
+            f"{name}.timeout is {value!r}; it must be a number of seconds greater than 0 that a call may "
+            "take, or None for as long as it takes."
+        )
+    return float(value)
 
 
 def _name(target: object) -> str:
@@ -245,7 +283,7 @@ def _listed(arguments: Mapping[str, Any]) -> str:
 def _check_arguments(target: Any, name: str, arguments: Mapping[str, Any]) -> None:
     try:
         signature = inspect.signature(target)
-    except (ValueError, TypeError):  # a built-in without a signature: calling it will tell
+    except (ValueError, TypeError):  # a built-in without a signature: the call itself will raise
         return
     given: tuple[Any, ...] = () if inspect.isclass(target) else (None,)  # a function gets the payload too
     try:
@@ -267,7 +305,10 @@ def _instance(target: Any, name: str, arguments: Mapping[str, Any]) -> Any:
 
 
 def _process(instance: Any) -> tuple[Callable[..., Any], bool]:
-    """Return what works on payloads, and whether on many at once; of a class, the function that its instances bind."""
+    """Return the callable that takes payloads, and whether it takes many at once.
+
+    Of a class the function is returned that its instances bind.
+    """
     for method, is_batch in (("process_batch", True), ("process", False)):
         found = getattr(instance, method, None)
         if callable(found):
@@ -282,24 +323,31 @@ def _is_async(call: object) -> bool:
 
 
 def _own(instance: object, hook: str) -> Callable[..., Any] | None:
-    """Return the hook as a bound method, unless it is missing or the base's, which does nothing."""
+    """Return the hook as a bound method; None if it is missing, or `Processor`'s, which does nothing."""
     found = getattr(instance, hook, None)
     if not callable(found) or getattr(found, "__func__", None) is getattr(Processor, hook):
         return None
     return found  # type: ignore[no-any-return]
 
 
-def _timers(instance: object) -> tuple[Timer, ...]:
+def _timers(instance: object, clock: TimeLimit | None) -> tuple[Timer, ...]:
     timers = []
     for name in dir(type(instance)):
         seconds = period_of(inspect.getattr_static(instance, name, None))
         if seconds is not None:
-            timers.append(Timer(seconds, name, getattr(instance, name)))
+            method = getattr(instance, name)
+            timers.append(Timer(seconds, name, method if clock is None else clock.timed(method)))
     return tuple(timers)
 
 
 def _batch_call(
-    call: Callable[..., Any], name: str, settings: _Settings, *, is_batch: bool, discard: bool
+    call: Callable[..., Any],
+    name: str,
+    settings: _Settings,
+    clock: TimeLimit | None,
+    *,
+    is_batch: bool,
+    discard: bool,
 ) -> tuple[Run, bool]:
     payload, with_message, by_keyword = _parameters(call, name, is_batch=is_batch)
     yields = inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call)
@@ -312,6 +360,8 @@ def _batch_call(
         call = typed(call, annotation, kind, name=name, on_loop=on_loop)
     if kind != "batch" and (settings.retries or discard):  # a batch is given copies in any case
         call = _on_a_copy(call, with_message=with_message)
+    if clock is not None:
+        call = _timed(call, clock, on_loop=on_loop, yields=yields, runs_out=kind != "plain")
     form = _FORMS[kind, on_loop](
         call,
         name=name,
@@ -319,12 +369,24 @@ def _batch_call(
         discard=discard,
         with_message=with_message,
         batch_size=settings.batch_size,
+        clock=clock,
     )
     return form.run, on_loop
 
 
+def _timed(
+    call: Callable[..., Any], clock: TimeLimit, *, on_loop: bool, yields: bool, runs_out: bool
+) -> Callable[..., Any]:
+    if not on_loop:
+        return clock.timed_plain(call, runs_out=runs_out)
+    return clock.timed_generator(call) if yields else clock.timed_coroutine(call)
+
+
 def _parameters(call: Callable[..., Any], name: str, *, is_batch: bool) -> tuple[str, bool, str]:
-    """Return the payload parameter's name, whether the message is asked for, and its name if by keyword only."""
+    """Return the payload parameter's name, whether the callable takes the message, and that parameter's name.
+
+    The message parameter's name is empty unless the message has to be passed by keyword.
+    """
     wanted = "messages" if is_batch else "message"
     try:
         parameters = list(inspect.signature(call).parameters.values())
@@ -348,8 +410,9 @@ def _parameters(call: Callable[..., Any], name: str, *, is_batch: bool) -> tuple
             parameter.VAR_KEYWORD,
         ):
             raise ProcessorError(
-                f"{name} has a parameter `{parameter.name}`, for which there is no value: it gets the payload and, "
-                f"in a second parameter named `{wanted}`, its metadata. Rename it, or give it a default."
+                f"{name} has a parameter `{parameter.name}`, for which there is no value: it gets the "
+                f"payload and, in a second parameter named `{wanted}`, its metadata. Rename it, or give it a "
+                "default."
             )
     return payload, False, ""
 
@@ -367,9 +430,9 @@ def _with_keyword(call: Callable[..., Any], keyword: str) -> Callable[..., Any]:
 
 
 def _on_a_copy(call: Callable[..., Any], *, with_message: bool) -> Callable[..., Any]:
-    # With retries, each attempt starts from the payload as it came in, whatever the one before did to it; and what a
-    # member of braces does to it in place is seen by nobody else. The copy is made in the call, which is guarded: a
-    # payload that can't be copied is its message's failure.
+    # With retries, each attempt starts from the payload as it came in, even if the attempt before has changed
+    # its copy. Changes in place by a member of braces are seen by no other member. The copy is made in the
+    # call, which is guarded: a payload that can't be copied is its message's failure.
     if not with_message:
         return lambda payload: call(copy_payload(payload))
 

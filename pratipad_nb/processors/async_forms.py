@@ -1,7 +1,8 @@
 """The forms of `async def` processors as one coroutine for many rows, run on the flow's event loop.
 
-Twins of `forms`: the same order of rows, deadline, retries and failures. They differ in that the task which runs them
-can be cancelled, and in that they let the loop breathe.
+Owns the loops of ``async def``: each has the order of rows, deadline, retries and failures of its counterpart
+in `forms`. The loops differ in two points: the task that runs a coroutine can be cancelled, and a loop gives
+the event loop its turn now and then (`_Breath`). Counting and checking results is for `forms` and `returned`.
 """
 
 from __future__ import annotations
@@ -12,31 +13,21 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from pratipad_nb.processors.forms import BatchForm, Form, Ledger, MessageOf, plain_outcome
+from pratipad_nb.calls import absorb, awaited, settle
+from pratipad_nb.processors.forms import BatchForm, Form, Ledger, MessageOf, PlainForm, plain_outcome
 from pratipad_nb.processors.outcome import Outcome
 from pratipad_nb.processors.reply import collecting
 from pratipad_nb.processors.returned import nothing
 
-__all__ = ["AsyncBatch", "AsyncGenerator", "AsyncPlain", "stops_us"]
+__all__ = ["AsyncBatch", "AsyncGenerator", "AsyncPlain"]
 
-#: Seconds after which the loop gets its turn though no row has waited for anything: a coroutine that never suspends
-#: would else hold it for the whole slice.
+#: Seconds after which the event loop gets its turn though no row has suspended: a coroutine that never
+#: suspends would else hold the event loop until the deadline.
 _BREATH = 0.005
 
 
-def stops_us(error: BaseException) -> bool:
-    """Tell whether `error` ends our own task, rather than being a processor's failure.
-
-    A `CancelledError` of something the processor awaited, while nobody cancels the task, is the processor's.
-    """
-    if isinstance(error, GeneratorExit):
-        return True
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
-
-
 class _Breath:
-    """Gives the loop its turn now and then."""
+    """Gives the event loop its turn every `_BREATH` seconds."""
 
     __slots__ = ("_due",)
 
@@ -59,20 +50,19 @@ class _AsyncForm(Form):
         rows: Sequence[int],
         ledger: Ledger,
     ) -> list[Any]:
-        """Do as `_again` does."""
+        """Try `rows` again as often as `retries` allows; return their results, none after a last failure."""
         for _ in self._tries_left(error):
             ledger.retried += 1
             try:
-                return await make()
-            except BaseException as again:
-                if stops_us(again):
-                    raise
+                return await awaited(make())
+            except BaseException as again:  # noqa: BLE001 - `absorb` raises a stop of the call
+                await absorb(again)
                 error = again
         ledger.fail(rows, error)
         return []
 
 
-class AsyncPlain(_AsyncForm):
+class AsyncPlain(PlainForm, _AsyncForm):
     """`process` as an `async def`."""
 
     __slots__ = ()
@@ -83,13 +73,17 @@ class AsyncPlain(_AsyncForm):
         ledger = Ledger(payloads)
         stamps = [ledger.started]
         breath = _Breath(ledger.started)
+        task = asyncio.current_task()
+        cancelling = task.cancelling if task is not None else int
         with collecting() as replies:
+            self._watched(ledger, stamps, replies)
             for arguments in self._arguments(payloads, message_of):
                 try:
                     result = await call(*arguments)
-                except BaseException as error:
-                    if stops_us(error):
-                        raise
+                    if cancelling():
+                        await settle()
+                except BaseException as error:  # noqa: BLE001 - `absorb` raises a stop of the call
+                    await absorb(error)
                     await self._settle(arguments, error, ledger, len(stamps) - 1)
                 else:
                     if result is None and not discard:
@@ -126,13 +120,13 @@ class AsyncGenerator(_AsyncForm):
         stamps = [ledger.started]
         breath = _Breath(ledger.started)
         with collecting() as replies:
+            self._watched(ledger, stamps, replies)
             for arguments in self._arguments(payloads, message_of):
                 make = partial(self._results, arguments)
                 try:
-                    results = await make()
-                except BaseException as error:
-                    if stops_us(error):
-                        raise
+                    results = await awaited(make())
+                except BaseException as error:  # noqa: BLE001 - `absorb` raises a stop of the call
+                    await absorb(error)
                     results = await self._awaited_again(make, error, (ledger.done,), ledger)
                 ledger.take(results, ledger.done)
                 ledger.done += 1
@@ -148,7 +142,7 @@ class AsyncGenerator(_AsyncForm):
 
 
 class AsyncBatch(BatchForm, _AsyncForm):
-    """`process_batch` as an `async def` or an asynchronous generator of one result for each payload."""
+    """`process_batch` as an `async def`, or an asynchronous generator of one result for each payload."""
 
     __slots__ = ()
 
@@ -157,14 +151,14 @@ class AsyncBatch(BatchForm, _AsyncForm):
         ledger = Ledger(payloads)
         breath = _Breath(ledger.started)
         with collecting() as replies:
+            self._watched(ledger, [], replies)
             while ledger.goes_on(deadline):
                 rows = self._next_rows(ledger)
                 make = partial(self._call_for, rows, ledger, message_of)
                 try:
-                    made = await make()
-                except BaseException as error:
-                    if stops_us(error):
-                        raise
+                    made = await awaited(make())
+                except BaseException as error:  # noqa: BLE001 - `absorb` raises a stop of the call
+                    await absorb(error)
                     if self._takes_apart(rows, error):
                         continue
                     made = await self._awaited_again(make, error, rows, ledger)

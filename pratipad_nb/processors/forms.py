@@ -1,7 +1,15 @@
 """The forms of `def` processors as one call for many rows: the tight loops that run on a worker thread.
 
-Owns the order of rows, the deadline, retries, failures and how results are counted. Which form a callable has, and what
-wraps it (validation, private copies), `adapter` decides. The forms of `async def` are in `async_forms`.
+Owns the order of rows, the deadline, retries, failures and how results are counted. Which form a callable
+has, and its wrappers (validation, private copies), is for `adapter`. The forms of `async def` are in
+`async_forms`.
+
+The invariant of a ledger: its rows before `done` have their results or their failure, and the rows from
+`done` on have neither. A row's results are entered in one step after its call has returned all of them, so a
+call that raises leaves no part of its results behind. A plain form counts its finished rows by the length of
+`stamps` alone, for speed, and sets `done` at its end: there is one stamp for the start, and one for each
+finished row. When a call is late, `_so_far` fails its row, the first without a stamp, or the rows of its
+batch (`begun`).
 """
 
 from __future__ import annotations
@@ -13,6 +21,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from pratipad_nb.calls import LeftBehind, TimeLimit, left_behind
 from pratipad_nb.message import Message
 from pratipad_nb.processors.copying import copy_payload
 from pratipad_nb.processors.outcome import Failure, Outcome, sampled
@@ -27,19 +36,29 @@ from pratipad_nb.processors.returned import (
     unawaited,
 )
 
-__all__ = ["Batch", "BatchForm", "Form", "Generator", "Ledger", "MessageOf", "Plain", "plain_outcome"]
+__all__ = [
+    "Batch",
+    "BatchForm",
+    "Form",
+    "Generator",
+    "Ledger",
+    "MessageOf",
+    "Plain",
+    "PlainForm",
+    "plain_outcome",
+]
 
-#: Gives the message of a row; called only for a processor that asks for it.
+#: Returns the message of a row; called only for a processor that takes the message.
 MessageOf = Callable[[int], Message]
 
-#: How many results of a call are looked at whether they are what nobody awaits.
+#: How many results of a call are checked for being coroutines and the like.
 _LOOKED_AT = 16
 #: Classes of results that stand for themselves, in every form.
 _ONE_RESULT = frozenset({bool, bytes, dict, float, int, str})
 
 
 class Form:
-    """What the forms share: the user's callable and how it wants to be called.
+    """The base class of all forms: the user's callable and how it is to be called.
 
     Parameters
     ----------
@@ -50,14 +69,16 @@ class Form:
     retries
         How many more times a row is tried whose processing raised.
     discard
-        The processor is a member of braces: its results are dropped and ``None`` is one.
+        Whether the processor is a member of braces: its results are dropped, and ``None`` is a result.
     with_message
-        `call` takes the message as its second argument.
+        Whether `call` takes the message as its second argument.
     batch_size
         Most rows for one call, where the form is a batch.
+    clock
+        Times the calls; `call` is wrapped for this clock already. None: calls have no time limit.
     """
 
-    __slots__ = ("_alone", "_batch_size", "_call", "_discard", "_name", "_retries", "_with_message")
+    __slots__ = ("_alone", "_batch_size", "_call", "_clock", "_discard", "_name", "_retries", "_with_message")
 
     def __init__(
         self,
@@ -68,6 +89,7 @@ class Form:
         discard: bool = False,
         with_message: bool = False,
         batch_size: int = 1024,
+        clock: TimeLimit | None = None,
     ) -> None:
         self._call = call
         self._name = name
@@ -75,11 +97,38 @@ class Form:
         self._discard = discard
         self._with_message = with_message
         self._batch_size = batch_size
-        self._alone = 0  # rows, left of a batch that raised, which the next call takes one by one
+        self._clock = clock
+        self._alone = 0  # rows of a batch that raised which are still to be called one by one
 
     def run(self, payloads: Sequence[Any], message_of: MessageOf, deadline: float) -> Any:
-        """Make one outcome of many rows: an `Outcome`, or an awaitable of one in the forms of ``async def``."""
+        """Return the outcome of many rows; the forms of ``async def`` return an awaitable of the outcome."""
         raise NotImplementedError
+
+    def _watched(self, ledger: Ledger, stamps: list[float], replies: list[tuple[Any, Message]]) -> None:
+        """Let the clock rescue the outcome so far if a call of the user's function is late."""
+        if self._clock is not None:
+            self._clock.rescue = partial(self._so_far, ledger, stamps, replies)
+
+    def _so_far(
+        self,
+        ledger: Ledger,
+        stamps: Sequence[float],
+        replies: Sequence[tuple[Any, Message]],
+        error: Exception,
+    ) -> Outcome:
+        """Return the outcome of the rows before a late call; the rows of that call fail with `error`.
+
+        Runs on the event loop, under the clock's lock, while the thread that works on `ledger` is in the late
+        call. A copy of the ledger is returned, so that later work of the thread isn't seen.
+        """
+        ledger = ledger.copy()
+        if stamps:
+            ledger.fail((len(stamps) - 1,), error)
+            ledger.time_rows([*stamps, perf_counter()])
+        else:
+            ledger.fail(ledger.begun, error)
+            ledger.finish(len(ledger.begun))
+        return ledger.outcome(list(replies), discard=self._discard)
 
     def _arguments(self, payloads: Sequence[Any], message_of: MessageOf) -> Iterable[tuple[Any, ...]]:
         if self._with_message:
@@ -87,14 +136,16 @@ class Form:
         return zip(payloads)
 
     def _tries_left(self, error: BaseException) -> range:
-        """Return how often rows may be tried again that raised `error`."""
-        return range(0 if isinstance(error, WrongResultError) else self._retries)
+        """Return a range of as many tries as rows have left that raised `error`."""
+        return range(0 if isinstance(error, (WrongResultError, LeftBehind)) else self._retries)
 
     def _again(
         self, make: Callable[[], list[Any]], error: BaseException, rows: Sequence[int], ledger: Ledger
     ) -> list[Any]:
-        """Try `rows` again as often as they may be; return their results, none if they failed for good."""
+        """Try `rows` again as often as `retries` allows; return their results, none after a last failure."""
         for _ in self._tries_left(error):
+            if left_behind():
+                break
             ledger.retried += 1
             try:
                 return make()
@@ -105,12 +156,24 @@ class Form:
 
 
 class Ledger:
-    """What one call of a form has made so far."""
+    """The results and failures of one call of a form so far."""
 
-    __slots__ = ("done", "durations", "failures", "given", "now", "payloads", "retried", "rows", "started")
+    __slots__ = (
+        "begun",
+        "done",
+        "durations",
+        "failures",
+        "given",
+        "now",
+        "payloads",
+        "retried",
+        "rows",
+        "started",
+    )
 
     def __init__(self, given: Sequence[Any]) -> None:
         self.given = given
+        self.begun = range(0)  # the rows of the batch's call in progress
         self.done = 0
         self.retried = 0
         self.payloads: list[Any] = []
@@ -118,6 +181,14 @@ class Ledger:
         self.failures: list[Failure] = []
         self.durations: list[float] = []
         self.started = self.now = perf_counter()
+
+    def copy(self) -> Ledger:
+        """Return a copy of the ledger, which later entries don't change."""
+        copy = Ledger(self.given)
+        for name in self.__slots__:
+            value = getattr(self, name)
+            setattr(copy, name, list(value) if isinstance(value, list) and name != "given" else value)
+        return copy
 
     def take(self, results: Sequence[Any], row: int) -> None:
         """Enter the results of a row."""
@@ -129,7 +200,7 @@ class Ledger:
         self.failures.extend([Failure.of(row, self.given[row], error) for row in rows])
 
     def goes_on(self, deadline: float) -> bool:
-        """Whether a further batch is to be begun."""
+        """Return whether a further batch is to be begun."""
         return self.done < len(self.given) and (not self.done or self.now <= deadline)
 
     def finish(self, count: int) -> None:
@@ -139,12 +210,12 @@ class Ledger:
         self.durations.append((self.now - before) / count)
 
     def time_rows(self, stamps: Sequence[float]) -> None:
-        """Note how long rows took, from the times at which each one ended; the first is the start."""
+        """Note how long rows took, from the times at which each row ended; the first time is the start."""
         self.done, self.now = len(stamps) - 1, stamps[-1]
         self.durations = [stamps[row + 1] - stamps[row] for row in sampled(self.done)]
 
     def outcome(self, replies: list[tuple[Any, Message]], *, discard: bool) -> Outcome:
-        """Return what was entered."""
+        """Return the outcome of all entries."""
         rows: Sequence[int] = self.rows
         if len(rows) == self.done and rows == list(range(self.done)):
             rows = range(self.done)
@@ -153,7 +224,7 @@ class Ledger:
     def outcome_of(
         self, rows: Sequence[int], replies: list[tuple[Any, Message]], *, discard: bool
     ) -> Outcome:
-        """Return what was entered, with results that are of these `rows`."""
+        """Return the outcome of all entries; `rows` are the rows of the results."""
         payloads = self.payloads
         if discard:
             payloads, rows = [], []
@@ -163,20 +234,39 @@ class Ledger:
         )
 
 
-class Plain(Form):
+class PlainForm(Form):
+    """The base class of the two forms of a plain `process`."""
+
+    __slots__ = ()
+
+    def _so_far(
+        self,
+        ledger: Ledger,
+        stamps: Sequence[float],
+        replies: Sequence[tuple[Any, Message]],
+        error: Exception,
+    ) -> Outcome:
+        ledger = ledger.copy()
+        ledger.fail((len(stamps) - 1,), error)
+        stamps = [*stamps, perf_counter()]
+        return plain_outcome(self._name, ledger, stamps, list(replies), discard=self._discard)
+
+
+class Plain(PlainForm):
     """`process` as a plain `def`: the result is the new payload."""
 
     __slots__ = ()
 
     def run(self, payloads: Sequence[Any], message_of: MessageOf, deadline: float) -> Outcome:
         """Take the rows in order until all are done or the deadline is over; see `Run`."""
-        # The hot loop: what is done here is done for every message. One reading of the clock serves the deadline
-        # and the durations; `try` costs nothing; the rows of the results are worked out afterwards.
+        # The hot loop: every statement here runs for every message. One reading of the clock serves the
+        # deadline and the durations; `try` costs nothing; the results' rows are made after the loop.
         call, clock, discard = self._call, perf_counter, self._discard
         ledger = Ledger(payloads)
         stamps = [ledger.started]
         keep, stamp = ledger.payloads.append, stamps.append
         with collecting() as replies:
+            self._watched(ledger, stamps, replies)
             for arguments in self._arguments(payloads, message_of):
                 try:
                     result = call(*arguments)
@@ -205,10 +295,14 @@ class Plain(Form):
 def plain_outcome(
     name: str, ledger: Ledger, stamps: Sequence[float], replies: list[tuple[Any, Message]], *, discard: bool
 ) -> Outcome:
-    """Return the outcome of a plain form: a result for every row that did not fail; `stamps` are when rows ended."""
+    """Return the outcome of a plain form: a result for every row that did not fail.
+
+    `stamps` are the times at which rows ended, after the start.
+    """
     ledger.time_rows(stamps)
     rows = _without_failed(ledger)
-    # A look at some is cheap, and who returns one such thing mostly returns nothing else; Output refuses the others.
+    # Checking some results is cheap, and a processor that returns a coroutine mostly returns nothing else.
+    # Output refuses a coroutine that isn't among the checked results.
     some = ledger.payloads[:: 1 + len(ledger.payloads) // _LOOKED_AT]
     if not _ONE_RESULT.issuperset(map(type, some)) and any(is_unawaited(type(result)) for result in some):
         _fail_unawaited(name, ledger, rows)
@@ -234,7 +328,7 @@ def _fail_unawaited(name: str, ledger: Ledger, rows: Sequence[int]) -> None:
 
 
 class Generator(Form):
-    """`process` as a generator: what it yields for a message are its results; ``None`` is a payload like any."""
+    """`process` as a generator, which yields a message's results; ``None`` is a payload like any other."""
 
     __slots__ = ()
 
@@ -244,9 +338,10 @@ class Generator(Form):
         ledger = Ledger(payloads)
         stamps = [ledger.started]
         with collecting() as replies:
+            self._watched(ledger, stamps, replies)
             for arguments in self._arguments(payloads, message_of):
                 try:
-                    # The whole of it before any is taken: a message that fails half-way leaves nothing behind.
+                    # All results before any is taken: a message that fails half-way leaves no result behind.
                     results = list(call(*arguments))
                 except BaseException as error:  # noqa: BLE001
                     results = self._again(partial(self._results, arguments), error, (ledger.done,), ledger)
@@ -262,12 +357,15 @@ class Generator(Form):
         return list(self._call(*arguments))
 
 
-#: Results of a batch, the row of each, and the rows for which there was none.
+#: Results of a batch, the row of each result, and the rows for which the batch gave None.
 _Made = tuple[Sequence[Any], Sequence[int], Sequence[int]]
 
 
 class BatchForm(Form):
-    """What the two forms of `process_batch` share."""
+    """The base class of the two forms of `process_batch`.
+
+    A batch that raises is taken apart: its rows are called one by one. So a failure concerns its row alone.
+    """
 
     __slots__ = ()
 
@@ -277,18 +375,19 @@ class BatchForm(Form):
         if self._alone:
             self._alone -= 1
             count = 1
-        return range(ledger.done, min(ledger.done + count, len(ledger.given)))
+        ledger.begun = range(ledger.done, min(ledger.done + count, len(ledger.given)))
+        return ledger.begun
 
     def _takes_apart(self, rows: range, error: BaseException) -> bool:
-        """Tell whether `rows`, for which the batch raised `error`, are to be taken again, one by one."""
-        if len(rows) == 1 or isinstance(error, WrongResultError):
+        """Return whether `rows`, for which the batch raised `error`, are to be called again, one by one."""
+        if len(rows) == 1 or isinstance(error, (WrongResultError, LeftBehind)) or left_behind():
             return False
         self._alone = len(rows)
         return True
 
     def _copies(self, rows: range, ledger: Ledger, message_of: MessageOf) -> tuple[list[Any], ...]:
-        """Return the arguments of one call."""
-        # Copies, for a batch that raises runs again row by row, and may have changed some of its payloads by then.
+        """Return copies of the payloads, and of the messages if the batch takes them, for one call."""
+        # Copies: a batch that raises is called again row by row, and may have changed payloads by then.
         payloads = [copy_payload(ledger.given[row]) for row in rows]
         if not self._with_message:
             return (payloads,)
@@ -296,7 +395,7 @@ class BatchForm(Form):
         return payloads, messages
 
     def _made(self, returned: object, rows: range) -> list[_Made]:
-        """Return what a batch has made of `rows`, in a list like those of the other forms: nothing where it is dropped."""
+        """Return the results of a batch for `rows`, in a list of one; no list where results are dropped."""
         if self._discard:
             run_out(self._name, returned)
             return []
@@ -324,7 +423,7 @@ class BatchForm(Form):
 
 
 class Batch(BatchForm):
-    """`process_batch`: one call for up to `batch_size` rows; one that raises is taken apart, row by row."""
+    """`process_batch`: one call for up to `batch_size` rows; a batch that raises is taken apart."""
 
     __slots__ = ()
 
@@ -332,6 +431,7 @@ class Batch(BatchForm):
         """Take the rows in order until all are done or the deadline is over; see `Run`."""
         ledger = Ledger(payloads)
         with collecting() as replies:
+            self._watched(ledger, [], replies)
             while ledger.goes_on(deadline):
                 rows = self._next_rows(ledger)
                 make = partial(self._call_for, rows, ledger, message_of)

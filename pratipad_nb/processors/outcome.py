@@ -1,7 +1,7 @@
-"""`Outcome` and `Failure`: what one batch call of a processor leaves behind.
+"""`Outcome` and `Failure`: the results and the failures of one batch call of a processor.
 
-Owns these values and how an exception is put into words. Doesn't decide what becomes of them: counting, dead-lettering
-and sending belong to `pratipad_nb.runtime`.
+Owns these values, and which part of a traceback is kept. Counting, dead-lettering and sending them is for
+`pratipad_nb.runtime`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pratipad_nb.calls import worker
 from pratipad_nb.message import Message
+from pratipad_nb.wording import in_words, storable
 
-__all__ = ["Failure", "Outcome", "in_words", "sampled"]
+__all__ = ["Failure", "Outcome", "sampled"]
 
-#: The bounds keep a dead letter small, whatever the exception holds: some carry whole documents in their text.
-ERROR_CHARACTERS = 1000
+#: Most characters of a traceback: the bound keeps a dead letter small.
 TRACEBACK_CHARACTERS = 8192
 
-#: Up to so many rows every duration is reported; beyond, every sixteenth, which tells p99 of 2,048 rows well enough.
+#: Up to so many rows every duration is reported; of more rows every sixteenth, which tells p99 of 2,048 rows
+#: well enough.
 _ALL_UP_TO = 64
 _SAMPLE = 16
 
@@ -36,7 +38,7 @@ _MACHINERY = {
         "returned.py",
         "typed.py",
     )
-}
+} | {str(Path(worker.__file__).with_name(name)) for name in ("call.py", "time_limit.py", "worker.py")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +48,14 @@ class Failure:
     Attributes
     ----------
     row
-        Its index among the payloads of the call.
+        The message's index among the payloads of the call.
     payload
-        As it was given to the call. A plain `process` without retries is given this very object, for speed: what
-        it changed in place before it raised shows here.
+        The payload as given to the call. A plain `process` without retries is given this very object, for
+        speed: changes in place that `process` made before it raised show here.
     error
         The exception's type and text, as in ``"ValueError: no such unit"``.
     traceback
-        The exception's traceback without our own frames, at most 8,192 characters of it.
+        The exception's traceback without this package's own frames, at most 8,192 characters of it.
     """
 
     row: int
@@ -69,25 +71,25 @@ class Failure:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a call has made of the first `done` of its rows; the others are to be given again.
+    """The results and failures of the first `done` rows of a call; the other rows are to be given again.
 
     Attributes
     ----------
     done
-        How many rows, from the first on, were finished: they have their results or their failure.
+        How many rows, from the first on, were finished: each has its results or its failure.
     payloads
         The results, in order.
     rows
-        For each result the row it came from; ``range(done)`` where every row has exactly one result.
+        For each result its row; ``range(done)`` where every row has exactly one result.
     failures
         The rows that failed, in order.
     replies
-        Payload and the message it answers, in order; those of failed rows are among them.
+        Each reply's payload and the message that the reply answers, in order; replies from failed rows too.
     durations
-        Seconds a message took: all for up to 64 rows, else those of every sixteenth row. A batch gives
-        one mean for each of its calls.
+        Seconds that each row took: of all rows if there are up to 64, else of every sixteenth row. A batch
+        gives the mean of its rows for each of its calls.
     elapsed
-        Seconds the whole call took.
+        Seconds that the whole call took.
     retried
         How many times a row was tried again.
     """
@@ -107,32 +109,16 @@ def sampled(count: int) -> range:
     return range(0, count, 1 if count <= _ALL_UP_TO else _SAMPLE)
 
 
-def in_words(error: BaseException) -> str:
-    """Return an exception's type and text, whatever the text is made by: at most 1,000 characters that can be stored."""
-    name = type(error).__name__
-    try:
-        text = str(error)
-        words = f"{name}: {text}" if text else name
-    except BaseException:  # noqa: BLE001 - a user's __str__ may raise anything
-        words = f"{name}: (its text can't be had: its __str__ raised)"
-    return _storable(words if len(words) <= ERROR_CHARACTERS else words[: ERROR_CHARACTERS - 1] + "…")
-
-
-def _storable(text: str) -> str:
-    # Half a character, as in the name of a file that is no UTF-8, can't be encoded: it would end the flow.
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def _traceback(error: BaseException) -> str:
     try:
         lines = traceback.format_exception(type(error), error, _users_frames(error.__traceback__))
-    except BaseException as again:  # noqa: BLE001 - it looks at much that a user's exception may define
+    except BaseException as again:  # noqa: BLE001 - formatting calls methods of the user's exception
         return f"(its traceback can't be had: {in_words(again)})"
-    text = _storable("".join(lines))
+    text = storable("".join(lines))
     if len(text) <= TRACEBACK_CHARACTERS:
         return text
     cut = "\n… cut …\n"
-    head = TRACEBACK_CHARACTERS // 4  # the end says more: it has the place and the error
+    head = TRACEBACK_CHARACTERS // 4  # the end says more: the end has the place and the error
     return text[:head] + cut + text[-(TRACEBACK_CHARACTERS - head - len(cut)) :]
 
 

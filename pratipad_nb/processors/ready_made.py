@@ -1,7 +1,8 @@
-"""The ready-made processors: `Filter`, `Throttle`, `Deadband` and `Window`.
+"""The ready-made processors `Filter`, `Throttle` and `Deadband`; `window` has `Window`.
 
-All of their arguments can be written as literals in the notation. Those with a state keep it by device and carry it
-over by `snapshot` and `restore`; time is the device's own clock (`Message.time`), so that a replay gives the same.
+All arguments of these processors can be written as literals in the notation, but for functions. `Throttle`
+and `Deadband` keep a state by device, and carry it over by `snapshot` and `restore`. Time is the device's own
+clock (`Message.time`), so that a replay gives the same results.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ _UNSET: Any = object()
 
 
 def value_of(payload: Any, key: str | None, who: str) -> Any:
-    """Return the payload's value of that key; dots reach into what is nested; without a key, the payload itself.
+    """Return the payload's value of `key`; without a key, the payload.
+
+    Dots in `key` reach into nested values. `who` names the processor in errors.
 
     Raises
     ------
     ProcessorError
-        If there is no such key.
+        If the payload has no such key.
     """
     if key is None:
         return payload
@@ -45,23 +48,25 @@ def value_of(payload: Any, key: str | None, who: str) -> Any:
 
 
 class Filter(Processor):
-    """Pass the messages that meet a condition, drop the others.
+    """Pass the messages that meet all conditions given, drop the others.
 
     Parameters
     ----------
     where
-        Called with the payload; what is true passes.
+        Called with the payload; a message passes if the result is true.
     key
-        The key whose value is compared (dots reach into what is nested); without it the payload itself is.
+        The key whose value is compared (dots reach into nested values); without a key, the payload is
+        compared.
     above, below
-        The value must be greater, or less, than this; the bound itself doesn't pass.
+        The value must be greater, or less, than this bound; the bound itself doesn't pass.
     equals
-        The value must be equal to this.
+        The value must be equal to this value.
 
     Raises
     ------
     ProcessorError
-        If there is no condition. For a message without that key: it becomes a dead letter, not a silent loss.
+        If no condition is given. For a message without the key: the message becomes a dead letter, not a
+        silent loss.
 
     Examples
     --------
@@ -79,8 +84,8 @@ class Filter(Processor):
     ) -> None:
         if where is not None and not callable(where):
             raise ProcessorError(
-                f"Filter(where={where!r}): `where` is called with each payload, so it is a function; to compare a "
-                'value write Filter(key="co2", above=800).'
+                f"Filter(where={where!r}): `where` is called with each payload, so it is a function; to "
+                'compare a value write Filter(key="co2", above=800).'
             )
         if where is None and above is None and below is None and equals is _UNSET:
             raise ProcessorError("Filter() has no condition: give it where=, above=, below= or equals=.")
@@ -103,8 +108,9 @@ class Filter(Processor):
 class Throttle(Processor):
     """Pass the first message of each device in each interval, drop the others.
 
-    Intervals are multiples of `seconds` of the device's clock, not distances from the last message that passed: a
-    device that sends every half second, a little early or late, so passes every second message and never every third.
+    Intervals are multiples of `seconds` of the device's clock, not distances from the last message that
+    passed. So of a device that sends every half second, a little early or late, every second message passes
+    and never every third.
 
     Parameters
     ----------
@@ -121,7 +127,7 @@ class Throttle(Processor):
         self._passed: dict[str, int] = {}
 
     def process(self, payload: Any, message: Message) -> Iterator[Any]:
-        """Yield the payload if it is its device's first in this interval."""
+        """Yield the payload if its message is its device's first in this interval."""
         interval = floor(message.time / self._seconds)
         if self._passed.get(message.device) != interval:
             self._passed[message.device] = interval
@@ -132,19 +138,19 @@ class Throttle(Processor):
         return dict(self._passed)
 
     def restore(self, state: Any) -> None:
-        """Go on after those intervals."""
+        """Go on after the intervals of `state`."""
         self._passed = dict(state or {})
 
 
 class Deadband(Processor):
-    """Pass a message when its value has moved by at least `delta` since the last one of its device that passed.
+    """Pass a message when its value has moved by at least `delta` since its device's last that passed.
 
-    A device's first message passes, and so does one whose value, or whose last, is not a number (NaN).
+    A device's first message passes, and so does a message whose value, or whose device's last value, is NaN.
 
     Parameters
     ----------
     key
-        The key whose value is watched (dots reach into what is nested); without it the payload itself is.
+        The key whose value is watched (dots reach into nested values); without a key, the payload is watched.
     delta
         The least change that passes, in the unit of the value.
 
@@ -175,7 +181,7 @@ class Deadband(Processor):
         return dict(self._passed)
 
     def restore(self, state: Any) -> None:
-        """Go on from those values."""
+        """Go on from the values of `state`."""
         self._passed = dict(state or {})
 
 

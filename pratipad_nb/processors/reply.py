@@ -1,7 +1,7 @@
 """`reply`: how a processor answers the device that a message came from.
 
-Owns where replies of a running call collect, and that one which can't be sent is refused where it is made. Sending
-them, and knowing what can be sent, is for `pratipad_nb.runtime`.
+Owns where the replies of a call in progress collect, and that a reply which can't be sent is refused at once.
+Sending replies, and knowing which replies can be sent, is for `pratipad_nb.runtime`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _prepare: ContextVar[Callable[[Any], Any] | None] = ContextVar("pratipad_replies
 def reply(payload: Any, to: Message) -> None:
     """Send `payload` to the device that the message `to` came from. Works in any form of `process`.
 
-    It is on its way when the call that made it is finished, and at least once: a message that is processed again, after
-    a failure or a crash, is answered again.
+    The reply is sent when the call of `process` has finished. Delivery is at least once: a message that is
+    processed again, after a failure or a crash, is answered again.
 
     Raises
     ------
@@ -57,13 +57,14 @@ def reply(payload: Any, to: Message) -> None:
     replies = _running.get()
     if replies is None or replies.over:
         raise ProcessorError(
-            "reply() was called where no processor is running. Call it in `process` or `process_batch`, not in a "
-            "thread or task that outlives them; from a notebook, send an order with flow.send(payload, to=device)."
+            "reply() was called where no processor is running. Call it in `process` or `process_batch`, not "
+            "in a thread or task that outlives them; from a notebook, send an order with "
+            "flow.send(payload, to=device)."
         )
     if not isinstance(to, Message):
         raise ProcessorError(
-            f"reply(): `to` is {to!r}; it is the message to answer. Give `process` a second parameter named "
-            "`message` and pass that."
+            f"reply(): `to` is {to!r}; it must be the message to answer. Give `process` a second parameter "
+            "named `message` and pass that."
         )
     prepare = _prepare.get()
     replies.found.append((payload if prepare is None else prepare(payload), to))
@@ -71,20 +72,20 @@ def reply(payload: Any, to: Message) -> None:
 
 @contextmanager
 def collecting() -> Iterator[list[tuple[Any, Message]]]:
-    """Let `reply` work inside the block and give the list it fills."""
+    """Let `reply` work inside the block, and give the list that `reply` fills."""
     replies, before = _Replies(), _running.get()
     _running.set(replies)
     try:
         yield replies.found
     finally:
         replies.over = True
-        # Not `reset`: a coroutine that is closed, not finished, ends in another context, where `reset` raises.
+        # Not `reset`: a coroutine that is closed early ends in another context, where `reset` raises.
         _running.set(before)
 
 
 @contextmanager
 def preparing(prepare: Callable[[Any], Any]) -> Iterator[None]:
-    """Let `prepare` make of each reply inside the block what is sent, or raise why it can't be."""
+    """Let `prepare` turn each reply's payload inside the block into the payload to send, or raise."""
     before = _prepare.get()
     _prepare.set(prepare)
     try:

@@ -1,7 +1,12 @@
 """Typed processors: a payload parameter annotated with pydantic models is validated, results are dumped.
 
-Owns finding models in an annotation and wrapping the callable. Never imports pydantic: whoever has made a model has
-imported it.
+Owns finding models in an annotation, and wrapping the callable. Never imports pydantic: code that has made a
+model has imported pydantic already.
+
+The dump: `model_dump` keeps values that can travel as they are, such as dates and bytes, but may leave values
+that can't, such as an enum. ``model_dump(mode="json")`` has a value that can travel in each of these places,
+but turns dates and bytes into text. `_merged` walks through both, which have the same structure, and takes
+the first where its value can travel, else the second.
 """
 
 from __future__ import annotations
@@ -17,23 +22,23 @@ from typing import Any
 from uuid import UUID
 
 from pratipad_nb.errors import ProcessorError
-from pratipad_nb.processors.outcome import in_words
 from pratipad_nb.processors.returned import is_results
+from pratipad_nb.wording import in_words
 
 __all__ = ["annotation_of", "typed"]
 
-#: Classes of values that a frame carries as they are; all else that a model holds is dumped as JSON would have it.
+#: Classes of values that a frame carries as they are; all other values of a model are dumped as for JSON.
 _CARRIED = frozenset(
     {bool, bytes, date, datetime, Decimal, float, int, str, time, timedelta, type(None), UUID}
 )
 
 
 def annotation_of(function: object, parameter: str, *, is_batch: bool) -> Any:
-    """Return what payloads are validated by: the annotation of `parameter`, if it has a pydantic model anywhere in it.
+    """Return the annotation of `parameter` by which payloads are validated; None if it has no pydantic model.
 
-    ``A | B``, ``list[Model]`` and the like count; of the ``list[…]`` that `process_batch` is given it is what is
-    inside. ``None`` if there is no model, or the annotation can't be resolved (a string that names a class inside
-    another function).
+    A model may stand anywhere in the annotation: ``A | B``, ``list[Model]`` and the like. Of the ``list[…]``
+    that `process_batch` is given, the annotation inside is returned. None, too, if the annotation can't be
+    resolved (a string that names a class inside another function).
     """
     pydantic = sys.modules.get("pydantic")
     while isinstance(function, partial):
@@ -57,13 +62,13 @@ def _resolved(annotation: str, function: object) -> object:
                 scope[name] = cell.cell_contents
             except ValueError:  # a variable of the enclosing function that has no value yet
                 continue
-    # This annotation alone: another of the same function may name what only a type checker imports.
-    alone = SimpleNamespace(__annotations__={"it": annotation})
+    # This annotation alone: another of the function may name a class that only type checkers import.
+    alone = SimpleNamespace(__annotations__={"payload": annotation})
     try:
         hints = typing.get_type_hints(alone, getattr(function, "__globals__", {}), scope, include_extras=True)
     except Exception:  # noqa: BLE001 - an annotation may hold any expression
         return None
-    return hints["it"]
+    return hints["payload"]
 
 
 def _is_collection(annotation: object) -> bool:
@@ -80,7 +85,7 @@ def _has_model(annotation: object, base: type) -> bool:
 def typed(
     call: Callable[..., Any], annotation: Any, kind: str, *, name: str, on_loop: bool
 ) -> Callable[..., Any]:
-    """Return `call`, given what `annotation` says and giving dumps.
+    """Return `call` wrapped so that it is given payloads validated by `annotation`, and returns dumps.
 
     Parameters
     ----------
@@ -89,19 +94,19 @@ def typed(
     name
         Name of the processor, for errors.
     on_loop
-        It is an ``async def``.
+        Whether `call` is an ``async def``.
 
     Raises
     ------
     ProcessorError
-        If pydantic can't validate by that annotation.
+        If pydantic can't validate by `annotation`.
     """
     try:
         validate = sys.modules["pydantic"].TypeAdapter(annotation).validate_python
     except Exception as error:
         raise ProcessorError(
-            f"{name} can't be given payloads of type {annotation}: {in_words(error)}. Annotate the payload with a "
-            "pydantic model, or with what pydantic validates (A | B, list[A], A | None)."
+            f"{name} can't be given payloads of type {annotation}: {in_words(error)}. Annotate the payload "
+            "with a pydantic model, or with a type that pydantic validates (A | B, list[A], A | None)."
         ) from error
     if kind == "batch":
         return _batch(call, validate, on_loop=on_loop)
@@ -129,7 +134,8 @@ def _generator(call: Any, validate: Any, *, on_loop: bool) -> Callable[..., Any]
 
 
 def _batch(call: Any, validate: Any, *, on_loop: bool) -> Callable[..., Any]:
-    # A payload that doesn't fit raises for the batch, before any of it is run, and the form takes it apart.
+    # A payload that doesn't fit raises before any payload of its batch is processed, and the form takes the
+    # batch apart.
     def batch(payloads: list[Any], *messages: Any) -> Any:
         return _dumped_batch(call([validate(payload) for payload in payloads], *messages))
 
@@ -147,7 +153,7 @@ def _dumped_batch(returned: Any) -> Any:
 
 
 def _dumped(result: Any) -> Any:
-    """Return `result` with every model in it, also inside of lists and dictionaries, as what can travel."""
+    """Return `result` with every model in it, in lists and dictionaries too, as values that can travel."""
     kind = type(result)
     if kind is dict:
         return {key: _dumped(value) for key, value in result.items()}
@@ -160,7 +166,7 @@ def _dumped(result: Any) -> Any:
         return dump
     try:
         return _merged(dump, result.model_dump(mode="json"))
-    except ValueError:  # one value, such as bytes that are no text, has no JSON: then each for itself
+    except ValueError:  # a value, such as bytes that are no text, has no JSON
         return _each_as_json(dump)
 
 
@@ -170,11 +176,11 @@ def _is_carried(value: Any) -> bool:
         return _CARRIED.issuperset(map(type, value)) and all(map(_is_carried, value.values()))
     if kind in (list, tuple, set, frozenset):
         return all(map(_is_carried, value))
-    return kind in _CARRIED or hasattr(value, "tolist")  # as a NumPy array has it
+    return kind in _CARRIED or hasattr(value, "tolist")  # a NumPy array or scalar
 
 
 def _merged(dump: Any, as_json: Any) -> Any:
-    """Return `dump` with what can't travel replaced by what it is in JSON; dates and bytes stay what they are."""
+    """Return `dump` with values that can't travel replaced by those of `as_json`; dates and bytes stay."""
     if _is_carried(dump):
         return dump
     if type(dump) is dict and type(as_json) is dict and len(dump) == len(as_json):
@@ -196,5 +202,5 @@ def _each_as_json(dump: Any) -> Any:
         return list(map(_each_as_json, dump))
     try:
         return sys.modules["pydantic_core"].to_jsonable_python(dump)
-    except ValueError:  # the next processor may want it all the same; Output refuses it
+    except ValueError:  # the next processor may want this value all the same; Output refuses it
         return dump

@@ -1,4 +1,7 @@
-"""`Window`: the ready-made processor that gathers messages and passes on an aggregate of them."""
+"""`Window`: the ready-made processor that gathers messages and passes on an aggregate of them.
+
+Owns the windows and the aggregates. The other ready-made processors are in `ready_made`.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,17 @@ __all__ = ["Window"]
 
 log = logging.getLogger(__name__)
 
-#: Most values one window of one device holds: half a megabyte of numbers. A window by time that gets more is closed early.
+#: Most values that one window of one device holds: half a megabyte of numbers. A window by time that gets
+#: more values is closed early.
 MOST_VALUES = 65_536
 
 
 class _Aggregate(NamedTuple):
-    """How values become one. What is held of them is a list, for a state is a JSON-like value."""
+    """How the values of a window become one value.
+
+    `add` enters a value into a window's list, and `result` makes the aggregate of the list and the number of
+    messages. The list holds what `holds` says. It is a list, for a processor's state is a JSON-like value.
+    """
 
     holds: str
     add: Callable[[list[Any], Any], None]
@@ -30,11 +38,13 @@ class _Aggregate(NamedTuple):
 
 
 def _add_nothing(held: list[Any], value: Any) -> None:
-    """Hold nothing: the messages of a window are counted in any case."""
+    """Hold no value: the messages of a window are counted in any case."""
 
 
 def _add_up(held: list[Any], value: float) -> None:
-    # What rounding loses is summed too (Neumaier), so that a long window is as exact as a short one.
+    # Neumaier's summation: `lost` sums the rounding errors of `total`, so that `total + lost` is as exact for
+    # a long window as for a short one. Of two numbers that are added, the smaller loses digits;
+    # `(total - grown) + value`, or the other way round, is exactly the part that was lost.
     total, lost = held or (0.0, 0.0)
     value = float(value)
     grown = total + value
@@ -74,33 +84,38 @@ _AGGREGATES = {
 
 
 class Window(Processor):
-    """Gather each device's messages into windows one after the other and pass on one aggregate for each.
+    """Gather each device's messages into windows, one after the other, and pass on an aggregate of each.
 
-    What is passed on is ``{key: aggregate, "count": messages, "start": time of the first, "end": time of the last}``;
-    without a key the first entry is ``"value"``. Times are the device's, in seconds since 1970-01-01 UTC.
+    The payload that is passed on is
+    ``{key: aggregate, "count": messages, "start": time of the first, "end": time of the last}``; without a
+    key the first entry is ``"value"``. Times are the device's, in seconds since 1970-01-01 UTC.
 
-    A window by `count` is passed on with its last message. One by `seconds` covers a multiple of `seconds` of the
-    device's clock and is passed on by the device's first message after it, so that the last window of a device that
-    falls silent stays open (over a stop and start, too).
+    A window by `count` is passed on with its last message. A window by `seconds` covers one interval between
+    multiples of `seconds` of the device's clock. It is passed on by the device's first message after the
+    interval, so the last window of a device that falls silent stays open (over a stop and start, too).
 
-    ``"median"`` and a function need every value, so that a window of theirs never holds more than 65,536 of a device: one
-    by time that gets more is passed on in parts. All devices' values together are carried over a stop and start up to
-    1 MiB, some 100,000 numbers. The other aggregates keep one or two numbers for each device, however long the window.
+    ``"median"`` and a function need every value. Their windows never hold more than 65,536 values of a
+    device: a window by time that gets more is passed on in parts. All devices' values together are carried
+    over a stop and start up to 1 MiB, some 100,000 numbers. The other aggregates keep one or two numbers for
+    each device, however long the window.
 
     Parameters
     ----------
     count, seconds
-        How many messages, or how much time, make a window: one of the two.
+        How many messages, or how many seconds, make a window: give one of the two.
     key
-        The key whose values are gathered (dots reach into what is nested); without it the payload itself is.
+        The key whose values are gathered (dots reach into nested values); without a key, payloads are
+        gathered.
     aggregate
-        ``"mean"``, ``"min"``, ``"max"``, ``"sum"``, ``"count"``, ``"median"``, or a function of the list of values. If
-        that raises, the window is dropped and the message that closed it becomes a dead letter.
+        ``"mean"``, ``"min"``, ``"max"``, ``"sum"``, ``"count"``, ``"median"``, or a function of the list of
+        values. If the function raises, the window is dropped and the message that closed the window becomes a
+        dead letter.
 
     Raises
     ------
     ProcessorError
-        If not exactly one of `count` and `seconds` is given, or one is not what it may be.
+        If not exactly one of `count` and `seconds` is given, or an argument is not one of its allowed values.
+        For a message whose value is missing or no number: the message becomes a dead letter.
 
     Examples
     --------
@@ -117,8 +132,8 @@ class Window(Processor):
     ) -> None:
         if (count is None) == (seconds is None):
             raise ProcessorError(
-                f"Window(count={count!r}, seconds={seconds!r}): give one of the two, for example Window(count=10) or "
-                "Window(seconds=60)."
+                f"Window(count={count!r}, seconds={seconds!r}): give one of the two, for example "
+                "Window(count=10) or Window(seconds=60)."
             )
         self._aggregate = _aggregate(aggregate)
         most = MOST_VALUES if self._aggregate.holds == "values" else None
@@ -129,17 +144,17 @@ class Window(Processor):
             raise ProcessorError(f"Window: seconds is {seconds!r}; it is a number greater than 0.")
         self._most, self._seconds, self._key = count or most, seconds, key
         self._numbers = isinstance(aggregate, str) and aggregate != "count"
-        # device -> [number of the interval, time of the first, time of the last, messages, what is held of the values]:
-        # a list, for `snapshot` gives JSON-like values.
+        # device -> [number of the interval, time of the first message, time of the last, messages, the list
+        # of the aggregate]. A list, for `snapshot` returns JSON-like values.
         self._open: dict[str, list[Any]] = {}
 
     def process(self, payload: Any, message: Message) -> Iterator[Any]:
-        """Add the value to its device's window; yield the windows that are complete by that."""
+        """Add the value to its device's window; yield the windows that this message completes."""
         value = value_of(payload, self._key, "Window")
         if self._numbers and not isinstance(value, (int, float)):
             raise ProcessorError(
-                f"Window: the value of {self._key or 'the payload'} is {value!r:.80}, no number; filter such messages "
-                'out before, or use aggregate="count".'
+                f"Window: the value of {self._key or 'the payload'} is {value!r:.80}, no number; filter such "
+                'messages out before, or use aggregate="count".'
             )
         device, time = message.device, message.time
         interval = None if self._seconds is None else floor(time / self._seconds)
@@ -149,7 +164,7 @@ class Window(Processor):
             window = None
         if window is None:
             window = [interval, time, time, 0, []]
-        # Raises for an integer that is too large: a window that is new isn't there then.
+        # Raises for an integer too large for a float: then a new window isn't among the open ones yet.
         self._aggregate.add(window[4], value)
         window[2] = time
         window[3] += 1
@@ -158,7 +173,8 @@ class Window(Processor):
             yield self._close(device)
 
     def _close(self, device: str) -> dict[str, Any]:
-        # Gone before it is aggregated: a function that raises for it would else do so for every message to come.
+        # The window is removed before it is aggregated: else a function that raises would raise for every
+        # later message.
         _, start, end, count, held = self._open.pop(device)
         return {
             self._key or "value": self._aggregate.result(held, count),
@@ -169,7 +185,7 @@ class Window(Processor):
 
     @property
     def _form(self) -> list[Any]:
-        """What the state of another window has to agree in to make sense here."""
+        """The arguments in which a state has to agree with this window to be restored."""
         return ["Window", self._aggregate.holds, self._key, self._seconds]
 
     def snapshot(self) -> Any:
@@ -178,7 +194,10 @@ class Window(Processor):
         return {"form": self._form, "open": open_}
 
     def restore(self, state: Any) -> None:
-        """Go on with those windows. What another kind of window, or another processor, left is dropped, and logged."""
+        """Go on with the windows of `state`.
+
+        The state of another kind of window, or of another processor, is dropped, and a warning is logged.
+        """
         if state is None:
             return
         if not isinstance(state, dict) or state.get("form") != self._form:
@@ -196,5 +215,6 @@ def _aggregate(given: object) -> _Aggregate:
     if isinstance(given, str) and given in _AGGREGATES:
         return _AGGREGATES[given]
     raise ProcessorError(
-        f"Window: aggregate is {given!r}; it can be {', '.join(map(repr, _AGGREGATES))}, or a function of a list."
+        f"Window: aggregate is {given!r}; it can be {', '.join(map(repr, _AGGREGATES))}, or a function of a "
+        "list."
     )

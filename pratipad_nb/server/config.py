@@ -1,8 +1,9 @@
-"""What the embedded server is told: its configuration file and the list of its users, as text.
+"""The embedded server's configuration file and the list of its users, as text.
 
-Owns both and what is hard-wired there: a listener that speaks TLS from its first byte on and lets in nobody without a
-certificate of our authority whose identity is a listed user. There is no parameter that loosens this. The list of users
-is JSON; the configuration is nearly so, but for its strings, which hold the names of folders: any bytes but zero.
+Owns both texts and their hard-wired part: a listener that speaks TLS from its first byte on and lets in
+nobody without a certificate of our authority whose identity is a listed user. No parameter loosens this. The
+list of users is JSON; the configuration is nearly so, but for its strings, which hold the names of folders:
+any bytes but zero.
 """
 
 from __future__ import annotations
@@ -31,16 +32,17 @@ __all__ = [
     "rendered_users",
 ]
 
-#: Where a server listens unless it is told otherwise: who is on another machine doesn't even see it.
+#: A server's default address: a program on another machine doesn't even see the server.
 LOOPBACK = "127.0.0.1"
 
-#: Where MQTT over TLS is looked for: ``secure-mqtt`` in IANA's registry of ports.
+#: The port of MQTT over TLS: ``secure-mqtt`` in IANA's registry of ports.
 MQTT_PORT = 8883
 
-#: Where a server listens for leaf nodes, as NATS has it.
+#: The port for leaf nodes, by NATS's convention.
 LEAF_PORT = 7422
 
-#: Largest message of the server, in bytes. Its own default is 1 MiB and its makers advise against more than 8.
+#: Largest message of the server, in bytes. NATS's own default is 1 MiB, and its makers advise against more
+#: than 8 MiB.
 MAX_PAYLOAD = 8 << 20
 
 #: A user that no certificate has. With an empty list the server would ask for no user at all.
@@ -50,17 +52,17 @@ _RANDOM_PORT = -1
 
 @dataclass(frozen=True, slots=True)
 class ServerFiles:
-    """Where the embedded server's files lie, all in one folder.
+    """The paths of the embedded server's files, all in one folder.
 
     ::
 
-        lock          held by the owner and by the server process itself
-        server.json   which server runs, for who joins it
+        lock          held by the owner and by the server process
+        server.json   which server runs, for a process that joins it
         port          the port of the last start
-        wanted        the process that is to own the server for the server's sake, while it waits for that
+        wanted        the standalone process that waits for the folder to be handed over
         server.conf   users.conf   users.lock
-        log           and rotated ones
-        run/          where the server says which port it got
+        log           and rotated logs
+        run/          the server's report of the port that it got
         store/        JetStream
     """
 
@@ -68,52 +70,52 @@ class ServerFiles:
 
     @property
     def lock(self) -> Path:
-        """Held as long as an owner or a server lives."""
+        """The lock that is held as long as an owner or a server lives."""
         return self.folder / "lock"
 
     @property
     def state(self) -> Path:
-        """Which server runs, while one does."""
+        """The file that says which server runs, while a server runs."""
         return self.folder / "server.json"
 
     @property
     def port(self) -> Path:
-        """The port of the last start."""
+        """The file with the port of the last start."""
         return self.folder / "port"
 
     @property
     def wanted(self) -> Path:
-        """The process that waits for the folder to be handed over to it."""
+        """The file with the process that waits for the folder to be handed over to it."""
         return self.folder / "wanted"
 
     @property
     def config(self) -> Path:
-        """The configuration."""
+        """The configuration file."""
         return self.folder / "server.conf"
 
     @property
     def users(self) -> Path:
-        """The users, included by the configuration; changed under `users_lock` alone."""
+        """The users file, included by the configuration; changed under `users_lock` alone."""
         return self.folder / "users.conf"
 
     @property
     def users_lock(self) -> Path:
-        """Held while users change and the server reads them again."""
+        """The lock that is held while users change and the server reads them again."""
         return self.folder / "users.lock"
 
     @property
     def log(self) -> Path:
-        """What the server says."""
+        """The server's log."""
         return self.folder / "log"
 
     @property
     def run(self) -> Path:
-        """Where the server says which port it got."""
+        """The folder where the server reports the port that it got."""
         return self.folder / "run"
 
     @property
     def store(self) -> Path:
-        """JetStream's files."""
+        """The folder of JetStream's files."""
         return self.folder / "store"
 
 
@@ -133,21 +135,21 @@ def rendered_config(
     Parameters
     ----------
     files
-        Where its files lie.
+        The paths of the server's files.
     credentials
-        The server's certificate and key, and the authority whose certificates it takes.
+        The server's certificate and key, and the authority whose certificates the server takes.
     host
-        The address to listen on; ``"0.0.0.0"``: all. Whatever it is, the listener is the same: mutual TLS.
+        The address to listen on; ``"0.0.0.0"``: all. The listener is the same on every address: mutual TLS.
     port
-        Port there; None: any that is free.
+        The port to listen on; None: any free port.
     sync
-        ``"interval"``: written files are forced to the disk every two minutes (the server's default). ``"always"``:
-        with every write.
+        ``"interval"``: written files are forced to the disk every two minutes (the server's default).
+        ``"always"``: at every write.
     mqtt
         Where to listen for devices that speak MQTT 3.1.1, with mutual TLS as everywhere. None: nowhere.
     leaves
-        Where to listen for other sites' servers that join this one as leaves, with mutual TLS as everywhere. None:
-        nowhere.
+        Where to listen for other sites' servers that join this one as leaves, with mutual TLS as everywhere.
+        None: nowhere.
     leaf_of
         A server to join as a leaf. None: none.
     """
@@ -156,7 +158,7 @@ def rendered_config(
         "listen": str(Address(host, _RANDOM_PORT if port is None else port)),
         "ports_file_dir": str(files.run),
         "max_payload": MAX_PAYLOAD,
-        # Somebody who has gone without a word is noticed after 5 to 15 s.
+        # A client that has gone without a word is noticed after 5 to 15 s.
         "ping_interval": "5s",
         "ping_max": 2,
         "tls": _tls(credentials),
@@ -170,12 +172,12 @@ def rendered_config(
         "logfile_max_num": 2,
     }
     if mqtt is not None:
-        # There TLS is from the first byte on in any case, and the server doesn't know the word.
+        # MQTT's listener speaks TLS from the first byte on in any case, and doesn't know this key.
         tls = {key: value for key, value in _tls(credentials).items() if key != "handshake_first"}
         sections["mqtt"] = {"listen": str(mqtt), "tls": tls}
     if leaves is not None:
         sections["leafnodes"] = {"listen": str(leaves), "no_advertise": True, "tls": _tls(credentials)}
-        # By its domain the leaves' edges tell its JetStream from their own.
+        # By this domain the leaves' edges tell this server's JetStream from their own.
         sections["jetstream"]["domain"] = CLOUD
     elif leaf_of is not None:
         sections["leafnodes"] = _joining(leaf_of)
@@ -201,8 +203,8 @@ def _written(value: Any) -> str:
 def _quoted(text: str) -> str:
     r"""Return `text` as a string of the server's configuration.
 
-    The server knows no ``\u`` of JSON, but ``\x``, which stands for a byte. So a path comes to the server as the bytes
-    that the file system has for the path, of whatever encoding these are.
+    The server knows no ``\u`` of JSON, but ``\x``, which stands for a byte. So a path comes to the server as
+    the bytes that the file system has for the path, in any encoding.
     """
     return '"' + "".join(map(_character, os.fsencode(text))) + '"'
 
@@ -226,7 +228,8 @@ def _joining(leaf_of: Leaf) -> dict[str, Any]:
 
 
 def _fingerprint(leaf_of: Leaf) -> str:
-    # A server refuses two leaves of one name. The certificate is the site's own, so this is, too.
+    # A server refuses two leaves of one name. The certificate is the site's own, so its fingerprint is a name
+    # of the site's own.
     return hashlib.sha256(leaf_of.credentials.certificate.read_bytes()).hexdigest()[:12]
 
 
@@ -238,7 +241,7 @@ def _tls(credentials: Credentials) -> dict[str, Any]:
         "verify_and_map": True,
         "handshake_first": True,
         "min_version": "1.2",
-        # Seconds for a handshake. Its default of 2 is short when thousands reconnect at once.
+        # Seconds for a handshake. The server's default of 2 is short when thousands reconnect at once.
         "timeout": 5,
     }
 
@@ -256,14 +259,14 @@ def parsed_users(data: bytes) -> dict[str, User]:
     Raises
     ------
     ServerError
-        If it is no such file.
+        If `data` is no users file.
     """
     try:
         found = [_parsed_user(entry) for entry in msgspec.json.decode(data)["authorization"]["users"]]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ServerError(
-            "the server's list of users is damaged. Delete users.conf in the server's folder and start again; "
-            "devices and readers that aren't of a flow started here need a new invitation then."
+            "the server's list of users is damaged. Delete users.conf in the server's folder and start "
+            "again; devices and readers that aren't of a flow started here need a new invitation then."
         ) from error
     return {user.identity: user for user in found if user.identity != _NOBODY}
 
@@ -280,7 +283,7 @@ def _user(user: User) -> dict[str, Any]:
 
 
 def _only(subjects: tuple[str, ...]) -> dict[str, list[str]]:
-    # An empty list of what is allowed would allow everything.
+    # An empty list of allowed subjects would allow everything.
     return {"allow": list(subjects)} if subjects else {"deny": [">"]}
 
 

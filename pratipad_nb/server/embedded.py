@@ -1,7 +1,7 @@
 """The embedded NATS server: started, watched, restarted and ended.
 
-Owns its life in one folder, which a lock keeps to one owner. The process itself is `server_process`'s matter, what it
-is told `server_config`'s, who may connect `server_users`'s, and who owns the folder `server_state`'s.
+Owns the server's life in one folder, which a lock keeps to one owner. The process belongs to `process`, the
+configuration to `config`, the users to `users`, and the folder's owner to `state`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from pratipad_nb.backoff import Backoff
+from pratipad_nb.bugs import Bugs
 from pratipad_nb.errors import ServerError, SettingsError
 from pratipad_nb.files import FileLock, private_folder, write_whole
 from pratipad_nb.server.config import LEAF_PORT, LOOPBACK, MQTT_PORT, ServerFiles, rendered_config
@@ -31,11 +33,11 @@ from pratipad_nb.transport.permissions import User
 __all__ = ["EmbeddedServer", "ServerExit"]
 
 _POLL_SECONDS = 0.003
-#: Bound of a start. An empty store takes 30 ms; a large one is read in and may take long.
+#: Bound of a start. An empty store takes 30 ms; a large store is read in and may take long.
 _READY_SECONDS = 60.0
-#: First and longest pause before a restart, in seconds: the first is short, since a crash is rare and clients wait.
+#: First and longest pause before a restart, in seconds; the first is short: crashes are rare, clients wait.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 10.0
-#: A server that has run for so long is taken to be well: its next crash is a first one again.
+#: A server that has run for so many seconds is taken to be well: its next crash counts as the first.
 _WELL_SECONDS = 60.0
 _PORT_TAKEN = "address already in use"
 
@@ -49,9 +51,9 @@ class ServerExit:
     Attributes
     ----------
     reason
-        How it ended, and what it said.
+        How the server ended, and its last words.
     restarts
-        How often it has been restarted so far.
+        How often the server has been restarted so far.
     pause
         Seconds until the next attempt.
     """
@@ -62,35 +64,41 @@ class ServerExit:
 
 
 class EmbeddedServer:
-    """A NATS server as a child of this process, with mutual TLS and JetStream; on 127.0.0.1 unless told otherwise.
+    """A NATS server as a child of this process, with mutual TLS and JetStream; by default on 127.0.0.1.
 
-    It ends with this process, whatever ends that. If it ends by itself, it is restarted on the same port and store.
+    The server ends with this process, in whatever way that ends. If the server ends by itself, it is
+    restarted on the same port and store.
 
     Parameters
     ----------
     folder
-        Where its configuration, users, log and store lie; made with mode 0700. One owner at a time.
+        The folder of the server's configuration, users, log and store; made with mode 0700. A folder has one
+        owner at a time.
     credentials
-        The server's certificate, whose hosts include 127.0.0.1 (and `host`), and the authority whose clients it takes.
+        The server's certificate, whose hosts include 127.0.0.1 (and `host`), and the authority whose clients
+        the server takes.
     sync
-        ``"interval"``: a power failure may lose the last two minutes. ``"always"``: nothing, about 6 × slower.
+        ``"interval"``: a power failure may lose the last two minutes. ``"always"``: a power failure loses
+        nothing, and the server is about 6 × slower.
     host
-        The address to listen on: ``"0.0.0.0"`` is all of this machine's. The listener is the same everywhere.
+        The address to listen on: ``"0.0.0.0"`` is all of this machine's. The listener is the same on every
+        address.
     port
-        None: the port of the last start if it is free, so that clients find the server again, else any. A number:
-        that one, or `start` fails.
+        None: the port of the last start if it is free, so that clients find the server again, else any free
+        port. A number: that port, or `start` fails.
     mqtt
-        Where devices that speak MQTT 3.1.1 connect: an address (``"host:port"``), or True for port 8883 of `host`.
-        It is the server's own listener, with the same certificates. False: nowhere.
+        Where devices that speak MQTT 3.1.1 connect: an address (``"host:port"``), or True for port 8883 of
+        `host`. The listener is the server's own, with the same certificates. False: nowhere.
     leaves
-        Where other sites' servers join this one as leaves: an address, or True for port 7422 of `host`. `allow` lets
-        them in (`pratipad_nb.transport.permissions.leaf_user`). False: nowhere.
+        Where other sites' servers join this one as leaves: an address, or True for port 7422 of `host`.
+        `allow` lets them in (`pratipad_nb.transport.permissions.leaf_user`). False: nowhere.
     leaf_of
-        The server that this one joins as a leaf. Flows' results go on to there (`pratipad_nb.runtime.positions.forwarding`).
+        The server that this one joins as a leaf. Flows' results go on to there
+        (`pratipad_nb.runtime.positions.forwarding`).
     standalone
-        Whether its owner is there for the server's sake. Then a process that has joined it doesn't take it over when
-        the owner ends: the owner is started again, and would find the folder taken. A flow's process that has started
-        a server of its own before is asked to hand the folder over.
+        Whether this process exists for the server's sake. Then a process that has joined the server doesn't
+        take it over when this process ends: this process is started again, and would find the folder taken. A
+        flow's process that has started a server of its own before is asked to hand the folder over.
     on_exit
         Called, on the event loop, when the server has ended by itself.
     """
@@ -126,50 +134,51 @@ class EmbeddedServer:
         self._lock: FileLock | None = None
         self._process: ServerProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._bugs = Bugs()
         self._ready = False
         self._url = ""
         self._restarts = 0
 
     @property
     def url(self) -> str:
-        """Where to reach it from here, as a rule ``tls://127.0.0.1:PORT``; empty before the first start."""
+        """The server's URL, as a rule ``tls://127.0.0.1:PORT``; empty before the first start."""
         return self._url
 
     @property
     def mqtt_url(self) -> str:
-        """Where it takes devices that speak MQTT, as ``mqtts://127.0.0.1:8883``; empty if it takes none."""
+        """The URL for MQTT devices, as ``mqtts://127.0.0.1:8883``; empty if the server takes none."""
         return f"mqtts://{self._mqtt}" if self._mqtt is not None else ""
 
     @property
     def leaves_url(self) -> str:
-        """Where other servers join it as leaves, as ``tls://127.0.0.1:7422``; empty if they can't."""
+        """The URL for leaves, as ``tls://127.0.0.1:7422``; empty if the server takes none."""
         return f"tls://{self._leaves}" if self._leaves is not None else ""
 
     @property
     def is_leaf(self) -> bool:
-        """Whether it joins another."""
+        """Whether the server joins another as a leaf."""
         return self._leaf_of is not None
 
     @property
     def pid(self) -> int | None:
-        """Its process id, None while it is down or not ready yet."""
+        """The server's process id, None while the server is down or not ready yet."""
         return (
             self._process.pid if self._ready and self._process is not None and self._process.running else None
         )
 
     @property
     def restarts(self) -> int:
-        """How often it ended by itself and was brought back."""
+        """How often the server ended by itself and was restarted."""
         return self._restarts
 
     @property
     def log(self) -> tuple[str, ...]:
-        """The last lines that it said."""
+        """The last lines of the server's log."""
         return self._log.last()
 
     @property
     def users(self) -> tuple[User, ...]:
-        """Who may connect."""
+        """The users that may connect."""
         return self._admission.users()
 
     async def start(self, users: Iterable[User] = ()) -> str:
@@ -178,22 +187,22 @@ class EmbeddedServer:
         Parameters
         ----------
         users
-            Who may connect, beside those that were let in at earlier starts and not revoked since.
+            The users that may connect, beside those that were let in at earlier starts and not revoked since.
 
         Raises
         ------
         ServerLocked
             If another process has a server on this folder (or another `EmbeddedServer` of this one).
         ServerError
-            If there is no server program, its port is taken, or its folder or store can't be used. Nothing is left
-            running.
+            If there is no server program, its port is taken, or its folder or store can't be used. No process
+            is left running.
         """
         if self._lock is not None:
             raise ServerError(f"the server at {self._url} has been started already; stop it first.")
         if sys.platform == "win32":
             raise ServerError(
-                "the embedded server needs Linux or macOS: it reads its users again on a signal. Use WSL, or a server "
-                'of your own (server="tls://HOST:PORT").'
+                "the embedded server needs Linux or macOS: it reads its users again on a signal. Use WSL, "
+                'or a server of your own (server="tls://HOST:PORT").'
             )
         binary = find_server()
         try:
@@ -207,22 +216,27 @@ class EmbeddedServer:
             await asyncio.shield(self.stop())
             if isinstance(error, OSError):
                 raise ServerError(
-                    f"the server's folder {self._files.folder} can't be used: {error.strerror} ({error.filename}). "
-                    "Choose one that can be written to (PRATIPAD_HOME moves it)."
+                    f"the server's folder {self._files.folder} can't be used: {error.strerror} "
+                    f"({error.filename}). Choose one that can be written to (PRATIPAD_HOME moves it)."
                 ) from error
             raise
         finally:
             unwant(self._files)
         self._keeper = asyncio.create_task(self._keep(binary), name="keeper of the NATS server")
+        self._keeper.add_done_callback(self._bugs.note_end)
         return self._url
 
+    async def failure(self) -> NoReturn:
+        """Wait until the server can't be kept up any more, by a bug of ours, and raise its exception."""
+        await self._bugs.raised()
+
     def _takes_over(self, state: ServerState) -> bool:
-        """Return whether this one takes the place of a flow's own server: it must serve all that the other serves."""
+        """Return whether this server replaces a flow's own: it must serve all that the other serves."""
         serves_all = not (state.mqtt and self._mqtt is None) and not (state.leaf and self._leaf_of is None)
         return self._standalone and not state.standalone and serves_all
 
     async def allow(self, users: Iterable[User]) -> None:
-        """Let `users` in, with their permissions replaced if they are known; returns once the server knows.
+        """Let `users` in, with the permissions of known users replaced; return once the server knows.
 
         Raises
         ------
@@ -232,7 +246,7 @@ class EmbeddedServer:
         await self._admission.allow(users)
 
     async def revoke(self, identity: str) -> None:
-        """Let `identity` in no more and end its connections; returns once that is so. See `allow`."""
+        """Let `identity` in no more and end its connections; return once both are done. See `allow`."""
         await self._admission.revoke(identity)
 
     async def reload(self) -> None:
@@ -257,20 +271,21 @@ class EmbeddedServer:
         self._lock.release()
         self._lock = None
 
-    # -- starting ---------------------------------------------------------------------------------------------
+    # -- starting --------------------------------------------------------------------------------------------
 
     async def _launch(self, binary: Path) -> None:
-        """Start the server on the port that was asked for, or that it had if that is free, and say so to others."""
+        """Start the server on the port asked for, or its last port if that is free, and write its state."""
         port = self._wanted_port or _port_of(self._url) or self._last_port()
         try:
             try:
                 await self._launch_at(binary, port)
             except _PortTakenError as error:
                 await self._ended()
-                # Once the URL has been given out, clients know it and there is no other.
+                # Once the URL has been given out, clients know its port and no other port will do.
                 if self._wanted_port or self._url:
                     raise ServerError(
-                        f"port {port} of {self._host} is taken by another program. End that one, or choose another port."
+                        f"port {port} of {self._host} is taken by another program. End that one, or choose "
+                        "another port."
                     ) from error
                 await self._launch_at(binary, None)
             assert self._process is not None
@@ -284,7 +299,7 @@ class EmbeddedServer:
         return ServerState(self._url, pid, os.getpid(), self._standalone, self.mqtt_url, self.is_leaf)
 
     async def _ended(self) -> None:
-        """See that nothing is left of a server that has ended, or is not wanted."""
+        """End the server process if it still runs."""
         self._ready = False
         if self._process is not None:
             await self._process.kill()
@@ -310,7 +325,7 @@ class EmbeddedServer:
         self._ready = True
 
     async def _reported(self, process: ServerProcess, position: int) -> str:
-        """Wait until the server listens, and return where."""
+        """Return the URL that the server listens at, once it listens."""
         told = self._files.run / f"nats-server_{process.pid}.ports"
         deadline = time.monotonic() + _READY_SECONDS
         while process.running and time.monotonic() < deadline:
@@ -320,13 +335,13 @@ class EmbeddedServer:
         said = "; ".join(self._log.complaints(position)) or "nothing"
         if _PORT_TAKEN in said and "MQTT" in said:
             raise ServerError(
-                f"{self._mqtt}, where MQTT devices were to connect, is taken by another program. End that one, or choose "
-                "another address: mqtt='HOST:PORT'."
+                f"{self._mqtt}, where MQTT devices were to connect, is taken by another program. End that "
+                "one, or choose another address: mqtt='HOST:PORT'."
             )
         if _PORT_TAKEN in said and "eaf" in said:
             raise ServerError(
-                f"{self._leaves}, where leaf nodes were to connect, is taken by another program. End that one, or choose "
-                "another address: leaves='HOST:PORT'."
+                f"{self._leaves}, where leaf nodes were to connect, is taken by another program. End that "
+                "one, or choose another address: leaves='HOST:PORT'."
             )
         if _PORT_TAKEN in said:
             raise _PortTakenError(said)
@@ -336,7 +351,8 @@ class EmbeddedServer:
             else f"ended with code {process.exit_code}"
         )
         raise ServerError(
-            f"the NATS server {how}. It said: {said}. Its store is {self._files.store}, its log {self._files.log}."
+            f"the NATS server {how}. It said: {said}. Its store is {self._files.store}, its log "
+            f"{self._files.log}."
         )
 
     def _last_port(self) -> int | None:
@@ -346,10 +362,10 @@ class EmbeddedServer:
             return None
         return port if 0 < port < 1 << 16 else None
 
-    # -- keeping it up ----------------------------------------------------------------------------------------
+    # -- keeping it up ---------------------------------------------------------------------------------------
 
     async def _keep(self, binary: Path) -> None:
-        """Bring the server back whenever it has ended, until this is cancelled."""
+        """Restart the server whenever it has ended, until this task is cancelled."""
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             assert self._process is not None
@@ -388,7 +404,7 @@ class EmbeddedServer:
 
 
 class _PortTakenError(ServerError):
-    """The server could not listen on the port it was told."""
+    """The server could not listen on the port that it was given."""
 
 
 def _address(given: bool | str, host: str, port: int) -> Address | None:

@@ -1,6 +1,7 @@
 """Joining the embedded server that another process owns.
 
-Owns the second process's side: finding the server by its folder, and changing its users through the same file.
+Owns the second process's side: finding the server by its folder, and changing its users through the same
+file.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ __all__ = ["JoinedServer"]
 class JoinedServer:
     """A server that another process owns on `folder`, with the same methods as `EmbeddedServer`.
 
-    Its users are changed through the same file; it ends with its owner. Whoever joined it may start its own then: the
-    port, the store and the users stay.
+    Users are changed through the same file. The server ends with its owner; a process that joined may then
+    start its own: the port, the store and the users stay.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,40 +33,40 @@ class JoinedServer:
 
     @property
     def url(self) -> str:
-        """Where it listens; empty before `start`."""
+        """The server's URL; empty before `start`."""
         return self._url
 
     @property
     def mqtt_url(self) -> str:
-        """Where it takes devices that speak MQTT; empty if it takes none, or is down."""
+        """The URL for devices that speak MQTT; empty if the server takes none, or is down."""
         state = read_state(self._files)
         return state.mqtt if state is not None else ""
 
     @property
     def is_leaf(self) -> bool:
-        """Whether it joins another as a leaf."""
+        """Whether the server joins another as a leaf."""
         state = read_state(self._files)
         return state is not None and state.leaf
 
     @property
     def pid(self) -> int | None:
-        """Its process id, None while it is down."""
+        """The server's process id, None while the server is down."""
         state = read_state(self._files)
         return state.pid if state is not None else None
 
     @property
     def log(self) -> tuple[str, ...]:
-        """The last lines that it said."""
+        """The last lines of the server's log."""
         return ServerLog(self._files.log).last()
 
     @property
     def users(self) -> tuple[User, ...]:
-        """Who may connect."""
+        """The users that may connect."""
         return self._admission.users()
 
     @property
     def running(self) -> bool:
-        """Whether its owner still keeps it."""
+        """Whether the owner still runs the server."""
         return is_running(self._files)
 
     async def start(self, users: Iterable[User] = ()) -> str:
@@ -74,7 +75,7 @@ class JoinedServer:
         Raises
         ------
         ServerError
-            If no server runs there, or as `allow`.
+            If no server runs on the folder, or as `allow`.
         """
         state = read_state(self._files)
         if state is None or not is_running(self._files):
@@ -100,7 +101,7 @@ class JoinedServer:
         await self._admission.close()
 
     def _running_pid(self) -> int | None:
-        # The state of an owner that was killed stays, and its server's number may be another process's by now.
+        # The state of a killed owner stays, and its server's process id may be another process's by now.
         if not is_running(self._files):
             raise _ended(self._files)
         return self.pid

@@ -1,7 +1,7 @@
-"""The embedded server's log file: its last lines, and what it said since a moment.
+"""The embedded server's log file: its last lines, and its lines since a position.
 
-The server writes to a file and not into a pipe: nothing has to be read for it to go on, its last words outlive the
-process that started it, and a process that has joined the server can read them too.
+The server writes to a file and not into a pipe: the server goes on when nobody reads, its last lines outlive
+the process that started the server, and a process that has joined the server can read them too.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from pathlib import Path
 
 __all__ = ["ServerLog"]
 
-#: No more of the file than this is read for the last lines, in bytes.
+#: Most bytes of the file that are read for the last lines.
 _TAIL_BYTES = 64 << 10
 #: ``[10024] 2026/11/23 23:55:21.276245 [ERR] what happened``
 _COMPLAINT = re.compile(r"^\[\d+\] \S+ \S+ \[(?:FTL|ERR)\] (?P<said>.*)$|^nats-server: (?P<early>.*)$")
 
 
 class ServerLog:
-    """Reads the log file at `path`, which need not be there."""
+    """Reads the log file at `path`, which need not exist."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The log file."""
         return self._path
 
     def position(self) -> int:
-        """Return the end of the log as it is now, for `since`."""
+        """Return the present end of the log, for `since`."""
         try:
             return self._path.stat().st_size
         except FileNotFoundError:
             return 0
 
     def since(self, position: int) -> list[str]:
-        """Return the lines written after `position`; if the file was rotated in between, those of the new one."""
+        """Return the lines after `position`; if the file was rotated meanwhile, the lines of the new file."""
         try:
             with self._path.open("rb") as file:
                 size = file.seek(0, 2)
@@ -51,6 +51,6 @@ class ServerLog:
         return tuple(deque(self.since(max(0, self.position() - _TAIL_BYTES)), maxlen=lines))
 
     def complaints(self, position: int) -> list[str]:
-        """Return what of the lines after `position` says that something went wrong, without process and time."""
+        """Return the errors among the lines after `position`, without process and time."""
         found = (_COMPLAINT.match(line) for line in self.since(position))
         return [match["said"] or match["early"] for match in found if match]

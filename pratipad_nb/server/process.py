@@ -1,10 +1,10 @@
 """The server as a child process: found, started, ended, and never left behind.
 
-Owns the process and its watchdog. Two children are made. One waits at a gate (a pipe) until the other is there, and then
-becomes the server. The other, the watchdog, is a shell of half a megabyte that waits on a pipe which only this process
-holds open: when this process ends, in whatever way, the pipe does, and the watchdog kills the server. At no moment is
-there a server without a watchdog. Linux could send a signal by itself (``PR_SET_PDEATHSIG``), but does so when the
-*thread* that started the child ends.
+Owns the process and its watchdog. Two children are made. The first child waits at a gate (a pipe) until the
+watchdog is there, and then becomes the server. The watchdog is a shell of half a megabyte that waits on a
+pipe which only this process holds open: when this process ends, in any way, the pipe closes, and the watchdog
+kills the server. At no moment is there a server without a watchdog. Linux could send a signal by itself
+(``PR_SET_PDEATHSIG``), but sends it when the *thread* that started the child ends.
 
 Both children are in sessions of their own, so that a terminal's Ctrl-C doesn't reach them.
 """
@@ -27,20 +27,20 @@ __all__ = ["ServerProcess", "find_server"]
 
 _BINARY = "nats-server"
 _GATED = 'read -r go && exec "$@" </dev/null'
-#: A line dismisses it, an end without one is ours.
+#: A line on the pipe dismisses the watchdog; the pipe's end without a line is this process's end.
 _WATCHDOG = 'read -r dismissed || kill -KILL "$1"'
 
-#: The server closes its streams on SIGTERM, which takes milliseconds; one that takes longer is killed.
+#: The server closes its streams on SIGTERM, which takes milliseconds; a server that takes longer is killed.
 _STOP_SECONDS = 10.0
 
 
 def find_server() -> Path:
-    """Return the ``nats-server`` of this Python environment, or else the one on the PATH.
+    """Return the ``nats-server`` of this Python environment, or else the first on the PATH.
 
     Raises
     ------
     ServerError
-        If there is none.
+        If there is no ``nats-server``.
     """
     candidates = [Path(sys.executable).with_name(_BINARY)]
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -58,7 +58,7 @@ def find_server() -> Path:
 
 
 class ServerProcess:
-    """A running server process and its watchdog; `ServerProcess.start` makes one."""
+    """A running server process and its watchdog; made by `ServerProcess.start`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -67,21 +67,22 @@ class ServerProcess:
 
     @classmethod
     async def start(cls, binary: Path, config: Path, output: Path, lock: int) -> ServerProcess:
-        """Start `binary` with `config`; it isn't ready when this returns.
+        """Start `binary` with `config`, and return without waiting until the server is ready.
 
         Parameters
         ----------
         binary, config
-            What to run.
+            The program and its configuration file.
         output
-            File to which goes what the server says before it opens its log, or when it crashes.
+            The file for the server's lines before it opens its log, or when it crashes.
         lock
-            Descriptor of a lock that the server shares, so that it is held until the server has really ended.
+            Descriptor of a lock that the server shares, so that the lock is held until the server has really
+            ended.
 
         Raises
         ------
         ServerError
-            If it can't be run.
+            If `binary` can't be run.
         """
         gate_out, gate = os.pipe()
         try:
@@ -118,7 +119,7 @@ class ServerProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended; negative: by that signal. None while it runs."""
+        """The server's exit code; negative: the signal that ended the server. None while the server runs."""
         return self._process.returncode
 
     async def guard(self) -> None:

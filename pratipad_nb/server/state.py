@@ -1,7 +1,7 @@
-"""Which server runs in a folder, and whose it is: what a second process needs to join it.
+"""Which server runs in a folder, and its owner: a second process needs both to join the server.
 
-Owns ``server.json`` and the lock on the folder. The lock is the truth (the operating system gives it up when its last
-holder ends, and the server process itself is one); the file only says more about its holder.
+Owns ``server.json`` and the lock on the folder. The lock is the truth: the operating system releases it when
+its last holder ends, and the server process is a holder. The file only says more about the holder.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ __all__ = [
 ]
 
 _POLL_SECONDS = 0.01
-#: How long a holder that is starting, stopping or dying may take until it says who it is or is gone.
+#: Seconds in which a lock's holder that is starting, stopping or dying has to name itself or be gone.
 _UNDECIDED_SECONDS = 15.0
-#: How long an owner may take to hand the folder over; one that runs an older version, or is frozen, never does.
+#: Seconds that an owner has to hand the folder over; an older or a frozen owner never does.
 _HANDOVER_SECONDS = 15.0
 
 
@@ -46,17 +46,17 @@ class ServerState:
     Attributes
     ----------
     url
-        Where to reach it from here: as a rule ``tls://127.0.0.1:PORT``.
+        The server's URL for this machine: as a rule ``tls://127.0.0.1:PORT``.
     pid
-        Its process id.
+        The server's process id.
     owner
-        Process id of who started it and restarts it.
+        Id of the process that started the server and restarts it.
     standalone
-        Whether the owner is there for the server's sake, so that nobody takes over after it.
+        Whether the owner exists for the server's sake, so that no other process takes over after it.
     mqtt
-        Where it takes devices that speak MQTT, as ``mqtts://HOST:PORT``; empty if it takes none.
+        The URL for devices that speak MQTT, as ``mqtts://HOST:PORT``; empty if the server takes none.
     leaf
-        Whether it is a leaf of another server.
+        Whether the server is a leaf of another server.
     """
 
     url: str
@@ -68,18 +68,18 @@ class ServerState:
 
 
 class ServerLocked(ServerError):
-    """Another process has a server on this folder. `state` says which; `JoinedServer` joins it."""
+    """Another process has a server on this folder, described by `state`. `JoinedServer` joins it."""
 
     def __init__(self, files: ServerFiles, state: ServerState) -> None:
         super().__init__(
-            f"process {state.owner} already runs a NATS server at {state.url} on {files.folder}; two on one store would "
-            "lose messages. Join that server, or end that process first."
+            f"process {state.owner} already runs a NATS server at {state.url} on {files.folder}; two on one "
+            "store would lose messages. Join that server, or end that process first."
         )
         self.state = state
 
 
 def read_state(files: ServerFiles) -> ServerState | None:
-    """Return which server runs according to its owner, None if it says nothing."""
+    """Return the running server as its owner has described it, None if the owner has not."""
     try:
         return ServerState(**json.loads(files.state.read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -87,7 +87,7 @@ def read_state(files: ServerFiles) -> ServerState | None:
 
 
 def write_state(files: ServerFiles, state: ServerState | None) -> None:
-    """Say which server runs; None: none."""
+    """Write which server runs; None: no server."""
     if state is None:
         files.state.unlink(missing_ok=True)
     else:
@@ -104,7 +104,7 @@ def is_running(files: ServerFiles) -> bool:
 
 
 def url_in(folder: Path) -> str:
-    """Return where the server of `folder` is reached now; empty if none runs."""
+    """Return the present URL of the server of `folder`; empty if no server runs."""
     state = read_state(ServerFiles(folder))
     return state.url if state is not None else ""
 
@@ -118,7 +118,7 @@ def is_wanted(files: ServerFiles) -> bool:
 
 
 def unwant(files: ServerFiles) -> None:
-    """Take the wish to own the folder back, if it is this process's: it is fulfilled, or given up."""
+    """Take this process's wish to own the folder back, fulfilled or given up; leave another process's."""
     with contextlib.suppress(OSError, ValueError):
         if int(files.wanted.read_text()) == os.getpid():
             files.wanted.unlink()
@@ -134,24 +134,25 @@ async def locked_folder(
     Parameters
     ----------
     takes_over
-        Whether the owner of that server is asked to hand the folder over; then it stops its server and joins the one
-        that comes. `unwant` is to follow.
+        Whether to ask the owner of a running server to hand the folder over; the owner then stops its server
+        and joins the new one. The caller calls `unwant` afterwards.
     patience
         How long a holder that says nothing of its server is waited for, in seconds.
 
     Raises
     ------
     ServerLocked
-        If a living process owns a server there.
+        If a living process owns a server on the folder.
     ServerError
-        If it doesn't become clear who holds it.
+        If the lock's holder doesn't name itself.
     """
     lock = FileLock(files.lock)
     deadline = time.monotonic() + patience
     handover = time.monotonic() + _HANDOVER_SECONDS
     while not lock.try_acquire():
         state = read_state(files)
-        # A dead owner's server is about to be killed by its watchdog; a holder that says nothing starts or stops.
+        # A dead owner's server is about to be killed by its watchdog; a holder that hasn't named itself is
+        # starting or stopping.
         if state is not None and _lives(state.owner):
             if not takes_over(state) or time.monotonic() > handover:
                 raise ServerLocked(files, state)
@@ -160,11 +161,12 @@ async def locked_folder(
             deadline = time.monotonic() + patience
         if time.monotonic() > deadline:
             raise ServerError(
-                f"another process holds {files.lock} and says nothing of its server. Find it (`fuser {quote(str(files.lock))}`) "
-                "and end it, or choose another state folder (PRATIPAD_HOME)."
+                f"another process holds {files.lock} and says nothing of its server. Find it "
+                f"(`fuser {quote(str(files.lock))}`) and end it, or choose another state folder "
+                "(PRATIPAD_HOME)."
             )
         await asyncio.sleep(_POLL_SECONDS)
-    # What a killed owner left.
+    # Remove the state that a killed owner left.
     write_state(files, None)
     return lock
 

@@ -1,17 +1,21 @@
 """Letting users in and out of a running server.
 
-Owns the users file and the protocol by which several processes change it: under a lock, as a whole, and holding the
-lock until the server says that it has read it. Calls within a few milliseconds become one change.
+Owns the users file and the protocol by which several processes change the file: under a lock, as a whole, and
+holding the lock until the server says that it has read the file. Calls within a few milliseconds become one
+change.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from functools import partial
 
+from pratipad_nb.bugs import log_bug
 from pratipad_nb.errors import ServerError
 from pratipad_nb.files import FileLock, write_whole
 from pratipad_nb.server.config import ServerFiles, parsed_users, rendered_users
@@ -20,7 +24,10 @@ from pratipad_nb.transport.permissions import User
 
 __all__ = ["Admission"]
 
-#: How long changes gather: far below what a person or a TLS handshake notices, and enough for a loop of calls.
+log = logging.getLogger(__name__)
+
+#: How long changes gather: far below what a person or a TLS handshake notices, and enough for a loop of
+#: calls.
 _GATHER_SECONDS = 0.005
 _POLL_SECONDS = 0.002
 #: 10,000 users are read in 0.4 s.
@@ -30,15 +37,15 @@ _REFUSED = "Failed to reload server configuration"
 
 
 class Admission:
-    """Changes who may connect to the server whose files are `files`.
+    """Changes the users of the server whose files are `files`.
 
     Parameters
     ----------
     files
         The server's files.
     running
-        Returns the process id of the server, None while it is down and will come back; raises `ServerError` if it
-        won't.
+        Returns the process id of the server, None while it is down and will come back; raises `ServerError`
+        if the server won't come back.
     patience
         How long a change may take, and how long another process's change is waited for, in seconds.
     """
@@ -56,22 +63,22 @@ class Admission:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def users(self) -> tuple[User, ...]:
-        """Return who may connect, by identity."""
+        """Return the users that may connect, by identity."""
         return tuple(sorted(self._read().values(), key=lambda user: user.identity))
 
     async def allow(self, users: Iterable[User]) -> None:
-        """Let `users` in, with their permissions replaced if they are known; returns once the server knows.
+        """Let `users` in, with the permissions of known users replaced; return once the server knows.
 
         Raises
         ------
         ServerError
-            If the file can't be written, or the server doesn't take it.
+            If the users file can't be written, or the server doesn't take it.
         """
         if changes := {user.identity: user for user in users}:
             await self._change(changes)
 
     async def revoke(self, identity: str) -> None:
-        """Let `identity` in no more, and end its connections; one that isn't known is no error.
+        """Let `identity` in no more, and end its connections; an unknown identity is no error.
 
         Raises
         ------
@@ -81,16 +88,16 @@ class Admission:
         await self._change({identity: None})
 
     async def reload(self) -> None:
-        """Have the server read its files again, the users as they are."""
+        """Have the server read its files again, with the users unchanged."""
         await self._change({})
 
     async def write(self, users: Iterable[User], gone: Iterable[str] = ()) -> None:
-        """Add `users` to the file, and take the identities `gone` out, for a server that isn't running yet."""
+        """Add `users` to the file and remove the identities `gone`, for a server that isn't running yet."""
         async with self._locked():
             self._apply({user.identity: user for user in users} | dict.fromkeys(gone))
 
     async def close(self) -> None:
-        """Break off what is under way."""
+        """Break off a change under way."""
         self._gathering = None
         self._pending.clear()
         for task in list(self._tasks):
@@ -103,7 +110,8 @@ class Admission:
             self._gathering = asyncio.create_task(self._commit(), name="users of the server")
             self._tasks.add(self._gathering)
             self._gathering.add_done_callback(self._tasks.discard)
-            self._gathering.add_done_callback(_noted)
+            # Every caller of the change may have been cancelled; then nobody else looks at how it ended.
+            self._gathering.add_done_callback(partial(log_bug, log, "the change of the server's users"))
         change = self._gathering
         try:
             # Shielded, for the change isn't one caller's alone.
@@ -115,7 +123,7 @@ class Admission:
 
     async def _commit(self) -> None:
         await asyncio.sleep(_GATHER_SECONDS)
-        async with self._turn:  # while one change is under way, all that come gather into the next
+        async with self._turn:  # while a change is under way, all later changes gather into the next
             changes, self._pending, self._gathering = self._pending, {}, None
             async with self._locked():
                 self._apply(changes)
@@ -157,7 +165,7 @@ class Admission:
             raise ServerError(f"{self._files.users} can't be written: {error.strerror}.") from error
 
     async def _confirmed(self) -> None:
-        """Have the server read the file, and return when its log says so; a new run of it is asked anew."""
+        """Have the server read the file, and return once its log says so; ask a restarted server anew."""
         asked, position = None, 0
         try:
             async with asyncio.timeout(self._patience):
@@ -173,7 +181,8 @@ class Admission:
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError as error:
             raise ServerError(
-                f"the server has not read its users within {self._patience:g} s. Its log is {self._files.log}."
+                f"the server has not read its users within {self._patience:g} s. Its log is "
+                f"{self._files.log}."
             ) from error
 
     def _answered(self, position: int) -> bool:
@@ -184,9 +193,3 @@ class Admission:
                 said = line.partition(_REFUSED)[2].strip(": ")
                 raise ServerError(f"the server refused its users: {said}. See {self._files.log}.")
         return False
-
-
-def _noted(task: asyncio.Task[None]) -> None:
-    # Every caller of the change may have been cancelled; then nobody else looks at how it ended.
-    if not task.cancelled():
-        task.exception()

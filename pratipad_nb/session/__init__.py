@@ -1,6 +1,7 @@
-"""Sessions: `Flow`, the handle that notebooks and the command line use, composed of server, certificates and runtime.
+"""Sessions: `Flow`, the handle that notebooks and the command line use.
 
-Draws nothing: pictures and widgets are in `pratipad_nb.notebook`.
+Owns a flow as its user sees it, composed of server, certificates and runtime. Draws nothing: pictures and
+widgets are in `pratipad_nb.notebook`.
 """
 
 from pratipad_nb.request import AsyncRequest, Request

@@ -1,7 +1,8 @@
-"""Access: how a flow gets to its server, and lets others in.
+"""Access: how a flow gets to its server, and lets devices, readers and other edges in.
 
-Owns the three ways there are: the embedded server of a state folder (`Site`), an existing server with a folder of
-certificates, and the in-memory transport. Everything above asks an `Access` and doesn't know which it is.
+Owns the three ways to a server: the embedded server of a state folder (`Site`), an existing server with a
+folder of certificates, and the in-memory transport. Callers use an `Access` and don't know which of the three
+it is. Opening one access for a flow at a time is for `entrance`.
 """
 
 from __future__ import annotations
@@ -28,17 +29,20 @@ class Access(Protocol):
     is_leaf: bool
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
-        """Let a party in, and return what it connects to."""
+        """Let a party in, and return its endpoint."""
 
     async def invite(self, name: str, folder: Path, role: Role) -> Endpoint:
-        """Let a party in and write what it needs into `folder`."""
+        """Let a party in, write its certificate folder to `folder`, and return its endpoint."""
+
+    async def failure(self) -> None:
+        """Wait until a bug of ours ends the watch over the server, and raise its exception."""
 
     async def close(self) -> None:
-        """Give it back."""
+        """Give the access back."""
 
 
 class EmbeddedAccess:
-    """The server that runs in a state folder, shared by all flows of this process there."""
+    """The embedded server of a state folder, shared by all flows of this process in that folder."""
 
     def __init__(self, flow: str, site: Site) -> None:
         self._flow = flow
@@ -47,28 +51,32 @@ class EmbeddedAccess:
         self.is_leaf = site.is_leaf
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
-        """Make the party's certificate if there is none, let it in, and return its endpoint."""
+        """Let a party in, making its certificate if there is none, and return its endpoint."""
         return await self._site.endpoint_for(self._flow, role, name)
 
     async def invite(self, name: str, folder: Path, role: Role) -> Endpoint:
-        """Do the same, and copy the certificate into `folder`."""
+        """Let a party in, copy its certificate into `folder`, and return its endpoint."""
         endpoint = await self._site.endpoint_for(self._flow, role, name)
         credentials = endpoint.credentials
         assert credentials is not None
         copied = await asyncio.to_thread(_copy, credentials, folder)
         return Endpoint(endpoint.url, endpoint.flow, copied)
 
+    async def failure(self) -> None:
+        """Wait until the site fails, and raise its exception."""
+        await self._site.failure()
+
     async def close(self) -> None:
-        """Let the site go; with the last one its server stops."""
+        """Release the site; its server stops with the last release."""
         await self._site.release()
 
 
 def _copy(credentials: Credentials, folder: Path) -> Credentials:
-    """Copy certificate files to where `Credentials.in_folder` looks for them."""
+    """Copy the certificate files into `folder`, under the names of `Credentials.in_folder`."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = folder / "key.pem"
-        key.touch(0o600)  # before there is anything in it
+        key.touch(0o600)  # before the key is written
         shutil.copyfile(credentials.authority, folder / "ca.pem")
         shutil.copyfile(credentials.certificate, folder / "cert.pem")
         shutil.copyfile(credentials.key, key)
@@ -80,7 +88,7 @@ def _copy(credentials: Credentials, folder: Path) -> Credentials:
 
 
 class ExternalAccess:
-    """A server that somebody else runs; whom it lets in, and how, is decided there."""
+    """A server that somebody else runs; its configuration decides who is let in, and how."""
 
     mqtt_url = ""
     is_leaf = False
@@ -89,20 +97,24 @@ class ExternalAccess:
         self._endpoint = Endpoint(url, flow, Credentials.in_folder(folder))
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
-        """Return the edge's own endpoint; others bring their certificates along."""
+        """Return the edge's own endpoint; refuse devices and readers, which bring their own certificates."""
         if role == "edge":
             return self._endpoint
         raise FlowError(
-            f"the {role} {name!r} needs a certificate of its own for {self._endpoint.url}, which only who runs that "
-            f"server can make. Connect it with url, flow={self._endpoint.flow!r} and certs=FOLDER."
+            f"the {role} {name!r} needs a certificate of its own for {self._endpoint.url}, which only who "
+            f"runs that server can make. Connect it with url, flow={self._endpoint.flow!r} and certs=FOLDER."
         )
 
     async def invite(self, name: str, folder: Path, role: Role) -> Endpoint:  # noqa: ARG002 - a protocol's method
-        """Refuse: this server is not ours."""
+        """Refuse to let anybody but the edge in: this server is not ours."""
         return await self.endpoint_for(role, name)
 
+    async def failure(self) -> None:
+        """Wait for ever: no server is watched here."""
+        await asyncio.Event().wait()
+
     async def close(self) -> None:
-        """Nothing was taken."""
+        """Do nothing: nothing was opened."""
 
 
 class MemoryAccess:
@@ -115,18 +127,22 @@ class MemoryAccess:
         self._endpoint = Endpoint(url, flow)
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:  # noqa: ARG002 - a protocol's method
-        """Return the one endpoint."""
+        """Return the endpoint, which is the same for all parties."""
         return self._endpoint
 
     async def invite(self, name: str, folder: Path, role: Role) -> Endpoint:  # noqa: ARG002 - a protocol's method
-        """Refuse: there is nothing that could be written."""
+        """Refuse: the in-memory transport has no certificates to write."""
         raise SettingsError(
-            f"the {role} {name!r} needs no folder: at {self._endpoint.url}, which exists in this process alone, everybody "
-            "may come in. Connect it with connect(flow)."
+            f"the {role} {name!r} needs no folder: at {self._endpoint.url}, which exists in this process "
+            "alone, everybody may come in. Connect it with connect(flow)."
         )
 
+    async def failure(self) -> None:
+        """Wait for ever: no server is watched here."""
+        await asyncio.Event().wait()
+
     async def close(self) -> None:
-        """Nothing was taken."""
+        """Do nothing: nothing was opened."""
 
 
 async def open_access(
@@ -139,7 +155,7 @@ async def open_access(
     mqtt: bool | str = False,
     leaf_of: Leaf | None = None,
 ) -> Access:
-    """Return the access that the arguments of a `Flow`, which are checked, mean.
+    """Return the access that the checked arguments of a `Flow` mean.
 
     Raises
     ------
@@ -147,7 +163,7 @@ async def open_access(
         If the embedded server can't be started.
     """
     if server is None:
-        # Imported here, for a flow against a server elsewhere needs neither `cryptography` nor the binary.
+        # Imported here: a flow against another server needs neither `cryptography` nor the server's binary.
         from pratipad_nb.session.site import Site
 
         return EmbeddedAccess(flow, await Site.acquire(home, sync, mqtt, leaf_of))

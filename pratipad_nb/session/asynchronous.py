@@ -1,7 +1,8 @@
-"""`AsyncFlow`: a dataflow's handle for asynchronous code, and what `Flow` stands on.
+"""`AsyncFlow`: a dataflow's handle for asynchronous code; `Flow` calls its methods.
 
-Owns the life of a flow as its user sees it: resolve, start, change, stop, forget. What runs is `pratipad_nb.runtime`;
-where it connects to is `access`. Its other methods are in `messages` and `cockpit`.
+Owns the life of a flow as its user sees it: resolve, start, change, stop, forget. Running the dataflow is for
+`pratipad_nb.runtime`, connecting is for `access`. The other methods of `AsyncFlow` are in `messages` and
+`cockpit`.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from types import TracebackType
 from typing import Any
 
 from pratipad_nb import wording
+from pratipad_nb.bugs import explained
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.dataflow import Dataflow, resolve
-from pratipad_nb.errors import PratipadError, TransportError, WaitTimeout
+from pratipad_nb.errors import FlowError, TransportError, WaitTimeout
 from pratipad_nb.runtime.edge.edge import Edge
 from pratipad_nb.runtime.edge.running import Running
 from pratipad_nb.runtime.edge.swap import SwapReceipt
-from pratipad_nb.runtime.positions.forwarding import Uplink
+from pratipad_nb.runtime.positions.forwarding import Forwarder
 from pratipad_nb.runtime.positions.janitor import HANDLE
 from pratipad_nb.runtime.sharing.partitioned import PartitionedEdge
 from pratipad_nb.runtime.stages.line import Line
@@ -55,10 +57,11 @@ __all__ = ["AsyncFlow"]
 
 log = logging.getLogger(__name__)
 
-#: So long closing may take once a drain was given up, in seconds. Each instance that is stuck in a processor takes 5, and 5
-#: more if it has a `teardown`; beyond that, the rest of what is to be closed goes before the instances.
+#: So long closing may take once a drain was given up, in seconds. Each instance with a call in progress takes
+#: 5 s, and 5 s more if it has a `teardown`. If there are too many such instances, closing the rest goes
+#: before the instances.
 _CLOSE_SECONDS = 30.0
-#: So long the rest may take once that was given up, too, in seconds.
+#: So long closing the rest may take once closing the instances was given up, too, in seconds.
 _CUT_OFF_SECONDS = 5.0
 DEFAULT_MAX_DEMAND = 1000
 
@@ -101,44 +104,48 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         self._connection: Connection | None = None
         self._edge: Running | None = None
         self._reader: Reader | None = None
-        self._uplink: Uplink | None = None
+        self._forwarder: Forwarder | None = None
         self._running: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._last: FlowStats | None = None
         self._changing = Turn()
+        #: The change that is being made, and whether a caller still waits for it.
+        self._change: asyncio.Task[SwapReceipt | None] | None = None
+        self._change_awaited = False
+        self._given_up = ""
         self.endpoint: Endpoint | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}: {self.notation} ({self.state})>"
 
-    # -- what it is ---------------------------------------------------------------------------------------------
+    # -- the flow --------------------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
-        """Its name; devices, readers and all that is stored belong to it."""
+        """The flow's name; devices, readers and all that is stored belong to the name."""
         return self.settings.name
 
     @property
     def notation(self) -> str:
-        """The canonical notation of what runs."""
+        """The canonical notation of the dataflow that runs."""
         return self.dataflow.notation
 
     @property
     def state(self) -> FlowState:
-        """Where it is in its life."""
+        """The flow's state; see `Flow.state`."""
         if self._edge is not None:
             return self._edge.state
         return self._last.state if self._last else "stopped"
 
     def stats(self) -> FlowStats:
-        """Return a snapshot of all counters; of a stopped flow, the last one, with its rates at 0."""
+        """Return a snapshot of all counters; of a stopped flow, the last snapshot, with its rates at 0."""
         if self._edge is not None:
             return self._with_own_reader(self._edge.snapshot())
         return self._last or FlowStats(self.name, self.notation, self.settings.delivery, "stopped")
 
     def _with_own_reader(self, stats: FlowStats) -> FlowStats:
-        """Add what this handle didn't take in time: it holds nothing back, so that has to be seen."""
+        """Add the frames that this handle's reader missed, for that reader never holds the flow back."""
         skipped = self._reader.skipped_frames if self._reader is not None else 0
         if not skipped:
             return stats
@@ -146,10 +153,10 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
 
     @property
     def mqtt_url(self) -> str:
-        """Where devices that speak MQTT connect, as ``mqtts://127.0.0.1:8883``; empty if they can't."""
+        """URL for devices that speak MQTT, as ``mqtts://127.0.0.1:8883``; empty if the server takes none."""
         return self._entrance.mqtt_url
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> AsyncFlow:
         await self.start()
@@ -161,12 +168,12 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         await self.stop()
 
     async def start(self) -> AsyncFlow:
-        """Start it; a flow that runs is left alone."""
+        """Start the flow; do nothing if it runs."""
         check_outside(self, self.name, "start")
         async with self._changing.here():
             if self._edge is None:
-                # A run that has failed gives back what it holds first. One that is over can't be waited for: the event
-                # loop that it had may be closed.
+                # A failed run first gives back its connection and access. A finished run can't be waited for:
+                # its event loop may be closed.
                 if self._running is not None and not self._running.done():
                     await asyncio.wait({self._running})
                 async with contextlib.AsyncExitStack() as undo:
@@ -176,30 +183,30 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         return self
 
     async def _start(self, undo: contextlib.AsyncExitStack) -> None:
-        """Start; what `undo` holds takes back what was done so far, should the next step fail."""
+        """Start the run; should a step fail, the callbacks in `undo` take the earlier steps back."""
         undo.push_async_callback(self._release)
         self._loop = asyncio.get_running_loop()
         access = await self._entrance.opened()
         self.endpoint = await access.endpoint_for("edge", "")
         self._connection = await connect(self.endpoint, role="edge", name=self.name)
-        kind = PartitionedEdge if self.settings.shared else Edge
+        kind = PartitionedEdge if self.settings.partitioned else Edge
         edge: Running = await kind.open(self._connection, self.dataflow, self.settings)
         undo.push_async_callback(edge.close)
         self._reader = Reader(self._connection, self.name, HANDLE, delivery=self.settings.delivery)
         await self._reader.open()
         self._edge = edge
-        self._uplink = self._new_uplink(self._connection) if self._goes_on_from(access) else None
+        self._forwarder = self._new_forwarder(self._connection) if self._goes_on_from(access) else None
         self._running = asyncio.create_task(self._run(edge), name=f"flow {self.name}")
-        await asyncio.sleep(0)  # it begins, and says so
+        await asyncio.sleep(0)  # lets the run begin
 
     def _goes_on_from(self, access: Access) -> bool:
-        """Return whether results go on to the server that this one is a leaf of."""
+        """Return whether results are forwarded to the server that this server is a leaf of."""
         wanted = self.settings.options.uplink
         return self.settings.delivery == "durable" and (access.is_leaf if wanted is None else wanted)
 
-    def _new_uplink(self, connection: Connection) -> Uplink:
-        # Of several edges of a flow the one that runs the first partition forwards.
-        return Uplink(
+    def _new_forwarder(self, connection: Connection) -> Forwarder:
+        # Of several edges of a flow, the edge of the first partition forwards.
+        return Forwarder(
             connection,
             self.name,
             self.settings.keep,
@@ -208,28 +215,36 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         )
 
     async def _run(self, edge: Running) -> None:
-        """Run the edge to its end, whatever that is, and give everything back."""
-        beside = [asyncio.create_task(self._keep_history(), name=f"history of {self.name}")]
-        if self._uplink is not None:
-            beside.append(asyncio.create_task(self._uplink.run(), name=f"uplink of {self.name}"))
+        """Run the edge until it is drained or fails; then give edge, connection and access back."""
         try:
-            await edge.run()
-        except Exception as error:  # noqa: BLE001 - it is shown as the flow's state; nobody awaits it but `stop`
-            edge.fail(_in_words(error))
+            await self._run_beside(edge)
+        except Exception as error:  # noqa: BLE001 - the flow's state shows it; only `stop` awaits this task
+            edge.fail(explained(log, f"flow {self.name!r} failed", error))
         finally:
             _heeded()
-            try:
-                for task in beside:
-                    task.cancel()
-                await asyncio.wait(beside)
-            finally:
-                await self._close(edge)
+            await self._close(edge)
+
+    async def _run_beside(self, edge: Running) -> None:
+        """Run the edge and the tasks that last as long as the edge; the first that fails ends all."""
+        assert self._connection is not None
+        async with asyncio.TaskGroup() as group:
+            beside = [
+                group.create_task(self._keep_history(), name=f"history of {self.name}"),
+                group.create_task(self._connection.failure(), name=f"connection of {self.name}"),
+                group.create_task(self._entrance.failure(), name=f"server of {self.name}"),
+            ]
+            if self._forwarder is not None:
+                beside.append(group.create_task(self._forwarder.run(), name=f"uplink of {self.name}"))
+            await edge.run()
+            for task in beside:
+                task.cancel()
 
     async def _close(self, edge: Running) -> None:
-        """Give everything back, the server also if what comes before it is cut off: nobody else could any more.
+        """Close reader and edge, then release connection and access, also if closing the edge is cut off.
 
-        A run that was left behind closes its own edge alone, whenever it ends: all else has been given back, and what
-        there is now is the next run's.
+        No other code could release them any more. A run that was left behind closes its own edge alone,
+        whenever that run ends: its connection and access are released by then, and the present ones belong to
+        the next run.
         """
         try:
             if self._edge is edge and self._reader is not None:
@@ -237,6 +252,8 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
                     await self._reader.close()
             with contextlib.suppress(TransportError, WaitTimeout):
                 await edge.close()
+        except Exception as error:  # noqa: BLE001 - as in `_run`
+            edge.fail(explained(log, f"the end of flow {self.name!r}", error))
         finally:
             if self._edge is edge:
                 self._last = edge.snapshot().at_rest()
@@ -253,13 +270,14 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
             await self._entrance.close()
 
     async def stop(self) -> None:
-        """Drain and stop; what is stored stays. A stopped flow is left alone."""
+        """Drain and stop; stored messages stay. Does nothing to a stopped flow but close its access."""
         check_outside(self, self.name, "stop")
+        self._give_up_change("stopped")
         async with self._changing.here():
             edge, running = self._edge, self._running
             if running is None or running.done():
                 self._running = None
-                await self._entrance.close()  # a device may have come already
+                await self._entrance.close()  # a device may have opened it
                 return
             if edge is not None:
                 edge.drain()
@@ -267,20 +285,22 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
             self._running = None
 
     async def _ended(self, running: asyncio.Task[None]) -> None:
-        """Wait for a run's end; what takes longer than the drain may is not acknowledged, and so left to the next start."""
+        """Wait for a run's end, and cut the run off if draining takes too long.
+
+        Messages that aren't finished then are not acknowledged, and so are left to the next start.
+        """
         _, pending = await asyncio.wait({running}, timeout=self.settings.options.drain_seconds)
         if not pending:
             return
         self._tell_undrained()
-        for seconds in (
-            _CLOSE_SECONDS,
-            _CUT_OFF_SECONDS,
-        ):  # first its drain is cut off, then its closing, too
+        # The first cancellation cuts off the drain, the second cuts off closing, too.
+        for seconds in (_CLOSE_SECONDS, _CUT_OFF_SECONDS):
             running.cancel()
             _, pending = await asyncio.wait({running}, timeout=seconds)
             if not pending:
                 return
-        # A coroutine swallows every cancellation. It can only be left behind; server and connection needn't be.
+        # A coroutine that swallows every cancellation can only be left behind. Server and connection are
+        # released.
         if self._edge is not None:
             await self._close(self._edge)
 
@@ -288,11 +308,11 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         stats = self.stats()
         stuck = ", ".join(_at_work(self.lines)) or "none of them"
         log.warning(
-            "flow %r was not drained within %g s (FlowOptions.drain_seconds): %s in hand, and %s at its input. "
-            "Processors still at work: %s. What isn't done is %s.",
+            "flow %r was not drained within %g s (FlowOptions.drain_seconds): %s in flight, and %s at its "
+            "input. Processors still at work: %s. What isn't done is %s.",
             self.name,
             self.settings.options.drain_seconds,
-            wording.counted(stats.in_hand, "message"),
+            wording.counted(stats.in_flight, "message"),
             wording.counted(stats.waiting, "frame"),
             stuck,
             "left to the next start"
@@ -301,19 +321,26 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         )
 
     def request_stop(self) -> None:
-        """Have the flow stopped, soon, by a task of its own; returns at once, whatever the caller's thread is."""
+        """Let a task of its own stop the flow soon; return at once. Any thread may call this method."""
         loop = self._loop
         if loop is None or loop.is_closed():
             return
-        # In a context of its own: the caller may be a processor, inside the flow, and what stops it is outside.
+        # In a context of its own: the caller may be a processor, inside the flow, but the stop runs outside.
         loop.call_soon_threadsafe(self._begin_stop, context=contextvars.Context())
 
     def _begin_stop(self) -> None:
         if self._stopping is None or self._stopping.done():
-            self._stopping = asyncio.create_task(self.stop(), name=f"stop of {self.name}")
+            self._stopping = asyncio.create_task(self._stop_unawaited(), name=f"stop of {self.name}")
+
+    async def _stop_unawaited(self) -> None:
+        try:
+            await self.stop()
+        except Exception as error:  # noqa: BLE001 - nobody awaits this task
+            explanation = explained(log, f"the stop of flow {self.name!r}", error)
+            log.warning("flow %r did not stop as it should: %s", self.name, explanation)
 
     async def forget(self) -> bool:
-        """Stop, and delete all that is stored under its name; returns whether anything was."""
+        """Stop, and delete all that is stored under the flow's name; return whether anything was stored."""
         check_outside(self, self.name, "forget")
         await self.stop()
         if not self._entrance.may_have_stored:
@@ -330,23 +357,61 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
     async def _forget_at(self, access: Access) -> bool:
         deliveries = ("durable", "fast")
         specs = [log_specs(EdgeSettings(self.name, delivery=checked_delivery(each))) for each in deliveries]
-        there = await connect(await access.endpoint_for("edge", ""), role="edge", name=self.name)
+        connection = await connect(await access.endpoint_for("edge", ""), role="edge", name=self.name)
         try:
-            found = [name for logs in specs for name in logs if await there.find_log(name) is not None]
+            found = [name for logs in specs for name in logs if await connection.find_log(name) is not None]
             for name in found:
-                await there.delete_log(name)
+                await connection.delete_log(name)
             if self._goes_on_from(access):
-                await self._new_uplink(there).forget()
+                await self._new_forwarder(connection).forget()
         finally:
-            await there.close()
+            await connection.close()
         return bool(found)
 
     async def update(self, notation: str, namespace: Mapping[str, Any] | None = None) -> SwapReceipt | None:
-        """Change what runs to `notation`; only what differs is swapped. None if nothing does."""
+        """Change the dataflow to `notation`; swap only the processors that differ. None if none differs."""
         dataflow = resolve(notation, names_for(namespace))
         check_outside(self, self.name, "update")
-        # Who is interrupted while waiting leaves the change to go on: half of one would be worse.
-        return await asyncio.shield(asyncio.ensure_future(self._update(dataflow)))
+        await self._make_way()
+        change = self._change = asyncio.create_task(self._update(dataflow), name=f"change of {self.name}")
+        self._change_awaited = True
+        change.add_done_callback(self._tell_unawaited)
+        try:
+            # The change goes on if its caller is interrupted: half a change would be worse.
+            return await asyncio.shield(change)
+        except asyncio.CancelledError:
+            if change.cancelled():
+                raise FlowError(
+                    f"the change of flow {self.name!r} was given up, for the flow was {self._given_up} "
+                    "meanwhile. All is as it was before."
+                ) from None
+            raise
+        finally:
+            if self._change is change:
+                self._change_awaited = False
+
+    def _tell_unawaited(self, change: asyncio.Task[SwapReceipt | None]) -> None:
+        """Log the failure of a change whose caller was interrupted."""
+        awaited = self._change is change and self._change_awaited
+        if not awaited and not change.cancelled() and (error := change.exception()) is not None:
+            explanation = explained(log, f"the change of flow {self.name!r}", error)
+            log.warning("the change of flow %r, for which nobody waits, failed: %s", self.name, explanation)
+
+    async def _make_way(self) -> None:
+        """Give up the previous change if its set-up hangs, or if no caller waits for it any more."""
+        before = self._change
+        if before is None or before.done() or before.get_loop() is not asyncio.get_running_loop():
+            return
+        if self._change_awaited:
+            await asyncio.wait({before}, timeout=self.settings.options.hang_seconds)
+        if self._edge is None or self._edge.revocable:
+            self._give_up_change("changed again")
+
+    def _give_up_change(self, why: str) -> None:
+        change = self._change
+        if change is not None and not change.done() and change.get_loop() is asyncio.get_running_loop():
+            self._given_up = why
+            change.cancel()
 
     async def _update(self, dataflow: Dataflow) -> SwapReceipt | None:
         async with self._changing.here():
@@ -358,36 +423,26 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
             self.dataflow = dataflow
             return receipt
 
-    # -- letting others in --------------------------------------------------------------------------------------
+    # -- letting parties in ----------------------------------------------------------------------------------
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
-        """Let a party in by that name, and return what it connects to; see `Flow.endpoint_for`."""
+        """Let a party in by that name, and return its endpoint; see `Flow.endpoint_for`."""
         return await self._entrance.endpoint_for(role, name)
 
     async def invite(self, name: str, folder: str | Path, role: Role = "device") -> Endpoint:
-        """Write the certificate folder that lets a party of that name in; returns its endpoint."""
+        """Write the certificate folder that lets a party of that name in, and return its endpoint."""
         return await self._entrance.invite(name, folder, role)
 
 
 def _at_work(lines: Sequence[Line]) -> list[str]:
-    """Return the keys of the processors that are in the midst of a call."""
+    """Return the processors with a call in progress, each with the call's begin."""
     return [
-        member.key
-        for line in lines
-        for stage in line.stages
-        for member in stage.members
-        if any(runner.busy for runner in member.runners)
+        runner.at_work for line in lines for stage in line.stages for runner in stage.runners if runner.busy
     ]
 
 
 def _heeded() -> None:
-    """Take the task's cancellation as heeded; before Python 3.11.4 a time-out of the clean-up is mistaken for it."""
+    """Clear the task's cancellation, which Python before 3.11.4 mistakes for a time-out of the clean-up."""
     task = asyncio.current_task()
     while task is not None and task.cancelling():
         task.uncancel()
-
-
-def _in_words(error: BaseException) -> str:
-    if isinstance(error, BaseExceptionGroup):
-        return "; ".join(_in_words(each) for each in error.exceptions)
-    return str(error) if isinstance(error, PratipadError) else f"{type(error).__name__}: {error}"

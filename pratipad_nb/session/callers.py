@@ -1,6 +1,7 @@
-"""What is visible where a function of this package is called.
+"""Callers: the names that are visible where a function of this package is called.
 
-Owns the one look at a caller's frame, and what may be given in its place.
+Owns the only look at a caller's frame, and the check of a namespace given in its place. Looking up processors
+in the names is for `pratipad_nb.dataflow`.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ def names_for(namespace: Mapping[str, Any] | None, depth: int = 1) -> Mapping[st
     Raises
     ------
     SettingsError
-        If it is anything else than a mapping.
+        If `namespace` is neither None nor a mapping.
     """
     if namespace is None:
         frame = sys._getframe(depth + 1)  # noqa: SLF001 - the documented way to a caller's names
         return {**frame.f_globals, **frame.f_locals}
     if not isinstance(namespace, Mapping):
         raise SettingsError(
-            f"namespace is {namespace!r:.100}; it must be a mapping of names to what they stand for, such as globals(), "
-            "or None for what is visible where this is called."
+            f"namespace is {namespace!r:.100}; it must be a mapping of names to what they stand for, such as "
+            "globals(), or None for what is visible where this is called."
         )
     return namespace

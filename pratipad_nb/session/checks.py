@@ -1,6 +1,7 @@
-"""Checks of what a flow's handle is given: rates, bounds of demand, paces, tapes, servers, roles.
+"""Checks of the arguments of a flow's handle: rates, bounds of demand and of tapes, speeds, servers, roles.
 
-Owns what only sessions take. Names, numbers and paths, which others take too, are checked by `pratipad_nb.settings`.
+Owns the arguments that only sessions take. Names, numbers and paths, which other rooms take too, are checked
+by `pratipad_nb.settings`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _ABOVE_ZERO = math.ulp(0.0)
 
 
 class UnknownStep(ProcessorError, KeyError):
-    """No processor has that key; also a `KeyError`, for that is what a mapping raises."""
+    """No processor has that key. Also a `KeyError`, as a mapping raises for an unknown key."""
 
     __str__ = Exception.__str__  # a KeyError shows its message's repr
 
@@ -60,31 +61,31 @@ def checked_rate(value: object) -> float | None:
 
 
 def checked_demand(most: object, least: object = None) -> Demand:
-    """Return both bounds if they are good; `least` is half of `most` if it is None."""
+    """Return both bounds, else raise `SettingsError`; a `least` of None is half of `most`."""
     try:
         most = checked_count(most, "max_demand")
         least = most // 2 if least is None else checked_count(least, "min_demand", least=0, most=most - 1)
     except SettingsError:
         raise SettingsError(
-            f"max_demand={most!r:.100}, min_demand={least!r:.100}: whole numbers with 0 <= min_demand < max_demand; "
-            "min_demand=None is half of max_demand."
+            f"max_demand={most!r:.100}, min_demand={least!r:.100}: whole numbers with 0 <= min_demand < "
+            "max_demand; min_demand=None is half of max_demand."
         ) from None
     return {"max_demand": most, "min_demand": least}
 
 
 def checked_speed(value: object) -> float | None:
-    """Return `value` if it is a pace: a number above 0, or None, also called "max"."""
+    """Return a number above 0, or None for a `value` of None or "max"; else raise `SettingsError`."""
     try:
         return None if value in (None, "max") else checked_number(value, "speed", least=_ABOVE_ZERO)
     except SettingsError:
         raise SettingsError(
-            f"speed is {value!r:.100}; it is 1.0 for the tape's own pace, 2.0 for twice as fast, or 'max' (or None) for as "
-            "fast as the processors take it."
+            f"speed is {value!r:.100}; it is 1.0 for the tape's own pace, 2.0 for twice as fast, or 'max' "
+            "(or None) for as fast as the processors take it."
         ) from None
 
 
 def checked_record(n: object, seconds: object, max_bytes: object) -> None:
-    """Raise `SettingsError` if these are no bounds of a recording."""
+    """Raise `SettingsError` unless the arguments are bounds of a recording."""
     if n is None and seconds is None:
         raise SettingsError("record() needs n=… (messages), seconds=…, or both: then it ends with the first.")
     if n is not None:
@@ -95,7 +96,7 @@ def checked_record(n: object, seconds: object, max_bytes: object) -> None:
 
 
 def checked_role(value: object) -> Role:
-    """Return `value` if somebody can be let in as that, else raise `SettingsError`."""
+    """Return `value` if it is the role of a party, else raise `SettingsError`."""
     roles = get_args(Role)
     if not isinstance(value, str) or value not in roles:
         raise SettingsError(f"role is {value!r:.100}; it can be {' or '.join(map(repr, roles))}.")
@@ -108,19 +109,19 @@ def checked_server(server: object, certs: object) -> tuple[str | None, Path | No
     Raises
     ------
     SettingsError
-        If they are none, or one goes without the other.
+        If `server` is no URL or `certs` no path, or if one is given without the other.
     """
     if server is not None and not _is_url(server):
         raise SettingsError(
-            f"server is {server!r:.100}; it is 'tls://HOST:PORT' (several separated by commas), or 'memory://NAME' in "
-            "tests. There is no connection without TLS."
+            f"server is {server!r:.100}; it is 'tls://HOST:PORT' (several separated by commas), or "
+            "'memory://NAME' in tests. There is no connection without TLS."
         )
     folder = None if certs is None else checked_path(certs, "certs")
     in_memory = isinstance(server, str) and server.startswith("memory://")
     if (server is None) != (folder is None) and not in_memory:
         raise SettingsError(
-            "server= and certs= go together: the server's URL (tls://HOST:PORT) and the folder with the edge's "
-            "ca.pem, cert.pem and key.pem. Leave out both for the embedded server."
+            "server= and certs= go together: the server's URL (tls://HOST:PORT) and the folder with the "
+            "edge's ca.pem, cert.pem and key.pem. Leave out both for the embedded server."
         )
     return cast("str | None", server), folder
 

@@ -1,7 +1,8 @@
-"""The cockpit: what can be seen of a flow while it runs, and changed. The asynchronous methods.
+"""The cockpit: the methods of `AsyncFlow` that look at a running flow and change it.
 
-Owns these methods of `AsyncFlow`, which are a part of it and stand here because there are many; the synchronous ones are
-in `cockpit_blocking`, where they are described. What they stand on is in `step`, `tape`, `shadow` and `views`.
+Owns these methods, a part of `AsyncFlow` in a module of its own because they are many. The synchronous
+methods are in `cockpit_blocking`, with the descriptions. Their results are made in `step`, `tape`, `shadow`
+and `views`.
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ from pratipad_nb.session.views import view
 
 __all__ = ["AsyncCockpit"]
 
-#: A row of the history may take this share of the time: with thousands of devices a snapshot takes milliseconds.
+#: Rows of the history may take this fraction of the time: with thousands of devices a snapshot takes
+#: milliseconds.
 _HISTORY_SHARE = 0.005
 
 
 class AsyncCockpit:
-    """The part of `AsyncFlow` that looks at what runs and changes it."""
+    """The part of `AsyncFlow` that looks at the running flow and changes it."""
 
     settings: EdgeSettings
     dataflow: Dataflow
@@ -52,7 +54,7 @@ class AsyncCockpit:
 
         @property
         def name(self) -> str:
-            """Its name."""
+            """The flow's name."""
 
         @property
         def edge(self) -> Running:
@@ -65,15 +67,15 @@ class AsyncCockpit:
         self._history = History()
         self._last_lines: list[Line] = []
 
-    # -- what is behind it --------------------------------------------------------------------------------------
+    # -- lines and history -----------------------------------------------------------------------------------
 
     @property
     def lines(self) -> list[Line]:
-        """The processors of each edge, with their samples and logs; of a stopped flow, the last ones."""
+        """The lines of processors, with their samples and logs; of a stopped flow, those of the last run."""
         return (self._edge.lines if self._edge is not None else []) or self._last_lines
 
     async def _keep_history(self) -> None:
-        """Add to the history, once a second, until cancelled."""
+        """Add a row to the history, once a second, until cancelled."""
         while True:
             began = time.perf_counter()
             if self._edge is not None:
@@ -82,7 +84,7 @@ class AsyncCockpit:
             took = time.perf_counter() - began
             await asyncio.sleep(max(1.0 - took, took / _HISTORY_SHARE))
 
-    # -- looking ------------------------------------------------------------------------------------------------
+    # -- looking ---------------------------------------------------------------------------------------------
 
     @property
     def graph(self) -> Any:
@@ -98,32 +100,32 @@ class AsyncCockpit:
 
     @property
     def partitions(self) -> frozenset[int]:
-        """The partitions that run here: all, unless several edges share the flow."""
+        """The partitions that run in this process: all, unless several edges share the flow."""
         return self._edge.partitions if self._edge is not None else frozenset()
 
     def __getitem__(self, key: str) -> AsyncStep:
-        """Return the processor of that key."""
+        """Return the processor by its key."""
         return AsyncStep(self, key)
 
     def __contains__(self, key: object) -> bool:
-        """Whether there is a processor of that key."""
+        """Return whether there is a processor of that key."""
         return any(step.key == key for step in self.dataflow.steps)
 
     @property
     def history(self) -> FlowHistory:
-        """Its main numbers, once a second, over the last hour."""
+        """The flow's main numbers, once a second, over the last hour."""
         return self._history.read()
 
     def trace(self, message: Message | str) -> Trace:
-        """Return what each processor made of a message."""
+        """Return the results of each processor for a message."""
         return trace(self, message)
 
     def newer(self, namespace: Mapping[str, Any] | None = None) -> tuple[StepModel, ...]:
-        """Return the processors that are defined anew and not swapped in; their statistics say so from now on."""
+        """Return the processors that are defined anew and not swapped in; mark them in the statistics."""
         names = names_for(namespace)
         try:
             fresh = resolve(self.dataflow.notation, names)
-        except NotationError:  # a name is gone: there is nothing newer than what runs
+        except NotationError:  # a name is gone: no newer processor can be made
             return ()
         changed = self.dataflow.diff(fresh).changed
         for line in self.lines:
@@ -131,10 +133,10 @@ class AsyncCockpit:
                 meter.newer = key in changed
         return tuple(step for step in fresh.steps if step.key in changed)
 
-    # -- controls -----------------------------------------------------------------------------------------------
+    # -- controls --------------------------------------------------------------------------------------------
 
     async def pause(self, processor: str | None = None) -> None:
-        """Let the flow, or one processor, begin nothing further until `resume`."""
+        """Let the flow, or one processor, begin no further message until `resume`."""
         self.edge.pause(processor)
 
     async def resume(self, processor: str | None = None) -> None:
@@ -146,16 +148,16 @@ class AsyncCockpit:
         return LetterList(await self.edge.dead_letters())
 
     async def retry_dead_letters(self) -> int:
-        """Put them through again from where they failed; returns how many."""
+        """Put all dead letters through again from the processors where they failed; return their number."""
         return await self.edge.retry_dead_letters()
 
     async def clear_dead_letters(self) -> int:
-        """Delete them; returns how many there were."""
+        """Delete all dead letters; return their number."""
         return await self.edge.clear_dead_letters()
 
     @property
     def rate(self) -> float | None:
-        """Most messages a second that devices are asked for; None: no limit. Acts at once."""
+        """Most messages a second that devices are asked for; None: no limit. A change acts at once."""
         return self.settings.rate
 
     @rate.setter
@@ -166,7 +168,7 @@ class AsyncCockpit:
 
     @property
     def max_demand(self) -> int:
-        """Demand: most messages in hand or asked for. Acts at once."""
+        """Demand: most messages in flight or asked for. A change acts at once."""
         return self.settings.max_demand
 
     @max_demand.setter
@@ -176,7 +178,7 @@ class AsyncCockpit:
 
     @property
     def min_demand(self) -> int:
-        """Demand: ask for more when no more than this are in hand or asked for. Acts at once."""
+        """Demand: ask for more when no more than this are in flight or asked for. A change acts at once."""
         return self.settings.min_demand
 
     @min_demand.setter
@@ -184,18 +186,18 @@ class AsyncCockpit:
         self.demand(self.settings.max_demand, value)
 
     def demand(self, max_demand: int, min_demand: int | None = None) -> None:
-        """Demand: change both bounds at once. They act at once."""
+        """Demand: change both bounds together. The change acts at once."""
         bounds = checked_demand(max_demand, min_demand)
         self.settings = replace(self.settings, **bounds)
         if self._edge is not None:
             self._edge.demand(**bounds)
 
-    # -- tapes --------------------------------------------------------------------------------------------------
+    # -- tapes -----------------------------------------------------------------------------------------------
 
     async def record(
         self, n: int | None = None, seconds: float | None = None, *, max_bytes: int = MAX_BYTES
     ) -> Tape:
-        """Record the next inputs."""
+        """Return the next inputs as a tape."""
         checked_record(n, seconds, max_bytes)
         recorder = Recorder(self.settings.name, n, max_bytes)
         with self.edge.tapped(recorder):
@@ -209,7 +211,7 @@ class AsyncCockpit:
         )
 
     async def replay(self, tape: Tape, speed: float | str | None = 1.0) -> int:
-        """Put a tape through the flow; returns how many messages, once all are taken in."""
+        """Put a tape through the flow; return the number of messages once all are taken in."""
         pace, tape = checked_speed(speed), checked_tape(tape, "replay")
         edge = self.edge
         elsewhere = [name for name in tape.devices if not edge.owns(name)]
@@ -230,26 +232,26 @@ class AsyncCockpit:
         *,
         notation: str | None = None,
     ) -> Shadow:
-        """Return the outputs that would differ if what is defined now ran."""
+        """Return the outputs that would differ if the processors as defined now ran."""
         return await asyncio.to_thread(shadow_of, self, tape, names_for(namespace), notation)
 
-    # -- pictures -----------------------------------------------------------------------------------------------
+    # -- pictures --------------------------------------------------------------------------------------------
 
     def plot(self) -> Any:
         """Return a figure of throughput, latency and queue lengths over the last hour."""
         return view("plot")(self)
 
     def picture(self, path: str | Path | None = None) -> Any:
-        """Return the graph as it is now; with `path`, write it there."""
+        """Return a picture of the graph as it is now; with `path`, write it there, too."""
         return view("picture")(self, path)
 
     def panel(self) -> Any:
-        """Return the processors' throughput as plain ipywidgets; to be called on the flow's event loop."""
+        """Return the processors' throughput as plain ipywidgets; call it on the flow's event loop."""
         return view("panel")(_FromThreads(self, asyncio.get_running_loop()))
 
 
 class _FromThreads:
-    """A flow as widgets see it, which follow it on threads of their own, while its counters belong to its loop."""
+    """A flow's counters for widgets, which run on other threads than the flow's event loop."""
 
     def __init__(self, flow: AsyncCockpit, loop: asyncio.AbstractEventLoop) -> None:
         self.name = flow.name

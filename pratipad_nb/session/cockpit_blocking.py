@@ -1,7 +1,7 @@
-"""The cockpit: what can be seen of a flow while it runs, and changed. The methods of `Flow`.
+"""The cockpit: the methods of `Flow` that look at a running flow and change it.
 
-Owns these methods, which are a part of `Flow` and stand here because there are many; they stand on those of
-`AsyncFlow` in `cockpit`.
+Owns these methods, a part of `Flow` in a module of its own because they are many, and their descriptions.
+They call the methods of `AsyncFlow` in `cockpit`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 
 
 class Cockpit:
-    """The part of `Flow` that looks at what runs and changes it."""
+    """The part of `Flow` that looks at the running flow and changes it."""
 
     _flow: AsyncFlow
     _portal: Portal | None
@@ -41,7 +41,7 @@ class Cockpit:
 
         def _run(self, work: Coroutine[Any, Any, Result]) -> Result: ...
 
-    # -- looking ------------------------------------------------------------------------------------------------
+    # -- looking ---------------------------------------------------------------------------------------------
 
     @property
     def graph(self) -> Any:
@@ -50,15 +50,16 @@ class Cockpit:
 
     @property
     def devices(self) -> DeviceTable:
-        """The devices that are connected now, by name: a dictionary, that shows itself as a table."""
+        """The devices that are connected now, by name: a dictionary that shows itself as a table."""
         return self._flow.devices
 
     @property
     def partitions(self) -> frozenset[int]:
-        """The partitions that run here, counted from 0: all of them, unless several edges share the flow.
+        """The partitions that run in this process, counted from 0: all, unless several edges share the flow.
 
-        A flow is divided by ``options=FlowOptions(partitions=n)``. Then every process that starts it, against one
-        server, is one more edge: partitions move to it from the others, and back when it ends or is lost.
+        ``options=FlowOptions(partitions=n)`` divides a flow. Then every process that starts the flow, against
+        one server, is one more edge: partitions move to that edge from the others, and back when it ends or
+        is lost.
         """
         return self._flow.partitions
 
@@ -68,12 +69,12 @@ class Cockpit:
         Raises
         ------
         ProcessorError
-            If there is none; it names the nearest ones.
+            If there is no such processor; the error's text names the nearest keys.
         """
-        return Step(self, key)  # type: ignore[arg-type] # it is a Flow
+        return Step(self, key)  # type: ignore[arg-type] # a Cockpit is a Flow
 
     def __contains__(self, key: object) -> bool:
-        """Whether there is a processor of that key."""
+        """Return whether there is a processor of that key."""
         return key in self._flow
 
     def _ipython_key_completions_(self) -> list[str]:
@@ -82,37 +83,37 @@ class Cockpit:
 
     @property
     def lines(self) -> list[Line]:
-        """The processors of each edge in this process, with their samples and logs; `flow[key]` is made of them."""
+        """The lines of processors in this process, with their samples and logs; `flow[key]` reads them."""
         return self._flow.lines
 
     @property
     def history(self) -> FlowHistory:
-        """Its main numbers, once a second, over the last hour; `plot` draws them."""
+        """The flow's main numbers, once a second, over the last hour; `plot` draws them."""
         return self._flow.history
 
     def trace(self, message: Message | str) -> Trace:
-        """Return what each processor made of one message, given as it was taken, or by its id.
+        """Return the results of each processor for one message, given as `take` returned it, or by its id.
 
-        Up to 50 messages a second are followed (all, at lower rates), and the last 500 kept.
+        Up to 50 messages a second are followed (all, at lower rates), and the last 500 are kept.
 
         Raises
         ------
         FlowError
-            If that one wasn't followed, or is too long ago.
+            If the message wasn't followed, or is not among the last 500.
         """
         return trace(self._flow, message)
 
     def newer(self, namespace: Mapping[str, Any] | None = None) -> tuple[StepModel, ...]:
         """Return the processors that are defined anew in `namespace` and don't run yet.
 
-        The picture and `stats().processors[key].newer` say so, until they are swapped in by `update`.
+        The picture and `stats().processors[key].newer` mark these processors until `update` swaps them in.
         """
         return self._flow.newer(names_for(namespace))
 
-    # -- controls -----------------------------------------------------------------------------------------------
+    # -- controls --------------------------------------------------------------------------------------------
 
     def pause(self, processor: str | None = None) -> None:
-        """Let the flow, or one processor by its key, begin nothing further; what comes waits."""
+        """Let the flow, or one processor by its key, begin no further message; new messages wait."""
         self._run(self._flow.pause(processor))
 
     def resume(self, processor: str | None = None) -> None:
@@ -120,20 +121,20 @@ class Cockpit:
         self._run(self._flow.resume(processor))
 
     def dead_letters(self) -> LetterList:
-        """Return the messages that processors failed on, oldest first: a list, that shows itself as a table."""
+        """Return the messages that processors failed on, oldest first; the list shows itself as a table."""
         return self._run(self._flow.dead_letters())
 
     def retry_dead_letters(self) -> int:
-        """Put all dead letters through again from where they failed; returns how many there were."""
+        """Put all dead letters through again from the processors where they failed; return their number."""
         return self._run(self._flow.retry_dead_letters())
 
     def clear_dead_letters(self) -> int:
-        """Delete all dead letters; returns how many there were."""
+        """Delete all dead letters; return their number."""
         return self._run(self._flow.clear_dead_letters())
 
     @property
     def rate(self) -> float | None:
-        """Demand and Pull: most messages a second that devices are asked for; None for no limit. Acts at once."""
+        """Demand and Pull: most messages a second asked of devices; None: no limit. A change acts at once."""
         return self._flow.rate
 
     @rate.setter
@@ -142,7 +143,10 @@ class Cockpit:
 
     @property
     def max_demand(self) -> int:
-        """Demand: most messages in hand or asked for. Acts at once; `min_demand` falls to half of it if it is above."""
+        """Demand: most messages in flight or asked for.
+
+        A change acts at once, and lowers a `min_demand` above half of the new value to that half.
+        """
         return self._flow.max_demand
 
     @max_demand.setter
@@ -151,7 +155,10 @@ class Cockpit:
 
     @property
     def min_demand(self) -> int:
-        """Demand: ask for more when no more than this are in hand or asked for. Acts at once; None: half of the other."""
+        """Demand: ask for more when no more than this are in flight or asked for.
+
+        A change acts at once; setting None means half of `max_demand`.
+        """
         return self._flow.min_demand
 
     @min_demand.setter
@@ -159,7 +166,7 @@ class Cockpit:
         self._change(lambda: setattr(self._flow, "min_demand", value))
 
     def demand(self, max_demand: int, min_demand: int | None = None) -> None:
-        """Demand: change both bounds at once, so that no old one is in a new one's way. They act at once.
+        """Demand: change both bounds together, so that neither old bound excludes a new bound. Acts at once.
 
         Parameters
         ----------
@@ -169,12 +176,13 @@ class Cockpit:
         Raises
         ------
         SettingsError
-            If they are not whole numbers with ``0 <= min_demand < max_demand``; nothing has changed then.
+            If the bounds are not whole numbers with ``0 <= min_demand < max_demand``; neither has changed
+            then.
         """
         self._change(lambda: self._flow.demand(max_demand, min_demand))
 
     def _change(self, change: Callable[[], None]) -> None:
-        """Do `change` on the flow's event loop, where what it changes is used; if there is none, or from there, here."""
+        """Call `change` on the flow's event loop, or directly if there is none or the caller runs on it."""
 
         async def changed() -> None:
             change()
@@ -185,46 +193,49 @@ class Cockpit:
             return
         try:
             portal.run(changed())
-        except PortalClosed:  # it stops meanwhile: the change holds from the next start on
+        except PortalClosed:  # the flow stops meanwhile: the change holds from the next start on
             change()
 
-    # -- tapes --------------------------------------------------------------------------------------------------
+    # -- tapes -----------------------------------------------------------------------------------------------
 
     def record(
         self, n: int | None = None, seconds: float | None = None, *, max_bytes: int = MAX_BYTES
     ) -> Tape:
-        """Record the next inputs, as devices send them, and return them as a tape; waits until it is full.
+        """Record the next inputs, as devices send them, and return them as a tape once the tape is full.
 
         Parameters
         ----------
         n, seconds
-            How many messages, or for how long. With both it ends with the first.
+            Number of messages, and how long to record. With both, the first bound ends the recording.
         max_bytes
-            The bound of the tape, in bytes of payloads. Default: 64 MiB. What it cuts off, `Tape.cut` says.
+            The bound of the tape, in bytes of payloads. Default: 64 MiB. `Tape.cut` says if this bound ended
+            the tape.
 
         Raises
         ------
         SettingsError
-            If neither is given.
+            If neither `n` nor `seconds` is given.
         """
         return self._run(self._flow.record(n, seconds, max_bytes=max_bytes))
 
     def replay(self, tape: Tape, speed: float | str | None = 1.0) -> int:
-        """Put a tape through the flow once more; return how many messages, once all are taken in.
+        """Put a tape through the flow once more; return the number of messages once all are taken in.
 
-        They go through as messages of the devices that sent them then, with their recorded `Message.time`, and reach
-        Output like any other; `settled` waits for that. They are counted in a numbering of their own, so that what
-        devices send meanwhile is undisturbed. What processors answer to them (`reply`) is not sent.
+        The tape's messages go through as messages of the devices that sent them, with their recorded
+        `Message.time`, and reach Output like any other message; `settled` waits for that. The tape's messages
+        have numbers of their own, so that messages which devices send meanwhile are undisturbed. Replies of
+        processors to the tape's messages (`reply`) are not sent.
 
         Parameters
         ----------
         speed
-            1.0: the pace at which they came; 2.0: twice as fast; ``"max"`` or None: as fast as the processors take them.
+            1.0: the pace at which the messages came; 2.0: twice as fast; ``"max"`` or None: as fast as the
+            processors take them.
 
         Raises
         ------
         FlowError
-            If the flow stops before all are in.
+            If the flow stops before all messages are taken in.
         """
         return self._run(self._flow.replay(tape, speed))
 
@@ -235,28 +246,29 @@ class Cockpit:
         *,
         notation: str | None = None,
     ) -> Shadow:
-        """Put inputs through what runs and through what is defined now, and return the outputs that differ.
+        """Return the outputs that differ between the processors that run and the processors as defined now.
 
-        What to do before a hot swap: the running flow isn't touched. Both sides are made anew and begin without state;
-        what `setup` and `process` do to the world outside, they do here as well.
+        A trial before a hot swap: the running flow isn't touched. The processors of both sides are made anew
+        and begin without state. Side effects of `setup` and `process` happen here as well.
 
         Parameters
         ----------
         tape
-            The inputs. Default: the last ones that were followed, up to 500, which under load are not all there were.
+            The inputs. Default: the last inputs that were followed, up to 500; under load not every input is
+            followed.
         namespace
-            Where the new processors are looked up. Default: what is visible where this is called.
+            The names in which the new processors are looked up. Default: the names visible to the caller.
         notation
-            The new notation. Default: the one that runs.
+            The new notation. Default: the notation that runs.
 
         Raises
         ------
         NotationError, ProcessorError
-            If the new side is no good.
+            If the new notation is wrong, or a processor can't be set up.
         """
         return shadow_of(self._flow, tape, names_for(namespace), notation)
 
-    # -- pictures -----------------------------------------------------------------------------------------------
+    # -- pictures --------------------------------------------------------------------------------------------
 
     def plot(self) -> Any:
         """Return a figure of throughput, latency and queue lengths over the last hour (matplotlib).
@@ -264,28 +276,29 @@ class Cockpit:
         Raises
         ------
         SettingsError
-            If what draws it isn't installed: ``pip install pratipad-nb[lab]``.
+            If the drawing library isn't installed: ``pip install pratipad-nb[lab]``.
         """
         return view("plot")(self)
 
     def picture(self, path: str | Path | None = None) -> Any:
-        """Return the graph as it is now, for a paper; with `path`, write it there, as SVG or PNG by its ending.
+        """Return a picture of the graph as it is now, for a paper; with `path`, write an SVG or PNG file.
 
         Raises
         ------
         SettingsError
-            If the ending is another, or what draws it isn't installed: ``pip install pratipad-nb[lab]``.
+            If `path` ends otherwise than in ``.svg`` or ``.png``, or if the drawing library isn't installed:
+            ``pip install pratipad-nb[lab]``.
         """
         return view("picture")(self, path)
 
     def panel(self) -> Any:
-        """Return the processors' throughput as plain ipywidgets, for a dashboard of one's own.
+        """Return the processors' throughput as plain ipywidgets, for a dashboard of your own.
 
-        They follow the flow, at most five times a second, until it has stopped.
+        The widgets follow the flow, at most five times a second, until it has stopped.
 
         Raises
         ------
         SettingsError
-            If what draws it isn't installed: ``pip install pratipad-nb[lab]``.
+            If the drawing library isn't installed: ``pip install pratipad-nb[lab]``.
         """
         return view("panel")(self)

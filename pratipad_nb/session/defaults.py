@@ -1,8 +1,9 @@
-"""Where a flow runs when its maker doesn't say: the state folder and the server of this process.
+"""Defaults: the state folder and the server of a flow whose arguments name neither.
 
-Owns these values. They are set by who reads files and the environment (the command line, the notebook), so that the same
-program runs on a laptop and on a server without a line changed; and where a plain script runs, which nobody does that
-for, `home_folder` looks at ``PRATIPAD_HOME`` itself. It is the only place in this room that reads the environment.
+Owns these values of the process. The command line and the notebook, which read files and the environment, set
+them, so that the same program runs on a laptop and on a server without a line changed. In a plain script
+nobody sets them, so `home_folder` reads ``PRATIPAD_HOME`` itself. No other function of this room reads the
+environment.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ __all__ = ["Defaults", "defaults", "home_folder", "set_defaults"]
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What a `Flow` takes for arguments that it isn't given.
+    """The values of a `Flow` for arguments that aren't given.
 
     Attributes
     ----------
     home
-        The state folder. None: what ``PRATIPAD_HOME`` says, or else ``.pratipad`` in the current folder.
+        The state folder. None: the folder that ``PRATIPAD_HOME`` names, or else ``.pratipad`` in the current
+        folder.
     server, certs
-        An existing server's URL and the edge's certificate folder. None: the embedded server of the state folder.
+        An existing server's URL and the edge's certificate folder. None: the embedded server of the state
+        folder.
     """
 
     home: Path | None = None
@@ -37,16 +40,19 @@ _defaults = Defaults()
 
 
 def defaults() -> Defaults:
-    """Return the values that hold now, for flows made from now on."""
+    """Return the values for flows that are made from now on."""
     return _defaults
 
 
 def home_folder(home: str | Path | None = None) -> Path:
-    """Return the state folder of a flow that is made now: `home`, the default, ``PRATIPAD_HOME``, ``.pratipad`` here.
+    """Return the state folder of a flow that is made now.
 
-    The environment is read when a flow is made and not when this is imported, so that a program may set it first. That
-    the variable moves the folder is promised without a word of notebooks: a script that runs beside one on the same
-    folder would otherwise make a second store, and find nothing of the first.
+    The first that is set of `home`, `Defaults.home`, ``PRATIPAD_HOME``, and ``.pratipad`` in the current
+    folder.
+
+    The environment is read when a flow is made and not when this module is imported, so that a program may
+    set the variable first. ``PRATIPAD_HOME`` holds for scripts as for notebooks: a script beside a notebook
+    would otherwise make a second state folder, and find nothing of the first.
 
     Raises
     ------
@@ -60,6 +66,6 @@ def home_folder(home: str | Path | None = None) -> Path:
 
 
 def set_defaults(values: Defaults) -> None:
-    """Let `values` hold for flows made from now on."""
+    """Let `values` be the defaults of flows that are made from now on."""
     global _defaults
     _defaults = values

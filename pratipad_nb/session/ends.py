@@ -1,9 +1,11 @@
-"""A run's end, and what a handle can't do because of it: not without a run, not from inside it, and no longer than it.
+"""Ends: a handle's methods without a run, inside a run, and at a run's end.
 
-Owns the words of those errors, the wait that a run's end cuts short, and knowing whether the caller runs inside a flow.
+Owns the words of those errors, the wait that a run's end cuts short, and knowing whether the caller runs
+inside a flow. Ending a run is for `asynchronous`.
 
-Which flows that are, a context variable tells. Tasks inherit it, and a processor's worker carries it to its thread, so
-that a ``def`` processor is recognised as well as an ``async def`` one, and whatever either calls.
+A context variable holds the flows that the caller runs inside. Tasks inherit the variable, and a processor's
+worker carries it to its thread. So a ``def`` processor is recognised as well as an ``async def`` processor,
+and any function that either calls.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ _flows_around: ContextVar[tuple[object, ...]] = ContextVar("pratipad_flows_aroun
 
 
 class _Handle(Protocol):
-    """What is asked of a flow's handle."""
+    """The part of a flow's handle that an error's text needs."""
 
     @property
     def name(self) -> str: ...
@@ -41,7 +43,7 @@ class _Handle(Protocol):
 
 @contextmanager
 def inside(flow: object) -> Iterator[None]:
-    """Take what is started in the block as running inside `flow`."""
+    """Let tasks and threads that are started in the block count as running inside `flow`."""
     token = _flows_around.set((*_flows_around.get(), flow))
     try:
         yield
@@ -50,30 +52,30 @@ def inside(flow: object) -> Iterator[None]:
 
 
 def check_outside(flow: object, name: str, verb: str) -> None:
-    """Refuse `verb` to a caller that runs inside `flow`, which would wait for the caller's own end.
+    """Refuse `verb` to a caller that runs inside `flow`: it would wait for the caller's own end.
 
     Raises
     ------
     FlowError
-        If it does.
+        If the caller runs inside `flow`.
     """
     if any(each is flow for each in _flows_around.get()):
         raise FlowError(
-            f"flow.{verb}() was called inside flow {name!r}, by a processor of it, and would wait for that processor to "
-            "end. Nothing was done. flow.request_stop() has the flow stopped once the processor has returned; all else "
-            "is for who is outside."
+            f"flow.{verb}() was called inside flow {name!r}, by a processor of it, and would wait for that "
+            "processor to end. Nothing was done. flow.request_stop() has the flow stopped once the processor "
+            "has returned; all else is for who is outside."
         )
 
 
 def not_running(flow: _Handle) -> FlowError:
-    """Return the error of what only a running flow can do; it says why `flow` isn't, if it failed."""
+    """Return the error of a method that needs a running flow; its text names the failure, if any."""
     error = flow.stats().error
     because = f" It failed: {error.rstrip('.')}." if error else ""
     return FlowError(f"flow {flow.name!r} is not running.{because} Start it with start().")
 
 
 def ended_meanwhile(name: str, waited_for: str, then: str) -> FlowError:
-    """Return the error of a wait that the flow's end cuts short; `then` is what to do."""
+    """Return the error of a wait that the flow's end cuts short; `then` names the next step."""
     return FlowError(f"flow {name!r} ended while {waited_for} waited for. {then}")
 
 
@@ -86,7 +88,7 @@ def take_cut_short(name: str, n: int) -> FlowError:
 async def unless_ended(
     work: Coroutine[Any, Any, Result], run: asyncio.Task[None] | None, seconds: float | None
 ) -> Result | None:
-    """Return the result of `work`, or None if `run` ends, or `seconds` pass, before there is one."""
+    """Return the result of `work`, or None if `run` ends first or `seconds` pass first."""
     task = asyncio.ensure_future(work)
     awaited = {task} if run is None else {task, run}
     try:

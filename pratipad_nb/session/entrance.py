@@ -1,13 +1,14 @@
-"""The entrance: one flow's way to its server, opened by the first who needs it and closed by `stop`.
+"""The entrance: one flow's access to its server, opened at its first use and closed by `stop`.
 
-Owns that there is one at a time. A device may come before its flow is started, so that it isn't the flow's start alone
-that opens it. Which ways there are is in `access`.
+Owns that a flow has one access at a time. A device may come before its flow is started, so that not only the
+flow's start opens the access. The kinds of access are in `access`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from pratipad_nb.errors import ServerError
 from pratipad_nb.session import state_folder
 from pratipad_nb.session.access import Access, open_access
 from pratipad_nb.session.checks import checked_role
@@ -19,18 +20,18 @@ __all__ = ["Entrance"]
 
 
 class Entrance:
-    """Where one flow connects, and lets others in.
+    """The access of one flow, opened when it is needed.
 
     Parameters
     ----------
     flow
-        Its name.
+        The flow's name.
     server, certs
-        Of an existing server, checked; None: the embedded one of `home`.
+        URL and certificate folder of an existing server, both checked; None: the embedded server of `home`.
     home
         The state folder.
     options
-        Those of the flow.
+        The flow's options.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Entrance:
         self._turn = Turn()
 
     async def opened(self) -> Access:
-        """Return the access, opening it if it is closed.
+        """Return the access; open it if it is closed.
 
         Raises
         ------
@@ -66,29 +67,41 @@ class Entrance:
             return self._access
 
     async def close(self) -> None:
-        """Give the access back; a closed one is left alone."""
+        """Give the access back; do nothing if it is closed."""
         async with self._turn.here():
             access, self._access = self._access, None
             if access is not None:
                 await access.close()
 
+    async def failure(self) -> None:
+        """Wait until a bug of ours fails the access that is open now, and raise its exception."""
+        if self._access is not None:
+            await self._access.failure()
+
     @property
     def may_have_stored(self) -> bool:
-        """Whether the flow can have stored anything, as far as that can be told without a connection."""
+        """Whether the flow may have stored anything, as far as can be told without a connection."""
         return self._server is not None or self._flow in state_folder.flows_in(self._home)
 
     @property
     def mqtt_url(self) -> str:
-        """Where devices that speak MQTT connect; empty if they can't, or while it is closed."""
+        """URL for devices that speak MQTT; empty if the server takes none, or while the access is closed."""
         return self._access.mqtt_url if self._access is not None else ""
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
-        """Let a party in by that name, and return what it connects to."""
+        """Let a party in by that name, and return its endpoint."""
         valid_name(name, checked_role(role))
-        return await (await self.opened()).endpoint_for(role, name)
+        while True:
+            access = await self.opened()
+            try:
+                return await access.endpoint_for(role, name)
+            except ServerError:
+                if access is self._access:
+                    raise
+                # The end of a run closed the access meanwhile: open it anew.
 
     async def invite(self, name: str, folder: str | Path, role: Role = "device") -> Endpoint:
-        """Do the same, and write the party's certificate into `folder`."""
+        """Let a party in by that name, write its certificate into `folder`, and return its endpoint."""
         valid_name(name, checked_role(role))
         path = checked_path(folder, "invite: folder")
         return await (await self.opened()).invite(name, path, role)

@@ -1,7 +1,8 @@
 """`Flow`: a dataflow's handle for notebooks and scripts, synchronous and safe to call from any thread.
 
-Owns the thread that the flow runs in, and its ends: a stop, a failure, the end of the program. All else is
-`AsyncFlow`, which it stands on; its other methods are in `messages_blocking` and `cockpit_blocking`.
+Owns the thread that the flow runs in, and that thread's ends: a stop, a failure, the end of the program. All
+else is for `AsyncFlow`, whose methods it calls. The other methods of `Flow` are in `messages_blocking` and
+`cockpit_blocking`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from pratipad_nb.cloud.blocking import BlockingReader
+from pratipad_nb.cloud.blocking_take import BlockingReader
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import FlowError
 from pratipad_nb.portal import Portal, PortalClosed
@@ -39,41 +40,43 @@ Result = TypeVar("Result")
 class Flow(Messages, Cockpit):
     """One dataflow by its name.
 
-    Devices, readers and all that is stored belong to the *name*: a flow that is started again under it, here or in
-    another process, goes on where the last one stopped.
+    Devices, readers and all that is stored belong to the *name*: a flow that is started again under the same
+    name, in this process or another, goes on where the last run stopped.
 
     Parameters
     ----------
     notation
         The dataflow, as ``"Push <~> P1 <~> [P2, P3] <~> Output"``.
     name
-        Its name; see `pratipad_nb.settings.NAME_PATTERN`.
+        The flow's name; see `pratipad_nb.settings.NAME_PATTERN`.
     namespace
-        Where the processors' names are looked up. Default: what is visible where this is called.
+        The names in which processors are looked up. Default: the names visible to the caller.
     delivery
-        ``"durable"``: what reaches Output is neither lost nor doubled and keeps its order per device. ``"fast"``: at
-        most once, lower latency; gaps are counted.
+        ``"durable"``: messages at Output are neither lost nor doubled and keep their order per device.
+        ``"fast"``: at most once, lower latency; gaps are counted.
     server, certs
-        An existing server's URL and the edge's certificate folder. Default: an embedded server in the state folder.
+        An existing server's URL and the edge's certificate folder. Default: an embedded server in the state
+        folder.
     rate
         Demand and Pull: most messages a second that devices are asked for. Default: no limit.
     max_demand, min_demand
-        Demand: ask for more when at most `min_demand` messages are in hand or asked for, up to `max_demand`. Defaults:
-        1,000, which keeps a fast processor busy over a round trip, and half of it.
+        Demand: ask for more when at most `min_demand` messages are in flight or asked for, up to
+        `max_demand`. Defaults: 1,000, which keeps a fast processor busy over a round trip, and half of
+        `max_demand`.
     keep
-        How much of what reached Output is kept; a number is seconds. Default: one hour, at most 1 GiB.
+        How many of the messages at Output are kept; a number is seconds. Default: one hour, at most 1 GiB.
     options
-        What is seldom changed.
+        Options that are seldom changed.
     home
-        The state folder. Default: what ``PRATIPAD_HOME`` says when the flow is made, or else ``.pratipad`` in the
-        current folder.
+        The state folder. Default: the folder that ``PRATIPAD_HOME`` names when the flow is made, or else
+        ``.pratipad`` in the current folder.
 
     Raises
     ------
     NotationError
         If the notation is wrong, or names an unknown processor.
     SettingsError
-        If an argument is not what it may be.
+        If an argument has no valid value; the text says which values are valid.
     """
 
     def __init__(
@@ -126,19 +129,20 @@ class Flow(Messages, Cockpit):
             raise ended_meanwhile(self.name, f"{verb}() was", "Start it with start().") from None
 
     def _check_outside_loop(self, verb: str) -> None:
-        """Refuse what waits for the flow's event loop to who runs on it."""
+        """Refuse a method that waits for the flow's event loop to a caller on that loop."""
         portal = self._portal
         if portal is not None:
             portal.check_outside(f"flow.{verb}")
 
     def _check_outside(self, verb: str) -> None:
-        """Refuse what waits for the flow's end, or begin, to who runs inside it; nothing is touched before."""
+        """Refuse a method that waits for the flow's end or begin to a caller inside the flow."""
         check_outside(self._flow, self.name, verb)
         self._check_outside_loop(verb)
 
     def _opened(self) -> Portal:
-        """Return the thread in which the flow lives, made for the first who needs it; `stop` ends it."""
-        # Without the lock: who is asked for by a processor mustn't wait for a stop that drains.
+        """Return the flow's thread, made at its first use; `stop` ends it."""
+        # Without the lock: a processor that lets a party in mustn't wait for a stop, which drains that
+        # processor.
         portal = self._portal
         if portal is not None:
             return portal
@@ -148,49 +152,49 @@ class Flow(Messages, Cockpit):
                 self._portal = Portal(f"pratipad {self.name}")
             return self._portal
 
-    # -- what it is ---------------------------------------------------------------------------------------------
+    # -- the flow --------------------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The flow's name."""
         return self._flow.name
 
     @property
     def notation(self) -> str:
-        """The canonical notation of what runs."""
+        """The canonical notation of the dataflow that runs."""
         return self._flow.notation
 
     @property
     def dataflow(self) -> Dataflow:
-        """The model of what runs."""
+        """The model of the dataflow that runs."""
         return self._flow.dataflow
 
     @property
     def settings(self) -> EdgeSettings:
-        """How it runs: delivery, rate, bounds of demand, what is kept, options. As they hold now."""
+        """The settings as they hold now: delivery, rate, bounds of demand, `keep`, options."""
         return self._flow.settings
 
     @property
     def state(self) -> FlowState:
-        """Where it is in its life: starting, running, paused, draining, stopped or failed."""
+        """The flow's state: starting, running, paused, draining, stopped or failed."""
         return self._flow.state
 
     @property
     def endpoint(self) -> Endpoint | None:
-        """What it is connected to itself; None before the first start."""
+        """The endpoint of the flow's own connection; None before the first start."""
         return self._flow.endpoint
 
     @property
     def mqtt_url(self) -> str:
-        """Where devices that speak MQTT connect, as ``mqtts://127.0.0.1:8883``; empty unless ``FlowOptions(mqtt=…)``.
+        """URL for devices that speak MQTT, as ``mqtts://127.0.0.1:8883``; empty without `FlowOptions.mqtt`.
 
-        They show the certificate that `invite` writes, publish JSON to ``pratipad/FLOW/up/DEVICE`` and get orders, as
-        JSON, on ``pratipad/FLOW/plain/DEVICE``.
+        MQTT devices show the certificate that `invite` writes, publish JSON to ``pratipad/FLOW/up/DEVICE``
+        and get orders, as JSON, on ``pratipad/FLOW/plain/DEVICE``.
         """
         return self._flow.mqtt_url
 
     def stats(self) -> FlowStats:
-        """Return a frozen snapshot of all counters; of a stopped flow, the last one, with its rates at 0."""
+        """Return a frozen snapshot of all counters; of a stopped flow, the last one, with rates at 0."""
         portal = self._portal
         if portal is None or portal.inside:
             return self._flow.stats()
@@ -198,11 +202,11 @@ class Flow(Messages, Cockpit):
         async def snapshot() -> FlowStats:
             return self._flow.stats()
 
-        with contextlib.suppress(FlowError):  # the portal closes under our feet: it has just stopped
+        with contextlib.suppress(FlowError):  # the portal closed in between: the flow has just stopped
             return portal.run(snapshot())
         return self._flow.stats()
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Flow:
         return self.start()
@@ -213,12 +217,13 @@ class Flow(Messages, Cockpit):
         self.stop()
 
     def start(self) -> Flow:
-        """Start it, with the embedded server if it needs one; a flow that runs is left alone.
+        """Start the flow, with the embedded server unless `server` is given; do nothing if the flow runs.
 
         Raises
         ------
         FlowError
-            If a flow of that name runs already, here or elsewhere; or if a processor of this one calls it.
+            If a flow of that name runs already, in this process or another, or if a processor of this flow is
+            the caller.
         ServerError
             If the embedded server can't be started.
         ProcessorError
@@ -243,15 +248,16 @@ class Flow(Messages, Cockpit):
         return self
 
     def stop(self) -> None:
-        """Refuse new messages, finish what is in hand, store it, and stop; what is stored stays.
+        """Refuse new messages, finish and store the messages in flight, and stop; stored messages stay.
 
-        Frees the thread, the connection and, with the last flow, the embedded server. A stopped flow is left alone. What
-        isn't finished after `FlowOptions.drain_seconds` is named in a warning and left to the next start.
+        Frees the thread, the connection and, with the last flow, the embedded server. Does nothing to a
+        stopped flow. A warning names the messages that aren't finished after `FlowOptions.drain_seconds`;
+        they are left to the next start.
 
         Raises
         ------
         FlowError
-            If a processor of this flow calls it, which it would wait for: there, use `request_stop`.
+            If a processor of this flow is the caller: the stop would wait for it. Use `request_stop` there.
         """
         self._check_outside("stop")
         with self._lock:
@@ -268,22 +274,23 @@ class Flow(Messages, Cockpit):
                 registry.leave(self)
 
     def request_stop(self) -> None:
-        """Have the flow stopped, soon, by a thread of its own; returns at once, whatever the caller's thread is."""
+        """Let a thread of its own stop the flow soon; return at once. Any thread may call this method."""
         if not self._stop_requested.is_set():
             self._stop_requested.set()
-            # In a context of its own, also where threads inherit one: the caller may be a processor, inside the flow.
+            # In a context of its own, also where threads inherit their context: the caller may be a
+            # processor, inside the flow.
             stop = functools.partial(contextvars.Context().run, self.stop)
             threading.Thread(target=stop, name=f"pratipad stops {self.name}", daemon=True).start()
 
     def forget(self) -> bool:
-        """Stop, and delete all that is stored under its name: what waits, results, positions, dead letters.
+        """Stop, and delete all that is stored under the flow's name; return whether anything was stored.
 
-        Returns whether anything was stored.
+        Stored are inputs that wait, results, positions and dead letters.
 
         Raises
         ------
         FlowError
-            If a processor of this flow calls it, which it would wait for.
+            If a processor of this flow is the caller: the stop would wait for it.
         """
         self._check_outside("forget")
         with self._lock:
@@ -292,17 +299,18 @@ class Flow(Messages, Cockpit):
                 return portal.run(self._flow.forget())
 
     def update(self, notation: str, namespace: Mapping[str, Any] | None = None) -> SwapReceipt | None:
-        """Change what runs; only what differs is swapped, between two batches. None if nothing does.
+        """Change the dataflow; swap the processors that differ, between two batches. None if none differs.
 
-        Nothing is lost, doubled or reordered. A kept processor's instance goes on; a changed one's state is carried
-        over by `snapshot` and `restore`. If a new one can't be set up, all stays as it was.
+        No message is lost, doubled or reordered. The instance of a kept processor goes on; `snapshot` and
+        `restore` carry the state of a changed processor over. If a new processor can't be set up, the
+        dataflow stays as it was.
 
         Raises
         ------
         NotationError, ProcessorError
-            If the new notation or a new processor is no good.
+            If the new notation is wrong, or a new processor can't be set up.
         FlowError
-            If a processor of this flow calls it, which it would wait for.
+            If a processor of this flow is the caller: the change would wait for it.
         """
         names = names_for(namespace)
         self._check_outside("update")
@@ -312,35 +320,37 @@ class Flow(Messages, Cockpit):
                     return portal.run(self._flow.update(notation, names))
         return self._run(self._flow.update(notation, names))
 
-    # -- letting others in --------------------------------------------------------------------------------------
+    # -- letting parties in ----------------------------------------------------------------------------------
 
     def endpoint_for(self, role: Role, name: str) -> Endpoint:
-        """Let a party in by that name, and return what it connects to; `Device.connect` and `Cloud` call it.
+        """Let a party in by that name, and return its endpoint; called by `Device.connect` and `Cloud`.
 
-        Parts may come in any order: before the flow is started, this starts its server, which `stop` gives back.
+        Devices, readers and the flow may start in any order: before the flow is started, this method starts
+        its server, which `stop` gives back.
         """
         return self._let_in(lambda: self._flow.endpoint_for(role, name))
 
     def invite(self, name: str, folder: str | Path, role: Role = "device") -> Endpoint:
-        """Write the certificate folder that lets somebody in by that name, to be carried to his machine.
+        """Write the certificate folder that lets a party in by that name, to be carried to its machine.
 
         Parameters
         ----------
         role
-            ``"device"``, ``"reader"`` (a `Cloud`), or ``"edge"``: another process that runs this flow, against the same
-            server; its certificate is the flow's, whatever the name.
+            ``"device"``, ``"reader"`` (a `Cloud`), or ``"edge"``: another process that runs this flow,
+            against the same server; its certificate is the flow's, whatever the name.
 
         Raises
         ------
         SettingsError
-            If the name, the folder or the role can't be; or if nobody needs a certificate, as at ``memory://``.
+            If the name, the folder or the role isn't valid, or if nobody needs a certificate, as at
+            ``memory://``.
         FlowError
-            If others run the server, and so decide who is let in.
+            If somebody else runs the server, and so decides who is let in.
 
         Returns
         -------
         Endpoint
-            With the URL and the flow's name that `Device.connect` needs besides the folder.
+            The URL and the flow's name, which `Device.connect` needs besides the folder.
         """
         return self._let_in(lambda: self._flow.invite(name, folder, role))
 

@@ -1,6 +1,7 @@
-"""A list of dead letters, which shows itself as a table.
+"""A list of dead letters that shows itself as a table.
 
-Owns that form. It stays a list: what takes one takes this.
+Owns the table. A `LetterList` stays a list, so that a function that takes a list takes it, too. Reading dead
+letters is for `pratipad_nb.runtime.positions.dead_letters`.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from pratipad_nb.tables import Cell, clock, html_table, shown, text_table
 
 __all__ = ["LetterList"]
 
-#: Rows that a table shows, the newest.
+#: Most rows of a table: the newest dead letters.
 _SHOWN = 20
 _HEADS = ("time", "device", "processor", "in", "error")
 
 
 class LetterList(list[DeadLetter]):
-    """Dead letters, oldest first. An empty one shows itself as any empty list."""
+    """Dead letters, oldest first. An empty list shows itself as any empty list."""
 
     def __repr__(self) -> str:
         return text_table(self._caption, _HEADS, self._rows) if self else "[]"
@@ -26,7 +27,7 @@ class LetterList(list[DeadLetter]):
         return html_table(self._caption, _HEADS, self._rows) if self else None
 
     def of(self, processor: str) -> LetterList:
-        """Return those that one processor failed on."""
+        """Return the dead letters of one processor, by its key."""
         return LetterList(letter for letter in self if letter.processor == processor)
 
     @property

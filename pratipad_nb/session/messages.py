@@ -1,7 +1,7 @@
-"""Messages: taking what reached the cloud, sending orders, asking for readings. The asynchronous methods.
+"""Messages: the methods of `AsyncFlow` that take messages, send orders and ask for readings.
 
-Owns these methods of `AsyncFlow`, which are a part of it; the synchronous ones are in `messages_blocking`, where they are
-described. Reading is `pratipad_nb.cloud.reader`'s, all else the running edge's.
+Owns these methods, a part of `AsyncFlow`. The synchronous methods are in `messages_blocking`, with the
+descriptions. Reading is for `pratipad_nb.cloud.reader`; orders and requests are for the running edge.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pratipad_nb.errors import TransportClosed
 from pratipad_nb.message import Message
 from pratipad_nb.request import AsyncRequest
 from pratipad_nb.runtime.edge.running import Running
-from pratipad_nb.runtime.positions.forwarding import Uplink
+from pratipad_nb.runtime.positions.forwarding import Forwarder
 from pratipad_nb.runtime.values.stats import FlowStats
 from pratipad_nb.session.ends import ended_meanwhile, not_running, take_cut_short
 from pratipad_nb.session.request import AskedHere
@@ -31,13 +31,13 @@ class AsyncMessages:
     _edge: Running | None
     _reader: Reader | None
     _running: asyncio.Task[None] | None
-    _uplink: Uplink | None
+    _forwarder: Forwarder | None
 
     if TYPE_CHECKING:
 
         @property
         def name(self) -> str:
-            """Its name."""
+            """The flow's name."""
 
         def stats(self) -> FlowStats:
             """Return a snapshot of all counters."""
@@ -66,23 +66,23 @@ class AsyncMessages:
         await (await self._opened_reader()).seek(where)
 
     async def _opened_reader(self, timeout: float | None = None) -> Reader:  # noqa: ARG002 - as a Cloud's
-        """Return what this handle reads messages with, while the flow runs."""
+        """Return the reader of this handle; raise `FlowError` unless the flow runs."""
         _ = self.edge
         assert self._reader is not None
         return self._reader
 
     async def send(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
-        """Send an order to a device, several, or all that are known; returns its id."""
+        """Send an order to one device, several devices, or all known devices; return the order's id."""
         return await self.edge.order(payload, to)
 
     async def pull(self, n: int = 1, device: str | None = None) -> AsyncRequest:
-        """Pull mode: ask for `n` readings."""
+        """Pull: ask for `n` readings."""
         request = self.edge.pull(n, device)
         assert self._running is not None
         return AsyncRequest(self.name, request.id, n, AskedHere(request, self._running))
 
     async def settled(self, timeout: float | None = 30.0) -> None:
-        """Wait until all that was accepted is processed and stored at Output; None waits for ever."""
+        """Wait until all accepted messages are processed and stored at Output; None waits for ever."""
         seconds = checked_wait(timeout, "settled: timeout")
         try:
             await self.edge.settled(math.inf if seconds is None else seconds)
@@ -93,5 +93,5 @@ class AsyncMessages:
     async def forget_reader(self, name: str) -> None:
         """Delete a named reader and its position, so that the flow no longer waits for it."""
         await self.edge.forget_reader(valid_name(name, "reader"))
-        if self._uplink is not None:
-            await self._uplink.forget_reader(name)
+        if self._forwarder is not None:
+            await self._forwarder.forget_reader(name)

@@ -1,7 +1,8 @@
-"""Messages: taking what reached the cloud, sending orders, asking for readings. The methods of `Flow`.
+"""Messages: the methods of `Flow` that take messages, send orders and ask for readings.
 
-Owns these methods, which are a part of `Flow`; they stand on those of `AsyncFlow` in `messages`, and, so that a loop
-needn't go to the flow's thread for each message, on `pratipad_nb.cloud.blocking`.
+Owns these methods, a part of `Flow`, and their descriptions. They call the methods of `AsyncFlow` in
+`messages`. Taking messages and looping over them is for `pratipad_nb.cloud.blocking_take`, so that a loop
+needn't go to the flow's thread for each message.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pratipad_nb.cloud.blocking import BlockingReader
+from pratipad_nb.cloud.blocking_take import BlockingReader
 from pratipad_nb.errors import TransportClosed
 from pratipad_nb.message import Message
 from pratipad_nb.portal import PortalClosed
@@ -34,7 +35,7 @@ class Messages:
 
         @property
         def name(self) -> str:
-            """Its name."""
+            """The flow's name."""
 
         def _run(self, work: Coroutine[Any, Any, Result]) -> Result: ...
 
@@ -46,12 +47,12 @@ class Messages:
         Parameters
         ----------
         timeout
-            Seconds to wait for them; None waits for ever.
+            Seconds to wait for all `n` messages; None waits for ever.
 
         Raises
         ------
         WaitTimeout
-            If fewer have come; those wait for the next `take`.
+            If fewer messages have come; those wait for the next `take`.
         FlowError
             If the flow isn't running, or stops meanwhile.
         """
@@ -71,21 +72,24 @@ class Messages:
         return iter(messages) if messages is not None else iter(())
 
     def seek(self, where: Literal["oldest", "newest"]) -> None:
-        """Let the next `take` go on elsewhere: ``"newest"`` skips what has arrived, ``"oldest"`` begins with what is kept.
+        """Move the position of `take`.
+
+        ``"newest"`` skips all messages that have arrived, ``"oldest"`` begins with the first message that is
+        kept.
 
         Raises
         ------
         FlowError
             If the flow isn't running.
         SettingsError
-            If `where` is neither.
+            If `where` is neither ``"oldest"`` nor ``"newest"``.
         """
         self._run(self._flow.seek(where))
 
     def send(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
-        """Send an order to one device, to several, or to all that are known; returns the order's id.
+        """Send an order to one device, several devices, or all known devices; return the order's id.
 
-        It is safe when this returns, and kept for a device that is away.
+        The order is stored when `send` returns, and kept for a device that is away.
 
         Raises
         ------
@@ -95,21 +99,22 @@ class Messages:
         return self._run(self._flow.send(payload, to))
 
     def pull(self, n: int = 1, device: str | None = None) -> Request:
-        """Pull mode: ask for `n` readings in total, of `device` or of all in turn; at most 1,000,000 at once.
+        """Pull: ask for `n` readings in total, of `device` or of all devices in turn; at most 1,000,000.
 
         Raises
         ------
         FlowError
-            If the flow's input isn't Pull, or 1,000 of its requests are open: wait for some, or cancel() them.
+            If the flow's input isn't Pull, or 1,000 of its requests are open: wait for some, or cancel()
+            them.
         SettingsError
-            If `n` is no whole number from 1 to 1,000,000, or `device` can't be a name.
+            If `n` is no whole number from 1 to 1,000,000, or `device` is no valid name.
         DeviceError
-            If no such device has ever been there.
+            If no device named `device` has ever connected.
         """
         return Request(self._run, self._run(self._flow.pull(n, device)))
 
     def settled(self, timeout: float | None = 30.0) -> None:
-        """Wait until all that was accepted is processed and stored at Output. Readers don't count.
+        """Wait until all accepted messages are processed and stored at Output, taken by readers or not.
 
         Parameters
         ----------
@@ -119,7 +124,7 @@ class Messages:
         Raises
         ------
         WaitTimeout
-            If that isn't so in time; it says what is left.
+            If messages are left after `timeout`; the error's text says how many.
         FlowError
             If the flow isn't running, or ends meanwhile.
         """

@@ -1,7 +1,7 @@
-"""The registry: which flows run in this process, by name.
+"""The registry: the flows that run in this process, by name.
 
-Owns that table, and that what is in it is drained when the program ends. It is how the notebook's magics and the panel
-find flows.
+Owns that table, and draining the flows in it when the program ends. The notebook's magics and the panel find
+flows here. Refusing a flow that runs in another process is for the edge.
 """
 
 from __future__ import annotations
@@ -52,12 +52,13 @@ def leave(flow: Flow) -> None:
 
 
 def _stop_all() -> None:
-    """Drain what still runs when the program ends, so that nothing waits for a time-out at the next start."""
+    """Stop all flows when the program ends, so that no next start has to wait for a time-out."""
     for flow in flows().values():
         with contextlib.suppress(PratipadError):
             flow.stop()
 
 
-# When `atexit` calls, the thread pools that event loops use are closed already. This is what closes them, and it calls
-# the last that was registered first; Python has no public name for it.
+# When `atexit` calls, the thread pools that event loops use are closed already. `threading._register_atexit`
+# registers what closes the pools, and calls the last registered function first. Python has no public name for
+# it.
 getattr(threading, "_register_atexit", atexit.register)(_stop_all)

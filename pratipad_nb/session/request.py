@@ -1,7 +1,10 @@
 """Requests for readings to a flow of this process, as `Flow.pull` makes them.
 
-Owns how far such a request is: the running edge counts it, and the end of the flow's run ends it. What is seen of a
-request, and waiting for one, is `pratipad_nb.request`'s.
+A request is followed from two places: this module looks at an edge in the same process, and
+`pratipad_nb.cloud.request` asks an edge in another process. `pratipad_nb.request` is their common face, which
+the user sees: it owns waiting for a request and the words about it.
+
+Owns learning how far such a request is: the running edge counts it, and the end of the flow's run ends it.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ __all__ = ["AskedHere"]
 
 
 class AskedHere:
-    """A request to an edge of this process, which `run` is the run of; see `pratipad_nb.request.Asked`."""
+    """A request to an edge of this process, whose run is `run`; see `pratipad_nb.request.Asked`."""
 
     def __init__(self, request: PullRequest, run: asyncio.Task[None]) -> None:
         self._request = request
@@ -33,7 +36,7 @@ class AskedHere:
         return standing
 
     async def look(self, seconds: float | None) -> None:
-        """Wait until the request is over, at most `seconds`."""
+        """Wait at most `seconds` until the request is over."""
         await unless_ended(self._request.done.wait(), self._run, seconds)
 
     async def cancel(self) -> None:

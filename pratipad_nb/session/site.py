@@ -1,7 +1,14 @@
 """A site: the state folder of a project with its embedded server and its certificate authority.
 
-Owns that there is one server for all flows of this process in one folder, from the first that needs it to the last,
-and whom it lets in. Running the server is `pratipad_nb.server.embedded`, making certificates `pratipad_nb.pki`.
+Owns that all flows of this process in one folder share one server, from the first flow that needs the server
+to the last, and the parties that the server lets in. Running the server is for `pratipad_nb.server.embedded`,
+making certificates for `pratipad_nb.pki`.
+
+Of several processes on one folder, one runs the server (`EmbeddedServer`) and the others join it
+(`JoinedServer`). The invariant: the server's lock on the folder is held by the process whose server runs, so
+that there are never two servers on one store. A process that finds the lock held joins; a process that joined
+takes over once the owner has ended, by trying for the lock again; and an owner that runs the server for its
+flows alone hands the folder over to a `pratipad server` that waits for it.
 """
 
 from __future__ import annotations
@@ -13,34 +20,37 @@ import functools
 import logging
 import socket
 import threading
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pratipad_nb.errors import ServerError
 from pratipad_nb.pki.store import LOOPBACK_HOSTS, CertificateStore
-from pratipad_nb.portal import Portal
+from pratipad_nb.portal import Portal, PortalClosed
 from pratipad_nb.server.config import ServerFiles
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.server.joined import JoinedServer
 from pratipad_nb.server.state import ServerLocked, is_wanted, read_state, url_in
 from pratipad_nb.session import state_folder
 from pratipad_nb.settings import Address, Credentials, Endpoint, Leaf, Sync
+from pratipad_nb.tasks import first_of
 from pratipad_nb.transport.permissions import Role, User, device_user, edge_user, reader_user
 
 __all__ = ["Site"]
 
 log = logging.getLogger(__name__)
 
-#: What the server's own certificate calls it; nobody is let in by it.
+#: Identity in the server's own certificate; the identity lets nobody in.
 _SERVER = "urn:pratipad:server"
-#: How often a process that has joined another's server looks whether that one still runs, in seconds.
+#: How often a process that has joined another process's server looks whether that process still runs, in
+#: seconds.
 _LOOK_SECONDS = 0.5
 _HANDOVER_LOOK_SECONDS = 0.02
 _USERS = {"device": device_user, "reader": reader_user}
 
 
 class Site:
-    """One state folder, as this process uses it. Made by `acquire`."""
+    """One state folder with its server, as the flows of this process share them. Made by `acquire`."""
 
     _open: ClassVar[dict[Path, Site]] = {}
     _lock: ClassVar[threading.Lock] = threading.Lock()
@@ -50,29 +60,36 @@ class Site:
         self._sync = sync
         self._mqtt = mqtt
         self._leaf_of = leaf_of
+        self.url = ""
         self._users = 0
+        self._store: CertificateStore | None = None
+        self._credentials: Credentials | None = None
+        self._server: EmbeddedServer | JoinedServer | None = None
         self._portal = Portal("pratipad server")
-        #: Its end, once the last user has given it back: who comes then waits for it and opens another.
+        #: The site's end, once the last user has released it: a later user waits for the end and opens a new
+        #: site.
         self._ending: concurrent.futures.Future[None] | None = None
         self._started: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        #: Done with the exception of the first bug that ends the watch over the server.
+        self._broken: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._invited: dict[str, Credentials] = {}
         #: Held while the server is handed over to another process.
         self._moving = asyncio.Lock()
 
-    # -- sharing ------------------------------------------------------------------------------------------------
+    # -- sharing ---------------------------------------------------------------------------------------------
 
     @classmethod
     async def acquire(
         cls, home: Path, sync: Sync, mqtt: bool | str = False, leaf_of: Leaf | None = None
     ) -> Site:
-        """Return the site of `home`, with its server running; to be given back by `release`.
+        """Return the site of `home`, with its server running; the caller gives the site back by `release`.
 
         Raises
         ------
         ServerError
-            If the server can't be started, or the folder can't be written; or if `mqtt` or `leaf_of` is asked for and
-            the server runs already, without it.
+            If the server can't be started, if the folder can't be written, or if the server runs already
+            without the `mqtt` or `leaf_of` that is asked for.
         """
         while True:
             with cls._lock:
@@ -87,13 +104,13 @@ class Site:
             await site._on_portal(site._ensure_started())
             if mqtt and not site.mqtt_url:
                 raise ServerError(
-                    f"the server of {home} runs already, and takes no MQTT devices. Start the flow with mqtt= first, or "
-                    "end the others before."
+                    f"the server of {home} runs already, and takes no MQTT devices. Start the flow with "
+                    "mqtt= first, or end the others before."
                 )
             if leaf_of is not None and not site.is_leaf:
                 raise ServerError(
-                    f"the server of {home} runs already, and is no leaf of {leaf_of.url}. Start the flow with leaf_of= "
-                    "first, or end the others before."
+                    f"the server of {home} runs already, and is no leaf of {leaf_of.url}. Start the flow "
+                    "with leaf_of= first, or end the others before."
                 )
         except BaseException:
             await site.release()
@@ -101,10 +118,10 @@ class Site:
         return site
 
     async def release(self) -> None:
-        """Give it back; the server stops with the last flow.
+        """Give the site back; the server stops with the last flow.
 
-        Whoever is cancelled while he waits for that leaves it to go on, in the site's own thread: a server that nobody
-        stops any more would keep the folder.
+        If the caller is cancelled, stopping goes on in the site's own thread: a server that nobody stops any
+        more would keep the folder.
         """
         with self._lock:
             self._users -= 1
@@ -113,7 +130,7 @@ class Site:
             ending = self._ending = self._portal.submit(self._stop())
         ending.add_done_callback(self._has_ended)
         await _heard_of(ending)
-        # It has nothing left to do, so joining its thread takes no time worth a thread to wait in.
+        # The portal's thread has nothing left to do, so joining it here takes no time.
         self._portal.close()
         ending.result()
 
@@ -123,37 +140,46 @@ class Site:
         self._portal.close()
 
     async def _on_portal(self, work: Any) -> Any:
-        return await asyncio.wrap_future(self._portal.submit(work))
+        try:
+            done = self._portal.submit(work)
+            return await asyncio.wrap_future(done)
+        except (asyncio.CancelledError, PortalClosed):
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise ServerError(
+                f"the server in {self.home} was stopped before the request was done. Try again."
+            ) from None
 
     async def _ensure_started(self) -> None:
-        """Start once, however many flows ask at the same time."""
+        """Start the server once, however many flows ask at the same time."""
         if self._started is None:
             self._started = asyncio.create_task(self._start())
         await asyncio.shield(self._started)
 
     async def _start(self) -> None:
-        self._store = await asyncio.to_thread(self._open_store)
-        credentials = await asyncio.to_thread(self._store.server, _SERVER, _hosts(self._mqtt))
-        self._credentials = credentials
+        store = self._store = await asyncio.to_thread(self._open_store)
+        self._credentials = await asyncio.to_thread(store.server, _SERVER, _hosts(self._mqtt))
         self.url = await self._own_or_join()
 
     @property
     def is_leaf(self) -> bool:
-        """Whether the server joins another as a leaf."""
-        return self._server.is_leaf
+        """Whether the server is a leaf of another server."""
+        return self._server is not None and self._server.is_leaf
 
     @property
     def mqtt_url(self) -> str:
-        """Where the server takes devices that speak MQTT; empty if it takes none."""
-        return self._server.mqtt_url
+        """URL for devices that speak MQTT; empty if the server takes none."""
+        return self._server.mqtt_url if self._server is not None else ""
 
     async def _own_or_join(self) -> str:
-        """Start the server, or join the one that another process has started on this folder."""
+        """Start the server, or join the server that another process has started on this folder."""
         folder = self.home / "server"
+        assert self._credentials is not None
         own = EmbeddedServer(
             folder, self._credentials, sync=self._sync, mqtt=self._mqtt, leaf_of=self._leaf_of
         )
-        self._server: EmbeddedServer | JoinedServer = own
+        self._server = own
         try:
             url = await own.start()
         except ServerLocked as locked:
@@ -162,18 +188,29 @@ class Site:
             url = await joined.start()
             if locked.state.standalone:
                 return url
-            self._watching = asyncio.create_task(self._take_over_after(joined), name="watch a joined server")
+            self._watch(self._take_over_after(joined), "watch a joined server")
             return url
-        self._watching = asyncio.create_task(
-            self._hand_over_when_wanted(own), name="watch for a server's owner"
-        )
+        self._watch(self._hand_over_when_wanted(own), "watch for a server's owner")
         return url
 
+    def _watch(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._watching = asyncio.create_task(work, name=name)
+        self._watching.add_done_callback(self._note_end)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._broken.done():
+            self._broken.set_exception(error)
+
+    async def failure(self) -> None:
+        """Wait until a bug of ours ends the watch over the server, and raise its exception."""
+        await _heard_of(self._broken)
+        self._broken.result()
+
     async def _hand_over_when_wanted(self, own: EmbeddedServer) -> None:
-        """Wait until a process wants the folder that is there for the server's sake, and join that one's server."""
+        """Wait until a `pratipad server` wants the folder, hand the folder over, and join its server."""
         files = ServerFiles(self.home / "server")
-        while not is_wanted(files):  # noqa: ASYNC110 - another process can't set an event
-            await asyncio.sleep(_LOOK_SECONDS)
+        await first_of(_wanted(files), own.failure())
         async with self._moving:
             await own.stop()
             while is_wanted(files) and read_state(files) is None:  # noqa: ASYNC110 - as above
@@ -181,8 +218,8 @@ class Site:
             await self._own_or_join_again()
 
     async def _take_over_after(self, joined: JoinedServer) -> None:
-        """Wait for the end of the process that owns the server, then start it here: same port, same store."""
-        while joined.running:  # noqa: ASYNC110 - another process's end is no event of ours
+        """Wait for the end of the server's owner, then start the server here: same port, same store."""
+        while joined.running:  # noqa: ASYNC110 - another process's end sets no event
             await asyncio.sleep(_LOOK_SECONDS)
         await joined.stop()
         await self._own_or_join_again()
@@ -207,13 +244,13 @@ class Site:
             if self._watching is not None:
                 self._watching.cancel()
                 await asyncio.wait({self._watching})
-            if self._started.exception() is None:
+            if self._started.exception() is None and self._server is not None:
                 await self._server.stop()
 
-    # -- letting in ---------------------------------------------------------------------------------------------
+    # -- letting parties in ----------------------------------------------------------------------------------
 
     async def endpoint_for(self, flow: str, role: Role, name: str) -> Endpoint:
-        """Let a party in, making its certificate if need be, and return what it connects to."""
+        """Let a party in, making its certificate if there is none, and return its endpoint."""
         user = edge_user(flow) if role == "edge" else _USERS[role](flow, name)
         credentials = await self._on_portal(self._let_in(flow, role, name, user))
         return Endpoint(self.url, flow, credentials, functools.partial(url_in, self.home / "server"))
@@ -224,11 +261,13 @@ class Site:
             return known
         credentials = await asyncio.to_thread(self._certificate, flow, role, name, user.identity)
         async with self._moving:
+            assert self._server is not None
             await self._server.allow([user])
         self._invited[user.identity] = credentials
         return credentials
 
     def _certificate(self, flow: str, role: Role, name: str, identity: str) -> Credentials:
+        assert self._store is not None
         if role == "edge":
             return self._store.edge(flow, identity)
         if role == "reader":
@@ -236,12 +275,17 @@ class Site:
         return self._store.device(flow, name, identity)
 
 
+async def _wanted(files: ServerFiles) -> None:
+    while not is_wanted(files):  # noqa: ASYNC110 - another process can't set an event
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
 async def _heard_of(ending: concurrent.futures.Future[None]) -> None:
-    """Wait until a site has ended, well or not; to be cancelled at any time, which ends the wait alone."""
+    """Wait until `ending` is done, whatever its result. A cancellation ends the wait, and not `ending`."""
     loop, heard = asyncio.get_running_loop(), asyncio.Event()
 
     def tell(_ending: concurrent.futures.Future[None]) -> None:
-        with contextlib.suppress(RuntimeError):  # nobody waits any more, and the loop is closed
+        with contextlib.suppress(RuntimeError):  # the waiting task is gone, and its loop is closed
             loop.call_soon_threadsafe(heard.set)
 
     ending.add_done_callback(tell)
@@ -249,7 +293,7 @@ async def _heard_of(ending: concurrent.futures.Future[None]) -> None:
 
 
 def _hosts(mqtt: bool | str) -> tuple[str, ...]:
-    """Return under which names the server is reached: MQTT devices may come from other machines."""
+    """Return the names of the server for its certificate: MQTT devices may come from other machines."""
     host = Address.parse(mqtt).host if isinstance(mqtt, str) else ""
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound to
         host = socket.gethostname()

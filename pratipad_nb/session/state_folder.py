@@ -1,7 +1,7 @@
-"""The state folder: made private, ignored by git, and what can be told of flows by looking at it.
+"""The state folder: made private, ignored by git, and searched for the flows that have run in it.
 
-Owns nothing in it that isn't ours: a project's own folder may serve as one. What lies in ``pki`` and ``server`` belongs to
-`pratipad_nb.pki` and `pratipad_nb.transport`.
+Owns the folder itself and its ``.gitignore``, and no other file in it: a project's own folder may serve as a
+state folder. The files in ``pki`` and ``server`` belong to `pratipad_nb.pki` and `pratipad_nb.server`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _IGNORE_ALL = "*\n"
 
 
 def prepare(home: Path) -> None:
-    """Make the state folder, readable by its owner only, unless it is there, and keep it out of git.
+    """Make the state folder unless it exists, readable by its owner only, and keep it out of git.
 
     Raises
     ------
     ServerError
-        If it can't be written.
+        If the folder can't be written.
     """
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -36,9 +36,10 @@ def prepare(home: Path) -> None:
 
 
 def ignore_in_git(home: Path) -> None:
-    """Let git ignore what is ours in `home`, keys above all: all of it, unless there is something of the user's.
+    """Let git ignore our files in `home`, keys above all.
 
-    Then the folders that are ours ignore themselves. A ``.gitignore`` that is there is never changed.
+    Git ignores all of `home`, unless a file of the user's is in it: then only our folders ignore themselves.
+    An existing ``.gitignore`` is never changed.
     """
     own = home / ".gitignore"
     if own.exists():

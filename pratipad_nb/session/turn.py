@@ -1,6 +1,6 @@
-"""Turns: one at a time, for a handle that outlives the event loop it is used on.
+"""Turns: one caller at a time, for a handle that outlives its event loop.
 
-Owns that each event loop has a lock of its own. What is done in a turn is for its user.
+Owns that each event loop has a lock of its own. The work in a turn is for the caller.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ __all__ = ["Turn"]
 
 
 class Turn:
-    """A lock for who runs on one event loop at a time, and on another one later.
+    """A lock for callers on one event loop now, and on another event loop later.
 
-    An `asyncio.Lock` belongs to the first loop on which somebody had to wait for it, and refuses all others. A
-    synchronous flow has a new loop with each start.
+    An `asyncio.Lock` belongs to the first event loop on which a caller had to wait for it, and refuses all
+    others. A synchronous flow has a new event loop with each start.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Turn:
         self._lock = asyncio.Lock()
 
     def here(self) -> asyncio.Lock:
-        """Return the running loop's lock; who may still hold that of the loop before has no say any more."""
+        """Return the running loop's lock; a holder of an earlier loop's lock doesn't count any more."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop, self._lock = loop, asyncio.Lock()

@@ -1,7 +1,7 @@
-"""Views: pictures, plots and widgets of a flow, by whoever is installed to draw them.
+"""Views: pictures, plots and widgets of a flow, drawn by an installed package.
 
-Owns finding the drawer. `session` draws nothing and imports no notebook: the drawer is found by the entry point group
-`GROUP`, in which the notebook's room (or somebody else's package) names an object for each view.
+Owns finding the drawer. `session` draws nothing and imports no notebook: the drawer is found by the entry
+point group `GROUP`, in which the notebook's room (or another package) names an object for each view.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ GROUP = "pratipad_nb.views"
 
 
 def view(name: str) -> Callable[..., Any]:
-    """Return what draws the view of that name: "plot", "picture" or "panel".
+    """Return the drawer of the view of that name: "plot", "picture" or "panel".
 
     Raises
     ------
     SettingsError
-        If nothing that is installed does, or it lacks a library.
+        If no installed package draws that view, or the drawer lacks a library.
     """
     found = list(entry_points(group=GROUP, name=name))
     try:
@@ -38,7 +38,7 @@ def view(name: str) -> Callable[..., Any]:
 
 
 def _guarded(name: str, drawer: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `drawer`, with a library that it finds missing only when it draws told in the same way."""
+    """Return `drawer`, raising the same `SettingsError` if a library is missing only when `drawer` draws."""
 
     def draw(*arguments: Any, **options: Any) -> Any:
         try:

@@ -1,11 +1,12 @@
 """The test kit: try processors, flows and devices without a server, without hardware, and without waiting.
 
-Owns the names a user's tests need; most of the things themselves are what this package runs on.
+Owns the names that a user's tests need; most of the implementations are in the rooms that this package runs
+on.
 
 =================  ==========================================================================================
 memory_server      an in-process stand-in for the server: ``Flow(…, server=url)``, ``Device(…).connect(flow)``
 real_server        a state folder of its own with the real embedded server, gone afterwards
-ManualClock        a clock that goes on when told to
+ManualClock        a clock that moves only by `advance` and `sleep`
 SimulatedBus       an I²C bus of simulated chips, with faults on request
 room_bus           a BME280 and an SCD41 in a simulated room
 =================  ==========================================================================================
@@ -40,7 +41,7 @@ __all__ = ["ManualClock", "SimulatedBus", "memory_server", "real_server", "room_
 
 @contextmanager
 def memory_server() -> Iterator[str]:
-    """Give the URL of an in-memory server that nobody else uses; what is stored there goes with it."""
+    """Yield the URL of a new in-memory server; its stored messages disappear with it."""
     from pratipad_nb.transport.memory_broker import Broker
 
     name = f"test-{uuid.uuid4().hex}"
@@ -52,6 +53,6 @@ def memory_server() -> Iterator[str]:
 
 @contextmanager
 def real_server() -> Iterator[Path]:
-    """Give a fresh state folder, for ``Flow(…, home=folder)``: the real server, mutual TLS, JetStream."""
+    """Yield a new state folder, for ``Flow(…, home=folder)``: the real server, mutual TLS, JetStream."""
     with tempfile.TemporaryDirectory(prefix="pratipad-", ignore_cleanup_errors=True) as folder:
         yield Path(folder) / "state"

@@ -1,5 +1,6 @@
-"""How bytes travel: the contract (`protocol`), two implementations of it (`nats`, `memory`), the layout of frames,
-subjects and permissions, and TLS contexts.
+"""How bytes travel between devices, edges and the cloud.
 
-Knows nothing of processors or flows; `pratipad_nb.runtime`, `device` and `cloud` are given a `Connection`.
+Owns the contract of a transport (`protocol`), its two implementations (`nats`, `memory`), the layout of
+frames, subjects and permissions, and TLS contexts. Knows nothing of processors or flows;
+`pratipad_nb.runtime`, `device` and `cloud` are given a `Connection`.
 """

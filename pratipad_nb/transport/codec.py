@@ -1,10 +1,10 @@
 """The codec: frames to bytes and back, and payloads of foreign clients.
 
-Owns the encoding (MessagePack, compressed by LZ4 where that pays) and the bounds on what is decoded. What is in a frame
-is for `frames`.
+Owns the encoding (MessagePack, compressed by LZ4 where that pays) and the bounds on data that is decoded. The
+fields of a frame are for `frames`.
 
-A frame on the wire is a magic (``PNB``), one byte that names the codec, and the body: a MessagePack map. The magic
-can't begin a JSON text, so plain JSON from a foreign client is told apart by its first byte.
+A frame on the wire is a magic (``PNB``), one byte that names the codec, and the body: a MessagePack map. The
+magic can't begin a JSON text, so plain JSON from a foreign client differs in its first byte.
 """
 
 from __future__ import annotations
@@ -28,17 +28,19 @@ __all__ = [
     "order_payload",
 ]
 
-#: Most bytes of a frame's body once decompressed: a bound on what a hostile frame can make a receiver allocate. Not a
-#: tight one: a body of nothing but empty lists takes 70 times its size as Python objects, so an invited device that turns
-#: hostile can cost its edge 1.1 GB for a moment. An honest reading takes about five times its size.
+#: Most bytes of a frame's decompressed body: a bound on the memory that a hostile frame makes a receiver
+#: allocate. The bound is not tight: a body of nothing but empty lists takes 70 times its size as Python
+#: objects, so an invited device that turns hostile can cost its edge 1.1 GB for a moment. An honest reading
+#: takes about five times its size.
 MAX_BODY_BYTES = 16 << 20
-#: Most bytes of one order's payload: devices are small, and many orders share a log of a few MiB.
+#: Most bytes of an order's payload: devices are small, and many orders share a log of a few MiB.
 MAX_ORDER_BYTES = 1 << 20
-#: What every frame begins with.
+#: The first bytes of every frame.
 MAGIC = b"PNB"
 _PLAIN = MAGIC + b"\x00"
 _LZ4 = MAGIC + b"\x01"
-#: Below this, compressing costs more time than the bytes saved do.
+#: Size from which bodies are compressed, in bytes: below it, compressing costs more time than the saved bytes
+#: would.
 _COMPRESS_FROM = 512
 
 Frame = TypeVar("Frame", bound=msgspec.Struct)
@@ -47,7 +49,13 @@ _decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {}
 
 
 def _plain_value(value: Any) -> Any:
-    """Make JSON-like what nearly is: NumPy scalars and arrays, pydantic models."""
+    """Return `value`, a NumPy scalar or array or a pydantic model, as a JSON-like value.
+
+    Raises
+    ------
+    PayloadError
+        If `value` is of another type, or its own conversion fails.
+    """
     try:
         for method in ("tolist", "model_dump"):
             convert = getattr(value, method, None)
@@ -79,7 +87,7 @@ def encode(frame: msgspec.Struct) -> bytes:
     Raises
     ------
     PayloadError
-        If a payload in it is not JSON-like, or all of it is more than a receiver accepts.
+        If a payload in `frame` is not JSON-like, or `frame` is larger than a receiver accepts.
     """
     body = _encode(frame)
     if len(body) > MAX_BODY_BYTES:
@@ -95,23 +103,24 @@ def encode_payload(payload: Any) -> bytes:
     Raises
     ------
     PayloadError
-        If it is not JSON-like.
+        If `payload` is not JSON-like.
     """
     return _encode(payload)
 
 
 def order_payload(payload: Any) -> bytes:
-    """Return the MessagePack of what an order, or a reply, carries.
+    """Return the MessagePack of the payload of an order or a reply.
 
     Raises
     ------
     PayloadError
-        If it is not JSON-like, or larger than `MAX_ORDER_BYTES`.
+        If `payload` is not JSON-like, or larger than `MAX_ORDER_BYTES`.
     """
     data = _encode(payload)
     if len(data) > MAX_ORDER_BYTES:
         raise PayloadError(
-            f"an order of {len(data):,} bytes; at most {MAX_ORDER_BYTES:,} are allowed. Send where it can be fetched."
+            f"an order of {len(data):,} bytes; at most {MAX_ORDER_BYTES:,} are allowed. Send a reference to "
+            "the data."
         )
     return data
 
@@ -121,7 +130,7 @@ def _encode(value: Any) -> bytes:
         return _encoder.encode(value)
     except PayloadError:
         raise
-    except Exception as error:  # whatever: a value may run a user's code, as a time zone of theirs does
+    except Exception as error:  # of any kind, for a value may run a user's code, as a time zone does
         raise PayloadError(f"a payload can't travel: {error}. It can hold any JSON-like value.") from error
 
 
@@ -131,7 +140,7 @@ def decode(data: bytes, kind: type[Frame]) -> Frame:
     Raises
     ------
     FrameError
-        If `data` is no such frame, or more than a frame may be.
+        If `data` is no such frame, or larger than a frame may be.
     """
     decoder = _decoders.get(kind)
     if decoder is None:
@@ -165,11 +174,11 @@ def encode_plain(payload: Any) -> bytes:
     Raises
     ------
     PayloadError
-        If it is not JSON-like.
+        If `payload` is not JSON-like.
     """
     try:
         return msgspec.json.encode(payload, enc_hook=_plain_value)
-    except Exception as error:  # whatever it is, as in `_encode`
+    except Exception as error:  # of any kind, as in `_encode`
         raise PayloadError(f"a payload can't be written as JSON: {error}.") from error
 
 
@@ -179,7 +188,8 @@ def decode_plain(data: bytes) -> Any:
     Raises
     ------
     FrameError
-        If it is no JSON text, or holds what a frame can't: an integer of more than 64 bits, or too deep a nesting.
+        If `data` is no JSON text, or holds a value that a frame can't: an integer of more than 64 bits, or
+        too deep a nesting.
     """
     try:
         payload = msgspec.json.decode(data)

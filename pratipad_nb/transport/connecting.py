@@ -1,6 +1,7 @@
-"""From an endpoint to a connection: which transport its URL means, and under which name one connects.
+"""From an endpoint to a connection: the choice of the transport, and of the name to connect under.
 
-Owns that choice alone. Each transport is imported when it is first used, so that it costs only who uses it.
+Owns the two choices alone; connecting is for `nats` and `memory`. Each transport is imported when it is first
+used, so that a program loads only the transport that it uses.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ async def connect(endpoint: Endpoint, *, role: Role, name: str) -> Connection:
     Parameters
     ----------
     endpoint
-        Where to, to which flow, with which credentials.
+        The server's URL, the flow and the credentials.
     role
-        ``"device"``, ``"reader"`` or ``"edge"``: decides what the server lets this party do.
+        ``"device"``, ``"reader"`` or ``"edge"``: decides the party's permissions at the server.
     name
         Name of the device or reader; an edge has none (``""``).
 
     Raises
     ------
     ConnectionRefused
-        If nobody answers there.
+        If no server answers at the URL.
     NotInvited, CertificateError
-        If the server, or this side, doesn't accept the other's certificate.
+        If the server, or this side, doesn't accept the other side's certificate.
     SettingsError
-        If the URL is none that can be connected to, or credentials are missing.
+        If the URL is of no transport, or credentials are missing.
     """
     scheme = endpoint.url.partition("://")[0]
     called = f"{role} {name}".rstrip()
@@ -45,17 +46,17 @@ async def connect(endpoint: Endpoint, *, role: Role, name: str) -> Connection:
         return await connect_memory(endpoint.url, name=called, identity=identity)
     if scheme != "tls":
         raise SettingsError(
-            f"{endpoint.url!r} can't be connected to: it can be 'tls://HOST:PORT' (several separated by commas), or "
-            "'memory://NAME' in tests. There is no connection without TLS."
+            f"{endpoint.url!r} can't be connected to. Pass 'tls://HOST:PORT' (several separated by commas), "
+            "or 'memory://NAME' in tests. There is no connection without TLS."
         )
     if endpoint.credentials is None:
         raise SettingsError(
-            f"{endpoint.url} needs certificates and none were given. Pass certs=FOLDER, a folder that "
+            f"{endpoint.url} needs certificates, which are missing. Pass certs=FOLDER, a folder that "
             "`flow.invite(name, folder)` has written."
         )
     from pratipad_nb.transport.nats import NatsConnection
 
-    # Two connections of one party, an old one and its successor, must not read each other's answers.
+    # Two connections of one party, a predecessor and its successor, must not read each other's answers.
     inbox = f"{inbox_prefix(endpoint.flow, role, name)}.{secrets.token_hex(4)}"
     return await NatsConnection.connect(
         endpoint.url,

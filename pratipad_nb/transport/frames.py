@@ -1,11 +1,11 @@
-"""Frames: what travels between device, edge and cloud.
+"""Frames: the messages that travel between device, edge and cloud.
 
-Owns what is in every frame, and what has to be so in one from outside. How a frame becomes bytes is for `codec`, which
-frame is a repeat of another for `pratipad_nb.runtime.positions.position`.
+Owns the fields of every frame, and the checks of an uplink frame, which comes from outside. Making bytes of a
+frame is for `codec`, recognising repeats for `pratipad_nb.runtime.positions.positions`.
 
 Messages are numbered by their device: *epoch* (the start in which the device counts: a random number, see
 `new_epoch`) and *number* (1, 2, 3 … within the epoch). A frame holds consecutive numbers, so it names the
-first alone.
+first number alone.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from pratipad_nb.transport.codec import MAGIC, decode
 __all__ = [
     "MAX_MESSAGES",
     "MAX_NUMBER",
-    "BeatFrame",
     "ControlFrame",
     "CreditFrame",
     "DeadEntry",
     "DeadFrame",
     "DownFrame",
     "FailureNote",
+    "HeartbeatFrame",
     "HelloFrame",
     "MarkFrame",
     "Order",
@@ -45,14 +45,16 @@ __all__ = [
     "new_epoch",
 ]
 
-#: Most messages in a frame. Bounds what one frame can make a receiver build; 4,096 six-field readings are 0.4 MB.
+#: Most messages in a frame: a bound on the objects that a receiver builds of a frame. 4,096 readings of six
+#: fields take 0.4 MB.
 MAX_MESSAGES = 4096
-#: Highest number and epoch: counting on from here by a frame's length still fits what MessagePack can carry.
+#: Highest number and epoch. Counting on from here by a frame's length still gives an integer that MessagePack
+#: carries.
 MAX_NUMBER = 1 << 62
 #: New epochs are below this: JSON, SQLite and floating-point numbers all carry such an integer exactly.
 _EPOCHS = 1 << 53
 
-#: A device's position: its name, the epoch, and the number of the last message dealt with.
+#: A device's position: its name, the epoch, and the number of its last message that is dealt with.
 Position = tuple[str, int, int]
 
 
@@ -68,9 +70,9 @@ def new_epoch() -> int:
 
 
 class UplinkFrame(msgspec.Struct, gc=False, omit_defaults=True):
-    """Device → edge: consecutive messages. `times` are the device's clock, in seconds since 1970.
+    """Device → edge: consecutive messages. `times` are read from the device's clock, in seconds since 1970.
 
-    A gateway says in `sources` which of the devices behind it each message is from; empty: the gateway itself.
+    A gateway names in `sources` the device behind it that each message is from; empty: the gateway itself.
     """
 
     flow: str
@@ -85,10 +87,11 @@ class UplinkFrame(msgspec.Struct, gc=False, omit_defaults=True):
 class Segment(msgspec.Struct, gc=False, omit_defaults=True):
     """Results that stem from one input frame.
 
-    `numbers` are the numbers of the messages they stem from, None where they run on from `first`; `parts` counts
-    the results that stem from one message (0, 1, …), None where each made one. `retry` is the sequence of the dead
-    letter whose retrying made them, 0 for none; it keeps their ids apart from their siblings'. `sources` are the whole
-    names of the devices that they stem from, if `device` is a gateway.
+    `numbers` are the numbers of the messages that the results stem from; None: consecutive from `first`.
+    `parts` counts the results that stem from one message (0, 1, …); None: every message made one result.
+    `retry` is the sequence of the dead letter whose retrying made the results, 0 if there was no retry; it
+    keeps the results' ids apart from those of the first try. `sources` are the full names of the devices that
+    the results stem from, if `device` is a gateway.
     """
 
     device: str
@@ -112,7 +115,7 @@ def message_id(device: str, epoch: int, number: int, part: int = 0, retry: int =
 
 
 class OutputHeader(msgspec.Struct, gc=False):
-    """The part of an output frame that a restarting edge reads: who wrote it and which positions it covers."""
+    """The part of an output frame that a restarting edge reads: its writer and the positions it covers."""
 
     writer: str
     number: int
@@ -120,14 +123,16 @@ class OutputHeader(msgspec.Struct, gc=False):
 
 
 class OutputFrame(OutputHeader, gc=False):
-    """Edge → cloud: results, and the input positions that they complete."""
+    """Edge → cloud: results, and the input positions that the results complete."""
 
     segments: list[Segment]
 
 
 class MarkFrame(msgspec.Struct, gc=False):
-    """A checkpoint: every device's position as the output stood at `sequence`, and processors' kept state. `writer` is
-    the run of an edge that wrote it. Of each device, the epoch whose position moved longest ago comes first.
+    """A checkpoint: every device's position as the output stood at `sequence`, and processors' kept state.
+
+    `writer` names the run of an edge that wrote the checkpoint. Of each device, the epoch whose position
+    moved longest ago comes first.
     """
 
     sequence: int
@@ -144,7 +149,7 @@ class ReadFrame(msgspec.Struct, gc=False):
 
 
 class FailureNote(msgspec.Struct, gc=False):
-    """Which processor failed on a message, and how."""
+    """A processor's failure on a message."""
 
     processor: str
     error: str
@@ -152,8 +157,10 @@ class FailureNote(msgspec.Struct, gc=False):
 
 
 class DeadEntry(msgspec.Struct, gc=False):
-    """A message that a processor failed on, as it came into that processor. `source` is the device behind `device`, by
-    its whole name, if that is a gateway. Of an order, which has no device, `to` are those that it was for.
+    """A message that a processor failed on, as it came into that processor.
+
+    `source` is the full name of the device behind `device`, if `device` is a gateway. An order has no device;
+    `to` names the devices that the order was for.
     """
 
     device: str
@@ -177,10 +184,14 @@ class DeadFrame(msgspec.Struct, gc=False):
 
 
 class HelloFrame(msgspec.Struct, gc=False):
-    """Device → edge: here I am. `sent` messages of this epoch went out so far, `waiting` are held, `answers` says
-    that it can make a reading when asked; `ready` is the last order it has run, by the epoch `numbering` of `DownFrame`;
-    `error` is what its reading last failed with. None of its messages up to number `floor` is to be expected any more:
-    it had to drop some. `owner` is the highest of `CreditFrame` that it goes by.
+    """Device → edge: the device is there, and this is its state.
+
+    `sent` messages of this epoch were sent so far, and `waiting` messages are held. `answers` says whether
+    the device can make a reading when asked. `ready` is the number of the last order that the device has run,
+    in the epoch `numbering` of `DownFrame`. `error` is the error of the device's last reading, or else of its
+    last order; empty if neither failed. `leaving` says that the device ends. No message up to number `floor`
+    comes any more that hasn't come: the device had to drop messages. `owner` is the owner of the
+    `CreditFrame` whose grants the device goes by.
     """
 
     flow: str
@@ -199,10 +210,10 @@ class HelloFrame(msgspec.Struct, gc=False):
 
 
 class CreditFrame(msgspec.Struct, gc=False):
-    """Edge → device: how many messages of `epoch` it may have sent in total; -1: as many as it likes.
+    """Edge → device: how many messages of `epoch` the device may have sent in total; -1: without limit.
 
-    A total and not an increment, so that a lost or repeated frame does no harm. `owner` numbers the edge's
-    run: grants of a higher owner replace those of a lower owner.
+    The grant is a total and not an increment, so that a lost or repeated frame does no harm. `owner` numbers
+    the edge's run: grants of a higher owner replace those of a lower owner.
     """
 
     mode: str
@@ -213,7 +224,7 @@ class CreditFrame(msgspec.Struct, gc=False):
 
 
 class Order(msgspec.Struct, gc=False):
-    """A payload for the devices in `to`, None for all that are known."""
+    """A payload for the devices in `to`; None: all known devices."""
 
     id: str
     payload: Any
@@ -223,7 +234,7 @@ class Order(msgspec.Struct, gc=False):
 class OrderFrame(msgspec.Struct, gc=False):
     """Cloud → edge: orders of one moment, at most `MAX_MESSAGES`.
 
-    `reply` marks what processors answered: it passes no further processor on its way.
+    `reply` marks the answers of processors, which pass no further processor on the way to their devices.
     """
 
     time: float
@@ -232,10 +243,14 @@ class OrderFrame(msgspec.Struct, gc=False):
 
 
 class DownFrame(msgspec.Struct, gc=False):
-    """Edge → device: an order. Its `number` is larger than that of any order to this device before in `epoch`; a repeat
-    has the same one. Orders up to `after` have to have come before it: one may be lost, and the next one arrive.
+    """Edge → device: an order.
 
-    `to` names the devices behind a gateway that it is for, as the gateway knows them; None: the gateway itself.
+    `number` is larger than the number of any earlier order to this device in `epoch`; a repeat has its
+    order's number. The device runs this order only after all orders up to number `after`, for an order may
+    get lost and the next order arrive.
+
+    `to` names the devices behind a gateway that the order is for, as the gateway knows them; None: the
+    gateway itself.
     """
 
     flow: str
@@ -255,8 +270,12 @@ class ControlFrame(msgspec.Struct, gc=False):
     arguments: dict[str, Any] = {}
 
 
-class BeatFrame(msgspec.Struct, gc=False):
-    """Edge → the other edges of the flow: who it is, since when (seconds since 1970), and which partitions it runs."""
+class HeartbeatFrame(msgspec.Struct, gc=False):
+    """Edge → the other edges of the flow: a heartbeat.
+
+    `edge` names the sender, which runs since `since` (seconds since 1970), and `owned` its partitions.
+    `leaving` says that the sender ends.
+    """
 
     edge: str
     since: float
@@ -265,17 +284,17 @@ class BeatFrame(msgspec.Struct, gc=False):
 
 
 def decode_uplink(data: bytes, flow: str, device: str) -> UplinkFrame | None:
-    """Return the checked uplink frame in `data`, or None if it is plain JSON or text of a foreign client.
+    """Return the checked uplink frame in `data`, or None if `data` is plain JSON or text of a foreign client.
 
     Parameters
     ----------
     flow, device
-        What the subject says, which the server has checked against the sender's certificate.
+        The names in the subject, which the server has checked against the sender's certificate.
 
     Raises
     ------
     FrameError
-        If it claims to be a frame of ours and isn't a good one.
+        If `data` begins as a frame and is no valid one.
     """
     if not data.startswith(MAGIC):
         return None
@@ -287,8 +306,8 @@ def decode_uplink(data: bytes, flow: str, device: str) -> UplinkFrame | None:
         )
     if not (1 <= frame.first <= MAX_NUMBER and 0 <= frame.epoch <= MAX_NUMBER):
         raise FrameError(
-            f"a frame starts at number {frame.first} of epoch {frame.epoch}; they count from 1 and 0, "
-            f"up to {MAX_NUMBER}."
+            f"a frame starts at number {frame.first} of epoch {frame.epoch}; numbers count from 1, epochs "
+            f"from 0, up to {MAX_NUMBER}."
         )
     if not math.isfinite(sum(frame.times)):
         raise FrameError("a frame has a time that is infinite or no number; times are seconds since 1970.")
@@ -302,7 +321,7 @@ def decode_uplink(data: bytes, flow: str, device: str) -> UplinkFrame | None:
 
 
 def _check_sources(sources: list[str], count: int) -> None:
-    """Raise `FrameError` if the `sources` of a gateway's frame can't be."""
+    """Raise `FrameError` if the `sources` of a gateway's frame aren't `count` names of devices."""
     if len(sources) != count:
         raise FrameError(f"a frame has {count} payloads and {len(sources)} sources.")
     for name in set(sources) - {""}:

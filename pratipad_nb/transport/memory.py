@@ -1,8 +1,9 @@
 """The in-memory transport: the contract of `pratipad_nb.transport.protocol` without a server.
 
-Owns the asynchronous side: connections, subscriptions, logs and consumers of one event loop each. The state they share
-is a `Broker`; devices, flow and cloud of one process meet at ``memory://NAME``. It is made for tests of processors and
-flows: deterministic, no sockets, nothing on disk. It knows no permissions, and it can't outlive its process.
+Owns the asynchronous side: connections and subscriptions, of one event loop each. Their shared state is a
+`Broker`; devices, flow and cloud of one process meet at ``memory://NAME``. Logs and consumers are for
+`pratipad_nb.transport.memory_log`. The transport is made for tests of processors and flows: deterministic, no
+sockets, nothing on disk. It knows no permissions, and can't outlive its process.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable
+from typing import NoReturn
 
+from pratipad_nb.bugs import Bugs
 from pratipad_nb.errors import PayloadError, SettingsError, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.transport.memory_broker import Broker, Pulse
 from pratipad_nb.transport.memory_log import MemoryConsumer, MemoryLog
@@ -20,9 +23,9 @@ from pratipad_nb.transport.protocol import ClientInfo, Logs, LogSpec, Signal
 __all__ = ["MAX_FRAME_BYTES", "SIGNALS_HELD", "URL_SCHEME", "MemoryConnection", "connect_memory"]
 
 URL_SCHEME = "memory://"
-#: Largest frame: what the embedded NATS server is configured with, too.
+#: Largest frame, in bytes: the embedded NATS server is configured with the same limit.
 MAX_FRAME_BYTES = 8 << 20
-#: Most signals that wait for a subscription's callback; further ones are dropped and counted.
+#: Most signals that wait for a subscription's callback; further signals are dropped and counted.
 SIGNALS_HELD = 8192
 #: How long an operation that has no time-out of its own waits for a link that is down, in seconds.
 _PATIENCE = 5.0
@@ -36,9 +39,9 @@ async def connect_memory(url: str, *, name: str = "", identity: str = "") -> Mem
     Parameters
     ----------
     name
-        What the client calls itself.
+        The client's own name for itself.
     identity
-        What a certificate would say; default: `name`.
+        The identity that a certificate would name; default: `name`.
 
     Raises
     ------
@@ -46,18 +49,21 @@ async def connect_memory(url: str, *, name: str = "", identity: str = "") -> Mem
         If `url` is no such URL.
     """
     if not url.startswith(URL_SCHEME) or not url.removeprefix(URL_SCHEME):
-        raise SettingsError(f"{url!r} is no URL of the in-memory transport; it looks like 'memory://NAME'.")
+        raise SettingsError(f"{url!r} is no URL of the in-memory transport; that looks like 'memory://NAME'.")
     return MemoryConnection(Broker.named(url.removeprefix(URL_SCHEME)), identity=identity or name, name=name)
 
 
 class MemoryConnection:
-    """A party's connection to a `Broker`; fulfils `protocol.Connection`. Made on the event loop it belongs to."""
+    """A party's connection to a `Broker`; fulfils `protocol.Connection`. Made on its event loop."""
 
     def __init__(self, broker: Broker, *, identity: str = "", name: str = "") -> None:
         self.identity = identity
         self.name = name
         self.pulse = Pulse()
         self.broker = broker
+        self.bugs = Bugs()
+        self._loop = asyncio.get_running_loop()
+        self._reconnected: list[Callable[[], None]] = []
         self._closed = False
         self._parts: dict[MemoryConsumer | _Subscription, None] = {}
         broker.attach(self)
@@ -72,12 +78,22 @@ class MemoryConnection:
         return self.broker.reaches(self)
 
     @property
+    def refusal(self) -> str:
+        """Empty: the in-memory transport refuses no party."""
+        return ""
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `callback` called after every reconnect; return a function that ends this."""
+        self._reconnected.append(callback)
+        return lambda: self._reconnected.remove(callback) if callback in self._reconnected else None
+
+    @property
     def max_frame_bytes(self) -> int:
         """Largest `data` that an append or publish takes."""
         return MAX_FRAME_BYTES
 
     async def publish(self, subject: str, data: bytes) -> None:
-        """Send a signal; lost while the link is down."""
+        """Send a signal, which is lost while the link is down."""
         self._check(data)
         if self.connected:
             self.broker.publish(Signal(subject, data))
@@ -95,8 +111,12 @@ class MemoryConnection:
         self.own(subscription)
         return subscription
 
+    async def failure(self) -> NoReturn:
+        """Wait until a callback has raised an exception, and raise that exception."""
+        await self.bugs.raised()
+
     async def request(self, subject: str, data: bytes, timeout: float) -> bytes:
-        """Send a signal and return the first answer; `WaitTimeout` if none comes or nobody listens."""
+        """Send a signal and return the first answer; `WaitTimeout` if no answer comes or no party listens."""
         self._check(data)
         await self.link_up(timeout)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -133,10 +153,11 @@ class MemoryConnection:
         await self.link_up(timeout)
         sequence = self.broker.append(subject, data, expect, message_id)
         lost = self.broker.answer_lost(self)
-        # A real append takes a round trip: others get their turn, so that a loop of appends blocks nobody.
+        # A real append takes a round trip: other tasks get their turn, so that a loop of appends blocks no
+        # task.
         await asyncio.sleep(0)
         if lost:
-            raise WaitTimeout(f"no answer to an append under {subject!r}: it may or may not be stored.")
+            raise WaitTimeout(f"no answer to an append under {subject!r}, which may or may not be stored.")
         return sequence
 
     async def open_log(self, spec: LogSpec) -> MemoryLog:
@@ -145,32 +166,32 @@ class MemoryConnection:
         return MemoryLog(self, self.broker.open_log(spec), spec)
 
     async def find_log(self, name: str) -> MemoryLog | None:
-        """Return the log of that name, None if there is none."""
+        """Return the log called `name`; None if there is no such log."""
         await self.link_up()
         found = self.broker.find_log(name)
         return MemoryLog(self, found, found.spec) if found else None
 
     async def delete_log(self, name: str) -> None:
-        """Delete a log with all that is in it."""
+        """Delete a log with all its entries."""
         await self.link_up()
         self.broker.delete_log(name)
 
     def beyond(self) -> Logs:
-        """Refuse: there is one broker."""
-        raise TransportError("the in-memory transport is no leaf of anything. Use the real server for that.")
+        """Raise `TransportError`: there is one broker only."""
+        raise TransportError("the in-memory transport is no leaf of another server. Use a NATS server.")
 
     async def clients(self) -> list[ClientInfo]:
-        """Return who is connected now."""
+        """Return the clients that are connected now."""
         await self.link_up()
         return self.broker.clients()
 
     async def listeners(self, pattern: str) -> dict[str, frozenset[str]]:
-        """Return who listens now to subjects that match `pattern`, by subject."""
+        """Return the identities that listen now to subjects that match `pattern`, by subject."""
         await self.link_up()
         return self.broker.listeners(pattern)
 
     async def close(self) -> None:
-        """Close, subscriptions and consumers with it."""
+        """Close the connection, and its subscriptions and consumers."""
         if self._closed:
             return
         self._closed = True
@@ -179,7 +200,15 @@ class MemoryConnection:
         self.broker.detach(self)
 
     async def link_up(self, timeout: float = _PATIENCE) -> None:
-        """Wait for the link to stand; `WaitTimeout` if it doesn't, `TransportClosed` if this side has closed it."""
+        """Wait for the link to stand.
+
+        Raises
+        ------
+        WaitTimeout
+            If the link doesn't stand within `timeout` seconds.
+        TransportClosed
+            If this side has closed the connection.
+        """
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         while True:
@@ -202,11 +231,12 @@ class MemoryConnection:
         self.check_open()
         if len(data) > MAX_FRAME_BYTES:
             raise PayloadError(
-                f"{len(data)} bytes are more than a frame may have ({MAX_FRAME_BYTES}). Send smaller payloads."
+                f"{len(data)} bytes are more than a frame may have ({MAX_FRAME_BYTES}). Send smaller "
+                "payloads."
             )
 
     def own(self, part: MemoryConsumer | _Subscription) -> None:
-        """Close `part` when this closes."""
+        """Close `part` when this connection closes."""
         self._parts[part] = None
 
     def disown(self, part: MemoryConsumer | _Subscription) -> None:
@@ -214,14 +244,24 @@ class MemoryConnection:
         self._parts.pop(part, None)
 
     def relinked(self) -> None:
-        """Do what a NATS client does on reconnecting: rewind, so that nothing older comes after newer deliveries."""
+        """Rewind every consumer, as a NATS client does on reconnecting.
+
+        So older deliveries that got lost don't come after newer deliveries.
+        """
         for part in list(self._parts):
             if isinstance(part, MemoryConsumer):
                 part.rewind_now()
+        with contextlib.suppress(RuntimeError):  # the loop was closed without closing the connection
+            self._loop.call_soon_threadsafe(self._tell_reconnected)
+
+    def _tell_reconnected(self) -> None:
+        for callback in tuple(self._reconnected):
+            with self.bugs:
+                callback()
 
 
 class _Subscription:
-    """A standing interest in a subject, with a bounded queue between broker and callback."""
+    """A subscription, with a bounded queue between broker and callback."""
 
     def __init__(self, link: MemoryConnection, pattern: str, callback: Callable[[Signal], None]) -> None:
         self.pattern = pattern
@@ -230,7 +270,7 @@ class _Subscription:
         self._callback = callback
         self._loop = asyncio.get_running_loop()
         self._held = 0
-        self._era = 0  # signals of an earlier era than this one are lost
+        self._era = 0  # signals of earlier eras are lost
         link.broker.listen(self)
 
     def offer(self, signal: Signal) -> None:
@@ -243,7 +283,7 @@ class _Subscription:
             self._loop.call_soon_threadsafe(self._hand_over, signal, self._era)
 
     def lose(self) -> None:
-        """Drop what is queued and not yet handed over; under the broker's lock."""
+        """Drop the signals that are queued and not yet handed over; under the broker's lock."""
         self._era += 1
 
     def _hand_over(self, signal: Signal, era: int) -> None:
@@ -251,10 +291,11 @@ class _Subscription:
             self._held -= 1
             lost = era != self._era
         if not lost:
-            self._callback(signal)
+            with self.link.bugs:
+                self._callback(signal)
 
     async def close(self) -> None:
-        """End it; the callback isn't called any more."""
+        """End the subscription; its callback isn't called any more."""
         self.link.broker.unlisten(self)
         with self.link.broker.lock:
             self.lose()

@@ -1,9 +1,9 @@
-"""The broker of the in-memory transport: what a NATS server is to the real one.
+"""The broker of the in-memory transport, in the place of a NATS server.
 
-Owns the logs, who is connected, where signals go, and the faults a test may inject. One lock makes it safe for
-connections of several event loops and threads at once; what it hands over reaches each connection on that
-connection's own loop. What a log does is in `pratipad_nb.transport.memory_store`, the contract's asynchronous side in
-`pratipad_nb.transport.memory`.
+Owns the logs, the connections, the routes of signals, and the faults that a test may inject. One lock makes
+the broker safe for connections of several event loops and threads at once; signals reach each connection on
+that connection's own loop. A log's behaviour is for `pratipad_nb.transport.memory_store`, the contract's
+asynchronous side for `pratipad_nb.transport.memory`.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ class Pulse:
         self._armed = False
 
     def arm(self) -> None:
-        """Forget earlier beats; called under the broker's lock, after looking and before waiting."""
+        """Forget earlier pulses; called under the broker's lock, after looking and before waiting."""
         self._event.clear()
         self._armed = True
 
-    def beat(self) -> None:
-        """Wake who waits; called under the broker's lock."""
+    def set(self) -> None:
+        """Wake the waiter; called under the broker's lock."""
         if self._armed:
             self._armed = False
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and no task waits any more
                 self._loop.call_soon_threadsafe(self._event.set)
 
     async def wait(self, seconds: float | None) -> bool:
-        """Wait for a beat, at most `seconds`; return whether there was one."""
+        """Wait for a pulse, at most `seconds`; return whether there was a pulse."""
         try:
             async with asyncio.timeout(seconds):
                 await self._event.wait()
@@ -54,42 +54,43 @@ class Pulse:
 
 
 class Link(Protocol):
-    """What the broker knows of a connection."""
+    """The part of a connection that the broker knows."""
 
     identity: str
     name: str
     pulse: Pulse
 
     def relinked(self) -> None:
-        """The link stands again; under the broker's lock."""
+        """Do the work that a reconnect asks for; called under the broker's lock."""
 
 
 class Listener(Protocol):
-    """What the broker knows of a subscription."""
+    """The part of a subscription that the broker knows."""
 
     pattern: str
 
     @property
     def link(self) -> Link:
-        """The connection it belongs to."""
+        """The connection of this subscription."""
 
     def offer(self, signal: Signal) -> None:
         """Take `signal`, from any thread; drop it if the queue is full."""
 
     def lose(self) -> None:
-        """Drop what is queued and not yet handed over."""
+        """Drop the signals that are queued and not yet handed over."""
 
 
 class Broker:
-    """Everything that `memory://NAME` connections of one process share.
+    """The shared state of all connections to ``memory://NAME`` in a process.
 
     Parameters
     ----------
     name
-        What its URL says.
+        The name in the broker's URL.
     clock
-        Seconds since 1970; stamps entries and decides when an unacknowledged delivery comes again. Default: the
-        computer's, with timers. With another one nothing happens by itself: move the clock, then call `tick`.
+        Seconds since 1970; stamps entries and decides when an unacknowledged delivery comes again. Default:
+        the computer's clock, with timers. With another clock there are no timers: move the clock, then call
+        `tick`.
     """
 
     _named: ClassVar[dict[str, Broker]] = {}
@@ -113,7 +114,7 @@ class Broker:
 
     @classmethod
     def named(cls, name: str) -> Broker:
-        """Return the broker that ``memory://NAME`` means in this process, made if it isn't there."""
+        """Return the broker that ``memory://NAME`` means in this process, made on first use."""
         with cls._naming:
             if name not in cls._named:
                 cls._named[name] = cls(name)
@@ -121,7 +122,7 @@ class Broker:
 
     @classmethod
     def install(cls, broker: Broker) -> Broker:
-        """Let ``memory://NAME`` mean `broker`, one with a clock of its own for example, and return it."""
+        """Let ``memory://NAME`` mean `broker`, which may have a clock of its own, and return it."""
         with cls._naming:
             cls._named[broker.name] = broker
         return broker
@@ -135,7 +136,7 @@ class Broker:
     # Faults
 
     def cut(self, identity: str) -> None:
-        """Take down the links of `identity`: signals to and from it are lost, its appends wait."""
+        """Take down the links of `identity`: its signals are lost, and its appends wait."""
         with self.lock:
             self._cut.add(identity)
             self.tick()
@@ -151,12 +152,12 @@ class Broker:
             self.tick()
 
     def lose_answers(self, identity: str, count: int = 1) -> None:
-        """Let the next `count` appends of `identity` be stored but end in `WaitTimeout`, the answer being lost."""
+        """Let the next `count` appends of `identity` be stored, but end in `WaitTimeout`."""
         with self.lock:
             self._lost_answers[identity] += count
 
     def stop(self) -> None:
-        """Take down every link, as a server does that ends; what the logs hold stays."""
+        """Take down every link, as a server does that ends; the entries of logs stay."""
         with self.lock:
             self._running = False
             for listeners in self._listeners.values():
@@ -165,26 +166,29 @@ class Broker:
             self.tick()
 
     def start(self) -> None:
-        """Come back after `stop`: all that is unacknowledged comes again, message ids are forgotten."""
+        """Come back after `stop`: unacknowledged deliveries come again, message ids are forgotten."""
         with self.lock:
             self._running = True
             for log in self._logs.values():
                 log.forget_ids()
                 for consumer in log.consumers.values():
                     consumer.rewind()
+            for link in self._links:
+                if self.reaches(link):
+                    link.relinked()
             self.tick()
 
     def restart(self) -> None:
-        """Stop and start at once; signals that are under way are lost."""
+        """Stop and start at once; signals in flight are lost."""
         with self.lock:
             self.stop()
             self.start()
 
     def tick(self) -> None:
-        """Let everybody who waits look again: to be called after an own clock has moved."""
+        """Let every waiter look again: to be called after a clock of the test's own has moved."""
         with self.lock:
             for pulse in [*self._pulses, *(link.pulse for link in self._links)]:
-                pulse.beat()
+                pulse.set()
 
     # Time
 
@@ -193,7 +197,7 @@ class Broker:
         return self._clock()
 
     def seconds_until(self, due: float | None) -> float | None:
-        """Return how long to wait for `due`; None if only a `tick` brings it."""
+        """Return how many seconds to wait for `due`; None: wait for a `tick`."""
         return max(0.0, due - self._clock()) if self._timed and due is not None else None
 
     # Connections
@@ -207,19 +211,19 @@ class Broker:
         """Let a connection go."""
         with self.lock:
             self._links.pop(link, None)
-            link.pulse.beat()
+            link.pulse.set()
 
     def reaches(self, link: Link) -> bool:
         """Return whether the connection's link stands."""
         return self._running and link in self._links and link.identity not in self._cut
 
     def clients(self) -> list[ClientInfo]:
-        """Return who is connected."""
+        """Return the clients whose link stands."""
         with self.lock:
             return [ClientInfo(link.identity, link.name) for link in self._links if self.reaches(link)]
 
     def answer_lost(self, link: Link) -> bool:
-        """Return whether the answer to this append of `link` is one to lose (see `lose_answers`)."""
+        """Return whether the answer to this append of `link` gets lost (see `lose_answers`)."""
         with self.lock:
             lost = self._lost_answers[link.identity] > 0
             if lost:
@@ -234,7 +238,7 @@ class Broker:
             self._listeners.setdefault(listener.pattern, []).append(listener)
 
     def unlisten(self, listener: Listener) -> None:
-        """Remove a subscription; one that isn't there is no error."""
+        """Remove a subscription; a missing subscription is no error."""
         with self.lock:
             listeners = self._listeners.get(listener.pattern, [])
             if listener in listeners:
@@ -243,7 +247,10 @@ class Broker:
                 self._listeners.pop(listener.pattern, None)
 
     def listeners(self, pattern: str) -> dict[str, frozenset[str]]:
-        """Return who listens to subjects that match `pattern`, by subject; subscriptions to patterns don't count."""
+        """Return the identities that listen to subjects that match `pattern`, by subject.
+
+        Subscriptions to patterns don't count.
+        """
         with self.lock:
             return {
                 subject: frozenset(each.link.identity for each in found if self.reaches(each.link))
@@ -252,11 +259,11 @@ class Broker:
             }
 
     def publish(self, signal: Signal) -> int:
-        """Hand `signal` to who listens, and to the log that takes its subject; return how many got it."""
+        """Hand `signal` to its listeners, and to the log that takes its subject; return their number."""
         with self.lock:
             log = self._log_of(signal.subject)
             if log is not None:
-                with contextlib.suppress(TransportError):  # a signal isn't answered: what doesn't fit is lost
+                with contextlib.suppress(TransportError):  # a signal that doesn't fit is lost, unanswered
                     self._append(log, signal.subject, signal.data, None, None)
             return self._spread(signal) + (log is not None)
 
@@ -275,7 +282,7 @@ class Broker:
     # Logs
 
     def append(self, subject: str, data: bytes, expect: int | None, message_id: str | None) -> int:
-        """Append to the log that takes `subject`; raises what `Connection.append` does."""
+        """Append to the log that takes `subject`; raises the errors of `Connection.append`."""
         with self.lock:
             log = self._log_of(subject)
             if log is None:
@@ -289,56 +296,64 @@ class Broker:
     ) -> int:
         log.expire(self.now())
         sequence = log.append(subject, data, self.now(), expect, message_id)
-        self.beat(log)
+        self.wake(log)
         return sequence
 
     def _log_of(self, subject: str) -> StoredLog | None:
         return next((log for log in self._logs.values() if log.takes(subject)), None)
 
     def open_log(self, spec: LogSpec) -> StoredLog:
-        """Make the log or change its bounds, and return it; raises `TransportError` where a server would refuse."""
+        """Make the log, or change its bounds, and return the log.
+
+        Raises
+        ------
+        TransportError
+            Where a server would refuse: another log takes a subject of `spec`, or the log has another
+            retention.
+        """
         with self.lock:
             for other in self._logs.values():
                 clash = [(a, b) for a in spec.subjects for b in other.spec.subjects if overlap(a, b)]
                 if clash and other.spec.name != spec.name:
                     raise TransportError(
-                        f"log {spec.name!r} can't take {clash[0][0]!r}: log {other.spec.name!r} takes {clash[0][1]!r}."
+                        f"log {spec.name!r} can't take {clash[0][0]!r}: log {other.spec.name!r} takes "
+                        f"{clash[0][1]!r}."
                     )
             log = self._logs.setdefault(spec.name, StoredLog(spec))
             if log.spec.retention != spec.retention:
                 raise TransportError(
-                    f"log {spec.name!r} has retention {log.spec.retention!r}; it can't become {spec.retention!r}. "
-                    "Delete it first."
+                    f"log {spec.name!r} has retention {log.spec.retention!r}; it can't become "
+                    f"{spec.retention!r}. Delete it first."
                 )
             log.spec = spec
             return log
 
     def find_log(self, name: str) -> StoredLog | None:
-        """Return a log by its name."""
+        """Return the log called `name`; None if there is no such log."""
         with self.lock:
             return self._logs.get(name)
 
     def delete_log(self, name: str) -> None:
-        """Delete a log; one that isn't there is no error."""
+        """Delete a log; a missing log is no error."""
         with self.lock:
             log = self._logs.pop(name, None)
             if log is not None:
                 log.gone = True
-                self.beat(log)
+                self.wake(log)
 
     def watch(self, log: StoredLog, pulse: Pulse) -> None:
-        """Let `pulse` beat whenever something may have become due in `log`."""
+        """Set `pulse` whenever a delivery may have become due in `log`."""
         with self.lock:
             self._pulses[pulse] = log
 
     def unwatch(self, pulse: Pulse) -> None:
-        """End that, with a last beat."""
+        """Set `pulse` a last time, and no more."""
         with self.lock:
             self._pulses.pop(pulse, None)
-            pulse.beat()
+            pulse.set()
 
-    def beat(self, log: StoredLog) -> None:
-        """Wake who waits for `log`."""
+    def wake(self, log: StoredLog) -> None:
+        """Wake the waiters for `log`."""
         for pulse, watched in self._pulses.items():
             if watched is log:
-                pulse.beat()
+                pulse.set()

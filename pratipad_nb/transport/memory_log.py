@@ -1,10 +1,11 @@
 """Logs and consumers of the in-memory transport, as one connection uses them.
 
-Owns the asynchronous side of a log: waiting for deliveries, and for a link that is down. What a log *is* (bounds,
-fencing, redelivery) is in `pratipad_nb.transport.memory_store`.
+Owns the asynchronous side of a log: waiting for deliveries, and for a link that is down. A log's rules
+(bounds, fencing, redelivery) are for `pratipad_nb.transport.memory_store`.
 
-Where a real consumer has buffers, this one has none: `get` takes from the log itself, so what comes back after a
-`rewind`, a restart of the broker or an `ack_wait` is decided at that moment and nowhere else.
+A real consumer has buffers, a `MemoryConsumer` has none: `get` takes deliveries from the log itself. So the
+deliveries that come again after a `rewind`, a restart of the broker or an `ack_wait` are chosen at that
+moment and nowhere else.
 """
 
 from __future__ import annotations
@@ -12,15 +13,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 from pratipad_nb.errors import TransportClosed, TransportError
-from pratipad_nb.transport.memory_broker import Pulse
+from pratipad_nb.transport.memory_broker import Broker, Pulse
 from pratipad_nb.transport.memory_store import StoredConsumer, StoredLog
 from pratipad_nb.transport.protocol import ConsumerSpec, ConsumerState, Delivery, LogSpec, LogState, Record
-
-if TYPE_CHECKING:
-    from pratipad_nb.transport.memory import MemoryConnection
 
 __all__ = ["MemoryConsumer", "MemoryLog"]
 
@@ -28,17 +26,39 @@ _ephemeral = itertools.count(1)
 Answer = TypeVar("Answer")
 
 
+class Link(Protocol):
+    """The part of their connection that a log and a consumer know."""
+
+    broker: Broker
+
+    @property
+    def connected(self) -> bool:
+        """Whether the link stands now."""
+
+    async def link_up(self) -> None:
+        """Wait for the link to stand."""
+
+    def check_open(self) -> None:
+        """Raise `TransportClosed` if this side has closed the connection."""
+
+    def own(self, part: MemoryConsumer) -> None:
+        """Close `part` when the connection closes."""
+
+    def disown(self, part: MemoryConsumer) -> None:
+        """Own `part` no longer."""
+
+
 class MemoryLog:
     """A log as one connection sees it."""
 
-    def __init__(self, link: MemoryConnection, stored: StoredLog, spec: LogSpec) -> None:
+    def __init__(self, link: Link, stored: StoredLog, spec: LogSpec) -> None:
         self._link = link
         self._stored = stored
         self._spec = spec
 
     @property
     def spec(self) -> LogSpec:
-        """What it was opened with."""
+        """The spec that the log was opened with."""
         return self._spec
 
     async def _do(self, operation: Callable[[StoredLog], Answer]) -> Answer:
@@ -55,10 +75,10 @@ class MemoryLog:
         return await self._do(lambda log: log.entries.get(log.newest(subject)))
 
     async def read(self, first: int, subject: str = "") -> AsyncIterator[Record]:
-        """Iterate over the entries from `first` to what is the last one now."""
+        """Iterate over the entries from `first` to the newest at the time of the call."""
         last = (await self.state()).last
         while first <= last:
-            # Bound as defaults, for a lambda would see later values.
+            # `first` is bound as a default, for a lambda would see its later values.
             record = await self._do(lambda log, at=first: log.after(at, last, subject))  # type: ignore[misc]
             if record is None:
                 return
@@ -66,7 +86,7 @@ class MemoryLog:
             first = record.sequence + 1
 
     async def state(self) -> LogState:
-        """Return its bounds and size."""
+        """Return the sequences of the first and last entry, and the log's size."""
         return await self._do(StoredLog.state)
 
     async def purge(self, below: int) -> None:
@@ -80,8 +100,8 @@ class MemoryLog:
         self._link.broker.tick()
 
     async def consumer(self, spec: ConsumerSpec) -> MemoryConsumer:
-        """Make the named consumer or go on with it where it stands."""
-        key = spec.name or f" {next(_ephemeral)}"  # a space, for no name can have one
+        """Make the named consumer, or go on from its position."""
+        key = spec.name or f" {next(_ephemeral)}"  # no name can have a space
         now = self._link.broker.now()
         position = await self._do(lambda log: log.consumer(key, spec, now))
         consumer = MemoryConsumer(self._link, self._stored, key, position)
@@ -89,7 +109,7 @@ class MemoryLog:
         return consumer
 
     async def consumers(self) -> list[ConsumerState]:
-        """Return where every named consumer stands."""
+        """Return the state of every named consumer."""
         now = self._link.broker.now()
         return await self._do(lambda log: [c.state(now) for c in log.consumers.values() if c.spec.name])
 
@@ -106,9 +126,9 @@ def _forget(log: StoredLog, key: str) -> None:
 
 
 class MemoryConsumer:
-    """A consumer as one connection drives it. Several may share one position: each delivery goes to one of them."""
+    """A consumer of one connection. Consumers may share a position: each delivery goes to one of them."""
 
-    def __init__(self, link: MemoryConnection, log: StoredLog, key: str, position: StoredConsumer) -> None:
+    def __init__(self, link: Link, log: StoredLog, key: str, position: StoredConsumer) -> None:
         self._link = link
         self._log = log
         self._key = key
@@ -118,8 +138,8 @@ class MemoryConsumer:
         link.broker.watch(log, self._pulse)
 
     async def get(self) -> list[Delivery]:
-        """Wait for at least one delivery and return all that are here, in order."""
-        await asyncio.sleep(0)  # a busy log must not keep the loop from others
+        """Wait for at least one delivery and return all that are due, in order."""
+        await asyncio.sleep(0)  # a busy log must not keep the loop from other tasks
         broker = self._link.broker
         while True:
             with broker.lock:
@@ -138,19 +158,20 @@ class MemoryConsumer:
             raise TransportClosed(f"the consumer {self._position.spec.name!r} is closed. Open it anew.")
         if self._log.gone or self._position.gone:
             raise TransportError(
-                f"the consumer {self._position.spec.name!r} or its log {self._log.spec.name!r} has been deleted."
+                f"the consumer {self._position.spec.name!r} or its log {self._log.spec.name!r} has been "
+                "deleted."
             )
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """Say that `delivery` is dealt with; lost while the link is down."""
+        """Acknowledge `delivery`; the acknowledgement is lost while the link is down."""
         broker = self._link.broker
         with broker.lock:
             if self._link.connected:
                 self._position.acknowledge(delivery.sequence, broker.now())
-                broker.beat(self._log)  # there is room for more now
+                broker.wake(self._log)  # there is room for another delivery now
 
     def hold(self, deliveries: Sequence[Delivery]) -> None:
-        """Say that `deliveries` are still being worked on."""
+        """Start the `ack_wait` of `deliveries` anew, for they are still being worked on."""
         broker = self._link.broker
         with broker.lock:
             if self._link.connected:
@@ -158,7 +179,7 @@ class MemoryConsumer:
                     self._position.hold(delivery.sequence, broker.now())
 
     async def rewind(self) -> None:
-        """Let all that is not acknowledged come again, in order, before anything newer."""
+        """Let all unacknowledged deliveries come again, in order, before newer entries."""
         await self._link.link_up()
         self._check()
         self.rewind_now()
@@ -167,7 +188,7 @@ class MemoryConsumer:
         """Rewind without waiting for the link."""
         with self._link.broker.lock:
             self._position.rewind()
-            self._link.broker.beat(self._log)
+            self._link.broker.wake(self._log)
 
     async def unacknowledged(self) -> int:
         """Return how many entries, delivered or not, are not acknowledged."""
@@ -177,7 +198,7 @@ class MemoryConsumer:
             return self._position.state(broker.now()).pending
 
     async def close(self) -> None:
-        """Stop delivering; the position stays (that of an ephemeral consumer goes)."""
+        """Stop delivering; the position stays, unless the consumer is ephemeral."""
         broker = self._link.broker
         with broker.lock:
             self._closed = True

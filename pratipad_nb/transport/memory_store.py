@@ -1,8 +1,8 @@
 """An ordered log in memory, and the positions in it: the state alone.
 
-Owns what `LogSpec`, `ConsumerSpec` and their states mean for the in-memory transport: bounds, fencing, retention,
-redelivery. Knows no lock, no event loop and no clock: `pratipad_nb.transport.memory_broker` holds the lock and says
-what time it is. Where the contract leaves something open, this does what a NATS server does.
+Owns what `LogSpec`, `ConsumerSpec` and their states mean for the in-memory transport: bounds, fencing,
+retention, redelivery. Knows no lock, no event loop and no clock: `pratipad_nb.transport.memory_broker` holds
+the lock and passes the time. Where the contract leaves a choice, a stored log behaves as a NATS server does.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pratipad_nb.transport.protocol import ConsumerSpec, ConsumerState, Delivery
 
 __all__ = ["StoredConsumer", "StoredLog", "matches", "overlap"]
 
-#: What an entry counts to the bound besides its subject and data: as in the server's file store.
+#: Bytes that an entry counts to the bound besides its subject and data: as in the server's file store.
 _ENTRY_OVERHEAD = 30
-#: How many message ids a log remembers, the newest; the contract promises "a short memory" only.
+#: How many message ids, the newest, a log remembers; the contract promises "a short memory" only.
 _REMEMBERED_IDS = 4096
 
 
@@ -50,7 +50,7 @@ class StoredLog:
         self.last = 0
         self.gone = False
         self.consumers: dict[str, StoredConsumer] = {}
-        # Ordered dictionaries and not plain ones, for their first key is found at once after many removals.
+        # Not plain dictionaries: an ordered dictionary finds its first key at once, also after many removals.
         self.entries: OrderedDict[int, Record] = OrderedDict()
         self._under: dict[str, OrderedDict[int, None]] = {}
         self._ids: OrderedDict[str, int] = OrderedDict()
@@ -58,19 +58,19 @@ class StoredLog:
 
     @property
     def first(self) -> int:
-        """Sequence of the oldest entry; ``last + 1`` if there is none."""
+        """Sequence of the oldest entry; ``last + 1`` if there is no entry."""
         return next(iter(self.entries), self.last + 1)
 
     def takes(self, subject: str) -> bool:
-        """Return whether what is appended under `subject` lands here."""
+        """Return whether appends under `subject` go to this log."""
         return any(matches(pattern, subject) for pattern in self.spec.subjects)
 
     def state(self) -> LogState:
-        """Return bounds and size."""
+        """Return the sequences of the first and last entry, and the log's size."""
         return LogState(self.first, self.last, len(self.entries), self._bytes)
 
     def newest(self, subject: str) -> int:
-        """Return the sequence of the newest entry under `subject`, 0 if there is none."""
+        """Return the sequence of the newest entry under `subject`; 0 if there is no entry."""
         under = self._under.get(subject)
         return next(reversed(under)) if under else 0
 
@@ -79,8 +79,8 @@ class StoredLog:
     ) -> int:
         """Store an entry and return its sequence; raises `Fenced` or `LogFull`.
 
-        The expectation is checked before the message id, as a NATS server does: a repeat of an append that *was*
-        stored is `Fenced`, and its owner finds out by reading what is there.
+        The expectation is checked before the message id, as a NATS server does: a repeat of an append that
+        *was* stored is `Fenced`, and its writer finds the stored entry by reading the log's end.
         """
         subject = self.spec.stored_as or subject
         if self.spec.partitioning is not None:
@@ -89,7 +89,8 @@ class StoredLog:
         if expect is not None and expect != newest:
             raise Fenced(
                 f"an append to log {self.spec.name!r} expected {expect} as the newest sequence under "
-                f"{subject!r}; it is {newest}: another owner has written. Read the log's end before writing on."
+                f"{subject!r}, which is {newest}: another owner has written. Read the log's end before "
+                "writing on."
             )
         if message_id is not None and message_id in self._ids:
             return self._ids[message_id]
@@ -109,8 +110,8 @@ class StoredLog:
             after -= _size(subject, self.entries[replaced].data)
         if after > self.spec.max_bytes:
             raise LogFull(
-                f"log {self.spec.name!r} holds {self._bytes} bytes; {len(data)} more would exceed its bound of "
-                f"{self.spec.max_bytes}. Try again once entries have been consumed or purged."
+                f"log {self.spec.name!r} holds {self._bytes} bytes; {len(data)} more would exceed its bound "
+                f"of {self.spec.max_bytes}. Try again once entries have been consumed or purged."
             )
 
     def _store(self, record: Record) -> None:
@@ -124,11 +125,11 @@ class StoredLog:
             self._ids.popitem(last=False)
 
     def forget_ids(self) -> None:
-        """Forget all message ids, as a server does that is started again."""
+        """Forget all message ids, as a restarted server does."""
         self._ids.clear()
 
     def remove(self, sequence: int) -> None:
-        """Delete an entry from here and from what consumers have out; one that isn't there is no error."""
+        """Delete an entry, also from the consumers' deliveries in flight; a missing entry is no error."""
         record = self.entries.pop(sequence, None)
         if record is None:
             return
@@ -146,13 +147,13 @@ class StoredLog:
             self.remove(self.first)
 
     def expire(self, now: float) -> None:
-        """Delete what is older than `max_age`."""
+        """Delete the entries that are older than `max_age`."""
         if self.spec.max_age:
             while self.entries and self.entries[self.first].time + self.spec.max_age <= now:
                 self.remove(self.first)
 
     def after(self, first: int, last: int, subject: str) -> Record | None:
-        """Return the first entry from `first` to `last`, `subject`'s only if given."""
+        """Return the first entry from `first` to `last`, under `subject` if it is given."""
         for sequence in self._sequences(max(first, self.first), last):
             record = self.entries.get(sequence)
             if record is not None and (not subject or matches(subject, record.subject)):
@@ -165,13 +166,13 @@ class StoredLog:
         return iter(range(first, last + 1))
 
     def consumer(self, key: str, spec: ConsumerSpec, now: float) -> StoredConsumer:
-        """Return the consumer under `key`, made if it isn't there, with the bounds of `spec`.
+        """Return the consumer under `key`, made if it is missing, with the bounds of `spec`.
 
         Raises
         ------
         TransportError
-            Where a NATS server would refuse: a second consumer of a work log, ``"all"`` on a work log, or another
-            way of acknowledging than the consumer was made with.
+            Where a NATS server would refuse: a second consumer of a work log, ``"all"`` on a work log, or
+            another way of acknowledging than the consumer's.
         """
         known = self.consumers.get(key)
         if known is not None and known.spec.acknowledge != spec.acknowledge:
@@ -196,24 +197,31 @@ class StoredLog:
             if not spec.subject or not other.spec.subject or overlap(spec.subject, other.spec.subject):
                 raise TransportError(
                     f"log {self.spec.name!r} is a work log and has the consumer {other.spec.name!r}; "
-                    f"{spec.name!r} would share its entries. Forget that one first, or filter by subjects."
+                    f"{spec.name!r} would share its entries. Forget {other.spec.name!r} first, or filter by "
+                    "subjects."
                 )
 
 
 class StoredConsumer:
-    """A position: what is yet to be delivered, what is out, and what comes back."""
+    """A position: the next new entry, the deliveries in flight, and the deliveries that come again.
+
+    The invariant: every entry of the consumer's subject from its start to `_next` that the log holds is
+    acknowledged, or in exactly one of `_out` (in flight) and `_back` (to come again). It holds because `take`
+    moves an entry into `_out` as it passes `_next`, `_overdue` and `rewind` move entries from `_out` to
+    `_back`, and only `discard` removes them.
+    """
 
     def __init__(self, log: StoredLog, spec: ConsumerSpec, now: float) -> None:
         self.spec = spec
         self.gone = False
         self._log = log
         self._next = min(max(spec.start, log.first), log.last + 1)
-        self._out: dict[int, float] = {}  # sequence → when it comes again
-        self._back: list[int] = []  # delivered before, to come again; in order
+        self._out: dict[int, float] = {}  # sequence in flight → time at which it comes again
+        self._back: list[int] = []  # sequences that come again, in order
         self._active = now
 
     def take(self, now: float) -> list[Delivery]:
-        """Return what is due and has room: first what comes again, in order, then what is new."""
+        """Return the deliveries that are due and have room: first repeats, in order, then new entries."""
         self._active = now
         self._overdue(now)
         room = self.spec.max_pending - len(self._out)
@@ -239,11 +247,11 @@ class StoredConsumer:
             insort(self._back, sequence)
 
     def due(self) -> float | None:
-        """When the next unacknowledged delivery comes again; None if nothing is out."""
+        """Return when the next delivery in flight comes again; None if no delivery is in flight."""
         return min(self._out.values(), default=None)
 
     def acknowledge(self, sequence: int, now: float) -> None:
-        """Settle `sequence`, and all before it if that is this consumer's way."""
+        """Settle `sequence`, and all before it if this consumer acknowledges ``"all"``."""
         self._active = now
         held = [*self._out, *self._back]
         if self.spec.acknowledge == "all":
@@ -262,17 +270,17 @@ class StoredConsumer:
             self._out[sequence] = now + self.spec.ack_wait
 
     def rewind(self) -> None:
-        """Let all that is out come again, in order."""
+        """Let all deliveries in flight come again, in order."""
         self._back = sorted([*self._out, *self._back])
         self._out.clear()
 
     def discard(self, sequence: int) -> None:
-        """Forget what is no longer to be acknowledged."""
+        """Forget `sequence`, which is no longer to be acknowledged."""
         if self._out.pop(sequence, None) is None and sequence in self._back:
             self._back.remove(sequence)
 
     def state(self, now: float) -> ConsumerState:
-        """Return where it stands."""
+        """Return the consumer's state."""
         first_new = max(self._next, self._log.first)
         floor = min([*self._out, *self._back], default=first_new) - 1
         new = sum(

@@ -1,334 +1,40 @@
-"""The NATS client: signals and appends over one TLS connection that comes back by itself.
+"""The connection to NATS: the link, with JetStream's logs on top.
 
-Owns the connection and the table of operations that wait for an answer. Logs and consumers (JetStream) are in
-`nats_log` and `nats_consumer`, who speak JetStream's own subjects through this connection. What errors of the client
-library mean is in `nats_errors`; these two modules alone import `nats`.
+Owns the choice of the JetStream for an append and for a log. From the ground up: `nats_link` is the
+connection without logs, `nats_api` exchanges requests with JetStream, and `nats_consumer`, `nats_log` and
+`nats_logs` make such requests.
 
-Why not the library's own JetStream context: its publish gives up on a fixed stack of futures and its `fetch` is five
-times slower than pull requests of our own (see `nats_consumer`).
+The client library's own JetStream context is not used: its publish gives up on a fixed stack of futures, and
+its `fetch` is five times slower than the pull requests of `nats_consumer`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import itertools
-import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
-
-from nats import errors as nats_errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
-from pratipad_nb.errors import (
-    ConnectionRefused,
-    NotInvited,
-    PayloadError,
-    TransportClosed,
-    TransportError,
-    Unavailable,
-    WaitTimeout,
-)
-from pratipad_nb.settings import Credentials
+from pratipad_nb.bugs import Bugs
+from pratipad_nb.transport.nats_api import JetStream
 from pratipad_nb.transport.nats_clients import clients, listeners
-from pratipad_nb.transport.nats_closing import close_client, give_up
-from pratipad_nb.transport.nats_consumer import NatsConsumer
-from pratipad_nb.transport.nats_errors import (
-    denied,
-    denied_subject,
-    is_unanswered,
-    no_such_log,
-    sequence_of,
-    translated,
-    unanswered,
-)
+from pratipad_nb.transport.nats_errors import sequence_of
+from pratipad_nb.transport.nats_link import NatsLink
 from pratipad_nb.transport.nats_log import NatsLog
 from pratipad_nb.transport.nats_logs import NatsLogs
 from pratipad_nb.transport.nats_refusal import Refusal
 from pratipad_nb.transport.permissions import CLOUD
-from pratipad_nb.transport.protocol import ClientInfo, LogSpec, Signal, Subscription
+from pratipad_nb.transport.protocol import ClientInfo, LogSpec
 from pratipad_nb.transport.subjects import stream_of
-from pratipad_nb.transport.tls import client_context, probe
 
 __all__ = ["NatsConnection"]
 
-log = logging.getLogger(__name__)
 
-
-def _is_news(record: logging.LogRecord) -> bool:
-    return "eof_received() has no effect when using ssl" not in record.getMessage()
-
-
-# The client library's stream protocol makes asyncio say this whenever a TLS connection ends. It means nothing, and would
-# stand under whichever cell of a notebook runs.
-logging.getLogger("asyncio").addFilter(_is_news)
-
-#: The client library waits this long between two tries to reconnect, in seconds; it adds jitter of its own.
-_RECONNECT_PAUSE = 0.25
-#: How long the server may take to answer a flush, in seconds.
-_FLUSH_SECONDS = 5.0
-#: Pause before what nobody answered is sent again, in seconds.
-_UNANSWERED_PAUSE = 0.1
-#: Bytes that are buffered while the link is down. Appends don't use it: they wait for the link.
-_PENDING_BYTES = 8 << 20
-
-
-class NatsConnection:
+class NatsConnection(NatsLink):
     """A `pratipad_nb.transport.protocol.Connection` over NATS with mutual TLS."""
 
-    def __init__(self, client: Client, inbox: str, refusal: Refusal) -> None:
-        self._client = client
-        self._inbox = inbox
-        self._refusal = refusal
-        self._logs = NatsLogs(self, "$JS.API")
-        self._up = asyncio.Event()
-        self._closing = False
-        self._closed = False
-        self._consumers: dict[NatsConsumer, None] = {}
-        self._numbers = itertools.count(1)
-        self._waiting: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
-        self._url = ""
-        self._whereabouts: Callable[[], str] | None = None
-        self._reconnected: list[Callable[[], None]] = []
-        #: Streams of which this party may not ask whether they exist.
-        self._unasked: set[str] = set()
-        self._first_error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.last_error = ""
-
-    # -- life ---------------------------------------------------------------------------------------------------
-
-    @classmethod
-    async def connect(
-        cls,
-        url: str,
-        credentials: Credentials,
-        *,
-        name: str,
-        inbox_prefix: str,
-        timeout: float = 5.0,
-        whereabouts: Callable[[], str] | None = None,
-    ) -> NatsConnection:
-        """Connect to the server at `url`, and from then on reconnect for ever: to `url`, or where `whereabouts` says.
-
-        Raises
-        ------
-        ConnectionRefused
-            If nobody answers there.
-        NotInvited, CertificateError
-            If the handshake fails, with its cause.
-        """
-        await probe(url, credentials, timeout=timeout)
-        client = Client()
-        self = cls(client, inbox_prefix, Refusal(url, credentials, name))
-        self._url, self._whereabouts = url, whereabouts
-        connecting = asyncio.ensure_future(
-            client.connect(
-                servers=url.split(","),
-                tls=client_context(credentials),
-                tls_handshake_first=True,
-                name=name,
-                inbox_prefix=inbox_prefix,
-                error_cb=self._on_error,
-                disconnected_cb=self._on_down,
-                reconnected_cb=self._on_up,
-                closed_cb=self._on_closed,
-                reconnect_time_wait=_RECONNECT_PAUSE,  # type: ignore[arg-type]
-                max_reconnect_attempts=-1,
-                ping_interval=10,
-                max_outstanding_pings=2,
-                pending_size=_PENDING_BYTES,
-                connect_timeout=3,
-            )
-        )
-        await self._first_connect(connecting, url, timeout)
-        self._up.set()
-        await client.subscribe(f"{inbox_prefix}.ack.*", cb=self._on_answer)
-        return self
-
-    async def _first_connect(self, connecting: asyncio.Future[None], url: str, seconds: float) -> None:
-        """Wait for the first connect; the library would retry what can't succeed, a refused certificate, for ever."""
-        made = False
-        try:
-            done, _ = await asyncio.wait(
-                {connecting, self._first_error}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-            )
-            made = connecting in done and connecting.exception() is None
-        finally:
-            if not made:  # whoever waits may have been cancelled, too
-                await give_up(self._client, connecting)
-        if made:
-            self._first_error.cancel()
-            return
-        if self._first_error.done() and (cause := self._first_error.exception()):
-            raise translated(cause, f"connecting to {url}") from cause
-        if connecting in done and not connecting.cancelled() and (cause := connecting.exception()):
-            raise translated(cause, f"connecting to {url}") from cause
-        raise ConnectionRefused(
-            f"no NATS server answered at {url} within {seconds:g} s. Is it running there?"
-        )
-
-    async def close(self) -> None:
-        """Hand over what is buffered, then close."""
-        if self._closing:
-            return
-        self._closing = True
-        for consumer in tuple(self._consumers):
-            await consumer.close()
-        self._closed = True
-        self._fail_waiting(TransportClosed("the connection was closed"))
-        if self._client.is_connected:
-            with contextlib.suppress(Exception):
-                # One flush is no barrier: its PING overtakes frames that are queued. The second one is.
-                await self._client.flush(timeout=2)
-                await self._client.flush(timeout=2)
-        await self._refusal.close()
-        await close_client(self._client)
-        self._up.clear()
-
-    @property
-    def connected(self) -> bool:
-        """Whether the link stands now."""
-        return self._up.is_set()
-
-    @property
-    def refusal(self) -> str:
-        """Why the server doesn't let us back in; empty while it does, or isn't there."""
-        return self._refusal.cause
-
-    @property
-    def max_frame_bytes(self) -> int:
-        """Largest frame: the server's limit less a little for headers."""
-        return int(self._client.max_payload) - 4096
-
-    def own(self, consumer: NatsConsumer) -> None:
-        """Close `consumer` when this closes, and pause it when the link goes down."""
-        self._consumers[consumer] = None
-
-    def disown(self, consumer: NatsConsumer) -> None:
-        """Own `consumer` no longer."""
-        self._consumers.pop(consumer, None)
-
-    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have `callback` called after every reconnect; returns what ends that."""
-        self._reconnected.append(callback)
-        return lambda: self._reconnected.remove(callback) if callback in self._reconnected else None
-
-    async def _on_down(self) -> None:
-        self._up.clear()
-        for consumer in self._consumers:
-            consumer.pause()
-        # What was under way may or may not have arrived. Its owner asks; waiting for the time-out gains nothing.
-        self._fail_waiting(WaitTimeout("the link to the server went down before an answer came"))
-
-    async def _on_up(self) -> None:
-        self._up.set()
-        self._refusal.over()
-        for callback in tuple(self._reconnected):
-            callback()
-
-    async def _on_closed(self) -> None:
-        self._up.clear()
-
-    async def _on_error(self, error: Exception) -> None:
-        self.last_error = str(error)
-        if not self._up.is_set() and not self._first_error.done():
-            if not isinstance(error, (ConnectionError, asyncio.TimeoutError, nats_errors.NoServersError)):
-                self._first_error.set_exception(error)
-            return
-        if not self._up.is_set():
-            self._refusal.note(error)
-            self._follow()
-        subject = denied_subject(str(error))
-        if subject is None:
-            log.debug("NATS client: %s", error)
-            return
-        for key, (asked, answer) in tuple(self._waiting.items()):
-            # The server reports the subject in lower case.
-            if asked.lower() == subject and not answer.done():
-                self._waiting.pop(key, None)
-                answer.set_exception(denied(asked))
-
-    def _follow(self) -> None:
-        """Try to reconnect where the server listens by now, if it has moved."""
-        url = self._whereabouts() if self._whereabouts is not None else ""
-        if url and url != self._url and not self._client.is_closed:
-            log.info("the server has moved from %s to %s", self._url, url)
-            self._url = url
-            self._client.set_server_pool([url])
-
-    def _fail_waiting(self, error: TransportError | WaitTimeout) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for _, answer in waiting.values():
-            if not answer.done():
-                answer.set_exception(error)
-
-    # -- signals ------------------------------------------------------------------------------------------------
-
-    async def publish(self, subject: str, data: bytes, *, reply: str = "") -> None:
-        """Send a signal; while the link is down it waits in a bounded buffer, and is dropped when that is full."""
-        try:
-            await self._client.publish(subject, data, reply=reply)
-        except nats_errors.OutboundBufferLimitError:
-            log.debug("dropped a signal to %s: the link is down and the buffer is full", subject)
-        except nats_errors.Error as error:
-            raise translated(error, f"publishing to {subject}") from error
-
-    async def flush(self) -> None:
-        """Return once the server has answered a PING."""
-        if self._client.is_closed:
-            raise TransportClosed("flushing: the connection was closed")
-        # Not by the client's own flush: nats-py 2.16 sets the answer on a future that a time-out or the caller's
-        # cancellation has cancelled; that ends its read loop, and the connection hears nothing more.
-        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout(_FLUSH_SECONDS):
-                await self._client._send_ping(answer)  # noqa: SLF001
-                await asyncio.wait({answer})
-        except nats_errors.Error as error:
-            raise translated(error, "flushing") from error
-        except TimeoutError as error:
-            raise WaitTimeout(f"flushing: no answer came within {_FLUSH_SECONDS:g} s") from error
-
-    async def subscribe(self, subject: str, callback: Callable[[Signal], None]) -> Subscription:
-        """Have `callback` called for every signal under `subject`."""
-
-        async def deliver(message: Msg) -> None:
-            callback(Signal(message.subject, message.data, message.reply))
-
-        subscription = await self.subscribe_raw(subject, deliver)
-        try:
-            if self.connected:
-                # Twice: nats-py 2.16 writes its PING before what is still queued, so that only the second one follows it.
-                await self.flush()
-                await self.flush()
-        except BaseException:  # a caller that subscribes again would get every signal twice
-            await subscription.close()
-            raise
-        return subscription
-
-    async def subscribe_raw(
-        self, subject: str, deliver: Callable[[Msg], Coroutine[Any, Any, None]]
-    ) -> _Subscription:
-        """Subscribe with the client library's own messages, for those who need their headers."""
-        try:
-            subscription = await self._client.subscribe(subject, cb=deliver, pending_bytes_limit=256 << 20)
-        except nats_errors.Error as error:
-            raise translated(error, f"subscribing to {subject}") from error
-        return _Subscription(subscription)
-
-    async def request(self, subject: str, data: bytes, timeout: float = 5.0) -> bytes:
-        """Send a signal and return the first answer."""
-        return (await self.request_raw(subject, data, timeout)).data
-
-    async def request_raw(self, subject: str, data: bytes, timeout: float) -> Msg:
-        """Send a signal and return the first answer with its headers."""
-        answer = await self._exchange(subject, data, None, timeout)
-        if is_unanswered(answer.headers):
-            raise unanswered(subject)
-        return answer
-
-    # -- appends ------------------------------------------------------------------------------------------------
+    def __init__(self, client: Client, inbox: str, refusal: Refusal, bugs: Bugs) -> None:
+        super().__init__(client, inbox, refusal, bugs)
+        self._jetstream = JetStream(self, "$JS.API")
+        self._logs = NatsLogs(self._jetstream)
+        self._beyond = NatsLogs(JetStream(self, f"$JS.{CLOUD}.API"))
 
     async def append(
         self,
@@ -345,139 +51,29 @@ class NatsConnection:
             headers = {"Nats-Expected-Last-Subject-Sequence": str(expect)}
         if message_id is not None:
             headers = (headers or {}) | {"Nats-Msg-Id": message_id}
-        answer = await self.ask_log(self._logs, stream_of(subject), subject, data, headers, timeout)
+        answer = await self._jetstream.ask_log(stream_of(subject), subject, data, headers, timeout)
         return sequence_of(subject, answer.data)
-
-    async def ask_log(
-        self,
-        logs: NatsLogs,
-        stream: str,
-        subject: str,
-        data: bytes,
-        headers: dict[str, str] | None = None,
-        timeout: float = 5.0,
-    ) -> Msg:
-        """Send what the log `stream` answers, an append or a read, and return the answer.
-
-        While nobody answers although the log exists, as with a server that is ending, this sends again: what nobody
-        answered has changed nothing.
-
-        Raises
-        ------
-        TransportError
-            If the server says that there is no such log.
-        Unavailable
-            If nobody answers in `timeout` seconds, or whether the log exists can't be asked.
-        WaitTimeout
-            If the link goes down meanwhile: what was sent may have arrived.
-        """
-        end = asyncio.get_running_loop().time() + timeout
-        while True:
-            left = end - asyncio.get_running_loop().time()
-            answer = await self._exchange(subject, data, headers, left)
-            if not is_unanswered(answer.headers):
-                return answer
-            if not stream or stream in self._unasked:
-                raise unanswered(subject)
-            await self._check_existence(logs, stream, subject, end)
-
-    async def _check_existence(self, logs: NatsLogs, stream: str, subject: str, end: float) -> None:
-        """Pause if the log `stream` exists, which doesn't answer on `subject`; raise as `ask_log` if not."""
-        loop = asyncio.get_running_loop()
-        try:
-            exists = await logs.exists(stream, max(0.1, end - loop.time()))
-        except NotInvited as error:
-            self._unasked.add(stream)
-            raise unanswered(subject) from error
-        except Unavailable:
-            raise
-        except WaitTimeout:  # the server ended before it said
-            exists = True
-        if not exists:
-            raise no_such_log(stream)
-        if loop.time() + _UNANSWERED_PAUSE >= end:
-            raise unanswered(subject)
-        await asyncio.sleep(_UNANSWERED_PAUSE)
-
-    async def _exchange(
-        self,
-        subject: str,
-        data: bytes,
-        headers: dict[str, str] | None,
-        timeout: float,
-    ) -> Msg:
-        """Publish with a reply subject of ours and return what comes there."""
-        if self._closed:
-            raise TransportClosed("the connection was closed")
-        key = str(next(self._numbers))
-        answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout(timeout):
-                await self._up.wait()
-                self._waiting[key] = (subject, answer)
-                await self._client.publish(subject, data, reply=f"{self._inbox}.ack.{key}", headers=headers)
-                return await answer
-        except WaitTimeout:
-            raise  # it says why already
-        except TimeoutError as error:
-            state = "the link is down" if not self.connected else "no answer came"
-            raise WaitTimeout(f"{subject}: {state} within {timeout:g} s") from error
-        except nats_errors.MaxPayloadError as error:
-            raise PayloadError(
-                f"{len(data)} bytes; the server takes at most {self.max_frame_bytes}."
-            ) from error
-        except nats_errors.Error as error:
-            raise translated(error, f"publishing to {subject}") from error
-        finally:
-            self._waiting.pop(key, None)
-
-    async def _on_answer(self, message: Msg) -> None:
-        _, answer = self._waiting.pop(message.subject.rpartition(".")[2], ("", None))
-        if answer is not None and not answer.done():
-            answer.set_result(message)
-
-    # -- logs ---------------------------------------------------------------------------------------------------
-
-    @property
-    def api(self) -> Callable[..., Coroutine[Any, Any, dict[str, Any]]]:
-        """Calls JetStream's API; see `NatsLogs.api`."""
-        return self._logs.api
 
     async def open_log(self, spec: LogSpec) -> NatsLog:
         """Make the log, or change it to `spec`."""
         return await self._logs.open_log(spec)
 
     async def find_log(self, name: str) -> NatsLog | None:
-        """Return the log of that name, None if there is none."""
+        """Return the log called `name`; None if there is no such log."""
         return await self._logs.find_log(name)
 
     async def delete_log(self, name: str) -> None:
-        """Delete a log with all that is in it."""
+        """Delete a log with all its entries."""
         await self._logs.delete_log(name)
 
     def beyond(self) -> NatsLogs:
-        """Return the logs of the server that this one is a leaf of."""
-        return NatsLogs(self, f"$JS.{CLOUD}.API")
+        """Return the logs of the server that this connection's server is a leaf of."""
+        return self._beyond
 
     async def clients(self) -> list[ClientInfo]:
-        """Ask the server who is connected to this account."""
-        return await clients(self)
+        """Return the clients that are connected to this account, as the server lists them."""
+        return await clients(self.request)
 
     async def listeners(self, pattern: str) -> dict[str, frozenset[str]]:
-        """Ask the server who listens to subjects that match `pattern`, by subject."""
-        return await listeners(self, pattern)
-
-    def unique_inbox(self, kind: str) -> str:
-        """Return a subject of our own that nobody else uses."""
-        return f"{self._inbox}.{kind}.{next(self._numbers)}"
-
-
-class _Subscription:
-    """A subscription of the client library, ended without its drain's round trip."""
-
-    def __init__(self, subscription: Any) -> None:
-        self._subscription = subscription
-
-    async def close(self) -> None:
-        with contextlib.suppress(nats_errors.Error):
-            await self._subscription.unsubscribe()
+        """Return the identities that listen to subjects that match `pattern`, as the server lists them."""
+        return await listeners(self.request, pattern)

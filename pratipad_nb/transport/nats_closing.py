@@ -1,7 +1,8 @@
 """The end of a NATS client: in bounded time, and with nothing left of it.
 
-Owns what the client library leaves to chance when its link is down: its `close` waits for ever for the end of a
-handshake that it gave up itself, and keeps the tasks of its subscriptions if what is buffered can't be written.
+Owns the parts of closing that the client library leaves to chance when its link is down: the library's
+`close` waits for ever for the end of a handshake that the library gave up itself, and keeps the tasks of
+subscriptions if buffered frames can't be written. When to close is for `nats_link`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["close_client", "give_up"]
 
-#: How long the library gets to close politely, in seconds: on a link that stands, where it takes milliseconds, and on one
-#: that is down, where nobody is there to be polite to.
+#: How long the library gets to close politely, in seconds: on a link that stands, where closing takes
+#: milliseconds, and on a link that is down, where politeness reaches no server.
 _POLITE_SECONDS, _DOWN_SECONDS = 2.0, 0.5
-#: How long tasks get to end, in seconds, and how often they are told to meanwhile.
+#: How long tasks get to end, and the pause until they are cancelled again, in seconds.
 _CANCEL_SECONDS, _CANCEL_AGAIN = 1.0, 0.02
 
 
@@ -39,11 +40,11 @@ async def close_client(client: Client) -> None:
 
 
 async def give_up(client: Client, connecting: asyncio.Future[None]) -> None:
-    """Close `client`, whose first `connecting` didn't succeed or is awaited no longer."""
+    """Close `client`, whose first connect `connecting` failed or is awaited no longer."""
     connecting.cancel()
     await asyncio.wait({connecting}, timeout=_CANCEL_SECONDS)
     if connecting.done() and not connecting.cancelled():
-        connecting.exception()  # it is told by who gives up, or of no interest any more
+        connecting.exception()  # marked as seen: the caller reports the failure, or was cancelled
     await close_client(client)
 
 
@@ -54,13 +55,13 @@ def _tasks(client: Client) -> set[asyncio.Task[Any]]:
 
 
 def _drop_pending(client: Client) -> None:
-    """Drop what is buffered: the library would write it to a link that is down, and stop at the error."""
+    """Drop buffered frames: the library would write them to a link that is down, and stop at the error."""
     client._pending = []  # noqa: SLF001
     client._pending_data_size = 0  # noqa: SLF001
 
 
 def _abort(client: Client) -> None:
-    """End the socket, whichever state its TLS is in: a polite end waits for the other side."""
+    """End the socket in any state of its TLS: a polite end waits for the other side."""
     transport: Any = client._transport  # noqa: SLF001
     for writer in (getattr(transport, "_io_writer", None), getattr(transport, "_bare_io_writer", None)):
         if writer is not None:
@@ -68,9 +69,10 @@ def _abort(client: Client) -> None:
 
 
 def _let_go(client: Client) -> None:
-    """Free the link's memory now: half a megabyte of TLS, that the cycles in the library would keep until a garbage collection.
+    """Free the link's memory now: half a megabyte of TLS.
 
-    Python may not make one for minutes, in which devices that come and go would cost a process tens of megabytes.
+    Cycles in the library keep that memory until a garbage collection. Python may not collect garbage for
+    minutes, in which devices that come and go would cost a process tens of megabytes.
     """
     transport: Any = client._transport  # noqa: SLF001
     for name in ("_io_reader", "_io_writer", "_bare_io_reader", "_bare_io_writer"):
@@ -80,7 +82,10 @@ def _let_go(client: Client) -> None:
 
 
 async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
-    """End `tasks`; again and again, for `asyncio.wait_for` of Python 3.11 loses a cancellation that comes with a result."""
+    """Cancel `tasks` until they end.
+
+    Once is not enough, for `asyncio.wait_for` of Python 3.11 loses a cancellation that comes with a result.
+    """
     end = asyncio.get_running_loop().time() + _CANCEL_SECONDS
     left = {task for task in tasks if not task.done()}
     while left and asyncio.get_running_loop().time() < end:

@@ -1,7 +1,8 @@
 """Pull consumers: deliveries of a JetStream stream, asked for ahead and collected by a callback.
 
-Owns the pull requests, the watch that asks again when none is answered, and the rewind after a lost link. Measured:
-the client library's `fetch` is five times slower than this, its asynchronous iterator three times.
+Owns the pull requests, the watch that asks again when no request is answered, and the rewind after a lost
+link. The subscription is for `nats_link`, API calls are for `nats_api`. Measured: the client library's
+`fetch` is five times slower than these requests, its asynchronous iterator three times.
 """
 
 from __future__ import annotations
@@ -9,31 +10,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import TransportClosed, TransportError, WaitTimeout
+from pratipad_nb.transport.nats_api import JetStream
 from pratipad_nb.transport.nats_errors import no_such_log
 from pratipad_nb.transport.protocol import ConsumerSpec, Delivery
 
-if TYPE_CHECKING:
-    from pratipad_nb.transport.nats import NatsConnection
-
 __all__ = ["NatsConsumer"]
 
+log = logging.getLogger(__name__)
+
 _NANO = 1_000_000_000
-#: A pull request stands this long at the server, in seconds; then it is made anew.
+#: How long a pull request stands at the server, in seconds; then it is made anew.
 _EXPIRES = 30
-#: The server says this often that a request still stands; silence for twice as long means that it doesn't.
+#: Seconds between the server's heartbeats for a standing request; after a silence of twice as long, none
+#: stands.
 _HEARTBEAT = 5
-#: A server with leaves takes a pull request for wanted this long, in seconds, though nobody listens to its inbox:
-#: somebody behind a leaf might. What it delivers there is lost, and comes again behind newer deliveries.
+#: How long a server with leaves serves a pull request though no party listens to the request's inbox, in
+#: seconds: a party behind a leaf might. Deliveries to such an inbox are lost, and come again after newer
+#: deliveries.
 _YOUNG = 2.0
-#: Seconds between two looks whether such requests are gone.
+#: Seconds between two looks whether requests to such an inbox are gone.
 _LOOK = 0.1
 #: First and longest pause before a rewind that failed is tried again, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
@@ -42,45 +46,57 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 class NatsConsumer:
     """A `pratipad_nb.transport.protocol.Consumer` that pulls from JetStream."""
 
-    def __init__(self, connection: NatsConnection, stream: str, spec: ConsumerSpec) -> None:
-        self._connection = connection
+    def __init__(self, jetstream: JetStream, stream: str, spec: ConsumerSpec) -> None:
+        self._jetstream = jetstream
+        self._link = jetstream.link
         self._stream = stream
         self._spec = spec
         self._name = spec.name
-        self._inbox = connection.unique_inbox("pull")
+        self._inbox = jetstream.link.unique_inbox("pull")
         self._buffer: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._under_way = 0
-        # Nothing is asked for before the first `get`: a rewind before it has no request to wait for.
+        # No delivery is asked for before the first `get`: a rewind before it has no request to wait for.
         self._wanted = False
         self._asked = -math.inf
         self._heard = time.monotonic()
-        self._failure: TransportError | None = None
+        self._failure: Exception | None = None
         self._outbox: deque[tuple[str, bytes]] = deque()
         self._outbox_filled = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
-        # Between a lost link and the end of the rewind that follows it, nothing is asked for and nothing is taken: it
-        # would be newer than what is to come again, and who tells repeats by their position would skip the older.
+        # True between a lost link and the end of the rewind that follows. Then deliveries are neither asked
+        # for nor taken: they would be newer than the deliveries that come again, and a receiver that
+        # recognises repeats by position would skip the older deliveries.
         self._paused = False
         self._rewinding = asyncio.Lock()
         self._subscription: Any = None
         self._forget_callback: Callable[[], None] = lambda: None
 
     async def open(self) -> None:
-        """Make the consumer at the server if it isn't there."""
+        """Make the consumer at the server if it is missing."""
         await self._create()
-        self._subscription = await self._connection.subscribe_raw(self._inbox, self._on_message)
-        self._forget_callback = self._connection.on_reconnect(self._on_reconnect)
-        self._connection.own(self)
-        self._tasks = {
-            asyncio.create_task(self._send_outbox(), name=f"acknowledge {self._stream}"),
-            asyncio.create_task(self._watch(), name=f"watch {self._stream}"),
-        }
+        self._subscription = await self._link.subscribe_raw(self._inbox, self._on_message)
+        self._forget_callback = self._link.on_reconnect(self._on_reconnect)
+        self._link.own(self)
+        self._begin(self._send_outbox(), f"acknowledge {self._stream}")
+        self._begin(self._watch(), f"watch {self._stream}")
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._has_ended)
+
+    def _has_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._link.bugs.note(error)
+            self._fail(error)
 
     async def _create(self) -> None:
-        spec, api = self._spec, self._connection.api
-        if spec.name and await api(f"CONSUMER.INFO.{self._stream}.{spec.name}"):
+        spec, call = self._spec, self._jetstream.call
+        if spec.name and await call(f"CONSUMER.INFO.{self._stream}.{spec.name}"):
             return
         name = spec.name or self._inbox.replace(".", "-")
         config: dict[str, Any] = {
@@ -101,11 +117,11 @@ class NatsConsumer:
             config["filter_subject"] = spec.subject
         suffix = f".{spec.subject}" if spec.subject else ""
         body = {"stream_name": self._stream, "config": config, "action": "create"}
-        if not await api(f"CONSUMER.CREATE.{self._stream}.{name}{suffix}", body):
+        if not await call(f"CONSUMER.CREATE.{self._stream}.{name}{suffix}", body):
             raise no_such_log(self._stream)
         self._name = name
 
-    # -- deliveries ---------------------------------------------------------------------------------------------
+    # -- deliveries ------------------------------------------------------------------------------------------
 
     async def get(self) -> list[Delivery]:
         """Wait for at least one delivery and return all that are here."""
@@ -125,38 +141,56 @@ class NatsConsumer:
         return deliveries
 
     async def _on_message(self, message: Any) -> None:
+        try:
+            # An error here means that the link is going down; the watch asks again.
+            with contextlib.suppress(TransportError):
+                await self._take(message)
+        except Exception as error:
+            self._fail(error)
+            raise
+
+    async def _take(self, message: Any) -> None:
         self._heard = time.monotonic()
         if not message.reply.startswith("$JS.ACK."):
             await self._on_status(message.headers or {})
             return
         if self._paused:
             return
+        try:
+            delivery = _delivery(message)
+        except (IndexError, ValueError):
+            log.info("consumer %s of %s got no delivery but %r", self._name, self._stream, message)
+            return
         self._under_way = max(0, self._under_way - 1)
-        self._buffer.append(_delivery(message))
+        self._buffer.append(delivery)
         self._arrived.set()
         if self._under_way <= self._spec.max_pending // 4:
             await self._ask()
 
     async def _on_status(self, headers: dict[str, str]) -> None:
-        """Take note of what the server says in place of a delivery, about one pull request."""
+        """Take note of a status message, which the server sends about one pull request."""
         status = headers.get("Status", "")
         if status == "100":  # a heartbeat
             return
-        unserved = headers.get("Nats-Pending-Messages")
-        self._under_way = max(0, self._under_way - int(unserved)) if unserved else 0
+        unserved = headers.get("Nats-Pending-Messages", "")
+        self._under_way = max(0, self._under_way - int(unserved)) if unserved.isdecimal() else 0
         if status == "409" and "deleted" in headers.get("Description", "").lower():
-            self._fail()
-        elif status == "408":  # it expired unanswered: nothing wrong
+            self._fail(self._deleted())
+        elif status == "408":  # the request has expired, and is made anew
             await self._ask()
-        # All else is asked again by the watch, after a pause: an error that comes back at once would spin.
+        # After any other status the watch asks again, after a pause: errors that come back at once would
+        # spin.
 
-    def _fail(self) -> TransportError:
-        self._failure = TransportError(f"the consumer {self._name} of {self._stream} was deleted.")
+    def _fail(self, error: Exception) -> None:
+        """Deliver no more: `get` raises `error`."""
+        self._failure = self._failure or error
         self._arrived.set()
-        return self._failure
+
+    def _deleted(self) -> TransportError:
+        return TransportError(f"the consumer {self._name} of {self._stream} was deleted.")
 
     async def _ask(self) -> None:
-        """Have as many deliveries under way as there is room for, in one request."""
+        """Ask for as many deliveries as there is room for, in one request."""
         room = self._spec.max_pending - len(self._buffer) - self._under_way
         if not self._wanted or self._closed or self._paused or room < max(1, self._spec.max_pending // 4):
             return
@@ -165,30 +199,31 @@ class NatsConsumer:
             self._heard = self._asked
         self._under_way += room
         body = {"batch": room, "expires": _EXPIRES * _NANO, "idle_heartbeat": _HEARTBEAT * _NANO}
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
-        await self._connection.publish(subject, json.dumps(body).encode(), reply=self._inbox)
+        subject = f"{self._jetstream.prefix}.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
+        await self._link.publish(subject, json.dumps(body).encode(), reply=self._inbox)
 
     async def _watch(self) -> None:
-        """Ask again when no request stands or the server has gone silent about those that do."""
+        """Ask again when no request stands, or the server has gone silent about standing requests."""
         while True:
             await asyncio.sleep(1.0 if self._under_way else 0.1)
             if time.monotonic() - self._heard > 2 * _HEARTBEAT + 1:
                 self._under_way = 0
                 self._heard = time.monotonic()
             with contextlib.suppress(TransportError, WaitTimeout):
-                # Still paused and nobody at it: a rewind failed, and nothing would come any more.
-                if self._paused and self._connection.connected and not self._rewinding.locked():
+                # Paused without a rewind in progress: a rewind has failed, and no delivery would come any
+                # more.
+                if self._paused and self._link.connected and not self._rewinding.locked():
                     await self.rewind()
                 await self._ask()
 
-    # -- acknowledgements ---------------------------------------------------------------------------------------
+    # -- acknowledgements ------------------------------------------------------------------------------------
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """Say that `delivery` is dealt with."""
+        """Acknowledge `delivery`."""
         self._post(delivery.token, b"+ACK")
 
     def hold(self, deliveries: Sequence[Delivery]) -> None:
-        """Say that `deliveries` are still being worked on."""
+        """Start the `ack_wait` of `deliveries` anew, for they are still being worked on."""
         for delivery in deliveries:
             self._post(delivery.token, b"+WPI")
 
@@ -206,21 +241,17 @@ class NatsConsumer:
         while self._outbox:
             token, word = self._outbox.popleft()
             with contextlib.suppress(TransportError):
-                await self._connection.publish(token, word)
+                await self._link.publish(token, word)
 
-    # -- rewinding ----------------------------------------------------------------------------------------------
+    # -- rewinding -------------------------------------------------------------------------------------------
 
     def pause(self) -> None:
-        """The link is down: take nothing until a rewind has put all in order again."""
+        """Take no deliveries until a rewind has put them in order again, for the link is down."""
         self._paused = True
 
     def _on_reconnect(self) -> None:
-        """Rewind: what the server sent into the broken link would come only after newer deliveries."""
-        task = asyncio.get_running_loop().create_task(
-            self._rewind_until_done(), name=f"rewind {self._stream}"
-        )
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        """Rewind: deliveries that the server sent into the broken link would come after newer deliveries."""
+        self._begin(self._rewind_until_done(), f"rewind {self._stream}")
 
     async def _rewind_until_done(self) -> None:
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
@@ -233,28 +264,34 @@ class NatsConsumer:
                 return
 
     async def rewind(self) -> None:
-        """Let all that is not acknowledged come again, in order, before anything newer.
+        """Let all unacknowledged deliveries come again, in order, before newer entries.
 
-        What is still on its way goes to an inbox that nobody reads any more, or it would overtake.
+        Deliveries in flight go to the old inbox, which is not read any more, for they would overtake. The
+        invariant that the order rests on: `_inbox` changes only while `_paused` and after the server's RESET,
+        so every delivery that arrives at the present inbox was sent after the RESET.
         """
         async with self._rewinding:
             self._paused = True
             await self._flush_outbox()
             await self._subscription.close()
-            # Of a consumer that is not there the server answers no RESET at all.
+            # The server doesn't answer a RESET of a missing consumer.
             if not await self._without_requests() or not await self._api("RESET"):
-                raise self._fail()
+                deleted = self._deleted()
+                self._fail(deleted)
+                raise deleted
             self._buffer.clear()
-            self._inbox = self._connection.unique_inbox("pull")
-            self._subscription = await self._connection.subscribe_raw(self._inbox, self._on_message)
+            self._inbox = self._link.unique_inbox("pull")
+            self._subscription = await self._link.subscribe_raw(self._inbox, self._on_message)
             self._under_way = 0
             self._paused = False
         await self._ask()
 
     async def _without_requests(self) -> bool:
-        """Wait until the server serves none of the requests to the last inbox; whether it has the consumer.
+        """Wait until the server serves no request to the last inbox; return whether the server has the
+        consumer.
 
-        Another handle's requests to the same consumer are waited for as well, and no longer than these.
+        Another handle's requests to the same consumer are waited for as well, but no longer than requests to
+        the last inbox.
         """
         while info := await self._api("INFO"):
             left = self._asked + _YOUNG - time.monotonic()
@@ -264,7 +301,7 @@ class NatsConsumer:
         return False
 
     async def _api(self, verb: str) -> dict[str, Any] | None:
-        return await self._connection.api(f"CONSUMER.{verb}.{self._stream}.{self._name}")
+        return await self._jetstream.call(f"CONSUMER.{verb}.{self._stream}.{self._name}")
 
     async def unacknowledged(self) -> int:
         """Return how many entries, delivered or not, are not acknowledged."""
@@ -272,13 +309,13 @@ class NatsConsumer:
         return int(info["num_pending"] + info["num_ack_pending"]) if info else 0
 
     async def close(self) -> None:
-        """Stop delivering; the position stays."""
+        """Stop delivering; the position stays, unless the consumer is ephemeral."""
         if self._closed:
             return
         self._closed = True
         self._arrived.set()
         self._forget_callback()
-        self._connection.disown(self)
+        self._link.disown(self)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -288,11 +325,14 @@ class NatsConsumer:
             await self._subscription.close()
         if not self._spec.name:
             with contextlib.suppress(TransportError, WaitTimeout):
-                await self._connection.api(f"CONSUMER.DELETE.{self._stream}.{self._name}", timeout=1.0)
+                await self._jetstream.call(f"CONSUMER.DELETE.{self._stream}.{self._name}", timeout=1.0)
 
 
 def _delivery(message: Any) -> Delivery:
-    """Read the position out of the acknowledgement subject (server: ``$JS.ACK`` with 9, or 11 and more tokens)."""
+    """Return the delivery in `message`, whose position is in the acknowledgement subject.
+
+    The server's ``$JS.ACK`` has 9 tokens, or 11 and more.
+    """
     tokens = message.reply.split(".")
     at = 4 if len(tokens) == 9 else 6
     return Delivery(

@@ -1,6 +1,6 @@
-"""What goes wrong in NATS, as errors of ours: the client library's, JetStream's, and the server's refusals.
+"""The errors of NATS as errors of this package: the client library's, JetStream's, and the server's refusals.
 
-Owns the translation alone; who waits for what is for `nats`.
+Owns the translation alone; raising an error in the operation that waits is for `nats_link`.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ __all__ = [
     "unanswered",
 ]
 
-# JetStream's error codes that mean something here (server: `errors.json`).
-#: "Stream not found": the server's own word that a log was never made, or was deleted. Nothing else is.
+# JetStream's error codes (server: `errors.json`).
+#: "Stream not found": by this code alone the server says that a log was never made, or was deleted.
 NO_SUCH_LOG = 10059
-#: An entry to delete isn't there.
+#: The entry to delete is missing.
 NO_SUCH_SEQUENCE = frozenset({10057, 10043})
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 _FULL = frozenset({10077, 10047, 10023})
-#: Not now: a cluster that is electing or incomplete, a log or a consumer that is off, or is being set back.
+#: Unavailable now: a cluster is electing or incomplete, a log or a consumer is off, or is being set back.
 _UNAVAILABLE = frozenset({10004, 10007, 10008, 10009, 10118, 10119, 10158, 10194, 10195})
 
 
@@ -52,7 +52,7 @@ def sequence_of(subject: str, data: bytes) -> int:
     Raises
     ------
     Fenced, LogFull, Unavailable, TransportError
-        If the answer is a refusal, or none at all.
+        If the answer is a refusal, or no answer to an append.
     """
     try:
         answer = json.loads(data)
@@ -70,34 +70,35 @@ def sequence_of(subject: str, data: bytes) -> int:
 
 
 def refused(doing: str, error: Mapping[str, Any]) -> TransportError | Unavailable:
-    """Return what JetStream's `error` about `doing` means: that the same may succeed later, or that it won't."""
+    """Return JetStream's `error` about `doing`: `Unavailable` if the same may succeed later."""
     code, text = error.get("err_code"), error.get("description")
     kind = Unavailable if code in _UNAVAILABLE else TransportError
     return kind(f"JetStream refused {doing}: {text} ({code})")
 
 
 def is_unanswered(headers: Mapping[str, str] | None) -> bool:
-    """Return whether an answer with these headers says that nobody is there to answer.
+    """Return whether `headers`, of an answer, say that no party listens on the request's subject.
 
-    A server that is ending says so of its logs for a moment, before it ends the connections.
+    A server that is ending says so about its logs for a moment, before it ends the connections.
     """
     return headers is not None and headers.get("Status") == "503"
 
 
 def unanswered(subject: str) -> Unavailable:
-    """Return the error for what nobody is there to answer."""
+    """Return the error for a request on `subject`, on which no party listens."""
     return Unavailable(
-        f"nobody answers on {subject} at present: the server is ending or starting, or nothing was started there"
+        f"nobody answers on {subject} at present: the server is ending or starting, or no flow was started "
+        "there"
     )
 
 
 def no_such_log(name: str) -> TransportError:
-    """Return the error for what needs the log `name`, of which the server says that there is none."""
+    """Return the error for a request to the log `name`, which the server says is missing."""
     return TransportError(f"there is no log {name}: the flow was never started there, or was forgotten.")
 
 
 def denied_subject(text: str) -> str | None:
-    """Return the subject of a "permissions violation" message, in lower case."""
+    """Return the subject of a "permissions violation" message, in lower case; None for other messages."""
     lower = text.lower()
     if "permissions violation" not in lower or '"' not in lower:
         return None
@@ -107,24 +108,25 @@ def denied_subject(text: str) -> str | None:
 def denied(subject: str) -> NotInvited:
     """Return the error for a publish that the server's permissions forbid."""
     return NotInvited(
-        f"the server's permissions don't let this certificate publish to {subject}. A device may use its own uplink "
-        "alone; `flow.invite(name, folder)` makes the certificate that fits a name."
+        f"the server's permissions don't let this certificate publish to {subject}. A device may use its own "
+        "uplink alone; `flow.invite(name, folder)` makes the certificate that fits a name."
     )
 
 
 def translated(error: BaseException, doing: str) -> Exception:
-    """Return the error of ours that says what the client library's `error` means."""
+    """Return this package's error for the client library's `error` while `doing`."""
     text = str(error) or type(error).__name__
     if isinstance(error, (nats_errors.ConnectionClosedError, nats_errors.ConnectionDrainingError)):
         return TransportClosed(f"{doing}: the connection was closed")
     if isinstance(error, (nats_errors.AuthorizationError,)) or "authorization" in text.lower():
         return NotInvited(
-            f"{doing}: the server doesn't know this certificate's name ({text}). It was revoked, or belongs to another flow."
+            f"{doing}: the server doesn't know this certificate's name ({text}). The certificate was "
+            "revoked, or belongs to another flow."
         )
     if isinstance(error, (nats_errors.NoServersError, ConnectionError)):
         return ConnectionRefused(f"{doing}: nobody answers there ({text}).")
     if isinstance(error, nats_errors.OutboundBufferLimitError):
-        return Unavailable(f"{doing}: the link is down, and what waits for it fills the buffer")
+        return Unavailable(f"{doing}: the link is down, and the buffer is full")
     if isinstance(error, (TimeoutError, nats_errors.TimeoutError)):
         return WaitTimeout(f"{doing}: {text}")
     return TransportError(f"{doing}: {text}")

@@ -1,7 +1,7 @@
 """Ordered logs as JetStream streams.
 
-Owns the mapping of a `LogSpec` to a stream's configuration and the calls that read, purge and describe it. Appending
-is `NatsConnection.append`; consuming is `pratipad_nb.transport.nats_consumer`.
+Owns the mapping of a `LogSpec` to a stream's configuration, and the calls that read, purge and describe a
+stream. Appending is for `NatsConnection.append`, consuming for `pratipad_nb.transport.nats_consumer`.
 """
 
 from __future__ import annotations
@@ -9,21 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pratipad_nb.errors import TransportError
+from pratipad_nb.transport.nats_api import JetStream
 from pratipad_nb.transport.nats_consumer import NatsConsumer
 from pratipad_nb.transport.nats_errors import NO_SUCH_SEQUENCE, no_such_log
 from pratipad_nb.transport.protocol import ConsumerSpec, ConsumerState, LogSpec, LogState, Record
 
-if TYPE_CHECKING:
-    from pratipad_nb.transport.nats import NatsConnection
-    from pratipad_nb.transport.nats_logs import NatsLogs
-
 __all__ = ["NatsLog", "stream_config"]
 
 _NANO = 1_000_000_000
-#: Seconds for which the server remembers message ids: a courtesy for quick retries; repeats are told by position.
+#: Seconds for which the server remembers message ids: a courtesy for quick retries. Repeats are recognised by
+#: position.
 _DUPLICATE_WINDOW = 30
 
 
@@ -33,7 +31,7 @@ def stream_config(spec: LogSpec) -> dict[str, Any]:
         "name": spec.name,
         "subjects": list(spec.subjects),
         "retention": "workqueue" if spec.retention == "work" else "limits",
-        # Full means wait, never lose: the oldest entries are somebody's.
+        # Writers to a full log wait, and no entry is lost: the oldest entries aren't dealt with yet.
         "discard": "new",
         "max_bytes": spec.max_bytes,
         "max_age": int(spec.max_age * _NANO),
@@ -58,14 +56,13 @@ def stream_config(spec: LogSpec) -> dict[str, Any]:
 class NatsLog:
     """A `pratipad_nb.transport.protocol.Log` that is a JetStream stream."""
 
-    def __init__(self, logs: NatsLogs, connection: NatsConnection, spec: LogSpec) -> None:
-        self._logs = logs
-        self._connection = connection
+    def __init__(self, jetstream: JetStream, spec: LogSpec) -> None:
+        self._jetstream = jetstream
         self._spec = spec
 
     @property
     def spec(self) -> LogSpec:
-        """What it was opened with."""
+        """The spec that the log was opened with."""
         return self._spec
 
     async def latest(self, subject: str) -> Record | None:
@@ -73,7 +70,7 @@ class NatsLog:
         return await self._direct(f".{subject}", None)
 
     async def read(self, first: int, subject: str = "") -> AsyncIterator[Record]:
-        """Iterate over the entries from sequence `first` to what is the last one now."""
+        """Iterate over the entries from sequence `first` to the newest at the time of the call."""
         last = (await self.state()).last
         while first <= last:
             record = await self._direct("", {"seq": first, "next_by_subj": subject or ">"})
@@ -85,8 +82,8 @@ class NatsLog:
     async def _direct(self, suffix: str, body: dict[str, Any] | None) -> Record | None:
         """Read one entry straight from the store."""
         data = json.dumps(body).encode() if body is not None else b""
-        subject = f"{self._logs.prefix}.DIRECT.GET.{self._spec.name}{suffix}"
-        answer = await self._connection.ask_log(self._logs, self._spec.name, subject, data)
+        subject = f"{self._jetstream.prefix}.DIRECT.GET.{self._spec.name}{suffix}"
+        answer = await self._jetstream.ask_log(self._spec.name, subject, data)
         headers = answer.headers or {}
         if "Nats-Sequence" in headers:
             time = datetime.fromisoformat(headers["Nats-Time-Stamp"])
@@ -100,8 +97,8 @@ class NatsLog:
         )
 
     async def state(self) -> LogState:
-        """Return its bounds and size."""
-        found = await self._logs.api(f"STREAM.INFO.{self._spec.name}")
+        """Return the sequences of the first and last entry, and the log's size."""
+        found = await self._jetstream.call(f"STREAM.INFO.{self._spec.name}")
         if not found:
             raise no_such_log(self._spec.name)
         state = found["state"]
@@ -111,29 +108,29 @@ class NatsLog:
     async def purge(self, below: int) -> None:
         """Delete all entries with a sequence lower than `below`."""
         if below > 1:
-            await self._logs.api(f"STREAM.PURGE.{self._spec.name}", {"seq": below})
+            await self._jetstream.call(f"STREAM.PURGE.{self._spec.name}", {"seq": below})
 
     async def delete(self, sequence: int) -> None:
         """Delete one entry."""
         body = {"seq": sequence, "no_erase": True}
         try:
-            await self._logs.api(f"STREAM.MSG.DELETE.{self._spec.name}", body)
+            await self._jetstream.call(f"STREAM.MSG.DELETE.{self._spec.name}", body)
         except TransportError as error:
-            # The sequence isn't there, which is what was asked for.
+            # A missing entry is as good as a deleted entry.
             if not any(str(code) in str(error) for code in NO_SUCH_SEQUENCE):
                 raise
 
     async def consumer(self, spec: ConsumerSpec) -> NatsConsumer:
-        """Make the named consumer or go on with it where it stands."""
-        consumer = NatsConsumer(self._connection, self._spec.name, spec)
+        """Make the named consumer, or go on from its position."""
+        consumer = NatsConsumer(self._jetstream, self._spec.name, spec)
         await consumer.open()
         return consumer
 
     async def consumers(self) -> list[ConsumerState]:
-        """Return where every named consumer stands."""
+        """Return the state of every named consumer."""
         states: list[ConsumerState] = []
         while True:
-            page = await self._logs.api(f"CONSUMER.LIST.{self._spec.name}", {"offset": len(states)})
+            page = await self._jetstream.call(f"CONSUMER.LIST.{self._spec.name}", {"offset": len(states)})
             found = page.get("consumers") or []
             states.extend(_state_of(info) for info in found)
             if not found or len(states) >= page.get("total", 0):
@@ -141,14 +138,14 @@ class NatsLog:
 
     async def forget_consumer(self, name: str) -> None:
         """Delete a named consumer and its position."""
-        await self._logs.api(f"CONSUMER.DELETE.{self._spec.name}.{name}")
+        await self._jetstream.call(f"CONSUMER.DELETE.{self._spec.name}.{name}")
 
 
 def _state_of(info: dict[str, Any]) -> ConsumerState:
-    """Read a consumer's description; one without a durable name counts as nameless."""
+    """Return the state in a consumer's description; without a durable name, its name is empty."""
     floor = info["ack_floor"]
     active = None
-    if info.get("num_waiting"):  # it asks for more at this moment
+    if info.get("num_waiting"):  # the consumer asks for deliveries at this moment
         active = 0.0
     elif last := floor.get("last_active"):
         away = datetime.fromisoformat(info["ts"]) - datetime.fromisoformat(last)

@@ -1,7 +1,8 @@
-"""Why a server doesn't let a connection back in, once it had.
+"""The reason for which a server doesn't let a connection back in that it had let in before.
 
-Owns that one question. The client library retries for ever, which is right, for who was revoked may be invited again, and
-says nothing; so the probe, which names the cause, is asked when it is turned away.
+Owns that question alone. The client library retries for ever, which is right, for a revoked party may be
+invited again, but doesn't name the reason. So when the library is turned away,
+`pratipad_nb.transport.tls.probe` asks for the reason.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import logging
 import ssl
 
+from pratipad_nb.bugs import Bugs
 from pratipad_nb.errors import CertificateError, NotInvited, PratipadError
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.tls import probe
@@ -21,16 +23,19 @@ log = logging.getLogger(__name__)
 
 
 class Refusal:
-    """What the server at `url` has against the party `name`.
+    """The reason for which the server at `url` doesn't let the party `name` in.
+
+    A bug in the asking goes to `bugs`.
 
     Attributes
     ----------
     cause
-        Why it isn't let in; empty while it is, or while that isn't known.
+        Why the party isn't let in; empty while it is let in, or while the reason isn't known.
     """
 
-    def __init__(self, url: str, credentials: Credentials, name: str) -> None:
+    def __init__(self, url: str, credentials: Credentials, name: str, bugs: Bugs) -> None:
         self.cause = ""
+        self._bugs = bugs
         self._url = url
         self._credentials = credentials
         self._name = name
@@ -38,7 +43,7 @@ class Refusal:
         self._closed = False
 
     def note(self, error: Exception) -> None:
-        """Look for the cause, if a try to reconnect failed with what looks like a refusal and it isn't known yet."""
+        """Look for the cause, if it isn't known and `error`, of a try to reconnect, looks like a refusal."""
         refused = isinstance(error, ssl.SSLError) or "authorization" in str(error).lower()
         if refused and not self.cause and self._asking is None and not self._closed:
             self._asking = asyncio.get_running_loop().create_task(self._ask(), name=f"{self._name}: refusal")
@@ -48,7 +53,7 @@ class Refusal:
         self.cause = ""
 
     async def close(self) -> None:
-        """Look no longer, and never again."""
+        """Stop looking for the cause, for good."""
         self._closed = True
         if self._asking is not None:
             self._asking.cancel()
@@ -57,11 +62,16 @@ class Refusal:
 
     async def _ask(self) -> None:
         try:
+            with self._bugs:
+                await self._look()
+        finally:
+            self._asking = None
+
+    async def _look(self) -> None:
+        try:
             await probe(self._url, self._credentials)
         except (NotInvited, CertificateError) as error:
             self.cause = str(error)
             log.warning("%s is not let in any more, and goes on trying: %s", self._name, error)
         except PratipadError as error:
             log.debug("%s: %s", self._name, error)
-        finally:
-            self._asking = None

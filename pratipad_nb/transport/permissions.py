@@ -1,16 +1,19 @@
-"""Who may publish and read what: users of the NATS server, derived from the table of subjects.
+"""The permissions of every party: users of the NATS server, derived from the table of subjects.
 
-Owns the names by which parties are known (in their certificates, and as the server's users) and the least each needs.
-Says nothing about how the server is told: that is `pratipad_nb.server.config`.
+Owns the names by which parties are known (in their certificates, and as the server's users), and the least
+permissions that each party needs. Writing them into the server's configuration is for
+`pratipad_nb.server.config`.
 
-What NATS does not check, so that no receiver may rely on it: a *reply* subject (any party can make the server write
-an acknowledgement, or a batch of its own stream, to a subject that it couldn't publish to itself), and the subjects that
-a stream's owner lets it store. Every receiver validates its frames.
+NATS does not check two kinds of subject, so no receiver may rely on them: a *reply* subject (any party can
+make the server write an acknowledgement, or a batch of the party's own stream, to a subject that the party
+couldn't publish to), and the subjects that a stream's owner lets the stream store. Every receiver validates
+its frames.
 
-What its MQTT listener does differently, as measured on 2.15: a forbidden publish with QoS 1 or 2 is acknowledged all the
-same, and goes nowhere; so is one that a full input log refuses. Client ids are one space for all devices of a server:
-a second connection with the same one ends the first, whosever it is. It takes the first one's session over, but of the
-subscriptions in it those alone that its own certificate allows.
+The server's MQTT listener differs, as measured on 2.15. A forbidden publish with QoS 1 or 2 is acknowledged
+all the same, and goes nowhere; so does a publish that a full input log refuses. Client ids are one space for
+all devices of a server: a second connection with the same client id ends the first connection, whichever
+device either is. The second connection takes the first connection's session over, but only those of its
+subscriptions that the second connection's certificate allows.
 """
 
 from __future__ import annotations
@@ -37,32 +40,32 @@ __all__ = [
 ]
 
 Role = Literal["edge", "device", "reader"]
-#: The listeners of the server: NATS' own, MQTT's, the one for leaf nodes.
+#: The listeners of the server: for NATS clients, for MQTT clients, for leaf nodes.
 Listener = Literal["STANDARD", "MQTT", "LEAFNODE"]
 
-#: Poll for who is connected, in the asker's own account.
+#: The request for the list of connected clients, in the asker's own account.
 _CONNECTIONS = "$SYS.REQ.ACCOUNT.PING.CONNZ"
 _API = "$JS.API"
-#: JetStream's API of the server that the edge's one is a leaf of: that server's domain is `CLOUD`.
+#: JetStream's domain of the cloud's server, which the edge's server is a leaf of.
 CLOUD = "cloud"
 _CLOUD_API = f"$JS.{CLOUD}.API"
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One party that the server lets in, and what it may do there.
+    """A party that the server lets in, and its permissions there.
 
     Attributes
     ----------
     identity
-        What its certificate says it is (`identity_of`): the server maps one to the other.
+        The party's name in its certificate (`identity_of`), which the server maps to the user.
     publish, subscribe
-        Subjects and patterns that it may publish and subscribe to; everything else is denied.
+        Subjects and patterns that the party may publish and subscribe to; all other subjects are denied.
     allow_responses
-        Whether it may answer a request once, at whatever reply subject the request names. Off by default: edges
-        answer below the flow's own inboxes, and nobody else needs to.
+        Whether the party may answer a request once, at the reply subject of the request, whichever that is.
+        Off by default: edges answer below the flow's own inboxes, and other parties don't answer.
     listeners
-        Where it may connect.
+        The listeners that the party may connect to.
     """
 
     identity: str
@@ -73,7 +76,7 @@ class User:
 
 
 def identity_of(flow: str, role: Role, name: str = "") -> str:
-    """Return what a party of `flow` is called in its certificate, for example ``urn:pratipad:house:device:room1``.
+    """Return a party's name in its certificate, for example ``urn:pratipad:house:device:room1``.
 
     Parameters
     ----------
@@ -88,26 +91,27 @@ def identity_of(flow: str, role: Role, name: str = "") -> str:
 
 
 def inbox_prefix(flow: str, role: Role, name: str = "") -> str:
-    """Return the prefix of a party's own inboxes, without a dot at its end: `inbox_prefix` of ``nats.connect``.
+    """Return the prefix of a party's own inboxes, without a dot at its end.
 
-    A party may subscribe to its own inboxes alone, so that it can't read what is answered to another. Tokens are parted
-    by dots and not by underscores, since names may hold those: two parties never share a prefix.
+    ``nats.connect`` takes it as `inbox_prefix`. A party may subscribe to its own inboxes alone, so that it
+    can't read the answers to another party. Tokens are parted by dots and not by underscores, since names may
+    hold underscores: two parties never share a prefix.
     """
     return ".".join(("_INBOX", *_party(flow, role, name)))
 
 
 def edge_user(flow: str) -> User:
-    """Return the user of the edge of `flow`: all below the flow's subjects, and the JetStream API of its own streams."""
+    """Return the user of the edge of `flow`: the flow's subjects, and the JetStream API of its streams."""
     subjects = Subjects(flow)
     return User(
         identity_of(flow, "edge"),
         publish=(
             subjects.everything,
-            # The inboxes of everybody in the flow, to answer what they ask.
+            # The inboxes of all parties of the flow, to answer their requests.
             f"_INBOX.{flow}.>",
             f"{_API}.INFO",
             *(pattern for stream in subjects.streams for pattern in _all_of(stream)),
-            # Leads somewhere only where this server is a leaf of another.
+            # These subjects lead to a server only where the edge's server is a leaf of it.
             *_cloud_api(subjects),
             _CONNECTIONS,
         ),
@@ -118,8 +122,8 @@ def edge_user(flow: str) -> User:
 def device_user(flow: str, name: str) -> User:
     """Return the user of the device `name`: its own uplink and its own downlink, and no JetStream rights.
 
-    A publish into a stream is acknowledged by the server to the publisher's inbox, which needs no right but the inbox.
-    It alone may come by MQTT: there, too, the server takes its certificate for its name.
+    The server acknowledges a publish into a stream to the publisher's inbox, so a device needs no right but
+    its inbox. Devices alone may come by MQTT: there, too, the server takes the name from the certificate.
     """
     subjects = Subjects(flow)
     return User(
@@ -137,7 +141,7 @@ def device_user(flow: str, name: str) -> User:
 
 
 def reader_user(flow: str, name: str) -> User:
-    """Return the user of the reader `name`: the output by a consumer of its own, its position, orders and requests."""
+    """Return the user of the reader `name`: the output by its consumer, its position, orders, requests."""
     subjects = Subjects(flow)
     out, mark = subjects.output_stream, subjects.mark_stream
     return User(
@@ -153,12 +157,13 @@ def reader_user(flow: str, name: str) -> User:
             f"{_API}.CONSUMER.CREATE.{out}.{name}.{subjects.out_all}",
             f"{_API}.CONSUMER.INFO.{out}.{name}",
             f"{_API}.CONSUMER.RESET.{out}.{name}",
-            f"{_API}.CONSUMER.DELETE.{out}.{name}",  # to seek, it makes its own anew
+            f"{_API}.CONSUMER.DELETE.{out}.{name}",  # to seek, a reader makes its consumer anew
             f"{_API}.CONSUMER.MSG.NEXT.{out}.{name}",
             f"$JS.ACK.{out}.{name}.>",
-            # What a delivery that got lost held: it is read from the log.
+            # The entry of a delivery that got lost is read from the log.
             f"{_API}.DIRECT.GET.{out}",
-            # Its own position. STREAM.MSG.GET can't be narrowed to a subject: it shows the positions of others, too.
+            # The reader's position. STREAM.MSG.GET can't be narrowed to a subject: it shows other readers'
+            # positions, too.
             f"{_API}.DIRECT.GET.{mark}.{subjects.read(name)}",
             f"{_API}.STREAM.MSG.GET.{mark}",
         ),
@@ -167,17 +172,18 @@ def reader_user(flow: str, name: str) -> User:
 
 
 def leaf_identity(site: str) -> str:
-    """Return what the server of `site` is called in the certificate that it joins another with, as a leaf."""
-    # No flow's name begins with an underscore, so that this is nobody else's.
+    """Return the name of `site`'s server in the certificate with which it joins another server as a leaf."""
+    # No flow's name begins with an underscore, so no other party has this name.
     return f"urn:pratipad:_leaf:{valid_name(site, 'site')}"
 
 
 def leaf_user(site: str, flows: Iterable[str]) -> User:
-    """Return the user of a leaf: what may pass the link between the server of `site` and the cloud's, whose user it is.
+    """Return the user, of the cloud's server, for the leaf that the server of `site` is.
 
-    Up: results on their way to the cloud's store, what the edge asks of that, counters, fast flows' signals, answers to
-    readers. Down: requests and orders of readers, answers to the edge. Of each flow in `flows`, and nothing else: no
-    device's subjects, no positions, nothing of JetStream at the site.
+    Its permissions are the subjects that may pass the link between the two servers. Up: results on their way
+    to the cloud's store, the edge's requests to that store, counters, signals of fast flows, answers to
+    readers. Down: requests and orders of readers, answers to the edge. These subjects of each flow in `flows`
+    pass, and no others: no device's subjects, no positions, no subject of the JetStream at the site.
     """
     publish: list[str] = []
     subscribe: list[str] = []
@@ -206,12 +212,12 @@ def _cloud_api(subjects: Subjects) -> list[str]:
 
 
 def _all_of(stream: str) -> tuple[str, ...]:
-    """Return the requests about one stream and its consumers: the stream's name is always a token of its own."""
+    """Return the requests about `stream` and its consumers: the stream's name is always a whole token."""
     return (
         f"{_API}.STREAM.*.{stream}",  # CREATE, UPDATE, INFO, PURGE, DELETE
         f"{_API}.STREAM.MSG.*.{stream}",  # GET, DELETE
         f"{_API}.DIRECT.GET.{stream}",
-        f"{_API}.DIRECT.GET.{stream}.>",  # by last of a subject
+        f"{_API}.DIRECT.GET.{stream}.>",  # the last entry of a subject
         f"{_API}.CONSUMER.*.{stream}",  # NAMES, LIST, CREATE without a name
         f"{_API}.CONSUMER.*.{stream}.>",  # CREATE, INFO, DELETE, RESET, PAUSE
         f"{_API}.CONSUMER.DURABLE.CREATE.{stream}.*",

@@ -1,19 +1,23 @@
-"""The contract that every transport fulfils: signals, ordered logs, and consumers that hold a position in one.
+"""The contract that every transport fulfils: signals, ordered logs, and consumers with a position in a log.
 
-Owns the words and promises that `pratipad_nb.runtime`, `device` and `cloud` rely on; knows neither NATS nor memory.
-`pratipad_nb.transport.nats` and `pratipad_nb.transport.memory` implement it, and the same contract tests hold both.
+Owns the words and promises that `pratipad_nb.runtime`, `device` and `cloud` rely on; knows neither NATS nor
+memory. `pratipad_nb.transport.nats` and `pratipad_nb.transport.memory` implement the contract, and the same
+contract tests hold for both.
 
-* A **signal** is forgotten by the transport: it reaches who listens at that moment, at most once.
-* A **log** is ordered and bounded. An append is safe once it returns. `expect` chains appends: it fences off a
-  second writer, which is how one owner at a time is kept.
-* A **consumer** is a named position in a log. What it has delivered and nobody acknowledged comes back.
+* A **signal** is not stored by the transport: it reaches the subscriptions of that moment, at most once.
+* A **log** is ordered and bounded. An append is safe once it returns. `expect` chains appends: it fences off
+  a second writer, so that a log has one owner at a time.
+* A **consumer** is a named position in a log. A delivery that isn't acknowledged comes again.
+* An exception that a **callback** raises is a bug, and never lost: `Connection.failure` raises it to the
+  party that owns the connection. The connection and the subscription go on; whether the party goes on is for
+  the party.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NoReturn, Protocol
 
 from pratipad_nb.transport.partitions import partition_of
 
@@ -37,7 +41,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """What a subscription receives. `reply` is where an answer goes, empty if none is wanted."""
+    """A message to the subscriptions of `subject`. `reply` is the subject for an answer; empty: no answer."""
 
     subject: str
     data: bytes
@@ -46,7 +50,7 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One entry of a log. `time` is the server's clock at the append, in seconds since 1970-01-01 UTC."""
+    """An entry of a log. `time` is the server's clock at the append, in seconds since 1970-01-01 UTC."""
 
     subject: str
     data: bytes
@@ -56,7 +60,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Delivery(Record):
-    """A record as a consumer got it. `token` is the transport's own; `redelivered` says it came before."""
+    """A record as a consumer got it.
+
+    `redelivered` says that the record was delivered before. `token` is for the transport's own use.
+    """
 
     redelivered: bool = False
     token: str = ""
@@ -64,10 +71,10 @@ class Delivery(Record):
 
 @dataclass(frozen=True, slots=True)
 class Partitioning:
-    """How a log splits what is appended to it: by the last token of the subject, which ``*`` in `source` stands for.
+    """How a log splits its entries: by the last token of their subject, which ``*`` in `source` stands for.
 
-    What comes under `source` is stored under ``<target>.<partition>.<token>``, so that a consumer can have one
-    partition to itself.
+    An entry that is appended under `source` is stored under ``<target>.<partition>.<token>``, so that a
+    consumer can have one partition to itself.
     """
 
     source: str
@@ -82,25 +89,25 @@ class Partitioning:
 
 @dataclass(frozen=True, slots=True)
 class LogSpec:
-    """What a log is.
+    """A log's name, subjects, bounds and rules.
 
     Attributes
     ----------
     name
         Letters, digits, ``_`` and ``-``.
     subjects
-        What is appended under one of these lands in this log (``*``: one token).
+        The subjects whose appends go to this log (``*``: one token).
     max_bytes
-        Bound; an append that would exceed it raises `LogFull`.
+        The log's bound; an append that would exceed the bound raises `LogFull`.
     retention
-        ``"work"``: an entry goes once its (only) consumer has acknowledged it. ``"log"``: entries stay until purged.
-        ``"latest"``: one entry a subject, the newest.
+        ``"work"``: an entry is deleted once its (only) consumer has acknowledged it. ``"log"``: entries stay
+        until purged. ``"latest"``: one entry a subject stays, the newest.
     max_age
-        Seconds after which an entry goes by itself; 0: never.
+        Seconds after which an entry is deleted; 0: never.
     partitioning
-        How entries are split; None: they aren't.
+        How entries are split; None: entries are not split.
     stored_as
-        The one subject that entries bear in the log, whatever they were appended under; empty: that very subject.
+        The subject that all entries bear in the log; empty: each entry bears the subject of its append.
     """
 
     name: str
@@ -114,7 +121,11 @@ class LogSpec:
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """`first` and `last` are sequences (an empty log has ``first == last + 1``); `bytes` is what counts to the bound."""
+    """The ends and the size of a log.
+
+    `first` and `last` are sequences (an empty log has ``first == last + 1``); `bytes` is the size that counts
+    to the bound.
+    """
 
     first: int
     last: int
@@ -124,22 +135,24 @@ class LogState:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSpec:
-    """What a consumer is.
+    """A consumer's name, filter, bounds and rules.
 
     Attributes
     ----------
     name
-        Its name; the position under it outlives this process. Empty: an ephemeral one that goes with the connection.
+        The consumer's name; the position under the name outlives this process. Empty: an ephemeral consumer,
+        which ends with the connection.
     acknowledge
-        ``"each"``: every delivery on its own. ``"all"``: one acknowledges all before it, too.
+        ``"each"``: every delivery is acknowledged on its own. ``"all"``: an acknowledgement is for all
+        deliveries before, too.
     subject
-        Only entries whose subject matches; empty: all.
+        Pattern of the subjects whose entries are delivered; empty: all entries are.
     max_pending
-        Most deliveries that are out and not acknowledged.
+        Most deliveries that are in flight and not acknowledged.
     ack_wait
-        Seconds after which an unacknowledged delivery comes again; `Consumer.hold` starts it anew.
+        Seconds after which an unacknowledged delivery comes again; `Consumer.hold` starts this time anew.
     start
-        First sequence of a *new* consumer; 0: the log's first.
+        Sequence of the first entry that a *new* consumer delivers; 0: the log's first entry.
     """
 
     name: str
@@ -152,8 +165,11 @@ class ConsumerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerState:
-    """`floor`: all up to this sequence is acknowledged; `pending`: entries that are not acknowledged;
-    `active`: seconds since it last did something, None if that isn't known.
+    """The progress of a consumer.
+
+    `floor` is the sequence up to which all entries are acknowledged, `pending` the number of entries that are
+    not acknowledged. `active` are the seconds since the consumer last took or acknowledged deliveries; None
+    if unknown.
     """
 
     name: str
@@ -164,74 +180,83 @@ class ConsumerState:
 
 @dataclass(frozen=True, slots=True)
 class ClientInfo:
-    """Who is connected: `identity` as its certificate says, `name` as it calls itself."""
+    """A connected client: `identity` is the name in its certificate, `name` its own name for itself."""
 
     identity: str
     name: str
 
 
 class Subscription(Protocol):
-    """A standing interest in a subject."""
+    """A standing interest in the signals of a subject."""
 
     async def close(self) -> None:
-        """End it; the callback isn't called any more once this returns."""
+        """End the subscription; once `close` returns, the callback isn't called any more."""
 
 
 class Consumer(Protocol):
     """A position in a log, and the deliveries from there on."""
 
     async def get(self) -> list[Delivery]:
-        """Wait for at least one delivery and return all that are here, in order; never more than `max_pending`."""
+        """Wait for at least one delivery, and return all that have arrived, in order.
+
+        There are never more than `max_pending`.
+        """
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """Say that `delivery` is dealt with. Not awaited: if it gets lost, the delivery comes again."""
+        """Say that `delivery` is dealt with.
+
+        The server doesn't confirm this. If the acknowledgement gets lost, the delivery comes again.
+        """
 
     def hold(self, deliveries: Sequence[Delivery]) -> None:
-        """Say that `deliveries` are still being worked on: their `ack_wait` starts anew."""
+        """Start the `ack_wait` of `deliveries` anew, for they are still being worked on."""
 
     async def rewind(self) -> None:
-        """Let all that is not acknowledged come again, in order, before anything newer.
+        """Let all unacknowledged deliveries come again, in order, before newer entries.
 
-        Deliveries that `get` hasn't returned yet are dropped here, for they come again too.
+        Deliveries that `get` hasn't returned yet are dropped by the consumer, for they come again, too.
         """
 
     async def unacknowledged(self) -> int:
         """Return how many entries, delivered or not, are not acknowledged."""
 
     async def close(self) -> None:
-        """Stop delivering; the position stays (that of an ephemeral consumer goes)."""
+        """Stop delivering; the position stays, unless the consumer is ephemeral."""
 
 
 class Log(Protocol):
-    """An ordered, bounded log. Appending to it is `Connection.append`, for that needs a subject only."""
+    """An ordered, bounded log. `Connection.append` appends to it, for an append needs a subject only."""
 
     @property
     def spec(self) -> LogSpec:
-        """What it was opened with."""
+        """The spec that the log was opened with."""
 
     async def latest(self, subject: str) -> Record | None:
-        """Return the newest entry under `subject` (no wildcards), None if there is none."""
+        """Return the newest entry under `subject` (no wildcards); None if there is no entry."""
 
     def read(self, first: int, subject: str = "") -> AsyncIterator[Record]:
-        """Iterate over the entries from sequence `first` to what is the last one now, `subject`'s only if given."""
+        """Iterate over the entries from sequence `first` to the newest at the time of the call.
+
+        If `subject` is given, entries under other subjects are left out.
+        """
 
     async def state(self) -> LogState:
-        """Return its bounds and size."""
+        """Return the sequences of the first and last entry, and the log's size."""
 
     async def purge(self, below: int) -> None:
         """Delete all entries with a sequence lower than `below`."""
 
     async def delete(self, sequence: int) -> None:
-        """Delete one entry; one that isn't there is no error."""
+        """Delete one entry; a missing entry is no error."""
 
     async def consumer(self, spec: ConsumerSpec) -> Consumer:
-        """Make the named consumer or go on with it where it stands, and start delivering."""
+        """Make the named consumer, or go on from its position, and start delivering."""
 
     async def consumers(self) -> list[ConsumerState]:
-        """Return where every named consumer stands."""
+        """Return the state of every named consumer."""
 
     async def forget_consumer(self, name: str) -> None:
-        """Delete a named consumer and its position; one that isn't there is no error."""
+        """Delete a named consumer and its position; a missing consumer is no error."""
 
 
 class Logs(Protocol):
@@ -241,39 +266,59 @@ class Logs(Protocol):
         """Make the log if it isn't there, change its bounds if they differ, and return it."""
 
     async def find_log(self, name: str) -> Log | None:
-        """Return the log of that name, None if there is none."""
+        """Return the log called `name`; None if there is no such log."""
 
     async def delete_log(self, name: str) -> None:
-        """Delete a log with all that is in it; one that isn't there is no error."""
+        """Delete a log with all its entries; a missing log is no error."""
 
 
 class Connection(Logs, Protocol):
-    """A party's connection to the transport. It reconnects by itself, for ever, until it is closed."""
+    """A party's connection to the transport, which reconnects by itself, for ever, until it is closed."""
 
     @property
     def connected(self) -> bool:
         """Whether the link stands now."""
 
     @property
+    def refusal(self) -> str:
+        """Why the server doesn't let this party back in; empty while the server does, or is away."""
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `callback` called, on the event loop, each time the link stands again.
+
+        Return a function that ends this.
+        """
+
+    @property
     def max_frame_bytes(self) -> int:
-        """Largest `data` that an append or publish takes."""
+        """Size of the largest `data` that an append or publish takes, in bytes."""
 
     async def publish(self, subject: str, data: bytes) -> None:
-        """Send a signal. Returns once it is handed over; while the link is down it may be dropped."""
+        """Send a signal, and return once it is handed over. While the link is down, it may be dropped."""
 
     async def flush(self) -> None:
-        """Return once the server has answered: a pace for who publishes signals, no proof that they arrived.
+        """Return once the server has answered.
+
+        The answer is a pace for a publisher of signals, no proof that signals arrived.
 
         Raises
         ------
         WaitTimeout
-            If it doesn't answer.
+            If the server doesn't answer.
         """
 
     async def subscribe(self, subject: str, callback: Callable[[Signal], None]) -> Subscription:
         """Have `callback` called, on the event loop, for every signal under `subject` (``*``: one token).
 
-        The subscription stands at the server when this returns.
+        The subscription stands at the server when `subscribe` returns. `failure` raises an exception of
+        `callback`.
+        """
+
+    async def failure(self) -> NoReturn:
+        """Wait until a callback or a task of the connection has raised an exception, and raise it.
+
+        The first exception stays: every later call raises it at once. The party that owns the connection
+        awaits `failure` beside its own work, and so ends with the exception.
         """
 
     async def request(self, subject: str, data: bytes, timeout: float) -> bytes:
@@ -282,7 +327,7 @@ class Connection(Logs, Protocol):
         Raises
         ------
         WaitTimeout
-            If nobody answers in `timeout` seconds, or nobody listens.
+            If no party answers in `timeout` seconds, or no party listens.
         """
 
     async def append(
@@ -294,14 +339,15 @@ class Connection(Logs, Protocol):
         message_id: str | None = None,
         timeout: float = 5.0,
     ) -> int:
-        """Append to the log that takes `subject`, and return the sequence: it is safe then.
+        """Append to the log that takes `subject`, and return the entry's sequence: the entry is safe then.
 
         Parameters
         ----------
         expect
-            The sequence that must be the newest under `subject` (0: none yet).
+            The sequence that must be the newest under `subject` (0: there is no entry yet).
         message_id
-            A repeat of a recent append with the same id is stored once. A courtesy with a short memory only.
+            Repeats of a recent append with the same id are stored once. This is a courtesy with a short
+            memory only.
 
         Raises
         ------
@@ -310,26 +356,26 @@ class Connection(Logs, Protocol):
         LogFull
             If the log is at its bound.
         WaitTimeout
-            If no answer came: it may or may not be stored.
+            If no answer came: the entry may or may not be stored.
         Unavailable
-            If the server can't store it now, and hasn't.
+            If the server can't store the entry now, and hasn't.
         NotInvited
-            If this party may not append there.
+            If this party may not append under `subject`.
         TransportError
-            If no log takes `subject`, or the transport refused it otherwise.
+            If no log takes `subject`, or the transport refused the append otherwise.
         """
 
     def beyond(self) -> Logs:
-        """Return the logs of the server that this one is a leaf of. Appends go there by their subjects."""
+        """Return the logs of the server that this server is a leaf of. Appends go there by their subjects."""
 
     async def clients(self) -> list[ClientInfo]:
-        """Return who is connected now."""
+        """Return the clients that are connected now."""
 
     async def listeners(self, pattern: str) -> dict[str, frozenset[str]]:
-        """Return who listens now to subjects that match `pattern`: by subject, the identities.
+        """Return the identities that listen now to subjects that match `pattern`, by subject.
 
-        Only subscriptions to one subject count, not those to patterns.
+        Only subscriptions to one subject count, not subscriptions to patterns.
         """
 
     async def close(self) -> None:
-        """Hand over what is buffered and close, subscriptions and consumers with it. Idempotent."""
+        """Send buffered signals, then close, the subscriptions and consumers as well. Idempotent."""

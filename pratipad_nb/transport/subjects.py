@@ -1,39 +1,40 @@
 """Every NATS subject and stream name of a flow, built and parsed here alone.
 
-Owns the table below; `pratipad_nb.transport.permissions` derives from it who may use which. Knows nothing of what
-travels under a subject.
+Owns the table below. Deriving the parties' permissions from it is for `pratipad_nb.transport.permissions`,
+the frames that travel under a subject are for `pratipad_nb.transport.frames`.
 
 =========================== ======================================= ==================================
-subject                     who publishes → who reads               stream
+subject                     publisher → reader                      stream
 =========================== ======================================= ==================================
 ``up.<device>``             device → edge: frames of readings       ``IN_<flow>`` (durable delivery)
-``in.<partition>.<device>`` server → edge: `up`, split          ``IN_<flow>`` (several partitions)
+``in.<partition>.<device>`` server → edge: `up`, split              ``IN_<flow>`` (several partitions)
 ``out.<partition>``         edge → readers: frames of results       ``OUT_<flow>`` (durable delivery)
 ``sent``                    edge → cloud: `out`, by a leaf's link   ``OUT_<flow>`` of the cloud's server
 ``order``                   reader → edge: orders for devices       ``ORDER_<flow>``
 ``down.<device>``           edge → device: orders                   none
 ``plain.<device>``          edge → device: orders as plain JSON     none
-``credit.<device>``         edge → device: how many it may send     none
-``credit._all``             edge → all devices: the same            none
+``credit.<device>``         edge → device: a grant to send          none
+``credit._all``             edge → all devices: an edge has started none
 ``hello.<device>``          device → edge: mode, version, limits    none
 ``mark.<name>``             edge → itself: position in an input     ``MARK_<flow>`` (last one kept)
 ``read.<reader>``           reader → edge: a reader's position      ``MARK_<flow>`` (last one kept)
 ``dead.<processor>``        edge → itself: dead letters             ``DEAD_<flow>``
-``edges``                   edge → edges: who runs which partition  none
+``edges``                   edge → edges: heartbeats, partitions    none
 ``stats``                   edge → readers: snapshots               none
 ``control``                 reader → edge: requests (pull, forget)  none
 =========================== ======================================= ==================================
 
-Each stands below ``pratipad.<flow>.``.
+Each subject stands below ``pratipad.<flow>.``.
 
-A foreign device, one that speaks MQTT or NATS but not this package's frames, publishes plain JSON under ``up.<device>``,
-each text one message, and subscribes to ``plain.<device>``, where each order is its payload as JSON and nothing else.
-That it subscribes there is what tells the edge that it wants its orders so: it never says hello. To MQTT the same
-subjects are topics, with ``/`` for ``.``: ``pratipad/house/up/room1`` and ``pratipad/house/plain/room1``.
+A foreign device speaks MQTT or NATS, but not this package's frames. It publishes plain JSON under
+``up.<device>``, each text one message, and subscribes to ``plain.<device>``, where each order is its payload
+as JSON and nothing else. A foreign device never says hello: its subscription tells the edge that it wants its
+orders as plain JSON. To MQTT the same subjects are topics, with ``/`` for ``.``: ``pratipad/house/up/room1``
+and ``pratipad/house/plain/room1``.
 
-Where the edge's server is a leaf of another, the cloud's, results are stored twice: at the edge, and once they have
-arrived there, at the cloud's server. What is stored there bears the same names, so that a reader finds the same
-wherever it connects.
+Where the edge's server is a leaf of the cloud's server, results are stored twice: at the edge's server, and
+at the cloud's once they have arrived there. Both servers store them under the same names, so that a reader
+finds the same results wherever it connects.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ __all__ = ["ALL_DEVICES", "ROOT", "Subjects", "stream_of"]
 
 #: First token of every subject.
 ROOT = "pratipad"
-#: Stands for all devices in `Subjects.credit_all`. It starts with an underscore, which no device's name may.
+#: Stands for all devices in `Subjects.credit_all`. No device has this name, for it starts with an underscore.
 ALL_DEVICES = "_all"
 
 _DEVICE_KINDS = ("up", "down", "plain", "credit", "hello", "mark")
@@ -61,7 +62,12 @@ class Subjects:
     Parameters
     ----------
     flow
-        Name of the flow; a `SettingsError` is raised if it can't be one.
+        Name of the flow.
+
+    Raises
+    ------
+    SettingsError
+        If `flow` can't name a flow.
     """
 
     flow: str
@@ -69,90 +75,90 @@ class Subjects:
     def __post_init__(self) -> None:
         valid_name(self.flow, "flow")
 
-    # -- one subject ------------------------------------------------------------------------------------------
+    # -- one subject -----------------------------------------------------------------------------------------
 
     def up(self, device: str) -> str:
-        """Return where `device` publishes its readings."""
+        """Return the subject of `device`'s readings."""
         return self._below("up", valid_name(device, "device"))
 
     def out(self, partition: int) -> str:
-        """Return where the results of `partition` (counted from 0) go."""
+        """Return the subject of the results of `partition` (counted from 0)."""
         return self._below("out", _partition(partition))
 
     def input_of(self, partition: int) -> str:
-        """Return the pattern of `partition`'s share of `up`, if the flow has several."""
+        """Return the pattern of the readings of `partition`, in a flow of several partitions."""
         return self._below("in", _partition(partition), "*")
 
     @property
     def input_root(self) -> str:
-        """What stands before the partition in the subjects of `input_of`."""
+        """The beginning of the subjects of `input_of`, before the partition."""
         return self._below("in")
 
     @property
     def sent(self) -> str:
-        """Where results go on their way to the cloud's server; it stores them as if they were of partition 0."""
+        """The subject of results on their way to the cloud's server, which stores them as of partition 0."""
         return self._below("sent")
 
     @property
     def order(self) -> str:
-        """Where readers publish orders."""
+        """The subject of readers' orders."""
         return self._below("order")
 
     def down(self, device: str) -> str:
-        """Return where `device` receives orders."""
+        """Return the subject of orders to `device`."""
         return self._below("down", valid_name(device, "device"))
 
     def plain(self, device: str) -> str:
-        """Return where `device`, a foreign one, receives orders as plain JSON."""
+        """Return the subject of orders to the foreign device `device`, as plain JSON."""
         return self._below("plain", valid_name(device, "device"))
 
     def credit(self, device: str) -> str:
-        """Return where `device` is told how many messages it may send."""
+        """Return the subject of credit frames to `device`."""
         return self._below("credit", valid_name(device, "device"))
 
     @property
     def credit_all(self) -> str:
-        """Where all devices at once are told how many messages they may send."""
+        """The subject of credit frames to all devices at once, which say that an edge has started."""
         return self._below("credit", ALL_DEVICES)
 
     def hello(self, device: str) -> str:
-        """Return where `device` says that it is there, and what it can do."""
+        """Return the subject of `device`'s hellos."""
         return self._below("hello", valid_name(device, "device"))
 
     def mark(self, name: str) -> str:
-        """Return where the edge stores its position in the input called `name` (a device's, as a rule)."""
+        """Return the subject of the edge's position in the input called `name` (a device's, as a rule)."""
         return self._below("mark", valid_name(name, "mark"))
 
     def read(self, reader: str) -> str:
-        """Return where `reader` stores its position in the output."""
+        """Return the subject of `reader`'s position in the output."""
         return self._below("read", valid_name(reader, "reader"))
 
     def dead(self, processor: str) -> str:
-        """Return where dead letters of `processor` go.
+        """Return the subject of the dead letters of `processor`.
 
-        A processor's key is a Python identifier, perhaps with ``#2``: any character that a subject's token can't
-        hold, or that isn't ASCII, is percent-encoded. `processor_of` undoes it.
+        A processor's key is a Python identifier, perhaps with ``#2``: any character that a subject's token
+        can't hold, or that isn't ASCII, is percent-encoded. `processor_of` decodes the key.
         """
         if not processor:
-            raise SettingsError("'' can't be a processor's key: it has at least one character.")
+            raise SettingsError("'' can't be a processor's key, which has at least one character.")
         return self._below("dead", quote(processor, safe="#").replace(".", "%2E"))
 
     @property
     def edges(self) -> str:
-        """Where the edges of a flow tell each other which partitions they run."""
+        """The subject of the edges' heartbeats, which name the partitions that each edge runs."""
         return self._below("edges")
 
     @property
     def stats(self) -> str:
-        """Where the edge publishes snapshots of its counters."""
+        """The subject of the snapshots of the edge's counters."""
         return self._below("stats")
 
     @property
     def control(self) -> str:
-        """Where readers send requests to the edge."""
+        """The subject of readers' requests to the edge."""
         return self._below("control")
 
-    # -- all of a kind ----------------------------------------------------------------------------------------
+    # -- all of a kind ---------------------------------------------------------------------------------------
 
     @property
     def everything(self) -> str:
@@ -199,16 +205,16 @@ class Subjects:
         """The pattern of every `dead`."""
         return self._below("dead", "*")
 
-    # -- streams ----------------------------------------------------------------------------------------------
+    # -- streams ---------------------------------------------------------------------------------------------
 
     @property
     def input_stream(self) -> str:
-        """The stream of what devices sent and the edge hasn't finished."""
+        """The stream of the messages that devices sent and the edge hasn't finished."""
         return f"IN_{self.flow}"
 
     @property
     def output_stream(self) -> str:
-        """The stream of what reached Output."""
+        """The stream of the results that reached Output."""
         return f"OUT_{self.flow}"
 
     @property
@@ -218,7 +224,7 @@ class Subjects:
 
     @property
     def mark_stream(self) -> str:
-        """The stream of positions: the edge's and the readers'."""
+        """The stream of the edge's and the readers' positions."""
         return f"MARK_{self.flow}"
 
     @property
@@ -239,10 +245,10 @@ class Subjects:
 
     @property
     def cloud_streams(self) -> dict[str, tuple[str, ...]]:
-        """The streams at the server that the edge's one is a leaf of, with the subjects they take."""
+        """The streams at the cloud's server, which the edge's is a leaf of, with the subjects they store."""
         return {self.output_stream: (self.sent,), self.mark_stream: (self.read_all,)}
 
-    # -- parsing ----------------------------------------------------------------------------------------------
+    # -- parsing ---------------------------------------------------------------------------------------------
 
     def device_of(self, subject: str) -> str:
         """Return the device that `subject` (an up, in, down, plain, credit, hello or mark) is about.
@@ -250,7 +256,7 @@ class Subjects:
         Raises
         ------
         FrameError
-            If it is no such subject of this flow, or names no one device.
+            If `subject` is no such subject of this flow, or doesn't name a device.
         """
         if subject.startswith(self._below("in", "")):
             _, _, device = subject.rpartition(".")
@@ -258,18 +264,18 @@ class Subjects:
         return self._name_of(subject, _DEVICE_KINDS, "device")
 
     def reader_of(self, subject: str) -> str:
-        """Return the reader whose position `subject` (a read) holds; raise `FrameError` if it is none."""
+        """Return the reader whose position `subject` (a read) holds; else raise `FrameError`."""
         return self._name_of(subject, ("read",), "reader")
 
     def partition_of(self, subject: str) -> int:
-        """Return the partition of `subject` (an out); raise `FrameError` if it is none."""
+        """Return the partition of `subject` (an out); raise `FrameError` for other subjects."""
         text = self._last(subject, ("out",))
         if not (text.isascii() and text.isdigit()):
             raise FrameError(f"{subject!r} names no partition: {self.out_all} ends with a whole number.")
         return int(text)
 
     def processor_of(self, subject: str) -> str:
-        """Return the key of the processor that `subject` (a dead) is about; raise `FrameError` if it is none."""
+        """Return the key of the processor of `subject` (a dead); raise `FrameError` for other subjects."""
         return unquote(self._last(subject, ("dead",)))
 
     def _name_of(self, subject: str, kinds: tuple[str, ...], what: str) -> str:
@@ -291,10 +297,10 @@ class Subjects:
 
 
 def stream_of(subject: str) -> str:
-    """Return the stream that stores what an edge or a reader appends under `subject`; empty if there is none such.
+    """Return the stream that stores an edge's or a reader's appends under `subject`; empty if no stream does.
 
-    A device's uplink has none here, for a device may ask the server for no stream; neither has `sent`, which is stored
-    at another server.
+    Empty also for a device's uplink, for a device may not ask the server for its stream, and for `sent`,
+    which another server stores.
     """
     tokens = subject.split(".")
     if len(tokens) < 3 or tokens[0] != ROOT or tokens[2] == "up":
@@ -307,5 +313,5 @@ def stream_of(subject: str) -> str:
 
 def _partition(partition: int) -> str:
     if isinstance(partition, bool) or not isinstance(partition, int) or partition < 0:
-        raise SettingsError(f"{partition!r} can't be a partition: it is a whole number of at least 0.")
+        raise SettingsError(f"{partition!r} can't be a partition, which is a whole number of at least 0.")
     return str(partition)

@@ -1,8 +1,9 @@
-"""TLS towards the server: the client's context, and a probe that names why a connection can't be made.
+"""TLS towards the server: the client's context, and a probe that names the reason of a failure to connect.
 
-Owns both; the server's side of TLS is in its configuration (`pratipad_nb.server.config`). TLS comes first on
-our connections (``handshake_first``): not even the server's greeting is spoken in the clear, and the standard library
-can try the handshake before the NATS client, which would retry a refused certificate for ever and not say why.
+Owns both; the server's side of TLS is for `pratipad_nb.server.config`. TLS comes first on every connection
+(``handshake_first``): not even the server's greeting is sent in the clear. So the standard library can try
+the handshake before the NATS client does, which would retry a refused certificate for ever and not name the
+reason.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pratipad_nb.settings import Credentials
 
 __all__ = ["PROBE_SECONDS", "client_context", "probe"]
 
-#: Longest that `probe` takes by default: a refusal is to be explained in under 5 s.
+#: Longest time that `probe` takes by default, in seconds: a refusal is to be explained in under 5 s.
 PROBE_SECONDS = 4.5
 
 _CONNECT = (
@@ -35,16 +36,20 @@ _OTHER_HOST = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MI
 
 
 def client_context(credentials: Credentials) -> ssl.SSLContext:
-    """Return the context of a client that shows its certificate and trusts one authority alone; TLS 1.2 or later.
+    """Return the context of a client that shows its certificate and trusts one authority alone.
+
+    The context allows TLS 1.2 and later.
+
 
     Raises
     ------
     CertificateError
-        If one of the files is missing or unreadable, or the key isn't the certificate's.
+        If a file of `credentials` is missing or unreadable, or the key isn't the certificate's.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Our authority is the anchor itself, also where it is an intermediate one: who signed it is not to be trusted.
+    # The authority is the anchor itself, also if it is an intermediate authority: its signer is not to be
+    # trusted.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         context.load_verify_locations(credentials.authority)
@@ -59,8 +64,8 @@ def client_context(credentials: Credentials) -> ssl.SSLContext:
     except (OSError, ssl.SSLError, ValueError) as error:
         raise CertificateError(
             f"the certificate {credentials.certificate} and its key {credentials.key} can't be used: "
-            f"{_reason(error)}. Both must be there, readable, unencrypted and belong together; or ask for a new "
-            "certificate folder (`flow.invite(name, folder)`)."
+            f"{_reason(error)}. Both must be there, readable, unencrypted and belong together; or ask for a "
+            "new certificate folder (`flow.invite(name, folder)`)."
         ) from error
     return context
 
@@ -70,27 +75,32 @@ async def probe(
     credentials: Credentials,
     timeout: float = PROBE_SECONDS,
 ) -> None:
-    """Try to get in at `url`, and return if that works: TCP, TLS, and the server's word that it knows us.
+    """Try to connect to `url`, and return if that works.
+
+    That is: TCP and TLS work, and the server says that it knows the user.
+
 
     Parameters
     ----------
     url
-        ``tls://host:port``, or several of them separated by commas, of which one must let us in.
+        ``tls://host:port``, or several such URLs separated by commas, of which one server must accept the
+        user.
     credentials
-        Whose certificate to show.
+        The user's credentials.
     timeout
-        Bound of the whole, in seconds.
+        Bound of the whole call, in seconds.
 
     Raises
     ------
     ConnectionRefused
-        If nobody answers there.
+        If no server answers at `url`.
     CertificateError
-        If our files can't be used, or the server's certificate is expired, another authority's or another host's.
+        If the files of `credentials` can't be used, or the server's certificate is expired, another
+        authority's or another host's.
     NotInvited
-        If the server turned our certificate away.
+        If the server turned the certificate of `credentials` away.
     TransportError
-        If it speaks no TLS or no NATS.
+        If the server speaks no TLS or no NATS.
     SettingsError
         If `url` is no such URL.
     """
@@ -106,7 +116,8 @@ async def probe(
                     failure = error
     except TimeoutError:
         failure = failure or ConnectionRefused(
-            f"{url} did not answer within {timeout:g} s. Check host and port, and that no firewall is between."
+            f"{url} did not answer within {timeout:g} s. Check host and port, and that no firewall is "
+            "between."
         )
     assert failure is not None
     raise failure
@@ -129,12 +140,12 @@ async def _try(host: str, port: int, context: ssl.SSLContext, credentials: Crede
     try:
         await _greet(reader, writer, where, credentials)
     except ssl.SSLError as error:
-        # TLS 1.3: what the server says to our certificate arrives after the handshake.
+        # TLS 1.3: the server's answer to the client's certificate arrives after the handshake.
         raise _refused(where, error, credentials) from error
     except OSError as error:
         raise _hung_up(where) from error
     finally:
-        # Not `close`: nothing is outstanding, and a polite end would wait for the server's.
+        # Not `close`: no data is outstanding, and a polite end would wait for the server's end.
         writer.transport.abort()
         await asyncio.sleep(0)
 
@@ -142,9 +153,9 @@ async def _try(host: str, port: int, context: ssl.SSLContext, credentials: Crede
 async def _greet(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, where: str, credentials: Credentials
 ) -> None:
-    """Speak NATS up to the point at which the server has looked for our user."""
-    # Read before anything is written: unread bytes of ours would make the server's end reset the connection, and
-    # its alert would be lost with it.
+    """Speak NATS up to the point at which the server has looked for the certificate's user."""
+    # The greeting is read before CONNECT is written: bytes that the server hasn't read would make its end
+    # reset the connection, and the alert before the end would be lost.
     greeting = await reader.readline()
     if not greeting.startswith(b"INFO "):
         if not greeting:
@@ -157,9 +168,9 @@ async def _greet(
         if line.startswith(b"-ERR"):
             said = line[4:].strip().decode(errors="replace").strip("'")
             raise NotInvited(
-                f"the server at {where} accepts the authority of {credentials.certificate}, but knows no user of "
-                f"that name (it says: {said}). The invitation was revoked or is for another server; ask for a new "
-                "one (`flow.invite(name, folder)`)."
+                f"the server at {where} accepts the authority of {credentials.certificate}, but knows no "
+                f"user of that name (it says: {said}). The invitation was revoked or is for another server; "
+                "ask for a new invitation (`flow.invite(name, folder)`)."
             )
     raise _hung_up(where)
 
@@ -170,8 +181,8 @@ def _distrusted(
     if error.verify_code in (_EXPIRED, _NOT_YET):
         state = "has expired" if error.verify_code == _EXPIRED else "is not valid yet"
         return CertificateError(
-            f"the certificate of the server at {where} {state}. Restart the flow there, which renews it, and check "
-            "the clocks of both machines."
+            f"the certificate of the server at {where} {state}. Restart the flow there, which renews it, and "
+            "check the clocks of both machines."
         )
     if error.verify_code in _OTHER_HOST:
         return CertificateError(
@@ -179,9 +190,9 @@ def _distrusted(
             "host's name as in its certificate, or have that name added to it."
         )
     return CertificateError(
-        f"the server at {where} is not one of our authority {credentials.authority} ({error.verify_message}). "
-        "Another server runs there, or the certificate folder belongs to another one; ask for a new one "
-        "(`flow.invite(name, folder)`)."
+        f"the server at {where} is not one of our authority {credentials.authority} "
+        f"({error.verify_message}). Another server runs there, or the certificate folder is another "
+        "server's; ask for a new folder (`flow.invite(name, folder)`)."
     )
 
 
@@ -201,13 +212,13 @@ def _refused(where: str, error: ssl.SSLError, credentials: Credentials) -> Trans
     for alert, meaning in _ALERTS.items():
         if reason.endswith(alert):
             return NotInvited(
-                f"the server at {where} refused our certificate {credentials.certificate}: {meaning} (TLS alert "
-                f"{alert.lower()}). Ask for a new certificate folder (`flow.invite(name, folder)`)."
+                f"the server at {where} refused our certificate {credentials.certificate}: {meaning} (TLS "
+                f"alert {alert.lower()}). Ask for a new certificate folder (`flow.invite(name, folder)`)."
             )
     if reason in _NO_TLS:
         return TransportError(
-            f"{where} speaks no TLS. Check the port; a NATS server of your own needs `handshake_first: true` in "
-            "its tls block, for we say nothing in the clear."
+            f"{where} speaks no TLS. Check the port; a NATS server of your own needs `handshake_first: true` "
+            "in its tls block, for we say nothing in the clear."
         )
     if "ALERT" in reason:
         return NotInvited(
@@ -221,7 +232,8 @@ def _refused(where: str, error: ssl.SSLError, credentials: Credentials) -> Trans
 
 def _hung_up(where: str) -> TransportError:
     return TransportError(
-        f"{where} closed the connection during the handshake. Check that it is a NATS server with TLS, and its log."
+        f"{where} closed the connection during the handshake. Check that it is a NATS server with TLS, and "
+        "its log."
     )
 
 

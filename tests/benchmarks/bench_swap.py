@@ -145,7 +145,7 @@ def measure(swaps: int, every: float, home: Path) -> dict[str, Any]:
         "swaps": sum(r.changed == ("Numbers",) for r in receipts),
         "messages": pushed[0],
         "messages_per_second": round(rate),
-        "in_hand_most": max(r.in_hand for r in receipts),
+        "in_hand_most": max(r.in_flight for r in receipts),
         "pause_ms": {
             "median": round(1000 * statistics.median(pauses), 2),
             "max": round(1000 * max(pauses), 2),

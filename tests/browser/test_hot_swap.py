@@ -38,7 +38,7 @@ WATCH_NEW_PICTURES = """() => {
       requestAnimationFrame(() => setTimeout(() => window.painted.push(picture.classList.contains("pp-dark"))));
   }).observe(document.body, { childList: true, subtree: true });
 }"""
-RECEIPT = re.compile(r"\w+: .*\b(\d+) messages? in hand\b.*?([\d.]+) ms.*\blost 0\b.*\bdoubled 0\b")
+RECEIPT = re.compile(r"\w+: .*\b(\d+) messages? in flight\b.*?([\d.]+) ms.*\blost 0\b.*\bdoubled 0\b")
 
 
 def delivered(root):

@@ -43,6 +43,32 @@ def test_a_message_that_the_rule_fails_on_is_told_and_the_others_are_answered(
     assert f"{file}, line 3: KeyError: 'temperature_c'; message m1 of room1 is not answered" in told
 
 
+@pytest.mark.parametrize(
+    "error", ["SystemExit(3)", "GeneratorExit", "StopIteration", "asyncio.CancelledError"]
+)
+def test_a_rule_that_would_end_the_program_fails_on_its_message_alone(
+    file: Path, capsys: pytest.CaptureFixture[str], error: str
+) -> None:
+    lines = (
+        "import asyncio",
+        "def rule(message):",
+        "  if message.payload == 1:",
+        f"    raise {error}",
+        "  return 'on'",
+    )
+    file.write_text("\n".join(lines))
+    later = message(2, 2)
+    assert list(Rule(file).orders([message(1, 1), later])) == [(later, "on")]
+    kind = error.removeprefix("asyncio.").partition("(")[0]
+    assert f"line 4: {kind}" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_a_rule_ends_the_program(file: Path) -> None:
+    file.write_text("def rule(message):\n    raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        list(Rule(file).orders([message(1, 1)]))
+
+
 def test_a_file_without_a_rule_is_told_what_to_write(file: Path) -> None:
     file.write_text("rule = 3\n")
     with pytest.raises(ProgramError, match=r"defines no rule.*def rule\(message\)"):

@@ -192,7 +192,7 @@ async def test_a_blocking_function_stalls_neither_the_loop_nor_other_keys(scene)
                 await device.push(number)
             await asyncio.sleep(0.001)
             beats += 1
-        # Of sixteen devices most are in other lanes than the stuck one; those get through.
+        # Of sixteen devices most are in other shards than the stuck one; those get through.
         taken = await flow.take(100)
         assert "stuck" not in {message.device for message in taken}
         assert beats == 10

@@ -121,7 +121,7 @@ class Churn:
                 raise AssertionError(
                     f"stalled after {self.events} events; ready: {ready}; {stats}; {accounts}"
                 )
-            assert stats.in_hand <= 2 * MAX_DEMAND
+            assert stats.in_flight <= 2 * MAX_DEMAND
             await asyncio.sleep(0.02)
 
     async def take(self):

@@ -277,14 +277,14 @@ async def _(scene):
     assert await payloads(flow, 10) == list(range(10))
 
 
-@row("Demand", "what limits it", "the room at the edge: no more than max_demand are asked for or in hand")
+@row("Demand", "what limits it", "the room at the edge: no more than max_demand are asked for or in flight")
 async def _(scene):
     flow = await scene.flow("Demand ~> gate ~> Output", max_demand=8, min_demand=4)
     scene.gate.open.clear()
     devices = [await scene.device(flow, f"d{n}", read=itertools.count()) for n in range(3)]
-    await eventually(lambda: flow.stats().in_hand > 4)
+    await eventually(lambda: flow.stats().in_flight > 4)
     for _ in range(20):  # what was asked for may still be on its way, so the number may yet grow: up to 8
-        assert flow.stats().in_hand <= sum(device.sent for device in devices) <= 8
+        assert flow.stats().in_flight <= sum(device.sent for device in devices) <= 8
         await asyncio.sleep(0.02)
     scene.gate.open.set()
     await flow.take(100)

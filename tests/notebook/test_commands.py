@@ -43,7 +43,7 @@ def test_a_processor_is_paused_and_goes_on(house):
 
 
 def test_the_flow_is_paused_and_goes_on(house):
-    assert "what comes waits" in answer(house, "pause house")
+    assert "new messages wait" in answer(house, "pause house")
     assert house.names["house"].state == "paused"
     answer(house, "resume house")
     assert house.names["house"].state == "running"

@@ -80,7 +80,7 @@ def test_a_changed_cell_changes_what_differs_and_devices_stay(running):
     running.ok("def tenfold(x):\n    return x * 10")
     with Device("room1").connect(house) as device:
         ran = running.ok("%%dataflow house\nPush <~> [Celsius, tenfold] <~> Output")
-        assert "house: added tenfold: 0 messages in hand" in ran.out
+        assert "house: added tenfold: 0 messages in flight" in ran.out
         assert "lost 0, doubled 0" in ran.out
         assert running.names["house"] is house
         device.push(212)
@@ -351,7 +351,7 @@ def test_running_the_class_cell_again_swaps_it_and_prints_the_receipt(running):
         device.push(32)
         assert house.take(1)[0].payload == 0.0
         ran = running.ok(CELSIUS.replace("round((reading - 32) / 1.8, 1)", "'new'"))
-        assert "house: swapped Celsius: 0 messages in hand, pause " in ran.out
+        assert "house: swapped Celsius: 0 messages in flight, pause " in ran.out
         assert "lost 0, doubled 0" in ran.out
         device.push(32)
         assert house.take(1)[0].payload == "new"

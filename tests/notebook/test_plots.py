@@ -24,7 +24,7 @@ class Recorded:
 
     def __init__(self, times, keys=("double",)):
         numbers = [float(n % 7) for n, _ in enumerate(times)]
-        flow = dict.fromkeys(("rate", "p50", "p99", "in_hand", "waiting"), numbers)
+        flow = dict.fromkeys(("rate", "p50", "p99", "in_flight", "waiting"), numbers)
         self.history = FlowHistory(list(times), flow, {key: {**flow, "busy": numbers} for key in keys})
 
 
@@ -41,7 +41,7 @@ def test_a_running_flow_draws_throughput_latency_and_queues_with_a_curve_for_eac
     titles = [axes.get_title(loc="left").split(",")[0] for axes in figure.axes]
     assert titles == ["throughput", "latency from the server's receipt to Output", "queues"]
     labels = [[line.get_label() for line in axes.get_lines()] for axes in figure.axes]
-    assert labels == [["double", "Output"], ["p99", "p50"], ["input (frames)", "double", "in hand"]]
+    assert labels == [["double", "Output"], ["p99", "p50"], ["input (frames)", "double", "in flight"]]
 
 
 def test_a_stopped_flow_still_has_its_curves():

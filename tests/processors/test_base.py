@@ -12,8 +12,9 @@ from pratipad_nb.errors import ProcessorError
 from pratipad_nb.message import Message
 from pratipad_nb.processors import adapt, every, reply
 from pratipad_nb.processors.base import period_of
-from pratipad_nb.processors.outcome import ERROR_CHARACTERS, TRACEBACK_CHARACTERS, Failure
+from pratipad_nb.processors.outcome import TRACEBACK_CHARACTERS, Failure
 from pratipad_nb.processors.reply import collecting
+from pratipad_nb.wording import ERROR_CHARACTERS
 
 MESSAGE = Message(payload=1, id="a-1-1", device="a", time=0.0, received=0.0, flow="house")
 

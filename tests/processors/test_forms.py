@@ -82,7 +82,7 @@ class TestCopies:
         assert failure.error.startswith(
             "ProcessorError: the payload holds a lock that can't be copied (TypeError"
         )
-        assert "pass on what is JSON-like" in failure.error
+        assert "pass on JSON-like values" in failure.error
 
     @pytest.mark.parametrize("form", ROW_BY_ROW)
     async def test_without_retries_and_braces_it_passes_as_it_is(self, form):

@@ -15,7 +15,7 @@ from patience import eventually, patient
 from pratipad_nb.dataflow import resolve
 from pratipad_nb.pki.authority import Authority
 from pratipad_nb.runtime.edge.edge import Edge
-from pratipad_nb.runtime.positions.position import OutputChain
+from pratipad_nb.runtime.positions.chain import OutputChain
 from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import FlowOptions, Keep

@@ -8,8 +8,8 @@ import pytest
 
 from pratipad_nb.cloud.backlog import messages_of
 from pratipad_nb.errors import FrameError, SettingsError
-from pratipad_nb.runtime.positions.inputs import Gatekeeper
-from pratipad_nb.runtime.positions.position import Positions
+from pratipad_nb.runtime.positions.gatekeeper import Gatekeeper
+from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.positions.segments import segments_of
 from pratipad_nb.runtime.values.batch import Batch, InputFrame, Source
 from pratipad_nb.settings import gateway_of, valid_address

@@ -116,17 +116,15 @@ def test_it_can_be_started_and_stopped_though_the_event_loop_of_its_last_run_was
     assert flow.state == "stopped"
 
 
-async def test_a_run_that_was_left_behind_ends_without_harm_to_the_next(url, monkeypatch):
-    monkeypatch.setattr("pratipad_nb.session.asynchronous._CLOSE_SECONDS", 0.1)
-    monkeypatch.setattr("pratipad_nb.session.asynchronous._CUT_OFF_SECONDS", 0.1)
-    monkeypatch.setattr("pratipad_nb.runtime.stages.runner._CLOSE_SECONDS", 0.1)
-    enough, begun = asyncio.Event(), asyncio.Event()
+async def test_a_coroutine_that_a_stop_leaves_behind_ends_without_harm_to_the_next_run(url):
+    enough, begun, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def swallows(payload):
         begun.set()
         while not enough.is_set():
             with contextlib.suppress(asyncio.CancelledError):
                 await enough.wait()
+        ended.set()
         return payload
 
     flow = AsyncFlow(
@@ -134,18 +132,19 @@ async def test_a_run_that_was_left_behind_ends_without_harm_to_the_next(url, mon
         server=url,
         delivery="fast",
         namespace={"swallows": swallows},
-        options=FlowOptions(drain_seconds=0.1),
+        options=FlowOptions(drain_seconds=0.1, hang_seconds=0.1),
     )
     await flow.start()
-    left_behind = flow._running
+    run = flow._running
     async with await AsyncDevice("d").connect(flow) as device:
         await device.push(1)
         await begun.wait()
     await flow.stop()
+    assert run.done()
     await flow.start()
-    assert not left_behind.done()
+    assert not ended.is_set()
     enough.set()
-    await asyncio.wait({left_behind}, timeout=10)
+    await asyncio.wait_for(ended.wait(), 10)
     assert flow.state == "running"
     await flow.settled(5)
     await flow.stop()

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from pratipad_nb import AsyncDevice, AsyncFlow, Device, Flow, FlowOptions, Processor
-from pratipad_nb.errors import FlowError, WaitTimeout
+from pratipad_nb.errors import FlowError, TransportError, WaitTimeout
 
 
 def same(payload):
@@ -224,7 +224,7 @@ def test_a_flow_that_failed_says_why_it_is_not_running(url, until):
 
     def raise_in(edge):
         async def fails():
-            raise OSError("no space left")
+            raise TransportError("no space is left")
 
         edge._last_checkpoint = fails
 
@@ -232,7 +232,7 @@ def test_a_flow_that_failed_says_why_it_is_not_running(url, until):
     until(lambda: flow.state == "failed")
     for ask in (flow.take, flow.settled, lambda: flow.record(n=1), flow.pause):
         with pytest.raises(
-            FlowError, match=r"'house' is not running\. It failed: OSError: no space left\. Start it"
+            FlowError, match=r"'house' is not running\. It failed: no space is left\. Start it"
         ):
             ask()
     flow.start()

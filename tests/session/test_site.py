@@ -8,7 +8,6 @@ import pytest
 
 from pratipad_nb import AsyncDevice, AsyncFlow, Device, Flow, FlowOptions
 from pratipad_nb.errors import FlowError, ServerError
-from pratipad_nb.runtime.stages import runner
 from pratipad_nb.session import asynchronous
 from pratipad_nb.session.site import Site
 
@@ -81,7 +80,6 @@ def test_a_processor_that_is_stuck_keeps_no_stop_from_ending_the_server_and_is_n
 ):
     """Also where closing it takes longer than all of the closing may."""
     monkeypatch.setattr(asynchronous, "_CLOSE_SECONDS", bound)
-    monkeypatch.setattr(runner, "_CLOSE_SECONDS", 0.6)
     stuck, begun = threading.Event(), threading.Event()
 
     def sticks(payload):
@@ -89,7 +87,7 @@ def test_a_processor_that_is_stuck_keeps_no_stop_from_ending_the_server_and_is_n
         stuck.wait(30)
         return payload
 
-    options = FlowOptions(drain_seconds=0.2)
+    options = FlowOptions(drain_seconds=0.2, hang_seconds=0.6)
     names = {"same": same, "sticks": sticks}
     flow = Flow(
         "Push ~> [same, sticks] ~> Output", name="slow", home=tmp_path, namespace=names, options=options
@@ -102,8 +100,9 @@ def test_a_processor_that_is_stuck_keeps_no_stop_from_ending_the_server_and_is_n
     assert Site._open == {}
     assert flow.state == "stopped"
     assert "flow 'slow' was not drained within 0.2 s" in caplog.text
-    assert "1 message in hand, and 0 frames at its input. Processors" in caplog.text
-    assert "still at work: sticks. What isn't done is left to the next start" in caplog.text
+    assert "1 message in flight, and 0 frames at its input. Processors" in caplog.text
+    assert "still at work: processor sticks has been in its call since" in caplog.text
+    assert ". What isn't done is left to the next start" in caplog.text
     stuck.set()
     with flow:
         assert flow.take(1)[0].payload == 1

@@ -77,12 +77,12 @@ def test_under_load_nothing_is_lost_doubled_or_reordered_and_state_goes_on(home,
         pusher.join()
         flow.settled(patient(30))
         assert {(r.changed, r.lost, r.doubled) for r in receipts} == {(("P",), 0, 0)}
-        assert max(r.in_hand for r in receipts) > 100
+        assert max(r.in_flight for r in receipts) > 100
         messages = flow.take(pushed, timeout=patient(30))
     assert [m.payload["n"] for m in messages] == list(range(pushed))
     assert [m.payload["count"] for m in messages] == list(range(1, pushed + 1))
     assert flow.stats().processors["P"].version == 5
-    assert (flow.stats().dead, flow.stats().repeats, flow.stats().in_hand) == (0, 0, 0)
+    assert (flow.stats().dead, flow.stats().repeats, flow.stats().in_flight) == (0, 0, 0)
 
 
 def test_a_slow_processor_is_swapped_before_it_has_done_what_waits(start):
@@ -96,8 +96,8 @@ def test_a_slow_processor_is_swapped_before_it_has_done_what_waits(start):
             device.push(1)
         flow.take(1)
         receipt = flow.update("Push ~> P ~> Output", {"P": lambda payload: "fast"})
-        assert receipt.in_hand > 10
-        assert receipt.pause < receipt.in_hand * 0.05
+        assert receipt.in_flight > 10
+        assert receipt.pause < receipt.in_flight * 0.05
         assert (receipt.lost, receipt.doubled) == (0, 0)
         results = [m.payload for m in flow.take(999)]
     assert results == sorted(results, reverse=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ FLOW = "house"
 EDGE = edge_user(FLOW)
 
 Opener = Callable[[], Awaitable[Connection]]
+Restart = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,14 @@ class Certificates:
 
 @dataclass(frozen=True)
 class Transport:
-    """One kind of transport: `connect` opens one more connection of the edge, closed when the test ends."""
+    """One kind of transport: `connect` opens one more connection of the edge, closed when the test ends.
+
+    `restart` ends the server and brings it back, at the same address and with what it has stored.
+    """
 
     kind: str
     connect: Opener
+    restart: Restart
 
 
 @pytest.fixture(scope="session")
@@ -55,28 +62,33 @@ async def transport(
 ) -> AsyncIterator[Transport]:
     async with contextlib.AsyncExitStack() as stack:
         if request.param == "memory":
-            opener = in_memory()
+            opener, restart = in_memory()
         else:
-            opener = await at_a_server(tmp_path, certificates, stack)
+            opener, restart = await at_a_server(tmp_path, certificates, stack)
 
         async def connect() -> Connection:
             connection = await opener()
             stack.push_async_callback(connection.close)
             return connection
 
-        yield Transport(request.param, connect)
+        yield Transport(request.param, connect, restart)
 
 
-def in_memory() -> Opener:
+def in_memory() -> tuple[Opener, Restart]:
     broker = Broker("contract")
 
     async def opener() -> Connection:
         return MemoryConnection(broker, identity=EDGE.identity, name="edge")
 
-    return opener
+    async def restart() -> None:
+        broker.restart()
+
+    return opener, restart
 
 
-async def at_a_server(folder: Path, certificates: Certificates, stack: contextlib.AsyncExitStack) -> Opener:
+async def at_a_server(
+    folder: Path, certificates: Certificates, stack: contextlib.AsyncExitStack
+) -> tuple[Opener, Restart]:
     """Start a real server that lets the edge in, with the edge's permissions and no more."""
     server = EmbeddedServer(folder, certificates.server)
     url = await server.start([EDGE])
@@ -86,4 +98,8 @@ async def at_a_server(folder: Path, certificates: Certificates, stack: contextli
         inbox = f"{inbox_prefix(FLOW, 'edge')}.{secrets.token_hex(4)}"
         return await NatsConnection.connect(url, certificates.edge, name="edge", inbox_prefix=inbox)
 
-    return opener
+    async def restart() -> None:
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)  # its keeper brings it back
+
+    return opener, restart

@@ -185,13 +185,80 @@ async def test_a_closed_subscription_hears_nothing_more(connection, other):
     assert await closed.data(1) == [b"1"]
 
 
-async def test_a_signal_that_nobody_heard_is_forgotten(connection, other):
-    after = Heard()
-    await other.subscribe(SUBJECTS.sent, after)
-    await connection.publish(SUBJECTS.stats, b"early")
-    await connection.publish(SUBJECTS.sent, b"after it")
-    await after.data(1)
+async def test_an_exception_of_a_callback_comes_out_at_the_connection_that_has_subscribed(connection, other):
     heard = Heard()
+
+    def callback(signal: Signal) -> None:
+        heard(signal)
+        if signal.data == b"bad":
+            raise KeyError("x")
+
+    await other.subscribe(SUBJECTS.stats, callback)
+    waiting, elsewhere = asyncio.create_task(other.failure()), asyncio.create_task(connection.failure())
+    for data in (b"good", b"bad", b"good"):
+        await connection.publish(SUBJECTS.stats, data)
+    assert await heard.data(3) == [b"good", b"bad", b"good"]  # the subscription goes on
+    async with asyncio.timeout(10):
+        with pytest.raises(KeyError, match="x"):
+            await waiting
+    assert not elsewhere.done()
+    elsewhere.cancel()
+
+
+async def test_the_first_exception_of_callbacks_stays_for_who_asks_later(connection, other):
+    def callback(signal: Signal) -> None:
+        raise ValueError(signal.data.decode())
+
+    await other.subscribe(SUBJECTS.stats, callback)
+    await other.subscribe(SUBJECTS.hello_all, Heard())
+    for data in (b"first", b"second"):
+        await connection.publish(SUBJECTS.stats, data)
+    traces = []
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            with pytest.raises(ValueError, match="first") as raised:
+                await other.failure()
+            traces.append(len(raised.traceback))
+    assert len(set(traces)) == 1  # it doesn't gather the tracebacks of all who asked
+
+
+async def test_a_cancelled_wait_for_a_failure_loses_none(connection, other):
+    def callback(_: Signal) -> None:
+        raise KeyError("x")
+
+    waiting = asyncio.create_task(other.failure())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    await other.subscribe(SUBJECTS.stats, callback)
+    await connection.publish(SUBJECTS.stats, b"")
+    async with asyncio.timeout(10):
+        with pytest.raises(KeyError):
+            await other.failure()
+
+
+async def test_an_exception_of_what_is_called_on_a_reconnect_comes_out_as_well(transport, other):
+    called = asyncio.Event()
+
+    def callback() -> None:
+        called.set()
+        raise KeyError("x")
+
+    other.on_reconnect(callback)
+    other.on_reconnect(lambda: None)()
+    await transport.restart()
+    async with asyncio.timeout(20):
+        await called.wait()
+        with pytest.raises(KeyError):
+            await other.failure()
+        await other.flush()
+
+
+async def test_a_signal_that_nobody_heard_is_forgotten(connection, other):
+    witness, heard = Heard(), Heard()
+    await connection.subscribe(SUBJECTS.stats, witness)
+    await connection.publish(SUBJECTS.stats, b"early")
+    await witness.data(1)  # the server has spread it: a flush is no proof of that
     await other.subscribe(SUBJECTS.stats, heard)
     await connection.publish(SUBJECTS.stats, b"late")
     assert await heard.data(1) == [b"late"]

@@ -95,11 +95,11 @@ async def test_a_direct_read_that_nobody_answers_waits_for_the_log_that_is_there
 ) -> None:
     log = await edge.open_log(OUTPUT)
     await edge.append(OUT, b"x")
-    config = (await edge.api(f"STREAM.INFO.{OUTPUT.name}"))["config"]
-    await edge.api(f"STREAM.UPDATE.{OUTPUT.name}", config | {"allow_direct": False})
+    config = (await edge._jetstream.call(f"STREAM.INFO.{OUTPUT.name}"))["config"]
+    await edge._jetstream.call(f"STREAM.UPDATE.{OUTPUT.name}", config | {"allow_direct": False})
     read = asyncio.create_task(log.latest(OUT))
     assert await is_waiting(read)
-    await edge.api(f"STREAM.UPDATE.{OUTPUT.name}", config)
+    await edge._jetstream.call(f"STREAM.UPDATE.{OUTPUT.name}", config)
     record = await read
     assert record is not None
     assert record.data == b"x"

@@ -1,9 +1,9 @@
-// The JupyterLab extension of Pratipad-NB: colours for `%%dataflow` cells, the "Dataflows" side panel, and the saved
-// picture of a flow where no kernel is left that could show it live.
+// The JupyterLab extension of Pratipad-NB: colours for `%%dataflow` cells, the "Dataflows" side panel, and
+// the saved picture of a flow that no kernel can show live any more.
 //
-// Written by hand as the container that JupyterLab's module federation expects (`init` is given the page's shared
-// modules, `get` returns ours), so that nothing has to be built and no Node is needed. It takes every module from the
-// page, so that there is one of each.
+// Written by hand as the container that JupyterLab's module federation expects (`init` is given the page's
+// shared modules, `get` returns ours), so that there is no build and no Node is needed. The container takes
+// every module from the page, so that each module exists once.
 
 (() => {
   "use strict";
@@ -18,10 +18,11 @@
     return (await versions[0].get())();
   };
 
-  // -- highlighting ----------------------------------------------------------------------------------------------
+  // -- highlighting -----------------------------------------------------------------------------------------
 
   const HEAD = /^\s*%%dataflow\b/;
-  // In this order: what comes first wins. The notation is parsed by the kernel; this only finds its words.
+  // The order matters: the first pattern that matches wins. The kernel parses the notation; these patterns
+  // only find its words.
   const WORDS = new RegExp(
     [
       "(?<comment>#.*)",
@@ -70,7 +71,7 @@
     return state.Prec.highest(plugin); // inside the colours that Python's highlighter gives the same words
   };
 
-  // -- the side panel --------------------------------------------------------------------------------------------
+  // -- the side panel ---------------------------------------------------------------------------------------
 
   const element = (tag, attributes = {}, ...children) => {
     const made = document.createElement(tag);
@@ -89,7 +90,7 @@
     const list = element("ul", { class: "pnb-flows", "aria-label": "Running dataflows" });
     const hint = element("p", { class: "pnb-hint" }, HINT);
     let comm = null;
-    let asked = null; // the kernel that was asked for its flows, so that a refusal isn't repeated without a reason
+    let asked = null; // the kernel that was asked for its flows, to leave that kernel when another is shown
 
     const draw = (flows) => {
       hint.hidden = flows.length > 0;
@@ -108,7 +109,7 @@
           element("button", {
             class: "jp-mod-styled pnb-stop",
             "aria-label": `Stop ${flow.name}`,
-            title: "Finish what is in hand, then stop",
+            title: "Finish the messages in flight, then stop",
             onclick: () => comm?.send({ do: "stop", name: flow.name }),
           }, "Stop"),
         ),
@@ -125,7 +126,7 @@
       draw([]);
     };
 
-    // A kernel without the extension would log an error for each try: only notebooks that name it are asked.
+    // A kernel without pratipad_nb would log an error for each try: only notebooks that name it are asked.
     const usesIt = (panel) => {
       for (const cell of panel.content.model?.cells ?? [])
         if (cell.sharedModel.getSource().includes("pratipad_nb")) return true;
@@ -177,13 +178,14 @@
     return body;
   };
 
-  // -- the saved picture -----------------------------------------------------------------------------------------
+  // -- the saved picture ------------------------------------------------------------------------------------
 
   const PICTURE = "application/vnd.pratipad.flow+json";
   const VIEW = "application/vnd.jupyter.widget-view+json";
 
-  // A flow's output is the widget's own renderer, which says "model not found" for ever where the kernel is gone.
-  // Whenever it holds no widget, the picture that was saved beside it is shown in place of its words.
+  // A flow's output is drawn by the widget's own renderer, which says "model not found" for ever once the
+  // kernel is gone. Whenever the renderer holds no widget, the picture saved beside the widget replaces that
+  // text.
   const pictureOrWidget = (rendermime) => (options) => {
     const renderer = rendermime.createRenderer(VIEW, { ...options, mimeType: VIEW });
     const render = renderer.renderModel.bind(renderer);
@@ -213,7 +215,7 @@
     tracker.widgetAdded.connect(add);
   };
 
-  // -- how it looks ----------------------------------------------------------------------------------------------
+  // -- styles -----------------------------------------------------------------------------------------------
 
   const STYLE = `
     .pnb-magic, .pnb-option { color: var(--jp-mirror-editor-meta-color) !important; }
@@ -250,12 +252,12 @@
     .pnb-trouble { color: var(--jp-error-color1); }
   `;
 
-  // Boxes joined by arrows, in the colour that the theme gives icons.
+  // Cards joined by arrows, in the theme's colour of icons.
   const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24">
     <g class="jp-icon3" fill="#616161"><path d="M2 9h6v6H2zM16 3h6v6h-6zM16 15h6v6h-6z"/>
     <path d="M8 11.2 14.6 6l1 1.3L9 12.5zM9 11.5l6.6 5.2-1 1.3L8 12.8z"/></g></svg>`;
 
-  // -- what JupyterLab is given ----------------------------------------------------------------------------------
+  // -- the plugins ------------------------------------------------------------------------------------------
 
   const plugins = async () => {
     const [codemirror, view, state, notebook, widgets, ui] = await Promise.all(

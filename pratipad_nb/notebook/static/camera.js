@@ -28,7 +28,7 @@ function camera(parts) {
     button.addEventListener("click", act);
     parts.zoom.append(button);
   }
-  // The bare wheel stays the page's own: a picture that catches it makes a notebook hard to scroll.
+  // The wheel without a key scrolls the page: a picture that catches it makes a notebook hard to scroll.
   parts.view.addEventListener("wheel", (e) => {
     if (!e.ctrlKey && !e.metaKey) return;
     e.preventDefault();

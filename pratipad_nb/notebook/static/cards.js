@@ -1,7 +1,7 @@
-/* The cards of the live picture: devices, a processor, Output, and what each says when it is opened.
+/* The cards of the live picture: devices, a processor, Output, and each card's values when it is opened.
  *
- * First of the parts that `widget.py` joins into one ES module. What the lists in
- * `numbers` hold is written in `scene.py`.
+ * First of the parts that `widget.py` joins into one ES module. `scene.py` says the order of the lists in
+ * `numbers`.
  */
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -9,7 +9,7 @@ const CARD = { w: 208, h: 120 };
 const ROW = 19; // the height of a device's line
 const MINUTE = 60;
 
-// ---- numbers in words (the same spelling as wording.py) ---------------------------------------------------------
+// ---- numbers in words (the same spelling as wording.py) ---------------------------------------------------
 
 const grouped = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const digits = (v) => (Math.abs(v) >= 99.95 ? v.toFixed(0)
@@ -34,7 +34,7 @@ export function span(s) {
   return n < 3600 ? `${Math.floor(n / 60)} min ${n % 60} s` : `${Math.floor(n / 3600)} h ${Math.floor((n % 3600) / 60)} min`;
 }
 
-// ---- small helpers for elements -------------------------------------------------------------------------------
+// ---- small helpers for elements ---------------------------------------------------------------------------
 
 function make(tag, attrs = {}, ...children) {
   const el = tag.startsWith("svg:") ? document.createElementNS(SVG, tag.slice(4)) : document.createElement(tag);
@@ -61,10 +61,10 @@ function cut(words, width, font = "600 13px system-ui, sans-serif") {
   return kept + "…";
 }
 
-/** The first of `choices` that fits into `width`, else the last: numbers grow while a card doesn't. */
+/** Return the first of `choices` that fits into `width`, else the last: numbers grow while a card doesn't. */
 const fitting = (choices, width, font) => choices.find((words) => widthOf(words, font) <= width) ?? choices.at(-1);
 
-// ---- cards ------------------------------------------------------------------------------------------------------
+// ---- cards ------------------------------------------------------------------------------------------------
 
 function frame(node, place) {
   const g = svg("g", { class: `pp-node pp-${node.kind}`, transform: `translate(${place.x},${place.y})`, tabindex: "-1",
@@ -147,7 +147,7 @@ function outputCard(node, place) {
     say(big.value, rate(n.rate));
     say(note, bad.length ? fitting([told(bad.map(([k, word]) => `${count(k)} ${word}`)), told(bad.map(([k, word]) =>
       `${count(k)} ${word.slice(0, 4)}`)), told(bad.map(([k]) => count(k)))], place.w - 82, "600 11px system-ui, sans-serif")
-      : n.in_hand ? `${count(n.in_hand)} in hand` : "");
+      : n.in_flight ? `${count(n.in_flight)} in flight` : "");
     mark(note, "data-on", bad.length > 0);
     say(total, `${count(n.delivered)} delivered`);
     say(took, `p50 ${duration(n.p50)}  p99 ${duration(n.p99)}`);
@@ -197,7 +197,7 @@ function devicesCard(node, place) {
 
 const CARDS = { devices: devicesCard, processor: processorCard, output: outputCard };
 
-// ---- what a node says when it is opened ---------------------------------------------------------------------------
+// ---- the values of an opened node -------------------------------------------------------------------------
 
 function details(node, n) {
   if (node.kind === "processor") {
@@ -212,7 +212,7 @@ function details(node, n) {
   if (node.kind === "output") {
     const [, received, replies, sent, failed, expired, held] = n.back;
     return [["delivered", grouped.format(n.delivered)], ["rate", `${rate(n.rate)} /s`], ["p50", duration(n.p50)],
-      ["p99", duration(n.p99)], ["in hand", grouped.format(n.in_hand)],
+      ["p99", duration(n.p99)], ["in flight", grouped.format(n.in_flight)],
       ["dropped", grouped.format(n.dropped)], ["repeats skipped", grouped.format(n.repeats)],
       ["dead-lettered", grouped.format(n.dead)], ["malformed frames", grouped.format(n.malformed)],
       ...[["orders received", received], ["replies", replies], ["orders sent", sent], ["orders held", held], ["orders expired", expired],

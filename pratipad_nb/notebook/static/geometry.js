@@ -1,4 +1,4 @@
-/* Where things stand in the picture: layers from left to right, wrapped into lines as text is, and the ways between.
+/* The geometry of the picture: layers from left to right, wrapped into lines as text is, and the ways between.
  *
  * Third of the parts that `widget.py` joins into one ES module. Draws nothing.
  */
@@ -6,7 +6,7 @@
 const GAP = { x: 54, widest: 170, y: 18, line: 56 };
 const RAIL = 44; // room beside the cards for edges that go around to the next line
 const BAND = { x: 14, top: 26, bottom: 14 };
-const TALL = 720; // px; what is taller is drawn smaller, as far as it stays legible
+const TALL = 720; // px; a taller picture is drawn smaller, as far as it stays legible
 const SIZES = [1, 0.9, 0.8];
 
 function height(node, devices) {
@@ -22,7 +22,8 @@ export function geometry(structure, width, devices) {
   const room = (n) => n * CARD.w + (n - 1) * GAP.x + 2 * side(n);
   let columns = layers.length;
   while (columns > 2 && room(columns) > width) columns--;
-  columns = Math.max(2, Math.ceil(layers.length / Math.ceil(layers.length / columns))); // no line with a single last card
+  // No line with a single last card.
+  columns = Math.max(2, Math.ceil(layers.length / Math.ceil(layers.length / columns)));
   const left = side(columns);
   const free = (width - 2 * left - columns * CARD.w) / (columns - 1);
   const gap = Math.max(GAP.x, Math.min(GAP.widest, free));
@@ -52,7 +53,7 @@ export function geometry(structure, width, devices) {
   return { places, bands, width: columns * (CARD.w + gap) - gap + 2 * left, height: top - GAP.line };
 }
 
-/** The geometry at the largest of a few scales at which it isn't too tall, else at the smallest. */
+/** Return the geometry at the largest of a few scales that isn't too tall, else at the smallest. */
 function fitted(structure, width, devices) {
   let map;
   for (const scale of SIZES) {
@@ -62,7 +63,7 @@ function fitted(structure, width, devices) {
   return map;
 }
 
-/** The way from card `a` to card `b`: a curve, or around the corner if `b` stands in a later line. */
+/** Return the way from card `a` to card `b`: a curve, or around the corner if `b` is in a later line. */
 export function way(a, b, shift) {
   const [x1, y1, x2, y2] = [a.x + a.w, a.y + a.h / 2 + shift, b.x, b.y + b.h / 2 + shift];
   if (a.line === b.line) {
@@ -70,7 +71,7 @@ export function way(a, b, shift) {
     return { d: `M${x1},${y1}C${x1 + bend},${y1} ${x2 - bend},${y2} ${x2},${y2}`, x1, y1, x2, y2 };
   }
   const [out, into, r] = [x1 + 26 - shift, x2 - 26 - shift, 8];
-  const floor = b.floor - GAP.line / 2 - shift; // so that the two lanes of an arrow don't cross
+  const floor = b.floor - GAP.line / 2 - shift; // so that an arrow's two ways don't cross
   const d = `M${x1},${y1}H${out - r}q${r},0 ${r},${r}V${floor - r}q0,${r} ${-r},${r}` +
     `H${into + r}q${-r},0 ${-r},${r}V${y2 - r}q0,${r} ${r},${r}H${x2}`;
   return { d, x1, y1, x2, y2 };

@@ -1,23 +1,23 @@
 /* The live picture of one flow: an anywidget, hand-written SVG, no dependency, no build.
  *
- * Last of the parts that `widget.py` joins into one ES module; owns the frame, the edges, and how all is kept up to date
- * and touched. `cards.js` owns the cards, `inspector.js` an opened node, `geometry.js` where things stand, `camera.js` pan
- * and zoom. Reads three traits: `structure` (nodes and edges; changes with the notation), `numbers` (several times a
- * second) and `history` (a rate a second for the last minute, for a page that opens late). Sends `{do: "stop"}` and its
- * like.
+ * Last of the parts that `widget.py` joins into one ES module. Owns the frame, the edges, updates and input:
+ * `cards.js` owns the cards, `inspector.js` an opened node, `geometry.js` positions, `camera.js` pan and
+ * zoom. Reads three traits: `structure` (nodes and edges; changes with the notation), `numbers` (several
+ * times a second) and `history` (a rate a second for the last minute, for a page that opens late). Sends
+ * actions, such as `{do: "stop"}`.
  */
 
 const MOST_MOVING = 6; // edges that move at a time: each costs the browser repaints
-const SILENCE = 3000; // ms without a beat after which nothing is claimed to run
+const SILENCE = 3000; // ms without new numbers after which the picture no longer claims that the flow runs
 const LAYERS = { devices: "Device layer", processor: "Edge layer", output: "Cloud layer" };
 const CONTROLS = {
-  stop: ["Stop", "Finish what is in hand, then stop. What is stored stays.", ["starting", "running", "paused"]],
+  stop: ["Stop", "Finish the messages in flight, then stop. Stored messages stay.", ["starting", "running", "paused"]],
   pause: ["Pause", "Take no more messages for now", ["running"]],
   resume: ["Resume", "Go on taking messages", ["paused"]],
 };
 const ENDED = ["stopped", "failed"];
 
-// ---- edges ------------------------------------------------------------------------------------------------------
+// ---- edges ------------------------------------------------------------------------------------------------
 
 const thickness = (perSecond) => (1.25 + Math.min(4.75, 1.1 * Math.log10(1 + perSecond))).toFixed(2);
 const arrow = (x, y, to) => `M${x},${y}l${-8 * to},-4.5v9z`;
@@ -30,9 +30,9 @@ function drawEdge(edge, places) {
   const g = svg("g", { "aria-hidden": "true" }, line, beads, svg("path", { class: "pp-head-there", d: arrow(there.x2, there.y2, 1) }));
   let back;
   if (edge.back) {
-    const lane = way(a, b, 8);
-    back = svg("path", { class: "pp-edge-back", d: lane.d });
-    g.append(back, svg("path", { class: "pp-head-back", d: arrow(lane.x1, lane.y1, -1) }));
+    const reverse = way(a, b, 8);
+    back = svg("path", { class: "pp-edge-back", d: reverse.d });
+    g.append(back, svg("path", { class: "pp-head-back", d: arrow(reverse.x1, reverse.y1, -1) }));
   }
   return { g, edge, beads, update(perSecond, orders) {
     mark(line, "stroke-width", thickness(perSecond));
@@ -41,13 +41,13 @@ function drawEdge(edge, places) {
   } };
 }
 
-/** Messages a second on the way into a node. */
+/** Return the messages a second on the way into a node. */
 function traffic(key, n) {
   if (key === "Output") return n.rate;
   return n.processors[key]?.[1] ?? 0;
 }
 
-// ---- the frame around the graph -----------------------------------------------------------------------------------
+// ---- the frame around the graph ---------------------------------------------------------------------------
 
 function notationParts(notation) {
   return notation.split(/(<~>|~>|\b(?:Push|Pull|Demand|Output)\b)/).filter(Boolean).map((part) => {
@@ -78,7 +78,7 @@ function skeleton(send) {
   return parts;
 }
 
-/** Is the page behind `el` dark? Asked of the colour itself, so that it holds in every front end. */
+/** Return whether the page behind `el` is dark, by its colour, which works in every front end. */
 function onDark(el) {
   for (let at = el; at; at = at.parentElement) {
     const [r, g, b, alpha = 1] = (getComputedStyle(at).backgroundColor.match(/[\d.]+/g) ?? []).map(Number);
@@ -87,7 +87,7 @@ function onDark(el) {
   return matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
-// ---- the widget ---------------------------------------------------------------------------------------------------
+// ---- the widget -------------------------------------------------------------------------------------------
 
 class Picture {
   constructor(model, el) {
@@ -106,7 +106,7 @@ class Picture {
     this.open = null;
     this.width = 0;
     this.visible = true;
-    // A picture just restored must not claim to run: only a fresh time, or a beat that arrives, says so.
+    // A restored picture must not claim that the flow runs: only a fresh time, or new numbers, say so.
     const age = Math.abs(Date.now() / 1000 - (this.numbers.time ?? 0)) * 1000;
     this.heard = age < SILENCE ? performance.now() : -SILENCE * 2;
     this.remember(model.get("history"));
@@ -125,7 +125,8 @@ class Picture {
     on("change:numbers", () => { this.heard = performance.now(); this.sample(); this.update(); });
     on("change:structure", () => this.build());
     on("change:history", () => this.remember(this.model.get("history")));
-    // Told before the first frame is painted, too: only now is there a page behind the picture, light or dark.
+    // The observer is also called before the first frame is painted: only then is there a page behind the
+    // picture, light or dark.
     const resized = new ResizeObserver(() => {
       this.theme();
       if (Math.abs(view.clientWidth - this.width) > 4) this.build();
@@ -138,7 +139,7 @@ class Picture {
     themed.observe(document.documentElement, { attributes: true });
     const shown = () => this.update();
     document.addEventListener("visibilitychange", shown);
-    // The theme too, for a front end's style sheet may arrive without a word (Notebook 7's does).
+    // The theme too, since a front end's style sheet may arrive without an event (Notebook 7's does).
     const clock = setInterval(() => { this.theme(); this.state(); }, 1000);
     view.addEventListener("click", (e) => { const g = e.target.closest(".pp-node"); if (g) this.toggle(g.dataset.key); });
     this.parts.root.addEventListener("keydown", (e) => this.key(e));
@@ -161,7 +162,7 @@ class Picture {
     }
   }
 
-  /** Keep one rate a second for the sparklines. */
+  /** Keep a rate a second for the sparklines. */
   sample() {
     const n = this.numbers;
     const second = Math.floor(n.time);
@@ -177,7 +178,7 @@ class Picture {
     keep("Output", n.rate);
   }
 
-  /** Draw all that doesn't move: when the notation, the width or the number of listed devices changes. */
+  /** Draw all still parts: when the notation, the width or the number of listed devices changes. */
   build() {
     const { structure, parts } = this;
     if (!structure.nodes) return;
@@ -216,7 +217,7 @@ class Picture {
 
   alive() { return !ENDED.includes(this.numbers.state) && performance.now() - this.heard < SILENCE; }
 
-  /** The head of the picture, also when nothing arrives: a flow that is not heard of is not shown as running. */
+  /** Update the picture's head, also when no numbers arrive: a silent flow is not shown as running. */
   state() {
     const { parts, numbers: n } = this;
     if (!n.state) return;
@@ -257,7 +258,7 @@ class Picture {
     this.inspector.update(this.numbers);
   }
 
-  /** Close the inspector and go back to its node, where the keyboard was. */
+  /** Close the inspector and give the keyboard's focus back to its node. */
   shut() {
     const was = this.open;
     this.open = null;
@@ -265,7 +266,7 @@ class Picture {
     if (was) this.focus(was);
   }
 
-  /** Arrow keys go from node to node, Enter opens one, Escape closes it; plus, minus and 0 zoom. */
+  /** Arrow keys go from node to node, Enter opens a node, Escape closes it; plus, minus and 0 zoom. */
   key(e) {
     if (e.ctrlKey || e.metaKey || e.altKey) return;
     const g = e.target.closest?.(".pp-node");
@@ -277,7 +278,7 @@ class Picture {
       Object.assign(act, { Enter: () => this.toggle(g.dataset.key), " ": () => this.toggle(g.dataset.key),
         ArrowRight: () => go(1), ArrowDown: () => go(1), ArrowLeft: () => go(-1), ArrowUp: () => go(-1) });
     }
-    // What is typed into a field is the field's, and Enter on a button is the button's.
+    // Keys typed into a field belong to the field, and Enter on a button to the button.
     if (!act[e.key] || (e.key !== "Escape" && e.target.closest?.("button, input, select, summary"))) return;
     act[e.key]();
     e.preventDefault();

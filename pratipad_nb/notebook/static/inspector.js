@@ -1,11 +1,11 @@
-/* The inspector below the picture: one opened node, its messages and what can be done with it.
+/* The inspector below the picture: one opened node, its messages and its actions.
  *
- * Second of the parts that `widget.py` joins into one ES module. Reads the traits `about`, `inspected`, `way` and
- * `told`, which are sent only while a node is open; what they hold is written in `inspector.py`. All text of users goes
- * in as text, never as HTML.
+ * Second of the parts that `widget.py` joins into one ES module. Reads the traits `about`, `inspected`, `way`
+ * and `told`, which are sent only while a node is open; `inspector.py` says their contents. All text of users
+ * goes in as text, never as HTML.
  */
 
-const RENEW = 5000; // ms after which the wish to see a node is renewed; the kernel forgets one after 15 s
+const RENEW = 5000; // ms after which the wish to see a node is renewed; the kernel forgets a wish after 15 s
 const TYPED = 300; // ms after the last key before the filter is sent
 const clock = (s) => new Date(s * 1000).toLocaleTimeString([], { hour12: false }) + (s % 1).toFixed(2).slice(1);
 
@@ -21,7 +21,7 @@ function scrolled(cls, names, body) {
   return make("div", { class: "pp-scroll" },
     make("table", { class: `pp-table ${cls}` }, make("thead", {}, make("tr", {}, ...heads)), body));
 }
-/** A row that a click, or Enter, acts on. */
+/** Return a row that a click, or Enter, acts on. */
 function row(attrs, words, act) {
   const made = make("tr", { tabindex: "0", ...attrs }, ...words.map((each) => make("td", {}, each)));
   made.addEventListener("click", act);
@@ -61,7 +61,7 @@ class Inspector {
     this.model.send({ do: "inspect", key, filter: this.filter?.value ?? "" });
   }
 
-  /** Open `node`, or none. */
+  /** Open `node`; null closes the inspector. */
   show(node) {
     if ((node?.key ?? null) === (this.open?.key ?? null)) return;
     this.open = node;
@@ -81,7 +81,7 @@ class Inspector {
     this.ask();
   }
 
-  /** Numbers of the open node, several times a second. */
+  /** Show the open node's numbers, several times a second. */
   update(n) {
     if (!this.open) return;
     const rows = details(this.open, n);
@@ -101,20 +101,20 @@ class Inspector {
     if (this.retry) this.retry.disabled = ended || !n.dead;
   }
 
-  // ---- what is peculiar to each kind of node ----
+  // ---- the parts of each kind of node ----
 
   /** Make the field for a text that messages or devices contain. */
   seek(placeholder) {
     this.filter = make("input", { type: "search", placeholder, spellcheck: "false", maxlength: "200" });
     this.filter.addEventListener("input", () => {
       clearTimeout(this.typing);
-      this.once = this.held; // a table that is held shows what the new filter finds, and stands still again
+      this.once = this.held; // a held table shows the new filter's rows, and is held again
       this.typing = setTimeout(() => this.ask(), TYPED);
     });
   }
 
   processor(node) {
-    this.pauses = press("", "Let it begin no further message; what comes waits before it",
+    this.pauses = press("", "Begin no further message; new messages wait before the processor",
       () => this.model.send({ do: this.pauses.dataset.do, key: node.key }));
     this.acts.append(this.pauses);
     this.seek("text, device, error");
@@ -160,13 +160,13 @@ class Inspector {
       scrolled("pp-device-list", ["device", "state", "rate", "received", "orders run", "says"], this.table));
   }
 
-  // ---- what the kernel sends ----
+  // ---- the kernel's traits ----
 
   about() {
     const about = this.model.get("about");
     if (this.open?.kind !== "processor" || about.key !== this.open.key) return;
     say(this.title, this.open.key + (about.arguments ? `(${about.arguments})` : ""));
-    say(this.code.lastChild, about.source || "There is none to be found.");
+    say(this.code.lastChild, about.source || "No source can be found.");
   }
 
   inspected() {
@@ -175,7 +175,7 @@ class Inspector {
     if (this.held) {
       if (!this.once || seen.filter !== this.filter.value) return;
       this.once = false;
-      this.ask(); // for nothing further
+      this.ask(); // held again: the kernel sends no more
     }
     if (this.open.kind === "devices") this.devicesSeen(seen);
     if (this.open.kind === "output") this.letters(seen.letters);
@@ -191,7 +191,7 @@ class Inspector {
       this.filter.value ? "None of them contains that." : "Nothing has come in.");
   }
 
-  /** The devices, the busiest of many; a click makes one the order's. */
+  /** Show the devices, or the busiest of many; a click on a device addresses the order to it. */
   devicesSeen({ devices, matching }) {
     say(this.shownOf, matching > devices.length ? `the ${devices.length} busiest of ${grouped.format(matching)}` : "");
     this.list(devices.map(([name, on, perSecond, received, [run, sent], behind, error]) =>
@@ -202,7 +202,7 @@ class Inspector {
       this.filter.value ? "No device's name contains that." : "None has connected yet.");
   }
 
-  /** Show `rows`, or `none` if there are none; the row that the keyboard was on keeps it. */
+  /** Show `rows`, or `none` if there are no rows; the row with the keyboard's focus keeps the focus. */
   list(rows, none) {
     const focused = this.table.querySelector("tr:focus")?.dataset.id;
     const columns = this.table.parentElement.querySelectorAll("th").length;
@@ -210,7 +210,7 @@ class Inspector {
     rows.find((each) => focused && each.dataset.id === focused)?.focus({ preventScroll: true });
   }
 
-  /** What the processor printed and logged; streams other than stdout are named. */
+  /** Show the lines that the processor printed and logged; streams other than stdout are named. */
   lines(log) {
     this.log.hidden = !log.length;
     const words = log.map(([time, stream, line]) => `${clock(time)}  ${stream === "stdout" ? "" : `${stream}  `}${line}`).join("\n");
@@ -246,9 +246,9 @@ class Inspector {
   }
 }
 
-// ---- sliders ------------------------------------------------------------------------------------------------------
+// ---- sliders ----------------------------------------------------------------------------------------------
 
-/** The rate and demand of a flow that asks its devices: sliders on a scale of tens, the rate's end being "no limit". */
+/** Return sliders for rate and demand, on a scale of tens; the end of the rate's slider is "no limit". */
 class Settings {
   constructor(send) {
     this.root = make("div", { class: "pp-settings", hidden: "" });

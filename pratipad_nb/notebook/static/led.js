@@ -1,5 +1,6 @@
-// A light, as the kernel says it is: `state` holds its name, whether it is lit, and how many times it changed.
-// Updates come at most twenty times a second; what lit up and went out between two of them is shown as a short flash.
+// A light as the kernel describes it: `state` holds its name, whether it is lit, and its number of changes.
+// Updates come at most twenty times a second; a light that went on and off between two updates flashes
+// shortly.
 const FLASH = 60;
 
 export default {

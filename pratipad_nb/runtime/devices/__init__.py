@@ -1,13 +1,16 @@
-"""Devices as the edge sees them: how many messages each may send, whether it is there, and the orders it has yet to run.
+"""Devices as the edge sees them: credit, presence, and the orders that each device has yet to run.
 
 A hello arrives in ``presence``; an order waits in ``order_queues``.
 
 ================  ==========================================================================================
-``presence``      which devices are there
+``roster``        every device that a run knows
+``presence``      which devices are connected: hellos, and the server's answer
+``announcer``     asks all devices to say hello
+``signals``       sends credit frames and other signals, the newest of each subject
 ``credit``        how many messages each device may send
 ``pull``          the cloud's requests for readings
 ``backward``      orders and replies: from the log, through `backward` of the processors
-``order_queues``  the orders of each device, until it has run them
+``order_queues``  the orders of each device, until the device has run them
 ``foreign``       orders for devices that speak MQTT or plain NATS
 ================  ==========================================================================================
 """

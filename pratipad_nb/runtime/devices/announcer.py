@@ -1,6 +1,6 @@
 """The announcer: asks all devices to say hello, at a start and whenever the flow's input changes.
 
-Owns that one signal. What a hello leads to is for `presence`.
+Owns the signal to all devices. Taking note of a hello is for `presence`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Announcer:
         self._delivery = delivery
 
     def announce(self) -> None:
-        """Let all devices say hello: they may have been there before this run."""
+        """Ask all devices to say hello: a device may have been connected before this run began."""
         ledger = self._ledger
         frame = CreditFrame(ledger.mode.lower(), ledger.owner, -1, 0, self._delivery)
         self._signals.send(self._subjects.credit_all, encode(frame))
 
     def change_mode(self, mode: Literal["Push", "Pull", "Demand"]) -> None:
-        """Go on with another input: credit of the one before no longer holds."""
+        """Go on with another input: credit that was granted for the last input no longer holds."""
         self._ledger.change_mode(mode)
         self.announce()

@@ -1,8 +1,8 @@
 """The backward pipeline: orders from the cloud, and replies of processors, on their way to devices.
 
-Owns the order log's reading and appending, and the passage through the processors' `backward`. An order's number is its
-place in the log: it grows for every device, and a device drops what it has run. What waits for each device, and is sent
-again until it is confirmed, is for `boxes`.
+Owns the order log's reading and appending, and the passage through the processors' `backward`. An order's
+number is its place in the log: numbers grow for every device, and a device drops an order that it has run.
+Sending each device its orders, again and again until the device confirms them, is for `order_queues`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from pratipad_nb.errors import (
 )
 from pratipad_nb.message import Message
 from pratipad_nb.processors.reply import preparing
-from pratipad_nb.runtime.devices.order_queues import Boxes, order_number
+from pratipad_nb.runtime.devices.order_queues import OrderQueues, order_number
 from pratipad_nb.runtime.devices.roster import Roster
 from pratipad_nb.runtime.positions.dead_letters import ORDER_STEP, DeadLetters
 from pratipad_nb.runtime.stages.line import Line
-from pratipad_nb.runtime.stages.stage import Member
+from pratipad_nb.runtime.stages.member import Member
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.runtime.values.stats import BackwardStats
 from pratipad_nb.settings import valid_address
@@ -58,9 +58,9 @@ __all__ = ["Backward", "append_order", "check_open"]
 log = logging.getLogger(__name__)
 
 _MARK = "orders"
-#: Replies that go into the log together: an entry each would take a thousand round trips for a thousand replies.
+#: Most replies of one entry of the log: a thousand entries would take a thousand round trips.
 _TOGETHER = 1024
-#: First and longest pause before an append or a look that failed is tried again, in seconds.
+#: First and longest pause before an append or a read that failed is tried again, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
@@ -70,13 +70,22 @@ class Backward:
     Parameters
     ----------
     orders, marks
-        The log of orders, and the log that holds the mark of their numbering.
+        The log of orders, and the log that holds the mark of the orders' numbering.
     roster
-        The devices that an order for all is for.
+        The devices that an order to all devices goes to.
     dead_letters
-        Where an order goes that a processor failed on.
+        Stores an order that a processor failed on.
     line
-        Gives the current line of processors: a change may replace it while an order passes.
+        Returns the current line of processors: a change may replace the line while an order passes.
+
+    Attributes
+    ----------
+    full
+        Whether the order log takes no replies now.
+    epoch
+        The numbering of orders that holds; a device compares it with the numbering that it knows.
+    received, replies, failed
+        How many orders were read, how many replies were appended, and how many orders a processor failed on.
     """
 
     def __init__(
@@ -98,14 +107,14 @@ class Backward:
         self._roster = roster
         self._dead_letters = dead_letters
         self._line = line
-        self._boxes = Boxes(connection, self._subjects, orders)
+        self._queues = OrderQueues(connection, self._subjects, orders)
         self._read_to = 0
         self.full = False
         self.epoch = 0
         self.received = self.replies = self.failed = 0
 
     async def open(self) -> None:
-        """Find out which numbering holds: it begins anew when the flow was forgotten."""
+        """Find out which numbering of orders holds: numbers begin anew when the flow was forgotten."""
         subject = self._subjects.mark(_MARK)
         while (record := await self._marks.latest(subject)) is None:
             frame = MarkFrame(new_epoch(), [])
@@ -116,14 +125,14 @@ class Backward:
     async def run(self) -> None:
         """Read orders and send them on, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._boxes.run(), name=f"{self._settings.name}: boxes")
+            group.create_task(self._queues.run(), name=f"{self._settings.name}: queues")
             async with contextlib.aclosing(self._deliveries()) as deliveries:
                 async for delivery in deliveries:
                     await self._take(delivery.sequence, delivery.time, delivery.data)
                     self._read_to = delivery.sequence
 
     async def _deliveries(self) -> AsyncGenerator[Delivery, None]:
-        """Iterate over the log from its first entry on, whatever becomes of the link and of the consumer meanwhile."""
+        """Yield the log's entries from the first one on, through losses of the link and of the consumer."""
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
@@ -146,16 +155,16 @@ class Backward:
                     consumer.acknowledge(deliveries[-1])
             except TransportClosed:
                 raise
-            except TransportError as error:  # it went with a server that was killed
+            except TransportError as error:  # the consumer went with a server that was killed
                 log.debug("the orders are read anew: %s", error)
                 await asyncio.sleep(backoff.next())
             finally:
                 await consumer.close()
 
-    # -- from the cloud, and from processors --------------------------------------------------------------------
+    # -- from the cloud, and from processors -----------------------------------------------------------------
 
     async def order(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
-        """Append an order; it is safe when this returns. Returns its id.
+        """Append an order and return its id; the order is safe by then.
 
         Raises
         ------
@@ -167,7 +176,10 @@ class Backward:
         return await append_order(self._connection, self._line().dataflow, self._subjects, payload, to)
 
     async def reply(self, replies: Sequence[tuple[Any, Message]]) -> None:
-        """Append what processors answered, which have seen to it that it can travel; waits while the log is full."""
+        """Append the replies of processors; wait while the log is full.
+
+        `preparing` has checked at each call of `reply` that the payload can travel.
+        """
         for at in range(0, len(replies), _TOGETHER):
             some = replies[at : at + _TOGETHER]
             await self._append(
@@ -176,7 +188,7 @@ class Backward:
         self.replies += len(replies)
 
     async def _append(self, orders: list[Order]) -> None:
-        """Make replies safe, in as few entries as they fit into."""
+        """Append replies to the log, in as few entries as the replies fit into."""
         subject = self._subjects.order
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
@@ -197,24 +209,24 @@ class Backward:
                 return
 
     async def again(self, entry: DeadEntry) -> None:
-        """Append an order that a processor failed on once more, for the devices that it was for."""
+        """Append once more an order that a processor failed on, to the same devices."""
         frame = OrderFrame(time.time(), [Order(uuid.uuid4().hex, entry.payload, entry.to)])
         await self._connection.append(self._subjects.order, encode(frame))
 
     async def _take(self, sequence: int, appended: float, data: bytes) -> None:
-        """Let an entry's orders through the processors, then put them into their devices' boxes."""
+        """Pass an entry's orders through the processors, then put the orders into their devices' queues."""
         try:
             frame = decode(data, OrderFrame)
         except FrameError as error:
-            log.warning("an entry of the orders is none: %s", error)
+            log.warning("an entry of the order log can't be read and is skipped: %s", error)
             frame = OrderFrame(appended, [])
         expires = appended + self._settings.options.order_seconds
         if all(map(self._is_ours_alone, frame.orders)):
-            self._boxes.begin(sequence)
+            self._queues.begin(sequence)
         for place, order in enumerate(frame.orders):
             self.received += not frame.reply
             await self._put(order, order_number(sequence, place), frame, expires)
-        self._boxes.end(sequence)
+        self._queues.end(sequence)
 
     async def _put(self, order: Order, number: int, frame: OrderFrame, expires: float) -> None:
         targets = order.to if order.to is not None else self._roster.known
@@ -230,24 +242,24 @@ class Backward:
         for device, behind in mine.items():
             to = None if behind == [""] else behind
             down = DownFrame(self._settings.name, self.epoch, number, order.id, frame.time, payload, to)
-            self._boxes.put(device, down, expires=expires, connected=self._roster.says_hello(device))
+            self._queues.put(device, down, expires=expires, connected=self._roster.says_hello(device))
 
     def _is_ours_alone(self, order: Order) -> bool:
-        """Whether no other partition's devices get it: then this edge may delete it from the log."""
-        if not self._settings.shared:
+        """Return whether `order` is for no other partition's devices: then this edge may delete its entry."""
+        if not self._settings.partitioned:
             return True
         if order.to is None:
             return False
         return sum(map(len, self._mine(order.to).values())) == len(order.to)
 
     def _mine(self, targets: Iterable[str]) -> dict[str, list[str]]:
-        """Return this partition's devices among `targets`, each with those behind it that are meant; "": itself."""
+        """Return this partition's devices among `targets`, each with the names behind it ("": the device)."""
         mine: dict[str, list[str]] = {}
         for target in targets:
             try:
                 device, _, behind = valid_address(target).partition(".")
             except SettingsError as error:
-                log.warning("an order for %r goes nowhere: %s", target, error)
+                log.warning("an order for %r is dropped: %s", target, error)
                 continue
             if self._settings.owns(device):
                 mine.setdefault(device, []).append(behind)
@@ -258,7 +270,7 @@ class Backward:
     ) -> Any:
         """Pass the order through every processor's `backward`, from the last to the first.
 
-        If the flow gets another shape meanwhile, the order begins anew, at the processors that are there now.
+        If a change replaces the line meanwhile, the order begins anew, at the last processor of the new line.
         """
         while True:
             line = self._line()
@@ -267,7 +279,7 @@ class Backward:
             except _Failed as failed:
                 await self._bury(failed, order, number, sent, mine)
                 raise _StopsHere from None
-            except ProcessorError:  # it was torn down
+            except ProcessorError:  # a processor was torn down: a change has replaced the line
                 if line is self._line():
                     raise
 
@@ -288,7 +300,7 @@ class Backward:
                 continue
             if outcome.failures:
                 raise _Failed(member, outcome.failures[0].error, outcome.failures[0].traceback)
-            if not outcome.payloads:  # a generator that emits none: the order is filtered
+            if not outcome.payloads:  # a generator that yields nothing filters the order
                 raise _StopsHere
             payload, changed_by = outcome.payloads[-1], member
         if changed_by is not None:
@@ -301,7 +313,7 @@ class Backward:
     async def _bury(
         self, failed: _Failed, order: Order, number: int, sent: float, mine: dict[str, list[str]]
     ) -> None:
-        """Put an order, as it was sent, to the dead letters of the processor that failed on it."""
+        """Store `order`, as the cloud sent it, among the dead letters of the processor that failed on it."""
         member = failed.member
         self.failed += 1
         member.meter.failed += 1
@@ -311,32 +323,33 @@ class Backward:
         entry = DeadEntry("", self.epoch, number, 0, sent, sent, order.payload, [note], to=to)
         await self._dead_letters.store([(member.key + ORDER_STEP, entry)])
 
-    # -- devices ------------------------------------------------------------------------------------------------
+    # -- devices ---------------------------------------------------------------------------------------------
 
     def hello(self, frame: HelloFrame, *, connected: bool) -> None:
-        """Take note of what a device has run, and send it what waits."""
-        ready = frame.ready if frame.numbering == self.epoch else 0  # of a flow that was forgotten meanwhile
-        self._boxes.hello(frame.device, ready, connected=connected)
+        """Take note of the orders that a device has run, and send the device the orders that wait."""
+        # Another numbering is that of a flow that was forgotten meanwhile.
+        ready = frame.ready if frame.numbering == self.epoch else 0
+        self._queues.hello(frame.device, ready, connected=connected)
 
     def gone(self, device: str) -> None:
         """Take note that a device is away."""
-        self._boxes.gone(device)
+        self._queues.gone(device)
 
     def counts(self, device: str) -> tuple[int, int]:
-        """Return how many orders went to a device, and how many it has run."""
-        return self._boxes.counts(device)
+        """Return how many orders were sent to a device, and how many of them the device has run."""
+        return self._queues.counts(device)
 
     def stats(self) -> BackwardStats:
         """Return the counts as they stand."""
-        boxes = self._boxes
+        queues = self._queues
         return BackwardStats(
-            self.received, self.replies, boxes.sent, self.failed, boxes.expired, boxes.waiting, boxes.rate
+            self.received, self.replies, queues.sent, self.failed, queues.expired, queues.waiting, queues.rate
         )
 
 
 def _refused(_: Any) -> Any:
     raise ProcessorError(
-        "reply() was called in `backward`, where there is no reading to answer: return what the order becomes."
+        "reply() was called in `backward`, where there is no reading to answer: return the new order instead."
     )
 
 
@@ -359,7 +372,7 @@ async def append_order(
         raise SettingsError(f"send(to={to!r}): to is a device's name, a list of them, or None for all.")
     names = None if to is None else [valid_address(name) for name in ([to] if isinstance(to, str) else to)]
     if names == []:
-        raise SettingsError("send(to=[]) names no device; leave `to` out to send to all that are known.")
+        raise SettingsError("send(to=[]) names no device; leave `to` out to send to all known devices.")
     order = Order(uuid.uuid4().hex, payload, names)
     await connection.append(subjects.order, encode(OrderFrame(time.time(), [order])), message_id=order.id)
     return order.id

@@ -1,7 +1,8 @@
-"""Orders for foreign devices: those that speak MQTT, or NATS, but not this package's frames.
+"""Orders for foreign devices: devices that speak MQTT or NATS, but not this package's frames.
 
-Owns how such a device gets an order: as plain JSON, while it listens. It never says hello and confirms nothing, so an
-order waits for it as for any device, but goes out once: at most once to what it runs.
+Owns how a foreign device gets an order: as plain JSON, while the device listens. A foreign device never says
+hello and confirms nothing. So an order waits for a foreign device as for any other, but is sent once:
+delivery is at most once.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ class PlainDevices:
         self._subjects = subjects
 
     async def listening(self, devices: Collection[str]) -> list[str]:
-        """Return which of `devices` listen for plain orders now, at a cost that grows with the listeners alone.
+        """Return which of `devices` listen for plain orders now.
 
-        Asked right before something is sent, and not kept: a device that has just connected may not listen yet.
+        The cost grows with the number of listeners alone. The server is asked right before orders are sent,
+        and its answer is not kept: a device that has just connected may not listen yet.
         """
         if not devices:
             return []
@@ -43,7 +45,7 @@ class PlainDevices:
         return [name for name in names if name in devices]
 
     async def send(self, device: str, order: DownFrame) -> bool:
-        """Send `order` to `device` as the JSON of its payload; return whether it is dealt with."""
+        """Send `order` to `device` as its payload's JSON; return whether it was sent or had to be dropped."""
         try:
             data = encode_plain(order.payload)
         except PayloadError as error:

@@ -1,10 +1,18 @@
-"""Boxes: the orders that devices have yet to run.
+"""Order queues: the orders that each device has yet to run.
 
-Owns what waits for each device, that it is sent in order and again until it is confirmed, and that an entry of the order
-log is deleted once all its orders are dealt with. What an order is, and what processors make of it, is for `backward`.
+Owns that the orders of each device wait, are sent in order, and are sent again until the device confirms
+them; and that an entry of the order log is deleted once all its orders are dealt with. Reading the order log,
+and the passage of orders through processors, is for `backward`.
 
-A flow may have ten thousand devices, of which hardly any has an order at a given moment. So a hello, an order and a look
-cost what the devices with orders cost, and a device without orders costs nothing at all.
+A flow may have ten thousand devices, of which hardly any has an order at a given moment. So a hello and
+an order cost work for their own device alone, a round costs work for the devices that have orders, and a
+device without orders costs nothing at all.
+
+Each order is in three places: in its device's `_OrderQueue`, in `_expiring`, and counted in `_left` for its
+entry of the log. `put` fills all three and `_take_out` alone empties them, so an entry's count reaches zero
+when the last of its orders was confirmed, sent to a foreign device, or has expired. `begin` counts the entry
+itself too, and `end` takes that count back: an entry isn't deleted while some of its orders have yet to be
+put into their queues.
 """
 
 from __future__ import annotations
@@ -25,43 +33,54 @@ from pratipad_nb.transport.frames import MAX_MESSAGES, DownFrame
 from pratipad_nb.transport.protocol import Connection, Log
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["Boxes", "order_number"]
+__all__ = ["OrderQueues", "order_number"]
 
 log = logging.getLogger(__name__)
 
-#: Orders on their way to one device that it hasn't confirmed; further ones wait here.
+#: Most orders that are sent to one device and not confirmed yet; further orders wait in the device's queue.
 _WINDOW = 64
 #: An order that isn't confirmed after so many seconds is sent again, for signals may be lost.
 _AGAIN = 2.0
-#: Seconds between two looks at all devices that have orders: for what is to go again, and for foreign ones that listen now.
+#: Seconds between two rounds over all devices that have orders: to send orders again, and to find foreign
+#: devices that listen now.
 _LOOK = _AGAIN / 4
-#: Entries that are deleted at a time: a round trip each would hold up the orders behind them.
+#: Entries that are deleted at a time: one round trip after the other would hold up the orders that wait.
 _DELETED_AT_ONCE = 64
 
 
 def order_number(sequence: int, place: int) -> int:
-    """Return the number of the order at `place` in the log's entry `sequence`: it grows along the log."""
+    """Return the number of the order at `place` in the log's entry `sequence`: numbers grow along the log."""
     return sequence * MAX_MESSAGES + place
 
 
 @dataclass(slots=True)
 class _Pending:
-    """An order as it goes to a device; `sent` is when it last went, by the monotonic clock, None before the first time."""
+    """An order of one device.
+
+    Attributes
+    ----------
+    sent
+        When the order was last sent, by the monotonic clock; 0.0 if the order was sent and is to be sent
+        again at once; None before the first time.
+    """
 
     frame: DownFrame
     sent: float | None = None
 
 
 @dataclass(slots=True)
-class _Box:
-    """What waits for one device, by its number, which grows from the first to the last."""
+class _OrderQueue:
+    """The orders of one device, by their numbers, which grow from the first to the last.
+
+    `sent` and `run` count the orders that were sent to the device, and those that the device has run.
+    """
 
     orders: OrderedDict[int, _Pending] = field(default_factory=OrderedDict)
     sent: int = 0
     run: int = 0
 
     def due(self, now: float) -> Iterator[_Pending]:
-        """Iterate over what is to be sent now, each knowing which order has to have come before it."""
+        """Yield the orders that are to be sent now, each with the number of the order before it (`after`)."""
         before = 0
         for number, pending in tuple(islice(self.orders.items(), _WINDOW)):
             if not pending.sent or now - pending.sent > _AGAIN:
@@ -70,53 +89,57 @@ class _Box:
             before = number
 
 
-class Boxes:
-    """The boxes of one edge's devices."""
+class OrderQueues:
+    """The queues of one edge's devices."""
 
     def __init__(self, connection: Connection, subjects: Subjects, orders: Log) -> None:
         self._connection = connection
         self._subjects = subjects
         self._log = orders
-        self._boxes: dict[str, _Box] = {}
-        #: Of the boxes, those with orders whose device is connected, and those with orders whose device is not.
-        self._here: dict[str, _Box] = {}
-        self._away: dict[str, _Box] = {}
-        #: Devices that may be sent something before the next look at all that are here.
+        self._queues: dict[str, _OrderQueue] = {}
+        #: The queues with orders whose device is connected, and those whose device is not.
+        self._connected: dict[str, _OrderQueue] = {}
+        self._away: dict[str, _OrderQueue] = {}
+        #: Devices that the next round looks at, even if that round isn't one over all devices.
         self._woken: dict[str, None] = {}
-        #: When each order expires, by its device and number: in the order in which they do, for that of the log is the same.
+        #: When each order expires, by its device and number. The soonest is first, for orders expire in the
+        #: order of the log.
         self._expiring: OrderedDict[tuple[str, int], float] = OrderedDict()
         self._next_look = 0.0
+        #: How many orders of each entry of the log are not dealt with, plus 1 until `end`. Entries for
+        #: devices of other partitions too are not here: such an entry stays in the log until it expires.
         self._left: dict[int, int] = {}
+        #: Entries of the log that are to be deleted.
         self._finished: list[int] = []
         self._plain = PlainDevices(connection, subjects)
         self._wake = asyncio.Event()
         self._rate = Rate()
         self.sent = self.expired = 0
 
-    # -- what comes in ------------------------------------------------------------------------------------------
+    # -- entries of the log ----------------------------------------------------------------------------------
 
     def begin(self, sequence: int) -> None:
-        """Open an entry of the log, which is to be deleted once `end` was called and its orders are dealt with."""
+        """Open an entry of the log, which is deleted after `end` once its orders are dealt with."""
         self._left[sequence] = 1
 
     def end(self, sequence: int) -> None:
-        """Say that all orders of an entry are in their boxes."""
+        """Take note that all orders of an entry are in their queues."""
         self._deal_with(sequence)
         self._wake.set()
 
     def put(self, device: str, frame: DownFrame, *, expires: float, connected: bool) -> None:
-        """Put an order into a device's box; `expires` is in seconds since 1970."""
+        """Put an order into a device's queue; `expires` is in seconds since 1970."""
         sequence = frame.number // MAX_MESSAGES
         if sequence in self._left:
             self._left[sequence] += 1
-        box = self._boxes.setdefault(device, _Box())
-        box.orders[frame.number] = _Pending(frame)
+        queue = self._queues.setdefault(device, _OrderQueue())
+        queue.orders[frame.number] = _Pending(frame)
         self._expiring[device, frame.number] = expires
-        self._place(device, box, connected=connected)
+        self._place(device, queue, connected=connected)
 
     def _deal_with(self, sequence: int) -> None:
         left = self._left.get(sequence)
-        if left is None:  # an entry that others' devices get too: it stays in the log until it expires
+        if left is None:  # the entry is for devices of other partitions too, and stays until it expires
             return
         if left > 1:
             self._left[sequence] = left - 1
@@ -124,54 +147,54 @@ class Boxes:
         del self._left[sequence]
         self._finished.append(sequence)
 
-    # -- devices ------------------------------------------------------------------------------------------------
+    # -- devices ---------------------------------------------------------------------------------------------
 
     def hello(self, device: str, ready: int, *, connected: bool) -> None:
-        """Take note that a device has run its orders up to number `ready`, and send it what waits."""
-        box = self._boxes.get(device)
-        if box is None or not box.orders:  # there is nothing to confirm, and nothing to send
+        """Take note that a device has run its orders up to number `ready`; send the orders that wait."""
+        queue = self._queues.get(device)
+        if queue is None or not queue.orders:
             return
-        for number in tuple(takewhile(lambda n: n <= ready, box.orders)):
-            box.run += 1
-            self._take_out(device, box, number)
-        if not ready:  # it has just started, or lost what was sent
-            self._send_anew(box)
-        self._place(device, box, connected=connected)
+        for number in tuple(takewhile(lambda n: n <= ready, queue.orders)):
+            queue.run += 1
+            self._take_out(device, queue, number)
+        if not ready:  # the device has just started, or lost the orders that were sent
+            self._send_anew(queue)
+        self._place(device, queue, connected=connected)
 
     def gone(self, device: str) -> None:
         """Take note that a device is away."""
-        box = self._boxes.get(device)
-        if box is not None and box.orders:
-            self._send_anew(box)
-            self._place(device, box, connected=False)
+        queue = self._queues.get(device)
+        if queue is not None and queue.orders:
+            self._send_anew(queue)
+            self._place(device, queue, connected=False)
 
-    def _place(self, device: str, box: _Box, *, connected: bool) -> None:
-        """Put a box where it belongs now, and let the next round look at it."""
-        here, elsewhere = (self._here, self._away) if connected else (self._away, self._here)
-        elsewhere.pop(device, None)
-        if box.orders:
-            here[device] = box
+    def _place(self, device: str, queue: _OrderQueue, *, connected: bool) -> None:
+        """Note whether a queue's device is connected, and let the next round look at the device."""
+        place, other = (self._connected, self._away) if connected else (self._away, self._connected)
+        other.pop(device, None)
+        if queue.orders:
+            place[device] = queue
         self._woken[device] = None
         self._wake.set()
 
-    def _send_anew(self, box: _Box) -> None:
-        # Nothing beyond the window was sent: orders leave a box at its front alone, and come in at its end.
-        for pending in islice(box.orders.values(), _WINDOW):
+    def _send_anew(self, queue: _OrderQueue) -> None:
+        # No order beyond the window was sent: orders leave a queue at its front alone, and join at its end.
+        for pending in islice(queue.orders.values(), _WINDOW):
             pending.sent = pending.sent and 0.0
 
-    def _take_out(self, device: str, box: _Box, number: int) -> None:
-        if box.orders.pop(number, None) is None:
+    def _take_out(self, device: str, queue: _OrderQueue, number: int) -> None:
+        if queue.orders.pop(number, None) is None:
             return
         self._expiring.pop((device, number), None)
-        if not box.orders:
-            self._here.pop(device, None)
+        if not queue.orders:
+            self._connected.pop(device, None)
             self._away.pop(device, None)
         self._deal_with(number // MAX_MESSAGES)
 
     def counts(self, device: str) -> tuple[int, int]:
-        """Return how many orders went to a device, and how many it has run."""
-        box = self._boxes.get(device)
-        return (box.sent, box.run) if box else (0, 0)
+        """Return how many orders were sent to a device, and how many of them the device has run."""
+        queue = self._queues.get(device)
+        return (queue.sent, queue.run) if queue else (0, 0)
 
     @property
     def waiting(self) -> int:
@@ -183,10 +206,13 @@ class Boxes:
         """Orders sent, a second."""
         return self._rate.value
 
-    # -- what goes out ------------------------------------------------------------------------------------------
+    # -- sending ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Send what waits and delete what is dealt with, until cancelled. While the link is down all of it waits."""
+        """Send orders, and delete the log's entries that are dealt with, until cancelled.
+
+        While the link is down all orders wait.
+        """
         while True:
             self._wake.clear()
             try:
@@ -209,19 +235,19 @@ class Boxes:
             if expires >= now:
                 return
             self.expired += 1
-            self._take_out(device, self._boxes[device], number)
+            self._take_out(device, self._queues[device], number)
 
     async def _round(self) -> None:
-        """Look at the devices that something has happened to, and now and then at all that have orders."""
+        """Send the orders of devices that were woken, and every `_LOOK` seconds those of all devices."""
         woken, self._woken = self._woken, {}
         now = time.monotonic()
         looks_at_all = now >= self._next_look
         if looks_at_all:
-            woken |= dict.fromkeys(self._here) | dict.fromkeys(self._away)
+            woken |= dict.fromkeys(self._connected) | dict.fromkeys(self._away)
         try:
             for device in woken:
-                if box := self._here.get(device):
-                    await self._send(device, box)
+                if queue := self._connected.get(device):
+                    await self._send(device, queue)
             await self._send_plain({device for device in woken if device in self._away})
         except BaseException:
             self._woken = woken | self._woken
@@ -229,27 +255,27 @@ class Boxes:
         if looks_at_all:
             self._next_look = now + _LOOK
 
-    async def _send(self, device: str, box: _Box) -> None:
+    async def _send(self, device: str, queue: _OrderQueue) -> None:
         subject, now = self._subjects.down(device), time.monotonic()
-        for pending in box.due(now):
+        for pending in queue.due(now):
             await self._connection.publish(subject, encode(pending.frame))
-            self._note_sent(box, pending)
+            self._note_sent(queue, pending)
             pending.sent = now
 
-    def _note_sent(self, box: _Box, pending: _Pending) -> None:
+    def _note_sent(self, queue: _OrderQueue, pending: _Pending) -> None:
         if pending.sent is None:
-            box.sent += 1
+            queue.sent += 1
             self.sent += 1
 
     async def _send_plain(self, devices: set[str]) -> None:
-        """Send what waits to those that listen and don't speak frames: once, for they confirm nothing."""
+        """Send the orders of foreign `devices` that listen: once, for a foreign device confirms nothing."""
         for device in await self._plain.listening(devices):
-            box = self._boxes[device]
-            for number, pending in tuple(box.orders.items()):
+            queue = self._queues[device]
+            for number, pending in tuple(queue.orders.items()):
                 if not await self._plain.send(device, pending.frame):
                     return
-                self._note_sent(box, pending)
-                self._take_out(device, box, number)
+                self._note_sent(queue, pending)
+                self._take_out(device, queue, number)
 
     async def _delete_finished(self) -> None:
         while self._finished:
@@ -259,7 +285,7 @@ class Boxes:
             left = [sequence for sequence, task in zip(some, deleted, strict=True) if not task.result()]
             self._finished[: len(some)] = left
             if left:
-                return  # the next round tries again
+                return  # the next round tries these again
 
     async def _deleted(self, sequence: int) -> bool:
         try:

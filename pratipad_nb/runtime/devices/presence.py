@@ -1,7 +1,8 @@
-"""Presence: which devices are there, by what they say themselves and by what the server knows.
+"""Presence: which devices are connected, by their own hellos and by the server's list of clients.
 
-Owns the hellos and the asking. The server needs no word from the device, so that one whose power was cut is noticed
-all the same, and foreign ones, which say no hello, are known too.
+Owns receiving the hellos, and asking the server. The server needs no word from a device: a device whose power
+was cut is missed all the same, and foreign devices, which say no hello, are known too. Keeping the list of
+devices is for `roster`, and the credit that answers a hello for `credit`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ __all__ = ["Presence"]
 
 log = logging.getLogger(__name__)
 
+#: Seconds between two questions to the server.
 _SECONDS = 1.0
-#: With many clients the answer is long: at most this many a second are read.
+#: With many clients the server's answer is long: at most so many clients a second are read.
 _CLIENTS_A_SECOND = 2000
 
 
 class Presence:
-    """Hears the devices of one run, and asks the server, about once a second, which are connected."""
+    """Hears the devices of one run, and asks the server about once a second which devices are connected."""
 
     def __init__(
         self, connection: Connection, subjects: Subjects, roster: Roster, ledger: Ledger, backward: Backward
@@ -59,14 +61,14 @@ class Presence:
         self._backward.hello(frame, connected=account.connected)
 
     async def watch(self) -> None:
-        """Compare which devices said hello with those that are connected, again and again, until cancelled."""
+        """Compare the devices that said hello with those that the server knows, until cancelled."""
         while True:
             pause = _SECONDS
             asked = time.monotonic()
             try:
                 clients = await self._connection.clients()
             except (TransportError, WaitTimeout) as error:
-                # A foreign server may not allow the question; then hellos have to do.
+                # A foreign server may not allow the question; then hellos alone tell which devices are there.
                 log.debug("the server doesn't say which devices are connected: %s", error)
             else:
                 prefix = self._prefix
@@ -78,7 +80,7 @@ class Presence:
             await asyncio.sleep(pause)
 
     def _part_with_the_gone(self, asked: float) -> None:
-        """Take note of devices that left; a device that came since the server was asked is here all the same."""
+        """Take note of devices that left; a device that moved since the server was asked has not left."""
         for device, account in self._ledger.accounts.items():
             if account.connected and device not in self._roster.connected and account.moved < asked:
                 self._ledger.gone(device)

@@ -1,16 +1,24 @@
 """Pull: the cloud's requests for readings, tied to the messages that answer them.
 
-Owns the requests. A request is met by *numbers*: what a device is granted for it are its next numbers, and it is done
-when the positions at Output have passed them, whether the messages were emitted, filtered or dead-lettered.
+Owns the requests. A request is met by *numbers*: for a request a device is granted its next numbers. The
+request is done when the positions at Output have passed these numbers, whether the messages were emitted,
+filtered or dead-lettered. How many messages a device may send, and telling the device, is for `credit`.
 
-Requests may be many, large, and open for long, and settling comes twenty times a second and with every frame at Output. So
-nothing here looks at what hasn't changed:
+Requests may be many, large, and open for long, and `settle` is called twenty times a second and with every
+frame at Output. So nothing here looks at devices or requests that haven't changed:
 
-* A *claim* holds the numbers of one device that are owed to one request. Numbers only grow, so that the claims on a device
-  stand in a row, and what has come is taken off its front. Numbers granted one after the other to one request are one claim.
-* Requests with readings that nobody was asked for wait in a row for each device that is named, and in one for all others.
-  A row is *ready* while a device could answer it, which `Ledger.on_change` tells.
-* A device that doesn't answer is *away*: what it owes is asked of others as soon as there is another.
+* A *claim* holds the numbers of one device that are owed to one request. The claims on a device stand in the
+  order of their numbers, since numbers only grow, and numbers that have arrived are taken off the first
+  claim. Numbers granted one after the other to one request are one claim.
+* A request with readings that no device was asked for waits in a queue: one queue for each device that a
+  request names, and one for all requests that name none. A queue is *ready* while a device could answer its
+  requests; the ledger's `on_change` says when that may have changed.
+* A device that doesn't answer is *away*: readings that it owes are asked of others as soon as another device
+  could answer.
+
+The invariant: for each open request, `left` is `unclaimed` plus the sizes of its claims, and `owing` has
+these sizes by device. It holds because readings move between the three in pairs: `_add` from `unclaimed` to a
+claim, `_give_back` from a claim to `unclaimed`, and `_bring` out of a claim and out of `left`.
 """
 
 from __future__ import annotations
@@ -29,29 +37,32 @@ from pratipad_nb.transport.frames import Position
 
 __all__ = ["MOST_OPEN", "Claim", "PullRequest", "Requests"]
 
-#: Requests that may be open at once: a program that pulls on and on while no device is there would else fill the memory.
+#: Requests that may be open at once: a program that pulls on and on while no device is there would else fill
+#: the memory.
 MOST_OPEN = 1000
 
-#: Requests that are remembered after they were over, so that a late question about one is answered.
+#: Requests that are remembered after they were over, so that a late question about a request is answered.
 _REMEMBERED = 1000
 
 
 @dataclass(slots=True, eq=False)
 class PullRequest:
-    """The cloud's wish for `wanted` readings, of one `device` or of any.
+    """The cloud's request for `wanted` readings, of one `device` or of any.
 
     Attributes
     ----------
+    close
+        Ends the request, for a reason in words; `Requests._close`.
     left
-        Readings that have not left the pipeline.
+        Readings that are not at Output yet.
     unclaimed
-        Readings that nobody has been asked for.
+        Readings that no device has been asked for.
     owing
-        How many each device that was asked has yet to bring; 0 if that was asked of others since.
+        How many readings each device that was asked has yet to send; 0 if these were asked of others since.
     done
-        Set when the request is over: all readings have come, or it ended early.
+        Set when the request is over: all readings have arrived, or the request ended early.
     ended
-        Why it ended early, in words.
+        Why the request ended early, in words; empty if it did not.
     """
 
     id: str
@@ -69,18 +80,21 @@ class PullRequest:
 
     @property
     def standing(self) -> Standing:
-        """How far it is."""
+        """How far the request is."""
         return Standing(self.left, self.silent, self.ended)
 
     @property
     def silent(self) -> tuple[str, ...]:
-        """Devices that were asked and haven't brought all of it."""
+        """Devices that were asked and haven't sent all of their readings."""
         if self.left == 0:
             return ()
         return tuple(sorted(self.owing)) or ((self.device,) if self.device else ())
 
     def cancel(self) -> None:
-        """Ask for no more of it: what was granted can't be taken back, and comes. One that is over stays as it is."""
+        """Ask for no more readings. Readings that were granted arrive all the same, and belong to no request.
+
+        A request that is over stays as it is.
+        """
         self.close(self, CANCELLED)
 
 
@@ -96,12 +110,12 @@ class Claim:
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """How many numbers the claim holds."""
         return self.high - self.low + 1
 
 
 class Requests:
-    """The requests of one flow, open ones and the last that were over."""
+    """The requests of one flow: those that are open, and the last `_REMEMBERED` that were over."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -110,12 +124,12 @@ class Requests:
         self._open: dict[str, PullRequest] = {}
         self._over: dict[str, PullRequest] = {}
         self._claims: dict[str, deque[Claim]] = {}
-        #: Requests with readings that nobody was asked for, by the device that is named: None for all others.
+        #: The queues of requests with unclaimed readings, by the device that they name, or None.
         self._unasked: dict[str | None, dict[str, PullRequest]] = {}
+        #: The queues that a device could answer, by the same key; the queue whose turn it is comes first.
         self._ready: dict[str | None, None] = {}
         self._away: dict[str, None] = {}
         self._changed: dict[str, Account] = {}
-        ledger.on_change = self._note
 
     def pull(self, count: int, device: str | None = None) -> PullRequest:
         """Ask for `count` readings, of `device` or of all in turn.
@@ -127,7 +141,7 @@ class Requests:
         SettingsError
             If `count` is no whole number from 1 to `MOST_READINGS`, or `device` can't name a device.
         DeviceError
-            If no such device has ever been there.
+            If no such device has ever said hello to this run.
         """
         if self._ledger.mode != "Pull":
             raise FlowError(
@@ -139,8 +153,9 @@ class Requests:
             raise self._unknown(device)
         if len(self._open) >= MOST_OPEN:
             raise FlowError(
-                f"pull({count}): {len(self._open):,} requests of this flow are open, and {MOST_OPEN:,} may be. Wait for "
-                "some with request.wait(), give up others with request.cancel(), or ask for more readings in one pull()."
+                f"pull({count}): {len(self._open):,} requests of this flow are open, and {MOST_OPEN:,} may "
+                "be. Wait for some with request.wait(), give up others with request.cancel(), or ask for "
+                "more readings in one pull()."
             )
         self._made += 1
         request = PullRequest(f"{self._run}-{self._made}", count, device, self._close)
@@ -153,8 +168,8 @@ class Requests:
         gateway = gateway_of(device)
         if gateway in self._ledger.accounts:
             return DeviceError(
-                f"pull(): {device!r} speaks through the gateway {gateway!r}, and is not asked by itself. Ask the gateway: "
-                f"pull(…, device={gateway!r})."
+                f"pull(): {device!r} speaks through the gateway {gateway!r}, and is not asked by itself. "
+                f"Ask the gateway: pull(…, device={gateway!r})."
             )
         known = ", ".join(sorted(self._ledger.accounts)) or "none yet"
         return DeviceError(f"pull(): no device {device!r} has connected to this flow. Known: {known}.")
@@ -165,7 +180,7 @@ class Requests:
         Raises
         ------
         FlowError
-            If it has been over for long, or another run of this edge made it.
+            If the request has been over for long, or another run of this edge made it.
         """
         found = self._open.get(request) or self._over.get(request)
         if found is not None:
@@ -173,8 +188,8 @@ class Requests:
         run, _, number = request.rpartition("-")
         if run == self._run and number.isdecimal() and 0 < int(number) <= self._made:
             raise FlowError(
-                f"request {request} has been over for long, and how it ended is forgotten: {_REMEMBERED:,} others were "
-                "over since. Ask about a request sooner."
+                f"request {request} has been over for long, and how it ended is forgotten: {_REMEMBERED:,} "
+                "others were over since. Ask about a request sooner."
             )
         raise FlowError(f"request {request} is not known: the flow was started anew since. Pull again.")
 
@@ -184,10 +199,10 @@ class Requests:
         for request in list(self._open.values()):
             self._close(request, why)
 
-    # -- what happens -------------------------------------------------------------------------------------------
+    # -- events ----------------------------------------------------------------------------------------------
 
     def stored(self, positions: Iterable[Position]) -> None:
-        """Count what has come: messages up to `positions` are at Output."""
+        """Count readings as arrived: messages up to `positions` are at Output."""
         if not self._claims:
             return
         for device, epoch, number in positions:
@@ -200,7 +215,7 @@ class Requests:
                 self._claims.pop(device, None)
 
     def _bring(self, claim: Claim, number: int) -> None:
-        """Count that a device's messages up to `number` have come for a request."""
+        """Count a claim's messages up to `number` as arrived."""
         request, count = claim.request, number - claim.low + 1
         claim.low += count
         request.left -= count
@@ -210,13 +225,13 @@ class Requests:
         if not request.left:
             self._close(request, "")
 
-    def _note(self, account: Account) -> None:
-        """Take note that something has happened to a device; `Ledger.on_change`."""
+    def note(self, account: Account) -> None:
+        """Take note that an account has changed: the ledger's `on_change`."""
         if self._open:
             self._changed[account.device] = account
 
     def settle(self) -> None:
-        """Take back what devices that went away still owe, and ask for what nobody was."""
+        """Take back readings that devices owe which are away, and ask devices for unclaimed readings."""
         if not self._open:
             return
         changed, self._changed = self._changed, {}
@@ -226,12 +241,12 @@ class Requests:
             away, self._away = self._away, {}
             for device in away:
                 self._take_back(device)
-        self._ask()
+        self._grant_ready()
 
     def _look_at(self, account: Account) -> None:
         device = account.device
         claims = self._claims.get(device)
-        while claims and claims[0].epoch != account.epoch:  # it has started again, and numbers anew
+        while claims and claims[0].epoch != account.epoch:  # the device has started again, and numbers anew
             claim = claims.popleft()
             self._give_back(claim, claim.low - 1)
         if not claims:
@@ -241,16 +256,17 @@ class Requests:
         else:
             self._away[device] = None
         if self._ledger.next_able(device) is not None:
-            for row in (None, device):
-                if row in self._unasked:
-                    self._ready.setdefault(row)
+            for named in (None, device):
+                if named in self._unasked:
+                    self._ready.setdefault(named)
 
-    # -- taking back --------------------------------------------------------------------------------------------
+    # -- taking back -----------------------------------------------------------------------------------------
 
     def _take_back(self, device: str) -> None:
-        """Free what a device owes that is away, failing or silent, but for requests that name it.
+        """Free the readings that `device`, which is away, failing or silent, owes to requests for any device.
 
-        With nobody else to ask a claim stands, so that the device's answers count when it comes back.
+        The claim of a request that names the device stands. All claims stand while no other device could
+        answer (`settle`): so the device's answers count when it comes back.
         """
         claims, seen = self._claims.get(device, deque()), self._ledger.accounts[device].seen
         for claim in claims:
@@ -259,7 +275,7 @@ class Requests:
         self._keep(device, (claim for claim in claims if claim.size))
 
     def _give_back(self, claim: Claim, last: int) -> None:
-        """Free the numbers of a claim behind `last`."""
+        """Free the numbers of a claim that come after `last`."""
         high = min(claim.high, max(last, claim.low - 1))
         freed, claim.high = claim.high - high, high
         if freed:
@@ -272,38 +288,38 @@ class Requests:
         if not self._claims[device]:
             del self._claims[device]
 
-    # -- asking -------------------------------------------------------------------------------------------------
+    # -- asking ----------------------------------------------------------------------------------------------
 
     def _queue(self, request: PullRequest) -> None:
         self._unasked.setdefault(request.device, {})[request.id] = request
         self._ready.setdefault(request.device)
 
     def _unqueue(self, request: PullRequest) -> None:
-        row = self._unasked.get(request.device)
-        if row is not None and row.pop(request.id, None) is not None and not row:
+        queue = self._unasked.get(request.device)
+        if queue is not None and queue.pop(request.id, None) is not None and not queue:
             del self._unasked[request.device]
 
-    def _ask(self) -> None:
-        """Ask devices for what the first request of each ready row wants, as far as the rate allows."""
+    def _grant_ready(self) -> None:
+        """Ask for the readings of the first request of each ready queue, as far as the rate allows."""
         while self._ready:
             device = next(iter(self._ready))
-            row = self._unasked.get(device)
-            if not row or self._ledger.next_able(device) is None:
+            queue = self._unasked.get(device)
+            if not queue or self._ledger.next_able(device) is None:
                 del self._ready[device]
                 continue
-            request = next(iter(row.values()))
-            if not self._claim(request):  # next time it is another row's turn
+            request = next(iter(queue.values()))
+            if not self._claim(request):  # the rate allows no more: next time another queue has its turn
                 self._ready[device] = self._ready.pop(device)
                 return
             if not request.unclaimed:
                 self._unqueue(request)
 
     def _claim(self, request: PullRequest) -> bool:
-        """Ask devices in turn for what nobody was; return False if the rate allows no more now."""
+        """Ask devices in turn for a request's unclaimed readings; return False if the rate allows no more."""
         sharing = self._ledger.able if request.device is None else 1
         while request.unclaimed and (account := self._ledger.next_able(request.device)) is not None:
-            share = -(-request.unclaimed // max(1, sharing))
-            count = self._ledger.limit.room(share if account.answers else min(share, account.spare))
+            fair = -(-request.unclaimed // max(1, sharing))
+            count = self._ledger.limit.room(fair if account.answers else min(fair, account.spare))
             if count <= 0:
                 return False
             self._add(request, account, self._ledger.grant(account, count))
@@ -325,16 +341,19 @@ class Requests:
         else:
             claims.append(Claim(request, account.device, account.epoch, numbers[0], numbers[-1]))
 
-    # -- ending -------------------------------------------------------------------------------------------------
+    # -- ending ----------------------------------------------------------------------------------------------
 
     def _close(self, request: PullRequest, ended: str) -> None:
-        """Let a request be over: all has come, or it `ended` early. One that is over stays as it is."""
+        """Let a request be over: all readings have arrived, or the request `ended` early.
+
+        A request that is over stays as it is.
+        """
         if self._open.pop(request.id, None) is None:
             return
         request.ended = ended
         request.done.set()
         self._unqueue(request)
-        if request.left:  # what comes for it all the same is nobody's
+        if request.left:  # readings that arrive for this request all the same belong to no request
             for device in request.owing:
                 self._keep(
                     device, [claim for claim in self._claims.get(device, ()) if claim.request is not request]

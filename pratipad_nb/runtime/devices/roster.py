@@ -1,6 +1,7 @@
 """The roster: every device that a run knows, from hellos, from messages, and from the server.
 
-Owns the union of these three. Keeping each up to date is for `credit`, `inputs` and `presence`.
+Owns the union of these three sources. Keeping each source up to date is for `credit`, `gatekeeper` and
+`presence`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pratipad_nb.runtime.devices.credit import Account
-from pratipad_nb.runtime.positions.inputs import DeviceCount
+from pratipad_nb.runtime.positions.gatekeeper import DeviceCount
 
 __all__ = ["Roster"]
 
@@ -19,16 +20,16 @@ class Roster:
     Parameters
     ----------
     accounts
-        Those that said hello.
+        The devices that said hello, by name.
     counts
-        Those that sent messages.
+        The devices that sent messages, by name.
     owns
-        Says whether a device belongs to this run's partition.
+        Returns whether a device belongs to this run's partition.
 
     Attributes
     ----------
     connected
-        Every device of the flow that the server knew when it was asked last, those of other partitions too.
+        Every device of the flow that the server last named as connected, devices of other partitions too.
     """
 
     def __init__(
@@ -54,11 +55,11 @@ class Roster:
         return account is not None and account.connected
 
     def is_connected(self, device: str) -> bool:
-        """Return whether `device` is connected: by its hello, or, of a foreign device, by the server's word."""
+        """Return whether `device` is connected: by its hello or, if foreign, by the server's word."""
         account = self._accounts.get(device)
         return account.connected if account is not None else device in self.connected
 
     def error(self, device: str) -> str:
-        """Return what `device` said of its own failures last."""
+        """Return the last words of `device` on its own failures; empty if there are none."""
         account = self._accounts.get(device)
         return account.error if account is not None else ""

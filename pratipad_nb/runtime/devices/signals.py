@@ -1,6 +1,6 @@
-"""Signals on their way out: of several to one subject that wait, only the newest is of use.
+"""Signals on their way out: of several signals that wait for one subject, the newest alone is sent.
 
-Owns the sending. A signal that is lost is nobody's loss: what it said is said again.
+Owns the sending. A signal may be lost, for its sender sends it again sooner or later.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Signals"]
 
 
 class Signals:
-    """What a flow has to say to devices and handles, sent by one task, `run`."""
+    """Sends a flow's signals to devices and handles, by one task, `run`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -23,12 +23,12 @@ class Signals:
         self._filled = asyncio.Event()
 
     def send(self, subject: str, data: bytes) -> None:
-        """Send a signal soon; one to the same subject that still waits is dropped."""
+        """Send a signal soon; drop a signal to the same subject that still waits."""
         self._waiting[subject] = data
         self._filled.set()
 
     async def run(self) -> None:
-        """Send what comes, until cancelled."""
+        """Send signals until cancelled."""
         while True:
             await self._filled.wait()
             self._filled.clear()

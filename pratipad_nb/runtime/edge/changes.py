@@ -1,13 +1,21 @@
-"""Changes to a run: one at a time, in place or by draining, and never half.
+"""Changes to a run: one at a time, in place or by draining, and each in whole or not at all.
 
-Owns which way a change takes, and the way that drains. Exchanging processors in their places is in `swap`.
+Owns the choice between the two, and the change that drains. Exchanging processors in their places is in
+`swap`.
+
+A change that drains keeps this order, so that no message is lost or passes twice: the pump stops; every
+message in flight passes the old processors and is stored; the old pipeline ends; the old processors' state
+goes to the new ones; the new pipeline begins. Deliveries that were not admitted stay in the gate, and the new
+pipeline begins with these. So at the moment of the exchange no message is in flight, and a message passes
+either the old line or the new one as a whole.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,16 +28,31 @@ from pratipad_nb.runtime.edge.swap import Proof, SwapReceipt, swap_in_place
 from pratipad_nb.runtime.edge.timers import Timers
 from pratipad_nb.runtime.stages.line import Line
 
-__all__ = ["Changes"]
+__all__ = ["Change", "Changes"]
+
+#: Seconds between two looks whether an instance hangs that has messages in flight to finish.
+_LOOK = 0.5
+
+
+@dataclass(slots=True)
+class Change:
+    """A change that is prepared: the new line, set up, and the difference from the line that runs.
+
+    `begun`: the change is being carried out.
+    """
+
+    line: Line
+    difference: Difference
+    begun: bool = False
 
 
 @dataclass(slots=True)
 class _Pending:
-    """A change that waits for what is in hand to be finished."""
+    """A change that waits until the messages in flight are stored; `in_flight` counts them at its start."""
 
     line: Line
     difference: Difference
-    in_hand: int
+    in_flight: int
     began: float = field(default_factory=time.monotonic)
     receipt: asyncio.Future[SwapReceipt] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -37,14 +60,14 @@ class _Pending:
 
 
 class Changes:
-    """Changes what one run consists of: its line of processors, and the pipeline through it.
+    """Changes the line of processors of one run, and the pipeline through the line.
 
     Parameters
     ----------
     proof
-        Counts what was in flight, lost and doubled, for the receipt.
+        Counts messages in flight, lost and doubled, for the receipt.
     on_mode
-        Told of the new input where a change brings another.
+        Called with the new input where a change brings another.
     """
 
     def __init__(
@@ -66,42 +89,87 @@ class Changes:
         self._pending: _Pending | None = None
 
     async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
-        """Change what runs; None if nothing differs.
+        """Change the run to `dataflow` and return the receipt; None if nothing differs; see `prepared`."""
+        async with self.prepared(dataflow) as change:
+            return await self.carry_out(change) if change is not None else None
 
-        New processors are set up first: if one can't be, the old ones stay. Where the shape of the flow stays, each
-        changed processor is exchanged between two of its calls (see `swap`). Else the pump pauses, what is in hand is
-        finished by the old ones and stored, state is carried over, and the new ones go on.
+    @contextlib.asynccontextmanager
+    async def prepared(self, dataflow: Dataflow) -> AsyncIterator[Change | None]:
+        """Set up the processors of a change to `dataflow`; None if nothing differs.
+
+        No other change is made while the context lasts. The line that runs is not touched before `carry_out`.
+        A change that isn't carried out is torn down when the context ends.
 
         Raises
         ------
         ProcessorError
             If a new processor can't be set up.
         FlowError
-            If the flow isn't running, or ends before the change is made.
+            If the flow isn't running.
         """
         async with self._turn:
             self._status.check_takes("can't be changed")
             running = self._shape.line
-            old = running.dataflow
-            difference = old.diff(dataflow)
-            if str(old.tree) == str(dataflow.tree) and not difference.changed:
-                return None
-            line = await running.prepare(dataflow, difference.kept)
-            if line.shape == running.shape and dataflow.hops == old.hops and dataflow.input == old.input:
-                return await swap_in_place(running, line, difference, self._timers, self._proof)
-            return await self._drained(line, difference)
+            difference = running.dataflow.diff(dataflow)
+            if str(running.dataflow.tree) == str(dataflow.tree) and not difference.changed:
+                yield None
+                return
+            change = Change(await running.prepare(dataflow, difference.kept), difference)
+            try:
+                yield change
+            finally:
+                if not change.begun:
+                    await change.line.close_all_but(running)
+
+    async def carry_out(self, change: Change) -> SwapReceipt:
+        """Put a prepared change into effect and return its receipt.
+
+        Where the shape of the flow stays, each changed processor is exchanged between two of its calls (see
+        `swap`). Else the pump pauses, messages in flight pass the old processors and are stored, state is
+        carried over, and the new processors go on.
+
+        Raises
+        ------
+        ProcessorError
+            If a new processor can't take the state over; the old processors go on then.
+        FlowError
+            If the flow ends before the change is made.
+        """
+        change.begun = True
+        running, line = self._shape.line, change.line
+        old, new = running.dataflow, line.dataflow
+        if line.shape == running.shape and new.hops == old.hops and new.input == old.input:
+            return await swap_in_place(running, line, change.difference, self._timers, self._proof)
+        return await self._drained(line, change.difference)
 
     async def _drained(self, line: Line, difference: Difference) -> SwapReceipt:
         resting = None if self._status.state == "paused" else self._shape.line.paused
         pending = self._pending = _Pending(line, difference, self._proof.in_flight)
         self._shape.line.resume()
         self._shape.pipeline.drain(leaving=True)
-        receipt = await pending.receipt
+        receipt = await self._receipt(pending)
         self._rest_again(resting)
         return receipt
 
+    @property
+    def revocable(self) -> bool:
+        """Whether the change that is being made can be given up, so that the old line goes on."""
+        return self._pending is None
+
+    async def _receipt(self, pending: _Pending) -> SwapReceipt:
+        """Wait until the change is carried out; leave instances behind that hang with messages in flight."""
+        try:
+            while not pending.receipt.done():
+                await asyncio.wait({pending.receipt}, timeout=_LOOK)
+                if not pending.receipt.done() and self._pending is pending:
+                    self._shape.line.leave_hanging(pending.line, pending.difference.changed)
+        except asyncio.CancelledError:  # the caller wants no receipt any more
+            pending.receipt.cancel()
+            raise
+        return pending.receipt.result()
+
     def _rest_again(self, keys: Sequence[str] | None) -> None:
-        """Pause again what was paused before a change (None: the run), which had to finish what was in flight."""
+        """Pause the processors `keys`, or the run (None), which a change had to resume, again."""
         if keys is None:
             self._controls.pause()
         for key in keys or ():
@@ -109,7 +177,7 @@ class Changes:
                 self._shape.line.pause(key)
 
     async def carried_out(self) -> bool:
-        """Carry out the change that waited for the pipeline to end; return whether there was one."""
+        """Carry out the change that waited for the pipeline to end; return whether a change waited."""
         pending, self._pending = self._pending, None
         if pending is None:
             return False
@@ -118,16 +186,17 @@ class Changes:
         except BaseException:
             self._give_up(pending)
             raise
-        if not pending.receipt.done():  # who asked may have gone away
+        if not pending.receipt.done():  # the caller may have been cancelled
             pending.receipt.set_result(receipt)
         return True
 
     async def _carry_out(self, pending: _Pending) -> SwapReceipt:
         old, line, difference = self._shape.line, pending.line, pending.difference
         kept = old.shared_with(line)
+        line.accept()
         self._timers.stop(key for key in old.meters if key not in kept)
         await old.carry_over(line)
-        self._go_on_with(line)  # before the old ones are torn down: orders pass at any moment
+        self._go_on_with(line)  # before the old processors are torn down: orders may pass at any moment
         await old.close_all_but(line)
         lost, doubled = self._proof.difference()
         return SwapReceipt(
@@ -135,19 +204,19 @@ class Changes:
             difference.removed,
             difference.changed,
             difference.kept,
-            pending.in_hand,
+            pending.in_flight,
             time.monotonic() - pending.began,
             lost=lost,
             doubled=doubled,
         )
 
     def _go_on_with(self, line: Line) -> None:
-        """Let `line` work where another has ended; nothing is in flight at this moment."""
+        """Put `line` in the place of a line that has ended; no message is in flight at this moment."""
         before = self._shape.line.dataflow.input
         self._shape.replace(line)
         if line.dataflow.input != before:
             self._on_mode(line.dataflow.input)
-        if self._status.state == "draining":  # asked for while what is new was being set up
+        if self._status.state == "draining":  # `drain` was called while the change was under way
             self._shape.pipeline.drain()
         else:
             self._status.state = "running"
@@ -155,7 +224,7 @@ class Changes:
         self._timers.restart(key for key in line.meters if key not in self._timers)
 
     async def close(self) -> None:
-        """Give up a change that can't be made any more, as the run has ended."""
+        """Give up a change that can't be made any more, since the run has ended."""
         pending, self._pending = self._pending, None
         if pending is None:
             return

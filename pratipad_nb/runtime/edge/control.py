@@ -1,6 +1,7 @@
-"""Control: what handles in other processes ask of a running flow, and the answers.
+"""Control: answers the requests that handles in other processes send to a running flow.
 
-Owns the verbs on the flow's control subject. Each is one small function; errors travel by their class's name.
+Owns the verbs on the flow's control subject. Each verb is one small function; errors travel by their class's
+name. The pull requests themselves are for `pull`, and the counters for `report`.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ __all__ = ["Control"]
 
 log = logging.getLogger(__name__)
 
-#: Requests that may wait to be answered; beyond, the asker gets no answer and asks again.
+#: Requests that may wait to be answered; a further request is dropped, and its sender asks again.
 _WAITING = 1024
-#: Longest that a question about a pull request waits before it is answered with what there is, in seconds.
+#: Longest wait for the end of a pull request before its present standing is the answer, in seconds.
 _PATIENCE = 5.0
 
 
 class Control:
-    """Answers requests on the control subject, one task for all.
+    """Answers requests on the control subject, each in a task of its own.
 
     Parameters
     ----------
     line
-        Gives the current line of processors.
+        Returns the current line of processors.
     snapshot
-        Gives the counters as they stand.
+        Returns the counters as they stand.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Control:
             log.warning("too many requests at once; a request was dropped")
 
     async def run(self) -> None:
-        """Answer what comes, until cancelled."""
+        """Answer requests until cancelled."""
         async with asyncio.TaskGroup() as group:
             room = asyncio.Semaphore(_WAITING)
             while True:
@@ -94,7 +95,7 @@ class Control:
             verb = self._verbs.get(frame.verb)
             if verb is None:
                 raise FlowError(
-                    f"{frame.verb!r} is nothing a flow can be asked; it knows {', '.join(self._verbs)}."
+                    f"a flow doesn't know the request {frame.verb!r}; it knows {', '.join(self._verbs)}."
                 )
             answer = ControlFrame("ok", await verb(**frame.arguments))
         except (PratipadError, TypeError) as error:

@@ -1,6 +1,6 @@
-"""The controls of a run: pause, resume, drain, and the entrance for what doesn't come from the input.
+"""The controls of a run: pause, resume, drain, and inject, for messages that don't come from the input.
 
-Owns these four. A change of the dataflow is for `changes`.
+Owns these four controls. A change of the dataflow is for `changes`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pratipad_nb.runtime.values.stats import FlowState
 
 __all__ = ["Controls"]
 
-#: How soon after a refusal an injection is tried again, in seconds: a change of the shape takes about as long.
+#: Pause before a refused injection is tried again, in seconds: replacing a pipeline takes as long.
 _AGAIN = 0.05
 
 
@@ -26,7 +26,7 @@ class Controls:
         self._shape = shape
 
     def pause(self, processor: str | None = None) -> None:
-        """Let the run, or one processor, begin nothing further; a run that drains goes on to its end."""
+        """Let the run, or one processor, begin no further call; a run that drains goes on to its end."""
         if self._status.state == "draining":
             return
         if processor is not None:
@@ -47,7 +47,7 @@ class Controls:
         self._set("running")
 
     def drain(self) -> None:
-        """Refuse new messages, and let all that was accepted reach Output."""
+        """Refuse new messages, and let all accepted messages reach Output."""
         if self._status.takes:
             self._set("draining")
         self._shape.line.resume()
@@ -65,13 +65,13 @@ class Controls:
         FlowError
             If the flow stops before `item` is in.
         LookupError
-            If there is no such processor.
+            If the flow has no processor `step`.
         """
         while not await self._shape.pipeline.inject(item, step):
             self._status.check_takes("takes no more messages")
             await asyncio.sleep(_AGAIN)
 
     async def flowing(self) -> None:
-        """Wait until the run is not paused; one that drains isn't."""
+        """Wait until the run is not paused; a run that drains is not paused."""
         while self._shape.pipeline.paused and self._status.state == "paused":  # noqa: ASYNC110 - or it drains
             await asyncio.sleep(_AGAIN)

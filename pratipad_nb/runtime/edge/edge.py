@@ -1,7 +1,8 @@
 """The edge: one run of a dataflow, or of one partition of it: open, run, drain, close.
 
-Owns the life of a run and its tasks. Which parts a run consists of is in `parts`; which partitions a process runs is for
-`partitioned`. An edge is given a connection and knows neither NATS nor how the server came to be.
+Owns the life of a run and its tasks. Which parts a run consists of is in `parts`; which partitions a process
+runs is for `partitioned`. An edge is given a connection, and knows neither NATS nor how the server was
+started.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Any
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import TransportError, WaitTimeout
 from pratipad_nb.runtime.devices.pull import PullRequest
-from pratipad_nb.runtime.edge.bugs import Bugs
+from pratipad_nb.runtime.edge.changes import Change
 from pratipad_nb.runtime.edge.control import Control
 from pratipad_nb.runtime.edge.parts import Parts, open_parts
 from pratipad_nb.runtime.edge.replaying import Entry, replay
 from pratipad_nb.runtime.edge.report import Reporter
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.dead_letters import DeadLetter
-from pratipad_nb.runtime.positions.inputs import Tap
+from pratipad_nb.runtime.positions.gatekeeper import Tap
 from pratipad_nb.runtime.positions.janitor import forget_reader
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.plan import EdgeSettings
@@ -30,7 +31,7 @@ from pratipad_nb.transport.protocol import Connection
 
 __all__ = ["Edge"]
 
-#: Seconds between two looks at credit and requests, between two samples of the counts, and of the devices' counts.
+#: Seconds between two ticks of credit and requests, two samples of counts, and two of devices' counts.
 _TICK, _SAMPLE, _DEVICE_SAMPLE = 0.05, 0.2, 1.0
 
 
@@ -40,7 +41,7 @@ class Edge:
     Attributes
     ----------
     parts
-        All that the run consists of.
+        The parts of the run.
     """
 
     def __init__(self, parts: Parts, undo: contextlib.AsyncExitStack) -> None:
@@ -50,18 +51,17 @@ class Edge:
         self._control = Control(
             parts.connection, parts.settings.delivery, lambda: parts.shape.line, parts.requests, self.snapshot
         )
-        self._bugs = Bugs()
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------------------
 
     @classmethod
     async def open(cls, connection: Connection, dataflow: Dataflow, settings: EdgeSettings) -> Edge:
-        """Open a run of `dataflow`. If it can't be opened, nothing of it is left.
+        """Open a run of `dataflow`. If the run can't be opened, nothing of it is left.
 
         Parameters
         ----------
         connection
-            The edge's own; it is not closed here.
+            The edge's own connection. Its opener closes it, and ends the run with what `Connection.failure` raises.
         settings
             How the dataflow runs.
 
@@ -84,21 +84,21 @@ class Edge:
     async def _listen(self) -> None:
         parts = self.parts
         callbacks = {parts.subjects.hello_all: parts.presence.on_hello}
-        if parts.settings.partition == 0:  # one of all answers what is asked of the flow
+        if parts.settings.partition == 0:  # one partition's run answers requests to the flow
             callbacks[parts.subjects.control] = self._control.on_signal
         for subject, callback in callbacks.items():
-            subscription = await parts.connection.subscribe(subject, self._bugs.seen(callback))
+            subscription = await parts.connection.subscribe(subject, callback)
             self._undo.push_async_callback(_unsubscribed, subscription.close)
 
     async def run(self) -> None:
-        """Run until drained, then make the checkpoint that a clean stop leaves.
+        """Run until drained, then make the last checkpoint.
 
         Raises
         ------
         Fenced
             If another edge has taken the flow over.
         PratipadError
-            If something else ended the run.
+            If another error ended the run.
         """
         parts = self.parts
         parts.status.state = "running"
@@ -108,7 +108,6 @@ class Edge:
             helpers = [
                 group.create_task(each, name=f"{parts.settings.name}: {name}")
                 for name, each in (
-                    ("bugs", self._bugs.run()),
                     ("timers", parts.timers.run()),
                     ("signals", parts.signals.run()),
                     ("ticks", _every(_TICK, self._tick)),
@@ -131,7 +130,7 @@ class Edge:
         await self._last_checkpoint()
 
     async def _last_checkpoint(self) -> None:
-        """Store states and positions: everything is at Output, so that they agree."""
+        """Store states and positions. Both agree, for all accepted messages are at Output."""
         if self.parts.checkpoints is not None:
             with contextlib.suppress(TransportError, WaitTimeout):
                 await self.parts.checkpoints.make(await self.parts.shape.line.snapshot())
@@ -141,21 +140,26 @@ class Edge:
         self.parts.requests.settle()
 
     def fail(self, error: str) -> None:
-        """Note why the run has ended before it was drained."""
-        self.parts.status.error = error
+        """Note why the run has ended before it was drained, or why it could not be closed."""
+        status = self.parts.status
+        status.error = status.error or error
+        if status.state == "stopped":
+            status.state = "failed"
 
     def drain(self) -> None:
-        """Refuse new messages; `run` returns once what is in flight is safe."""
+        """Refuse new messages; `run` returns once all messages in flight are safe."""
         self.parts.controls.drain()
 
     async def close(self) -> None:
-        """Give back subscriptions and tear processors down; nothing of the run is left."""
-        await self._undo.aclose()
+        """Close subscriptions and logs, and tear processors down; nothing of the run is left."""
         status = self.parts.status
-        status.state = "failed" if status.error else "stopped"
-        self.parts.shape.line.set_state(status.state)
+        try:
+            await self._undo.aclose()
+        finally:
+            status.state = "failed" if status.error else "stopped"
+            self.parts.shape.line.set_state(status.state)
 
-    # -- what it shows ------------------------------------------------------------------------------------------
+    # -- state and counters ----------------------------------------------------------------------------------
 
     @property
     def state(self) -> FlowState:
@@ -169,7 +173,7 @@ class Edge:
 
     @property
     def lines(self) -> list[Line]:
-        """The current line alone: there is one partition."""
+        """The current line alone: an edge runs one partition."""
         return [self.line]
 
     @property
@@ -182,17 +186,30 @@ class Edge:
         return self._reporter.snapshot()
 
     def owns(self, device: str) -> bool:
-        """Return whether `device`, or the gateway that it is behind, belongs to this partition."""
+        """Return whether `device`, or the gateway that `device` is behind, belongs to this partition."""
         return self.parts.settings.owns(device)
 
-    # -- what handles ask ---------------------------------------------------------------------------------------
+    # -- requests of handles ---------------------------------------------------------------------------------
+
+    @property
+    def revocable(self) -> bool:
+        """Whether a change that is being made can be given up; see `Changes.revocable`."""
+        return self.parts.changes.revocable
 
     async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
-        """Change what runs; see `Changes.swap`."""
+        """Change the run to `dataflow`; see `Changes.swap`."""
         return await self.parts.changes.swap(dataflow)
 
+    def prepared(self, dataflow: Dataflow) -> contextlib.AbstractAsyncContextManager[Change | None]:
+        """Set up the processors of a change; see `Changes.prepared`."""
+        return self.parts.changes.prepared(dataflow)
+
+    async def carry_out(self, change: Change) -> SwapReceipt:
+        """Carry a prepared change out; see `Changes.carry_out`."""
+        return await self.parts.changes.carry_out(change)
+
     def pause(self, processor: str | None = None) -> None:
-        """Let the run, or one processor, begin nothing further."""
+        """Let the run, or one processor, begin no further call."""
         self.parts.controls.pause(processor)
 
     def resume(self, processor: str | None = None) -> None:
@@ -216,7 +233,7 @@ class Edge:
         return await self.parts.backward.order(payload, to)
 
     async def settled(self, seconds: float) -> None:
-        """Wait until all that was accepted is at Output; see `Settling.settled`."""
+        """Wait until all accepted messages are at Output; see `Settling.settled`."""
         await self.parts.settling.settled(seconds)
 
     async def dead_letters(self) -> list[DeadLetter]:
@@ -224,7 +241,7 @@ class Edge:
         return await self.parts.dead_letters.list()
 
     async def retry_dead_letters(self) -> int:
-        """Put dead letters through again; see `Retries.retry`."""
+        """Put dead letters through the flow again; see `Retries.retry`."""
         return await self.parts.retries.retry()
 
     async def clear_dead_letters(self) -> int:
@@ -237,7 +254,7 @@ class Edge:
 
     @contextlib.contextmanager
     def tapped(self, tap: Tap) -> Iterator[None]:
-        """Tell `tap` of all that is admitted, while the context lasts."""
+        """Call `tap` with every admitted frame while the context lasts."""
         self.parts.gate.taps.append(tap)
         try:
             yield
@@ -247,7 +264,7 @@ class Edge:
     async def replay(
         self, entries: Callable[[], Iterator[Entry]], speed: float | None, *, first: float | None = None
     ) -> int:
-        """Put recorded inputs through; see `replaying.replay`."""
+        """Put recorded inputs through the flow; see `replaying.replay`."""
         return await replay(self.parts.controls, self.parts.settings, entries(), speed, first=first)
 
 

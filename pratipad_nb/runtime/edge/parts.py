@@ -1,20 +1,21 @@
-"""The parts of a run: all that it consists of, composed once, when the run is opened.
+"""The parts of a run, composed once, when the run is opened.
 
-Owns the composition: which part is made of which others, and in what order. No part is added later, and none is given
-more than it uses. What the parts do together is for `edge`.
+Owns the composition: which part is made of which others, and in what order. No part is added later, and no
+part is given more than it uses. Running the parts' tasks is for `edge`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.runtime.devices.announcer import Announcer
 from pratipad_nb.runtime.devices.backward import Backward
-from pratipad_nb.runtime.devices.credit import Ledger, RateLimit
+from pratipad_nb.runtime.devices.credit import Account, Ledger, RateLimit
 from pratipad_nb.runtime.devices.presence import Presence
 from pratipad_nb.runtime.devices.pull import Requests
 from pratipad_nb.runtime.devices.roster import Roster
@@ -30,14 +31,15 @@ from pratipad_nb.runtime.edge.status import Status
 from pratipad_nb.runtime.edge.swap import Proof
 from pratipad_nb.runtime.edge.timers import Timers
 from pratipad_nb.runtime.edge.upkeep import Upkeep
+from pratipad_nb.runtime.positions.chain import OutputChain
 from pratipad_nb.runtime.positions.checkpoints import Checkpoints
 from pratipad_nb.runtime.positions.dead_letters import DeadLetters
-from pratipad_nb.runtime.positions.inputs import Gatekeeper, Input
+from pratipad_nb.runtime.positions.gatekeeper import Gatekeeper
+from pratipad_nb.runtime.positions.inputs import Input
 from pratipad_nb.runtime.positions.janitor import Janitor
 from pratipad_nb.runtime.positions.malformed import Malformed
 from pratipad_nb.runtime.positions.opening import open_input, open_output
 from pratipad_nb.runtime.positions.outputs import Chain, Writer
-from pratipad_nb.runtime.positions.position import OutputChain
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.batch import Barrier
 from pratipad_nb.runtime.values.logs import diverted_output
@@ -53,7 +55,7 @@ __all__ = ["Parts", "open_parts"]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """All that one run consists of; the module of each says what it does."""
+    """The parts of one run; each part's own module describes it."""
 
     connection: Connection
     settings: EdgeSettings
@@ -86,7 +88,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class _Stores:
-    """What a run stores in: its logs, its dead letters, and the output with its positions."""
+    """The stores of a run: its logs, its dead letters, and the output with its positions."""
 
     logs: Mapping[str, Log]
     dead_letters: DeadLetters
@@ -95,16 +97,26 @@ class _Stores:
     checkpoints: Checkpoints | None
     janitor: Janitor | None
 
+    @property
+    def durable(self) -> bool:
+        """Whether messages and results are stored; in fast delivery nothing is."""
+        return self.chain is not None
+
+    @property
+    def full(self) -> asyncio.Event | None:
+        """Set while the output log takes no frame; None in fast delivery."""
+        return self.chain.full if self.chain is not None else None
+
 
 async def open_parts(
     connection: Connection, dataflow: Dataflow, settings: EdgeSettings, undo: contextlib.AsyncExitStack
 ) -> Parts:
-    """Open logs, take over the output, set up all processors, and compose a run of them.
+    """Open logs, take over the output, set up all processors, and compose the parts of a run.
 
     Parameters
     ----------
     undo
-        Takes what gives all of it back, in the right order.
+        Takes the callbacks that close all of these, in the right order.
 
     Raises
     ------
@@ -114,7 +126,7 @@ async def open_parts(
         If a processor can't be set up. Nothing was started then.
     """
     undo.enter_context(diverted_output())
-    if not settings.shared:
+    if not settings.partitioned:
         await refuse_a_second(connection, settings)
     await check_partitions(connection, settings)
     stores = await _open_stores(connection, settings)
@@ -144,7 +156,7 @@ async def _open_stores(connection: Connection, settings: EdgeSettings) -> _Store
         return _Stores(logs, dead_letters, output, None, None, None)
     checkpoints = Checkpoints(chain, logs[subjects.mark_stream], subjects, settings.options.partitions)
     janitor = None
-    if settings.partition == 0:  # one of all cuts what all write to
+    if settings.partition == 0:  # one partition's run cuts the output log, to which all partitions write
         janitor = Janitor(logs[subjects.output_stream], checkpoints.reach, settings.keep, settings.options)
     return _Stores(logs, dead_letters, output, chain, checkpoints, janitor)
 
@@ -152,37 +164,23 @@ async def _open_stores(connection: Connection, settings: EdgeSettings) -> _Store
 def _composed(
     connection: Connection, settings: EdgeSettings, stores: _Stores, first: Line, source: Input
 ) -> Parts:
-    """Make every part of those that it uses. What a part needs of a later one is looked up when it is called."""
+    """Make every part, and pass to each the parts that it uses.
+
+    Where a part uses another that is made later, a function finds the later part when it is called.
+    """
     subjects, stored = Subjects(settings.name), stores.output.positions
-    full = stores.chain.full if stores.chain is not None else None
     status, signals, in_flight = Status(settings.name), Signals(connection), InFlight()
-    limit = RateLimit(settings.rate)
-    ledger = Ledger(
-        first.dataflow.input,
-        lambda device, frame: signals.send(subjects.credit(device), encode(frame)),
-        lambda: in_flight.count,
-        delivery=settings.delivery,
-        max_demand=settings.max_demand,
-        min_demand=settings.min_demand,
-        limit=limit,
-    )
+    ledger = _ledger(settings, first, signals, in_flight, lambda account: requests.note(account))
     requests = Requests(ledger)
+    announcer = Announcer(signals, subjects, ledger, settings.delivery)
     malformed = Malformed(
         subjects, stores.dead_letters.store, source.acknowledge, lambda: shape.line.dataflow.input
     )
     gate = Gatekeeper(
-        subjects, source, stored, stores.chain is not None, malformed.put_aside, ledger.arrived, in_flight
+        subjects, source, stored, stores.durable, malformed.put_aside, ledger.arrived, in_flight
     )
     roster = Roster(ledger.accounts, gate.counts, settings.owns)
-    backward = Backward(
-        connection,
-        settings,
-        stores.logs[subjects.order_stream],
-        stores.logs[subjects.mark_stream],
-        roster=roster,
-        dead_letters=stores.dead_letters,
-        line=lambda: shape.line,
-    )
+    backward = _backward(connection, settings, stores, roster, lambda: shape.line)
 
     def on_stored(positions: Sequence[Position]) -> None:
         upkeep.note_append()
@@ -196,35 +194,15 @@ def _composed(
         requests.end(f"the flow begins with {mode} now")
         announcer.change_mode(mode)
 
-    async def on_barrier(barrier: Barrier) -> None:
-        if stores.checkpoints is not None:
-            await stores.checkpoints.make(barrier.states)
-
-    writer = Writer(
-        stores.output,
-        in_flight,
-        store_dead=stores.dead_letters.store,
-        send_replies=backward.reply,
-        on_stored=on_stored,
-        on_barrier=on_barrier,
-    )
+    writer = _writer(stores, in_flight, backward, on_stored)
     shape = Shape(
         first,
         lambda line: Pipeline(settings.name, line.stages, source, gate, writer, in_flight, settings.options),
     )
-    controls = Controls(status, shape)
-    upkeep = Upkeep(
-        janitor=stores.janitor,
-        full=full,
-        look=gate.look,
-        inject=controls.inject,
-        checkpoint_seconds=settings.options.checkpoint_seconds,
-        always=settings.shared,
-    )
-    blockage = Blockage(connection, full, stores.janitor, stores.dead_letters, backward)
-    timers = Timers(settings.name, lambda: shape.line)
+    controls, timers = Controls(status, shape), Timers(settings.name, lambda: shape.line)
+    upkeep = _upkeep(settings, stores, gate, controls)
+    blockage = Blockage(connection, stores.full, stores.janitor, stores.dead_letters, backward)
     proof = Proof(status, in_flight, gate.accepted, stored, lambda: bool(shape.line.paused))
-    announcer = Announcer(signals, subjects, ledger, settings.delivery)
     return Parts(
         connection=connection,
         settings=settings,
@@ -239,18 +217,107 @@ def _composed(
         malformed=malformed,
         writer=writer,
         dead_letters=stores.dead_letters,
-        retries=Retries(status, controls, stores.dead_letters, stored, settings.owns, backward.again),
+        retries=_retries(settings, stores, status, controls, backward, shape),
         janitor=stores.janitor,
         checkpoints=stores.checkpoints,
         upkeep=upkeep,
-        settling=Settling(connection, subjects, in_flight, blockage, durable=stores.chain is not None),
+        settling=Settling(connection, subjects, in_flight, blockage, durable=stores.durable),
         blockage=blockage,
         signals=signals,
         announcer=announcer,
-        limit=limit,
+        limit=ledger.limit,
         ledger=ledger,
         requests=requests,
         roster=roster,
         presence=Presence(connection, subjects, roster, ledger, backward),
         backward=backward,
+    )
+
+
+def _ledger(
+    settings: EdgeSettings,
+    first: Line,
+    signals: Signals,
+    in_flight: InFlight,
+    on_change: Callable[[Account], None],
+) -> Ledger:
+    subjects = Subjects(settings.name)
+    return Ledger(
+        first.dataflow.input,
+        lambda device, frame: signals.send(subjects.credit(device), encode(frame)),
+        lambda: in_flight.count,
+        delivery=settings.delivery,
+        max_demand=settings.max_demand,
+        min_demand=settings.min_demand,
+        limit=RateLimit(settings.rate),
+        on_change=on_change,
+    )
+
+
+def _backward(
+    connection: Connection,
+    settings: EdgeSettings,
+    stores: _Stores,
+    roster: Roster,
+    line: Callable[[], Line],
+) -> Backward:
+    subjects = Subjects(settings.name)
+    return Backward(
+        connection,
+        settings,
+        stores.logs[subjects.order_stream],
+        stores.logs[subjects.mark_stream],
+        roster=roster,
+        dead_letters=stores.dead_letters,
+        line=line,
+    )
+
+
+def _writer(
+    stores: _Stores,
+    in_flight: InFlight,
+    backward: Backward,
+    on_stored: Callable[[Sequence[Position]], None],
+) -> Writer:
+    async def on_barrier(barrier: Barrier) -> None:
+        if stores.checkpoints is not None:
+            await stores.checkpoints.make(barrier.states)
+
+    return Writer(
+        stores.output,
+        in_flight,
+        store_dead=stores.dead_letters.store,
+        send_replies=backward.reply,
+        on_stored=on_stored,
+        on_barrier=on_barrier,
+    )
+
+
+def _upkeep(settings: EdgeSettings, stores: _Stores, gate: Gatekeeper, controls: Controls) -> Upkeep:
+    return Upkeep(
+        janitor=stores.janitor,
+        full=stores.full,
+        look=gate.look,
+        inject=controls.inject,
+        checkpoint_seconds=settings.options.checkpoint_seconds,
+        always=settings.partitioned,
+    )
+
+
+def _retries(
+    settings: EdgeSettings,
+    stores: _Stores,
+    status: Status,
+    controls: Controls,
+    backward: Backward,
+    shape: Shape,
+) -> Retries:
+    return Retries(
+        status,
+        controls,
+        stores.dead_letters,
+        stores.output.positions,
+        settings.owns,
+        backward.again,
+        lambda: [runner.at_work for runner in shape.line.hanging],
     )

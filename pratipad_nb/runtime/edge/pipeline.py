@@ -1,8 +1,17 @@
 """The forward pipeline: input → stages → output, with bounded queues between them.
 
-Owns the tasks, the pump and the drain. Each stage is a task of its own, so that one works on a batch while the next one
-works on the batch before. What is admitted is for `inputs`, how batches are worked on for `stage`, and what is safe
-when for `outputs`.
+Owns the tasks, the pump and the drain. Each stage is a task of its own, so that a stage works on a batch
+while the next stage works on the batch before. Admission is for `gatekeeper`, work on a batch for `stage`, and
+making results safe for `outputs`.
+
+The drain: `_pump` ends, under `_entrance`, by putting None into the first queue. Each stage passes None on
+after its last batch, and the writer ends at None. Queues keep their order, and `inject` puts nothing in once
+`_ended` is set. So None is the last item of every queue, and all earlier items are stored when the writer
+ends.
+
+Barriers: where a stage has one instance, a barrier passes it in the order of its queue. The state that the
+stage adds to the barrier is then that of exactly the batches before the barrier. A stage of several shards
+gets the same, where a state is kept, by waiting until every shard has finished its queue (`_at_one_point`).
 """
 
 from __future__ import annotations
@@ -11,14 +20,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from pratipad_nb.runtime.positions.inputs import Admitted, Gatekeeper, Input
+from pratipad_nb.runtime.positions.gatekeeper import Admitted, Gatekeeper
+from pratipad_nb.runtime.positions.inputs import Input
 from pratipad_nb.runtime.positions.outputs import Writer
 from pratipad_nb.runtime.stages.gathering import Gathering
 from pratipad_nb.runtime.stages.shards import Splitter
 from pratipad_nb.runtime.stages.stage import Stage
 from pratipad_nb.runtime.values.batch import Barrier, Batch, Item, Source
 from pratipad_nb.runtime.values.metrics import InFlight
-from pratipad_nb.runtime.values.samples import Sampler
+from pratipad_nb.runtime.values.sampling import Sampler
 from pratipad_nb.settings import FlowOptions
 from pratipad_nb.transport.protocol import Delivery
 
@@ -26,18 +36,21 @@ T = TypeVar("T")
 
 __all__ = ["BatchQueue", "Pipeline"]
 
-#: Batches that may stand before a stage: one to go on with while the next is made. More would only add latency.
+#: Batches that may wait before a stage: one to go on with while the next is made. More only add latency.
 _QUEUE = 2
-#: Messages, and batches, that may stand before one instance of several: room for its siblings to go on while it is
-#: slow, or stuck. Few messages come in many batches, so it is messages that are counted first.
-_LANE_MESSAGES = 4096
-_LANE_BATCHES = 256
-#: The server is told this often that what is in hand is still being worked on; a third of its patience of 30 s.
+#: Messages, and batches, that may wait before one instance of several: room for the other instances to go on
+#: while this instance is slow, or stuck. Messages are counted first: a few may come in many batches.
+_SHARD_MESSAGES = 4096
+_SHARD_BATCHES = 256
+#: So often the server is told that deliveries in flight are still being worked on, in seconds: a third of the
+#: 30 s after which the server would deliver again.
 _HOLD_SECONDS = 10.0
+#: Seconds between two looks whether an instance that a barrier waits for hangs.
+_HANG_LOOK = 0.5
 
 
 class BatchQueue(asyncio.Queue[Item]):
-    """A bounded queue that knows how many messages stand in it; None ends it."""
+    """A bounded queue that counts the messages of its batches; None ends the queue."""
 
     messages = 0
 
@@ -51,11 +64,11 @@ class BatchQueue(asyncio.Queue[Item]):
         return item
 
 
-class LaneQueue(BatchQueue):
+class ShardQueue(BatchQueue):
     """A queue before one instance of several, bounded by messages."""
 
     def __init__(self) -> None:
-        super().__init__(_LANE_BATCHES)
+        super().__init__(_SHARD_BATCHES)
         self._room = asyncio.Event()
 
     def _get(self) -> Item:
@@ -64,8 +77,8 @@ class LaneQueue(BatchQueue):
         return item
 
     async def put(self, item: Item) -> None:
-        """Put `item` in, waiting while there are too many messages."""
-        while self.messages >= _LANE_MESSAGES:
+        """Put `item` in; wait while the queue holds too many messages."""
+        while self.messages >= _SHARD_MESSAGES:
             self._room.clear()
             await self._room.wait()
         await super().put(item)
@@ -92,32 +105,32 @@ class Pipeline:
         self._in_flight = in_flight
         self._options = options
         self.queues = [BatchQueue(_QUEUE) for _ in range(len(stages) + 1)]
-        self._lanes: dict[int, list[LaneQueue]] = {}
+        self._shards: dict[int, list[ShardQueue]] = {}
         self._draining = asyncio.Event()
         self._leaving = False
         self._flowing = asyncio.Event()
         self._flowing.set()
-        #: Held while something is injected, so that nothing gets behind the item that ends the first queue.
+        #: Held while an item is injected, so that no item gets behind the None that ends the first queue.
         self._entrance = asyncio.Lock()
         self._ended = False
         self._sampler = Sampler()
 
-    # -- controls -----------------------------------------------------------------------------------------------
+    # -- controls --------------------------------------------------------------------------------------------
 
     def drain(self, *, leaving: bool = False) -> None:
-        """Take nothing more in; `run` returns once what is in hand is safe.
+        """Take no more messages in; `run` returns once all messages in flight are safe.
 
-        `leaving`: what has been delivered and isn't admitted is left to the pipeline that comes next.
+        `leaving`: deliveries that aren't admitted yet are left to the next pipeline.
         """
         self._leaving = leaving
         self._draining.set()
 
     def pause(self) -> None:
-        """Take nothing more in until `resume`."""
+        """Take no more messages in until `resume`."""
         self._flowing.clear()
 
     def resume(self) -> None:
-        """Go on."""
+        """Take messages in again."""
         self._flowing.set()
 
     @property
@@ -126,15 +139,15 @@ class Pipeline:
         return not self._flowing.is_set()
 
     async def inject(self, item: Batch | Barrier, step: str | None = None) -> bool:
-        """Put in what doesn't come from the input: dead letters that are retried, tapes, and barriers.
+        """Put in an item that doesn't come from the input: dead letters, recorded inputs, or a barrier.
 
-        Return whether it is in: once the pipeline has ended, it has to go to the next one. A batch passes all stages, or,
-        with a `step`, that processor's and those behind it.
+        Return whether the item is in: once the pipeline has ended, the item has to go to the next pipeline. A
+        batch passes all stages, or, with a `step`, the stage of that processor and the stages behind it.
 
         Raises
         ------
         LookupError
-            If the pipeline has no such processor.
+            If the pipeline has no processor `step`.
         """
         async with self._entrance:
             if self._ended:
@@ -152,10 +165,10 @@ class Pipeline:
         raise LookupError(step)
 
     def waiting(self, stage: int) -> int:
-        """Return how many messages stand before a stage."""
-        return self.queues[stage].messages + sum(lane.messages for lane in self._lanes.get(stage, ()))
+        """Return how many messages wait before a stage."""
+        return self.queues[stage].messages + sum(shard.messages for shard in self._shards.get(stage, ()))
 
-    # -- tasks --------------------------------------------------------------------------------------------------
+    # -- tasks -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Move messages until drained."""
@@ -175,7 +188,7 @@ class Pipeline:
             self._input.hold()
 
     async def _pump(self) -> None:
-        """Take frames in and make batches of them, of about `batch_messages`."""
+        """Admit frames and make batches of them, of about `batch_messages` each."""
         first, arrived = self.queues[0], self._gate.arrived
         while not self._draining.is_set():
             admitted: list[Admitted] = []
@@ -206,11 +219,11 @@ class Pipeline:
         return Batch(source, payloads, range(source.size), source.size)
 
     async def _deliveries(self) -> Sequence[Delivery]:
-        """Wait for deliveries while the flow is not paused; nothing once it drains."""
+        """Wait for deliveries while the pipeline is not paused; return none once it drains."""
         if not self._flowing.is_set() and not await self._unless_draining(self._flowing.wait()):
             return ()
         deliveries = await self._unless_draining(self._input.get()) or ()
-        if not self._flowing.is_set():  # paused while it waited
+        if not self._flowing.is_set():  # paused while `get` waited
             await self._unless_draining(self._flowing.wait())
         return deliveries
 
@@ -226,8 +239,8 @@ class Pipeline:
             await asyncio.gather(task, draining, return_exceptions=True)
 
     async def _run_stage(self, stage: Stage, queue: BatchQueue, following: BatchQueue) -> None:
-        if stage.lanes > 1:
-            await self._run_lanes(stage, queue, following)
+        if stage.shards > 1:
+            await self._run_shards(stage, queue, following)
             return
         get = self._getter(stage, queue, following)
         while (item := await get()) is not None:
@@ -238,42 +251,58 @@ class Pipeline:
                 await stage.process(item, following.put)
         await following.put(None)
 
+    async def _at_one_point(self, stage: Stage, shards: Sequence[ShardQueue]) -> bool:
+        """Wait until every shard has finished its queue; return False if a call of a shard hangs."""
+        joined = asyncio.gather(*(shard.join() for shard in shards))
+        try:
+            while not joined.done():
+                await asyncio.wait({joined}, timeout=_HANG_LOOK)
+                if not joined.done() and any(runner.hangs for runner in stage.runners):
+                    return False
+            return True
+        finally:
+            joined.cancel()
+
     def _getter(
-        self, stage: Stage, queue: BatchQueue, following: BatchQueue, lane: int = 0
+        self, stage: Stage, queue: BatchQueue, following: BatchQueue, shard: int = 0
     ) -> Callable[[], Awaitable[Item]]:
-        """Return what takes the next item from `queue`; with a processor that gathers, the next one it doesn't take."""
+        """Return the function that takes the next item from `queue`.
+
+        Where a processor gathers (`batch_timeout`), the function lets it gather first.
+        """
         if not stage.gathers:
             return queue.get
-        gathering = Gathering(stage, lane, following.put)
+        gathering = Gathering(stage, shard, following.put)
         return lambda: gathering.get(queue)
 
-    async def _run_lanes(self, stage: Stage, queue: BatchQueue, following: BatchQueue) -> None:
-        lanes = self._lanes[stage.index] = [LaneQueue() for _ in range(stage.lanes)]
-        splitter = Splitter(len(lanes))
+    async def _run_shards(self, stage: Stage, queue: BatchQueue, following: BatchQueue) -> None:
+        shards = self._shards[stage.index] = [ShardQueue() for _ in range(stage.shards)]
+        splitter = Splitter(len(shards))
 
-        async def run_lane(lane: int) -> None:
-            get = self._getter(stage, lanes[lane], following, lane)
+        async def run_shard(shard: int) -> None:
+            get = self._getter(stage, shards[shard], following, shard)
             while (item := await get()) is not None:
                 if isinstance(item, Batch):
-                    await stage.process(item, following.put, lane)
-                lanes[lane].task_done()
+                    await stage.process(item, following.put, shard)
+                shards[shard].task_done()
 
         async with asyncio.TaskGroup() as group:
-            for lane in range(len(lanes)):
-                group.create_task(run_lane(lane), name=f"{self._flow}: stage {stage.index} lane {lane}")
+            for shard in range(len(shards)):
+                group.create_task(run_shard(shard), name=f"{self._flow}: stage {stage.index} shard {shard}")
             while (item := await queue.get()) is not None:
                 if isinstance(item, Barrier):
                     if stage.keeps_state or item.states:
-                        # All lanes have to be at the same point, or a state would speak of more than is stored.
-                        for its_queue in lanes:
-                            await its_queue.put(item)
-                        await asyncio.gather(*(lane.join() for lane in lanes))
+                        # All shards have to be at the same point, or a state would hold more than is stored.
+                        for shard_queue in shards:
+                            await shard_queue.put(item)
+                        if not await self._at_one_point(stage, shards):
+                            continue  # no checkpoint this time
                         await stage.snapshot(item.states)
                     await following.put(item)
                     continue
-                for its_queue, part in zip(lanes, splitter.split(item), strict=True):
+                for shard_queue, part in zip(shards, splitter.split(item), strict=True):
                     if part is not None:
-                        await its_queue.put(part)
-            for its_queue in lanes:
-                await its_queue.put(None)
+                        await shard_queue.put(part)
+            for shard_queue in shards:
+                await shard_queue.put(None)
         await following.put(None)

@@ -1,6 +1,7 @@
-"""What is looked at before a flow is opened: whether it runs elsewhere, and whether what is stored of it fits.
+"""The checks before a flow is opened: whether it runs elsewhere, and whether its stored logs fit.
 
-Owns the refusals, and the note of how many partitions a flow is divided into.
+Owns the refusals, and the mark of how many partitions a flow is divided into. Opening the logs is for
+`parts`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["check_partitions", "refuse_a_second"]
 
-#: The mark that says into how many partitions a flow is divided; without one it is one.
+#: The mark of how many partitions a flow is divided into; a flow without the mark has one partition.
 _PARTITIONS = "partitions"
 
 
 async def check_partitions(connection: Connection, settings: EdgeSettings) -> None:
-    """Refuse another number of partitions than what is stored was divided into."""
+    """Refuse a number of partitions that differs from the stored flow's.
+
+    Raises
+    ------
+    FlowError
+        If the flow has run in another number of partitions.
+    """
     specs, subjects, wanted = log_specs(settings), Subjects(settings.name), settings.options.partitions
     marks = await connection.open_log(specs[subjects.mark_stream])
     noted = await marks.latest(subjects.mark(_PARTITIONS))
@@ -29,8 +36,8 @@ async def check_partitions(connection: Connection, settings: EdgeSettings) -> No
     fresh = noted is None and await marks.latest(subjects.mark("partition-0")) is None
     if before != wanted and not fresh:
         raise FlowError(
-            f"flow {settings.name!r} has run in {before} partitions, and {wanted} are given; what is stored "
-            f"of it is divided so. Give {before}, or forget() it first."
+            f"flow {settings.name!r} has run in {before} partitions, and {wanted} are given; its stored "
+            f"messages are divided so. Give {before}, or forget() the flow first."
         )
     if fresh and wanted > 1:
         with contextlib.suppress(Fenced):  # another edge of the flow starts at the same time
@@ -39,7 +46,13 @@ async def check_partitions(connection: Connection, settings: EdgeSettings) -> No
 
 
 async def refuse_a_second(connection: Connection, settings: EdgeSettings) -> None:
-    """Refuse to run beside another process's run of the flow."""
+    """Refuse to run beside another process's run of the flow.
+
+    Raises
+    ------
+    FlowError
+        If another run answers on the flow's control subject.
+    """
     try:
         answer = decode(
             await connection.request(Subjects(settings.name).control, encode(ControlFrame("who")), 0.25),

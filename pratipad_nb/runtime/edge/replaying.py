@@ -1,14 +1,18 @@
 """Replaying: recorded inputs put through a running flow once more.
 
-Owns how they enter. They are put into the pipeline behind its input, as messages of the devices that sent them then, and
-leave at Output like any other:
+Owns how recorded inputs enter. They are put into the pipeline behind its input, as messages of the devices
+that sent them then, and their results leave at Output like any others:
 
-* They count in an epoch of their own, that of the replay, so that a device's own numbers go on undisturbed and no
-  result is taken for a repeat. What they complete is a position of the replay and of no device.
-* They pass no input log and ask for no credit, so a replay works with every input, is slowed down by the processors
-  alone, and what of it is on its way when the edge is killed is lost: it can be replayed.
-* `Message.time` is the recorded one, so that windows of time come out the same; `Message.received` is now.
-* What processors answer to them (`reply`) is not sent: devices at work aren't to be moved by what was long ago.
+* Replayed messages count in an epoch of the replay's own, so that a device's own numbers go on undisturbed
+  and no result is taken for a repeat. They complete a position of the replay, and of no device.
+* Replayed messages pass no input log and need no credit. So a replay works with every input and is slowed
+  down by the processors alone. Replayed messages that are in flight when the edge is killed are lost: they
+  can be replayed again.
+* `Message.time` is the recorded time, so that windows of time come out the same; `Message.received` is now.
+* Replies of processors to replayed messages (`reply`) are not sent: old readings mustn't move devices at
+  work.
+
+Reading and writing recordings is for `pratipad_nb.session.inspection.tape`.
 """
 
 from __future__ import annotations
@@ -22,15 +26,15 @@ from typing import Any
 from pratipad_nb.runtime.edge.controls import Controls
 from pratipad_nb.runtime.values.batch import Batch, InputFrame, Source
 from pratipad_nb.runtime.values.plan import EdgeSettings
-from pratipad_nb.runtime.values.samples import Sampler
+from pratipad_nb.runtime.values.sampling import Sampler
 from pratipad_nb.transport.frames import new_epoch
 
 __all__ = ["Entry", "replay"]
 
-#: Device, its time, when the server got it then, payload.
+#: Device, the device's time, the time when the server got the message, payload.
 Entry = tuple[str, float, float, Any]
 
-#: What stands for the device in the positions that a replay completes; no device can be called so.
+#: The name in the device's place in a replay's positions; no device can be called so.
 _PLACE = "#replay"
 
 
@@ -42,19 +46,21 @@ async def replay(
     *,
     first: float | None = None,
 ) -> int:
-    """Put `entries` through; return how many, once all are taken in.
+    """Put `entries` through the flow; return their number once all entries are taken in.
 
     Parameters
     ----------
     speed
-        1.0: at the pace at which the server got them; 2.0: twice as fast; None: as fast as the processors take them.
+        1.0: at the pace at which the server got the messages; 2.0: twice as fast; None: as fast as the
+        processors take them.
     first
-        When the server got the first message of the whole tape, if this is a part of one. Default: the first entry's.
+        When the server got the first message of the whole recording, if `entries` are a part of it. Default:
+        the time of the first entry.
 
     Raises
     ------
     FlowError
-        If the flow stops before all are in.
+        If the flow stops before all entries are taken in.
     """
     epoch = new_epoch()
     numbers: dict[str, int] = {}
@@ -74,7 +80,7 @@ async def replay(
 
 
 class _Due:
-    """Entries that go together, and when: on `time.monotonic`'s clock."""
+    """Entries that are put through together, and when they are due, by `time.monotonic`."""
 
     def __init__(self, at: float) -> None:
         self.at = at
@@ -82,7 +88,7 @@ class _Due:
 
 
 def _by_pace(entries: Iterator[Entry], speed: float | None, most: int, first: float | None) -> Iterator[_Due]:
-    """Yield groups of at most `most` entries, none of which is due before the first of its group by a whole tick."""
+    """Yield groups of at most `most` entries that are due no later than the first of their group."""
     began = time.monotonic()
     group = _Due(0.0)
     for entry in entries:
@@ -102,7 +108,7 @@ def _by_pace(entries: Iterator[Entry], speed: float | None, most: int, first: fl
 def _frames(
     entries: Sequence[Entry], epoch: int, numbers: dict[str, int], before: int
 ) -> Iterator[InputFrame]:
-    """Make a frame of each run of one device's entries."""
+    """Yield a frame for each unbroken row of entries of one device."""
     now = time.time()
     for device, same in groupby(entries, key=lambda entry: entry[0]):
         times = [entry[1] for entry in same]

@@ -1,6 +1,7 @@
 """The report: a running edge's counters, put together into one frozen snapshot.
 
-Owns the assembly alone; the shape is in `stats`, the counting in the parts.
+Owns the assembly, and rates by device. The snapshot's attributes are described in `stats`, and each part of a
+run counts for itself.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import time
 from collections.abc import Mapping
 
 from pratipad_nb.runtime.edge.parts import Parts
-from pratipad_nb.runtime.positions.inputs import DeviceCount
+from pratipad_nb.runtime.positions.gatekeeper import DeviceCount
 from pratipad_nb.runtime.values.metrics import Rate
 from pratipad_nb.runtime.values.stats import DeviceStats, FlowStats, ProcessorStats, ReaderStats
 
@@ -17,21 +18,26 @@ __all__ = ["DeviceRates", "Reporter"]
 
 _RATE_SAMPLES = 3
 
-#: Up to so many devices are counted anew for each snapshot, at some 6 µs each: 3 % of a core at five a second.
+#: Up to so many devices are counted anew for each snapshot, at some 6 µs each: 3 % of a core at five
+#: snapshots a second.
 _ALWAYS_FRESH = 1000
-#: Beyond, their part of it may be so old for each of them, in seconds: 10,000 devices cost 6 % of a core.
+#: With more devices, their counts in a snapshot may be as old as this many seconds for each device: so 10,000
+#: devices cost 6 % of a core.
 _SECONDS_A_DEVICE = 1e-4
 
 
 class DeviceRates:
-    """What comes in from each device, a second, over the last two seconds or so."""
+    """Messages a second from each device, over the last two seconds or so."""
 
     def __init__(self, counts: Mapping[str, DeviceCount]) -> None:
         self._counts = counts
         self._rates: dict[str, Rate] = {}
 
     def sample(self) -> None:
-        """Note where all counts stand; called once a second, which for 10,000 devices takes half a per cent of a core."""
+        """Note where all counts stand.
+
+        Called once a second, which for 10,000 devices takes half a per cent of a core.
+        """
         for name, count in self._counts.items():
             rate = self._rates.get(name)
             if rate is None:
@@ -39,13 +45,13 @@ class DeviceRates:
             rate.sample(count.received)
 
     def of(self, device: str) -> float:
-        """Return a device's rate."""
+        """Return a device's rate; 0.0 for an unknown device."""
         rate = self._rates.get(device)
         return rate.value if rate is not None else 0.0
 
 
 class Reporter:
-    """Makes snapshots of one run, and keeps the rates that they show."""
+    """Makes snapshots of one run, and keeps the snapshots' rates."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -82,7 +88,7 @@ class Reporter:
             rate=self._rate.value,
             p50=p50,
             p99=p99,
-            in_hand=parts.in_flight.count,
+            in_flight=parts.in_flight.count,
             waiting=parts.gate.waiting,
             dropped=0 if parts.gate.durable else parts.gate.missing,
             repeats=parts.gate.repeats,

@@ -1,18 +1,20 @@
 """Retries: dead letters put through a running flow once more.
 
-Owns when, and the wait for their results. Storing dead letters and making batches of them is for `dead_letters`.
+Owns putting dead letters into the pipeline, and the wait for their results. Storing dead letters and making
+batches of them is for `dead_letters`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from pratipad_nb.errors import FlowError
 from pratipad_nb.runtime.edge.controls import Controls
 from pratipad_nb.runtime.edge.status import Status
 from pratipad_nb.runtime.positions.dead_letters import DeadLetters
-from pratipad_nb.runtime.positions.position import Positions
+from pratipad_nb.runtime.positions.positions import Positions
+from pratipad_nb.runtime.values.batch import Batch
 from pratipad_nb.transport.frames import DeadEntry, Position
 
 __all__ = ["Retries"]
@@ -27,11 +29,13 @@ class Retries:
     Parameters
     ----------
     stored
-        The positions at Output: they say which retry is done.
+        The positions at Output, which tell whether a retry is done.
     owns
-        Says whether a device's messages are retried here, and not by another partition's run.
+        Returns whether a device's messages are retried here, and not by another partition's run.
     send_order
-        Sends an order that failed once more.
+        Sends a failed order once more.
+    hanging
+        Returns which processors hang, and since when, in words.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Retries:
         stored: Positions,
         owns: Callable[[str], bool],
         send_order: Callable[[DeadEntry], Awaitable[None]],
+        hanging: Callable[[], Sequence[str]],
     ) -> None:
         self._status = status
         self._controls = controls
@@ -49,17 +54,18 @@ class Retries:
         self._stored = stored
         self._owns = owns
         self._send_order = send_order
+        self._hanging = hanging
         self._turn = asyncio.Lock()
 
     async def retry(self) -> int:
-        """Put all dead letters through again from where they failed; return how many there were.
+        """Put all dead letters through again from the processor that failed; return how many there were.
 
         Raises
         ------
         FlowError
-            If the flow stops before all are through.
+            If the flow stops before all dead letters are through, or a processor hangs.
         """
-        async with self._turn:  # two at once would both run what neither has finished
+        async with self._turn:  # two retries at once would put the same dead letters through twice
             orders = await self._orders()
             retried, messages = await self._readings()
             await self._finished(retried)
@@ -74,13 +80,13 @@ class Retries:
         return orders
 
     async def _readings(self) -> tuple[list[Position], int]:
-        """Put all readings in; return the positions that they complete, and how many messages they are."""
+        """Put all failed messages in; return the positions that they complete, and their number."""
         retried: list[Position] = []
         messages = 0
         async for step, batch in self._dead_letters.retries(self._stored, self._owns):
             try:
-                await self._controls.inject(batch, step)
-            except LookupError:  # the flow has no such processor any more: its dead letters stay
+                await self._inject(batch, step)
+            except LookupError:  # the flow has no processor `step` any more: its dead letters stay
                 continue
             retried.append(batch.source.frames[0].position(1))
             messages += len(batch)
@@ -89,8 +95,32 @@ class Retries:
     async def _finished(self, retried: list[Position]) -> None:
         for place, epoch, number in retried:
             while self._stored.number(place, epoch) < number:
+                self._check_hanging()
                 if self._status.state in ("stopped", "failed"):
                     raise FlowError(
-                        f"flow {self._status.name!r} {self._status.state}; what wasn't retried is still there."
+                        f"flow {self._status.name!r} {self._status.state}; dead letters that were not "
+                        "retried are still there."
                     )
                 await self._status.appended(_LOOK)
+
+    async def _inject(self, batch: Batch, step: str | None) -> None:
+        """Put `batch` in; raise `FlowError` if there is no room because a processor hangs."""
+        task = asyncio.ensure_future(self._controls.inject(batch, step))
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=_LOOK)
+                if not task.done():
+                    self._check_hanging()
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _check_hanging(self) -> None:
+        hanging = self._hanging()
+        if hanging:
+            raise FlowError(
+                f"dead letters of flow {self._status.name!r} can't all be retried now: {'; '.join(hanging)}. "
+                "The others are still there. Mend the processor, run its cell again, then call "
+                "retry_dead_letters() again."
+            )

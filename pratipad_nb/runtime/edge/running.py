@@ -1,6 +1,7 @@
-"""What a flow's handle asks of a run, in one partition or in several: the contract of `Edge` and `PartitionedEdge`.
+"""The contract of a run, which a flow's handle uses: `Edge` runs one partition, `PartitionedEdge` several.
 
-Owns the contract alone. A handle knows nothing else of a run, and does not ask which of the two it has.
+Owns the contract alone. A handle knows nothing else of a run, and does not ask which of the two classes it
+has.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pratipad_nb.runtime.devices.pull import PullRequest
 from pratipad_nb.runtime.edge.replaying import Entry
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.dead_letters import DeadLetter
-from pratipad_nb.runtime.positions.inputs import Tap
+from pratipad_nb.runtime.positions.gatekeeper import Tap
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.stats import FlowState, FlowStats
 
@@ -46,16 +47,20 @@ class Running(Protocol):
         """Note why the run has ended before it was drained."""
 
     def drain(self) -> None:
-        """Refuse new messages; `run` returns once what is in flight is safe."""
+        """Refuse new messages; `run` returns once all messages in flight are safe."""
 
     async def close(self) -> None:
-        """Give everything back."""
+        """Close subscriptions and logs, and tear processors down; nothing of the run is left."""
+
+    @property
+    def revocable(self) -> bool:
+        """Whether a change that is being made can be given up, so that the old processors go on."""
 
     async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
-        """Change what runs; None if nothing differs."""
+        """Change the run to `dataflow` and return the receipt; None if nothing differs."""
 
     def pause(self, processor: str | None = None) -> None:
-        """Let the run, or one processor, begin nothing further."""
+        """Let the run, or one processor, begin no further call."""
 
     def resume(self, processor: str | None = None) -> None:
         """Let the run, or one processor, go on."""
@@ -73,13 +78,13 @@ class Running(Protocol):
         """Append an order; return its id."""
 
     async def settled(self, seconds: float) -> None:
-        """Wait until all that was accepted is at Output."""
+        """Wait until all accepted messages are at Output."""
 
     async def dead_letters(self) -> list[DeadLetter]:
         """Return the messages that processors failed on."""
 
     async def retry_dead_letters(self) -> int:
-        """Put dead letters through again; return how many there were."""
+        """Put dead letters through the flow again; return how many there were."""
 
     async def clear_dead_letters(self) -> int:
         """Delete dead letters; return how many there were."""
@@ -91,7 +96,7 @@ class Running(Protocol):
         """Return whether `device` belongs to a partition that runs here."""
 
     def tapped(self, tap: Tap) -> contextlib.AbstractContextManager[None]:
-        """Tell `tap` of all that is admitted, while the context lasts."""
+        """Call `tap` with every admitted frame while the context lasts."""
 
     async def replay(self, entries: Callable[[], Iterator[Entry]], speed: float | None) -> int:
-        """Put recorded inputs through; return how many, once all are taken in."""
+        """Put recorded inputs through the flow; return their number once all are taken in."""

@@ -1,6 +1,7 @@
-"""Settling: whether all that a run has accepted is at Output, and what a run waits for if not.
+"""Settling: whether all messages that a run has accepted are at Output, and what else the run waits for.
 
-Owns the waiting and its words. Messages in flight are counted by `InFlight`; what is full is known to the logs' keepers.
+Owns the waiting and its words. `InFlight` counts messages in flight; the writers of the logs know whether a
+log is full.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Blockage", "Settling"]
 
-#: How long after a look that found something left the next one follows, in seconds: messages come in between.
+#: Pause between two looks whether all is settled, in seconds: messages may arrive in between.
 _LOOK = 0.01
 
 
 class Blockage:
-    """Why nothing more can be stored.
+    """The reasons why no more results can be stored.
 
     Parameters
     ----------
@@ -47,11 +48,11 @@ class Blockage:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Every reason, in words; none if nothing is blocked."""
+        """Every reason, in words; empty if nothing blocks the run."""
         reasons: list[str] = []
         if self._full is not None and self._full.is_set():
             named = self._janitor.blocked_by if self._janitor else ()
-            reasons += named or ("the output log is full and is being cut",)
+            reasons += named or ("the output log is full; its oldest frames are being deleted",)
         if self._dead_letters.full.is_set():
             reasons.append("the dead letters are full: retry_dead_letters() or clear_dead_letters()")
         if self._backward.full:
@@ -64,12 +65,12 @@ class Blockage:
 
 
 class Settling:
-    """Waits until all that one run has accepted is at Output.
+    """Waits until all messages that one run has accepted are at Output.
 
     Parameters
     ----------
     durable
-        Whether messages come from the input log; else from signals.
+        Whether messages come from the input log; else they come as signals.
     """
 
     def __init__(
@@ -88,12 +89,12 @@ class Settling:
         self._durable = durable
 
     async def settled(self, seconds: float) -> None:
-        """Wait until all that was accepted is at Output.
+        """Wait until all accepted messages are at Output.
 
         Raises
         ------
         WaitTimeout
-            If something is left after `seconds`; the error says what is left.
+            If messages are left after `seconds`; the error says how many, and what blocks them.
         """
         until = time.monotonic() + seconds
         while (left := await self._left()) != "":
@@ -105,12 +106,12 @@ class Settling:
             await asyncio.sleep(_LOOK)
 
     async def _left(self) -> str:
-        """Return what is still to be done, in words; empty if nothing is."""
+        """Return how many frames and messages are left, in words; empty if none is left."""
         try:
             frames = await self._frames()
         except TransportClosed:
             raise
-        except (TransportError, WaitTimeout) as error:  # the question went with a link that comes back
+        except (TransportError, WaitTimeout) as error:  # the link is down, and may come back
             return f"its input can't be looked at: {error}"
         in_flight = self._in_flight.count
         if not frames and not in_flight:
@@ -118,7 +119,7 @@ class Settling:
         return f"{frames} frames wait at its input, {in_flight} messages are in flight"
 
     async def _frames(self) -> int:
-        """Return how many frames are at the input; in fast delivery none, once all that was sent is here."""
+        """Return how many frames wait at the input; in fast delivery 0, once all sent frames are here."""
         if not self._durable:
             await self._connection.flush()
             return 0

@@ -1,7 +1,7 @@
 """The shape of a run: the line of processors, and the pipeline that leads through the line.
 
-Owns which line and which pipeline are the current ones. Only `changes` replaces them; every other part asks for the
-current line or pipeline each time, and keeps neither.
+Owns which line and which pipeline are the current ones. Only `changes` replaces them; every other part asks
+for the current line or pipeline each time, and keeps neither.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ __all__ = ["Shape"]
 
 
 class Shape:
-    """What a change of the dataflow replaces.
+    """The line and the pipeline of a run, which a change of the dataflow replaces.
 
     Parameters
     ----------
     line
         The first line of processors.
     new_pipeline
-        Makes the pipeline through a line.
+        Returns a new pipeline through a line.
     """
 
     def __init__(self, line: Line, new_pipeline: Callable[[Line], Pipeline]) -> None:
@@ -31,6 +31,6 @@ class Shape:
         self.pipeline = new_pipeline(line)
 
     def replace(self, line: Line) -> None:
-        """Let `line` work, through a pipeline of its own, in the place of the current one, which has ended."""
+        """Make `line`, with a pipeline of its own, the current line; the last pipeline has ended."""
         self.line = line
         self.pipeline = self._new_pipeline(line)

@@ -1,7 +1,7 @@
 """The status of a run: where in its life the run is, and why it failed.
 
-Owns these two facts and the note of each append, which several parts of a run wait on. Which event changes the status
-is for `edge` and `controls`.
+Owns these two facts and the note of each append, which several parts of a run wait on. Which event changes
+the status is for `edge` and `controls`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Status:
     Parameters
     ----------
     name
-        The flow's, for errors.
+        The flow's name, for errors.
 
     Attributes
     ----------
@@ -52,12 +52,12 @@ class Status:
             raise FlowError(f"flow {self.name!r} is {self.state} and {what}.")
 
     def note_append(self) -> None:
-        """Wake all that wait in `appended`."""
+        """Wake all callers that wait in `appended`."""
         self._appended.set()
         self._appended.clear()
 
     async def appended(self, seconds: float) -> None:
-        """Wait until something more is at Output, or `seconds` have passed."""
+        """Wait until another frame is at Output, or `seconds` have passed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._appended.wait()

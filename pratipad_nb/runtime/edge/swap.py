@@ -1,10 +1,11 @@
-"""Changing a processor while the flow runs, without draining it; and the receipt of any change.
+"""Changing a processor while the flow runs, without draining the pipeline; and the receipt of any change.
 
-Owns the hot swap of processors that stay in their places: the instances of each are exchanged between two calls, with
-their state, while everything around them goes on. A change of the notation's shape drains the pipeline instead; that
-is in `changes`.
+Owns the hot swap of processors that stay in their places: the instances of each processor are exchanged
+between two calls, with their state, while all other processors go on. A change of the notation's shape drains
+the pipeline instead; see `changes`.
 
-Why not always drain: what is in hand may take seconds at full speed, and minutes with a slow processor.
+Why not always drain: the messages in flight may take seconds at full speed, and minutes with a slow
+processor.
 """
 
 from __future__ import annotations
@@ -16,65 +17,68 @@ from dataclasses import dataclass
 from pratipad_nb.dataflow import Difference
 from pratipad_nb.runtime.edge.status import Status
 from pratipad_nb.runtime.edge.timers import Timers
-from pratipad_nb.runtime.positions.position import Positions
+from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.metrics import InFlight
 
 __all__ = ["Proof", "SwapReceipt", "swap_in_place"]
 
-#: How long a receipt waits for what was in hand to reach Output, in seconds, so that it says what was counted there. What
-#: takes longer is still in hand when it is given, and not lost.
+#: How long a receipt waits until the messages that were in flight are at Output, in seconds, so that it can
+#: compare positions there. Messages that take longer are still in flight then, and not lost.
 _PROOF_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class SwapReceipt:
-    """What a change to a running flow did, as counted.
+    """The receipt of a change to a running flow, with counts.
 
     Attributes
     ----------
     added, removed, changed, kept
         Keys of the processors.
-    in_hand
+    in_flight
         Messages that were in the pipeline when the change began.
     pause
-        Seconds for which a processor that was changed, or with a new shape of the flow all of it, worked on nothing.
+        Seconds for which a changed processor was not at work; with a new shape of the flow, for which none
+        was.
     lost, doubled
-        Messages that were accepted before the change and are neither in hand nor at Output, and positions at Output that
-        were never accepted: both 0, or something is badly wrong.
+        Messages that were accepted before the change and are neither in flight nor at Output, and positions
+        at Output that were never accepted: both 0, or this package has a bug.
     """
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
     changed: tuple[str, ...]
     kept: tuple[str, ...]
-    in_hand: int
+    in_flight: int
     pause: float
     lost: int
     doubled: int
 
     def __repr__(self) -> str:
         parts = [
-            f"{what} {', '.join(keys)}"
-            for what, keys in (("added", self.added), ("removed", self.removed), ("swapped", self.changed))
+            f"{done} {', '.join(keys)}"
+            for done, keys in (("added", self.added), ("removed", self.removed), ("swapped", self.changed))
             if keys
         ]
-        messages = "1 message" if self.in_hand == 1 else f"{self.in_hand} messages"
+        messages = "1 message" if self.in_flight == 1 else f"{self.in_flight} messages"
         return (
-            f"{'; '.join(parts) or 'rearranged'}: {messages} in hand, pause {self.pause * 1000:.0f} ms, "
+            f"{'; '.join(parts) or 'rearranged'}: {messages} in flight, pause {self.pause * 1000:.0f} ms, "
             f"lost {self.lost}, doubled {self.doubled}"
         )
 
 
 class Proof:
-    """Counts, from positions, what a change lost and doubled.
+    """Counts, from positions, the messages that a change lost and doubled.
 
     Parameters
     ----------
+    counted
+        Counts the messages in flight.
     accepted, stored
-        Positions that were taken in, and positions at Output.
+        Positions of admitted messages, and positions at Output.
     paused
-        Says whether a processor is paused: then what is in flight can't reach Output.
+        Returns whether a processor is paused: then messages in flight can't reach Output.
     """
 
     def __init__(
@@ -97,13 +101,16 @@ class Proof:
         return self._counted.count
 
     def difference(self) -> tuple[int, int]:
-        """Return how many messages are accepted and not stored, and stored and not accepted, with none in flight."""
+        """Return how many messages are accepted and not stored, and stored and not accepted.
+
+        With no message in flight, these are the messages lost and doubled.
+        """
         return self._accepted.ahead_of(self._stored), self._stored.ahead_of(self._accepted)
 
     async def awaited(self) -> tuple[int, int]:
-        """Return what is lost and doubled of all that is accepted by now, once that is stored or time is up.
+        """Return how many of the messages accepted by now are lost, and doubled, once they are stored.
 
-        Messages that are still in flight then are not lost.
+        After `_PROOF_SECONDS`, messages that are still in flight are not counted as lost.
         """
         before = Positions(self._accepted.all())
         until = time.monotonic() + _PROOF_SECONDS
@@ -117,8 +124,8 @@ class Proof:
 async def swap_in_place(
     running: Line, line: Line, difference: Difference, timers: Timers, proof: Proof
 ) -> SwapReceipt:
-    """Let the instances of `line`, which has the shape of `running`, work in the places of those that changed."""
-    in_hand = proof.in_flight
+    """Exchange the changed processors of `running` for those of `line`, which has the same shape."""
+    in_flight = proof.in_flight
     timers.stop(difference.changed)
     try:
         pause = await running.exchange(line, difference.changed)
@@ -130,7 +137,7 @@ async def swap_in_place(
         difference.removed,
         difference.changed,
         difference.kept,
-        in_hand,
+        in_flight,
         pause,
         lost=lost,
         doubled=doubled,

@@ -1,6 +1,6 @@
 """Timers: the periodic methods of processors, called while the run goes on.
 
-Owns one task for each processor. When a method is due is for `runner`.
+Owns one task for each processor. Calling a method when it is due is for `runner`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class Timers:
     Parameters
     ----------
     name
-        The flow's, for the tasks' names.
+        The flow's name, for the tasks' names.
     line
-        Gives the current line of processors.
+        Returns the current line of processors.
     """
 
     def __init__(self, name: str, line: Callable[[], Line]) -> None:
@@ -43,13 +43,13 @@ class Timers:
         return key in self._tasks
 
     def stop(self, keys: Iterable[str]) -> None:
-        """Call no periodic method of these processors until `restart`."""
+        """Call no periodic method of the processors `keys` until `restart`."""
         for key in keys:
             if task := self._tasks.pop(key, None):
                 task.cancel()
 
     def restart(self, keys: Iterable[str]) -> None:
-        """Call the periodic methods that these processors have now."""
+        """Call the periodic methods that the processors `keys` have now."""
         for key in tuple(keys):
             self.stop((key,))
             if self._group is not None:

@@ -1,6 +1,6 @@
-"""Upkeep of a run's logs: the janitor's rounds, the barriers of checkpoints, and the looks at what waits.
+"""Upkeep of a run's logs: the janitor's rounds, the barriers of checkpoints, and the looks at the input.
 
-Owns when each happens. What a round deletes is for `janitor`, what a checkpoint holds is for `checkpoints`.
+Owns when each of these happens. Deleting frames is for `janitor`, and storing a checkpoint for `checkpoints`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pratipad_nb.runtime.values.batch import Barrier
 
 __all__ = ["Upkeep"]
 
-#: Seconds between two rounds of the janitor, and while the output is full.
+#: Seconds between two rounds of the janitor, in general, and while the output is full.
 _SWEEP, _FULL_TICK = 1.0, 0.05
 #: Seconds between two looks at the input: each is a question to the server.
 _LOOK = 0.5
@@ -27,18 +27,18 @@ class Upkeep:
     Parameters
     ----------
     janitor
-        Cuts the output; None where another partition's run does, or nothing is stored.
+        Deletes old frames of the output; None where another partition's run does, or in fast delivery.
     full
         Set while the output log takes no frame; None in fast delivery.
     look
-        Counts anew what waits at the input.
+        Counts the messages that wait at the input.
     inject
         Puts a barrier into the pipeline.
     checkpoint_seconds
         Pause between two checkpoints.
     always
-        Whether a checkpoint is made though nothing was stored since the last one: other partitions' frames may have
-        been, and the janitor waits for all.
+        Whether a checkpoint is made though this run has stored no frame since the last checkpoint. Other
+        partitions may have stored frames, and the janitor waits for the checkpoints of all partitions.
     """
 
     def __init__(
@@ -86,14 +86,14 @@ class Upkeep:
                 self._sweep_now.set()
 
     async def looks(self) -> None:
-        """Count what waits at the input, for the statistics."""
+        """Count the messages that wait at the input, for the statistics."""
         while True:
             with contextlib.suppress(TransportError, WaitTimeout):
                 await self._look()
             await asyncio.sleep(_LOOK)
 
     async def checkpoints(self) -> None:
-        """Send a barrier through the pipeline now and then, if anything was stored since the last one."""
+        """Send a barrier through the pipeline every `checkpoint_seconds`, if a frame was stored since."""
         while self._full is not None:
             await asyncio.sleep(self._checkpoint_seconds)
             if self._moved or self._always:

@@ -1,13 +1,17 @@
 """Positions: how far each device's messages are dealt with, from the input log to the output log.
 
-Owns what makes delivery durable. A repeat is dropped in ``inputs``; a position is stored in ``position``.
+Owns what makes delivery durable. A repeat is dropped in ``gatekeeper``; a position is stored in ``chain``.
 
 =================  =========================================================================================
-``position``       the positions themselves, and the chained output that keeps them
-``inputs``         frames as they come in: received, checked, admitted
+``positions``      how far each device's messages are dealt with; which of its epochs are kept
+``chain``          the output chain: results and the positions that they complete, stored together
+``inputs``         where deliveries come from: the input log, or signals
+``gatekeeper``     which messages of a delivery are new, which are repeats, which are missing
+``malformed``      deliveries that are no frames: kept as dead letters
 ``segments``       the results of an input frame: cut, split, and freed of what can't travel
 ``outputs``        results gathered into output frames, stored, and their input acknowledged
 ``opening``        input and output as the flow's delivery asks for them: logs, or signals
+``checkpoints``    all positions and states as of one output frame, so that a start reads little
 ``dead_letters``   messages that a processor failed on
 ``janitor``        what may be deleted from the output, and which reader holds it back
 ``forwarding``     results on their way from a leaf's store to the cloud's

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from pratipad_nb.errors import LogFull, PayloadError, WaitTimeout
-from pratipad_nb.runtime.positions.position import OutputChain
+from pratipad_nb.runtime.positions.chain import OutputChain
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import MarkFrame
 from pratipad_nb.transport.protocol import Log

@@ -14,7 +14,7 @@ from typing import Any
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import FrameError, LogFull, PayloadError, WaitTimeout
-from pratipad_nb.runtime.positions.position import Positions
+from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.values.batch import Batch, InputFrame, Source
 from pratipad_nb.runtime.values.packing import as_text
 from pratipad_nb.transport.codec import decode, encode

@@ -27,7 +27,7 @@ from pratipad_nb.transport.frames import OutputHeader
 from pratipad_nb.transport.protocol import Connection, Consumer, ConsumerSpec, Delivery, Log, LogSpec
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["Uplink"]
+__all__ = ["Forwarder"]
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _SWEEP = 1.0
 _MARKS_BYTES = 64 << 20
 
 
-class Uplink:
+class Forwarder:
     """The way of one flow's results to the cloud.
 
     Parameters

@@ -1,6 +1,6 @@
 """Malformed deliveries: kept as dead letters, and only then taken off the input.
 
-Owns the waiting ones, which are bounded: beyond the bound the input waits. Which delivery is malformed is for `inputs`.
+Owns the waiting ones, which are bounded: beyond the bound the input waits. Which delivery is malformed is for `gatekeeper`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Malformed:
         Takes a delivery off the input.
     step
         Gives what stands where the key of a failing processor would: the flow's input.
+    waiting
+        Most deliveries that wait to be stored.
     """
 
     def __init__(
@@ -39,12 +41,19 @@ class Malformed:
         store: Callable[[Sequence[tuple[str, DeadEntry]]], Awaitable[None]],
         acknowledge: Callable[[Delivery], None],
         step: Callable[[], str],
+        *,
+        waiting: int = _WAITING,
     ) -> None:
         self._subjects = subjects
         self._store = store
         self._acknowledge = acknowledge
         self._step = step
-        self._waiting: asyncio.Queue[tuple[Delivery, FrameError]] = asyncio.Queue(_WAITING)
+        self._waiting: asyncio.Queue[tuple[Delivery, FrameError]] = asyncio.Queue(waiting)
+
+    @property
+    def waiting(self) -> int:
+        """How many deliveries wait to be stored."""
+        return self._waiting.qsize()
 
     async def put_aside(self, delivery: Delivery, error: FrameError) -> None:
         """Have `delivery` stored; waits while too many wait already."""

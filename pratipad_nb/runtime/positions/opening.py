@@ -1,6 +1,6 @@
 """The two ends of a run, as the flow's delivery asks for them: logs (durable), or signals (fast).
 
-Owns which of the two is opened, and under which names. What they do is in `inputs`, `outputs` and `position`.
+Owns which of the two is opened, and under which names. What they do is in `inputs`, `outputs` and `chain`.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pratipad_nb.errors import FlowError
+from pratipad_nb.runtime.positions.chain import OutputChain
 from pratipad_nb.runtime.positions.inputs import DurableInput, FastInput, Input
 from pratipad_nb.runtime.positions.outputs import Chain, FastChain
-from pratipad_nb.runtime.positions.position import OutputChain
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Log
 from pratipad_nb.transport.subjects import Subjects
@@ -54,7 +54,7 @@ async def open_input(connection: Connection, settings: EdgeSettings, logs: Mappi
         await fast.listen(connection, subjects.up_all)
         return fast
     spec = ConsumerSpec(_CONSUMER, "each")
-    if settings.shared:
+    if settings.partitioned:
         partition = settings.partition
         spec = ConsumerSpec(f"{_CONSUMER}-{partition}", "each", subjects.input_of(partition))
     consumer = await logs[subjects.input_stream].consumer(spec)

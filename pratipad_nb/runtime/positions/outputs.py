@@ -1,7 +1,7 @@
 """Where results go out: batches are gathered into output frames, stored, and only then is their input acknowledged.
 
 Owns the order of what must be safe before what: dead letters and replies first, then results with their positions,
-then the acknowledgement. The chain itself is in `position`.
+then the acknowledgement. The chain itself is in `chain`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from pratipad_nb.errors import PayloadError
 from pratipad_nb.message import Message
-from pratipad_nb.runtime.positions.position import Positions
+from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.positions.segments import (
     ends_of,
     halves,

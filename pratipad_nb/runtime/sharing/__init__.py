@@ -1,10 +1,10 @@
 """Sharing: a flow in partitions, which several edges run.
 
-Owns who runs which partition; each partition is run by an `Edge` of its own.
+Owns which edge runs which partition; each partition is run by an `Edge` of its own.
 
 ===============  ===========================================================================================
 ``membership``   which edges there are, and the rule that divides partitions among them
 ``partitioned``  the partitions that this process runs, as one flow
-``merging``      the counters of several partitions as those of one flow
+``merging``      the counters of several partitions as the counters of one flow
 ===============  ===========================================================================================
 """

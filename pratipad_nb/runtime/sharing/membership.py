@@ -1,8 +1,9 @@
-"""Membership: which edges share a flow, and which of them runs which partition.
+"""Membership: which edges run partitions of a flow, and which edge runs which partition.
 
-Owns the beats that edges hear of each other and the rule that divides partitions among them. It keeps nothing safe:
-that one owner alone can write a partition's output is what `position` sees to, so that a mistake here, for the edges
-may see different things for a moment, costs a restart of that partition and no message.
+Owns the heartbeats that edges hear of each other, and the rule that divides partitions among the edges. Owns
+no safety: `chain` makes sure that one owner alone can write a partition's output. For a moment edges may
+know different heartbeats, and so divide differently. Such a mistake costs a restart of that partition, and no
+message.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pratipad_nb.transport.frames import BeatFrame
+from pratipad_nb.transport.frames import HeartbeatFrame
 
-__all__ = ["BEAT_SECONDS", "LOST_SECONDS", "Membership", "assign"]
+__all__ = ["HEARTBEAT_SECONDS", "LOST_SECONDS", "Membership", "assign"]
 
-#: An edge is heard twice a second, and its partitions are given to others once it has been silent for five beats: sooner,
-#: and a long garbage collection would cost it them.
-BEAT_SECONDS = 0.5
+#: An edge sends a heartbeat twice a second. Its partitions go to other edges once it has been silent for five
+#: heartbeats: with fewer, an edge would lose them to a long garbage collection.
+HEARTBEAT_SECONDS = 0.5
 LOST_SECONDS = 2.5
 
 
@@ -31,22 +32,23 @@ class _Member:
 def assign(members: Mapping[str, tuple[float, frozenset[int]]], partitions: int) -> dict[int, str]:
     """Return which edge is to run which partition.
 
-    Every edge gets as many as the others or one more; what it runs it keeps as far as that allows, so that the least
-    moves when an edge comes or goes. Whoever computes it from the same `members` gets the same.
+    The numbers of partitions that any two edges get differ by one at most. An edge keeps the partitions that
+    it runs as far as its number allows, so that the fewest partitions move when an edge comes or goes. All
+    edges compute the same division from the same `members`.
 
     Parameters
     ----------
     members
-        For each edge since when it has been there, and which partitions it runs.
+        For each edge since when it has been there, in seconds since 1970, and the partitions that it runs.
     partitions
-        How many there are.
+        How many partitions the flow has.
     """
     if not members:
         return {}
     senior = sorted(members, key=lambda edge: (members[edge][0], edge))
     least, more = divmod(partitions, len(members))
     plan: dict[int, str] = {}
-    # Those that run most get the odd ones, for then fewer move.
+    # The edges that run most partitions get one more than the others, for then fewer partitions move.
     quota = {
         edge: least + (place < more)
         for place, edge in enumerate(sorted(senior, key=lambda edge: -len(members[edge][1])))
@@ -63,16 +65,16 @@ def assign(members: Mapping[str, tuple[float, frozenset[int]]], partitions: int)
 
 
 class Membership:
-    """What one edge knows of the others.
+    """The other edges of a flow, as one edge knows them by their heartbeats.
 
     Parameters
     ----------
     edge
         This edge's own id.
     partitions
-        How many the flow has.
+        How many partitions the flow has.
     clock
-        Seconds, monotonic.
+        Returns seconds of a monotonic clock.
     """
 
     def __init__(self, edge: str, partitions: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -82,12 +84,12 @@ class Membership:
         self._clock = clock
         self._others: dict[str, _Member] = {}
 
-    def beat(self, owned: frozenset[int], *, leaving: bool = False) -> BeatFrame:
-        """Return what this edge has to say."""
-        return BeatFrame(self.edge, self.since, sorted(owned), leaving)
+    def heartbeat(self, owned: frozenset[int], *, leaving: bool = False) -> HeartbeatFrame:
+        """Return this edge's heartbeat, which names the partitions that it owns."""
+        return HeartbeatFrame(self.edge, self.since, sorted(owned), leaving)
 
-    def hear(self, frame: BeatFrame) -> bool:
-        """Take note of another edge's beat; return whether it tells something new."""
+    def hear(self, frame: HeartbeatFrame) -> bool:
+        """Take note of another edge's heartbeat; return whether the heartbeat changes the division."""
         if frame.edge == self.edge:
             return False
         before = self._others.get(frame.edge)
@@ -99,16 +101,16 @@ class Membership:
         return before is None or before.owned != owned
 
     def others(self) -> dict[str, frozenset[int]]:
-        """Return the edges that were heard of lately, and what they run."""
+        """Return the other edges that have sent a heartbeat lately, and the partitions that they run."""
         now = self._clock()
         for edge in [e for e, member in self._others.items() if now - member.heard > LOST_SECONDS]:
             del self._others[edge]
         return {edge: member.owned for edge, member in self._others.items()}
 
     def plan(self, owned: frozenset[int]) -> tuple[frozenset[int], frozenset[int]]:
-        """Return which partitions this edge should begin to run now, and which it should give up.
+        """Return the partitions that this edge is to begin now, and those that it is to give up.
 
-        What another still runs is not begun before that one has given it up or is lost.
+        A partition that another edge still runs is not begun before that edge has given it up or is lost.
         """
         others = self.others()
         members = {edge: (self._others[edge].since, run) for edge, run in others.items()}

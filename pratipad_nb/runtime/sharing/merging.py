@@ -1,6 +1,6 @@
-"""Merging: the counters of several partitions as those of one flow.
+"""Merging: the counters of several partitions as the counters of one flow.
 
-Owns which counts add up and which don't. What each one means is in `stats`.
+Owns which counts add up and which don't. What each count means is in `stats`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,27 @@ __all__ = ["merged"]
 
 Value = TypeVar("Value", ProcessorStats, DeviceStats, ReaderStats)
 
-#: Of these the partitions' highest counts: a share of time, or what every partition sees alike.
+#: Of these counts the highest of any partition is taken: a fraction of time, or a count that all partitions
+#: see alike.
 _HIGHEST = frozenset({"busy", "p50", "p99", "version", "pending", "skipped"})
 
 
 def merged(parts: Sequence[FlowStats], empty: FlowStats, *, state: FlowState, error: str) -> FlowStats:
-    """Return the counters of all `parts` together; `empty`, if there are none, with `state` and `error`."""
+    """Return the counters of all `parts` together; without parts, `empty` with `state` and `error`."""
     if not parts:
         return dataclasses.replace(empty, state=state, error=error)
     counts = {
         name: sum(getattr(part, name) for part in parts)
-        for name in ("received", "delivered", "rate", "in_hand", "waiting", "dropped", "repeats", "malformed")
+        for name in (
+            "received",
+            "delivered",
+            "rate",
+            "in_flight",
+            "waiting",
+            "dropped",
+            "repeats",
+            "malformed",
+        )
     }
     return FlowStats(
         name=parts[0].name,
@@ -77,7 +87,7 @@ def _added(values: Sequence[Value]) -> Value:
 
 
 def _backward(parts: Sequence[BackwardStats]) -> BackwardStats:
-    # Every partition sees every order that goes to all devices; each is counted once.
+    # Every partition reads the whole order log; an order is counted once.
     total = dataclasses.replace(parts[0], received=max(part.received for part in parts))
     for part in parts[1:]:
         total = dataclasses.replace(

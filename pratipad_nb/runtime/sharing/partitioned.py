@@ -1,7 +1,8 @@
-"""A flow in partitions, several edges of which share it: the partitions that this process runs, each by an `Edge`.
+"""A flow in partitions, which several edges run: the partitions of this process, each run by an `Edge`.
 
-Owns taking partitions over, giving partitions up, and what is asked of all of them at once. Which edge is to own which
-partition is for `membership`; that two edges never own the same is for `position`.
+Owns taking partitions over, giving partitions up, and requests that concern all partitions here. Which edge
+is to own which partition is for `membership`; that two edges never write the same partition is for
+`chain`.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ from functools import partial
 from typing import Any
 
 from pratipad_nb.dataflow import Dataflow
-from pratipad_nb.errors import Fenced, FlowError, FrameError, TransportError, WaitTimeout
+from pratipad_nb.errors import Fenced, FlowError, FrameError, PratipadError, TransportError, WaitTimeout
 from pratipad_nb.runtime.devices.backward import append_order
 from pratipad_nb.runtime.devices.pull import PullRequest
 from pratipad_nb.runtime.edge.edge import Edge
 from pratipad_nb.runtime.edge.replaying import Entry
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.dead_letters import DeadLetter
-from pratipad_nb.runtime.positions.inputs import Tap
-from pratipad_nb.runtime.sharing.membership import BEAT_SECONDS, Membership
+from pratipad_nb.runtime.positions.gatekeeper import Tap
+from pratipad_nb.runtime.sharing.membership import HEARTBEAT_SECONDS, Membership
 from pratipad_nb.runtime.sharing.merging import merged
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.runtime.values.stats import FlowState, FlowStats
 from pratipad_nb.tasks import gathered
 from pratipad_nb.transport.codec import decode, encode
-from pratipad_nb.transport.frames import BeatFrame
+from pratipad_nb.transport.frames import HeartbeatFrame
 from pratipad_nb.transport.protocol import Connection, Signal
 from pratipad_nb.transport.subjects import Subjects
 
@@ -39,9 +40,9 @@ __all__ = ["PartitionedEdge"]
 
 log = logging.getLogger(__name__)
 
-#: How long an edge that starts listens for others before it takes partitions, in seconds: they answer its first beat.
+#: How long a starting edge listens before it takes partitions, in seconds: other edges answer its heartbeat.
 _LISTEN = 0.3
-#: Pause before a partition is tried again that another edge was taking over at the same time.
+#: Pause before this edge tries to take a partition again that another edge was taking over, in seconds.
 _AFTER_FENCED = 1.0
 
 
@@ -51,11 +52,16 @@ class PartitionedEdge:
     Parameters
     ----------
     connection
-        Shared by all of them; it is not closed here.
+        The connection of all partitions here; it is not closed here.
     dataflow
-        What runs.
+        The dataflow to run.
     settings
-        How it runs; ``settings.partition`` doesn't matter.
+        How the dataflow runs; ``settings.partition`` doesn't matter.
+
+    Raises
+    ------
+    FlowError
+        If the flow's input is Pull.
     """
 
     def __init__(self, connection: Connection, dataflow: Dataflow, settings: EdgeSettings) -> None:
@@ -76,8 +82,11 @@ class PartitionedEdge:
         self._wait_until: dict[int, float] = {}
         self._look = asyncio.Event()
         self._subscription: Any = None
+        self._change_turn = asyncio.Lock()
+        #: Whether a change is being carried out that can't be given up any more.
+        self._changing = False
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------------------
 
     @classmethod
     async def open(
@@ -100,26 +109,26 @@ class PartitionedEdge:
 
     async def _open(self) -> None:
         self._subscription = await self.connection.subscribe(self._subjects.edges, self._heard)
-        await self._beat()
+        await self._heartbeat()
         await asyncio.sleep(_LISTEN)
         begin, _ = self._membership.plan(frozenset())
         for partition in sorted(begin):
             try:
                 self.edges[partition] = await self._opened(partition)
-            except Fenced:  # another starts at the same moment; who has it shows in its beats
+            except Fenced:  # another edge starts at the same moment, and has the partition
                 log.info("partition %d of %s is taken by another edge", partition, self.settings.name)
-        await self._beat()
+        await self._heartbeat()
 
     async def _opened(self, partition: int) -> Edge:
         edge = await Edge.open(self.connection, self.dataflow, self._part(partition))
-        # What was set while it was being opened, too.
+        # `set_rate` and `demand` may have been called while the partition was being opened.
         part = self._part(partition)
         edge.set_rate(part.rate)
         edge.demand(part.max_demand, part.min_demand)
         return edge
 
     def _part(self, partition: int) -> EdgeSettings:
-        """Return the settings of one partition: what is a bound for all is divided."""
+        """Return the settings of one partition: the rate and the bounds of Demand are divided."""
         whole, n = self.settings, self.settings.options.partitions
         most = max(1, whole.max_demand // n)
         return dataclasses.replace(
@@ -131,12 +140,12 @@ class PartitionedEdge:
         )
 
     async def run(self) -> None:
-        """Run what falls to this edge until drained, taking over and giving up partitions as edges come and go.
+        """Run this edge's partitions until drained; take over and give up partitions as edges come and go.
 
         Raises
         ------
         PratipadError
-            If something else than another edge's taking over ended a partition.
+            If a partition ended for another reason than being taken over by another edge.
         """
         if self.state == "starting":
             self.state = "running"
@@ -148,9 +157,9 @@ class PartitionedEdge:
                     self._divide(group)
                 self._look.clear()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(BEAT_SECONDS):
+                    async with asyncio.timeout(HEARTBEAT_SECONDS):
                         await self._look.wait()
-                await self._beat()
+                await self._heartbeat()
 
     def _begin(self, group: asyncio.TaskGroup, partition: int, edge: Edge | None) -> None:
         name = f"{self.settings.name}: partition {partition}"
@@ -162,7 +171,7 @@ class PartitionedEdge:
         self._look.set()
 
     def _divide(self, group: asyncio.TaskGroup) -> None:
-        """Begin what falls to this edge, and let go what falls to another."""
+        """Begin the partitions that fall to this edge, and drain those that fall to another."""
         begin, release = self._membership.plan(frozenset(self._tasks))
         now = asyncio.get_running_loop().time()
         for partition in begin:
@@ -173,13 +182,13 @@ class PartitionedEdge:
                 edge.drain()
 
     async def _run(self, partition: int, edge: Edge | None) -> None:
-        """Run one partition until it is drained or another edge has it."""
+        """Run one partition until it is drained, or another edge has taken it over."""
         try:
             if edge is None:
                 edge = self.edges[partition] = await self._opened(partition)
                 if self.state == "paused":
                     edge.pause()
-                elif self.state == "draining":  # asked for while the partition was being taken over
+                elif self.state == "draining":  # `drain` was called while the partition was being taken over
                     edge.drain()
                 self._look.set()
             await edge.run()
@@ -187,7 +196,7 @@ class PartitionedEdge:
             log.info("another edge has taken partition %d of %s over", partition, self.settings.name)
             self._wait_until[partition] = asyncio.get_running_loop().time() + _AFTER_FENCED
         except* WaitTimeout as errors:
-            # The server was away while the partition was being taken over, or ended: the next division finds it free.
+            # The server was away while the partition was opened or closed; the next division finds it free.
             log.info("partition %d of %s: %s", partition, self.settings.name, errors.exceptions[0])
             self._wait_until[partition] = asyncio.get_running_loop().time() + _AFTER_FENCED
         finally:
@@ -197,40 +206,44 @@ class PartitionedEdge:
                     await edge.close()
 
     def fail(self, error: str) -> None:
-        """Note why the run has ended before it was drained."""
-        self.error = error
+        """Note why the run has ended before it was drained, or why it could not be closed."""
+        self.error = self.error or error
+        if self.state == "stopped":
+            self.state = "failed"
 
     def drain(self) -> None:
-        """Refuse new messages; `run` returns once what is in hand is safe."""
+        """Refuse new messages; `run` returns once all messages in flight are safe."""
         self.state = "draining"
         for edge in self.edges.values():
             edge.drain()
         self._look.set()
 
     async def close(self) -> None:
-        """Say that this edge leaves, and give everything back."""
+        """Tell the other edges that this edge leaves, and close all partitions here."""
         if self._subscription is not None:
             with contextlib.suppress(TransportError, WaitTimeout):
-                await self._beat(leaving=True)
+                await self._heartbeat(leaving=True)
                 await self.connection.flush()
                 await self._subscription.close()
-        for edge in self.edges.values():
-            await edge.close()
-        self.state = "failed" if self.error else "stopped"
+        try:
+            for edge in self.edges.values():
+                await edge.close()
+        finally:
+            self.state = "failed" if self.error else "stopped"
 
-    # -- the other edges ----------------------------------------------------------------------------------------
+    # -- the other edges -------------------------------------------------------------------------------------
 
-    async def _beat(self, *, leaving: bool = False) -> None:
+    async def _heartbeat(self, *, leaving: bool = False) -> None:
         owned = frozenset(self._tasks) | frozenset(self.edges)
-        frame = self._membership.beat(frozenset() if leaving else owned, leaving=leaving)
+        frame = self._membership.heartbeat(frozenset() if leaving else owned, leaving=leaving)
         with contextlib.suppress(TransportError, WaitTimeout):
             await self.connection.publish(self._subjects.edges, encode(frame))
 
     def _heard(self, signal: Signal) -> None:
         try:
-            frame = decode(signal.data, BeatFrame)
+            frame = decode(signal.data, HeartbeatFrame)
         except FrameError as error:
-            log.info("a beat that is none: %s", error)
+            log.info("a malformed heartbeat: %s", error)
             return
         if self._membership.hear(frame):
             self._look.set()
@@ -240,7 +253,7 @@ class PartitionedEdge:
         """The other edges of the flow, by their ids, with the partitions that they run."""
         return self._membership.others()
 
-    # -- what handles ask ---------------------------------------------------------------------------------------
+    # -- requests of handles ---------------------------------------------------------------------------------
 
     @property
     def lines(self) -> list[Line]:
@@ -253,7 +266,7 @@ class PartitionedEdge:
         return frozenset(self.edges)
 
     def snapshot(self) -> FlowStats:
-        """Return the counters of all partitions here, as one."""
+        """Return the counters of all partitions here, as one flow's."""
         return merged(
             [edge.snapshot() for edge in self.edges.values()],
             FlowStats(self.settings.name, self.dataflow.notation, self.settings.delivery),
@@ -270,20 +283,20 @@ class PartitionedEdge:
         raise FlowError(f"pull({n!r}, {device!r}) needs a Pull flow; this is `{self.dataflow.notation}`.")
 
     def set_rate(self, allowed: float | None) -> None:
-        """Change how many messages a second devices are asked for, in every partition here and those taken over later."""
+        """Change how many messages a second devices are asked for, in all partitions here, now and later."""
         self.settings = dataclasses.replace(self.settings, rate=allowed)
         for partition, edge in self.edges.items():
             edge.set_rate(self._part(partition).rate)
 
     def demand(self, max_demand: int, min_demand: int) -> None:
-        """Demand: change both bounds, at once, in every partition here and those taken over later."""
+        """Demand: change both bounds, at once, in all partitions here, now and later."""
         self.settings = dataclasses.replace(self.settings, max_demand=max_demand, min_demand=min_demand)
         for partition, edge in self.edges.items():
             part = self._part(partition)
             edge.demand(part.max_demand, part.min_demand)
 
     async def settled(self, seconds: float) -> None:
-        """Wait until all that was accepted, by any edge, is at Output."""
+        """Wait until all messages that any edge has accepted are at Output."""
         await gathered([edge.settled(seconds) for edge in self.edges.values()])
 
     async def dead_letters(self) -> list[DeadLetter]:
@@ -291,7 +304,7 @@ class PartitionedEdge:
         return await self._any().dead_letters()
 
     async def retry_dead_letters(self) -> int:
-        """Put those of this edge's partitions through again; return how many there were."""
+        """Put the dead letters of partitions here through the flow again; return how many there were."""
         return sum([await edge.retry_dead_letters() for edge in list(self.edges.values())])
 
     async def clear_dead_letters(self) -> int:
@@ -309,14 +322,14 @@ class PartitionedEdge:
 
     @contextlib.contextmanager
     def tapped(self, tap: Tap) -> Iterator[None]:
-        """Tell `tap` of all that is admitted in the partitions that run here now, while the context lasts."""
+        """Call `tap` with every frame that partitions here at present admit, while the context lasts."""
         with contextlib.ExitStack() as taps:
             for edge in self.edges.values():
                 taps.enter_context(edge.tapped(tap))
             yield
 
     async def replay(self, entries: Callable[[], Iterator[Entry]], speed: float | None) -> int:
-        """Put recorded inputs through, each device's messages where its partition runs."""
+        """Put recorded inputs through the flow: each device's messages through its partition."""
         first = next((received for _, _, received, _ in entries()), None)
         parts = [
             edge.replay(partial(_of_edge, edge, entries), speed, first=first) for edge in self.edges.values()
@@ -327,38 +340,89 @@ class PartitionedEdge:
         for edge in self.edges.values():
             return edge
         raise FlowError(
-            f"this edge of {self.settings.name!r} runs no partition at present: {len(self.others)} other edges share "
-            f"its {self.settings.options.partitions}. Ask one of those."
+            f"this edge of {self.settings.name!r} runs no partition at present: {len(self.others)} other "
+            f"edges run its {self.settings.options.partitions}. Ask one of those edges."
         )
 
     def pause(self, processor: str | None = None) -> None:
-        """Let the partitions here, or one processor in them, begin nothing further."""
+        """Let the partitions here, or one processor in them, begin no further call."""
         for edge in self.edges.values():
             edge.pause(processor)
         if processor is None and self.state != "draining":
             self.state = "paused"
 
     def resume(self, processor: str | None = None) -> None:
-        """Let them go on."""
+        """Let the partitions here, or one processor in them, go on."""
         for edge in self.edges.values():
             edge.resume(processor)
         if processor is None and self.state != "draining":
             self.state = "running"
 
+    @property
+    def revocable(self) -> bool:
+        """Whether a change that is being made can be given up in every partition."""
+        return not self._changing and all(edge.revocable for edge in self.edges.values())
+
     async def swap(self, dataflow: Dataflow) -> SwapReceipt | None:
-        """Change what runs here, one partition after the other; other edges go on as they are."""
-        receipts = [await edge.swap(dataflow) for edge in list(self.edges.values())]
-        self.dataflow = dataflow
-        done = [receipt for receipt in receipts if receipt is not None]
-        if not done:
-            return None
-        return dataclasses.replace(
-            done[0],
-            in_hand=sum(r.in_hand for r in done),
-            pause=max(r.pause for r in done),
-            lost=sum(r.lost for r in done),
-            doubled=sum(r.doubled for r in done),
-        )
+        """Change all partitions here to `dataflow`, or none; other edges go on as they are.
+
+        New processors are set up in every partition first. A partition that is taken over meanwhile gets the
+        new dataflow. If a partition can't carry the change out, the partitions that have changed go back.
+        """
+        async with self._change_turn:
+            before, changed = self.dataflow, list[Edge]()
+            try:
+                receipts = await self._swap(dataflow, changed)
+            except Exception:
+                self.dataflow = before
+                for edge in changed:
+                    await self._back(edge, before)
+                raise
+            finally:
+                self._changing = False
+            return _together([receipt for receipt in receipts if receipt is not None])
+
+    async def _swap(self, dataflow: Dataflow, changed: list[Edge]) -> list[SwapReceipt | None]:
+        """Change all partitions, and add each partition that has changed to `changed`."""
+        receipts: list[SwapReceipt | None] = []
+        async with contextlib.AsyncExitStack() as prepared:
+            # A partition that is being given up ends with its old processors.
+            edges = [edge for edge in self.edges.values() if edge.state in ("running", "paused")]
+            changes = [(edge, await prepared.enter_async_context(edge.prepared(dataflow))) for edge in edges]
+            self._changing = True
+            self.dataflow = dataflow
+            for edge, change in changes:
+                if change is not None:
+                    receipts.append(await edge.carry_out(change))
+                    changed.append(edge)
+        # Partitions that were opened while the change was being prepared.
+        for edge in [edge for edge in self.edges.values() if edge not in edges]:
+            receipts.append(await edge.swap(dataflow))
+            changed.append(edge)
+        return receipts
+
+    async def _back(self, edge: Edge, dataflow: Dataflow) -> None:
+        try:
+            await edge.swap(dataflow)
+        except PratipadError:
+            log.exception(
+                "partition %s of %s runs the new code, which other partitions refused; start the flow anew",
+                *edge.partitions,
+                self.settings.name,
+            )
+
+
+def _together(receipts: Sequence[SwapReceipt]) -> SwapReceipt | None:
+    """Return the receipts of several partitions as one; None if nothing differed."""
+    if not receipts:
+        return None
+    return dataclasses.replace(
+        receipts[0],
+        in_flight=sum(receipt.in_flight for receipt in receipts),
+        pause=max(receipt.pause for receipt in receipts),
+        lost=sum(receipt.lost for receipt in receipts),
+        doubled=sum(receipt.doubled for receipt in receipts),
+    )
 
 
 def _of_edge(edge: Edge, entries: Callable[[], Iterator[Entry]]) -> Iterator[Entry]:

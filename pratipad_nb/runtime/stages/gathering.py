@@ -17,7 +17,8 @@ from typing import Any
 from pratipad_nb.message import Message
 from pratipad_nb.processors import Outcome
 from pratipad_nb.processors.reply import preparing
-from pratipad_nb.runtime.stages.stage import Emit, Progress, Stage
+from pratipad_nb.runtime.stages.member import Emit
+from pratipad_nb.runtime.stages.stage import Progress, Stage
 from pratipad_nb.runtime.values.batch import Barrier, Batch, Item
 
 __all__ = ["Gathering"]
@@ -28,16 +29,16 @@ class Gathering:
 
     Parameters
     ----------
-    stage, lane
+    stage, shard
         The stage of one processor, and which of its instances.
     emit
         Where results go.
     """
 
-    def __init__(self, stage: Stage, lane: int, emit: Emit) -> None:
+    def __init__(self, stage: Stage, shard: int, emit: Emit) -> None:
         self._stage = stage
         self._emit = emit
-        self._runner = stage.runners[lane]
+        self._runner = stage.runners[shard]
         self._size = self._runner.adapted.batch_size
         self._seconds = self._runner.adapted.batch_timeout
         #: What is held: where each batch stands, where its results go, and when its rows have waited long enough.

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 
 from pratipad_nb.dataflow import Dataflow, Step
 from pratipad_nb.errors import ProcessorError
+from pratipad_nb.runtime.stages.member import Member, state_key
 from pratipad_nb.runtime.stages.runner import Runner
-from pratipad_nb.runtime.stages.stage import Member, Stage, state_key
+from pratipad_nb.runtime.stages.stage import Stage
 from pratipad_nb.runtime.values.logs import ProcessorLog
 from pratipad_nb.runtime.values.metrics import Meter
 from pratipad_nb.runtime.values.samples import Samples
@@ -174,7 +175,13 @@ class Line:
         try:
             while not runners or len(runners) < runners[0].adapted.concurrency:
                 runner = Runner(
-                    step, meter, output, discard=discard, slice_seconds=self.options.slice_seconds
+                    step,
+                    meter,
+                    output,
+                    discard=discard,
+                    slice_seconds=self.options.slice_seconds,
+                    setup_seconds=self.options.setup_seconds,
+                    hang_seconds=self.options.hang_seconds,
                 )
                 await runner.open(states.get(state_key(step.key, len(runners))))
                 runners.append(runner)
@@ -248,6 +255,33 @@ class Line:
                 runner.resume()
             if self.meters[each].state == "paused":
                 self.meters[each].state = "running"
+
+    @property
+    def hanging(self) -> list[Runner]:
+        """The instances whose call hangs."""
+        return [runner for stage in self.stages for runner in stage.runners if runner.hangs]
+
+    def leave_hanging(self, line: Line, changed: Sequence[str]) -> None:
+        """Leave instances behind whose call hangs: what is in flight has to be finished before `line` is there.
+
+        The messages of the call go to an instance of the new code where the processor is `changed`. Where it
+        is not, or is not there any more, the same code would hang again: they become dead letters, and so do
+        those behind them.
+        """
+        fresh = {member.key: member for stage in line.stages for member in stage.members}
+        for runner in self.hanging:
+            key = runner.step.key
+            log.warning("%s; it is left behind, for the flow is being changed.", runner.at_work)
+            if key in changed and key in fresh:
+                runner.leave(step=fresh[key].runners[0].step)
+            else:
+                runner.leave(refused=f"ProcessorError: {runner.at_work}, while the flow was changed.")
+
+    def accept(self) -> None:
+        """Let every instance take messages again."""
+        for stage in self.stages:
+            for runner in stage.runners:
+                runner.accept()
 
     def sample(self) -> None:
         """Note where all counts stand."""

@@ -1,7 +1,8 @@
 """One processor at work: its instance, where it runs, its gate, its timers and its counters.
 
-Owns set-up and tear-down of an instance and what it is called for. That its methods never overlap is seen to by its
-worker; what is done with the outcome is for `stage`.
+Owns set-up and tear-down of an instance, what the instance is called for, and putting a new one in the place
+of one that was left behind in a call that hangs. That its methods never overlap is seen to by its worker;
+what is done with the outcome is for `stage`.
 """
 
 from __future__ import annotations
@@ -14,24 +15,27 @@ from typing import Any
 
 import msgspec
 
+from pratipad_nb.calls import LeftBehind, TookTooLong, Worker, raised
 from pratipad_nb.dataflow import Step
 from pratipad_nb.errors import PayloadError, ProcessorError
 from pratipad_nb.message import Message
 from pratipad_nb.processors import Outcome, adapt
-from pratipad_nb.processors.adapter import Adapted, Timer, works_on_loop
-from pratipad_nb.processors.async_forms import stops_us
-from pratipad_nb.processors.outcome import in_words
-from pratipad_nb.runtime.stages.worker import worker_for
+from pratipad_nb.processors.adapter import Adapted, Timer, makes_instances, works_on_loop
+from pratipad_nb.processors.copying import copy_payload
+from pratipad_nb.processors.outcome import Failure
 from pratipad_nb.runtime.values.logs import ProcessorLog, logging_to
 from pratipad_nb.runtime.values.metrics import Meter
 from pratipad_nb.transport.codec import encode_payload
+from pratipad_nb.wording import in_words
 
 __all__ = ["Runner"]
 
 log = logging.getLogger(__name__)
 
-#: A stuck `teardown` or `process` is left behind after so many seconds, and named in the log.
-_CLOSE_SECONDS = 5.0
+#: So long they wait at least, in seconds, for a call that has lasted longer than that already.
+_GRACE = 0.2
+#: Most instances of one processor that are left behind in calls that go on; each has a thread.
+_MOST_LEFT = 16
 #: The largest state of one instance that is kept.
 _STATE_BYTES = 1 << 20
 
@@ -47,23 +51,44 @@ class Runner:
         The step's counters and its log; instances of one step share them.
     slice_seconds
         After this long a call hands back what it has done.
+    setup_seconds
+        How long making an instance, `setup` and `restore` may take, each.
+    hang_seconds
+        So long others wait for a call, beyond the time slice; then the call counts as one that hangs.
     """
 
     def __init__(
-        self, step: Step, meter: Meter, output: ProcessorLog, *, discard: bool, slice_seconds: float
+        self,
+        step: Step,
+        meter: Meter,
+        output: ProcessorLog,
+        *,
+        discard: bool,
+        slice_seconds: float,
+        setup_seconds: float = 60.0,
+        hang_seconds: float = 5.0,
     ) -> None:
         self.step = step
         self.meter = meter
         self.output = output
         self._discard = discard
         self._slice = slice_seconds
-        self._worker = worker_for(step.key, on_loop=works_on_loop(step.target))
+        self._setup_seconds = setup_seconds
+        self._hang_seconds = hang_seconds
+        self._worker = Worker(step.key, on_loop=works_on_loop(step.target), patience=hang_seconds)
         self._open_gate = asyncio.Event()
         self._open_gate.set()
         #: Not set while another instance is put in the place of this one.
         self._steady = asyncio.Event()
         self._steady.set()
         self._adapted: Adapted | None = None
+        #: The state that `snapshot` last returned, or that `restore` was given.
+        self._state: bytes | None = None
+        self._renewing = asyncio.Lock()
+        #: Why it was paused, for there was no instance to go on with; empty if there is.
+        self._stalled = ""
+        #: Why every message fails, while a change waits for what is in flight; empty if none does.
+        self._refused = ""
 
     @property
     def adapted(self) -> Adapted:
@@ -76,6 +101,26 @@ class Runner:
     def busy(self) -> bool:
         """Whether the instance is in the midst of a call."""
         return self._worker.busy
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the call in flight has lasted so long that nobody should wait for it."""
+        return self._worker.seconds > self._slice + self._hang_seconds
+
+    @property
+    def at_work(self) -> str:
+        """Which processor it is, and since when it is in its call, in words."""
+        return self._worker.at_work
+
+    @property
+    def last_state(self) -> bytes | None:
+        """The state that the instance was last known to have."""
+        return self._state
+
+    @property
+    def _patience(self) -> float:
+        """How long to wait for the call in flight, which the slice bounds unless it hangs."""
+        return max(_GRACE, self._slice + self._hang_seconds - self._worker.seconds)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -90,33 +135,75 @@ class Runner:
         try:
             with logging_to(self.output):
                 # The instance is made on the thread that it will work on: some things (`sqlite3`) ask for that.
-                adapted = await self._worker.call(self._adapt)
+                adapted = await self._making("__init__", self._adapt)
                 if adapted.on_loop != works_on_loop(self.step.target):  # `__init__` has set another `process`
-                    await self._worker.close(_CLOSE_SECONDS)
-                    self._worker = worker_for(self.step.key, on_loop=adapted.on_loop)
-                await self._hook("setup", adapted.setup)
+                    await self._worker.close(self._patience)
+                    self._worker = Worker(self.step.key, on_loop=adapted.on_loop, patience=self._hang_seconds)
+                await self._hook(self._making, "setup", adapted.setup)
             self._adapted = adapted
             if state is not None:
                 await self.restore(state)
-        except BaseException:
+        except BaseException as error:
             self._adapted = None
-            await self._worker.close(_CLOSE_SECONDS)
+            # Who gives up a new instance, as a stop does, isn't to wait for what it hangs in.
+            await self._end(_GRACE if isinstance(error, asyncio.CancelledError) else self._patience)
             raise
 
     def _adapt(self) -> Adapted:
-        return adapt(self.step.target, self.step.arguments, discard=self._discard)
+        return adapt(
+            self.step.target,
+            self.step.arguments,
+            discard=self._discard,
+            owner=f"processor {self.step.key}",
+        )
 
-    async def _hook(self, name: str, hook: Callable[..., Any] | None, *arguments: Any) -> Any:
+    async def _hook(
+        self, call: Callable[..., Any], name: str, hook: Callable[..., Any] | None, *arguments: Any
+    ) -> Any:
         """Call a hook where the instance lives; a failure of it is the processor's."""
         if hook is None:
             return None
         try:
-            return await self._worker.call(hook, *arguments)
-        except (Exception, asyncio.CancelledError) as error:
-            if stops_us(error):
-                raise
+            return await call(name, hook, *arguments)
+        except LeftBehind:
+            raise
+        except Exception as error:
+            what = in_words(raised(error))
             raise ProcessorError(
-                f"{self.step.key}: {name} failed with {in_words(error)}. Mend it and run its cell again."
+                f"{self.step.key}: {name} failed with {what}. Mend it and run its cell again."
+            ) from error
+
+    async def _making(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call what makes an instance; one that takes too long is left behind, and nothing of it used."""
+        try:
+            return await self._bounded(name, self._setup_seconds, function, *arguments)
+        except TookTooLong:
+            self.leave()
+            raise
+
+    async def _patiently(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call `function` unless the call in flight hangs."""
+        return await self._bounded(name, self._patience, function, *arguments)
+
+    async def _bounded(self, name: str, seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call `function` where the instance lives, waiting `seconds` for it and for a call before it.
+
+        Raises
+        ------
+        TookTooLong
+            If that isn't over by then. The call goes on; who calls decides whether to leave the instance
+            behind.
+        """
+        try:
+            async with asyncio.timeout(seconds) as scope:
+                return await self._worker.call(function, *arguments)
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            still = f" ({self.at_work})" if self._worker.seconds else ""
+            raise TookTooLong(
+                f"{self.step.key}: {name} is not over after {seconds:.1f} s{still}. Mend it and run its cell "
+                "again."
             ) from error
 
     async def snapshot(self) -> bytes | None:
@@ -124,14 +211,17 @@ class Runner:
 
         Raises
         ------
+        LeftBehind
+            If a call of the instance hangs.
         ProcessorError
             If `snapshot` raised, or returned what can't be kept: no JSON-like value, or too large a one.
         """
         if self._adapted is None or self._adapted.snapshot is None:
             return None
         with logging_to(self.output):
-            state = await self._hook("snapshot", self._adapted.snapshot)
+            state = await self._hook(self._patiently, "snapshot", self._adapted.snapshot)
         if state is None:
+            self._state = None
             return None
         try:
             data = encode_payload(state)
@@ -142,34 +232,56 @@ class Runner:
                 f"{self.step.key}: what snapshot returns has {len(data)} bytes; at most {_STATE_BYTES} are kept, for "
                 "it is stored about once a second. Return less, or keep it in a file of your own."
             )
+        self._state = data
         return data
 
     async def restore(self, state: bytes) -> None:
         """Give the instance the state that an earlier one left, if it takes any."""
         if self.adapted.restore is not None:
             with logging_to(self.output):
-                await self._hook("restore", self.adapted.restore, msgspec.msgpack.decode(state))
+                given = msgspec.msgpack.decode(state)
+                await self._hook(self._making, "restore", self.adapted.restore, given)
+        self._state = state
 
     async def inherit(self, before: Runner) -> None:
-        """Give the instance the state that another keeps. One that can't tell its state is to be got rid of: it is logged.
+        """Give the instance the state that another keeps.
 
         Raises
         ------
         ProcessorError
             If `restore` raises.
         """
-        try:
-            state = await before.snapshot()
-        except ProcessorError as error:
-            log.warning("state of %s is not carried over: %s", self.step.key, error)
-            return
+        state = await before.bequest()
         if state is not None:
             await self.restore(state)
+
+    async def bequest(self) -> bytes | None:
+        """Return the state for the next instance, once the call in flight is over.
+
+        A call that hangs is not waited for: the instance is left behind, and its last known state holds. An
+        instance that can't tell its state is to be got rid of: that is logged.
+        """
+        if self._worker.left:
+            return self._state
+        if self._adapted is None:
+            return None
+        try:
+            if self._adapted.has_snapshot:
+                return await self.snapshot()
+            await self._patiently("the call in flight", _nothing)
+        except LeftBehind as error:
+            log.warning("%s The instance is left behind, and its last known state carried over.", error)
+            self.leave()
+            return self._state
+        except ProcessorError as error:
+            log.warning("state of %s is not carried over: %s", self.step.key, error)
+        return None
 
     async def hand_over_to(self, other: Runner) -> None:
         """Stop between two calls, until `go_on`, and give `other` the state.
 
-        Waits for the call in hand, which `slice_seconds` bounds.
+        Waits for the call in flight, which `slice_seconds` bounds. A call that hangs is left behind; its
+        messages are for the instance that comes.
 
         Raises
         ------
@@ -177,31 +289,57 @@ class Runner:
             If `other` can't take the state over.
         """
         self._steady.clear()
-        # Taking the state waits for the call in hand; where there is none, this does.
-        await (other.inherit(self) if self.adapted.has_snapshot else self._worker.call(_nothing))
+        await other.inherit(self)
+
+    def leave(self, *, step: Step | None = None, refused: str = "") -> None:
+        """Leave the instance behind in its call, whose messages are for the instance that comes.
+
+        Parameters
+        ----------
+        step
+            What the next instance is made of. Default: the same.
+        refused
+            Why the messages fail, in place of going to a new instance, until `accept`.
+        """
+        self._refused = refused
+        self.step = step or self.step
+        self._worker.leave()
+        self.meter.leave(self._worker)
+
+    def accept(self) -> None:
+        """Take messages again, after `leave` with a refusal."""
+        self._refused = ""
 
     def become(self, other: Runner) -> None:
         """Work as `other` does from now on; it is left with the old instance, to be closed."""
         self._adapted, other._adapted = other._adapted, self._adapted
         self._worker, other._worker = other._worker, self._worker
         self.step, other.step = other.step, self.step
+        self._state, other._state = other._state, self._state
 
     def go_on(self) -> None:
         """Work again, after `hand_over_to`."""
         self._steady.set()
+        if self._stalled and not self._worker.left:
+            self._stalled = ""
+            self._open_gate.set()
+            self.meter.state = "running"
 
     async def close(self) -> None:
         """Tear the instance down and end its thread; what fails here is logged, for nobody can mend it any more."""
         adapted, self._adapted = self._adapted, None
         try:
-            if adapted is not None and adapted.teardown is not None:
+            if adapted is not None and adapted.teardown is not None and not self._worker.left:
                 with logging_to(self.output):
-                    async with asyncio.timeout(_CLOSE_SECONDS):
-                        await self._hook("teardown", adapted.teardown)
-        except (ProcessorError, TimeoutError) as error:
-            log.warning("%s", error or f"{self.step.key}: teardown took more than {_CLOSE_SECONDS:g} s")
+                    await self._hook(self._patiently, "teardown", adapted.teardown)
+        except ProcessorError as error:
+            log.warning("%s", error)
         finally:
-            await self._worker.close(_CLOSE_SECONDS)
+            await self._end(self._patience)
+
+    async def _end(self, seconds: float) -> None:
+        if not await self._worker.close(seconds):
+            self.leave()
 
     def pause(self) -> None:
         """Begin no further message until `resume`; what is at work is finished."""
@@ -214,51 +352,159 @@ class Runner:
     # -- work ---------------------------------------------------------------------------------------------------
 
     async def run(self, payloads: Sequence[Any], message_of: Callable[[int], Message]) -> Outcome:
-        """Process `payloads` until they are done or the time slice is over; waits while paused."""
-        await self._open_gate.wait()
-        await self._steady.wait()
-        adapted = self.adapted
-        with logging_to(self.output):
-            deadline = time.perf_counter() + self._slice
-            outcome: Outcome = await self._worker.call(adapted.run, payloads, message_of, deadline)
-        self.meter.record(outcome, adapted.concurrency)
-        return outcome
+        """Process `payloads` until they are done or the time slice is over; waits while paused.
+
+        If the instance is left behind in the midst of it, the next instance begins with the same payloads.
+        """
+        while True:
+            await self._open_gate.wait()
+            await self._steady.wait()
+            if self._refused:
+                return self._all_refused(payloads)
+            if self._worker.left and not await self._renewed():
+                continue
+            adapted = self.adapted
+            try:
+                with logging_to(self.output):
+                    deadline = time.perf_counter() + self._slice
+                    outcome = await self._outcome(adapted, adapted.run, payloads, message_of, deadline)
+            except LeftBehind:
+                payloads = _copies(payloads)
+                continue
+            self.meter.record(outcome, adapted.concurrency)
+            return outcome
 
     async def run_backward(self, payload: Any, message: Message) -> Outcome | None:
         """Let `backward` work on one order; None if orders pass this processor unchanged."""
-        await self._steady.wait()
-        adapted = self.adapted
-        if adapted.run_backward is None:
-            return None
-        deadline = time.perf_counter() + self._slice
-        with logging_to(self.output):
-            outcome: Outcome = await self._worker.call(
-                adapted.run_backward, [payload], lambda _: message, deadline
-            )
-        self.meter.retried += outcome.retried
+        while True:
+            await self._steady.wait()
+            if self._worker.left and not await self._renewed():
+                await self._open_gate.wait()
+                continue
+            adapted = self.adapted
+            if adapted.run_backward is None:
+                return None
+            try:
+                with logging_to(self.output):
+                    deadline = time.perf_counter() + self._slice
+                    outcome = await self._outcome(
+                        adapted, adapted.run_backward, [payload], lambda _: message, deadline
+                    )
+            except LeftBehind:
+                continue
+            self.meter.retried += outcome.retried
+            return outcome
+
+    async def _outcome(self, adapted: Adapted, run: Callable[..., Any], *arguments: Any) -> Outcome:
+        """Return the outcome of a call of many rows; if it took too long, what it had made."""
+        clock = adapted.clock
+        if clock is None:
+            outcome: Outcome = await self._worker.call(run, *arguments)
+            return outcome
+        worker = self._worker
+        try:
+            outcome = await worker.call(run, *arguments, clock=clock)
+        except TookTooLong:
+            self.meter.leave(worker)
+            if clock.rescued is None:  # it was another call that was late, before this one began
+                raise
+            outcome, clock.rescued = clock.rescued, None
+        finally:
+            clock.rescue = None
         return outcome
+
+    def _all_refused(self, payloads: Sequence[Any]) -> Outcome:
+        failures = [Failure(row, payload, self._refused, "") for row, payload in enumerate(payloads)]
+        outcome = Outcome(len(payloads), [], [], failures)
+        self.meter.record(outcome)
+        return outcome
+
+    async def _renewed(self) -> bool:
+        """Put a new instance in the place of one that was left behind; return whether there is one.
+
+        If there is none, the processor is paused, and says why: a new class, or `resume`, lets it go on.
+        """
+        async with self._renewing:
+            left = self._worker
+            if not left.left:
+                return True
+            if not makes_instances(self.step.target):
+                self._stall(
+                    f"{self.step.key}: the instance that the notation names is left behind in a call that "
+                    "hangs, and there is no other one, so the processor is paused. Name its class, of which "
+                    "a new instance can be made, and run its cell again."
+                )
+                return False
+            if self.meter.left_behind >= _MOST_LEFT:
+                self._stall(
+                    f"{self.step.key}: {self.meter.left_behind} instances are left behind in calls that "
+                    "hang, each with its thread, so no further one is made and the processor is paused. Mend "
+                    f"it and run its cell again, or call flow[{self.step.key!r}].resume() once they end."
+                )
+                return False
+            fresh = self._sibling()
+            try:
+                await fresh.open(self._state)
+            except ProcessorError as error:
+                self._stall(f"{error} The processor is paused until then.")
+                return False
+            if self._worker is left:
+                self.become(fresh)
+            else:  # a change of the flow was quicker
+                await fresh.close()
+            return True
+
+    def _sibling(self) -> Runner:
+        return Runner(
+            self.step,
+            self.meter,
+            self.output,
+            discard=self._discard,
+            slice_seconds=self._slice,
+            setup_seconds=self._setup_seconds,
+            hang_seconds=self._hang_seconds,
+        )
+
+    def _stall(self, reason: str) -> None:
+        self._stalled = self.meter.last_error = reason
+        self._open_gate.clear()
+        self.meter.state = "paused"
+        log.error("%s", reason)
 
     async def tick(self) -> None:
         """Call the methods marked by `every`, each at its period, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for timer in self.adapted.timers:
-                group.create_task(self._tick(timer), name=f"{self.step.key}.{timer.name}")
+            for place, timer in enumerate(self.adapted.timers):
+                group.create_task(self._tick(timer, place), name=f"{self.step.key}.{timer.name}")
 
-    async def _tick(self, timer: Timer) -> None:
+    async def _tick(self, timer: Timer, place: int) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
             due = max(due + timer.seconds, loop.time())  # a late one isn't made up for
             await asyncio.sleep(due - loop.time())
+            if self._worker.left and not await self._renewed():
+                continue
+            adapted, worker = self.adapted, self._worker
             try:
                 with logging_to(self.output):
-                    await self._worker.call(timer.method)
-            except (Exception, asyncio.CancelledError) as error:
-                if stops_us(error):
-                    raise
-                self.meter.last_error = f"{timer.name}: {in_words(error)}"
+                    await worker.call(adapted.timers[place].method, clock=adapted.clock)
+            except Exception as error:
+                if isinstance(error, LeftBehind) and not isinstance(error, TookTooLong):
+                    continue  # the next instance has its own timers
+                self.meter.leave(worker)
+                self.meter.failed_timers += 1
+                self.meter.last_error = f"{timer.name}: {in_words(raised(error))}"
                 with logging_to(self.output):
                     log.exception("%s.%s failed", self.step.key, timer.name)
+
+
+def _copies(payloads: Sequence[Any]) -> Sequence[Any]:
+    """Return copies of payloads that a call has, which is left behind and may yet change them."""
+    try:
+        return [copy_payload(payload) for payload in payloads]
+    except ProcessorError:  # one of them can't be copied
+        return payloads
 
 
 def _nothing() -> None:

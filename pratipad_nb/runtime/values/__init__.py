@@ -6,12 +6,12 @@ Owns the shapes; each room fills them in.
 ``plan``          the settings of a run, and the logs that follow from them
 ``batch``         messages in columns on their way through the pipeline, and where each came from
 ``packing``       a payload as bytes that no later change reaches, or as text
-``samples``       some messages as they came into a processor and as they left it, for the inspector
+``sampling``      which messages are followed through the flow, for the inspector
+``samples``       followed messages as they came into a processor and as they left it
 ``metrics``       counters, rates and latencies, per batch
 ``stats``         a frozen snapshot of all counters
 ``stats_tables``  the mappings in a snapshot, which show themselves as tables
 ``history``       the main numbers of an hour, for plots
 ``logs``          what processors print and log
-``signals``       the newest signal a subject, on its way out
 ================  ==========================================================================================
 """

@@ -9,13 +9,11 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pratipad_nb.message import Message
+from pratipad_nb.runtime.values.sampling import Followed
 from pratipad_nb.transport.frames import DeadEntry, Position, message_id
-
-if TYPE_CHECKING:
-    from pratipad_nb.runtime.values.samples import Followed
 
 __all__ = ["Barrier", "Batch", "InputFrame", "Item", "Source"]
 
@@ -64,7 +62,17 @@ class InputFrame:
 class Source:
     """The input frames behind a batch; message `i` of them all, counted through, is found by bisection."""
 
-    __slots__ = ("_complete", "_written", "flow", "followed", "frames", "replayed", "size", "starts")
+    __slots__ = (
+        "__weakref__",
+        "_complete",
+        "_written",
+        "flow",
+        "followed",
+        "frames",
+        "replayed",
+        "size",
+        "starts",
+    )
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ __all__ = ["SECONDS", "FlowHistory", "History"]
 
 #: How much is kept: an hour.
 SECONDS = 3600
-_FLOW = ("rate", "p50", "p99", "in_hand", "waiting")
+_FLOW = ("rate", "p50", "p99", "in_flight", "waiting")
 _PROCESSOR = ("rate", "p50", "p99", "busy", "waiting")
 
 
@@ -31,7 +31,7 @@ class FlowHistory:
     times
         In seconds since 1970-01-01 UTC, about a second apart; there is a gap where the flow was stopped.
     flow
-        By name: ``rate`` (delivered, a second), ``p50`` and ``p99`` (server's receipt to Output, seconds), ``in_hand``
+        By name: ``rate`` (delivered, a second), ``p50`` and ``p99`` (server's receipt to Output, seconds), ``in_flight``
         (messages) and ``waiting`` (frames at the input).
     processors
         By key and name: ``rate``, ``p50``, ``p99`` (seconds for a message), ``busy`` (0 to 1), ``waiting`` (messages before

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
+from pratipad_nb.calls import Worker
 from pratipad_nb.processors.outcome import Outcome
 from pratipad_nb.runtime.values.stats import FlowState, ProcessorStats
 
@@ -117,12 +118,14 @@ class Meter:
         self.emitted = 0
         self.failed = 0
         self.retried = 0
+        self.failed_timers = 0
         self.waiting = 0
         self.busy_seconds = 0.0
         self.last_error = ""
         self.version = 0
         self.newer = False
         self.state: FlowState = "starting"
+        self._left: list[Worker] = []
         self._latency = Histogram()
         self._rate = Rate()
         self._busy = Rate()
@@ -137,6 +140,17 @@ class Meter:
         if outcome.failures:
             self.failed += len(outcome.failures)
             self.last_error = outcome.failures[-1].error
+
+    def leave(self, worker: Worker) -> None:
+        """Count an instance that was left behind, for as long as its call goes on."""
+        if worker.hangs and worker not in self._left:
+            self._left.append(worker)
+
+    @property
+    def left_behind(self) -> int:
+        """How many instances are left behind in calls that go on."""
+        self._left = [worker for worker in self._left if worker.hangs]
+        return len(self._left)
 
     def sample(self) -> None:
         """Note where the counts stand, for the rates."""
@@ -160,4 +174,6 @@ class Meter:
             last_error=self.last_error,
             version=self.version,
             newer=self.newer,
+            left_behind=self.left_behind,
+            failed_timers=self.failed_timers,
         )

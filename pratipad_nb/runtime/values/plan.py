@@ -32,7 +32,7 @@ class EdgeSettings:
     partition: int = 0
 
     @property
-    def shared(self) -> bool:
+    def partitioned(self) -> bool:
         """Whether there are several partitions."""
         return self.options.partitions > 1
 
@@ -64,7 +64,7 @@ def log_specs(settings: EdgeSettings) -> dict[str, LogSpec]:
                 streams[subjects.input_stream],
                 options.input_bytes,
                 "work",
-                partitioning=split if settings.shared else None,
+                partitioning=split if settings.partitioned else None,
             ),
             LogSpec(subjects.output_stream, streams[subjects.output_stream], settings.keep.bytes, "log"),
         ]

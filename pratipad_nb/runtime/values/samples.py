@@ -1,42 +1,27 @@
 """Samples: some messages as they came into each processor and as they left it, for the inspector.
 
-Owns which messages are followed, what is kept of them, and the bounds of both. The same messages are kept at every
-processor, so that one's way through the flow can be followed.
-
-It is always on, since what one wants to look at has mostly happened already. Three bounds make that cost nothing that
-can be measured: at most `PER_SECOND` messages a second are followed, following takes at most `SHARE` of the time however
-large the messages are, and each processor keeps at most `KEPT` of them and `KEPT_BYTES` (encoded; they are decoded when
-somebody looks).
+Owns what is kept of a followed message, and the bound of it: each processor keeps at most `KEPT` messages, and
+`KEPT_BYTES` of them (encoded; samples are decoded when somebody looks). The same messages are kept at every processor,
+so that a message's way through the flow can be followed. Which messages are followed is for `sampling`.
 """
 
 from __future__ import annotations
 
-import random
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pratipad_nb.message import Message
+from pratipad_nb.runtime.values.batch import Batch
 from pratipad_nb.runtime.values.packing import Shown, pack, unpack
+from pratipad_nb.runtime.values.sampling import Followed
 from pratipad_nb.transport.frames import message_id
 
-if TYPE_CHECKING:
-    from pratipad_nb.runtime.values.batch import Batch
+__all__ = ["KEPT", "KEPT_BYTES", "Sample", "Samples", "following"]
 
-__all__ = ["KEPT", "KEPT_BYTES", "PER_SECOND", "SHARE", "Followed", "Sample", "Sampler", "Samples",
-           "following"]  # fmt: skip
-
-#: Messages that are followed, a second: more can't be read. Below this, all are.
-PER_SECOND = 50
-#: So many may be followed at once after a quiet moment: a handful that is sent in one go is followed whole.
-_BURST = 100
-#: The share of the time that following may take.
-SHARE = 0.01
-#: What following may have spent before it rests, in seconds: a loan on the share, so that a first large message is kept.
-_LOAN = 0.02
 #: What a processor keeps: ten seconds at the most, and no more memory than a browser tab would notice.
 KEPT = 500
 KEPT_BYTES = 4 << 20
@@ -94,44 +79,6 @@ class _Kept:
     @property
     def id(self) -> str:
         return message_id(self.origin, self.epoch, self.number)
-
-
-class Sampler:
-    """Decides which messages are followed, and counts what that costs."""
-
-    def __init__(self) -> None:
-        self._tokens = float(_BURST)
-        self._seconds = _LOAN
-        self._filled = time.monotonic()
-
-    def choose(self, count: int) -> Followed | None:
-        """Return which of `count` messages that are taken in together are to be followed."""
-        now = time.monotonic()
-        passed, self._filled = now - self._filled, now
-        self._tokens = min(_BURST, self._tokens + passed * PER_SECOND)
-        self._seconds = min(_LOAN, self._seconds + passed * SHARE)
-        wanted = min(count, int(self._tokens))
-        if wanted <= 0 or self._seconds <= 0:
-            return None
-        self._tokens -= wanted
-        if wanted == count:
-            return Followed(self, range(count))
-        # One of every so many, at a place that changes: a batch often begins with the same device.
-        step = count / wanted
-        at = random.random()  # noqa: S311 - which message is looked at is no secret
-        return Followed(self, [int((number + at) * step) for number in range(wanted)])
-
-    def spend(self, seconds: float) -> None:
-        """Count `seconds` of following."""
-        self._seconds -= seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """Which messages of a source are followed: their indices, rising."""
-
-    sampler: Sampler
-    indices: Sequence[int]
 
 
 class Samples:

@@ -44,6 +44,10 @@ class ProcessorStats:
         How many times its code has been swapped since the start.
     newer
         Whether its code, or its arguments, have been defined anew since and not been swapped in.
+    left_behind
+        Instances that are left behind in calls that hang, and have not come back since.
+    failed_timers
+        Calls of its `@every` methods that raised, or took longer than its `timeout`; in all.
     """
 
     received: int = 0
@@ -59,6 +63,8 @@ class ProcessorStats:
     last_error: str = ""
     version: int = 0
     newer: bool = False
+    left_behind: int = 0
+    failed_timers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,7 @@ class FlowStats:
         `delivered`, a second.
     p50, p99
         From the server's (fast: the edge's) receipt of a message to its being stored at Output, in seconds.
-    in_hand
+    in_flight
         Messages taken from the input and not yet at Output.
     waiting
         Frames at the input that the edge hasn't begun with, as it was found within the last second: the backlog of a
@@ -159,7 +165,7 @@ class FlowStats:
     rate: float = 0.0
     p50: float = 0.0
     p99: float = 0.0
-    in_hand: int = 0
+    in_flight: int = 0
     waiting: int = 0
     dropped: int = 0
     repeats: int = 0
@@ -209,11 +215,16 @@ class FlowStats:
             f"{self.state}, {self.delivery}",
             f"{wording.count(self.delivered)} delivered",
             f"{wording.rate(self.rate)}/s",
-            f"{wording.count(self.in_hand)} in hand",
+            f"{wording.count(self.in_flight)} in flight",
         ]
         facts += [f"{wording.counted(self.waiting, 'frame')} waiting"] if self.waiting else []
         facts += [f"{wording.count(self.dropped)} lost"] if self.dropped else []
         facts += [wording.counted(self.dead, "dead letter")] if self.dead else []
+        facts += [
+            f"{key} has left {wording.counted(p.left_behind, 'instance')} behind in a call that hangs"
+            for key, p in self.processors.items()
+            if p.left_behind
+        ]
         facts += [
             f"{name} missed {wording.counted(r.skipped, 'frame')}"
             for name, r in self.readers.items()

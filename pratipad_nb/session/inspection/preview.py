@@ -1,6 +1,7 @@
-"""`preview`: what each processor makes of a few payloads, without a server and with nothing stored.
+"""`preview`: the results of each processor for a few payloads, without a server and with nothing stored.
 
-Owns the trial run and its result. The processors run as they do in a flow, by the same stages.
+Owns the preview's run and its result. The processors run in the same stages as in a flow; passing payloads
+through the stages is for `trial`.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ _MOST_PAYLOADS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class PreviewStep:
-    """What one processor made of its payloads.
+    """The results of one processor.
 
     Attributes
     ----------
     processor
-        Its key.
+        The processor's key.
     results
-        What goes on to the next step (of braces: the payloads as they came).
+        Payloads that go on to the next step (of braces: the payloads as they came).
     failures
-        Payload and error of those it failed on.
+        Payload and error of each failure.
     """
 
     processor: str
@@ -47,7 +48,7 @@ class PreviewStep:
 
 @dataclass(frozen=True)
 class Preview(Mapping[str, PreviewStep]):
-    """The steps of a trial run, by processor key, in their order; `output` is what would reach the cloud."""
+    """The steps of a preview, by processor key, in their order; `output` are the payloads at Output."""
 
     notation: str
     steps: tuple[PreviewStep, ...]
@@ -75,16 +76,16 @@ class Preview(Mapping[str, PreviewStep]):
 
 
 def preview(notation: str, payloads: Sequence[Any], namespace: Mapping[str, Any] | None = None) -> Preview:
-    """Return each step's result for a few payloads. Needs no server and stores nothing.
+    """Return each step's results for a few payloads. Needs no server and stores nothing.
 
     Parameters
     ----------
     notation
         The dataflow.
     payloads
-        What a device called "preview" would send; at most 10,000.
+        Payloads as a device called "preview" would send them; at most 10,000.
     namespace
-        Where the processors are looked up. Default: what is visible where this is called.
+        The names in which processors are looked up. Default: the names visible to the caller.
 
     Raises
     ------
@@ -96,7 +97,7 @@ def preview(notation: str, payloads: Sequence[Any], namespace: Mapping[str, Any]
     dataflow = resolve(notation, names_for(namespace))
     if isinstance(payloads, (str, bytes, Mapping)) or not isinstance(payloads, Iterable):
         raise SettingsError(
-            f"preview of {payloads!r:.100}: payloads is a list of them, for example [{{'n': 1}}]."
+            f"preview of {payloads!r:.100}: payloads has to be a list of payloads, for example [{{'n': 1}}]."
         )
     payloads = list(payloads)
     if len(payloads) > _MOST_PAYLOADS:

@@ -1,8 +1,9 @@
-"""The shadow: what would come out otherwise if what is defined now ran in place of what runs.
+"""The shadow: the outputs that would differ if the processors as defined now replaced those that run.
 
-Owns the comparison. Old and new processors are made anew, set up, given the same inputs and torn down again, on a thread
-of their own, by the stages that a flow runs on: nothing of the running flow is touched. Both begin without state. What
-their `setup` and `process` do to the world outside, they do here as well.
+Owns the comparison. Old and new processors are made anew, set up, given the same inputs and torn down again,
+on a thread of their own, in the same stages as in a flow. The running flow isn't touched. Both sides begin
+without state. Side effects of `setup` and `process` happen here as well. Passing payloads through the stages
+is for `trial`, recording inputs for `tape`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pratipad_nb.dataflow import Dataflow, resolve
 from pratipad_nb.portal import Portal
@@ -19,22 +20,20 @@ from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.batch import InputFrame, Source
 from pratipad_nb.runtime.values.logs import diverted_output
 from pratipad_nb.runtime.values.packing import Shown, pack, unpack
-from pratipad_nb.runtime.values.samples import KEPT
+from pratipad_nb.runtime.values.plan import EdgeSettings
+from pratipad_nb.runtime.values.samples import KEPT, Sample
 from pratipad_nb.session.inspection.tape import Tape, checked_tape
 from pratipad_nb.session.inspection.trial import through
 from pratipad_nb.settings import FlowOptions
 from pratipad_nb.tables import Cell, html_table, shown, text_table
 
-if TYPE_CHECKING:
-    from pratipad_nb.session.cockpit import AsyncCockpit
-
 __all__ = ["Shadow", "ShadowRow", "shadow_of"]
 
 #: Inputs that go through in one batch.
 _BATCH = 2048
-#: Rows that a table shows; all are in `rows`, up to `_KEPT`.
+#: Most rows of a table; up to `_KEPT` rows are in `rows`.
 _SHOWN_ROWS = 20
-#: Rows that are kept: who has to look through more has seen that everything differs.
+#: Most rows that are kept: more rows would only show again that everything differs.
 _KEPT = 1000
 
 _Packed = bytes | Shown
@@ -49,11 +48,11 @@ class ShadowRow:
     device, payload
         The input.
     processor
-        The first processor, of those that both have, that made something else of it; empty if none did.
+        The first processor of both sides whose results for the input differ; empty if there is none.
     old, new
-        What reaches Output of it.
+        Payloads that reach Output for the input.
     old_error, new_error
-        What a processor raised, with its key before it; empty if none did.
+        Error of a processor, after the processor's key; empty if there was none.
     """
 
     device: str
@@ -76,9 +75,9 @@ class Shadow(Sequence[ShadowRow]):
     changed
         Keys of the processors that differ, are added or removed.
     compared, differing
-        How many inputs there were, and for how many something else comes out.
+        Number of inputs, and number of inputs whose outputs or errors differ.
     rows
-        The first 1,000 of those.
+        The first 1,000 inputs whose outputs or errors differ.
     """
 
     old: str
@@ -104,12 +103,12 @@ class Shadow(Sequence[ShadowRow]):
 
     @property
     def _caption(self) -> str:
-        what = ", ".join(self.changed) or "no processor"
+        processors = ", ".join(self.changed) or "no processor"
         rest = f"; the first {_SHOWN_ROWS}" if self.differing > _SHOWN_ROWS else ""
         return (
-            f"{what} changed: {self.differing:,} of {self.compared:,} inputs come out otherwise{rest}"
+            f"{processors} changed: {self.differing:,} of {self.compared:,} inputs come out otherwise{rest}"
             if self.compared
-            else f"{what} changed; there was no input to compare"
+            else f"{processors} changed; there was no input to compare"
         )
 
     @property
@@ -132,23 +131,37 @@ def _came_out(results: tuple[Any, ...], error: str) -> Cell:
     return Cell("\n".join(map(shown, results)) or "nothing")
 
 
-def shadow_of(
-    flow: AsyncCockpit, tape: Tape | None, names: Mapping[str, Any], notation: str | None
-) -> Shadow:
-    """Compare what `flow` runs with what `notation`, or its own, means where `names` are the names.
+class _View(Protocol):
+    """What is asked of a view of one processor."""
+
+    def samples(self, n: int) -> Sequence[Sample]: ...
+
+
+class _Flow(Protocol):
+    """What is asked of a flow."""
+
+    @property
+    def dataflow(self) -> Dataflow: ...
+    @property
+    def settings(self) -> EdgeSettings: ...
+    def __getitem__(self, key: str) -> _View: ...
+
+
+def shadow_of(flow: _Flow, tape: Tape | None, names: Mapping[str, Any], notation: str | None) -> Shadow:
+    """Compare the processors that `flow` runs with those of `notation` in `names`; None: the flow's notation.
 
     Raises
     ------
     NotationError, ProcessorError
-        If the new side is no good.
+        If the notation is wrong, or a processor can't be set up.
     """
     entries = _followed(flow) if tape is None else list(checked_tape(tape, "shadow").entries())
     old = flow.dataflow
     return _compare(old, resolve(notation or old.notation, names), entries, flow.settings.options)
 
 
-def _followed(flow: AsyncCockpit) -> list[Entry]:
-    """Return the last inputs that were followed."""
+def _followed(flow: _Flow) -> list[Entry]:
+    """Return the last inputs that the first processor's samples hold."""
     first = flow.dataflow.stages[0].steps[0].key
     return [
         (s.message.device, s.message.time, s.message.received, s.inputs[0]) for s in flow[first].samples(KEPT)
@@ -171,15 +184,15 @@ def _compare(old: Dataflow, new: Dataflow, entries: Sequence[Entry], options: Fl
     rows: list[ShadowRow] = []
     differing = 0
     for at, (device, _, _, payload) in enumerate(entries):
-        one, other = before.of[at], after.of[at]
-        if _same(one.output, other.output) and one.error == other.error:
+        was, now = before.fates[at], after.fates[at]
+        if _same(was.output, now.output) and was.error == now.error:
             continue
         differing += 1
         if len(rows) < _KEPT:
-            first = next((key for key in common if not _same(one.steps.get(key), other.steps.get(key))), "")
+            first = next((key for key in common if not _same(was.steps.get(key), now.steps.get(key))), "")
             rows.append(
                 ShadowRow(
-                    device, payload, first, _values(one.output), _values(other.output), one.error, other.error
+                    device, payload, first, _values(was.output), _values(now.output), was.error, now.error
                 )
             )
     changed = (*difference.changed, *difference.added, *difference.removed)
@@ -191,7 +204,7 @@ def _values(packed: Sequence[_Packed]) -> tuple[Any, ...]:
 
 
 def _same(one: Sequence[_Packed] | None, other: Sequence[_Packed] | None) -> bool:
-    """Whether two steps made the same: equal as bytes, or as values (keys in another order are the same map)."""
+    """Return whether two results are equal, as bytes or as values (the order of a map's keys is free)."""
     if one is None or other is None or one == other:
         return one == other
     return len(one) == len(other) and all(
@@ -201,7 +214,7 @@ def _same(one: Sequence[_Packed] | None, other: Sequence[_Packed] | None) -> boo
 
 @dataclass(slots=True)
 class _Fate:
-    """What became of one input: the results of each step, and the first error."""
+    """The results of each step for one input, and the first error."""
 
     steps: dict[str, list[_Packed]] = field(default_factory=dict)
     output: list[_Packed] = field(default_factory=list)
@@ -211,7 +224,7 @@ class _Fate:
 @dataclass(slots=True)
 class _Trial:
     keys: tuple[str, ...]
-    of: list[_Fate]
+    fates: list[_Fate]
 
 
 async def _run(dataflow: Dataflow, entries: Sequence[Entry], options: FlowOptions) -> _Trial:
@@ -224,7 +237,7 @@ async def _run(dataflow: Dataflow, entries: Sequence[Entry], options: FlowOption
         while chunk := list(islice(rest, _BATCH)):
             fates = [_Fate() for _ in chunk]
             await _through(line, Source("shadow", list(_frames(chunk, first))), chunk, fates)
-            trial.of += fates
+            trial.fates += fates
             first += len(chunk)
     finally:
         await line.close()

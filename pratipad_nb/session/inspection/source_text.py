@@ -1,7 +1,8 @@
-"""The source text of processors, of those too that were defined in a notebook's cell.
+"""The source text of processors, also of processors that were defined in a notebook's cell.
 
-Owns finding it; `inspect` finds functions of cells, but for a class it looks for a file of the module ``__main__``,
-which is none, or, in a program, another than the cell.
+Owns finding the source text of a class. `inspect` finds functions of cells, but for a class `inspect` looks
+for the file of the module ``__main__``: a notebook has no such file, and in a program that file is not the
+cell.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ __all__ = ["source_of"]
 
 
 def source_of(target: Any) -> str:
-    """Return the source text of a class, a function or an instance's class; empty if there is none to be found."""
+    """Return the source text of a class, a function or an instance's class; empty if it can't be found."""
     if not isinstance(target, type) and not inspect.isroutine(target):
         target = type(target)
     try:
@@ -25,7 +26,7 @@ def source_of(target: Any) -> str:
             if found:
                 return found
         return textwrap.dedent(inspect.getsource(target))
-    except (OSError, TypeError, SyntaxError):  # SyntaxError: the file has changed since
+    except (OSError, TypeError, SyntaxError):  # SyntaxError: the file was changed since
         return ""
 
 

@@ -1,7 +1,8 @@
-"""`flow["P2"]`: one processor of a running flow, to look at and to touch; `flow.trace`: one message on its way.
+"""`flow["P2"]`, a view of one processor of a running flow, and `flow.trace`, the way of one message.
 
-Owns these two views. What they show is kept by `pratipad_nb.runtime.values.samples` and `pratipad_nb.runtime.values.logs`, and they
-hold nothing of it: a view is of what runs now, whatever was swapped in since it was made.
+Owns these two views. `pratipad_nb.runtime.values.samples` and `pratipad_nb.runtime.values.logs` keep the
+samples and the log lines. A view holds none of them: it reads those of the processors that run now, whatever
+was swapped in since the view was made.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pratipad_nb.errors import FlowError, SettingsError
 from pratipad_nb.message import Message
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.logs import LogLine
-from pratipad_nb.runtime.values.samples import KEPT, PER_SECOND, Sample
+from pratipad_nb.runtime.values.samples import KEPT, Sample
+from pratipad_nb.runtime.values.sampling import PER_SECOND
 from pratipad_nb.runtime.values.stats import FlowStats, ProcessorStats
 from pratipad_nb.session.checks import UnknownStep
 from pratipad_nb.session.inspection.source_text import source_of
@@ -27,17 +29,14 @@ from pratipad_nb.tables import Cell, clock, html_table, shown, text_table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pratipad_nb.session.asynchronous import AsyncFlow
-    from pratipad_nb.session.flow import Flow
-
 __all__ = ["AsyncStep", "SampleTable", "Step", "Trace", "trace"]
 
-#: How many devices are named where the one that was asked for has sent nothing.
+#: Most devices that are named if the wanted device has sent nothing.
 _NAMED = 12
 
 
 class _Handle(Protocol):
-    """What a view needs of a flow's handle."""
+    """The part of a flow's handle that a view reads."""
 
     @property
     def name(self) -> str: ...
@@ -48,8 +47,24 @@ class _Handle(Protocol):
     def stats(self) -> FlowStats: ...
 
 
+class _Flow(_Handle, Protocol):
+    """What `Step` needs of a flow."""
+
+    def pause(self, processor: str | None = None) -> None: ...
+    def resume(self, processor: str | None = None) -> None: ...
+    def dead_letters(self) -> LetterList: ...
+
+
+class _AsyncFlow(_Handle, Protocol):
+    """What `AsyncStep` needs of a flow."""
+
+    async def pause(self, processor: str | None = None) -> None: ...
+    async def resume(self, processor: str | None = None) -> None: ...
+    async def dead_letters(self) -> LetterList: ...
+
+
 class _View:
-    """A processor, as far as looking goes."""
+    """The readable part of `Step` and `AsyncStep`."""
 
     def __init__(self, handle: _Handle, key: str) -> None:
         handle.dataflow.step(key)
@@ -60,28 +75,28 @@ class _View:
         p = self.stats
         newer = ", its code is newer than what runs" if p.newer else ""
         return (
-            f"<{self.key} of {self._handle.name!r}: {p.state}, in {p.received}, out {p.emitted}, failed {p.failed}, "
-            f"{p.rate:.3g}/s{newer}>"
+            f"<{self.key} of {self._handle.name!r}: {p.state}, in {p.received}, out {p.emitted}, failed "
+            f"{p.failed}, {p.rate:.3g}/s{newer}>"
         )
 
     @property
     def source(self) -> str:
-        """The source text of what runs; empty if there is none to be found."""
+        """The source text of the processor that runs; empty if it can't be found."""
         return source_of(self._handle.dataflow.step(self.key).target)
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What it was called with in the notation."""
+        """The processor's arguments in the notation."""
         return dict(self._handle.dataflow.step(self.key).arguments)
 
     @property
     def stats(self) -> ProcessorStats:
-        """Its counters, as they stand now; of a stopped flow, the last ones."""
+        """The processor's counters now; of a stopped flow, the counters at its end."""
         return self._handle.stats().processors.get(self.key, ProcessorStats(state="stopped"))
 
     @property
     def log(self) -> list[LogLine]:
-        """The last lines that it printed or logged, oldest first; 1,000 at most."""
+        """The last lines that the processor printed or logged, oldest first; 1,000 at most."""
         return sorted(
             line
             for each in self._handle.lines
@@ -90,14 +105,14 @@ class _View:
         )
 
     def samples(self, n: int = 20, *, device: str | None = None) -> list[Sample]:
-        """Return the last `n` messages that were followed, as they came in and went out, oldest first.
+        """Return the last `n` messages that were followed, with inputs and results, oldest first.
 
-        Up to 50 messages a second are followed, all of them at lower rates; the last 500 are kept.
+        Up to 50 messages a second are followed (all, at lower rates), and the last 500 are kept.
 
         Parameters
         ----------
         device
-            Only those of this device.
+            Only messages of this device.
 
         Raises
         ------
@@ -113,12 +128,12 @@ class _View:
         return sorted(found, key=lambda sample: sample.time)[-n:]
 
     def show(self, n: int = 20, *, device: str | None = None) -> SampleTable:
-        """Return a table of the last `n` messages that were followed: what came in and what went out, side by side."""
+        """Return a table of the last `n` messages that were followed: inputs and results side by side."""
         found = tuple(self.samples(n, device=device))
         return SampleTable(self.key, found, "" if found else self._why_none(n, device))
 
     def _why_none(self, n: int, device: str | None) -> str:
-        """Return why there is no sample to show, in words."""
+        """Return the reason, in words, why there is no sample to show."""
         if n == 0:
             return "0 messages were asked for"
         others = (
@@ -132,8 +147,9 @@ class _View:
     def frame(self, n: int = KEPT, *, device: str | None = None) -> pd.DataFrame:
         """Return the last `n` messages that were followed as a data frame, a row for each result.
 
-        Columns are ``device``, ``id``, ``error``, then ``in.…`` and ``out.…`` for what came in and what went out, by the
-        payload's keys (a payload that is no map is ``in.value``); the index is the time by the device's clock.
+        Columns are ``device``, ``id``, ``error``, then ``in.KEY`` for the input and ``out.KEY`` for the
+        result, a column for each key of the payload (a payload that is no map is ``in.value``). The index is
+        the time by the device's clock.
 
         Raises
         ------
@@ -153,39 +169,43 @@ class _View:
 
 
 class Step(_View):
-    """One processor of a flow, by `flow[key]`; see the methods for what can be seen and done."""
+    """A view of one processor of a flow, as `flow[key]` returns it."""
 
-    _handle: Flow
+    def __init__(self, handle: _Flow, key: str) -> None:
+        super().__init__(handle, key)
+        self._flow = handle
 
     def pause(self) -> None:
-        """Let it begin no further message; what comes waits before it."""
-        self._handle.pause(self.key)
+        """Let the processor begin no further message; new messages wait before it."""
+        self._flow.pause(self.key)
 
     def resume(self) -> None:
-        """Let it go on."""
-        self._handle.resume(self.key)
+        """Let the processor go on."""
+        self._flow.resume(self.key)
 
     def dead_letters(self) -> LetterList:
-        """Return the messages that it failed on, with error and traceback, oldest first."""
-        return self._handle.dead_letters().of(self.key)
+        """Return the messages that the processor failed on, with error and traceback, oldest first."""
+        return self._flow.dead_letters().of(self.key)
 
 
 class AsyncStep(_View):
     """The asynchronous twin of `Step`."""
 
-    _handle: AsyncFlow
+    def __init__(self, handle: _AsyncFlow, key: str) -> None:
+        super().__init__(handle, key)
+        self._flow = handle
 
     async def pause(self) -> None:
-        """Let it begin no further message."""
-        await self._handle.pause(self.key)
+        """Let the processor begin no further message."""
+        await self._flow.pause(self.key)
 
     async def resume(self) -> None:
-        """Let it go on."""
-        await self._handle.resume(self.key)
+        """Let the processor go on."""
+        await self._flow.resume(self.key)
 
     async def dead_letters(self) -> LetterList:
-        """Return the messages that it failed on."""
-        return (await self._handle.dead_letters()).of(self.key)
+        """Return the messages that the processor failed on."""
+        return (await self._flow.dead_letters()).of(self.key)
 
 
 def _with(message: Message, payload: Any) -> Message:
@@ -243,12 +263,12 @@ def _in_out(sample: Sample) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Trace(Mapping[str, Sample | None]):
-    """One message's way: by processor key, what each made of it, None where it didn't come.
+    """One message's way: by processor key, the sample of the message there; None where it didn't come.
 
     Attributes
     ----------
     message
-        As it came from the device.
+        The message as it came from the device.
     """
 
     message: Message
@@ -289,12 +309,12 @@ def _found(handle: _Handle, key: str, wanted: str) -> Sample | None:
 
 
 def trace(handle: _Handle, message: Message | str) -> Trace:
-    """Return what each processor made of `message`, which is given as it was taken, or by its id.
+    """Return the results of each processor for `message`, given as `take` returned it, or by its id.
 
     Raises
     ------
     FlowError
-        If it wasn't followed, or is too long ago.
+        If the message wasn't followed, or is not among the last 500.
     """
     if not isinstance(message, (str, Message)):
         raise SettingsError(
@@ -305,7 +325,7 @@ def trace(handle: _Handle, message: Message | str) -> Trace:
     first = next((sample for _, sample in found if sample is not None), None)
     if first is None:
         raise FlowError(
-            f"message {wanted!r} of flow {handle.name!r} wasn't followed, or is too long ago: {PER_SECOND} messages a "
-            f"second are, and the last {KEPT} kept. `flow[KEY].samples()` returns those that are."
+            f"message {wanted!r} of flow {handle.name!r} wasn't followed, or is too long ago: {PER_SECOND} "
+            f"messages a second are followed, and the last {KEPT} kept. `flow[KEY].samples()` returns those."
         )
     return Trace(first.message, tuple(found))

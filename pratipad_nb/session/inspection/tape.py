@@ -1,7 +1,7 @@
 """The tape: inputs of a flow, kept as they came in, to be replayed or compared.
 
-Owns recording within bounds, the value, and its file. Replaying is `pratipad_nb.runtime.edge.replaying`; comparing is
-`shadow`.
+Owns recording within bounds, the tape as a value, and the tape's file. Replaying is for
+`pratipad_nb.runtime.edge.replaying`, comparing for `shadow`.
 """
 
 from __future__ import annotations
@@ -25,19 +25,30 @@ from pratipad_nb.tables import html_table, shown, text_table
 
 __all__ = ["MAX_BYTES", "Recorder", "Tape", "TapeEntry", "checked_tape"]
 
-#: What a tape holds at the most unless said otherwise, in bytes of payloads: half a million sensor readings.
+#: Default bound of a tape, in bytes of payloads: half a million sensor readings.
 MAX_BYTES = 64 << 20
-#: What a file may hold once decompressed: sixteen full tapes. A bound on what a damaged or hostile file can allocate.
+#: Most bytes of a file once decompressed: sixteen full tapes. Bounds the memory that a damaged or hostile
+#: file takes.
 _MAX_FILE_BYTES = 1 << 30
 _MAGIC = b"PNB-tape-1\n"
-#: How many devices are named in a tape's caption (more are counted), and how many messages stand below it.
+#: Most devices that a tape's caption names (more are counted), and number of messages below the caption.
 _NAMED = 3
 _HEAD_ROWS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class TapeEntry:
-    """One input: its `payload`, the `device` it came from, `time` by the device's clock and `received` by the server's."""
+    """One input of a flow.
+
+    Attributes
+    ----------
+    device
+        The device that sent the input.
+    time, received
+        Seconds since 1970, by the device's clock and by the server's.
+    payload
+        The payload, decoded.
+    """
 
     device: str
     time: float
@@ -46,7 +57,7 @@ class TapeEntry:
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a tape's file holds: columns, `who` being indices into `devices`, payloads in MessagePack."""
+    """The columns of a tape's file: `who` are indices into `devices`, payloads are MessagePack."""
 
     flow: str
     cut: str
@@ -60,8 +71,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Tape(Sequence[TapeEntry]):
     """Inputs in the order in which the flow took them in; frozen.
 
-    Made by `Flow.record` or `Tape.load`. An entry's payload is made when it is asked for, so whatever is done to it
-    changes nothing on the tape.
+    Made by `Flow.record` or `Tape.load`. Each access to an entry decodes its payload anew, so that changing
+    the payload changes nothing on the tape.
     """
 
     __slots__ = ("_columns",)
@@ -69,34 +80,35 @@ class Tape(Sequence[TapeEntry]):
     def __init__(self, columns: _File) -> None:
         if not isinstance(columns, _File):
             raise SettingsError(
-                f"Tape({columns!r:.100}): a tape is made by flow.record(n), or read from its file by Tape.load(path)."
+                f"Tape({columns!r:.100}): a tape is made by flow.record(n), or read from its file by "
+                "Tape.load(path)."
             )
         self._columns = columns
 
     @property
     def flow(self) -> str:
-        """Name of the flow it was recorded from."""
+        """Name of the flow that the tape was recorded from."""
         return self._columns.flow
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """Names of the devices on it, in the order of their first message."""
+        """Names of the devices on the tape, in the order of their first message."""
         return self._columns.devices
 
     @property
     def cut(self) -> str:
-        """Why it ends before what was asked for had come, in words; empty if it doesn't."""
+        """The reason, in words, why the tape is shorter than was asked for; empty if it isn't."""
         return self._columns.cut
 
     @property
     def seconds(self) -> float:
-        """How long it runs at its own pace."""
+        """Length of the tape at its own pace, in seconds."""
         received = self._columns.received
         return max(0.0, received[-1] - received[0]) if received else 0.0
 
     @property
     def bytes(self) -> int:
-        """Size of its payloads, encoded."""
+        """Size of the encoded payloads, in bytes."""
         return sum(map(len, self._columns.payloads))
 
     def __len__(self) -> int:
@@ -120,7 +132,7 @@ class Tape(Sequence[TapeEntry]):
         return hash(self._columns)
 
     def entries(self) -> Iterator[Entry]:
-        """Iterate over device, time, received and payload of each, as plain tuples."""
+        """Iterate over the entries as plain tuples: device, time, received, payload."""
         c = self._columns
         for who, time, received, payload in zip(c.who, c.times, c.received, c.payloads, strict=True):
             yield c.devices[who], time, received, _decoded(payload)
@@ -136,9 +148,14 @@ class Tape(Sequence[TapeEntry]):
     @property
     def _caption(self) -> str:
         few = len(self.devices) <= _NAMED
-        whose = f" of {', '.join(self.devices) if few else f'{len(self.devices):,} devices'}" if self else ""
+        devices = (
+            f" of {', '.join(self.devices) if few else f'{len(self.devices):,} devices'}" if self else ""
+        )
         cut = f"; cut: {self.cut}" if self.cut else ""
-        return f"Tape of {self.flow!r}: {len(self):,} messages{whose} in {self.seconds:.3g} s, {self.bytes:,} bytes{cut}"
+        return (
+            f"Tape of {self.flow!r}: {len(self):,} messages{devices} in {self.seconds:.3g} s, "
+            f"{self.bytes:,} bytes{cut}"
+        )
 
     @property
     def _rows(self) -> list[tuple[str, ...]]:
@@ -149,25 +166,25 @@ class Tape(Sequence[TapeEntry]):
         ]
         return [*rows, ("…", "", "")] if len(self) > _HEAD_ROWS else rows
 
-    # -- its file -------------------------------------------------------------------------------------------------
+    # -- its file --------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> Path:
-        """Write it to a file, whole or not at all; return the path.
+        """Write the tape to a file, whole or not at all; return the path.
 
-        The file is LZ4-compressed MessagePack, and readable by its owner alone: readings may be nobody else's concern.
+        The file is LZ4-compressed MessagePack, and readable by its owner alone: readings may be confidential.
 
         Raises
         ------
         SettingsError
-            If it can't be written there.
+            If the file can't be written.
         """
         target = checked_path(path, "save: path")
         try:
             write_whole(target, _MAGIC + lz4.frame.compress(msgspec.msgpack.encode(self._columns)))
         except OSError as error:
             raise SettingsError(
-                f"the tape can't be written to {target}: {error.strerror}. Name a file in a folder that is there and can "
-                "be written."
+                f"the tape can't be written to {target}: {error.strerror}. Name a file in a folder that is "
+                "there and can be written."
             ) from error
         return target
 
@@ -178,9 +195,9 @@ class Tape(Sequence[TapeEntry]):
         Raises
         ------
         FrameError
-            If it is no tape, damaged, or larger than 1 GiB once decompressed.
+            If the file is no tape, damaged, or larger than 1 GiB once decompressed.
         SettingsError
-            If it can't be read.
+            If the file can't be read.
         """
         path = checked_path(path, "load: path")
         try:
@@ -196,12 +213,12 @@ class Tape(Sequence[TapeEntry]):
             if len(body) > _MAX_FILE_BYTES:
                 raise FrameError(f"{path} holds more than {_MAX_FILE_BYTES} bytes.")
             return cls(_checked(msgspec.msgpack.decode(body, type=_File)))
-        except (RuntimeError, ValueError, EOFError) as error:  # msgspec's and LZ4's are of these
+        except (RuntimeError, ValueError, EOFError) as error:  # the errors of msgspec and LZ4
             raise FrameError(f"the tape {path} is damaged: {error}") from error
 
 
 def checked_tape(value: object, called: str) -> Tape:
-    """Return `value` if it is a tape, else raise `SettingsError`; `called` is what takes it."""
+    """Return `value` if it is a tape, else raise `SettingsError`; `called` is the method's name."""
     if not isinstance(value, Tape):
         raise SettingsError(
             f"{called}({value!r:.100}): it takes a Tape, as flow.record(n) or Tape.load(path) returns one."
@@ -230,7 +247,7 @@ def _decoded(payload: bytes) -> Any:
 
 
 class Recorder:
-    """Records what a flow takes in, until it has enough or is full. Its call is a tap of the flow's gate."""
+    """Records a flow's inputs until it has `n` of them or is full. Calling it is a tap of the flow's gate."""
 
     def __init__(self, flow: str, n: int | None, max_bytes: int) -> None:
         self._flow = flow
@@ -243,18 +260,19 @@ class Recorder:
         self._received: list[float] = []
         self._payloads: list[bytes] = []
         self._cut = ""
-        #: Set once nothing more is recorded.
+        #: Set once no more inputs are recorded.
         self.full = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._who)
 
     def __call__(self, device: str, times: Sequence[float], received: float, payloads: Sequence[Any]) -> None:
-        """Record what was admitted, as far as there is room."""
+        """Record admitted inputs, as far as there is room."""
         for time, payload in zip(times, payloads, strict=True):
             if self.full.is_set():
                 return
-            # Encoded at once, since processors may change it in place. It came in as MessagePack or JSON, so it fits.
+            # Encoded at once, since processors may change the payload in place. Payloads came in as
+            # MessagePack or JSON, so they can be encoded.
             data = pack(payload)
             if isinstance(data, Shown):
                 continue
@@ -271,7 +289,7 @@ class Recorder:
                 self.full.set()
 
     def tape(self, cut: str = "") -> Tape:
-        """Return what was recorded; `cut` says why it ends too early, unless the recorder knows."""
+        """Return the recorded inputs as a tape; `cut` is its `Tape.cut`, unless the recorder was full."""
         return Tape(
             _File(
                 self._flow,

@@ -1,7 +1,7 @@
-"""A trial: payloads put through a line of processors, stage by stage, without a flow around it.
+"""A trial: payloads put through a line of processors, stage by stage, without a flow around the line.
 
-Owns the way through the stages, which `preview` and `shadow` share. What is looked at on the way is theirs, and they look
-at once: a later stage may change in place what an earlier one has handed on.
+Owns the way through the stages. The results are for `preview` and `shadow`, which read each stage's results
+before the next stage runs: a later stage may change the payloads of an earlier stage in place.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ __all__ = ["copied", "through"]
 
 
 def copied(payload: Any) -> Any:
-    """Return a copy that no processor's later change reaches; what can't be copied, as one with a lock, is there itself."""
+    """Return a copy of `payload`, or `payload` itself if it can't be copied, as an object with a lock.
+
+    No later change by a processor reaches a copy.
+    """
     try:
         return copy_payload(payload)
     except ProcessorError:
@@ -30,7 +33,7 @@ def copied(payload: Any) -> Any:
 async def through(
     line: Line, source: Source, payloads: list[Any]
 ) -> AsyncIterator[tuple[Stage, Batch, list[DeadEntry]]]:
-    """Put copies of `payloads` through `line`; yield each stage with what goes on from it, and what it failed on."""
+    """Put copies of `payloads` through `line`; yield each stage, its results, and its dead letters."""
     payloads = [copied(payload) for payload in payloads]
     count = len(payloads)
     batch = Batch(source, payloads, range(count), count)

@@ -31,12 +31,12 @@ class Yard:
 
     def __init__(self, mode="Demand", *, most=100, least=50, rate=None, delivery="durable"):
         self.sent = []
-        self.in_hand = 0
+        self.in_flight = 0
         self.limit = RateLimit(rate)
         self.ledger = Ledger(
             mode,
             lambda device, frame: self.sent.append((device, frame)),
-            lambda: self.in_hand,
+            lambda: self.in_flight,
             delivery=delivery,
             max_demand=most,
             min_demand=least,
@@ -130,7 +130,7 @@ class TestDemand:
 
     def test_no_more_is_asked_for_than_there_is_room(self, clock):
         yard = Yard(most=100, least=50)
-        yard.in_hand = 30
+        yard.in_flight = 30
         yard.hello("room1", waiting=1000, answers=False)
         assert yard.asked == {"room1": 70}
 
@@ -146,10 +146,10 @@ class TestDemand:
 
     def test_devices_share_the_room_in_turn(self, clock):
         yard = Yard(most=90, least=0)
-        yard.in_hand = 90
+        yard.in_flight = 90
         for name in ("a", "b", "c"):
             yard.hello(name, waiting=1000, answers=False)
-        yard.in_hand = 0
+        yard.in_flight = 0
         yard.ledger.settle()
         assert yard.asked == {"a": 30, "b": 30, "c": 30}
 
@@ -356,7 +356,7 @@ class TestManyDevices:
         yard = Yard(mode, most=10_000, least=9_999)
         for number in range(1000):
             yard.hello(f"room{number}")
-        yard.in_hand = 0 if room else 10_000
+        yard.in_flight = 0 if room else 10_000
         yard.sent.clear()
         return yard
 
@@ -399,10 +399,10 @@ class TestLate:
 
     def test_of_those_that_were_late_and_come_again_each_is_asked_in_turn(self, clock):
         yard = Yard(most=2, least=1)
-        yard.in_hand = 2
+        yard.in_flight = 2
         for name in "abcd":
             yard.hello(name, waiting=9, answers=False)
-        yard.in_hand, order = 0, []
+        yard.in_flight, order = 0, []
         for _ in range(6):
             yard.ledger.settle()
             for name in [name for name, asked in yard.asked.items() if asked]:

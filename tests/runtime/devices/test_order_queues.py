@@ -8,7 +8,7 @@ import math
 import pytest
 
 from pratipad_nb.errors import WaitTimeout
-from pratipad_nb.runtime.devices.order_queues import Boxes, order_number
+from pratipad_nb.runtime.devices.order_queues import OrderQueues, order_number
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import DownFrame
 from pratipad_nb.transport.subjects import Subjects
@@ -45,31 +45,31 @@ def wire():
 
 
 @pytest.fixture
-async def boxes(wire):
-    boxes = Boxes(wire, Subjects("house"), wire)
-    task = asyncio.create_task(boxes.run())
-    yield boxes
+async def queues(wire):
+    queues = OrderQueues(wire, Subjects("house"), wire)
+    task = asyncio.create_task(queues.run())
+    yield queues
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
-def put(boxes, sequence, *payloads, device="room1", connected=True):
-    boxes.begin(sequence)
+def put(queues, sequence, *payloads, device="room1", connected=True):
+    queues.begin(sequence)
     for place, payload in enumerate(payloads):
         number = order_number(sequence, place)
-        boxes.put(
+        queues.put(
             device,
             DownFrame("house", 1, number, f"{number}", 0.0, payload),
             expires=1e12,
             connected=connected,
         )
-    boxes.end(sequence)
+    queues.end(sequence)
 
 
-async def test_orders_go_out_in_order_and_each_names_the_one_before_it(boxes, wire, until):
-    put(boxes, 1, "a", "b")
-    put(boxes, 2, "c")
+async def test_orders_go_out_in_order_and_each_names_the_one_before_it(queues, wire, until):
+    put(queues, 1, "a", "b")
+    put(queues, 2, "c")
     await until(lambda: len(wire.sent) == 3)
     assert wire.sent == [
         ("room1", "a", 0),
@@ -78,118 +78,118 @@ async def test_orders_go_out_in_order_and_each_names_the_one_before_it(boxes, wi
     ]
 
 
-async def test_an_entry_is_deleted_once_all_its_orders_are_run(boxes, wire, until):
-    put(boxes, 1, "a", "b")
-    put(boxes, 2, "c")
-    boxes.hello("room1", order_number(1, 0), connected=True)
-    await until(lambda: boxes.waiting == 2)
+async def test_an_entry_is_deleted_once_all_its_orders_are_run(queues, wire, until):
+    put(queues, 1, "a", "b")
+    put(queues, 2, "c")
+    queues.hello("room1", order_number(1, 0), connected=True)
+    await until(lambda: queues.waiting == 2)
     assert wire.deleted == []
-    boxes.hello("room1", order_number(1, 1), connected=True)
+    queues.hello("room1", order_number(1, 1), connected=True)
     await until(lambda: wire.deleted == [1])
-    assert boxes.counts("room1")[1] == 2
+    assert queues.counts("room1")[1] == 2
 
 
-async def test_an_entry_for_nobody_is_deleted_at_once(boxes, wire, until):
-    put(boxes, 5)
+async def test_an_entry_for_nobody_is_deleted_at_once(queues, wire, until):
+    put(queues, 5)
     await until(lambda: wire.deleted == [5])
 
 
 async def test_a_link_that_is_down_ends_nothing_and_what_waits_goes_out_and_is_deleted_later(
-    boxes, wire, until
+    queues, wire, until
 ):
     wire.down = True
-    put(boxes, 1, "a")
-    boxes.hello("room2", 0, connected=True)
-    await until(lambda: boxes.waiting == 1)
-    boxes.hello("room1", order_number(1, 0), connected=True)
-    put(boxes, 2, "b")
+    put(queues, 1, "a")
+    queues.hello("room2", 0, connected=True)
+    await until(lambda: queues.waiting == 1)
+    queues.hello("room1", order_number(1, 0), connected=True)
+    put(queues, 2, "b")
     await asyncio.sleep(0)
     wire.down = False
     await until(lambda: wire.deleted == [1] and ("room1", "b", 0) in wire.sent)
 
 
-async def test_a_device_that_comes_while_orders_are_being_sent_disturbs_nothing(boxes, wire, until):
-    wire.on_publish = lambda: boxes.hello(f"new{len(wire.sent)}", 0, connected=True)
-    put(boxes, 1, *range(10))
+async def test_a_device_that_comes_while_orders_are_being_sent_disturbs_nothing(queues, wire, until):
+    wire.on_publish = lambda: queues.hello(f"new{len(wire.sent)}", 0, connected=True)
+    put(queues, 1, *range(10))
     await until(lambda: len(wire.sent) == 10)
 
 
-async def test_what_a_device_lost_is_sent_to_it_again_when_it_has_started_anew(boxes, wire, until):
-    put(boxes, 1, "a", "b")
+async def test_what_a_device_lost_is_sent_to_it_again_when_it_has_started_anew(queues, wire, until):
+    put(queues, 1, "a", "b")
     await until(lambda: len(wire.sent) == 2)
-    boxes.hello("room1", 0, connected=True)
+    queues.hello("room1", 0, connected=True)
     await until(lambda: len(wire.sent) == 4)
     assert [payload for _, payload, _ in wire.sent] == ["a", "b", "a", "b"]
-    assert (boxes.sent, boxes.counts("room1")) == (2, (2, 0))
+    assert (queues.sent, queues.counts("room1")) == (2, (2, 0))
 
 
-def looked_at(boxes):
+def looked_at(queues):
     """Note which devices are looked at from now on; the look at all of them, which comes twice a second, is left out."""
-    devices, send = [], boxes._send
+    devices, send = [], queues._send
 
-    async def noting(device, box):
+    async def noting(device, queue):
         devices.append(device)
-        await send(device, box)
+        await send(device, queue)
 
-    boxes._send, boxes._next_look = noting, math.inf
+    queues._send, queues._next_look = noting, math.inf
     return devices
 
 
 async def test_a_hello_and_an_order_look_at_their_own_device_alone_however_many_have_orders(
-    boxes, wire, until
+    queues, wire, until
 ):
     for number in range(1, 1001):
-        put(boxes, number, "a", device=f"room{number}")
+        put(queues, number, "a", device=f"room{number}")
     await until(lambda: len(wire.sent) == 1000)
-    devices = looked_at(boxes)
-    boxes.hello("room7", 0, connected=True)
+    devices = looked_at(queues)
+    queues.hello("room7", 0, connected=True)
     await until(lambda: len(wire.sent) == 1001)
-    put(boxes, 1001, "b", device="room8")
+    put(queues, 1001, "b", device="room8")
     await until(lambda: len(wire.sent) == 1002)
     assert devices == ["room7", "room8"]
 
 
-async def test_a_hello_of_a_device_without_orders_costs_nothing(boxes, wire, until):
-    put(boxes, 1, "a")
+async def test_a_hello_of_a_device_without_orders_costs_nothing(queues, wire, until):
+    put(queues, 1, "a")
     await until(lambda: len(wire.sent) == 1)
-    devices = looked_at(boxes)
+    devices = looked_at(queues)
     for number in range(1000):
-        boxes.hello(f"other{number}", 0, connected=True)
-        boxes.gone(f"other{number}")
-    assert not boxes._wake.is_set()
+        queues.hello(f"other{number}", 0, connected=True)
+        queues.gone(f"other{number}")
+    assert not queues._wake.is_set()
     assert devices == []
 
 
 async def test_who_listens_is_asked_for_the_devices_that_an_order_came_for_and_not_for_all_that_are_away(
-    boxes, wire, until
+    queues, wire, until
 ):
-    put(boxes, 1, "a", device="away", connected=False)
+    put(queues, 1, "a", device="away", connected=False)
     await until(lambda: wire.asked)
-    looked_at(boxes)
+    looked_at(queues)
     wire.asked.clear()
-    put(boxes, 2, "b", device="here")
+    put(queues, 2, "b", device="here")
     await until(lambda: len(wire.sent) == 1)
     assert wire.asked == []
-    put(boxes, 3, "c", device="plain", connected=False)
+    put(queues, 3, "c", device="plain", connected=False)
     await until(lambda: wire.asked == [Subjects("house").plain("plain")])
 
 
-async def test_a_device_that_goes_away_has_no_more_sent_again_than_what_was_sent(boxes, wire, until):
-    put(boxes, 1, *range(1000))
+async def test_a_device_that_goes_away_has_no_more_sent_again_than_what_was_sent(queues, wire, until):
+    put(queues, 1, *range(1000))
     await until(lambda: len(wire.sent) == 64)
-    boxes.gone("room1")
-    boxes.hello("room1", order_number(1, 9), connected=True)
+    queues.gone("room1")
+    queues.hello("room1", order_number(1, 9), connected=True)
     await until(lambda: len(wire.sent) == 128)
     assert [payload for _, payload, _ in wire.sent[64:]] == list(range(10, 74))
-    assert boxes.waiting == 990
+    assert queues.waiting == 990
 
 
-async def test_what_expires_is_dropped_and_counted_wherever_its_device_is(boxes, wire, until):
-    boxes.begin(1)
+async def test_what_expires_is_dropped_and_counted_wherever_its_device_is(queues, wire, until):
+    queues.begin(1)
     for place, (device, connected) in enumerate({"here": True, "away": False}.items()):
         frame = DownFrame("house", 1, order_number(1, place), f"{place}", 0.0, "late")
-        boxes.put(device, frame, expires=1.0, connected=connected)
-    boxes.end(1)
-    put(boxes, 2, "in time")
+        queues.put(device, frame, expires=1.0, connected=connected)
+    queues.end(1)
+    put(queues, 2, "in time")
     await until(lambda: wire.deleted == [1])
-    assert (boxes.expired, boxes.waiting) == (2, 1)
+    assert (queues.expired, queues.waiting) == (2, 1)

@@ -27,6 +27,7 @@ class Yard:
             max_demand=1000,
             min_demand=500,
             limit=RateLimit(rate),
+            on_change=lambda account: self.requests.note(account),
         )
         self.requests = Requests(self.ledger)
 

@@ -9,7 +9,7 @@ import pytest
 from pratipad_nb import every
 from pratipad_nb.dataflow import resolve
 from pratipad_nb.errors import FlowError, ProcessorError
-from pratipad_nb.runtime.stages.stage import lane_of
+from pratipad_nb.runtime.stages.shards import shard_of
 
 
 async def test_a_change_of_one_processor_leaves_the_timers_of_the_others_alone(edges, until):
@@ -102,7 +102,7 @@ async def test_where_one_instance_cannot_take_the_state_over_all_of_them_stay_as
         self.count = 1000
 
     edge = await edges.running("Push ~> Count ~> Output", {"Count": counting(take)})
-    devices = {lane_of(f"room{n}", 2): f"room{n}" for n in range(10)}  # one for each instance
+    devices = {shard_of(f"room{n}", 2): f"room{n}" for n in range(10)}  # one for each instance
     await push(0, device=devices[0])
     await push(0, 0, device=devices[1])
     await edge.settled(5)

@@ -12,7 +12,7 @@ import pytest
 
 from pratipad_nb import AsyncDevice, AsyncFlow, Processor
 from pratipad_nb.errors import FlowError
-from pratipad_nb.runtime.positions.position import OutputChain
+from pratipad_nb.runtime.positions.chain import OutputChain
 from pratipad_nb.settings import FlowOptions, Keep
 from pratipad_nb.testing import memory_server
 from pratipad_nb.transport.memory import connect_memory
@@ -162,7 +162,7 @@ async def changing(url):
     names = {"holds": holds.process}
     flow = await started(url, "Push ~> holds ~> Output", namespace=names)
     await push(flow, "abc")
-    while not flow.stats().in_hand:
+    while not flow.stats().in_flight:
         await asyncio.sleep(0.005)
     other = AsyncFlow(
         "Push ~> holds ~> same ~> Output", name="house", namespace=names | {"same": same}, server=url

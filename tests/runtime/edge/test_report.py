@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pratipad_nb.runtime.edge.report import Reporter
-from pratipad_nb.runtime.positions.inputs import DeviceCount
+from pratipad_nb.runtime.positions.gatekeeper import DeviceCount
 from pratipad_nb.runtime.values import metrics
 
 
@@ -52,7 +52,7 @@ async def test_messages_are_counted_where_they_come_in_at_each_processor_and_at_
     await push("no number", device="room2")
     await edge.settled(5)
     stats = edge.snapshot()
-    assert (stats.received, stats.delivered, stats.dead, stats.in_hand) == (4, 2, 1, 0)
+    assert (stats.received, stats.delivered, stats.dead, stats.in_flight) == (4, 2, 1, 0)
     odds, same = stats.processors["odd"], stats.processors["same"]
     assert (odds.received, odds.emitted, odds.failed) == (4, 2, 1)
     assert (same.received, same.emitted, same.failed) == (2, 2, 0)

@@ -11,7 +11,7 @@ import pytest
 from pratipad_nb import AsyncDevice, AsyncFlow
 from pratipad_nb.errors import LogFull
 from pratipad_nb.runtime.positions.dead_letters import ORDER_STEP, DeadLetters
-from pratipad_nb.runtime.positions.position import Positions
+from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.testing import memory_server
 from pratipad_nb.transport.frames import DeadEntry, FailureNote
 

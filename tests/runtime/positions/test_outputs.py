@@ -11,7 +11,7 @@ from pratipad_nb.cloud.backlog import messages_of
 from pratipad_nb.errors import PayloadError
 from pratipad_nb.message import Message
 from pratipad_nb.runtime.positions.outputs import Writer
-from pratipad_nb.runtime.positions.position import Positions
+from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.values.batch import Barrier, Batch, InputFrame, Source
 from pratipad_nb.runtime.values.metrics import InFlight
 from pratipad_nb.transport.codec import decode, encode

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pratipad_nb.runtime.sharing.membership import LOST_SECONDS, Membership, assign
-from pratipad_nb.transport.frames import BeatFrame
+from pratipad_nb.transport.frames import HeartbeatFrame
 
 edges = st.dictionaries(
     st.sampled_from("abcdefgh"),
@@ -46,7 +46,7 @@ def test_partitions_of_an_edge_that_is_gone_go_to_the_others_and_theirs_stay():
 
 
 def heard(membership, edge, owned, since=0.0, **more):
-    return membership.hear(BeatFrame(edge, since, list(owned), **more))
+    return membership.hear(HeartbeatFrame(edge, since, list(owned), **more))
 
 
 def test_what_another_still_runs_is_not_begun_before_it_is_given_up():

@@ -6,7 +6,7 @@ import pytest
 from patience import eventually
 
 from pratipad_nb import AsyncDevice, AsyncFlow, FlowOptions, Processor
-from pratipad_nb.errors import FlowError
+from pratipad_nb.errors import FlowError, ProcessorError
 from pratipad_nb.runtime.edge.edge import Edge
 from pratipad_nb.testing import memory_server
 
@@ -23,9 +23,9 @@ def work(payload):
     return payload
 
 
-def flow_at(url, notation="Push <~> work <~> Output", **options):
+def flow_at(url, notation="Push <~> work <~> Output", *, namespace=None, **options):
     options = FlowOptions(partitions=PARTITIONS, checkpoint_seconds=0.05, **options)
-    return AsyncFlow(notation, name="house", server=url, options=options)
+    return AsyncFlow(notation, name="house", namespace=namespace, server=url, options=options)
 
 
 async def connected(url, names):
@@ -197,3 +197,67 @@ async def test_an_order_that_failed_is_counted_by_one_partition_and_no_count_fal
         await eventually(lambda: flow.stats().dead == 1)
         await flow.clear_dead_letters()
         assert counts() == [0, 0, 0, 0]
+
+
+# -- changes --------------------------------------------------------------------------------------------------------
+
+
+class Version(Processor):
+    number = 1
+
+    def process(self, payload):
+        return self.number
+
+    def snapshot(self):
+        return self.number
+
+    def restore(self, state):
+        pass
+
+
+async def versions(flow, devices):
+    """Return which version each partition runs, as its results tell."""
+    for device in devices:
+        await device.push(0)
+    await flow.settled()
+    return {message.payload for message in await flow.take(len(devices))}
+
+
+def refuses_at(third, method):
+    """Return a version of which the instance that is made, or takes a state over, as the `third` raises."""
+    calls = []
+
+    def refuse(self, *_):
+        calls.append(1)
+        if len(calls) == third:
+            raise ValueError("no")
+
+    return type("Version", (Version,), {"number": 2, method: refuse})
+
+
+@pytest.mark.parametrize("method", ["setup", "restore"])
+async def test_a_change_that_a_single_partition_refuses_changes_none(url, method):
+    flow = flow_at(url, "Push ~> Version ~> Output", namespace={"Version": Version})
+    async with flow:
+        devices = await connected(url, [f"room{n}" for n in range(16)])
+        with pytest.raises(ProcessorError, match="no"):
+            await flow.update("Push ~> Version ~> Output", {"Version": refuses_at(3, method)})
+        assert await versions(flow, devices) == {1}
+        assert flow.dataflow.steps[0].target is Version
+        for device in devices:
+            await device.close()
+
+
+async def test_a_partition_that_is_taken_over_after_a_change_runs_the_new_code(url):
+    newer = type("Version", (Version,), {"number": 2})
+    flow = flow_at(url, "Push ~> Version ~> Output", namespace={"Version": Version})
+    other = flow_at(url, "Push ~> Version ~> Output", namespace={"Version": Version})
+    async with flow:
+        devices = await connected(url, [f"room{n}" for n in range(16)])
+        async with other:
+            await eventually(lambda: len(flow.partitions) == len(other.partitions) == 2)
+            await flow.update("Push ~> Version ~> Output", {"Version": newer})
+        await eventually(lambda: len(flow.partitions) == PARTITIONS)
+        assert await versions(flow, devices) == {2}
+        for device in devices:
+            await device.close()

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from pratipad_nb.runtime.stages.worker import Worker
+from pratipad_nb.calls import Worker
 from pratipad_nb.runtime.values import logs
 from pratipad_nb.runtime.values.logs import LINE_CHARACTERS, ProcessorLog, diverted_output, logging_to
 

@@ -7,14 +7,8 @@ import pytest
 
 from pratipad_nb.runtime.values import samples
 from pratipad_nb.runtime.values.packing import pack
-from pratipad_nb.runtime.values.samples import (
-    KEPT,
-    KEPT_BYTES,
-    PER_SECOND,
-    SHARE,
-    Sampler,
-    Samples,
-)
+from pratipad_nb.runtime.values.samples import KEPT, KEPT_BYTES, Samples
+from pratipad_nb.runtime.values.sampling import PER_SECOND, SHARE, Sampler
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def test_what_it_is_made_of_can_be_changed_without_a_change_of_it():
 def test_it_shows_a_row_for_each_processor_and_each_device():
     waits = "1 frame waiting; waits: reader audit"
     assert repr(stats(2, delivered=7, waiting=1, blocked_by=("reader audit",))).splitlines() == [
-        f"house: Push ~> Celsius ~> Output; running, durable; 7 delivered; 0/s; 0 in hand; {waits}",
+        f"house: Push ~> Celsius ~> Output; running, durable; 7 delivered; 0/s; 0 in flight; {waits}",
         "processor  /s  in     out  failed  p50     p99  busy  waiting  state",
         "Celsius    0   12.3k  0    1       1.2 ms  –    34 %  0        running, newer code",
         "",
@@ -94,7 +94,7 @@ def test_a_flow_that_has_ended_has_no_rate_and_says_so():
 
 def test_a_receipt_shows_itself_as_its_sentence():
     receipt = SwapReceipt((), (), ("P",), (), 1, 0.012, 0, 0)
-    assert repr(receipt) == str(receipt) == "swapped P: 1 message in hand, pause 12 ms, lost 0, doubled 0"
+    assert repr(receipt) == str(receipt) == "swapped P: 1 message in flight, pause 12 ms, lost 0, doubled 0"
 
 
 def test_a_history_shows_what_it_holds_and_not_all_of_it():

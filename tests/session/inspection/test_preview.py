@@ -144,7 +144,7 @@ def test_a_processor_that_can_not_be_set_up_is_an_error():
 
 @pytest.mark.parametrize("payloads", [{"n": 1}, "text", 3])
 def test_what_is_no_list_of_payloads_is_refused(payloads):
-    with pytest.raises(SettingsError, match="payloads is a list of them"):
+    with pytest.raises(SettingsError, match="payloads has to be a list of payloads"):
         preview("Push ~> same ~> Output", payloads, {"same": lambda payload: payload})
 
 

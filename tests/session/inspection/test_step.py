@@ -6,7 +6,8 @@ import pytest
 
 from pratipad_nb import AsyncFlow, Device, Flow
 from pratipad_nb.errors import FlowError, ProcessorError, SettingsError
-from pratipad_nb.runtime.values.samples import KEPT, PER_SECOND
+from pratipad_nb.runtime.values.samples import KEPT
+from pratipad_nb.runtime.values.sampling import PER_SECOND
 
 
 class Celsius:

@@ -342,7 +342,7 @@ def test_what_devices_send_meanwhile_is_undisturbed(home):
         flow.settled()
         stats = flow.stats()
         assert (stats.received, stats.delivered) == (len(sent), len(sent) + 50_000)
-        assert (stats.repeats, stats.dead, stats.in_hand, stats.devices["room1"].gaps) == (0, 0, 0, 0)
+        assert (stats.repeats, stats.dead, stats.in_flight, stats.devices["room1"].gaps) == (0, 0, 0, 0)
         found = flow.take(len(sent) + 50_000)
         epochs = {}
         for message in found:
@@ -381,10 +381,10 @@ def test_processors_slow_a_replay_down_and_it_stays_bounded(start):
     flow = start("Push ~> Slow ~> Output")
     most = []
     flow.replay(a_tape(*range(300)), "max")
-    most.append(flow.stats().in_hand)
+    most.append(flow.stats().in_flight)
     flow.settled()
     assert flow.stats().delivered == 300
-    assert flow.stats().in_hand == 0
+    assert flow.stats().in_flight == 0
 
 
 def test_a_paused_flow_pauses_the_replay(start, until):
@@ -440,7 +440,7 @@ def test_a_swap_in_the_middle_of_a_replay_loses_and_doubles_nothing(start):
     assert receipts
     assert {(receipt.lost, receipt.doubled) for receipt in receipts} == {(0, 0)}
     assert [m.payload for m in flow.take(count)] == [2 * n for n in range(count)]
-    assert flow.stats().in_hand == 0
+    assert flow.stats().in_flight == 0
 
 
 def test_a_stop_in_the_middle_of_a_replay_ends_it_with_a_word(start):

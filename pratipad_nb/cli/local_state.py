@@ -1,8 +1,9 @@
-"""The state folder as the command line uses it: its server, if one runs, and certificates for others.
+"""The state folder as the command line uses it: its server, if it runs, and certificates for others.
 
-Owns what lies in a folder that is carried to another machine (certificate, key, authority and ``pratipad.json``, which says
-where to connect to), and how a command finds its endpoint. Certificates are made by `pratipad_nb.pki`, users let in by
-`pratipad_nb.transport`; neither is imported where a certificate folder says all.
+Owns the contents of a folder that is carried to another machine (certificate, key, authority and
+``pratipad.json``, which says where to connect to), and how a command finds its endpoint. Certificates are
+made by `pratipad_nb.pki`, users are let in by `pratipad_nb.server`; neither is imported where a certificate
+folder says all.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ __all__ = [
     "user_of",
 ]
 
-#: The file of a certificate folder that says what it is for.
+#: The file of a certificate folder that names its party, flow and server.
 INVITATION = "pratipad.json"
-#: How often it looks for a server that it waits for, in seconds.
+#: Seconds between two looks for a server that a command waits for.
 _LOOK_SECONDS = 0.2
 _PUBLIC_URL = "public-url"
 _PUBLIC_LEAVES_URL = "public-leaves-url"
@@ -55,7 +56,7 @@ _PUBLIC_LEAVES_URL = "public-leaves-url"
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """What a certificate folder says of itself: who it lets in, to which flow, at which server (empty: not known).
+    """The party that a certificate folder lets in, its flow and its server (empty: not known).
 
     A leaf's flows stand in `flow` with commas between, and its `server` is the listener for leaves.
     """
@@ -66,12 +67,12 @@ class Invitation:
     server: str = ""
 
     def write(self, folder: Path) -> None:
-        """Write it into `folder`."""
+        """Write the invitation into `folder`."""
         (folder / INVITATION).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
 
 def invitation_in(folder: Path) -> Invitation | None:
-    """Return what a certificate folder says of itself, None if it says nothing."""
+    """Return the invitation in a certificate folder, None if there is none."""
     path = folder.expanduser() / INVITATION
     try:
         return Invitation(**json.loads(path.read_bytes()))
@@ -79,7 +80,8 @@ def invitation_in(folder: Path) -> Invitation | None:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise SettingsError(
-            f"{path} can't be read: {error}. Issue the folder again, or delete that file and pass --server and --flow."
+            f"{path} can't be read: {error}. Issue the folder again, or delete that file and pass --server "
+            "and --flow."
         ) from error
 
 
@@ -104,17 +106,17 @@ async def endpoint_for(
     home: Path | None,
     patience: float | None = 0.0,
 ) -> Endpoint:
-    """Return what the party `name` connects to: what a certificate folder says, or the server of the state folder.
+    """Return the endpoint of the party `name`: the certificate folder's server, or the state folder's.
 
     Parameters
     ----------
     patience
-        How long to wait for a server in the state folder, in seconds; None: for ever.
+        Seconds to wait for a server in the state folder; None: for ever.
 
     Raises
     ------
     SettingsError
-        If it isn't said where to, or to which flow.
+        If neither options nor folder say the server and the flow.
     ServerError
         If no server runs in the state folder.
     """
@@ -168,19 +170,19 @@ def _store(home: Path) -> CertificateStore:
 
 
 def server_files(home: Path) -> ServerFiles:
-    """Return where the files of the server of `home` lie."""
+    """Return the paths of the files of the server of `home`."""
     from pratipad_nb.server.config import ServerFiles
 
     return ServerFiles(home / "server")
 
 
 def joined_server(home: Path) -> JoinedServer:
-    """Return the server that runs in `home`, to be started (which joins it).
+    """Return the server that runs in `home`; its `start` joins it.
 
     Raises
     ------
     ServerError
-        If none runs there.
+        If no server runs in `home`.
     """
     from pratipad_nb.server.joined import JoinedServer
     from pratipad_nb.server.state import is_running
@@ -188,19 +190,19 @@ def joined_server(home: Path) -> JoinedServer:
     files = server_files(home)
     if not files.lock.exists() or not is_running(files):
         raise ServerError(
-            f"no server runs in {home}. Start one (pratipad server, or pratipad run FILE), say where it is (--home), "
-            "or pass --certs DIR with the certificate folder for a server elsewhere."
+            f"no server runs in {home}. Start one (pratipad server, or pratipad run FILE), say where it is "
+            "(--home), or pass --certs DIR with the certificate folder for a server elsewhere."
         )
     return JoinedServer(files.folder)
 
 
 async def started_server(home: Path, patience: float | None) -> JoinedServer:
-    """Return the server that runs in `home`, joined; wait for one for `patience` seconds (None: for ever).
+    """Return the server that runs in `home`, joined; wait up to `patience` seconds for it (None: for ever).
 
     Raises
     ------
     ServerError
-        If none runs there by then.
+        If no server runs in `home` by then.
     """
     end = None if patience is None else time.monotonic() + patience
     told = False
@@ -215,15 +217,15 @@ async def started_server(home: Path, patience: float | None) -> JoinedServer:
             return server
         if not told:
             said(
-                f"waiting for a server in {home}. Start one (pratipad server), or pass --certs DIR with the certificate "
-                "folder for a server elsewhere."
+                f"waiting for a server in {home}. Start one (pratipad server), or pass --certs DIR with the "
+                "certificate folder for a server elsewhere."
             )
         told = True
         await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def allow(home: Path, users: list[User]) -> str:
-    """Let `users` in and return the URL of the server of `home`; empty if none runs: they are let in when it does."""
+    """Let `users` into the server of `home` and return its URL; empty if it doesn't run yet."""
     from pratipad_nb.files import private_folder
     from pratipad_nb.server.users import Admission
 
@@ -241,7 +243,7 @@ async def allow(home: Path, users: list[User]) -> str:
 
 
 def user_of(role: str, flow: str, name: str) -> User:
-    """Return the user that a party is to the server."""
+    """Return the server's user for a party."""
     from pratipad_nb.transport.permissions import device_user, edge_user, leaf_user, reader_user
 
     if role == "leaf":
@@ -252,7 +254,7 @@ def user_of(role: str, flow: str, name: str) -> User:
 
 
 def flows_of(user: User) -> list[str]:
-    """Return the flows that a party of the server takes part in: one, or those that a leaf passes."""
+    """Return the flows of a party: its one flow, or all flows whose results a leaf passes on."""
     from pratipad_nb.transport.subjects import Subjects
 
     flow, *_ = user.identity.split(":")[2:]
@@ -263,7 +265,7 @@ def flows_of(user: User) -> list[str]:
 
 
 def known_flows(users: Iterable[User]) -> list[str]:
-    """Return the flows whose edge, or whose leaf, the server lets in."""
+    """Return the flows of which the server lets an edge or a leaf in."""
     return sorted(
         {
             flow
@@ -279,7 +281,7 @@ def _is_leaf(user: User) -> bool:
 
 
 def certificate(store: CertificateStore, role: str, flow: str, name: str) -> Credentials:
-    """Return the certificate of a party that connects from here, made or renewed if need be."""
+    """Return the certificate of a party that connects from this machine, made or renewed if need be."""
     identity = user_of(role, flow, name).identity
     if role == "edge":
         return store.edge(flow, identity)
@@ -287,12 +289,12 @@ def certificate(store: CertificateStore, role: str, flow: str, name: str) -> Cre
 
 
 def public_url(home: Path, url: str | None = None) -> str:
-    """Return where others reach the server of `home`, as it was last told (empty: never); `url`: tell it."""
+    """Return the public URL of the server of `home`, set to `url` if given; empty if it was never set."""
     return _told(home / _PUBLIC_URL, url)
 
 
 def public_leaves_url(home: Path, url: str | None = None) -> str:
-    """Do the same for the listener that other sites' servers join."""
+    """Return the public URL of the listener for leaves, as `public_url` does for clients."""
     return _told(home / _PUBLIC_LEAVES_URL, url)
 
 

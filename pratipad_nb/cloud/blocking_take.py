@@ -1,10 +1,13 @@
-"""Taking and looping over a reader from ordinary threads.
+"""Taking messages from a reader, and looping over its messages, on ordinary threads.
 
-Owns the synchronous side of a `Reader`, for `Cloud` and for a flow's own handle: one hop to the event loop for many
-messages, without moving the position past what the loop body has seen.
+Owns the synchronous side of a `Reader`, for `Cloud` and for a flow's own handle. One hop to the event loop
+fetches many messages; the position never moves past the messages that the loop body has seen.
 
-Ctrl-C may come between any two steps. So messages count as handed out by the last step before the caller has them:
-they are `Lent`, and come again if that step isn't reached.
+Ctrl-C may come between any two steps. The invariant: a message counts as taken only in the last step before
+the caller has it. Until that step the message is `Lent`, and a lent message that isn't taken comes again.
+
+Opening the reader and storing its position are for `reader`. The synchronous device is
+`pratipad_nb.device.blocking`, which shares nothing with this module.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from pratipad_nb.portal import Portal
 
 __all__ = ["BlockingReader"]
 
-#: Most messages that are fetched in one hop; the hop costs about 50 µs, so 0.05 µs a message.
+#: Most messages that one hop fetches. A hop costs about 50 µs, so 0.05 µs a message.
 _BATCH = 1000
 
 
@@ -31,9 +34,10 @@ class BlockingReader:
     Parameters
     ----------
     portal
-        Where the event loop runs that the reader belongs to.
+        The thread of the event loop that the reader belongs to.
     reader
-        Awaited there for the reader, anew for every hop, so that it may be made when it is first needed.
+        Returns the reader; awaited on that event loop at every hop, so that the reader may be made at its
+        first use.
     """
 
     def __init__(self, portal: Portal, reader: Callable[[float | None], Awaitable[Reader]]) -> None:
@@ -54,24 +58,24 @@ class BlockingReader:
         lent, held = Lent([]), False
         try:
             try:
-                # Held while this waits: a loop in another thread must not look ahead to what this returns.
-                # Unpacked, not called: Ctrl-C may come between a call and the noting of its result, and nobody
-                # would release the lock.
+                # Held while this take waits: a loop in another thread must not look ahead to its messages.
+                # Unpacked, not assigned from a call: Ctrl-C may come between a call and the assignment of its
+                # result, and nobody would release the lock.
                 (held,) = map(self._turn.acquire, (True,), (patience,))
                 if not held:
                     raise WaitTimeout(
-                        f"got 0 of {n} messages in {timeout:g} s: a take or loop in another thread was waiting "
-                        "all the while. Let it end first, or give each its own reader name."
+                        f"got 0 of {n} messages in {timeout:g} s: a take or loop in another thread was "
+                        "waiting all the while. Let it end first, or give each its own reader name."
                     )
                 lent = self._portal.run(self._take(n, end))
                 lent.taken = n
             finally:
                 if held:
                     self._turn.release()
-            return list(lent.messages)  # the reader keeps the other list for as long as it is lent
+            return list(lent.messages)  # a copy: the reader still uses its list while it is lent
         except PratipadError:
             raise
-        except BaseException:  # Ctrl-C, or what another signal's handler raises
+        except BaseException:  # Ctrl-C, or an exception of another signal's handler
             lent.taken = 0
             self._put_back()
             raise
@@ -81,12 +85,13 @@ class BlockingReader:
         return await reader.lend(n, _left(end))
 
     def _put_back(self) -> None:
-        """Let what was not handed out come again, to the next handle of this name as well."""
-        # While another thread has its turn, that thread's step does it.
+        """Let lent messages that are not taken come again, to the next handle of this name as well."""
+        # While another thread has its turn, the next step of that thread puts the messages back.
         if self._opened is None or not self._turn.acquire(blocking=False):
             return
         try:
-            with contextlib.suppress(PratipadError):  # the portal is closed: the reader's end has put it back
+            # If the portal is closed, the reader's `close` has put the messages back.
+            with contextlib.suppress(PratipadError):
                 self._portal.run(self._opened.put_back())
         finally:
             self._turn.release()
@@ -109,7 +114,7 @@ class BlockingReader:
                 message = lent.messages[lent.taken]
                 lent.taken = noted = lent.taken + 1
         except BaseException:
-            if noted and lent.taken == noted:  # cut off at the lock's release, after the message was noted
+            if noted and lent.taken == noted:  # cut off at the lock's release
                 lent.taken = noted - 1
             raise
         else:
@@ -121,7 +126,7 @@ class BlockingReader:
         return self._lent
 
     def close(self) -> None:
-        """Let loops end; a take or loop that waits is woken by closing the reader. Idempotent."""
+        """Let loops end. Closing the reader wakes a take or loop that waits. Idempotent."""
         self._closed = True
 
 

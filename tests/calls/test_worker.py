@@ -11,13 +11,13 @@ import weakref
 
 import pytest
 
+from pratipad_nb.calls import Worker
 from pratipad_nb.errors import ProcessorError
-from pratipad_nb.runtime.stages.worker import LoopWorker, Worker, worker_for
 
 
-@pytest.fixture(params=[Worker, LoopWorker])
+@pytest.fixture(params=["thread", "loop"])
 async def either(request):
-    worker = request.param("P1")
+    worker = Worker("P1", on_loop=request.param == "loop")
     yield worker
     await worker.close()
 
@@ -34,9 +34,9 @@ def threads():
 
 
 class TestBoth:
-    def test_the_loop_is_for_async_processors(self):
-        assert isinstance(worker_for("P1", on_loop=True), LoopWorker)
-        assert isinstance(worker_for("P1", on_loop=False), Worker)
+    async def test_a_def_runs_on_the_loop_if_that_is_said_and_else_on_a_thread(self, either):
+        thread = await either.call(threading.current_thread)
+        assert (thread is threading.main_thread()) == either.on_loop
 
     async def test_returns_what_either_kind_of_def_returns(self, either):
         async def twice(n):
@@ -185,7 +185,7 @@ class TestThread:
         call = asyncio.ensure_future(worker.call(gate.wait, 10))
         await asyncio.sleep(0)
         assert await worker.close(0.02) is False
-        assert "thread pratipad-Stuck is still in its processor" in caplog.text
+        assert "processor Stuck has been in its call since" in caplog.text
         assert await worker.close(0.0) is False
         gate.set()
         assert await worker.close()
