@@ -76,7 +76,11 @@ class Proxy:
         if not self._accepting:
             inner.close()
             return
-        outer = socket.create_connection(self._target)
+        try:
+            outer = socket.create_connection(self._target)
+        except OSError:  # the server behind it has been killed and isn't back yet
+            inner.close()
+            return
         self._pairs[inner], self._pairs[outer] = outer, inner
 
     def _pass_on(self, each: socket.socket) -> None:
