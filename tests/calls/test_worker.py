@@ -10,6 +10,7 @@ import threading
 import weakref
 
 import pytest
+from patience import eventually
 
 from pratipad_nb.calls import Worker
 from pratipad_nb.errors import ProcessorError
@@ -238,6 +239,8 @@ class TestThread:
         gone = weakref.ref(payload)
         await worker.call(lambda p: None, payload)
         del payload
-        while gone() is not None:
-            gc.collect()
-            await asyncio.sleep(0.001)
+        gc.disable()  # a reference cycle would keep the payload for as long as it likes
+        try:
+            await eventually(lambda: gone() is None)
+        finally:
+            gc.enable()

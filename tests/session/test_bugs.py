@@ -206,7 +206,7 @@ def test_a_bug_ends_a_device_which_says_so_and_the_others_of_the_process_go_on(
         until(lambda: "bad" in flow.stats().devices)
         flow.send("on", to="bad")
     until(lambda: bad.state.startswith("failed"))
-    assert re.fullmatch(f"failed: device 'bad' stopped: {LINE} Connect a new one.", bad.state)
+    assert re.fullmatch(f"failed: device 'bad' stopped: {LINE} Connect a new device.", bad.state)
     assert ("pratipad_nb.device.engine", "KeyError('x')") in tracebacks(caplog)
     with pytest.raises(DeviceError, match="a bug in pratipad_nb"):
         bad.push(1)

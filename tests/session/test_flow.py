@@ -219,7 +219,7 @@ def test_a_stop_gives_back_what_a_device_had_opened_after_a_failure(home, until)
     before = left()
     flow = Flow("Push ~> same ~> Output", name="later", home=home).start()
     fail(flow)
-    until(lambda: flow.state == "failed" and not psutil.Process().children())  # it has let its server go
+    until(lambda: flow.state == "failed")  # its server may still be ending
     flow.endpoint_for("device", "late")
     flow.stop()
     assert left() == before
