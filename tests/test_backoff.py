@@ -38,7 +38,7 @@ def test_it_goes_on_for_as_long_as_is_tried(tries):
 
 
 def names(tree):
-    """What a piece of code names: variables, and attributes by their own name; not `self`, which names nothing."""
+    """The names in a piece of code: variables, and attributes by their own name; not `self`."""
     return {
         node.id if isinstance(node, ast.Name) else node.attr
         for node in ast.walk(tree)

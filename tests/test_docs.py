@@ -1,4 +1,4 @@
-"""What the pages say exists: links lead somewhere, commands and notations parse, and the five processes are told alike."""
+"""The pages speak the truth: links lead somewhere, commands and notations parse, processes are told alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package as a whole: its public names, what importing it costs, its errors, its layers, its lists of dependencies."""
+"""The package as a whole: public names, cost of its import, errors, layers, lists of dependencies."""
 
 import ast
 import importlib
@@ -29,7 +29,7 @@ MODULES = sorted(
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-# -- public names -------------------------------------------------------------------------------------------------
+# -- public names --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", pratipad_nb.__all__)
@@ -89,7 +89,7 @@ def test_the_version_is_the_distributions():
     assert pratipad_nb.__version__ == PROJECT["version"]
 
 
-# -- what an import costs -----------------------------------------------------------------------------------------
+# -- what an import costs ------------------------------------------------------------------------------------
 
 HEAVY = (
     "IPython",
@@ -140,7 +140,7 @@ def test_importing_the_package_alone_imports_none_of_its_rooms():
     assert run.stdout.split() == []
 
 
-# -- errors -------------------------------------------------------------------------------------------------------
+# -- errors --------------------------------------------------------------------------------------------------
 
 #: What is raised and caught inside, and why it is none of the tree.
 INSIDE = {
@@ -194,7 +194,7 @@ def test_the_drawn_tree_of_errors_is_the_real_one():
     assert {name: parent for name, parent in drawn.items() if name in real} == real
 
 
-# -- layers -------------------------------------------------------------------------------------------------------
+# -- layers --------------------------------------------------------------------------------------------------
 
 
 def test_imports_point_down_only():
@@ -239,7 +239,7 @@ def test_a_library_is_imported_at_home_only(library, homes):
     assert {user for user in users if user not in homes and user.split("/")[0] not in homes} == set()
 
 
-# -- attributes ---------------------------------------------------------------------------------------------------
+# -- attributes ----------------------------------------------------------------------------------------------
 
 
 def own_classes():
@@ -273,7 +273,7 @@ def lineage(kind, classes):
 
 
 def made(kind, classes):
-    """Return the attributes of a new instance: what its classes name, and what `__init__` and its helpers set."""
+    """Return the attributes of a new instance: those of its classes, those `__init__` and helpers set."""
     kinds = lineage(kind, classes)
     body = [node for each in kinds for node in each.body]
     found = {ast.unparse(node.target) for node in body if isinstance(node, ast.AnnAssign)}
@@ -296,11 +296,11 @@ def test_every_attribute_is_there_from_the_beginning():
     assert late == set()
 
 
-# -- dependencies -------------------------------------------------------------------------------------------------
+# -- dependencies --------------------------------------------------------------------------------------------
 
 
 def required(extra=None):
-    """Return what the distribution, or one of its extras, requires: name to versions, its other extras followed."""
+    """Return the requirements of the distribution or an extra: name to versions, other extras followed."""
     lines = PROJECT["dependencies"] if extra is None else PROJECT["optional-dependencies"][extra]
     found = {}
     for requirement in map(Requirement, lines):

@@ -28,8 +28,8 @@ class RecordedRain:
 class OnlineRain:
     """Today's rain at a place, from Open-Meteo (https://open-meteo.com: no key, free for non-commercial use).
 
-    It is asked every quarter of an hour. While it can't be reached, the last answer holds; without any, the reading
-    fails, and lies among the flow's dead letters until it is retried.
+    Open-Meteo is asked every quarter of an hour. While it can't be reached, its last answer holds; without an
+    answer, the reading fails, and lies among the flow's dead letters until it is retried.
     """
 
     url = "https://api.open-meteo.com/v1/forecast"

@@ -1,7 +1,7 @@
 """A room of the house: its sensors, its window and its light, as one device.
 
-The air and the two chips are simulated, and the drivers don't notice. On a Raspberry Pi with a BME280 and an SCD41
-on its pins, the bus is `open_bus(1)` from `pratipad_nb.device`, and the light `Led(17)`.
+The air and the two chips are simulated, and the drivers don't notice. On a Raspberry Pi with a BME280 and an
+SCD41 on its pins, the bus is `open_bus(1)` from `pratipad_nb.device`, and the light `Led(17)`.
 """
 
 from pratipad_nb import Device

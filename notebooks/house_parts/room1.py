@@ -1,4 +1,4 @@
-"""The first room, as a program: ``pratipad device room1.py``. What it measured and couldn't send yet is kept on disk."""
+"""The first room, as a program: ``pratipad device room1.py``. Unsent readings are kept on disk."""
 
 from room import Room
 

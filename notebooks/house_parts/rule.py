@@ -1,7 +1,7 @@
 """The house's rule: bad air and little rain open the window.
 
-The notebook calls it, and so does ``pratipad cloud house --rule rule.py``: what it returns goes back to the device that
-sent the message, and None sends nothing.
+The notebook calls the rule, and so does ``pratipad cloud house --rule rule.py``. The returned order goes back
+to the device that sent the message; None sends nothing.
 """
 
 from pratipad_nb.device import Blink

@@ -50,8 +50,8 @@ CLOSE_SECONDS = 10.0
 #: How long the closing waits when a newer device of the same name takes over, in seconds: the newer device's
 #: user waits as well.
 _TAKEOVER_SECONDS = 2.0
-#: How long `connect` waits for the flow to know the device, in seconds: an edge that runs answers in some
-#: milliseconds.
+#: How long `connect` waits for the flow to know the device, in seconds: an edge that runs answers in
+#: some milliseconds.
 _GREETING_SECONDS = 0.25
 
 

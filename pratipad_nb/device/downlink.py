@@ -96,10 +96,10 @@ class Downlink:
     def take(self, data: bytes) -> None:
         """Take an order's frame from the edge; on the event loop.
 
-        Numbers grow and have gaps, for an order's number is its place in the log of all devices' orders. A
-        flow that was forgotten numbers in another epoch. Two epochs don't say which of them is newer: the
-        epoch that came before is left for the epoch that comes next, and orders of an epoch that was left are
-        late.
+        Numbers grow and have gaps, for an order's number is its place in the log of all devices'
+        orders. A flow that was forgotten numbers in another epoch. Two epochs don't say which of them
+        is newer: the epoch that came before is left for the epoch that comes next, and orders of an
+        epoch that was left are late.
 
         No order is run twice or before its predecessor, because `_newest` only grows within an epoch, an
         epoch that was left is not entered again (for `_REPLACED` epochs), and an order is queued only once

@@ -1,8 +1,8 @@
 """The greeter: tells the edge, again and again, that this device is there, and its state.
 
-Owns the moments at which a hello is sent; its content is for `pratipad_nb.device.engine`. Signals get lost
-and repeated, so a hello is the whole state, and is sent again for as long as the edge might not know that
-state.
+Owns the moments at which a hello is sent; its content is for `pratipad_nb.device.engine`. Signals
+get lost and repeated, so a hello is the whole state, and is sent again for as long as the edge might
+not know that state.
 """
 
 from __future__ import annotations
@@ -96,6 +96,6 @@ class Greeter:
             return HELLO_SECONDS
         if self._credit.left(self._sent()) != 0:
             return LONGEST_SECONDS
-        # A grant may have got lost, so say hello again; but an edge without room doesn't answer, so ever less
-        # often.
+        # A grant may have got lost, so say hello again; but an edge without room doesn't answer,
+        # so ever less often.
         return self._pause

@@ -37,8 +37,8 @@ MAX_HELD = 4 * MAX_MESSAGES
 KEEP_BYTES = 64 << 20
 #: Most bytes of a frame's messages. Longer frames gain nothing and delay the messages behind them.
 MAX_FRAME_BYTES = 1 << 20
-#: Largest payload until a server has said how much it takes, in bytes: NATS servers take frames of 1 MiB by
-#: default.
+#: Largest payload until a server has said how much it takes, in bytes: NATS servers take frames of
+#: 1 MiB by default.
 DEFAULT_PAYLOAD_BYTES = (1 << 20) - (16 << 10)
 
 

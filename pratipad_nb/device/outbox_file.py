@@ -95,8 +95,8 @@ class Store:
                 raise
 
     def _open(self, epoch: int) -> None:
-        # The file's lock is kept until the file is closed: two devices that sent from one file would number
-        # alike.
+        # The file's lock is kept until the file is closed: two devices that sent from one file
+        # would number alike.
         self._file.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._file.execute("PRAGMA journal_mode = WAL")
         self._file.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
@@ -107,8 +107,8 @@ class Store:
         self.bytes: int = size + ROW_BYTES * self.count
         if not self.count:
             self._begin(epoch)
-        #: The messages' epoch, and the last mode that the flow is known to have had; empty if it was never
-        #: known.
+        #: The messages' epoch, and the last mode that the flow is known to have had; empty if
+        #: it was never known.
         self.epoch: int
         self.mode: str
         self.epoch, self.mode = self._file.execute("SELECT epoch, mode FROM state").fetchone()

@@ -208,8 +208,8 @@ class Reading:
         """Return how many readings there is a use for; None: without limit."""
         if self._credit.known:
             return self._credit.left(self._outbox.last)
-        # A device with `keep` measures before the flow has answered, too, if the mode was Push in its last
-        # start.
+        # A device with `keep` measures before the flow has answered, too, if the mode was Push
+        # in its last start.
         return None if self._outbox.mode == "push" else 0
 
     async def _until_due(self, every: float | None) -> None:

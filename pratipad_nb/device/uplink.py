@@ -100,8 +100,8 @@ class Uplink:
                 if len(parcel.payloads) > 1:
                     await asyncio.sleep(began + _FAST_PERIOD - time.monotonic())
                 continue
-            # The id names both ends of the frame: after a restart the same first message may begin a longer
-            # frame.
+            # The id names both ends of the frame: after a restart the same first message may
+            # begin a longer frame.
             message_id = f"{self._device}-{self._credit.epoch}-{parcel.first}-{parcel.last}"
             await self._store(link, frame, message_id)
             self._outbox.confirm(parcel)

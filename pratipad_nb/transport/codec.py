@@ -39,8 +39,8 @@ MAX_ORDER_BYTES = 1 << 20
 MAGIC = b"PNB"
 _PLAIN = MAGIC + b"\x00"
 _LZ4 = MAGIC + b"\x01"
-#: Size from which bodies are compressed, in bytes: below it, compressing costs more time than the saved bytes
-#: would.
+#: Size from which bodies are compressed, in bytes: below it, compressing costs more time than the
+#: saved bytes would.
 _COMPRESS_FROM = 512
 
 Frame = TypeVar("Frame", bound=msgspec.Struct)

@@ -48,8 +48,8 @@ __all__ = [
 #: Most messages in a frame: a bound on the objects that a receiver builds of a frame. 4,096 readings of six
 #: fields take 0.4 MB.
 MAX_MESSAGES = 4096
-#: Highest number and epoch. Counting on from here by a frame's length still gives an integer that MessagePack
-#: carries.
+#: Highest number and epoch. Counting on from here by a frame's length still gives an integer that
+#: MessagePack carries.
 MAX_NUMBER = 1 << 62
 #: New epochs are below this: JSON, SQLite and floating-point numbers all carry such an integer exactly.
 _EPOCHS = 1 << 53

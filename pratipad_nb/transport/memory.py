@@ -153,8 +153,8 @@ class MemoryConnection:
         await self.link_up(timeout)
         sequence = self.broker.append(subject, data, expect, message_id)
         lost = self.broker.answer_lost(self)
-        # A real append takes a round trip: other tasks get their turn, so that a loop of appends blocks no
-        # task.
+        # A real append takes a round trip: other tasks get their turn, so that a loop of
+        # appends blocks no task.
         await asyncio.sleep(0)
         if lost:
             raise WaitTimeout(f"no answer to an append under {subject!r}, which may or may not be stored.")

@@ -88,9 +88,9 @@ class Broker:
     name
         The name in the broker's URL.
     clock
-        Seconds since 1970; stamps entries and decides when an unacknowledged delivery comes again. Default:
-        the computer's clock, with timers. With another clock there are no timers: move the clock, then call
-        `tick`.
+        Seconds since 1970; stamps entries and decides when an unacknowledged delivery comes again.
+        Default: the computer's clock, with timers. With another clock there are no timers: move the
+        clock, then call `tick`.
     """
 
     _named: ClassVar[dict[str, Broker]] = {}
@@ -308,8 +308,8 @@ class Broker:
         Raises
         ------
         TransportError
-            Where a server would refuse: another log takes a subject of `spec`, or the log has another
-            retention.
+            Where a server would refuse: another log takes a subject of `spec`, or the log
+            has another retention.
         """
         with self.lock:
             for other in self._logs.values():

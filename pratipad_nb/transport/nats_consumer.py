@@ -30,12 +30,12 @@ log = logging.getLogger(__name__)
 _NANO = 1_000_000_000
 #: How long a pull request stands at the server, in seconds; then it is made anew.
 _EXPIRES = 30
-#: Seconds between the server's heartbeats for a standing request; after a silence of twice as long, none
-#: stands.
+#: Seconds between the server's heartbeats for a standing request; after a silence of twice as
+#: long, none stands.
 _HEARTBEAT = 5
-#: How long a server with leaves serves a pull request though no party listens to the request's inbox, in
-#: seconds: a party behind a leaf might. Deliveries to such an inbox are lost, and come again after newer
-#: deliveries.
+#: How long a server with leaves serves a pull request though no party listens to the request's inbox,
+#: in seconds: a party behind a leaf might. Deliveries to such an inbox are lost, and come again after
+#: newer deliveries.
 _YOUNG = 2.0
 #: Seconds between two looks whether requests to such an inbox are gone.
 _LOOK = 0.1
@@ -178,8 +178,8 @@ class NatsConsumer:
             self._fail(self._deleted())
         elif status == "408":  # the request has expired, and is made anew
             await self._ask()
-        # After any other status the watch asks again, after a pause: errors that come back at once would
-        # spin.
+        # After any other status the watch asks again, after a pause: errors that come back
+        # at once would spin.
 
     def _fail(self, error: Exception) -> None:
         """Deliver no more: `get` raises `error`."""
@@ -210,8 +210,8 @@ class NatsConsumer:
                 self._under_way = 0
                 self._heard = time.monotonic()
             with contextlib.suppress(TransportError, WaitTimeout):
-                # Paused without a rewind in progress: a rewind has failed, and no delivery would come any
-                # more.
+                # Paused without a rewind in progress: a rewind has failed, and no delivery
+                # would come any more.
                 if self._paused and self._link.connected and not self._rewinding.locked():
                     await self.rewind()
                 await self._ask()
@@ -287,8 +287,7 @@ class NatsConsumer:
         await self._ask()
 
     async def _without_requests(self) -> bool:
-        """Wait until the server serves no request to the last inbox; return whether the server has the
-        consumer.
+        """Wait out the requests to the last inbox; return whether the server has the consumer.
 
         Another handle's requests to the same consumer are waited for as well, but no longer than requests to
         the last inbox.

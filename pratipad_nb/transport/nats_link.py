@@ -175,8 +175,8 @@ class NatsLink:
         self._fail_waiting(TransportClosed("the connection was closed"))
         if self._client.is_connected:
             with contextlib.suppress(Exception):
-                # A flush is no barrier, for its PING overtakes queued frames. The second flush comes after
-                # them.
+                # A flush is no barrier, for its PING overtakes queued frames. The second
+                # flush comes after them.
                 await self._client.flush(timeout=2)
                 await self._client.flush(timeout=2)
         await self._refusal.close()

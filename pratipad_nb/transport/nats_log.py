@@ -20,8 +20,8 @@ from pratipad_nb.transport.protocol import ConsumerSpec, ConsumerState, LogSpec,
 __all__ = ["NatsLog", "stream_config"]
 
 _NANO = 1_000_000_000
-#: Seconds for which the server remembers message ids: a courtesy for quick retries. Repeats are recognised by
-#: position.
+#: Seconds for which the server remembers message ids: a courtesy for quick retries. Repeats are
+#: recognised by position.
 _DUPLICATE_WINDOW = 30
 
 

@@ -310,8 +310,8 @@ class Connection(Logs, Protocol):
     async def subscribe(self, subject: str, callback: Callable[[Signal], None]) -> Subscription:
         """Have `callback` called, on the event loop, for every signal under `subject` (``*``: one token).
 
-        The subscription stands at the server when `subscribe` returns. `failure` raises an exception of
-        `callback`.
+        The subscription stands at the server when `subscribe` returns. `failure` raises an
+        exception of `callback`.
         """
 
     async def failure(self) -> NoReturn:

@@ -1,9 +1,9 @@
 """TLS towards the server: the client's context, and a probe that names the reason of a failure to connect.
 
-Owns both; the server's side of TLS is for `pratipad_nb.server.config`. TLS comes first on every connection
-(``handshake_first``): not even the server's greeting is sent in the clear. So the standard library can try
-the handshake before the NATS client does, which would retry a refused certificate for ever and not name the
-reason.
+Owns both; the server's side of TLS is for `pratipad_nb.server.config`. TLS comes first on every
+connection (``handshake_first``): not even the server's greeting is sent in the clear. So the standard
+library can try the handshake before the NATS client does, which would retry a refused certificate for
+ever and not name the reason.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def client_context(credentials: Credentials) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # The authority is the anchor itself, also if it is an intermediate authority: its signer is not to be
-    # trusted.
+    # The authority is the anchor itself, also if it is an intermediate authority: its signer is
+    # not to be trusted.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         context.load_verify_locations(credentials.authority)
@@ -83,8 +83,8 @@ async def probe(
     Parameters
     ----------
     url
-        ``tls://host:port``, or several such URLs separated by commas, of which one server must accept the
-        user.
+        ``tls://host:port``, or several such URLs separated by commas, of which one server
+        must accept the user.
     credentials
         The user's credentials.
     timeout

@@ -1,13 +1,13 @@
-"""Many devices at one edge: 10,000 at a message a second behind ten gateways, or 1,000 with a connection each.
+"""Many devices at one edge: 10,000 behind ten gateways, or 1,000 with a connection each; a message a second.
 
-The edge, the server and the devices are processes of their own. A processor checks that each device's messages come
-without a gap and in order. Prints one line of JSON::
+The edge, the server and the devices are processes of their own. A processor checks that each device's
+messages come without a gap and in order. Prints one line of JSON::
 
     python tests/benchmarks/bench_devices.py --gateways 10 --devices 10000 --seconds 30
     python tests/benchmarks/bench_devices.py --gateways 0 --devices 1000 --seconds 30
 
-Without gateways every device has its own connection. `cpu` is in per cent of one core, `rss` in MiB; of the edge the
-latter is told at each fifth of the time, for it has to stay flat.
+Without gateways every device has its own connection. `cpu` is in per cent of one core, `rss` in MiB; of the
+edge the latter is told at each fifth of the time, for it has to stay flat.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Push = Callable[[Any], Awaitable[Any]]
 
 
 class InOrder(Processor):
-    """Fails on a message that is not the one after the last one of its device, so that it becomes a dead letter."""
+    """Fails on a message that doesn't follow the last one of its device, so that it becomes a dead letter."""
 
     def __init__(self) -> None:
         self.last: dict[str, int] = {}

@@ -2,8 +2,9 @@
 
     python tests/benchmarks/bench_orders.py --devices 1000 --orders 200
 
-The devices, each with a connection and a certificate of its own, run in a second process. An order carries the time at
-which `send` was called; the device notes how long ago that was when its `receive` begins. Both read one clock.
+The devices, each with a connection and a certificate of its own, run in a second process. An order carries
+the time at which `send` was called; the device notes how long ago that was when its `receive` begins. Both
+read one clock.
 """
 
 from __future__ import annotations

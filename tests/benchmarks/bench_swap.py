@@ -1,14 +1,16 @@
-"""What a change of processors costs under full load: hot swaps of a numbering processor, its state carried over.
+"""What a change of processors costs under full load: hot swaps of a numbering processor with its state.
 
     python tests/benchmarks/bench_swap.py [--swaps 5] [--every 1.0] [--save artefacts/bench_swap.json]
 
-The device pushes as fast as it is let, from a process of its own; flow and `take` run here, durable, over the real
-server with mutual TLS. Each swap is what re-running a changed cell does: `Flow.update` with a namespace in which the
-class is another one. Two numberings are checked to the last message: the device's and the processor's own, which
-only goes on if `snapshot` and `restore` carried it over. Exits 1 if anything was lost, doubled or reordered.
+The device pushes as fast as it is let, from a process of its own; flow and `take` run here, durable, over the
+real server with mutual TLS. Each swap is what re-running a changed cell does: `Flow.update` with a namespace
+in which the class is another one. Two numberings are checked to the last message: the device's and the
+processor's own, which only goes on if `snapshot` and `restore` carried it over. Exits 1 if anything was lost,
+doubled or reordered.
 
-`pause` is how long the processor's stage stood still, as the swap's receipt says. `messages_per_second` counts what
-reached Output while the swaps went on; the reader may be behind it, and reads on to the last message.
+`pause` is how long the processor's stage stood still, as the swap's receipt says.
+`messages_per_second` counts what reached Output while the swaps went on; the reader may be behind it,
+and reads on to the last message.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from bench_throughput import facts, reading, say
 from pratipad_nb import Credentials, Device, Endpoint, Flow
 
 NOTATION = "Push <~> Numbers <~> Output"
-#: Messages that one `take` asks for, and how long it may last in the end, in seconds, before the rest counts as lost.
+#: Messages that one `take` asks for, and how long it may last in the end, in seconds, before the
+#: rest counts as lost.
 CHUNK, PATIENCE = 1000, 10.0
 
 
@@ -89,7 +92,7 @@ def be_the_device(place: str) -> None:
 
 
 def take_all(flow: Flow, tally: Tally, pushed: list[int]) -> None:
-    """Take until all that was pushed is there, or nothing comes any more; one entry in `pushed` says how many."""
+    """Take until all pushed messages are there, or none come any more; `pushed` has their number."""
     quiet = time.monotonic()
     while not pushed or (tally.taken < pushed[0] and time.monotonic() - quiet < PATIENCE):
         wanted = min(CHUNK, pushed[0] - tally.taken) if pushed else CHUNK

@@ -1,9 +1,11 @@
 """How fast one flow is: a device in one process, flow and `take` in another, the real server, mutual TLS.
 
-    python tests/benchmarks/bench_throughput.py [--repeats 5] [--messages 400000] [--save docs/benchmarks.json]
+    python tests/benchmarks/bench_throughput.py [--repeats 5] [--messages 400000] \\
+        [--save docs/benchmarks.json]
 
-One processor, messages of six fields. Each repeat is a fresh pair of processes and a fresh state folder; the table shows
-medians, and the lowest and highest value beside them. Machines are noisy: compare ratios of one run, not runs.
+One processor, messages of six fields. Each repeat is a fresh pair of processes and a fresh state folder; the
+table shows medians, and the lowest and highest value beside them. Machines are noisy: compare ratios of one
+run, not runs.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ def say(**facts: Any) -> None:
     print(json.dumps(facts), flush=True)
 
 
-# -- the two processes ----------------------------------------------------------------------------------------------
+# -- the two processes ---------------------------------------------------------------------------------------
 
 
 def be_the_device(options: argparse.Namespace) -> None:
@@ -129,7 +131,7 @@ def _taken(flow: Flow, messages: int, chunk: int) -> Iterator[tuple[float, int, 
 
 
 def _sustained(seen: list[tuple[float, int, list[float]]]) -> float:
-    """Return messages a second over all windows but the first and the last, in which it speeds up and runs dry."""
+    """Return messages a second over all windows but the first and last: there it speeds up and runs dry."""
     if not seen:
         return 0.0
     windows: dict[int, int] = {}
@@ -151,7 +153,7 @@ def be_a_newcomer() -> None:
             device.close()
 
 
-# -- the runs -------------------------------------------------------------------------------------------------------
+# -- the runs ------------------------------------------------------------------------------------------------
 
 
 def child(role: str, options: argparse.Namespace, **more: Any) -> subprocess.Popen[str]:

@@ -2,14 +2,15 @@
 
     python tests/benchmarks/bench_view.py [--repeats 6] [--seconds 5] [--save artefacts/bench_view.json]
 
-The flow runs in a real kernel over the real server with mutual TLS; its device pushes as fast as it is let, from a
-process of its own. This process is the front end: it shows the widget as a `%%dataflow` cell does, receives every
-update that a page would, and opens the inspector by the message that a click sends. The stretches alternate (none,
-picture, none, picture with an open inspector), since a machine's speed drifts; what counts is the ratio of medians.
+The flow runs in a real kernel over the real server with mutual TLS; its device pushes as fast as it is let,
+from a process of its own. This process is the front end: it shows the widget as a `%%dataflow` cell does,
+receives every update that a page would, and opens the inspector by the message that a click sends. The
+stretches alternate (none, picture, none, picture with an open inspector), since a machine's speed drifts;
+what counts is the ratio of medians.
 
-Measured is what the kernel pays: snapshots, samples, the widget's thread, JSON and sockets, and taking the updates in.
-Not measured is what the page does with them: a browser draws in processes of its own, mostly on another machine. Exits
-1 if either costs more of the throughput than `ALLOWED`.
+Measured is what the kernel pays: snapshots, samples, the widget's thread, JSON and sockets, and taking the
+updates in. Not measured is what the page does with them: a browser draws in processes of its own, mostly on
+another machine. Exits 1 if either costs more of the throughput than `ALLOWED`.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ MEASURE = """
 first, began = bench.stats().delivered, time.monotonic()
 time.sleep({seconds})
 last, ended = bench.stats(), time.monotonic()
-print(json.dumps({{"rate": (last.delivered - first) / (ended - began), "count": last.delivered - first, "dead": last.dead}}))
+count = last.delivered - first
+print(json.dumps({{"rate": count / (ended - began), "count": count, "dead": last.dead}}))
 """
 
 

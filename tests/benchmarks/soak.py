@@ -1,16 +1,17 @@
-"""A flow that runs for long while a page watches it: does memory stay flat, does the page stay unflooded, is all there?
+"""A flow that runs for long while a page watches it: memory stays flat, the page unflooded, and all arrives.
 
     python tests/benchmarks/soak.py --minutes 60 [--save artefacts/soak.json]
 
-JupyterLab in Chromium shows the picture of a durable flow on the real server with mutual TLS. Its devices live in the
-same kernel: they push in waves, and come and go. Once a minute the cell of the processor is changed and run again (a
-hot swap), and every other minute a node's inspector is open. The processor checks that no device's numbers have a gap
-or turn back, over swaps and returns; at the end all that was pushed has to be at Output, once.
+JupyterLab in Chromium shows the picture of a durable flow on the real server with mutual TLS. Its devices
+live in the same kernel: they push in waves, and come and go. Once a minute the cell of the processor is
+changed and run again (a hot swap), and every other minute a node's inspector is open. The processor checks
+that no device's numbers have a gap or turn back, over swaps and returns; at the end all that was pushed has
+to be at Output, once.
 
-Every `EVERY` seconds this samples the kernel's resident memory, the page's JavaScript heap and DOM nodes after a garbage
-collection, and what the picture has sent over the websocket. Exits 1 if one of `LIMITS` is exceeded, or anything is
-lost, doubled or failed. Memory counts after the first quarter, in which buffers and code caches fill: what the
-straight line through the rest rises by from its first to its last sample.
+Every `EVERY` seconds this samples the kernel's resident memory, the page's JavaScript heap and DOM nodes
+after a garbage collection, and what the picture has sent over the websocket. Exits 1 if one of `LIMITS` is
+exceeded, or anything is lost, doubled or failed. Memory counts after the first quarter, in which buffers and
+code caches fill: what the straight line through the rest rises by from its first to its last sample.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from conftest import Jupyter, Lab, chromium  # the browser tests' JupyterLab
 
 EVERY = 10.0
 WARM_UP = 0.25
-#: What may not be exceeded. Updates and bytes are those of the busiest minute (a click is answered at once, so that ten
-#: seconds may have one update more); a rise is that of the fitted line.
+#: What may not be exceeded. Updates and bytes are those of the busiest minute (a click is answered at once,
+#: so that ten seconds may have one update more); a rise is that of the fitted line.
 LIMITS = {"updates/s": 5.0, "bytes/s": 20_000.0, "kernel rise, MB": 8.0, "page rise, MB": 4.0}
 
 SETUP = """
@@ -173,8 +174,8 @@ def run(lab: Lab, minutes: float, watch: Watch) -> dict[str, Any]:
             lab.write(AT_PROCESSOR, PROCESSOR.format(edition=minute))
             lab.run(AT_PROCESSOR)
             lab.cell(AT_PROCESSOR).get_by_text("lost 0").wait_for()
-            # Opens the inspector, or closes it. A mouse would make its cell the active one, and JupyterLab 4.6 never
-            # frees the toolbars that it gives to active cells: some 500 nodes at each change.
+            # Opens the inspector, or closes it. A mouse would make its cell the active one, and JupyterLab
+            # 4.6 never frees the toolbars that it gives to active cells: some 500 nodes at each change.
             node.dispatch_event("click")
     lab.run(AT_END)
     found = lab.jupyter.notebooks / "end.json"
@@ -186,7 +187,7 @@ def run(lab: Lab, minutes: float, watch: Watch) -> dict[str, Any]:
 
 
 def soak(minutes: float, folder: Path) -> tuple[list[dict[str, float]], dict[str, Any], list[str]]:
-    """Open the notebook, run it for so long, and return the samples, the flow's last numbers and the page's errors."""
+    """Run the notebook for so long; return the samples, the flow's last numbers and the page's errors."""
     jupyter = Jupyter(folder)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in CELLS])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}

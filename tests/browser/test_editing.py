@@ -6,7 +6,10 @@ pytestmark = pytest.mark.timeout(180)
 
 CELLS = (
     "%load_ext pratipad_nb\nCentury = 100",
-    "class Celsius:\n    def process(self, reading):\n        return reading\n\n\ndef Calm(reading):\n    return reading",
+    (
+        "class Celsius:\n    def process(self, reading):\n        return reading\n"
+        "\n\ndef Calm(reading):\n    return reading"
+    ),
     "",
 )
 POPUP = ".jp-Completer:not(.lm-mod-hidden)"
@@ -29,7 +32,7 @@ class Writer:
         self.opened.page.keyboard.insert_text(text)
 
     def offered(self, most):
-        """Press Tab and return what the popup offers first; after it JupyterLab adds the words of the cell."""
+        """Press Tab and return the popup's first offers; after them JupyterLab adds the words of the cell."""
         self.opened.page.keyboard.press("Tab")
         self.opened.page.locator(POPUP).wait_for()
         return [

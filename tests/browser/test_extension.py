@@ -1,4 +1,4 @@
-"""What the JupyterLab extension adds: colours in %%dataflow cells, and the side panel of the kernel's flows."""
+"""The JupyterLab extension's additions: colours in %%dataflow cells, and the side panel of the flows."""
 
 import pytest
 

@@ -32,10 +32,13 @@ print(*(message.payload for message in came[-3:]), sep="\\n")"""
 #: Notes of each picture that appears whether it is a dark one once its first frame has been painted.
 WATCH_NEW_PICTURES = """() => {
   window.painted = [];
-  const inside = (node) => node.querySelector && (node.matches(".pratipad") ? node : node.querySelector(".pratipad"));
+  const inside = (node) => node.querySelector &&
+    (node.matches(".pratipad") ? node : node.querySelector(".pratipad"));
   new MutationObserver((changes) => {
-    for (const picture of changes.flatMap((change) => [...change.addedNodes]).map(inside).filter(Boolean))
-      requestAnimationFrame(() => setTimeout(() => window.painted.push(picture.classList.contains("pp-dark"))));
+    for (const picture of changes.flatMap((change) => [...change.addedNodes]).map(inside).filter(Boolean)) {
+      const paint = () => window.painted.push(picture.classList.contains("pp-dark"));
+      requestAnimationFrame(() => setTimeout(paint));
+    }
   }).observe(document.body, { childList: true, subtree: true });
 }"""
 RECEIPT = re.compile(r"\w+: .*\b(\d+) messages? in flight\b.*?([\d.]+) ms.*\blost 0\b.*\bdoubled 0\b")

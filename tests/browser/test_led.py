@@ -1,11 +1,14 @@
-"""A light in a notebook: it blinks by an order that travels through a flow, also while a cell blocks the kernel."""
+"""A light in a notebook: an order through a flow lets it blink, also while a cell blocks the kernel."""
 
 import pytest
 
 pytestmark = pytest.mark.timeout(180)
 
 CELLS = (
-    "%load_ext pratipad_nb\nimport time\nfrom pratipad_nb import Device\nfrom pratipad_nb.device import Blink, Led",
+    (
+        "%load_ext pratipad_nb\nimport time\n"
+        "from pratipad_nb import Device\nfrom pratipad_nb.device import Blink, Led"
+    ),
     "def Same(reading):\n    return reading",
     "%%dataflow lit --delivery fast\nPush <~> Same <~> Output",
     "lamp = Led(name='lamp')\ndevice = Device('room1', receive=lamp).connect(lit)\nlamp",

@@ -1,6 +1,6 @@
 """Three machines, as network namespaces with cables between them, and nothing but the command line on each.
 
-A cable that is pulled differs from a process that dies: nobody is told, and connections look whole for a while.
+A pulled cable differs from a process that dies: nobody is told, and connections look whole for a while.
 """
 
 from __future__ import annotations

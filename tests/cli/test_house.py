@@ -1,4 +1,4 @@
-"""The house of the fourth notebook as five processes: the same commands as there, the same result, and nothing lost."""
+"""The house of the fourth notebook as five processes: same commands, same result, and nothing lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 pytestmark = pytest.mark.timeout(90)
 
-#: A room whose readings are numbered, across its restarts, in a ledger that is written before a reading is taken.
+#: A room whose readings are numbered, across restarts, in a ledger written before a reading is taken.
 NUMBERED = """
 import sys
 from pathlib import Path

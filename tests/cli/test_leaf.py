@@ -1,4 +1,4 @@
-"""An edge's server that joins the cloud's as a leaf, by commands alone; and what is wrong with a way to say it."""
+"""An edge's server that joins the cloud's as a leaf, by commands alone; and the errors of wrong commands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ room1 = Device("room1", read=readings, every=0.02, receive=lambda order: Path("o
 
 @pytest.fixture
 def sites(shell: Any, free_tcp_port: int) -> Any:
-    """Two state folders with a server each, the edge's a leaf of the cloud's, and a flow beside the edge's."""
+    """Two state folders with a server each, the edge's a leaf of the cloud's; a flow beside the edge's."""
     shell.cloud_server = ("server", "--home", "cloud", "--leaves", f"127.0.0.1:{free_tcp_port}", "--json")
     shell.cloud = shell.start(*shell.cloud_server)
     said = json.loads(shell.cloud.says("url"))

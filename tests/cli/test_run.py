@@ -52,7 +52,10 @@ def test_a_file_without_flows_has_failed(shell: Any) -> None:
 
 
 def test_a_flow_that_the_file_has_stopped_is_not_started_again(shell: Any) -> None:
-    text = "from pratipad_nb import Flow\ndef f(x): return x\nh = Flow('Push ~> f ~> Output')\nh.start()\nh.stop()\n"
+    text = (
+        "from pratipad_nb import Flow\ndef f(x): return x\n"
+        "h = Flow('Push ~> f ~> Output')\nh.start()\nh.stop()\n"
+    )
     assert "nothing to keep running" in shell("run", shell.file("once.py", text)).stderr
 
 

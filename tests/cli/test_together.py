@@ -20,7 +20,8 @@ def readings():
     for value in range(%d):
         yield {"value": value}
 
-rooms = [Device("%s", read=readings(), every=0.005, receive=lambda order: Path("order").write_text(str(order)))]
+note = lambda order: Path("order").write_text(str(order))
+rooms = [Device("%s", read=readings(), every=0.005, receive=note)]
 """
 
 

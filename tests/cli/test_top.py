@@ -9,11 +9,12 @@ from pratipad_nb.cli.rate_rows import COLUMNS, status_line
 from pratipad_nb.cli.top import drawn
 
 STATS: dict[str, Any] = {
-    "name": "house", "state": "running", "rate": 12345.6, "delivered": 1234567, "in_flight": 1000, "waiting": 1000,
-    "dead": 0, "p50": 0.0123, "p99": 0.1234, "devices": {"room1": {"connected": True}}, "error": "",
+    "name": "house", "state": "running", "rate": 12345.6, "delivered": 1234567, "in_flight": 1000,
+    "waiting": 1000, "dead": 0, "p50": 0.0123, "p99": 0.1234,
+    "devices": {"room1": {"connected": True}}, "error": "",
     "blocked_by": ["the link to the server is down"],
-    "processors": {"Precipitation": {"state": "running", "rate": 12345.6, "emitted": 1234567, "waiting": 0, "failed": 0,
-                                     "p50": 0.0123, "p99": 0.1234}},
+    "processors": {"Precipitation": {"state": "running", "rate": 12345.6, "emitted": 1234567, "waiting": 0,
+                                     "failed": 0, "p50": 0.0123, "p99": 0.1234}},
 }  # fmt: skip
 
 

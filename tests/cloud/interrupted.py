@@ -23,7 +23,7 @@ interrupts = 0
 
 
 def interrupt(_signal: int, frame: FrameType | None) -> None:
-    """Raise `KeyboardInterrupt` wherever the package, or what it calls, stands; this program keeps its own books."""
+    """Raise `KeyboardInterrupt` anywhere in the package or its calls; this program keeps its own books."""
     global interrupts
     while frame is not None and armed.is_set():
         if frame.f_code.co_filename.startswith(PACKAGE):

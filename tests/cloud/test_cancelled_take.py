@@ -1,4 +1,4 @@
-"""A take that is cut off at any moment: its messages come again, to this handle or the next, and none comes twice."""
+"""A take that is cut off at any moment: its messages come again, to this handle or the next, and once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def payloads(messages):
 
 
 class Slow:
-    """Holds the next append of a reader's position up: before it reaches the server, or before its answer comes."""
+    """Holds up the next append of a reader's position: before it reaches the server, or before its answer."""
 
     def __init__(self, reader: Reader, moment: str) -> None:
         self.held = asyncio.Event()

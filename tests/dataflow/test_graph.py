@@ -99,6 +99,9 @@ def test_a_cycle_has_no_layout() -> None:
 
 
 def test_networkx_is_imported_only_for_a_graph() -> None:
-    code = "import sys, pratipad_nb.dataflow; print(sorted({'networkx', 'asyncio', 'msgspec'} & set(sys.modules)))"
+    code = (
+        "import sys, pratipad_nb.dataflow; "
+        "print(sorted({'networkx', 'asyncio', 'msgspec'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

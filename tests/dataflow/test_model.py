@@ -43,8 +43,9 @@ def test_each_arrow_speaks_for_its_own_hop(text: str, first_one_way: int | None,
 
 def test_an_arrow_that_nothing_can_use_gives_a_warning_under_it() -> None:
     (warning,) = flow("Push <~> A ~> B <~> Output").warnings
-    assert warning == textwrap.dedent("""\
-        nothing can pass back over this `<~>`: the `~>` at line 1, column 12 ends the way to the devices (line 1, column 17)
+    way = "the way to the devices (line 1, column 17)"
+    assert warning == textwrap.dedent(f"""\
+        nothing can pass back over this `<~>`: the `~>` at line 1, column 12 ends {way}
             Push <~> A ~> B <~> Output
                             ^^^
           hint: write `<~>` there too, or `~>` here""")

@@ -66,7 +66,7 @@ class Edge:
         )
         if read:
             consumer = await log.consumer(ConsumerSpec("edge", "each"))
-            # As every edge does when it starts: what an earlier one had and didn't acknowledge would come late.
+            # As every edge does when it starts: unacknowledged messages of an earlier edge would come late.
             await consumer.rewind()
             self.spawn(self._read(consumer))
 

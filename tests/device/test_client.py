@@ -1,4 +1,4 @@
-"""`AsyncDevice` against an edge over the in-memory transport: credit, receipts, faults, taking over, closing."""
+"""`AsyncDevice` and an edge over the in-memory transport: credit, receipts, faults, taking over, closing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def connected(edge: Any, name: str = "room1", **what: Any) -> AsyncDevice:
     return await AsyncDevice(name, **what).connect(edge.endpoint)
 
 
-# -- sending and receipts -------------------------------------------------------------------------------------------
+# -- sending and receipts ------------------------------------------------------------------------------------
 
 
 async def test_a_pushed_message_arrives_once_and_its_receipt_tells(edge: Any) -> None:
@@ -93,7 +93,7 @@ async def test_fast_delivery_hands_frames_over_without_a_log(edge: Any) -> None:
         assert edge.payloads == list(range(100))
 
 
-# -- faults ---------------------------------------------------------------------------------------------------------
+# -- faults --------------------------------------------------------------------------------------------------
 
 
 async def test_an_append_without_an_answer_is_repeated_with_the_same_numbers(edge: Any) -> None:
@@ -182,7 +182,7 @@ async def test_a_device_that_may_not_send_fails_and_says_why(
     assert "room1 stopped" in caplog.text
 
 
-# -- credit ---------------------------------------------------------------------------------------------------------
+# -- credit --------------------------------------------------------------------------------------------------
 
 
 async def test_nothing_is_sent_before_an_edge_has_granted_anything(edge: Any) -> None:
@@ -292,7 +292,7 @@ async def test_every_device_greets_an_edge_that_has_started(edge: Any) -> None:
         await eventually(lambda: len(edge.hellos) > greeted)
 
 
-# -- life -----------------------------------------------------------------------------------------------------------
+# -- life ----------------------------------------------------------------------------------------------------
 
 
 async def test_closing_sends_what_is_held_and_says_farewell(edge: Any) -> None:

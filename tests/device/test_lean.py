@@ -1,4 +1,4 @@
-"""What a device costs a small computer: what is installed with it, what it imports, in what time and memory."""
+"""What a device costs a small computer: its distributions, its imports, its time and memory."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from pratipad_nb.transport.permissions import device_user, edge_user, identity_o
 
 FLOW = "house"
 
-#: Ends with what the process cost: seconds of processor time since it began to import, and its memory in MiB. (Not
-#: `resource.getrusage`, whose highest memory begins with that of the process that started it.)
+#: Ends with what the process cost: seconds of processor time since it began to import, and its memory in MiB.
+#: (Not `resource.getrusage`, whose highest memory begins with that of the process that started it.)
 COST = """
 import json, sys, time
 began = time.process_time()
@@ -60,7 +60,7 @@ device.close()
 
 
 def installed_with(extra: str) -> set[str]:
-    """Return the distributions that ``pip install pratipad-nb[extra]`` brings here, all of what they need included."""
+    """Return the distributions that ``pip install pratipad-nb[extra]`` brings here, and their needs."""
     found: set[str] = set()
     todo = [("pratipad-nb", extra)]
     while todo:

@@ -1,4 +1,4 @@
-"""A process that a fault test starts and kills: a flow with its embedded server, as a notebook's kernel would run it.
+"""A process that fault tests start and kill: a flow with its embedded server, as a kernel would run it.
 
 It prints one line of JSON for each thing that happened, so that the test can wait for it.
 """

@@ -1,4 +1,4 @@
-"""Several edges share one flow: they come, go and are killed while devices push; nothing is lost, doubled or reordered."""
+"""Several edges share a flow: they come, go and are killed while devices push; no message suffers."""
 
 import json
 import subprocess

@@ -175,7 +175,8 @@ def test_a_second_kernel_joins_the_server_and_is_refused_the_same_flow():
                     device.push({"n": 1}).wait(10)
                     assert numbers_taken(other, 1) == [1]
                     kernel.kill()
-                    # The server died with its owner; the one who joined takes over, on the same port and store.
+                    # The server died with its owner; the joined kernel takes over, on the
+                    # same port and store.
                     device.push({"n": 2}).wait(30)
                 assert numbers_taken(other, 1) == [2]
             with flow_at(home) as house:

@@ -1,7 +1,7 @@
-"""An edge's server as a leaf of the cloud's: the link between them is cut, and what passes it is held to its table.
+"""An edge's server as a leaf of the cloud's: their link is cut, and its traffic is held to its table.
 
-The link goes through a proxy that can be cut in two ways: closed, as when a router restarts, and silent, as when a
-cable is pulled: nobody is told, and packets are gone.
+The link goes through a proxy that can be cut in two ways: closed, as when a router restarts, and silent, as
+when a cable is pulled: nobody is told, and packets are gone.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def expected(counts: dict[str, int]) -> dict[str, list[int]]:
     return {name: list(range(count)) for name, count in counts.items()}
 
 
-# -- cuts -----------------------------------------------------------------------------------------------------------
+# -- cuts ----------------------------------------------------------------------------------------------------
 
 
 def held_over_a_cut(cloud_side: CloudSide, edge_home: Path, how: str, seconds: float) -> float:
@@ -292,7 +292,7 @@ def test_nothing_is_lost_or_doubled_when_servers_are_killed_and_the_edge_starts_
             assert taken_by_device(cloud, counts) == expected(counts)
 
 
-# -- the other direction --------------------------------------------------------------------------------------------
+# -- the other direction -------------------------------------------------------------------------------------
 
 
 def test_orders_pass_the_link_and_one_that_can_not_is_refused(cloud_side, tmp_path):
@@ -341,7 +341,7 @@ def test_forgetting_a_flow_or_a_reader_reaches_the_cloud(cloud_side, tmp_path):
         assert cloud.take(1)[0].payload["n"] == 7
 
 
-# -- only what is on the table --------------------------------------------------------------------------------------
+# -- only what is on the table -------------------------------------------------------------------------------
 
 
 def heard_across(cloud_side: CloudSide, flow: Flow, publishing: list[str], at_edge: bool) -> set[str]:
@@ -369,15 +369,17 @@ def heard_across(cloud_side: CloudSide, flow: Flow, publishing: list[str], at_ed
 
 def test_up_the_link_passes_what_the_cloud_is_for_and_nothing_else(cloud_side, tmp_path):
     with house(tmp_path / "edge", cloud_side.leaf()) as flow:
-        kept = [HOUSE.up("room1"), HOUSE.down("room1"), HOUSE.plain("room1"), HOUSE.hello("room1"), HOUSE.mark("x"),
-                HOUSE.credit("room1"), HOUSE.read("cloud"), HOUSE.dead("tag"), HOUSE.control]  # fmt: skip
+        kept = [HOUSE.up("room1"), HOUSE.down("room1"), HOUSE.plain("room1"), HOUSE.hello("room1"),
+                HOUSE.mark("x"), HOUSE.credit("room1"), HOUSE.read("cloud"), HOUSE.dead("tag"),
+                HOUSE.control]  # fmt: skip
         assert heard_across(cloud_side, flow, [*kept, HOUSE.stats], at_edge=True) == {HOUSE.stats}
 
 
 def test_down_the_link_pass_orders_and_requests_and_nothing_else(cloud_side, tmp_path):
     with house(tmp_path / "edge", cloud_side.leaf()) as flow:
-        kept = [HOUSE.up("room1"), HOUSE.down("room1"), HOUSE.plain("room1"), HOUSE.hello("room1"), HOUSE.mark("x"),
-                HOUSE.credit("room1"), HOUSE.read("cloud"), HOUSE.out(0), HOUSE.sent, HOUSE.stats]  # fmt: skip
+        kept = [HOUSE.up("room1"), HOUSE.down("room1"), HOUSE.plain("room1"), HOUSE.hello("room1"),
+                HOUSE.mark("x"), HOUSE.credit("room1"), HOUSE.read("cloud"), HOUSE.out(0), HOUSE.sent,
+                HOUSE.stats]  # fmt: skip
         assert heard_across(cloud_side, flow, [*kept, HOUSE.control], at_edge=False) == {HOUSE.control}
 
 
@@ -425,7 +427,7 @@ def test_a_leaf_that_is_not_invited_gets_nothing_and_the_edge_goes_on(cloud_side
         assert "_uplink" in flow.stats().readers or flow.state == "running"
 
 
-# -- how it is asked for --------------------------------------------------------------------------------------------
+# -- how it is asked for -------------------------------------------------------------------------------------
 
 
 def test_a_link_that_is_none_or_comes_too_late_is_named(cloud_side, tmp_path):

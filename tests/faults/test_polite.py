@@ -1,4 +1,4 @@
-"""The server ends politely under load and comes back, as with `systemctl restart`: everything goes on, nothing is lost."""
+"""The server ends politely under load and comes back, as by `systemctl restart`; nothing is lost."""
 
 import asyncio
 import contextlib

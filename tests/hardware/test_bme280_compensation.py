@@ -54,8 +54,8 @@ def reference_double(raw: RawMeasurement, parameters: object) -> tuple[float, fl
 def reference_mixed(low: bytes, high: bytes, data: bytes, fine: float) -> tuple[float, float, float]:
     """The other library's in °C, hPa and per cent.
 
-    It computes the temperature in integers, whose coarse ``t_fine`` (up to 15/5120 °C off) would cost up to 0.5 Pa: more
-    than the resolution. So pressure and humidity are computed from `fine`.
+    It computes the temperature in integers, whose coarse ``t_fine`` (up to 15/5120 °C off) would cost up to
+    0.5 Pa: more than the resolution. So pressure and humidity are computed from `fine`.
     """
     raw_pressure, raw_temperature, raw_humidity = bme280pi.extract_raw_values(list(data))
     dig_t, dig_p, dig_h = bme280pi.process_calibration_data([list(low[:24]), [low[25]], list(high)])
@@ -65,7 +65,7 @@ def reference_mixed(low: bytes, high: bytes, data: bytes, fine: float) -> tuple[
 
 
 def random_chip(rng: random.Random) -> tuple[Calibration, RawMeasurement]:
-    """A calibration within a fifth of a real one's, as chips vary, and anything the converter may hold near a climate."""
+    """A calibration within a fifth of a real one's, as chips vary, and raw values near those of a climate."""
     near = {
         name: round(getattr(EXAMPLE_CALIBRATION, name) * rng.uniform(0.8, 1.2))
         for name in EXAMPLE_CALIBRATION.__slots__

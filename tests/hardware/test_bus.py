@@ -104,7 +104,10 @@ def test_the_message_used_without_smbus2_looks_the_same_to_a_bus() -> None:
 
 def test_drivers_are_imported_without_smbus2_and_gpiozero() -> None:
     drivers = "bme280, led, registers, scd4x, simulated_room_bus"
-    code = f"import sys; from pratipad_nb.hardware import {drivers}; print([m for m in ('smbus2', 'gpiozero') if m in sys.modules])"
+    code = (
+        f"import sys; from pratipad_nb.hardware import {drivers}; "
+        "print([m for m in ('smbus2', 'gpiozero') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

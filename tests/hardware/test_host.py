@@ -1,4 +1,4 @@
-"""Real readings of the computer that runs the tests; only the thermal sensor, which few test machines have, is made."""
+"""Real readings of the computer that runs the tests; the thermal sensor alone, which few have, is made."""
 
 from __future__ import annotations
 

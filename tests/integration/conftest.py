@@ -1,4 +1,4 @@
-"""A scene: flows, devices and clouds of one test, on the in-memory transport or at a real server with mutual TLS."""
+"""A scene: flows, devices and clouds of a test, on the in-memory transport or a real server."""
 
 from __future__ import annotations
 

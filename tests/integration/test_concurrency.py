@@ -1,4 +1,4 @@
-"""Concurrency as a user sees it: braces, instances by key, blocking functions, batches, ready-made processors.
+"""Concurrency in use: braces, instances by key, blocking functions, batches, ready-made processors.
 
 Overlap is seen in recorded intervals, not in how long it took.
 """

@@ -1,4 +1,4 @@
-"""Demand while devices come, go and fail at random: it never stalls, and nothing is lost, doubled or overtaken.
+"""Demand while devices come, go and fail at random: no stall, nothing lost, doubled or overtaken.
 
 The long run takes 30 s, or as long as the environment's ``PRATIPAD_CHURN_SECONDS`` says.
 """
@@ -178,7 +178,8 @@ async def test_demand_never_stalls_while_devices_come_go_and_fail(scene):
     assert sum(churn.taken.values()) > SECONDS * 20
     stats = churn.flow.stats()
     print(
-        f"{churn.events} events, {len(churn.taken)} device runs, {stats.received} messages, {stats.repeats} repeats"
+        f"{churn.events} events, {len(churn.taken)} device runs, {stats.received} messages, "
+        f"{stats.repeats} repeats"
     )
 
 
@@ -248,7 +249,7 @@ async def test_a_change_of_the_rate_acts_at_once(scene):
 
 
 async def test_a_silent_device_is_not_asked_for_ever_more(scene):
-    """What it owes when it comes back is what it was first asked for, not that times the seconds it was silent."""
+    """After its return it owes what it was first asked for, not that times the seconds of its silence."""
     works = asyncio.Event()
     numbers = itertools.count()
 

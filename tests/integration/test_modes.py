@@ -1,5 +1,6 @@
-"""The acquisition modes, side by side: who starts a message, what limits it, and what happens when that party is slow,
-absent or restarted. One table; each row holds on the in-memory transport and at a real server with mutual TLS.
+"""The acquisition modes, side by side: who starts a message, what limits it, and what happens when that
+party is slow, absent or restarted. One table; each row holds on the in-memory transport and at a real
+server with mutual TLS.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def counter():
     return read
 
 
-# -- Push, durable ----------------------------------------------------------------------------------------------
+# -- Push, durable -------------------------------------------------------------------------------------------
 
 
 @row("Push, durable", "who starts a message", "the device, unasked")
@@ -179,7 +180,7 @@ async def _(scene):
     await nothing_more(flow)
 
 
-# -- Push, fast -------------------------------------------------------------------------------------------------
+# -- Push, fast ----------------------------------------------------------------------------------------------
 
 
 @row("Push, fast", "who starts a message", "the device, unasked")
@@ -260,7 +261,7 @@ async def _(scene):
     assert taken == list(range(60))
 
 
-# -- Demand -----------------------------------------------------------------------------------------------------
+# -- Demand --------------------------------------------------------------------------------------------------
 
 
 @row("Demand", "who starts a message", "the edge: what is pushed unasked is held at the device")
@@ -395,7 +396,7 @@ async def _(scene):
     assert {"first", "second", "third", "other"} == set(await payloads(flow, flow.stats().delivered))
 
 
-# -- Pull -------------------------------------------------------------------------------------------------------
+# -- Pull ----------------------------------------------------------------------------------------------------
 
 
 @row("Pull", "who starts a message", "the cloud: unasked, nothing is read and nothing sent")
@@ -557,7 +558,7 @@ async def _(scene):
     await nothing_more(flow)
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 
 
 async def _receipt(receipt):
@@ -579,7 +580,7 @@ async def test_the_table_of_modes(row, scenes):
             group.create_task(check(scene))
 
 
-def test_the_table_says_of_each_mode_who_starts_what_limits_and_what_happens_when_it_is_slow_absent_restarted():
+def test_the_table_says_of_each_mode_who_starts_what_limits_and_what_happens_when_slow_absent_restarted():
     for mode in ("Push, durable", "Push, fast", "Demand", "Pull"):
         said = " ".join(row.when for row in TABLE if row.mode == mode)
         for asked in ("who starts", "what limits", "absent", "restarted"):

@@ -103,7 +103,8 @@ def test_arguments_keep_their_order_and_are_made_afresh_each_time() -> None:
 
 
 def test_names_are_those_of_python_in_every_script() -> None:
-    # The second one is written with a vowel sign that is no letter, the third with a ligature that Python normalises.
+    # The second one is written with a vowel sign that is no letter, the third with a ligature that
+    # Python normalises.
     assert stages("Push ~> [é.Größe, हिन्दी, ﬁlter] ~> Output") == [
         ("sequential", ["é.Größe", "हिन्दी", "filter"])
     ]
@@ -150,8 +151,8 @@ def test_a_hostile_repetition_is_refused_at_once(head: str, character: str) -> N
 
 # What notations are made of, right and wrong, so that random texts get far into the grammar.
 WORDS = r"""
-Push Pull Demand Output output A b.c f(x=1) f( [ ] { } ( ) , . = : ~> <~> -> <~ <~~> ~ - → ↔ 'a' " ''' # 1 -1.5 1e999
-0x 007 1_ 1j True None set set( class \ \d … ﬁ x=[1,{2:(3,)}]
+Push Pull Demand Output output A b.c f(x=1) f( [ ] { } ( ) , . = : ~> <~> -> <~ <~~> ~ - → ↔ 'a' " '''
+# 1 -1.5 1e999 0x 007 1_ 1j True None set set( class \ \d … ﬁ x=[1,{2:(3,)}]
 """
 pieces = st.sampled_from([*WORDS.split(), "\n", "\r\n", "\r", "\t", " ", "\ud800", "\x00"])
 texts = st.one_of(

@@ -17,7 +17,7 @@ from pratipad_nb.testing import memory_server, real_server
 
 @dataclass
 class Ran:
-    """What a cell did: what it printed, what it raised, its value. Outside a kernel what it displays is printed."""
+    """A cell's result: its output, its error, its value. Outside a kernel, displayed things are printed."""
 
     out: str
     err: str

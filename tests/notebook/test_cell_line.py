@@ -20,7 +20,8 @@ def test_a_name_alone_leaves_all_else_to_the_defaults():
 
 def test_every_option_is_read():
     line = (
-        "plant --delivery fast --server tls://host:4222 --certs /etc/certs --rate 50 --max-demand 200 --min-demand 20"
+        "plant --delivery fast --server tls://host:4222 --certs /etc/certs --rate 50 --max-demand 200 "
+        "--min-demand 20"
         " --keep 10min --no-swap"
     )
     options = cell_options(line)

@@ -111,7 +111,8 @@ def test_a_mistake_names_what_was_written_and_what_may_be(house, line, kind, sai
 
 def test_an_unknown_command_is_one_line_with_the_nearest(house):
     assert house.run("%dataflow pasue house").err == (
-        "UsageError: 'pasue' is no command of %dataflow. Did you mean 'pause'? `%dataflow --help` lists them.\n"
+        "UsageError: 'pasue' is no command of %dataflow. Did you mean 'pause'? "
+        "`%dataflow --help` lists them.\n"
     )
 
 
@@ -121,7 +122,8 @@ def test_a_flows_name_in_the_place_of_a_command_is_told_what_shows_it(house):
 
 def test_the_list_takes_no_name_and_says_what_does(house):
     assert house.run("%dataflow list house").err == (
-        "UsageError: `%dataflow list` lists all flows and takes no 'house'. `%dataflow status NAME` shows one.\n"
+        "UsageError: `%dataflow list` lists all flows and takes no 'house'. "
+        "`%dataflow status NAME` shows one.\n"
     )
 
 

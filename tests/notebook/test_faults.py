@@ -61,7 +61,7 @@ def test_words_around_the_message_say_whose_it_is_and_what_goes_on():
     assert told.endswith("\nhouse: The old P goes on.")
 
 
-# -- what is called in a cell ---------------------------------------------------------------------------------------
+# -- what is called in a cell --------------------------------------------------------------------------------
 
 
 def test_what_is_called_in_a_cell_shows_the_users_lines_down_to_the_call_and_the_message(quick_shell):

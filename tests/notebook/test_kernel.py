@@ -1,4 +1,4 @@
-"""What only a real kernel has: the side panel's comm, pictures in outputs, errors as a front end gets them."""
+"""A real kernel alone has these: the side panel's comm, pictures in outputs, front ends' errors."""
 
 import os
 import queue
@@ -136,7 +136,8 @@ def test_the_side_panel_hears_of_the_flows_and_stops_one(kernel):
     assert kernel.hears(comm, lambda data: not data["flows"]) == {"flows": []}
     kernel.send("comm_close", comm_id=comm, data={})
     printed = kernel.run(
-        "import threading, time\ntime.sleep(1.2)\nprint([t.name for t in threading.enumerate() if 'panel' in t.name])"
+        "import threading, time\ntime.sleep(1.2)\n"
+        "print([t.name for t in threading.enumerate() if 'panel' in t.name])"
     )
     assert printed == [("stream", {"name": "stdout", "text": "[]\n"})]
 
@@ -144,7 +145,9 @@ def test_the_side_panel_hears_of_the_flows_and_stops_one(kernel):
 def test_what_can_be_kept_shows_itself(kernel):
     kernel.run("%%dataflow house\nPush ~> Celsius ~> Output")
     kernel.run(
-        "from pratipad_nb import Device\nwith Device('room1').connect(house) as d: d.push({'c': '<b>'}).wait(10)\nhouse.settled()"
+        "from pratipad_nb import Device\n"
+        "with Device('room1').connect(house) as d: d.push({'c': '<b>'}).wait(10)\n"
+        "house.settled()"
     )
     for source, kinds in (
         ("house.plot()", {"image/png", "text/plain"}),

@@ -52,7 +52,7 @@ def one_message(ran):
     return ran.out
 
 
-# -- the cell -------------------------------------------------------------------------------------------------------
+# -- the cell ------------------------------------------------------------------------------------------------
 
 
 def test_a_cell_starts_a_flow_binds_it_and_shows_it(running):
@@ -103,7 +103,7 @@ def test_help_needs_no_body(shell):
     assert "usage: %%dataflow NAME" in shell.ok("%%dataflow --help").out
 
 
-# -- mistakes -------------------------------------------------------------------------------------------------------
+# -- mistakes ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_a_hint_names_nothing_that_ipython_has_put_there(quick_shell):
         assert "did you mean" not in ran.out
 
 
-# -- a cell again ---------------------------------------------------------------------------------------------------
+# -- a cell again --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -342,7 +342,7 @@ def test_the_picture_of_the_flow_that_is_named_is_shown_again_and_of_no_other(pl
     assert ran.out.count("FlowWidget") == 0
 
 
-# -- hot swap -------------------------------------------------------------------------------------------------------
+# -- hot swap ------------------------------------------------------------------------------------------------
 
 
 def test_running_the_class_cell_again_swaps_it_and_prints_the_receipt(running):
@@ -396,7 +396,7 @@ def test_a_processor_that_is_deleted_from_the_notebook_goes_on_running(running):
     assert running.ok("1").out.strip() in ("", "1", "Out[0]: 1")
 
 
-# -- the line -------------------------------------------------------------------------------------------------------
+# -- the line ------------------------------------------------------------------------------------------------
 
 
 def test_the_list_says_what_runs(running):
@@ -439,7 +439,7 @@ def test_an_unknown_flow_is_told_with_those_that_run(running):
     assert "house" in str(ran.error)
 
 
-# -- loading --------------------------------------------------------------------------------------------------------
+# -- loading -------------------------------------------------------------------------------------------------
 
 
 def test_loading_twice_changes_nothing_and_unloading_takes_it_all_out(quick_shell):

@@ -1,7 +1,7 @@
 """The tutorials run from top to bottom, in a fresh kernel each, and what they show is still so.
 
-Outputs that are the same everywhere (cells tagged ``nbval-check-output``) are committed and compared; all others
-are not committed.
+Outputs that are the same everywhere (cells tagged ``nbval-check-output``) are committed and compared; all
+others are not committed.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What the forms guard against: payloads that can't be copied, objects that raise, what nobody awaits; and retries counted."""
+"""The forms' guards: payloads that can't be copied, objects that raise, forgotten awaits; counted retries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a device had to drop is not waited for: the room that was lent for it is free again at its next hello."""
+"""Dropped messages are not waited for: the room lent for them is free again at the device's next hello."""
 
 from __future__ import annotations
 

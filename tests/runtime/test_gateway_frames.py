@@ -1,4 +1,4 @@
-"""What a gateway's messages come to at the edge: each keeps the device it is from, the numbers are the gateway's."""
+"""A gateway's messages at the edge: each keeps the device that it is from; numbers are the gateway's."""
 
 from __future__ import annotations
 

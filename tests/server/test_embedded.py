@@ -244,7 +244,7 @@ async def test_a_second_start_of_one_that_runs_is_refused(server: EmbeddedServer
     await probe(url, room1)
 
 
-# -- failed starts --------------------------------------------------------------------------------------------
+# -- failed starts -------------------------------------------------------------------------------------------
 
 
 async def test_a_missing_server_program_is_named(
@@ -332,7 +332,7 @@ async def test_damaged_users_are_named(server: EmbeddedServer, tmp_path: Path) -
         await server.start()
 
 
-# -- durability option and reconnecting clients ---------------------------------------------------------------
+# -- durability option and reconnecting clients --------------------------------------------------------------
 
 
 async def test_every_write_is_forced_out_when_asked(store: CertificateStore, tmp_path: Path) -> None:

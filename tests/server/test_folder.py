@@ -21,9 +21,9 @@ from pratipad_nb.transport.protocol import LogSpec
 from pratipad_nb.transport.subjects import Subjects
 
 NAMES = [
-    "Müller", "デスク", "😀", "a b", " a", 'a"b', "it's", "a\\b", "a\\", "\\u00fc", "\\x41", "$HOME", "a$b", "#x",
-    "{", "}", "(", "[", "%n", "100%", ",;:=", "~", "x\ny", "a\rb", "a\tb", "a\x01b", "a\x7fb", "-c", "include",
-    "a\udcffb",
+    "Müller", "デスク", "😀", "a b", " a", 'a"b', "it's", "a\\b", "a\\", "\\u00fc", "\\x41", "$HOME", "a$b",
+    "#x", "{", "}", "(", "[", "%n", "100%", ",;:=", "~", "x\ny", "a\rb", "a\tb", "a\x01b", "a\x7fb", "-c",
+    "include", "a\udcffb",
 ]  # fmt: skip
 SUBJECTS = Subjects("house")
 EDGE = edge_user("house")

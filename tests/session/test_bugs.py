@@ -1,4 +1,4 @@
-"""Bugs of this package's own, put into its parts: the party that they hit fails, and says so, over memory and NATS."""
+"""Bugs put into this package's own parts: the party that they hit fails and says so, over memory and NATS."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ def tracebacks(caplog):
     ]
 
 
-#: What a bug of `broken` is told as; the function that it is in is none of the package if asyncio has called it.
+#: What a bug of `broken` is told as; the function that it is in is none of the package if
+#: asyncio has called it.
 LINE = (
     r"a bug in pratipad_nb: KeyError: 'x'( \(in [\w.<>]+\))?; the traceback is in the log. Please report it."
 )

@@ -24,7 +24,7 @@ def flow(url):
         yield flow
 
 
-# -- controls -------------------------------------------------------------------------------------------------------
+# -- controls ------------------------------------------------------------------------------------------------
 
 
 def test_demand_and_rate_hold_at_once_and_over_a_new_start(flow):
@@ -150,7 +150,7 @@ def test_a_paused_processor_stays_paused_when_it_or_another_is_changed(url, unti
         assert flow.take(1)[0].payload == 2
 
 
-# -- newer code -----------------------------------------------------------------------------------------------------
+# -- newer code ----------------------------------------------------------------------------------------------
 
 
 def test_code_that_is_newer_than_what_runs_shows_until_it_is_swapped_in(flow):
@@ -169,7 +169,7 @@ def test_a_name_that_is_gone_is_nothing_newer(flow):
     assert flow.newer({}) == ()
 
 
-# -- history --------------------------------------------------------------------------------------------------------
+# -- history -------------------------------------------------------------------------------------------------
 
 
 def test_a_row_a_second_says_how_the_flow_stood(flow, until):
@@ -203,7 +203,7 @@ def test_a_history_goes_on_after_a_stop(flow):
     assert len(flow.history) == before + 1
 
 
-# -- views ----------------------------------------------------------------------------------------------------------
+# -- views ---------------------------------------------------------------------------------------------------
 
 
 def test_without_the_notebooks_libraries_a_view_says_what_to_install():
@@ -235,7 +235,7 @@ def test_a_view_that_nobody_offers_says_what_to_install(monkeypatch):
         Flow("Push ~> double ~> Output").plot()
 
 
-# -- the asynchronous twin ------------------------------------------------------------------------------------------
+# -- the asynchronous twin -----------------------------------------------------------------------------------
 
 
 async def test_the_asynchronous_twin_records_replays_and_compares(url):

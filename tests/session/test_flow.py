@@ -1,4 +1,4 @@
-"""`Flow` as a notebook uses it: started, stopped, forgotten, changed, from any thread; and what it leaves behind."""
+"""`Flow` in a notebook: started, stopped, forgotten, changed, from any thread; and all it leaves behind."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ def flow(url):
         yield flow
 
 
-# -- life -----------------------------------------------------------------------------------------------------------
+# -- life ----------------------------------------------------------------------------------------------------
 
 
 def test_start_and_stop_may_be_called_again_and_the_state_tells(url):
@@ -240,7 +240,7 @@ def test_request_stop_returns_at_once_and_stops_soon(flow, until):
     until(lambda: flow.state == "stopped")
 
 
-# -- messages -------------------------------------------------------------------------------------------------------
+# -- messages ------------------------------------------------------------------------------------------------
 
 
 def test_take_returns_each_message_once_and_keeps_what_came_for_the_next_if_it_is_too_few(flow):
@@ -417,7 +417,7 @@ def test_send_over_a_one_way_hop_is_refused(url):
         flow.send("blink")
 
 
-# -- changing -------------------------------------------------------------------------------------------------------
+# -- changing ------------------------------------------------------------------------------------------------
 
 
 def test_what_is_no_device_and_no_time_is_refused(flow):
@@ -506,7 +506,7 @@ def test_a_rate_that_is_none_is_refused(flow):
             flow.rate = wrong
 
 
-# -- what it is -----------------------------------------------------------------------------------------------------
+# -- what it is ----------------------------------------------------------------------------------------------
 
 
 def test_arguments_are_checked_when_the_flow_is_made(url):
@@ -645,7 +645,7 @@ def test_a_server_that_is_not_there_is_an_error_that_names_it(home, tmp_path):
     assert time.monotonic() - began < patient(6)
 
 
-# -- what is left ---------------------------------------------------------------------------------------------------
+# -- what is left --------------------------------------------------------------------------------------------
 
 
 def left():

@@ -802,7 +802,7 @@ async def test_who_listens_to_single_subjects_is_known(transport, connection):
     await eventually(nobody)
 
 
-# -- partitions -------------------------------------------------------------------------------------------------
+# -- partitions ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("partitions", [2, 3, 8])

@@ -347,7 +347,7 @@ def test_a_frame_of_one_kind_is_no_frame_of_another(kind):
         decode(encode(other), kind)
 
 
-# -- plain JSON of foreign devices ----------------------------------------------------------------------------------
+# -- plain JSON of foreign devices ---------------------------------------------------------------------------
 
 json_like = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text()

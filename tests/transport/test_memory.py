@@ -1,4 +1,4 @@
-"""What the in-memory transport has beyond the contract: faults, a clock of one's own, several loops at once."""
+"""The in-memory transport beyond the contract: faults, a clock of one's own, several loops at once."""
 
 from __future__ import annotations
 
@@ -303,7 +303,7 @@ async def test_a_pattern_may_end_in_all_that_follows(edge):
 
 
 def test_connections_on_loops_of_several_threads_meet(broker):
-    """Three devices on loops of their own, an edge on another: all arrives, in order, on the edge's own thread."""
+    """Three devices on loops of their own, an edge on another: all arrives in order, on the edge's thread."""
     count, rooms = 200, ("room1", "room2", "room3")
     opened = threading.Event()
 
@@ -395,7 +395,7 @@ def test_a_connection_whose_loop_ended_unclosed_disturbs_nobody(broker):
 
 
 async def test_any_interleaving_of_faults_loses_nothing_and_keeps_the_order(broker, edge, device):
-    """A consumer that drops repeats by their sequence sees every entry once and in order, whatever fails between."""
+    """A consumer that drops repeats by sequence sees every entry once and in order, whatever fails."""
     consumer = await (await edge.open_log(WORK)).consumer(ConsumerSpec("edge", "each", max_pending=3))
     faults = itertools.cycle(
         [

@@ -122,7 +122,7 @@ def house(tmp_path: Path) -> Iterator[House]:
         yield House(flow, tmp_path, stack)
 
 
-# -- readings and orders --------------------------------------------------------------------------------------------
+# -- readings and orders -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
@@ -179,7 +179,7 @@ def test_devices_of_both_kinds_share_a_flow(house):
         assert foreign.next_message()[1] == b'"all"'
 
 
-# -- what is no good ------------------------------------------------------------------------------------------------
+# -- what is no good -----------------------------------------------------------------------------------------
 
 BAD = {
     "text": b"Online",
@@ -223,7 +223,7 @@ def test_a_payload_over_the_servers_limit_ends_that_connection_alone(house):
     assert house.flow.take(1)[0].payload == {"t": 2}
 
 
-# -- only the invited -----------------------------------------------------------------------------------------------
+# -- only the invited ----------------------------------------------------------------------------------------
 
 
 def test_a_device_can_do_nothing_but_its_own(house):
@@ -233,8 +233,9 @@ def test_a_device_can_do_nothing_but_its_own(house):
     own = [HOUSE.plain("room1"), HOUSE.down("room1")]
     assert device.subscribe(*own) == [True, True]
     foreign = [
-        HOUSE.plain("room2"), HOUSE.down("room2"), HOUSE.up("room1"), HOUSE.up("room2"), HOUSE.order, HOUSE.control,
-        HOUSE.out(0), "#", "pratipad.#", "pratipad.house.plain.+", "$SYS.#", "$MQTT.sub.#", "_INBOX.#",
+        HOUSE.plain("room2"), HOUSE.down("room2"), HOUSE.up("room1"), HOUSE.up("room2"), HOUSE.order,
+        HOUSE.control, HOUSE.out(0), "#", "pratipad.#", "pratipad.house.plain.+",
+        "$SYS.#", "$MQTT.sub.#", "_INBOX.#",
     ]  # fmt: skip
     assert device.subscribe(*foreign) == [False] * len(foreign)
     assert device.subscribe(*foreign, qos=1) == [False] * len(foreign)
@@ -298,7 +299,7 @@ def test_certificates_of_others_expired_ones_and_none_are_refused_in_the_handsha
 
 
 def first_answer(context: ssl.SSLContext, host: str, port: int) -> bytes:
-    """Return what the server answers to a CONNECT; with TLS 1.3 a refusal comes with the first thing that is read."""
+    """Return the server's answer to a CONNECT; with TLS 1.3 a refusal comes with the first read."""
     with (
         socket.create_connection((host, port), timeout=SECONDS) as raw,
         context.wrap_socket(raw, server_hostname=host) as link,
@@ -319,7 +320,7 @@ def _all_of(link: socket.socket) -> bytes:
     return found
 
 
-# -- the listener ---------------------------------------------------------------------------------------------------
+# -- the listener --------------------------------------------------------------------------------------------
 
 
 def test_without_the_option_there_is_no_mqtt_listener():

@@ -291,7 +291,8 @@ async def test_a_reader_reads_the_output_from_a_position_of_its_own(connect: Con
         assert suffix == "" or "error" not in answer
     for verb in ("STREAM.INFO.OUT_house", "STREAM.INFO.MARK_house", "CONSUMER.INFO.OUT_house.cloud"):
         assert "error" not in await cloud.request(f"$JS.API.{verb}")
-    # The old style, for a message of a stream keeps its subject, by which the new one would tell answers apart.
+    # The old style, for a message of a stream keeps its subject, by which the new one would
+    # tell answers apart.
     got = await cloud.client.request(
         "$JS.API.CONSUMER.MSG.NEXT.OUT_house.cloud", b'{"batch":1}', timeout=5, old_style=True
     )

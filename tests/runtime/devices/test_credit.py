@@ -349,7 +349,7 @@ def looked_at(monkeypatch):
 @pytest.mark.parametrize("mode", ["Push", "Pull", "Demand"])
 @pytest.mark.parametrize("room", [True, False])
 class TestManyDevices:
-    """A thousand devices: whatever concerns one of them looks at it, at those that are asked now, and at no others."""
+    """A thousand devices: an event of a device looks at it, at the devices asked now, and at no others."""
 
     @pytest.fixture
     def yard(self, mode, room, clock):

@@ -1,4 +1,4 @@
-"""What waits for devices: sent in order, again until it is run, and deleted from the log once all of it is dealt with."""
+"""Orders for devices: sent in order, again until they are run, deleted from the log once dealt with."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ async def test_what_a_device_lost_is_sent_to_it_again_when_it_has_started_anew(q
 
 
 def looked_at(queues):
-    """Note which devices are looked at from now on; the look at all of them, which comes twice a second, is left out."""
+    """Note which devices are looked at from now on, but for the look at all of them twice a second."""
     devices, send = [], queues._send
 
     async def noting(device, queue):

@@ -1,4 +1,4 @@
-"""Pull: a request is met by the numbers that were granted for it, however they leave the pipeline, and by those alone."""
+"""Pull: a request is met by the numbers granted for it alone, however they leave the pipeline."""
 
 from __future__ import annotations
 
@@ -403,7 +403,7 @@ def live(chance, clock):
 
 
 def check(yard, requests):
-    """Hold what is counted about each request against the claims on its devices, and those against each other."""
+    """Compare the counts of each request with the claims on its devices, and the claims with each other."""
     owed = Counter()
     for device, claims in yard.requests._claims.items():
         assert claims

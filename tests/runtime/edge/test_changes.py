@@ -71,7 +71,7 @@ async def test_a_timer_is_not_called_while_its_processor_is_taken_out(edges, unt
 
 
 def counting(restore):
-    """Return a processor that counts what it sees, in two instances, and takes a state over as `restore` does."""
+    """Return a processor that counts its calls, in two instances, and takes a state over by `restore`."""
 
     class Count:
         concurrency = 2

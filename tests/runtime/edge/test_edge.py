@@ -1,4 +1,4 @@
-"""One edge's run, from its logs to its tasks: what a full output log costs, what a restart finds, who may run beside it."""
+"""One edge's run, from its logs to its tasks: a full output log, a restart, another edge beside it."""
 
 from __future__ import annotations
 

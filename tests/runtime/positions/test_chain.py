@@ -222,8 +222,8 @@ class TestChain:
 
 
 class Crashes(RuleBasedStateMachine):
-    """Frames come in, are stored and acknowledged by an edge that is killed at any moment, or thawed after another
-    has begun: every message is at Output once and in order.
+    """Frames come in, are stored and acknowledged by an edge that is killed at any moment, or thawed after
+    another has begun: every message is at Output once and in order.
     """
 
     def __init__(self):

@@ -1,4 +1,4 @@
-"""Dead letters: stored before anything else, retried from where they failed, in braces by the member that failed alone."""
+"""Dead letters: stored first, retried from where they failed, in braces by the failed member alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes in: repeats are dropped, gaps are rewound for, what is malformed is told, and foreign JSON is one message."""
+"""Arriving frames: repeats are dropped, gaps rewound for, malformed frames told; JSON is a message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes out: what must be safe before what, and what becomes of results that don't fit or can't travel."""
+"""Results on their way out: the order of safety, and results that don't fit or can't travel."""
 
 from __future__ import annotations
 

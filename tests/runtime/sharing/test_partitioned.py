@@ -123,7 +123,7 @@ def bounds(flow):
     }
 
 
-async def test_a_demand_is_divided_by_all_partitions_also_by_those_that_run_elsewhere_and_are_taken_over_later(
+async def test_a_demand_is_divided_by_all_partitions_also_those_that_run_elsewhere_and_are_taken_over_later(
     url,
 ):
     first, second = (flow_at(url, "Demand <~> work <~> Output") for _ in range(2))
@@ -199,7 +199,7 @@ async def test_an_order_that_failed_is_counted_by_one_partition_and_no_count_fal
         assert counts() == [0, 0, 0, 0]
 
 
-# -- changes --------------------------------------------------------------------------------------------------------
+# -- changes -------------------------------------------------------------------------------------------------
 
 
 class Version(Processor):

@@ -1,4 +1,4 @@
-"""The line of processors: set up and torn down as one, swapped with its state, never held up by a state that can't be kept."""
+"""The line of processors: set up, torn down and swapped as one, never held up by an unkeepable state."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def run(url):
         getattr(each, "stop", None) and each.stop()
 
 
-# -- one processor --------------------------------------------------------------------------------------------------
+# -- one processor -------------------------------------------------------------------------------------------
 
 
 def test_a_processor_shows_its_source_its_arguments_and_its_numbers(run):
@@ -229,7 +229,7 @@ def test_in_ipython_the_keys_are_offered(run):
     ]
 
 
-# -- how it is shown ------------------------------------------------------------------------------------------------
+# -- how it is shown -----------------------------------------------------------------------------------------
 
 
 def test_a_table_shows_in_and_out_side_by_side_as_text_and_as_html(run):
@@ -288,7 +288,7 @@ def test_a_number_of_rows_that_is_none_is_refused(run, n):
             use(n)
 
 
-# -- one message ----------------------------------------------------------------------------------------------------
+# -- one message ---------------------------------------------------------------------------------------------
 
 
 def test_a_message_is_followed_through_all_processors_whichever_of_its_results_is_given(run):

@@ -108,7 +108,7 @@ def a_tape(*payloads, device="room1", apart=0.0, flow="house"):
     return recorder.tape()
 
 
-# -- recording ------------------------------------------------------------------------------------------------------
+# -- recording -----------------------------------------------------------------------------------------------
 
 
 def test_the_next_inputs_are_recorded_as_they_came_in(start):
@@ -179,7 +179,7 @@ def test_nothing_is_recorded_of_a_flow_that_does_not_run(url):
         Flow("Push ~> double ~> Output", server=url).record(n=1)
 
 
-# -- the value ------------------------------------------------------------------------------------------------------
+# -- the value -----------------------------------------------------------------------------------------------
 
 
 def test_a_tape_is_a_sequence_that_nothing_changes():
@@ -206,7 +206,7 @@ def test_a_tape_shows_what_it_is_and_how_it_begins():
     assert repr(a_tape()) == "<Tape of 'house': 0 messages in 0 s, 0 bytes>"
 
 
-# -- its file -------------------------------------------------------------------------------------------------------
+# -- its file ------------------------------------------------------------------------------------------------
 
 payloads = st.recursive(
     st.none()
@@ -302,7 +302,7 @@ def test_no_bytes_end_in_anything_but_an_error_of_ours(tmp_path_factory, data):
             Tape.load(path)
 
 
-# -- replaying ------------------------------------------------------------------------------------------------------
+# -- replaying -----------------------------------------------------------------------------------------------
 
 
 def test_a_tape_is_replayed_as_messages_of_its_devices_with_their_times(start):
