@@ -1,12 +1,12 @@
 """Samples: some messages as they came into each processor and as they left it, for the inspector.
 
-Owns which messages are followed, what is kept of them, and the bounds of both. The same messages are kept at every
-processor, so that one's way through the flow can be followed.
+Owns which messages are followed, how much of each is kept, and the bounds of both. The same messages are kept
+at every processor, so that a message's way through the flow can be followed.
 
-It is always on, since what one wants to look at has mostly happened already. Three bounds make that cost nothing that
-can be measured: at most `PER_SECOND` messages a second are followed, following takes at most `SHARE` of the time however
-large the messages are, and each processor keeps at most `KEPT` of them and `KEPT_BYTES` (encoded; they are decoded when
-somebody looks).
+Sampling is always on, since a question about a message mostly comes after the message. Three bounds keep its
+cost too small to be measured: at most `PER_SECOND` messages a second are followed, following takes at most
+the fraction `SHARE` of the time however large the messages are, and each processor keeps at most `KEPT`
+messages and `KEPT_BYTES` (encoded; payloads are decoded when they are looked at).
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ if TYPE_CHECKING:
 __all__ = ["KEPT", "KEPT_BYTES", "PER_SECOND", "SHARE", "Followed", "Sample", "Sampler", "Samples",
            "following"]  # fmt: skip
 
-#: Messages that are followed, a second: more can't be read. Below this, all are.
+#: Most messages that are followed a second: nobody can read more. At lower rates, all messages are followed.
 PER_SECOND = 50
-#: So many may be followed at once after a quiet moment: a handful that is sent in one go is followed whole.
+#: Most messages that are followed at once after a quiet moment: a handful of messages sent together are all
+#: followed.
 _BURST = 100
-#: The share of the time that following may take.
+#: The fraction of the time that following may take.
 SHARE = 0.01
-#: What following may have spent before it rests, in seconds: a loan on the share, so that a first large message is kept.
+#: Seconds that following may spend in advance before it rests, so that a first large message is kept.
 _LOAN = 0.02
-#: What a processor keeps: ten seconds at the most, and no more memory than a browser tab would notice.
+#: Most messages, and bytes, that a processor keeps: ten seconds at the full rate, and too little memory to
+#: matter.
 KEPT = 500
 KEPT_BYTES = 4 << 20
 
@@ -49,17 +51,17 @@ class Sample:
     Attributes
     ----------
     message
-        As it came in.
+        The message as it came in.
     inputs
-        All that came in of it: several if a generator before made several of one message. `message.payload` is the
-        first.
+        All payloads of the message that came in: several if a generator before made several results of one
+        message. `message.payload` is the first.
     results
-        What the processor made of it: one for a plain one, any number for a generator, none if it failed; in braces,
-        the payload as it goes on.
+        The results of the processor: one from a plain function, any number from a generator, none after a
+        failure; in braces, the payload as it goes on.
     error, traceback
-        What the processor raised, empty if nothing.
+        The exception that the processor raised and its traceback; empty if it raised none.
     time
-        When it was done, in seconds since 1970-01-01 UTC.
+        When the processor was done with the message, in seconds since 1970-01-01 UTC.
     version
         How many times the processor's code had been swapped by then.
     """
@@ -75,7 +77,10 @@ class Sample:
 
 @dataclass(slots=True)
 class _Kept:
-    """A sample as it is kept. `origin` counts it; `device` is who it is from, which is another if that is a gateway."""
+    """A sample as it is kept. `origin` is the device whose numbers count the message, which may be a gateway.
+
+    `device` is the full name of the device that the message is from.
+    """
 
     origin: str
     device: str
@@ -89,7 +94,7 @@ class _Kept:
     failures: dict[str, tuple[str, str]] = field(default_factory=dict)
     index: int = 0
     time: float = 0.0
-    source: str = ""  # the device that it is from, if `device` is a gateway
+    source: str = ""
 
     @property
     def id(self) -> str:
@@ -97,7 +102,7 @@ class _Kept:
 
 
 class Sampler:
-    """Decides which messages are followed, and counts what that costs."""
+    """Decides which messages are followed, and counts the time that following takes."""
 
     def __init__(self) -> None:
         self._tokens = float(_BURST)
@@ -105,7 +110,7 @@ class Sampler:
         self._filled = time.monotonic()
 
     def choose(self, count: int) -> Followed | None:
-        """Return which of `count` messages that are taken in together are to be followed."""
+        """Return which of `count` messages of one batch are to be followed; None for no message."""
         now = time.monotonic()
         passed, self._filled = now - self._filled, now
         self._tokens = min(_BURST, self._tokens + passed * PER_SECOND)
@@ -116,19 +121,19 @@ class Sampler:
         self._tokens -= wanted
         if wanted == count:
             return Followed(self, range(count))
-        # One of every so many, at a place that changes: a batch often begins with the same device.
+        # One message in every `step`, at a place that changes: a batch often begins with the same device.
         step = count / wanted
         at = random.random()  # noqa: S311 - which message is looked at is no secret
         return Followed(self, [int((number + at) * step) for number in range(wanted)])
 
     def spend(self, seconds: float) -> None:
-        """Count `seconds` of following."""
+        """Count `seconds` that following took."""
         self._seconds -= seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """Which messages of a source are followed: their indices, rising."""
+    """The messages of a source that are followed: their indices, rising."""
 
     sampler: Sampler
     indices: Sequence[int]
@@ -145,21 +150,21 @@ class Samples:
         return len(self._ring)
 
     def last(self, key: str, count: int) -> list[Sample]:
-        """Return the last `count`, oldest first, as the processor `key` saw them."""
+        """Return the last `count` samples, oldest first, as the processor `key` saw them."""
         return (
             [_sample(kept, key, version) for kept, version in list(self._ring)[-count:]] if count > 0 else []
         )
 
     def find(self, key: str, message_id: str) -> Sample | None:
-        """Return the sample of the message of that id; None if it wasn't followed, or is too old."""
+        """Return the sample of the message `message_id`; None if it wasn't followed, or is too old."""
         for kept, version in reversed(list(self._ring)):
-            # The id of one of several results has its part behind that of the message.
+            # The id of one of several results is the id of the message, followed by the result's part.
             if message_id == kept.id or message_id.startswith(kept.id + "-"):
                 return _sample(kept, key, version)
         return None
 
     def add(self, kept: _Kept, version: int) -> None:
-        """Keep a sample, and drop the oldest ones that are beyond the bounds."""
+        """Keep a sample, and drop the oldest samples beyond the bounds."""
         self._ring.append((kept, version))
         self._bytes += _size(kept)
         while len(self._ring) > KEPT or (self._bytes > KEPT_BYTES and len(self._ring) > 1):
@@ -188,12 +193,12 @@ def _sample(kept: _Kept, key: str, version: int) -> Sample:
 def following(
     batch: Batch, rings: Mapping[str, tuple[Samples, int]], emit: Callable[[Batch], Awaitable[None]]
 ) -> Callable[[Batch], Awaitable[None]]:
-    """Return an `emit` that notes what becomes of the followed messages of `batch` at one stage.
+    """Return an `emit` that also notes the results of the followed messages of `batch` at one stage.
 
     Parameters
     ----------
     rings
-        For each processor of the stage, where its samples are kept, and its version.
+        For each processor of the stage, its samples and its version.
     """
     followed = batch.source.followed
     if followed is None:
@@ -209,7 +214,7 @@ def following(
             began = time.perf_counter()
             if part.dead:
                 _note_failures(part, pending)
-            # A message's results are handed on all at once, with the part that says that it is done.
+            # A message's results are handed on all at once, in the part whose `done` lies beyond the message.
             while pending and pending[0].index < part.done:
                 _finish(pending.popleft(), part, rings)
             followed.sampler.spend(time.perf_counter() - began)
