@@ -1,6 +1,6 @@
 """Positions: how far each device's messages are dealt with, from the input log to the output log.
 
-Owns what makes delivery durable. A repeat is dropped in ``gatekeeper``; a position is stored in ``chain``.
+Owns durable delivery. A repeat is dropped in ``gatekeeper``; a position is stored in ``chain``.
 
 =================  =========================================================================================
 ``positions``      how far each device's messages are dealt with; which of its epochs are kept

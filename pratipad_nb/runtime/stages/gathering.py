@@ -41,8 +41,7 @@ class Gathering:
         self._runner = stage.runners[shard]
         self._size = self._runner.adapted.batch_size
         self._seconds = self._runner.adapted.batch_timeout
-        #: The held batches: how far each batch is, the `emit` of its results, and when its rows have waited
-        #: long enough.
+        #: The held batches: how far each batch is, the `emit` of its results, and when its rows are due.
         self._held: deque[tuple[Progress, Emit, float]] = deque()
         self._rows = 0
 

@@ -177,7 +177,7 @@ class Runner:
             ) from error
 
     async def _making(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call `function`, which makes or sets up an instance, and leave the instance behind after too long."""
+        """Call `function`, which makes or sets up the instance; after too long, leave the instance behind."""
         try:
             return await self._bounded(name, self._setup_seconds, function, *arguments)
         except TookTooLong:
