@@ -1,8 +1,8 @@
 """Requests for readings, as `Flow.pull` returns them in the edge's process, and `Cloud.pull` far away.
 
 Owns the public members of a request, waiting for its end and cancelling it, and the texts of both. The edge
-counts how far a request is (`pratipad_nb.runtime.devices.pull`). `session` looks the count up, and `cloud`
-asks the edge.
+counts how far a request is (`pratipad_nb.runtime.devices.pull`). `pratipad_nb.session.request` looks the
+count up, and `pratipad_nb.cloud.request` asks the edge: the same request seen from the two ends.
 """
 
 from __future__ import annotations

@@ -12,6 +12,5 @@ Owns the shapes; each room fills them in.
 ``stats_tables``  the mappings in a snapshot, which show themselves as tables
 ``history``       the main numbers of an hour, for plots
 ``logs``          what processors print and log
-``signals``       the newest signal a subject, on its way out
 ================  ==========================================================================================
 """
