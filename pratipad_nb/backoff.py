@@ -1,7 +1,7 @@
-"""Back-off: how long to wait before a thing that failed is tried again.
+"""Back-off: how long to wait before an operation that failed is tried again.
 
-Owns the growth of the pauses and their jitter. How short the first pause and how long the longest one is, who tries again
-decides, and says why beside the two numbers.
+Owns the growth of the pauses and their jitter. The caller decides how long the first and the longest pause
+are, and says why beside the two numbers.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ __all__ = ["Backoff"]
 
 
 class Backoff:
-    """Pauses in seconds, each twice as long as the last, from `first` to `longest`: endless, so that trying again is, too.
+    """Endless pauses in seconds, from `first` to `longest`, each twice as long as the pause before.
 
-    Half of every pause is random, so that a thousand devices whose server was restarted don't come back in step.
+    Half of every pause is random, so that a thousand devices whose server was restarted don't come back in
+    step.
     """
 
     def __init__(self, first: float, longest: float) -> None:
@@ -22,7 +23,7 @@ class Backoff:
         self._coming = first
 
     def next(self) -> float:
-        """Return how long to wait now: at least half of, and at most the whole of, what the growth has come to."""
+        """Return how long to wait now: a random time from half of the current pause to the whole of it."""
         pause = self._coming
         self._coming = min(self._longest, 2 * pause)
         return pause * random.uniform(0.5, 1.0)  # noqa: S311 - no secret

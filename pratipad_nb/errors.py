@@ -1,31 +1,32 @@
 """The errors that Pratipad-NB raises, and nothing else.
 
-Every error that reaches a user is one of these; a foreign error (of the NATS client, `ssl`, `cryptography`, the
-operating system) is translated where it crosses our boundary and stays attached as ``__cause__``.
+Every error that reaches a user belongs to this tree. A foreign error (of the NATS client, `ssl`,
+`cryptography`, the operating system) is translated where it crosses our boundary and stays attached as
+``__cause__``.
 
 ::
 
     PratipadError
-    ├── NotationError           the text of a dataflow (knows line, column, span); defined by `notation.errors`
-    ├── SettingsError           an option, a name or an environment variable is not what it may be
+    ├── NotationError           the text of a dataflow (has line, column, span); defined by `notation.errors`
+    ├── SettingsError           an option, a name or an environment variable is out of its bounds
     ├── ProcessorError          a processor can't be made, set up or called
-    │   └── LeftBehind          its call hangs, and nobody waits for it; defined by `calls.call_errors`
+    │   └── LeftBehind          a call hangs, and nobody waits for its end; defined by `calls.call_errors`
     │       └── TookTooLong     a call took longer than its `timeout` (also a `TimeoutError`)
     ├── PayloadError            a payload can't travel: its type or its size
-    ├── FrameError              bytes from the network are no frame of ours
-    ├── CertificateError        certificates: missing, unreadable, expired, not ours
+    ├── FrameError              bytes from the network are no valid frame
+    ├── CertificateError        certificates: missing, unreadable, expired, of another authority
     ├── ServerError             the NATS server: missing, did not start, refused
     ├── TransportError          the connection to NATS
-    │   ├── ConnectionRefused   nobody answers there
+    │   ├── ConnectionRefused   no server answers at the address
     │   ├── NotInvited          the server, or its permissions, turned us away
-    │   ├── TransportClosed     this side closed it
+    │   ├── TransportClosed     this side closed the connection
     │   ├── LogFull             an ordered log is at its bound; try again later
     │   └── Fenced              another owner writes to this log now
-    ├── FlowError               a flow can't do that in its present state
+    ├── FlowError               an operation is not possible in the flow's present state
     │   └── OneWayError         the notation lets nothing pass in that direction
     ├── DeviceError             a device: unknown, silent, or its driver failed
-    └── WaitTimeout             what was waited for did not happen in time (also a `TimeoutError`)
-        └── Unavailable         the server can't do that now, for it is ending, starting or electing; try again later
+    └── WaitTimeout             a wait took too long (also a `TimeoutError`)
+        └── Unavailable         the server is ending, starting or electing; try again later
 
 A message says what happened, the value given, what is allowed and the next step.
 """
@@ -59,7 +60,7 @@ class PratipadError(Exception):
 
 
 class SettingsError(PratipadError, ValueError):
-    """An option, a name or an environment variable is not what it may be."""
+    """An option, a name or an environment variable is out of its bounds."""
 
 
 class ProcessorError(PratipadError):
@@ -71,7 +72,7 @@ class PayloadError(PratipadError, TypeError):
 
 
 class FrameError(PratipadError, ValueError):
-    """Bytes from the network are no frame of ours."""
+    """Bytes from the network are no valid frame."""
 
 
 class CertificateError(PratipadError):
@@ -87,7 +88,7 @@ class TransportError(PratipadError):
 
 
 class ConnectionRefused(TransportError):
-    """Nobody answers at that address."""
+    """No server answers at the address."""
 
 
 class NotInvited(TransportError):
@@ -103,11 +104,11 @@ class LogFull(TransportError):
 
 
 class Fenced(TransportError):
-    """Another owner has written to this log since we last did."""
+    """Another owner has written to this log since our last append."""
 
 
 class FlowError(PratipadError):
-    """A flow can't do that in its present state."""
+    """An operation is not possible in the flow's present state."""
 
 
 class OneWayError(FlowError):
@@ -119,8 +120,8 @@ class DeviceError(PratipadError):
 
 
 class WaitTimeout(PratipadError, TimeoutError):
-    """What was waited for did not happen in time."""
+    """A wait took too long."""
 
 
 class Unavailable(WaitTimeout):
-    """The server can't do that now, for it is ending, starting or electing; the same may succeed later."""
+    """The server is ending, starting or electing; the same operation may succeed later."""

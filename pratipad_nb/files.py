@@ -1,6 +1,7 @@
 """Files that two processes may want at once: written as a whole or not at all, and locks between processes.
 
-Owns both for every room. A lock is the operating system's, so that a killed process never leaves one behind.
+Owns writing and locking for every room. A lock is the operating system's, so a killed process never leaves a
+lock behind.
 """
 
 from __future__ import annotations
@@ -26,18 +27,21 @@ _not_for_forks: set[int] = set()
 
 
 def private_folder(folder: Path) -> Path:
-    """Make `folder`, and those above it, unless they are there; it alone is made readable by its owner only (0700)."""
+    """Make `folder`, and the folders above it, unless they exist; return it.
+
+    `folder` alone is made readable by its owner only (0700).
+    """
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # Made in one step with its mode, so that it never stands open.
+        # Made in one step with its mode, so that the folder is never open to others.
         folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write `data` to `path` so that a reader, and a crash, sees the old file or the new one and nothing between.
+    """Write `data` to `path`, so that a reader, or a crash, finds the old file or the new file, never a part.
 
-    The file has `mode` from its first byte on.
+    The new file has `mode` before it appears at `path`; until then only its owner can read it.
     """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -53,10 +57,10 @@ def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
 
 
 class FileLock:
-    """An exclusive lock between processes (and between two of these in one process) on the file `path`.
+    """An exclusive lock on the file `path`, between processes, and between two `FileLock` of one process.
 
-    The file stays when the lock goes: deleting it would let two hold "it" at once. A child process that is given
-    `descriptor` holds the lock too, until it ends.
+    The file stays when the lock is released: deleting the file would let two processes hold "the" lock at
+    once. A child process that is given `descriptor` holds the lock too, until the child ends.
     """
 
     def __init__(self, path: Path) -> None:
@@ -70,7 +74,7 @@ class FileLock:
         return self._descriptor
 
     def try_acquire(self) -> bool:
-        """Take the lock if nobody has it, and return whether it is held now."""
+        """Take the lock if it is free; return whether this object holds the lock now."""
         if self._descriptor is not None:
             return True
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -84,7 +88,7 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Give the lock up; idempotent."""
+        """Release the lock. Idempotent."""
         if self._descriptor is not None:
             _not_for_forks.discard(self._descriptor)
             os.close(self._descriptor)
@@ -97,7 +101,7 @@ class FileLock:
         Raises
         ------
         TimeoutError
-            If another has it for longer than `timeout` seconds.
+            If another process holds the lock for longer than `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
         while not self.try_acquire():
@@ -113,8 +117,9 @@ class FileLock:
 def keep_from_forks(descriptor: int, *, until_closed: bool = True) -> None:
     """Have `descriptor` closed in every child that is forked without `exec`, as `multiprocessing` does.
 
-    For what says "this process lives": a forked worker that outlives it must not hold its lock or its end of a pipe.
-    Call it with ``until_closed=False`` before the descriptor is closed.
+    This is for descriptors whose being open says "this process lives": a forked worker that outlives the
+    process must not hold the lock, or the end of a pipe, of the process. Call the function with
+    ``until_closed=False`` before the descriptor is closed.
     """
     if until_closed:
         _not_for_forks.add(descriptor)

@@ -1,7 +1,7 @@
-"""The message: what a reading or an order is once it has arrived.
+"""The message: a reading or an order once it has arrived.
 
-Owns the value that `take` returns and that a processor's ``message`` parameter receives. How messages travel (frames,
-numbers, positions) belongs to `pratipad_nb.transport.frames`.
+Owns the value that `take` returns, and that a processor's ``message`` parameter receives. How messages travel
+(frames, numbers, positions) is for `pratipad_nb.transport.frames`.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ __all__ = ["Message"]
 class Message(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One reading or order with its metadata; frozen.
 
-    A `msgspec.Struct` and not a dataclass, for `take` makes a hundred thousand a second and this one is made eight
-    times faster.
+    `Message` is a `msgspec.Struct` and not a dataclass, for `take` makes a hundred thousand messages a
+    second, and a struct is made eight times faster.
 
     Attributes
     ----------
     payload
-        What was measured, made or ordered: any JSON-like value.
+        The value that was measured, made or ordered: any JSON-like value.
     id
-        Unique in the flow and stable over every retry: ``device-epoch-number``, and a further ``-part`` for each
-        result after the first that a generator made of one message.
+        The message's name, unique in the flow and stable over every retry: ``device-epoch-number``, with a
+        further ``-part`` for each result after the first that a generator made of one message.
     device
-        Name of the device it came from.
+        Name of the device that the message came from.
     time
         The device's clock when the payload was pushed, in seconds since 1970-01-01 UTC.
     received
-        The server's clock when it arrived there, in seconds since 1970-01-01 UTC.
+        The server's clock when the message arrived at the server, in seconds since 1970-01-01 UTC.
     flow
         Name of the flow.
     """

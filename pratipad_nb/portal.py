@@ -1,9 +1,10 @@
 """The portal: an event loop in a thread of its own, for synchronous handles onto asynchronous code.
 
-Owns the thread, its loop and what still runs there when it closes. Knows nothing of flows or devices: `Device` and
-`Cloud` stand on the *shared* portal, one thread for all of them, that ends with the last one's lease.
+Owns the thread, its loop, and the tasks that still run on the loop when the portal closes. Knows nothing of
+flows or devices. `Device` and `Cloud` use the *shared* portal: one thread for all of them, which ends with
+the last lease.
 
-It works beside a loop that already runs in the caller's thread, which a notebook's main thread always has.
+A portal works beside a loop that already runs in the caller's thread, as in a notebook's main thread.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ __all__ = ["Portal", "PortalClosed", "PortalLease", "shared_portal"]
 
 log = logging.getLogger(__name__)
 
-#: How long a closing portal waits for the end of what it has cancelled, in seconds.
+#: How long a closing portal waits for the end of cancelled tasks, in seconds.
 _PATIENCE = 10.0
-#: How long a caller who is interrupted waits for the end of the work that is cancelled for it, in seconds.
+#: How long an interrupted caller waits for the end of its cancelled work, in seconds.
 _GIVING_UP = 5.0
 
 Result = TypeVar("Result")
@@ -32,13 +33,13 @@ Made = TypeVar("Made")
 
 
 class PortalClosed(FlowError):
-    """The portal is closed, or was while its work went on."""
+    """The portal is closed, or was closed while the work went on."""
 
 
 class _Call(Generic[Result]):
-    """Work on the loop, and what its caller waits for.
+    """Work on the loop, and the `future` that the caller waits for.
 
-    Its caller may give it up at any moment, also before it is scheduled; `future` tells its end in any case.
+    The caller may give the work up at any moment, also before the work has begun; `future` ends in any case.
     """
 
     def __init__(self, work: Coroutine[Any, Any, Result]) -> None:
@@ -52,7 +53,7 @@ class _Call(Generic[Result]):
         self._task.add_done_callback(self._end)
 
     def give_up(self) -> None:
-        """Cancel the work, on the loop; what was scheduled has begun, for the loop keeps the order."""
+        """Cancel the work, on the loop. Scheduled work has begun by then, for the loop keeps the order."""
         if self._task is not None:
             self._task.cancel()
         else:
@@ -108,7 +109,7 @@ class Portal:
 
     @property
     def inside(self) -> bool:
-        """Whether the caller runs in the portal's own thread, where waiting for it would last for ever."""
+        """Whether the caller runs in the portal's own thread, where to wait for the portal never ends."""
         return threading.current_thread() is self._thread
 
     @staticmethod
@@ -118,15 +119,15 @@ class Portal:
             started.set_result((asyncio.get_running_loop(), stop))
             await stop.wait()
 
-        # The runner cancels and awaits what is left, ends asynchronous generators and closes the loop.
+        # The runner cancels and awaits the tasks left, ends asynchronous generators and closes the loop.
         with asyncio.Runner() as runner:
             running = runner.get_loop().create_task(until_stopped())
             while not running.done():
                 try:
                     runner.get_loop().run_until_complete(running)
                 except (SystemExit, KeyboardInterrupt):
-                    # asyncio lets them out of `run_until_complete`. Everybody's work runs on this loop; no
-                    # task may end it.
+                    # asyncio lets these two out of `run_until_complete`. All callers' work runs on this loop,
+                    # so no task may end it.
                     log.exception("a task on the event loop would end the program; the loop goes on")
 
     def submit(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
@@ -135,12 +136,12 @@ class Portal:
         Raises
         ------
         PortalClosed
-            If it is.
+            If the portal is closed.
         """
         return self._scheduled(work, lambda: asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def _scheduled(self, work: Coroutine[Any, Any, Any], schedule: Callable[[], Made]) -> Made:
-        with self._lock:  # what is scheduled before the stop is begun before it, so `close` cancels it
+        with self._lock:  # work that is scheduled before the stop begins before it, so `close` cancels it
             if not self._closed:
                 return schedule()
         work.close()
@@ -153,22 +154,23 @@ class Portal:
     ) -> Result:
         """Run `work` on the loop, wait for it and return its result, from any thread but the portal's own.
 
-        An exception in the waiting thread, `KeyboardInterrupt` above all, cancels `work`, waits for the end of
-        `work`, at most five seconds, and goes on. A second exception goes on at once.
+        An exception in the waiting thread, `KeyboardInterrupt` above all, cancels `work`, waits for the end
+        of `work`, at most five seconds, and goes on. A second exception goes on at once.
 
         Parameters
         ----------
         timeout
-            Seconds to wait; then `work` is cancelled. Default: as long as it takes.
+            Seconds to wait; then `work` is cancelled. Default: until the end of `work`.
         called
-            What the user has called, as ``"flow.send"``, for the words of an error. Default: the name of `work`.
+            The function that the user has called, as ``"flow.send"``, for the text of an error. Default: the
+            name of `work`.
 
         Raises
         ------
         FlowError
-            If it is called in the portal's own thread.
+            If `run` is called in the portal's own thread.
         PortalClosed
-            If the portal is closed, or is before `work` has ended.
+            If the portal is closed, or closes before `work` has ended.
         WaitTimeout
             If `work` has not ended in `timeout` seconds.
         """
@@ -185,44 +187,46 @@ class Portal:
         except PortalClosed:
             raise
         except TimeoutError as error:
-            if call.future.done():  # the work's own
+            if call.future.done():  # raised by the work itself
                 raise
             self._give_up(call)
             raise WaitTimeout(f"{called}() took longer than {timeout} s and was cancelled.") from error
-        except CancelledError:  # by nobody here: who waits is told by another exception
+        except CancelledError:  # not by this thread: an interrupted wait raises another exception
             raise PortalClosed(
-                f"{called}() was cut off before its end: {self.name!r}, whose event loop it ran on, was closed meanwhile."
+                f"{called}() was cut off before its end: {self.name!r}, whose event loop it ran on, was "
+                "closed meanwhile."
             ) from None
         except BaseException:
             if not call.future.done():
                 self._give_up(call)
-                wait([call.future], _GIVING_UP)  # what the work does about its cancellation is done then
+                wait([call.future], _GIVING_UP)  # so that the work has cleaned up
             raise
 
     def _give_up(self, call: _Call[Any]) -> None:
         with self._lock:
-            if not self._closed:  # else `close` cancels all
+            if not self._closed:  # else `close` cancels all tasks
                 self._loop.call_soon_threadsafe(call.give_up)
 
     def check_outside(self, called: str) -> None:
-        """Refuse what waits for the portal to a caller in its own thread; `called` is what that has called.
+        """Refuse a wait for the portal in the portal's own thread; `called` is the function that was called.
 
         Raises
         ------
         FlowError
-            If the caller is there.
+            If the caller runs in the portal's own thread.
         """
         if self.inside:
             raise FlowError(
-                f"{called}() was called on the event loop that has to run it, and would wait there for ever. Write "
-                f"`await asyncio.to_thread({called}, …)`, or use the asynchronous twin and await it."
+                f"{called}() was called on the event loop that has to run it, and would wait there for ever. "
+                f"Write `await asyncio.to_thread({called}, …)`, or use the asynchronous twin and await it."
             )
 
     def close(self) -> None:
-        """Cancel what is left, wait for its end, end the thread and close the loop. Idempotent.
+        """Cancel the tasks left, wait for their end, end the thread and close the loop. Idempotent.
 
-        In the portal's own thread it can't wait for its own end: there it returns at once, and the thread ends soon. A
-        task that goes on though it is cancelled is waited for ten seconds; then it is named in a warning and left behind.
+        In the portal's own thread `close` can't wait for the end of the thread: there it returns at once, and
+        the thread ends soon. A task that goes on though it is cancelled is waited for ten seconds; then the
+        task is named in a warning and left behind.
         """
         with self._lock:
             if not self._closed:
@@ -240,12 +244,12 @@ def _name(work: Coroutine[Any, Any, Any]) -> str:
 
 
 class PortalLease:
-    """A share in the process-wide portal; the last one to be released closes it.
+    """A lease of the process-wide portal; the last lease to be released closes the portal.
 
     Attributes
     ----------
     portal
-        The portal, good until `release`.
+        The portal, open until `release`.
     """
 
     def __init__(self, portal: Portal) -> None:
@@ -261,7 +265,7 @@ class PortalLease:
         self.release()
 
     def release(self) -> None:
-        """Give the share back. Idempotent."""
+        """Give the lease back. Idempotent."""
         last = False
         with _shared.lock:
             if not self._released:
@@ -275,7 +279,7 @@ class PortalLease:
 
 
 class _Shared:
-    """The process-wide portal and how many hold it."""
+    """The process-wide portal, and the number of its leases."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -287,7 +291,7 @@ _shared = _Shared()
 
 
 def shared_portal() -> PortalLease:
-    """Return a share in the process-wide portal, which is opened for the first one."""
+    """Return a lease of the process-wide portal, which is opened for the first lease."""
     with _shared.lock:
         if _shared.portal is None:
             _shared.portal = Portal("pratipad-portal")

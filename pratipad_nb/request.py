@@ -1,7 +1,8 @@
-"""Requests for readings, as `pull` returns them: that of a `Flow` in this process, and that of a `Cloud` far away.
+"""Requests for readings, as `Flow.pull` returns them in the edge's process, and `Cloud.pull` far away.
 
-Owns what can be seen of a request, waiting for it and giving it up, and the words of both. How far a request is, the edge
-counts (`pratipad_nb.runtime.devices.pull`). How that is learnt is for `session`, which looks, and for `cloud`, which asks.
+Owns the public members of a request, waiting for its end and cancelling it, and the texts of both. The edge
+counts how far a request is (`pratipad_nb.runtime.devices.pull`). `pratipad_nb.session.request` looks the
+count up, and `pratipad_nb.cloud.request` asks the edge: the same request seen from the two ends.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ __all__ = [
     "checked_pull",
 ]
 
-#: Most readings that one request may ask for: a quarter of an hour at a thousand a second. A slip of the keyboard would
-#: otherwise keep devices reading for years.
+#: Most readings that one request may ask for: a quarter of an hour at a thousand a second. Without a bound, a
+#: slip of the keyboard would keep devices reading for years.
 MOST_READINGS = 1_000_000
 
-#: Two reasons for which a request ends early, as `Standing.ended` has them.
+#: Two values of `Standing.ended`, for requests that ended early.
 CANCELLED, FLOW_ENDED = "cancelled", "the flow ended"
 
 
@@ -49,9 +50,10 @@ class Standing(msgspec.Struct, frozen=True):
     left
         Readings that have not left the pipeline: emitted, filtered or dead-lettered.
     silent
-        Devices that were asked and owe some of those.
+        Devices that were asked and owe some of these readings.
     ended
-        Why no more readings will come for the request, in words; empty while they may, or once all have come.
+        Why no more readings will come for the request, in words; empty while readings may come, or once all
+        have come.
     """
 
     left: int
@@ -60,26 +62,29 @@ class Standing(msgspec.Struct, frozen=True):
 
     @property
     def over(self) -> bool:
-        """Whether waiting and cancelling make no difference any more."""
+        """Whether the request has ended, so that waiting and cancelling make no difference."""
         return self.left == 0 or self.ended != ""
 
 
 class Asked(Protocol):
-    """A request as the edge counts it, seen from here."""
+    """A request as the edge counts it, seen from this process."""
 
     @property
     def standing(self) -> Standing:
-        """How far the request is, as far as is known without asking."""
+        """How far the request was when this process last heard of it."""
 
     async def look(self, seconds: float | None) -> None:
-        """Bring `standing` up to date: once the request is over, or `seconds` have passed (None: whenever it likes)."""
+        """Wait until the request is over or `seconds` have passed, and bring `standing` up to date.
+
+        With `seconds` None, the method may return at any time.
+        """
 
     async def cancel(self) -> None:
-        """Let the edge ask devices for no more of the request."""
+        """Have the edge ask devices for no more readings of the request."""
 
 
 class AsyncRequest:
-    """Readings that were asked for, by `AsyncFlow.pull` or `AsyncCloud.pull`. Awaiting a request waits for it.
+    """A request for readings, made by `AsyncFlow.pull` or `AsyncCloud.pull`. Awaiting it waits for its end.
 
     Attributes
     ----------
@@ -118,7 +123,7 @@ class AsyncRequest:
 
     @property
     def state(self) -> str:
-        """One phrase: "done", "3 of 5 readings left", or that and "cancelled" or "the flow ended"."""
+        """One phrase: "done", "3 of 5 readings left", or the latter with "cancelled" or "the flow ended"."""
         standing = self._asked.standing
         if standing.left == 0:
             return "done"
@@ -136,7 +141,7 @@ class AsyncRequest:
         Raises
         ------
         WaitTimeout
-            If they have not within `timeout` seconds; it names the devices that owe some.
+            If readings are left after `timeout` seconds; the text names the devices that owe readings.
         FlowError
             If the flow ends before, or the request is cancelled.
         """
@@ -149,7 +154,7 @@ class AsyncRequest:
         self._check_done(seconds)
 
     def _check_done(self, seconds: float | None) -> None:
-        """Raise what `wait` does for a request that isn't done, after so many seconds."""
+        """Raise the error of `wait` if the request isn't done after so many seconds."""
         standing = self._asked.standing
         readings = f"{standing.left} of {self.n} readings"
         if standing.left == 0:
@@ -158,29 +163,33 @@ class AsyncRequest:
             raise FlowError(f"the request was cancelled before {readings} had come. Pull again for more.")
         if standing.ended == FLOW_ENDED:
             raise FlowError(
-                f"flow {self._flow!r} ended while {readings} were waited for. Start it with start(), and pull again."
+                f"flow {self._flow!r} ended while {readings} were waited for. Start it with start(), and "
+                "pull again."
             )
         if standing.ended:
             raise FlowError(f"the request ended before {readings} had come: {standing.ended}.")
         silent = ", ".join(standing.silent) or "no device is connected that could be asked"
         raise WaitTimeout(
-            f"{readings} have not come in {seconds:g} s; silent: {silent}. See whether the devices are connected and "
-            "can read, then wait() again, or cancel()."
+            f"{readings} have not come in {seconds:g} s; silent: {silent}. See whether the devices are "
+            "connected and can read, then wait() again, or cancel()."
         )
 
     async def cancel(self) -> None:
-        """Ask for no more of it. What devices were asked for already still comes; one that is over stays as it is."""
+        """Ask for no more readings. Readings that devices were asked for already still come.
+
+        A request that has ended stays as it is.
+        """
         if not self._asked.standing.over:
             await self._asked.cancel()
 
 
 class Request:
-    """Readings that were asked for, by `Flow.pull` or `Cloud.pull`: the synchronous twin of `AsyncRequest`.
+    """A request for readings, made by `Flow.pull` or `Cloud.pull`: the synchronous twin of `AsyncRequest`.
 
     Parameters
     ----------
     run
-        Runs a coroutine on the event loop that the twin belongs to, and waits for its end.
+        Runs a coroutine on the twin's event loop, and waits for its end.
     """
 
     def __init__(self, run: Callable[[Coroutine[Any, Any, None]], None], twin: AsyncRequest) -> None:
@@ -217,7 +226,7 @@ class Request:
 
     @property
     def state(self) -> str:
-        """One phrase: "done", "3 of 5 readings left", or that and "cancelled" or "the flow ended"."""
+        """One phrase: "done", "3 of 5 readings left", or the latter with "cancelled" or "the flow ended"."""
         return self._twin.state
 
     def wait(self, timeout: float | None = 10.0) -> None:
@@ -231,7 +240,7 @@ class Request:
         Raises
         ------
         WaitTimeout
-            If they have not within `timeout` seconds; it names the devices that owe some.
+            If readings are left after `timeout` seconds; the text names the devices that owe readings.
         FlowError
             If the flow ends before, or the request is cancelled.
         """
@@ -242,11 +251,14 @@ class Request:
             self._run(self._twin.wait(timeout))
 
     def cancel(self) -> None:
-        """Ask for no more of it. What devices were asked for already still comes; one that is over stays as it is."""
+        """Ask for no more readings. Readings that devices were asked for already still come.
+
+        A request that has ended stays as it is.
+        """
         if not self._over:
             self._run(self._twin.cancel())
 
     @property
     def _over(self) -> bool:
-        """Whether nothing is left to be asked on the twin's event loop, which may be closed by now."""
+        """Whether the request has ended: then the twin's event loop may be closed, and isn't used."""
         return self._twin._asked.standing.over  # noqa: SLF001 - two handles of one request

@@ -1,7 +1,7 @@
 """Names, credentials, endpoints and options: frozen values, validated once, when they are made.
 
-Owns what may be chosen and its bounds. Reads no file and no environment: that is for `pratipad_nb.cli` and
-`pratipad_nb.notebook`, and where neither is, for `pratipad_nb.session.defaults`.
+Owns the options, their defaults and their bounds. Reads no file and no environment: reading is for
+`pratipad_nb.cli` and `pratipad_nb.notebook`, and in a plain program for `pratipad_nb.session.defaults`.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ __all__ = [
 Delivery = Literal["durable", "fast"]
 Sync = Literal["interval", "always"]
 
-#: What a flow, a device, a reader and a tenant may be called: it is a token of a NATS subject, part of a file name
-#: and of a certificate, and (for flows) a Python variable, so it is kept to what all of them take.
+#: The name of a flow, a device, a reader or a tenant. A name is a token of a NATS subject, part of a file
+#: name and of a certificate, and (for flows) a Python variable, so the pattern is kept to the characters that
+#: all of them take.
 NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
 RESERVED_NAMES = frozenset({"Push", "Pull", "Demand", "Output"})
 
@@ -56,7 +57,7 @@ def valid_name(name: object, what: str) -> str:
     Raises
     ------
     SettingsError
-        If it is no string, doesn't match `NAME_PATTERN` or is one of `RESERVED_NAMES`.
+        If `name` is no string, doesn't match `NAME_PATTERN` or is one of `RESERVED_NAMES`.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise SettingsError(
@@ -72,12 +73,12 @@ def valid_name(name: object, what: str) -> str:
 
 
 def valid_address(name: object) -> str:
-    """Return `name` if it can name a device, or one that speaks through a gateway: ``"gateway.device"``.
+    """Return `name` if it can name a device, or a device behind a gateway: ``"gateway.device"``.
 
     Raises
     ------
     SettingsError
-        If neither it, nor both of its parts, may name a device.
+        If neither `name`, nor both of its parts, may name a device.
     """
     if not isinstance(name, str):
         return valid_name(name, "device")
@@ -89,7 +90,7 @@ def valid_address(name: object) -> str:
 
 
 def gateway_of(address: str) -> str:
-    """Return the gateway that the device at `address` speaks through; its own name, if it speaks for itself."""
+    """Return the gateway of the device at `address`; the device's own name if it speaks for itself."""
     return address.partition(".")[0]
 
 
@@ -100,7 +101,7 @@ def _suggest(name: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a listener listens: ``str()`` gives ``host:port``, an IPv6 address in brackets."""
+    """The address of a listener. ``str()`` gives ``host:port``, with an IPv6 address in brackets."""
 
     host: str
     port: int
@@ -112,13 +113,14 @@ class Address:
         Raises
         ------
         SettingsError
-            If it is none: the host is missing, or the port is no number from 1 to 65535.
+            If `text` is no address: the host is missing, or the port is no number from 1 to 65535.
         """
         host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
         host = host.removeprefix("[").removesuffix("]")
         if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
             raise SettingsError(
-                f"{text!r} is no address to listen on: it is HOST:PORT, for example '127.0.0.1:8883' or '0.0.0.0:8883'."
+                f"{text!r} is no address to listen on: it is HOST:PORT, for example '127.0.0.1:8883' or "
+                "'0.0.0.0:8883'."
             )
         return cls(host, int(port))
 
@@ -128,9 +130,9 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Where one party's certificate files are: its own certificate and key, and the authority it trusts.
+    """The paths of one party's certificate files: its own certificate and key, and the authority it trusts.
 
-    Holds paths, never key material, so it is safe to print.
+    `Credentials` hold paths and no key material, so they are safe to print.
     """
 
     authority: Path
@@ -139,31 +141,33 @@ class Credentials:
 
     @classmethod
     def in_folder(cls, folder: str | Path) -> Credentials:
-        """Return the credentials in `folder`: ``ca.pem``, ``cert.pem`` and ``key.pem``, as `Flow.invite` writes them.
+        """Return the credentials in `folder`: ``ca.pem``, ``cert.pem`` and ``key.pem``.
+
+        `Flow.invite` writes such a folder.
 
         Raises
         ------
         SettingsError
-            If one of the three is not there.
+            If one of the three files is missing.
         """
         folder = checked_path(folder, "certs")
         found = cls(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
         missing = [p.name for p in (found.authority, found.certificate, found.key) if not p.is_file()]
         if missing:
             raise SettingsError(
-                f"{folder} is no certificate folder: {', '.join(missing)} missing. It holds ca.pem, cert.pem and "
-                "key.pem; `flow.invite(name, folder)` writes one."
+                f"{folder} is no certificate folder: {', '.join(missing)} missing. It holds ca.pem, cert.pem "
+                "and key.pem; `flow.invite(name, folder)` writes one."
             )
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """What a device or a cloud client connects to: a server, a flow there, and the credentials to get in.
+    """The target of a device's or a cloud client's connection: a server, a flow there, and credentials.
 
-    `url` is ``tls://host:port`` (several, comma-separated, for a cluster), or ``memory://NAME`` for the in-memory
-    transport of `pratipad_nb.testing`, which needs no credentials. `whereabouts` says where a server of this computer
-    listens by now, if it has moved (empty: not known).
+    `url` is ``tls://host:port`` (several, comma-separated, for a cluster), or ``memory://NAME`` for the
+    in-memory transport of `pratipad_nb.testing`, which needs no credentials. `whereabouts` returns the
+    address where a server of this computer listens now, if that has changed (empty: not known).
     """
 
     url: str
@@ -174,9 +178,9 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A server elsewhere that ours joins as a leaf, and the credentials to get in there.
+    """A server elsewhere that our server joins as a leaf, and the credentials for it.
 
-    `url` is ``tls://host:port``, of that server's listener for leaf nodes (by default port 7422).
+    `url` is ``tls://host:port``, the address of that server's listener for leaf nodes (by default port 7422).
     """
 
     url: str
@@ -187,21 +191,22 @@ class Leaf:
         host, _, port = url.removeprefix("tls://").rpartition(":")
         if not url.startswith("tls://") or not host or not port.isdigit():
             raise SettingsError(
-                f"{self.url!r} is no server to be a leaf of: it is tls://HOST:PORT, as a rule with port 7422. "
-                "There is no link without TLS."
+                f"{self.url!r} is no server to be a leaf of: it is tls://HOST:PORT, as a rule with port "
+                "7422. There is no link without TLS."
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """How much of what reached Output is kept, whichever bound is met first.
+    """How many of the results at Output are kept, by two bounds: the bound that is met first counts.
 
     Attributes
     ----------
     seconds
-        Older messages go once every named reader has read them. Default: one hour.
+        Older results are deleted once every named reader has read them. Default: one hour.
     bytes
-        Bound of the output log. Full, the flow waits for its slowest named reader. Default: 1 GiB.
+        Bound of the output log. When the log is full, the flow waits for its slowest named reader. Default: 1
+        GiB.
     """
 
     seconds: float = 3600.0
@@ -214,54 +219,60 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class FlowOptions:
-    """What is seldom changed about a flow. Every default is explained; sizes are in bytes, times in seconds.
+    """The options of a flow that are seldom changed. Sizes are in bytes, times in seconds.
 
     Attributes
     ----------
     input_bytes
-        Bound of the input log. Full, devices wait. 256 MiB holds minutes of full speed.
+        Bound of the input log. When the log is full, devices wait. 256 MiB hold minutes of full speed.
     order_bytes, order_seconds
-        Bound and expiry of orders kept for devices that are away.
+        Bound and expiry of the orders that are kept for devices that are away.
     dead_letter_bytes
-        Bound of the dead letters. Full, the flow waits rather than lose one.
+        Bound of the dead letters. When it is reached, the flow waits, and loses no dead letter.
     batch_messages
-        Most messages that go through a processor in one hop to its thread. 2,048 amortise the hop to under 0.1 µs a
-        message and stay a small part of a second of work.
+        Most messages that go through a processor in one hop to its thread. 2,048 messages amortise the hop to
+        under 0.1 µs a message, and stay a small part of a second of work.
     slice_seconds
-        A batch is handed on after this long even when it isn't done, so that a slow processor's first results don't
-        wait for its last. Also the longest that pause and stop wait for a processor between two messages.
+        After this long, the finished part of a batch is handed on, so that a slow processor's first results
+        don't wait for its last results. Also the longest time that pause and stop wait for a processor
+        between two messages.
     checkpoint_seconds
-        Longest time between two checkpoints of the positions; a restart re-reads the output since the last one.
+        Longest time between two checkpoints of the positions; a restart re-reads the output since the last
+        one.
     reader_expiry
-        A named reader that has been away for so long no longer holds back a full flow. ``None``: never expires.
+        A named reader that has been away for so long no longer holds back a full flow. ``None``: a reader
+        never expires.
     on_lag
-        What a named reader that is behind at a full log costs: ``"wait"`` (the flow waits) or ``"discard"`` (the
-        oldest go).
+        What happens at a full log when a named reader is behind: ``"wait"`` (the flow waits) or ``"discard"``
+        (the oldest results are deleted).
     sync
-        ``"interval"``: the server writes to disk at once and forces it out every two minutes, so that a power
-        failure may lose that much. ``"always"``: every write is forced, about 6 × slower.
+        ``"interval"``: the server writes at once, and forces its writes out to disk every two minutes, so a
+        power failure may lose the last two minutes. ``"always"``: every write is forced out, about 6 ×
+        slower.
     partitions
-        Into how many shares the flow's devices are split, for several edges to run. One (the default) is for a flow
-        that runs in one place. It is fixed when the flow first runs; take a few times as many as there will be
-        edges. Each partition has its own instances of the processors.
+        Into how many partitions the flow's devices are split, for several edges to run. One (the default) is
+        for a flow that runs in one place. The number is fixed when the flow first runs; take a few times as
+        many partitions as there will be edges. Each partition has its own instances of the processors.
     mqtt
-        Whether the embedded server takes devices that speak MQTT 3.1.1: True (on port 8883, where it takes all others
-        too) or an address, ``"host:port"``. The first flow of a state folder decides.
+        Whether the embedded server takes devices that speak MQTT 3.1.1: True (port 8883 of the host where all
+        other devices connect) or an address, ``"host:port"``. The first flow of a state folder decides.
     leaf_of
-        A server elsewhere, the cloud's, that the embedded one joins: results go on to there, and are kept here while
-        the link is down. The first flow of a state folder decides. For a server that others run, see `uplink`.
+        The cloud's server, which the embedded server joins as a leaf: results go on to the cloud's server,
+        and are kept by the embedded server while the link is down. The first flow of a state folder decides.
+        For a server that is not embedded, see `uplink`.
     uplink
-        Whether results go on to the server that the flow's own one is a leaf of. None: as it is for the state folder's
-        server; a server that is given by its URL doesn't say.
+        Whether results go on to the server that the flow's own server is a leaf of. None: as the state
+        folder's server is set up; a URL doesn't tell whether its server is a leaf.
     drain_seconds
-        How long `stop` waits for processors to finish what is in flight before it leaves the rest to the next start.
+        How long `stop` waits for processors to finish the messages in flight, before it leaves the rest to
+        the next start.
     setup_seconds
-        How long making an instance of a processor, its `setup` and its `restore` may take, each. A minute
-        loads a model; what takes longer mostly hangs, and whoever starts or changes the flow waits for it.
+        How long each of making an instance of a processor, its `setup` and its `restore` may take. A minute
+        is enough to load a model. A call that takes longer mostly hangs, and the start, or the change, of the
+        flow waits for it.
     hang_seconds
-        A call of a processor that lasts longer counts as one that hangs: a change of the flow, a checkpoint
-        and the end don't wait for it. The instance is left behind then, and the messages of its call go to
-        the instance that comes.
+        A call of a processor that lasts longer hangs: a change of the flow, a checkpoint and the end don't
+        wait for its end. Its instance is left behind, and the messages of the call go to the next instance.
     """
 
     input_bytes: int = 256 << 20
@@ -305,7 +316,8 @@ class FlowOptions:
             Address.parse(self.mqtt)
         if self.leaf_of is not None and not isinstance(self.leaf_of, Leaf):
             raise SettingsError(
-                f"FlowOptions: leaf_of is {self.leaf_of!r:.100}; it is Leaf('tls://HOST:PORT', credentials), or None."
+                f"FlowOptions: leaf_of is {self.leaf_of!r:.100}; it is Leaf('tls://HOST:PORT', credentials), "
+                "or None."
             )
 
     def _is_count(self, name: str, least: int) -> None:
@@ -334,7 +346,7 @@ def checked_keep(value: object) -> Keep:
     Raises
     ------
     SettingsError
-        If it is anything else, or out of bounds.
+        If `value` is anything else, or out of bounds.
     """
     if value is None or isinstance(value, Keep):
         return value or Keep()
@@ -344,7 +356,7 @@ def checked_keep(value: object) -> Keep:
 
 
 def checked_options(value: object) -> FlowOptions:
-    """Return `value` if it is options, the defaults for None, else raise `SettingsError`."""
+    """Return `value` if it is `FlowOptions`, the defaults for None, else raise `SettingsError`."""
     if value is None or isinstance(value, FlowOptions):
         return value or FlowOptions()
     raise SettingsError(
@@ -358,9 +370,9 @@ def checked_number(value: object, what: str, *, least: float, more: str = "") ->
     Parameters
     ----------
     what
-        What it is the value of, for the message.
+        The name of the option, for the message.
     more
-        What the message says behind "a number of at least …".
+        Text that follows "a number of at least …" in the message.
     """
     if not _is_finite(value) or not value >= least:
         raise SettingsError(f"{what} is {value!r:.100}; it must be a number of at least {least:g}{more}.")
@@ -390,13 +402,13 @@ def checked_count(value: object, what: str, *, least: int = 1, most: int | None 
 
 
 def checked_path(value: object, what: str) -> Path:
-    """Return the path that `value` means, with ``~`` as the home folder; what can be none raises `SettingsError`."""
+    """Return the path that `value` means, with ``~`` as the home folder, else raise `SettingsError`."""
     text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text or "\0" in text:
         raise SettingsError(f"{what} is {value!r:.100}; it must be a path: a pathlib.Path, or a text.")
     try:
         return Path(text).expanduser()
-    except RuntimeError as error:  # "~somebody", who is unknown here
+    except RuntimeError as error:  # "~name" of a user that this computer doesn't know
         raise SettingsError(
             f"{what} is {text!r}, whose ~ nothing is known of. Write the path in full."
         ) from error
@@ -407,5 +419,5 @@ def _is_finite(value: object) -> TypeGuard[int | float]:
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond what a float holds
+    except OverflowError:  # a whole number that is too large for a float
         return False

@@ -1,6 +1,7 @@
-"""Small tables of a notebook's cell: as text, and as HTML where the front end shows that.
+"""Small tables for a notebook's cell: as text, and as HTML where the front end shows HTML.
 
-Owns their form alone. They take JupyterLab's own colours, so that they follow its theme, and bear no script.
+Owns the form of tables, and not their content. Tables take JupyterLab's own colours, so that they follow its
+theme, and contain no script.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ _CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:b
 
 
 class Cell(str):
-    """A text in a table; `fault` marks what went wrong."""
+    """The text of a table's cell; `fault` marks a failure."""
 
     fault: bool
 
     def __new__(cls, text: str, *, fault: bool = False) -> Cell:
-        """Make it."""
+        """Make a cell."""
         cell = super().__new__(cls, text)
         cell.fault = fault
         return cell
@@ -41,7 +42,10 @@ def shown(value: Any) -> Cell:
 
 
 def clock(seconds: float) -> str:
-    """Return the time of day, here, at `seconds` since 1970-01-01 UTC; a device's clock may say anything."""
+    """Return the local time of day at `seconds` since 1970-01-01 UTC; the number itself if it is no time.
+
+    A device's clock may say any number.
+    """
     try:
         return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M:%S.%f")[:-3]
     except (OverflowError, OSError, ValueError):

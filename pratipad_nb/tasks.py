@@ -1,6 +1,6 @@
-"""Tasks: several pieces of work at the same time, as one await.
+"""Tasks: several coroutines at the same time, as one await.
 
-Owns that an error comes out as the piece of work raised it, and not in a group.
+Owns that an error comes out as its coroutine raised it, and not in a group.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ Result = TypeVar("Result")
 
 
 async def gathered(works: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """Return the results of all `works`, done at the same time; the first error ends the others, and is raised alone."""
+    """Run all `works` at the same time, and return their results.
+
+    The first error cancels the other coroutines, and is raised alone.
+    """
     failed: BaseException | None = None
     tasks: list[asyncio.Task[Result]] = []
     try:
@@ -25,7 +28,7 @@ async def gathered(works: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]
         failed = errors
         while isinstance(failed, ExceptionGroup):
             failed = failed.exceptions[0]
-    if failed is not None:  # out of the block: the group, as its context, would be shown in its place
+    if failed is not None:  # outside of the block, where the group isn't the error's context
         raise failed
     return [task.result() for task in tasks]
 

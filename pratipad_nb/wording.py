@@ -1,4 +1,4 @@
-"""Numbers and errors in words: counts, rates, durations, exceptions as pictures, tables and texts show them.
+"""Wording: counts, rates, durations and exceptions as pictures, tables and texts show them.
 
 Owns their spelling. The graph widget spells them the same way in its own `notebook/static/cards.js`.
 """
@@ -17,15 +17,15 @@ __all__ = [
     "storable",
 ]
 
-#: The bound keeps what is stored small, whatever an exception holds: some carry whole documents in their
-#: text.
+#: Longest text of an exception. The bound keeps dead letters small, for some exceptions carry whole documents
+#: in their text.
 ERROR_CHARACTERS = 1000
 
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def count(value: float) -> str:
-    """Return `value` short: ``950``, ``12.3k``, ``4.56M``: whole up to 9,999, then three digits and a unit."""
+    """Return `value` short: ``950``, ``12.3k``, ``4.56M``; whole up to 9,999, then three digits and unit."""
     if abs(value) < 10_000:
         return f"{value:,.0f}"
     for size, unit in _UNITS:
@@ -40,7 +40,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def rate(value: float) -> str:
-    """Return messages a second: ``0``, ``0.5``, ``12.3``, ``950``, ``12.3k`` (the unit ``/s`` is for the caller)."""
+    """Return messages a second: ``0``, ``0.5``, ``12.3``, ``950``, ``12.3k``. The caller adds ``/s``."""
     if value <= 0:
         return "0"
     if value < 99.95:
@@ -49,7 +49,7 @@ def rate(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a latency: ``85 µs``, ``1.2 ms``, ``3.4 s``; an en dash for 0, which stands for "none measured yet"."""
+    """Return a latency: ``85 µs``, ``1.2 ms``, ``3.4 s``; an en dash for 0, "not measured yet"."""
     if seconds <= 0:
         return "–"
     for size, unit in ((1.0, "s"), (1e-3, "ms")):
@@ -59,12 +59,12 @@ def duration(seconds: float) -> str:
 
 
 def share(value: float) -> str:
-    """Return a share from 0 to 1 in per cent: ``34 %``."""
+    """Return a fraction from 0 to 1 in per cent: ``34 %``."""
     return f"{round(100 * min(1.0, max(0.0, value)))} %"
 
 
 def span(seconds: float) -> str:
-    """Return how long something has lasted: ``42 s``, ``5 min 3 s``, ``2 h 14 min``."""
+    """Return a span of time: ``42 s``, ``5 min 3 s``, ``2 h 14 min``."""
     whole = int(max(0.0, seconds))
     if whole < 60:
         return f"{whole} s"
@@ -74,7 +74,7 @@ def span(seconds: float) -> str:
 
 
 def in_words(error: BaseException) -> str:
-    """Return an exception's type and text, at most 1,000 characters, all of which can be stored."""
+    """Return an exception's type and text, at most 1,000 characters, which can all be stored."""
     name = type(error).__name__
     try:
         text = str(error)

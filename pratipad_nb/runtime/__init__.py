@@ -1,6 +1,7 @@
-"""The runtime: all that runs a flow at the edge, given a `Connection`; knows neither NATS nor the server.
+"""The runtime: runs a flow at the edge, given a `Connection`; knows neither NATS nor the server.
 
-Six rooms, each of which imports only from the rooms below it; `pratipad_nb.session` composes them with a server.
+There are six rooms, each of which imports only from the rooms below it. `pratipad_nb.session` composes the
+rooms with a server.
 
 ==============  ==============================================================================================
 ``sharing``     a flow in partitions: which edges there are, and which partitions this process runs

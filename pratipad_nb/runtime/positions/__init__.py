@@ -1,6 +1,6 @@
 """Positions: how far each device's messages are dealt with, from the input log to the output log.
 
-Owns what makes delivery durable. A repeat is dropped in ``gatekeeper``; a position is stored in ``chain``.
+Owns durable delivery. A repeat is dropped in ``gatekeeper``; a position is stored in ``chain``.
 
 =================  =========================================================================================
 ``positions``      how far each device's messages are dealt with; which of its epochs are kept
@@ -10,7 +10,7 @@ Owns what makes delivery durable. A repeat is dropped in ``gatekeeper``; a posit
 ``malformed``      deliveries that are no frames: kept as dead letters
 ``segments``       the results of an input frame: cut, split, and freed of what can't travel
 ``outputs``        results gathered into output frames, stored, and their input acknowledged
-``opening``        input and output as the flow's delivery asks for them: logs, or signals
+``opening``        the input and output that the flow's delivery asks for: logs, or signals
 ``checkpoints``    all positions and states as of one output frame, so that a start reads little
 ``dead_letters``   messages that a processor failed on
 ``janitor``        what may be deleted from the output, and which reader holds it back

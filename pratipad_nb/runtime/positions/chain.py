@@ -1,7 +1,7 @@
 """The output chain: results and the positions that they complete, in one frame, by one writer.
 
-Owns taking the output over, appending to it, and storing a checkpoint. Why that is enough for nothing to be lost or
-doubled is in `positions`; when a checkpoint is made is for `checkpoints`.
+Owns taking the output over, appending to it, and storing a checkpoint. The docstring of `positions` says why
+no message is lost or doubled. Which states go into a checkpoint is for `checkpoints`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ __all__ = ["OutputChain"]
 
 log = logging.getLogger(__name__)
 
-#: So many of the largest frames fill the output log: a frame has to fit into what the janitor, which begins to cut
-#: at 80 %, leaves free.
+#: So many of the largest frames fill the output log. The janitor begins to cut at 80 %, and a frame has to
+#: fit into the remaining fifth.
 _FRAME_SHARE = 8
 
-#: A partition that has nothing to say while others append so many frames appends an empty one, for the janitor never
-#: deletes a partition's newest frame.
+#: While a partition has no results and others append so many frames, the partition appends an empty frame,
+#: for the janitor never deletes a partition's newest frame.
 _FRAMES_BEHIND = 1024
 
-#: First and longest pause before an append to a full log, or a look at a server that is away, is tried again, in seconds.
+#: First and longest pause, in seconds, before an append to a full log, or a look at a server that is away, is
+#: tried again.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 
 
@@ -40,7 +41,7 @@ class OutputChain:
     Parameters
     ----------
     connection, output, marks
-        Where frames are appended, the output's log, and the log that holds checkpoints.
+        The connection to the server, the output's log, and the log that holds checkpoints.
     out_subject, mark_subject
         The partition's subjects.
     """
@@ -55,7 +56,7 @@ class OutputChain:
         self._mark = mark_subject
         self.writer = uuid.uuid4().hex
         self.positions = Positions()
-        #: Kept state of processors, by key, as of the newest checkpoint.
+        #: States of processors' instances, by `state_key`, as of the newest checkpoint.
         self.states: dict[str, bytes] = {}
         self.last = 0
         self.checkpointed = 0
@@ -64,7 +65,7 @@ class OutputChain:
         self._marked = 0
 
     async def open(self) -> None:
-        """Find out where the output stands, and take it over: from now on any earlier owner is fenced.
+        """Read the positions, and take the output over: from now on any earlier owner is fenced.
 
         Raises
         ------
@@ -78,12 +79,14 @@ class OutputChain:
             if newest is not None and newest.sequence > self.last:
                 await self._read_since(self.last)
             try:
-                # An empty frame of ours breaks the condition of whatever an earlier owner has yet to append.
+                # An empty frame of ours breaks the condition of every append that an earlier owner has yet to
+                # make.
                 self.last = await self._connection.append(self._out, self._frame([], []), expect=self.last)
             except Fenced:
                 continue
             except LogFull:
-                # The first frame with results will take it over; a full log takes nobody else's either.
+                # The first frame with results will take the output over. A full log takes no other owner's
+                # frame either.
                 return
             await self._take_over_the_checkpoint()
             return
@@ -96,16 +99,20 @@ class OutputChain:
         mark = decode(record.data, MarkFrame)
         self.positions.advance(mark.positions)
         self.states = mark.states
-        # A log that was deleted and made anew counts from 1 again; then the checkpoint speaks of the old one.
+        # A log that was deleted and made anew counts from 1 again; then the checkpoint's sequence is of the
+        # old log.
         state = await self._output.state()
         self.last = self.checkpointed = min(mark.sequence, state.last)
 
     async def _take_over_the_checkpoint(self) -> None:
-        """Write one of our own: an earlier owner can't put an old one over it, nor does one of a deleted log stay."""
+        """Write a checkpoint of our own.
+
+        An earlier owner can't put an old checkpoint over ours, and no checkpoint of a deleted log stays.
+        """
         while True:
             newest = await self._marks.latest(self._mark)
             self._marked = newest.sequence if newest else 0
-            with contextlib.suppress(Fenced):  # the earlier owner's last one was quicker
+            with contextlib.suppress(Fenced):  # the earlier owner's last checkpoint was quicker
                 await self.checkpoint(self.states)
                 return
 
@@ -114,7 +121,7 @@ class OutputChain:
             try:
                 header = decode(record.data, OutputHeader)
             except FrameError:
-                log.warning("frame %d of %s is none of ours; skipped", record.sequence, self._out)
+                log.warning("frame %d of %s is no output frame; skipped", record.sequence, self._out)
             else:
                 self.positions.advance(header.covers)
             self.last = record.sequence
@@ -124,23 +131,24 @@ class OutputChain:
         return encode(OutputFrame(self.writer, self._number, covers, segments))
 
     async def append(self, covers: list[Position], segments: list[Segment]) -> int:
-        """Store results together with the positions they complete; return the frame's sequence once it is safe.
+        """Store results and the positions they complete; return the frame's sequence once the frame is safe.
 
         Waits for as long as the log is full (`full` is set meanwhile) or the server is away.
 
         Raises
         ------
         Fenced
-            If another owner has taken over: none of this was stored, and nothing of ours will be.
+            If another owner has taken over: nothing was stored, and no further frame of ours will be.
         PayloadError
-            If a payload is not JSON-like, or all together are too much for one frame: nothing was stored.
+            If a payload is not JSON-like, or the results are too large for one frame: nothing was stored.
         """
         data = self._frame(covers, segments)
         most = min(self._connection.max_frame_bytes, self._output.spec.max_bytes // _FRAME_SHARE)
         if len(data) > most:
             raise PayloadError(
-                f"results of {len(data)} bytes in one frame; at most {most} are taken, of which an output log of "
-                f"{self._output.spec.max_bytes} bytes (`keep`) holds {_FRAME_SHARE} and a server at least one."
+                f"results of {len(data)} bytes in one frame; at most {most} are taken, of which an output "
+                f"log of {self._output.spec.max_bytes} bytes (`keep`) holds {_FRAME_SHARE} and a server at "
+                "least one."
             )
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
@@ -149,14 +157,14 @@ class OutputChain:
                 break
             except LogFull:
                 self.full.set()
-                # The janitor purges no frame that isn't in a checkpoint, and the next one of the pipeline stands
-                # behind what waits here.
+                # The janitor purges no frame that isn't in a checkpoint, and the pipeline's next barrier
+                # stands behind the results that wait here.
                 with contextlib.suppress(WaitTimeout, LogFull):
                     await self.checkpoint()
                 await asyncio.sleep(backoff.next())
             except (WaitTimeout, Fenced) as error:
-                # An answer may be lost although the frame is stored; then the condition of a second try is broken
-                # by our own frame. The newest frame tells.
+                # An answer may be lost although the frame is stored. Then our own frame breaks the condition
+                # of a second try. The newest frame in the log tells whether it is ours.
                 stored = await self._stored_sequence()
                 if stored is not None:
                     self.last = stored
@@ -168,7 +176,7 @@ class OutputChain:
         return self.last
 
     async def _stored_sequence(self) -> int | None:
-        """Return where the frame that was sent last is stored, None if it isn't."""
+        """Return the sequence of the frame that was sent last; None if that frame isn't stored."""
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
@@ -185,21 +193,21 @@ class OutputChain:
         return newest.sequence if (header.writer, header.number) == (self.writer, self._number) else None
 
     async def keep_up(self) -> None:
-        """Of several partitions: append an empty frame if the others are far ahead, so that theirs can be purged."""
+        """Append an empty frame if other partitions are far ahead, so that their frames can be purged."""
         if (await self._output.state()).last - self.last > _FRAMES_BEHIND and not self.full.is_set():
             await self.append([], [])
 
     async def checkpoint(self, states: dict[str, bytes] | None = None) -> None:
-        """Store all positions, and processors' states, as they stand now.
+        """Store all positions as of now, with the processors' `states`; None: those of the last checkpoint.
 
         Raises
         ------
         Fenced
             If another owner has taken over.
         WaitTimeout, LogFull
-            If it can't be stored now; the one before it stays.
+            If the checkpoint can't be stored now; the checkpoint before it stays.
         PayloadError
-            If it is too large.
+            If the checkpoint is too large.
         """
         if states is not None:
             self.states = states
@@ -212,7 +220,7 @@ class OutputChain:
                 self._marked = await self._connection.append(self._mark, data, expect=self._marked)
                 break
             except (WaitTimeout, Fenced):
-                # As with results, the answer to this one or to one before may be lost.
+                # As with results, the answer to this checkpoint or to an earlier one may be lost.
                 newest = await self._marks.latest(self._mark)
                 if newest is None or newest.sequence == self._marked:
                     raise

@@ -1,7 +1,7 @@
-"""Checkpoints: all positions of a partition, with the states of its processors, as of one frame of the output.
+"""Checkpoints: a partition's positions and its processors' states, as of one frame of the output.
 
-Owns what goes into a checkpoint, and how far those of all partitions reach. Storing one is for `OutputChain`; when one
-is made is for `upkeep`.
+Owns which states go into a checkpoint, and how far the checkpoints of all partitions reach. Storing a
+checkpoint is for `chain`; when a checkpoint is due is for `upkeep`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Checkpoints:
         return lowest
 
     async def make(self, states: dict[str, bytes]) -> None:
-        """Make a checkpoint; one that can't be stored now is left to the next."""
+        """Make a checkpoint; if it can't be stored now, the next checkpoint replaces it."""
         try:
             if self._partitions > 1:
                 await self._chain.keep_up()

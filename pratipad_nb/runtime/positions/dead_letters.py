@@ -1,6 +1,7 @@
 """Dead letters: messages that a processor failed on, kept until somebody retries or clears them.
 
-Owns storing, listing and turning them back into batches. Which messages fail is for `stage`.
+Owns storing and listing dead letters, and turning them back into batches. Which messages fail is for `stage`;
+when a dead letter is retried is for `retries`.
 """
 
 from __future__ import annotations
@@ -24,16 +25,17 @@ from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["ORDER_STEP", "DeadLetter", "DeadLetters"]
 
-#: Most entries in one frame; large ones are fewer.
+#: Most entries in one frame; of large entries a frame has fewer.
 _ENTRIES = 128
-#: First and longest pause before an append to a full log, or to a server that is away, is tried again, in seconds.
+#: First and longest pause, in seconds, before an append to a full log, or to a server that is away, is tried
+#: again.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-#: What stands behind a processor's key where an order, and no reading, failed in it.
+#: The suffix of a processor's key in the dead letters of its `backward`: an order failed, and no reading.
 ORDER_STEP = "-backward"
 
 
 def _place(sequence: int) -> str:
-    """Return what stands for the device in the positions that retrying the frame at `sequence` completes."""
+    """Return the name in place of a device, in the positions of retried entries of frame `sequence`."""
     return f"#dead-{sequence}"
 
 
@@ -44,13 +46,13 @@ class DeadLetter:
     Attributes
     ----------
     id, device, time
-        Of the message.
+        The message's id, its device, and the device's clock when the payload was pushed.
     payload
-        As it came into the processor.
+        The payload that the processor was given.
     processor
         Key of the processor that failed.
     error, traceback
-        What it raised.
+        The exception that the processor raised, and its traceback.
     """
 
     id: str
@@ -69,26 +71,27 @@ class DeadLetters:
         self._connection = connection
         self._log = log
         self._subjects = subjects
-        #: How many entries each frame of this edge's devices holds, by its sequence. A sum alone would go wrong where
-        #: two delete the same frame, or where one was stored whose acknowledgement was lost.
+        #: How many entries each frame of this edge's devices holds, by the frame's sequence. A sum alone
+        #: would go wrong where two edges delete the same frame, or where a frame was stored whose
+        #: acknowledgement was lost.
         self._sizes: dict[int, int] = {}
         self.full = asyncio.Event()
 
     @property
     def count(self) -> int:
-        """How many there are of this edge's devices."""
+        """How many dead letters this edge's devices have."""
         return sum(self._sizes.values())
 
     async def find(self, owns: Callable[[str], bool]) -> None:
-        """Count what an earlier run has left of the devices that this edge `owns`."""
+        """Count the dead letters that an earlier run has left of the devices that this edge `owns`."""
         self._sizes = {
             record.sequence: len(frame.entries)
             async for record, frame in self._frames()
-            if owns(_whose(frame))
+            if owns(_device_of(frame))
         }
 
     async def store(self, entries: Sequence[tuple[str, DeadEntry]]) -> None:
-        """Make `entries` safe: pairs of the failing processor's key and the entry. Waits while the log is full."""
+        """Store `entries`, pairs of the failing processor's key and the entry. Wait while the log is full."""
         by_step = sorted(entries, key=lambda entry: entry[0])
         for step, group in groupby(by_step, key=lambda entry: entry[0]):
             letters = [entry for _, entry in group]
@@ -96,7 +99,10 @@ class DeadLetters:
                 await self._append(step, letters[at : at + _ENTRIES])
 
     async def _append(self, step: str, letters: list[DeadEntry]) -> None:
-        """Store in as few frames as they fit into; a payload that can't travel, or is too large, as its text."""
+        """Store `letters` in as few frames as can hold them.
+
+        A payload that can't travel, or is too large, is stored as its text.
+        """
         data = self._fitting(DeadFrame(step, time.time(), letters))
         if data is None and len(letters) > 1:
             middle = len(letters) // 2
@@ -120,7 +126,7 @@ class DeadLetters:
         self.full.clear()
 
     def _fitting(self, frame: DeadFrame) -> bytes | None:
-        """Return the bytes of `frame`, None if it can't travel as it is."""
+        """Return the bytes of `frame`; None if the frame can't be encoded, or is too large."""
         try:
             data = encode(frame)
         except PayloadError:
@@ -135,13 +141,13 @@ class DeadLetters:
                 continue
 
     async def list(self) -> list[DeadLetter]:
-        """Return all, oldest first; a message that failed in several processors is there once for each."""
+        """Return all dead letters, oldest first; a message has one for each processor that failed on it."""
         found: dict[tuple[str, str], DeadLetter] = {}
         async for _, frame in self._frames():
             for entry in frame.entries:
                 identity = message_id(entry.device, entry.epoch, entry.number, entry.part)
                 for note in entry.failures:
-                    # After a crash between two writes a message may be stored twice; the later one counts.
+                    # After a crash between two writes a message may be stored twice; the later entry counts.
                     found[identity, note.processor] = DeadLetter(
                         identity,
                         entry.source or entry.device,
@@ -158,12 +164,12 @@ class DeadLetters:
         positions: Positions,
         owns: Callable[[str], bool] = lambda _: True,
     ) -> AsyncIterator[tuple[str, Batch]]:
-        """Iterate over batches that retry all that is there now, each with the key of the (first) processor that failed.
+        """Iterate over batches that retry all dead letters, each with its (first) failed processor's key.
 
         Parameters
         ----------
         positions
-            Those at Output: they say which entries were retried before a crash.
+            The positions at Output: they say which entries were retried before a crash.
         owns
             Says whether a device's messages are retried here, not by another partition's edge.
         """
@@ -173,31 +179,32 @@ class DeadLetters:
             for at, entry in enumerate(frame.entries, 1):
                 newest[_identity(frame.step, entry)] = (last, at)
         async for record, frame in self._frames():
-            if record.sequence > last:  # it has come since, maybe of what is being retried
+            if record.sequence > last:  # stored since the call, maybe by one of these retries
                 return
-            if frame.step.endswith(ORDER_STEP) or not owns(_whose(frame)):
+            if frame.step.endswith(ORDER_STEP) or not owns(_device_of(frame)):
                 continue
             done = positions.number(_place(record.sequence), 0)
             for at, entry in enumerate(frame.entries[done:], done + 1):
                 source = Source(self._subjects.flow, [_input(entry, record.sequence, at)])
                 if newest[_identity(frame.step, entry)] != (record.sequence, at):
-                    # After a crash between two writes a message may be stored twice: this one is done with by itself.
+                    # After a crash between two writes a message may be stored twice. The older entry is
+                    # completed without a retry.
                     yield frame.step, Batch(source, [], range(0), 1)
                     continue
                 only = frozenset(note.processor for note in entry.failures)
                 yield frame.step, Batch(source, [entry.payload], range(1), 1, only=only)
 
     async def orders(self, owns: Callable[[str], bool] = lambda _: True) -> AsyncIterator[DeadEntry]:
-        """Iterate over the orders that failed on their way to devices that this edge `owns`, and delete each after it."""
+        """Iterate over the failed orders to devices that this edge `owns`, deleting each frame afterwards."""
         async for record, frame in self._frames():
-            if frame.step.endswith(ORDER_STEP) and owns(_whose(frame)):
+            if frame.step.endswith(ORDER_STEP) and owns(_device_of(frame)):
                 for entry in frame.entries:
                     yield entry
                 await self._delete(record.sequence)
 
     async def sweep(self, positions: Positions) -> None:
-        """Delete the frames whose entries have all been retried."""
-        # What isn't there now was cleared by another edge, or its deletion was not confirmed.
+        """Delete the frames all of whose entries have been retried."""
+        # A frame that is gone was cleared by another edge, or its deletion by this edge was not confirmed.
         gone = set(self._sizes)
         async for record, frame in self._frames():
             gone.discard(record.sequence)
@@ -213,7 +220,10 @@ class DeadLetters:
         self._sizes.pop(sequence, None)
 
     async def clear(self, beside: Iterable[DeadLetters] = ()) -> int:
-        """Delete all; return how many there were. Those `beside`, of the flow's other partitions, take note of it."""
+        """Delete all dead letters; return how many there were.
+
+        The counts `beside`, of the flow's other partitions in this process, are brought up to date.
+        """
         count = len(await self.list())
         below = (await self._log.state()).last + 1
         await self._log.purge(below)
@@ -222,7 +232,7 @@ class DeadLetters:
         return count
 
     def purged(self, below: int) -> None:
-        """Take note that all frames before the sequence `below` are deleted."""
+        """Note that all frames before the sequence `below` are deleted."""
         self._sizes = {sequence: size for sequence, size in self._sizes.items() if sequence >= below}
 
 
@@ -240,10 +250,11 @@ def _input(entry: DeadEntry, sequence: int, at: int) -> InputFrame:
     )
 
 
-def _whose(frame: DeadFrame) -> str:
-    """Return a device in whose partition the whole frame belongs: its entries come from one edge.
+def _device_of(frame: DeadFrame) -> str:
+    """Return a device whose partition owns the whole frame.
 
-    An order has no device. It is of those that it was for, which the edge where it failed owned, all of them.
+    All entries of a frame come from one edge. The entry of a failed order has no device, but names the
+    devices that the order was for: the edge that stored the entry owns all of them, so any device will do.
     """
     entry = frame.entries[0]
     return entry.to[0] if entry.to else entry.device

@@ -1,13 +1,16 @@
-"""The uplink: results go on from the edge's own store to that of the cloud's server, which this one is a leaf of.
+"""Forwarding: results go on from the edge's own output log to the log of the cloud's server.
 
-Owns store-and-forward. It is a named reader of the edge's output (`UPLINK`), so that nothing is deleted there before it
-is stored beyond; it appends every frame there as it is, and keeps that log within its bounds as the edge's own janitor
-does here. Orders and requests need no keeping: they pass the link, or the sender hears that they can't.
+Owns store-and-forward between an edge's server and the cloud's server, which the edge's server is a leaf of.
+The forwarder is a named reader of the edge's output (`UPLINK`), so no frame is deleted at the edge before the
+cloud has stored it. The forwarder appends every frame unchanged to the cloud's log, and keeps the cloud's log
+within its bounds with a janitor of its own. Orders and requests are not stored: they pass the link, or their
+sender is told that they can't.
 
-Nothing is lost, doubled or reordered over cuts and crashes, for three reasons. A frame is acknowledged here once it is
-stored there. It is appended on condition that the one before it is the newest there. And after every cut the newest there
-is looked up here, which is where to go on; the reader's own position may lag behind that, since a server that is killed
-forgets the latest acknowledgements.
+No frame is lost, doubled or reordered over cuts and crashes, for three reasons. A frame is acknowledged at
+the edge once it is stored at the cloud. A frame is appended on condition that the frame before it is the
+newest at the cloud. And after every cut the cloud's newest frame is looked up in the edge's log: the frame
+behind it is the next to forward. The reader's own position may lag behind that frame, since a server that is
+killed forgets the latest acknowledgements.
 """
 
 from __future__ import annotations
@@ -31,29 +34,30 @@ __all__ = ["Forwarder"]
 
 log = logging.getLogger(__name__)
 
-#: Most frames that are on their way. Over a link with a round trip of 100 ms these are 640 frames/s.
+#: Most frames in flight. Over a link with a round trip of 100 ms, 64 frames in flight are 640 frames/s.
 _WINDOW = 64
-#: A frame that comes out of turn waits so long for those before it, in seconds.
+#: A frame that arrives out of order waits so long for the frames before it, in seconds.
 _PATIENCE = 5.0
-#: Pauses between attempts, in seconds: a cut link is tried at once when it stands again.
+#: First and longest pause between attempts, in seconds; short, so that forwarding goes on soon after the link
+#: is back.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _SWEEP = 1.0
 _MARKS_BYTES = 64 << 20
 
 
 class Forwarder:
-    """The way of one flow's results to the cloud.
+    """Forwards the results of one flow to the cloud.
 
     Parameters
     ----------
     connection
-        The edge's; it is not closed here.
+        The edge's connection. The forwarder doesn't close it.
     flow
         Name of the flow.
     keep, options
-        As the flow's own: how much is kept at the cloud, and for whom.
+        The flow's own settings: how much of the results the cloud keeps, and for which readers.
     active
-        Whether it is this process's turn: of several edges of a flow, one forwards.
+        Returns whether this process forwards: of several edges of a flow, a single edge does.
     """
 
     def __init__(
@@ -74,7 +78,7 @@ class Forwarder:
         self.janitor: Janitor | None = None
 
     async def run(self) -> None:
-        """Forward, whenever the link stands, until cancelled or the connection is closed."""
+        """Forward whenever the link is up, until cancelled or until the connection is closed."""
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             before = self._last
@@ -87,7 +91,7 @@ class Forwarder:
                     log.info("the uplink of %s waits: %s", self._subjects.flow, error)
                 self.error = str(error)
             except Exception as error:
-                # Results wait here meanwhile, so trying again is better than giving up unseen.
+                # Results wait in the edge's log meanwhile, so trying again is better than giving up unseen.
                 log.exception("the uplink of %s failed, and begins anew", self._subjects.flow)
                 self.error = f"{type(error).__name__}: {error}"
             if self._last != before:
@@ -100,10 +104,10 @@ class Forwarder:
         output = await self._connection.find_log(self._subjects.output_stream)
         if output is None:
             return
-        # First of all the position here: from now on nothing goes that isn't there.
+        # The reader comes first: from now on no frame is deleted at the edge that isn't stored at the cloud.
         consumer = await output.consumer(ConsumerSpec(UPLINK, "all", max_pending=_WINDOW))
         try:
-            beyond = await self._opened()
+            beyond = await self._open_logs()
             await consumer.rewind()
             position = await self._position(output, beyond)
             self.error = ""
@@ -112,7 +116,7 @@ class Forwarder:
                 await self._pump(consumer, position)
                 sweeps.cancel()
         except BaseExceptionGroup as errors:
-            # Not `except*`: before Python 3.11.4, what is raised inside one comes out wrapped in a group.
+            # Not `except*`: before Python 3.11.4, an exception raised inside it comes out wrapped in a group.
             if errors.split((TransportError, WaitTimeout))[1] is not None:
                 raise
             raise _first(errors) from None
@@ -120,8 +124,8 @@ class Forwarder:
             with contextlib.suppress(TransportError, WaitTimeout):
                 await consumer.close()
 
-    async def _opened(self) -> Log:
-        """Make the flow's logs at the cloud's server, or find them."""
+    async def _open_logs(self) -> Log:
+        """Open the flow's logs at the cloud's server, making them if need be; return the output log."""
         subjects, logs = self._subjects, self._connection.beyond()
         takes = subjects.cloud_streams
         await logs.open_log(
@@ -138,7 +142,7 @@ class Forwarder:
         )
 
     async def _position(self, output: Log, beyond: Log) -> int:
-        """Return the sequence, here, of the frame that follows the newest one at the cloud."""
+        """Return the sequence, in the edge's log, of the frame behind the cloud's newest frame."""
         newest = await beyond.latest(self._subjects.out(0))
         self._last = newest.sequence if newest is not None else 0
         floor = next(each.floor for each in await output.consumers() if each.name == UPLINK)
@@ -154,7 +158,7 @@ class Forwarder:
         return max(floor + 1, first)
 
     async def _pump(self, consumer: Consumer, position: int) -> None:
-        """Send frames from `position` on, in their order: those that come again may come in any."""
+        """Send the frames from `position` on in order, although redelivered frames arrive in any order."""
         waiting: dict[int, Delivery] = {}
         while self._active():
             try:
@@ -165,18 +169,18 @@ class Forwarder:
                     f"frame {position} of the output has not come in {_PATIENCE:g} s"
                 ) from error
             waiting.update((each.sequence, each) for each in deliveries if each.sequence >= position)
-            turn: list[Delivery] = []
+            due: list[Delivery] = []
             while position in waiting:
-                turn.append(waiting.pop(position))
+                due.append(waiting.pop(position))
                 position += 1
-            if turn:
-                await self._send(turn)
-                consumer.acknowledge(turn[-1])
+            if due:
+                await self._send(due)
+                consumer.acknowledge(due[-1])
             elif not waiting:
                 consumer.acknowledge(max(deliveries, key=lambda each: each.sequence))
 
     async def _send(self, deliveries: Sequence[Delivery]) -> None:
-        """Append frames, all on their way at once; if one fails, so do those after it, and all come again."""
+        """Append frames, all in flight at once; if an append fails, so do later ones, and all come again."""
         appends = [
             self._connection.append(self._subjects.sent, delivery.data, expect=self._last + ahead)
             for ahead, delivery in enumerate(deliveries)
@@ -194,7 +198,7 @@ class Forwarder:
                 await self.janitor.sweep()
             await asyncio.sleep(_SWEEP)
 
-    # -- what the flow's handle asks ----------------------------------------------------------------------------
+    # -- for the flow's handle ------------------------------------------------------------------------------
 
     async def forget_reader(self, name: str) -> None:
         """Delete a reader's consumer and position at the cloud."""
@@ -211,7 +215,7 @@ async def _everything() -> int:
 
 
 def _name(frame: bytes) -> tuple[str, int]:
-    """Return what tells a frame from all others: who wrote it, and its number there."""
+    """Return the identity of a frame: its writer, and its number by that writer."""
     try:
         header = decode(frame, OutputHeader)
     except FrameError:
@@ -221,7 +225,7 @@ def _name(frame: bytes) -> tuple[str, int]:
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     for error in errors.exceptions:
-        # A full log says most; the others follow from it.
+        # A full log is the cause; the other errors follow from it.
         if isinstance(error, LogFull):
             return error
     first = errors.exceptions[0]

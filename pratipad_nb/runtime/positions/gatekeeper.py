@@ -1,7 +1,7 @@
 """The gatekeeper: which messages of a delivery are new, which are repeats, and which are missing.
 
-Owns checking and admitting frames, and the counts of each device. Where deliveries come from is for `inputs`; what is
-done with admitted messages is for `pipeline`.
+Owns checking and admitting frames, and the counts of each device. Where deliveries come from is for `inputs`;
+the way of admitted messages is for `pipeline`.
 """
 
 from __future__ import annotations
@@ -27,24 +27,26 @@ __all__ = ["Admitted", "DeviceCount", "Gatekeeper", "Tap"]
 
 log = logging.getLogger(__name__)
 
-#: Is told of what is admitted: device, its times, when the server got it, payloads.
+#: Called with every run of admitted messages of one device: its name, the device's times, when the server
+#: received the frame, the payloads.
 Tap = Callable[[str, list[float], float, list[Any]], None]
 
-#: So many devices of one gateway are counted, at most a frame's length more: more would be memory without a bound.
+#: So many devices of one gateway are counted, and at most a frame's length more: the bound of that memory.
 _MOST_SOURCES = 50_000
-#: How often a gap is looked at anew before what is missing is held to be gone. Once isn't enough: when a leaf's link has
-#: been cut, nats-server 2.15 was seen to bring what isn't acknowledged back out of order.
+#: How often the input is rewound for a gap before the missing messages are held to be gone. A single rewind
+#: isn't enough: after a cut of a leaf's link, nats-server 2.15 was seen to send unacknowledged frames again
+#: out of order.
 _REWINDS = 10
 
 
 @dataclass(slots=True)
 class DeviceCount:
-    """What came in from one device."""
+    """The counts of messages that came in from one device."""
 
     received: int = 0
     gaps: int = 0
     repeats: int = 0
-    #: Devices that speak through it, if it is a gateway; the first `_MOST_SOURCES` of them.
+    #: If the device is a gateway, the devices that speak through it; the first `_MOST_SOURCES` of them.
     sources: set[str] = field(default_factory=set)
 
     def note_sources(self, sources: Sequence[str]) -> None:
@@ -55,7 +57,7 @@ class DeviceCount:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """What a delivery came to: a frame with new messages and their payloads."""
+    """The new messages of a delivery: their frame and their payloads."""
 
     frame: InputFrame
     payloads: list[Any]
@@ -63,21 +65,41 @@ class Admitted:
 
 @dataclass(slots=True)
 class Gatekeeper:
-    """Decides what of each delivery is new.
+    """Decides which messages of each delivery are new.
+
+    The invariant: of each epoch that is kept, the messages up to its position in `accepted` were admitted,
+    each once and in the order of their numbers, but for those counted in `missing`. The messages up to its
+    position in `stored` are dealt with besides: their results are at Output, or they were filtered or became
+    dead letters. Messages between the two positions are in flight. A frame is acknowledged only if all its
+    messages lie at or below `stored`.
+
+    It holds for these reasons:
+
+    * A frame holds consecutive numbers, so its repeats are its first messages and the rest is new. A frame
+      behind a gap is not admitted: the input is rewound, and the frame arrives again behind the missing
+      messages. Only after `_REWINDS` rewinds, or in fast delivery, is a gap passed and counted.
+    * One task calls `admit`, and `admit` awaits nothing between the look at `accepted` and its advance. So no
+      two deliveries are judged by the same position.
+    * The messages of a device stay in order up to Output, so `stored` moves in the order of `accepted` and
+      never beyond it. An admitted frame is acknowledged by the writer, once its last message is at Output. A
+      delivery with repeats alone is acknowledged once `stored` has reached its last message, at once or in
+      `sweep`: a repeat says nothing about whether its original is safe.
+    * `stored` alone decides which epochs are forgotten. `accepted` forgets the same epochs, except epochs
+      with messages in flight, for a repeat of such a message would be admitted a second time.
 
     Attributes
     ----------
     stored
-        Positions whose results are at Output: a repeat up to there is acknowledged at once.
+        Positions whose results are at Output: a repeat of a message up to there is acknowledged at once.
     accepted
-        Positions that were taken in: a repeat up to there is dropped without a word, for the first one, still being
-        worked on, will be acknowledged.
+        Positions of the admitted messages: a repeat of a message beyond `stored` and up to there is dropped,
+        and its delivery acknowledged when the original is at Output.
     on_malformed
-        Takes over a delivery that is malformed, with the reason.
+        Called with a malformed delivery, and the reason; it acknowledges the delivery.
     on_arrival
-        Told of the last message of every frame that is admitted: device, epoch, number.
+        Called with the last message of every admitted frame: device, epoch, number.
     in_flight
-        Counts what is admitted.
+        Counts the messages that are admitted.
     """
 
     subjects: Subjects
@@ -93,13 +115,14 @@ class Gatekeeper:
     repeats: int = 0
     missing: int = 0
     malformed: int = 0
-    #: Frames that nothing was done about yet, when `look` was called last.
+    #: Frames that had arrived and were not admitted when `look` was called last.
     waiting: int = 0
-    #: What was delivered and is to be admitted next.
+    #: Deliveries to be admitted next.
     arrived: deque[Delivery] = field(default_factory=deque)
-    #: Told of all that is admitted: device, its times, when the server got it, payloads (which are not to be changed).
+    #: Called with all admitted messages; the payloads are not to be changed.
     taps: list[Tap] = field(default_factory=list)
-    #: For a device: the epoch and first number behind each of its gaps, and how often that was looked at anew.
+    #: For each device: the epoch and the first number behind each of its gaps, and how often the input was
+    #: rewound for that gap.
     _rewound_for: dict[str, dict[tuple[int, int], int]] = field(default_factory=dict)
     _foreign_number: int = 0
     _waiting_repeats: list[tuple[Position, Delivery]] = field(default_factory=list)
@@ -109,11 +132,11 @@ class Gatekeeper:
         self._foreign_number = new_epoch()
 
     async def look(self) -> None:
-        """Count anew what waits."""
+        """Count anew the frames that wait."""
         self.waiting = await self.input.waiting() + len(self.arrived)
 
     async def admit(self, delivery: Delivery) -> Admitted | None:
-        """Return what is new in `delivery`, None if nothing is (then it is dealt with)."""
+        """Return the new messages of `delivery`; None if there are none, and the delivery is dealt with."""
         device = self.subjects.device_of(delivery.subject)
         try:
             frame = decode_uplink(delivery.data, self.subjects.flow, device)
@@ -142,10 +165,11 @@ class Gatekeeper:
                             frame.times[new], frame.payloads[new], sources)  # fmt: skip
 
     async def _tolerates(self, device: str, epoch: int, first: int, missing: int) -> bool:
-        """Decide about a gap before a frame.
+        """Return whether a frame behind a gap may be admitted, and count the gap if so.
 
-        Durable: the frames between were sent into a link that broke, and would come after this one; a rewind brings
-        them first. Is the gap there still, then they don't exist (the flow was forgotten while its device went on).
+        In durable delivery the missing frames were sent into a link that broke, and would arrive after this
+        frame; a rewind of the input brings them first. If the gap is still there after `_REWINDS` rewinds,
+        the missing frames don't exist (the flow was forgotten while its device went on).
         """
         gaps = self._rewound_for.setdefault(device, {})
         rewound = gaps.get((epoch, first), 0)
@@ -153,29 +177,30 @@ class Gatekeeper:
             try:
                 await self.input.rewind()
             except (TransportError, WaitTimeout) as error:
-                # The link is down again, and after that all is rewound anyway.
+                # The link is down again. After its return, all deliveries are sent again anyway.
                 log.info("the input of %s can't be rewound now: %s", device, error)
                 return False
-            # What has arrived with it is admitted all the same: what is missing may be among it, out of order.
+            # Deliveries that have arrived with this one are admitted all the same: the missing frames may be
+            # among them, out of order.
             gaps[epoch, first] = rewound + 1
             return False
         if not self.durable and self.accepted.number(device, epoch) == 0:
-            return True  # it was sending before this edge listened: nothing is known to be lost
+            return True  # the device was sending before this edge listened: no message is known to be lost
         log.info("%d messages of %s before number %d are missing", missing, device, first)
         self.counts[device].gaps += missing
         self.missing += missing
         return True
 
     def _forget_gaps(self, device: str, epoch: int, last: int) -> None:
-        """Drop what is known of an epoch's gaps below its message `last`: they are closed, or passed."""
+        """Forget an epoch's gaps below its message `last`: these gaps are closed, or passed."""
         gaps = self._rewound_for.pop(device, {})
-        # Gaps of other epochs stay: of two devices that send under one name, each would begin the other's
-        # count anew.
+        # Gaps of other epochs stay. Of two devices that send under one name, each would otherwise begin the
+        # other's count of rewinds anew.
         if left := {gap: count for gap, count in gaps.items() if gap[0] != epoch or gap[1] > last + 1}:
             self._rewound_for[device] = left
 
     def _foreign(self, device: str, delivery: Delivery) -> Admitted | None:
-        """Take plain JSON of a foreign client as one message; its number is where it stands in the log."""
+        """Admit the plain JSON of a foreign client as one message; its number is its sequence in the log."""
         payload = decode_plain(delivery.data)
         self._foreign_number += 1
         number = delivery.sequence or self._foreign_number
@@ -188,15 +213,15 @@ class Gatekeeper:
         return self._accept(device, 0, number, delivery, tally, [delivery.time], [payload])
 
     def _settle_repeat(self, position: Position, delivery: Delivery) -> None:
-        """Acknowledge a repeat at once if its first one is stored, else when it will be."""
+        """Acknowledge a repeat: at once if the original is at Output, else in a later `sweep`."""
         if not self._acknowledge_stored(position, delivery):
             self._waiting_repeats.append((position, delivery))
 
     def sweep(self) -> None:
-        """Acknowledge the repeats whose first one is stored by now, then forget the epochs that are too many.
+        """Acknowledge the repeats whose originals are at Output by now, then forget epochs beyond the limit.
 
-        Repeats come first, for a repeat of a forgotten epoch would wait for ever. `stored` alone decides
-        which epochs are forgotten, and `accepted` follows, so that the two of them tell what is in flight.
+        Repeats come first, for a repeat of a forgotten epoch would wait for ever. `accepted` forgets the
+        epochs that `stored` has forgotten, so that the difference of the two is the messages in flight.
         """
         self._waiting_repeats = [
             (position, delivery)
@@ -206,7 +231,7 @@ class Gatekeeper:
         self.accepted.drop(self.stored.forget_unused())
 
     def _acknowledge_stored(self, position: Position, delivery: Delivery) -> bool:
-        """Acknowledge a repeat if its first one is stored, and return whether it is."""
+        """Acknowledge a repeat if the original is at Output; return whether it is."""
         device, epoch, number = position
         stored = self.stored.number(device, epoch) >= number
         if stored:
@@ -241,7 +266,7 @@ class Gatekeeper:
         return Admitted(frame, payloads)
 
     def _tap(self, devices: Sequence[str], times: list[float], received: float, payloads: list[Any]) -> None:
-        """Tell the taps of each run of messages of one device."""
+        """Call the taps with each run of messages of one device."""
         begin = 0
         for device, run in groupby(devices):
             end = begin + sum(1 for _ in run)

@@ -1,4 +1,4 @@
-"""Where messages come in: the durable input log, or signals in fast delivery, as one interface.
+"""Inputs: where deliveries come from. The input log, or signals in fast delivery, as one interface.
 
 Owns receiving and acknowledging deliveries. Which messages of a delivery are new is for `gatekeeper`.
 """
@@ -23,16 +23,16 @@ class Input(Protocol):
     """A source of deliveries."""
 
     async def get(self) -> list[Delivery]:
-        """Wait for at least one delivery and return all that are here."""
+        """Wait for at least one delivery, and return all that have arrived."""
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """Say that all of `delivery` is safe."""
+        """Tell the server that all of `delivery` is safe."""
 
     def hold(self) -> None:
-        """Say that all that was delivered and not acknowledged is still being worked on."""
+        """Tell the server that all deliveries that aren't acknowledged are still being worked on."""
 
     async def rewind(self) -> None:
-        """Let what isn't acknowledged come again, before anything newer."""
+        """Have the deliveries that aren't acknowledged sent again, before newer ones."""
 
     async def waiting(self) -> int:
         """Return how many frames have arrived that `get` hasn't returned."""
@@ -55,20 +55,20 @@ class DurableInput:
         return deliveries
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """Take it off the input log."""
+        """Take `delivery` off the input log."""
         self._held.pop(delivery.sequence, None)
         self._consumer.acknowledge(delivery)
 
     def hold(self) -> None:
-        """Keep the log from delivering again what is being worked on."""
+        """Keep the log from sending the deliveries again that are being worked on."""
         self._consumer.hold(list(self._held.values()))
 
     async def rewind(self) -> None:
-        """Start again at the first that isn't acknowledged."""
+        """Start again at the first frame that isn't acknowledged."""
         await self._consumer.rewind()
 
     async def waiting(self) -> int:
-        """Return how many frames the log holds beyond those that `get` has returned."""
+        """Return how many frames the log holds that `get` hasn't returned."""
         return max(0, await self._consumer.unacknowledged() - len(self._held))
 
     async def close(self) -> None:
@@ -77,7 +77,7 @@ class DurableInput:
 
 
 class FastInput:
-    """Signals, kept in a bounded buffer: when it is full the oldest go, and the gap in their numbers shows it."""
+    """Signals in a bounded buffer. A full buffer drops its oldest; the gap in the numbers shows the loss."""
 
     def __init__(self, wanted: Callable[[str], bool] = lambda _: True) -> None:
         self._wanted = wanted
@@ -86,11 +86,11 @@ class FastInput:
         self._subscription: Subscription | None = None
 
     async def listen(self, connection: Connection, subject: str) -> None:
-        """Begin to receive what is sent to `subject`."""
+        """Begin to receive the signals sent to `subject`."""
         self._subscription = await connection.subscribe(subject, self.on_signal)
 
     def on_signal(self, signal: Signal) -> None:
-        """Take a signal in; the callback of the subscription."""
+        """Add `signal` to the buffer; the callback of the subscription."""
         if not self._wanted(signal.subject):
             return
         self._buffer.append(Delivery(signal.subject, signal.data, 0, time.time()))
@@ -106,13 +106,13 @@ class FastInput:
         return deliveries
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """Nothing waits for it."""
+        """Do nothing: no server waits for the acknowledgement of a signal."""
 
     def hold(self) -> None:
-        """Nothing comes again."""
+        """Do nothing: no signal is sent again."""
 
     async def rewind(self) -> None:
-        """Nothing comes again."""
+        """Do nothing: no signal is sent again."""
 
     async def waiting(self) -> int:
         """Return how many frames are in the buffer."""

@@ -1,7 +1,8 @@
-"""The janitor: keeps the output within its bounds without deleting what a named reader has yet to read.
+"""The janitor: keeps the output log within its bounds, and every frame that a named reader has yet to read.
 
-Owns the purging of the output log and the answer to "what does the flow wait for". No retention policy of the
-server's does both: one that deletes by age deletes what wasn't read, one that deletes by interest keeps nothing.
+Owns the purging of the output log and the answer to "which reader does the flow wait for". No retention
+policy of the server does both: a policy that deletes by age deletes frames that weren't read, a policy that
+deletes by interest keeps nothing.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["HANDLE", "UPLINK", "Janitor", "ReaderLag", "forget_reader"]
 
-#: The notebook's own reader. It never holds anything back: what it doesn't take in time it skips.
+#: The notebook's own reader. It never holds a frame back: it skips the frames that it doesn't take in time.
 HANDLE = "notebook"
-#: The reader that forwards to the cloud. It begins with an underscore, which no other's name may.
+#: The reader that forwards to the cloud. Its name begins with an underscore, as no other reader's name may.
 UPLINK = "_uplink"
 
-#: From this share of the bound on, the oldest are deleted, down to a little less: little and often, for a large purge
-#: keeps appends waiting (40 % of 800 MB: 142 ms).
+#: At this fraction of the bound, the oldest frames are deleted, down to a little less: little and often, for
+#: a large purge keeps appends waiting (40 % of 800 MB: 142 ms).
 _FULL, _CUT = 0.80, 0.78
-#: The newest frames always stay, for who looks at what came last; of a log of few, large frames only half, so that it can
-#: be cut at all. What a start needs is in the checkpoint, or behind it.
+#: So many of the newest frames always stay, for readers that look at the latest results. Of a log of few,
+#: large frames only half stay, so that the log can be cut at all. A start needs the checkpoint and the frames
+#: behind it, which stay in any case.
 _KEPT = 64
 
 
@@ -44,9 +46,9 @@ class Janitor:
     Attributes
     ----------
     checkpointed
-        Says up to which sequence all positions are in a checkpoint.
+        Returns the sequence up to which all positions are in a checkpoint.
     readers
-        What is known of the readers since the last round.
+        How far each reader was behind in the last round.
     """
 
     output: Log
@@ -56,7 +58,7 @@ class Janitor:
     readers: dict[str, ReaderLag] = field(default_factory=dict)
 
     async def sweep(self) -> None:
-        """Do one round: look at the log and the readers, and purge what may go."""
+        """Do one round: look at the log and its readers, and purge the frames that may go."""
         state = await self.output.state()
         consumers = [c for c in await self.output.consumers() if c.name != HANDLE]
         cut = max(await self._too_old(state), self._too_much(state))
@@ -68,14 +70,14 @@ class Janitor:
         self.readers = {
             c.name: ReaderLag(c.pending, full and c in holding and c.floor + 1 < cut) for c in consumers
         }
-        # What the last checkpoint doesn't hold is needed by the next start.
+        # The next start needs the frames that the last checkpoint doesn't hold.
         below = min(cut, floor, state.last - min(_KEPT, state.messages // 2))
         if below > state.first and (below := min(below, await self.checkpointed())) > state.first:
             await self.output.purge(below)
 
     @property
     def blocked_by(self) -> tuple[str, ...]:
-        """Why a full log isn't cut, in words."""
+        """Why a full log isn't cut: a text for each reader that blocks."""
         return tuple(self._words(name, lag.pending) for name, lag in self.readers.items() if lag.blocking)
 
     def _words(self, name: str, pending: int) -> str:
@@ -95,7 +97,7 @@ class Janitor:
         return state.first + max(1, int(state.messages * surplus))
 
     async def _too_old(self, state: LogState) -> int:
-        """Find the first frame that is young enough, by bisection."""
+        """Return the sequence of the first frame that is young enough, found by bisection."""
         oldest = time.time() - self.keep.seconds
         low, high = state.first, state.last + 1
         if not state.messages or await self._time(low) >= oldest:
@@ -115,7 +117,7 @@ class Janitor:
 
 
 async def forget_reader(logs: Logs, subjects: Subjects, name: str) -> None:
-    """Delete a reader's consumer and position in a flow's `logs`, so that nothing is kept for it any longer."""
+    """Delete a reader's consumer and position in a flow's `logs`, so that no frame is kept for the reader."""
     output = await logs.find_log(subjects.output_stream)
     marks = await logs.find_log(subjects.mark_stream)
     if output is not None:

@@ -1,6 +1,7 @@
-"""Malformed deliveries: kept as dead letters, and only then taken off the input.
+"""Malformed deliveries: stored as dead letters, and only then taken off the input.
 
-Owns the waiting ones, which are bounded: beyond the bound the input waits. Which delivery is malformed is for `gatekeeper`.
+Owns the malformed deliveries that wait to be stored. They are bounded: beyond the bound the input waits.
+Which delivery is malformed is for `gatekeeper`.
 """
 
 from __future__ import annotations
@@ -15,22 +16,23 @@ from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Malformed"]
 
-#: Deliveries that may wait to be stored. The first bytes of each are kept, so that they are little memory.
+#: Most deliveries that wait to be stored.
 _WAITING = 1024
+#: So many of a delivery's first bytes are kept in its dead letter.
 _SHOWN_BYTES = 256
 
 
 class Malformed:
-    """Puts malformed deliveries to the dead letters.
+    """Stores malformed deliveries as dead letters.
 
     Parameters
     ----------
     store
-        Makes dead letters safe; pairs of a step's key and the entry.
+        Makes dead letters safe: called with pairs of a step's key and the entry.
     acknowledge
         Takes a delivery off the input.
     step
-        Gives what stands where the key of a failing processor would: the flow's input.
+        Returns the name of the flow's input, which stands in the place of a failing processor's key.
     waiting
         Most deliveries that wait to be stored.
     """
@@ -56,11 +58,11 @@ class Malformed:
         return self._waiting.qsize()
 
     async def put_aside(self, delivery: Delivery, error: FrameError) -> None:
-        """Have `delivery` stored; waits while too many wait already."""
+        """Have `delivery` stored; waits while the bound of waiting deliveries is reached."""
         await self._waiting.put((delivery, error))
 
     async def run(self) -> None:
-        """Store what was put aside, until cancelled; what isn't stored by then comes again."""
+        """Store the deliveries put aside, until cancelled; deliveries not stored by then come again."""
         while True:
             delivery, error = await self._waiting.get()
             step = self._step()
@@ -71,6 +73,7 @@ class Malformed:
         note = FailureNote(step, f"FrameError: {error}", "")
         shown = repr(delivery.data[:_SHOWN_BYTES])
         device = self._subjects.device_of(delivery.subject)
-        # Fast delivery has no sequences, and of two dead letters with the same id a single one would be listed.
+        # Fast delivery has no sequences. Of two dead letters with the same id only the later one would be
+        # listed.
         number = delivery.sequence or new_epoch()
         return DeadEntry(device, 0, number, 0, delivery.time, delivery.time, shown, [note])

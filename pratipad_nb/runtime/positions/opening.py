@@ -1,6 +1,7 @@
-"""The two ends of a run, as the flow's delivery asks for them: logs (durable), or signals (fast).
+"""Opening: the input and the output that a flow's delivery asks for: logs (durable), or signals (fast).
 
-Owns which of the two is opened, and under which names. What they do is in `inputs`, `outputs` and `chain`.
+Owns which input and output are opened, and under which names. The inputs and outputs themselves are in
+`inputs`, `outputs` and `chain`.
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["open_input", "open_output"]
 
-#: The input's consumer, one for all runs of a flow; with several partitions, one for each.
+#: The name of the input's consumer, the same in all runs of a flow. With several partitions, each has a
+#: consumer.
 _CONSUMER = "edge"
 
 
 async def open_output(
     connection: Connection, settings: EdgeSettings, logs: Mapping[str, Log]
 ) -> tuple[Chain, OutputChain | None]:
-    """Return what results are appended to, once more as the chain that it is in durable delivery.
+    """Return the chain of results, and the same as an `OutputChain` in durable delivery, else None.
 
     Raises
     ------
     FlowError
-        If the delivery is fast and messages of the durable one are stored.
+        If the delivery is fast, and messages of an earlier durable run are stored.
     """
     subjects, out = Subjects(settings.name), Subjects(settings.name).out(settings.partition)
     if settings.delivery == "fast":
@@ -47,7 +49,7 @@ async def open_output(
 
 
 async def open_input(connection: Connection, settings: EdgeSettings, logs: Mapping[str, Log]) -> Input:
-    """Return where messages come in, at the first that isn't acknowledged."""
+    """Return the input, at the first delivery that isn't acknowledged."""
     subjects = Subjects(settings.name)
     if settings.delivery == "fast":
         fast = FastInput(lambda subject: settings.owns(subject.rpartition(".")[2]))
@@ -63,11 +65,12 @@ async def open_input(connection: Connection, settings: EdgeSettings, logs: Mappi
 
 
 async def _refuse_stored_messages(connection: Connection, settings: EdgeSettings) -> None:
-    """Refuse fast delivery while messages of the durable one are stored."""
+    """Raise `FlowError` if messages of an earlier durable run are stored."""
     subjects = Subjects(settings.name)
     for name in (subjects.input_stream, subjects.output_stream):
         if await connection.find_log(name) is not None:
             raise FlowError(
                 f"flow {settings.name!r} has run with delivery='durable' and has messages stored. "
-                "Forget them first (Flow.forget, or `%dataflow forget` in a notebook), or give the fast one another name."
+                "Forget them first (Flow.forget, or `%dataflow forget` in a notebook), or give the fast one "
+                "another name."
             )

@@ -1,7 +1,7 @@
-"""Where results go out: batches are gathered into output frames, stored, and only then is their input acknowledged.
+"""Outputs: batches are gathered into output frames and stored, and only then is their input acknowledged.
 
-Owns the order of what must be safe before what: dead letters and replies first, then results with their positions,
-then the acknowledgement. The chain itself is in `chain`.
+Owns the order in which things become safe: dead letters and replies first, then results with their positions,
+then the acknowledgement. The log of the results is for `chain`.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from pratipad_nb.transport.protocol import Connection
 
 __all__ = ["Chain", "FastChain", "Writer"]
 
-#: Results are gathered into one frame up to so many; one append carries them about as fast as 4,096.
+#: Most results that are gathered into one frame. Longer frames would be stored no faster.
 _FRAME_MESSAGES = 4096
 
 
 class Chain(Protocol):
-    """What frames are appended to: an `OutputChain`, or a `FastChain`."""
+    """The target of appended frames: an `OutputChain`, or a `FastChain`."""
 
     positions: Positions
 
     async def append(self, covers: list[Position], segments: list[Segment]) -> int:
-        """Make results and positions safe, together."""
+        """Make results and positions safe together; return the frame's sequence."""
 
 
 class FastChain:
-    """Output of fast delivery: frames are published and forgotten."""
+    """The output of fast delivery: frames are published and not stored."""
 
     def __init__(self, connection: Connection, subject: str) -> None:
         self.positions = Positions()
@@ -52,7 +52,7 @@ class FastChain:
         self._number = 0
 
     async def append(self, covers: list[Position], segments: list[Segment]) -> int:
-        """Publish; an empty frame says nothing to anybody and is not sent."""
+        """Publish the results; a frame without results is not sent, for it tells a subscriber nothing."""
         self._number += 1
         if segments:
             frame = OutputFrame("", self._number, [], segments)
@@ -69,13 +69,13 @@ class Writer:
     store_dead
         Makes dead letters safe: called with (step key, entry) pairs.
     send_replies
-        Sends off what processors answered.
+        Sends off the replies of processors.
     on_stored
         Called after every append, with the positions that it completed.
     on_barrier
-        Called when all before a barrier is stored: makes the checkpoint.
+        Called when all results before a barrier are stored: makes the checkpoint.
     in_flight
-        Counts what is completed.
+        Counts the messages that are completed.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Writer:
         self.latency = Histogram()
 
     async def run(self, queue: asyncio.Queue[Item]) -> None:
-        """Write until the queue brings None. While one frame is on its way, the next one gathers."""
+        """Write until the queue brings None. While one frame is in flight, the next frame gathers."""
         item: Item = await queue.get()
         while item is not None:
             batches: list[Batch] = []
@@ -136,7 +136,7 @@ class Writer:
         self._on_stored(covers)
 
     async def _store(self, segments: list[Segment], covers: list[Position]) -> None:
-        """Append; what can't travel goes to the dead letters, and what is too much for one frame into several."""
+        """Append; payloads that can't travel become dead letters, results too large for a frame are split."""
         try:
             await self._chain.append(covers, segments)
         except PayloadError as error:
@@ -155,7 +155,7 @@ class Writer:
             await self._store(first, ends_of(first))
             await self._store(second, covers)
             return
-        # Nothing but positions: those of many devices, all of whose messages were filtered.
+        # Positions without results, of many devices, all of whose messages were filtered.
         middle = len(covers) // 2
         await self._store([], covers[:middle])
         await self._store([], covers[middle:])

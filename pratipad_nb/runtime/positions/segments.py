@@ -1,7 +1,7 @@
-"""Segments: the results of one input frame, as an output frame holds them; cut, split, and freed of what can't travel.
+"""Segments: the results of one input frame in an output frame; made, split, and freed of unfit payloads.
 
-Owns the surgery. Every cut keeps a message's results together, for they are stored at once or not at all. When results are
-cut, and where they go, is for `outputs`.
+Owns the surgery. Every cut keeps a message's results together, for the results are stored all at once or not
+at all. When results are cut, and what becomes of the pieces, is for `outputs`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from pratipad_nb.transport.frames import DeadEntry, FailureNote, Position, Segme
 
 __all__ = ["ends_of", "halves", "segments_of", "take_out_too_large", "take_out_unfit"]
 
-#: What stands where the key of a failing processor would, for a result that can't be stored.
+#: The name in the place of a failing processor's key, in the dead letter of a result that can't be stored.
 _OUTPUT = "Output"
 
 
 def segments_of(batch: Batch) -> Iterator[Segment]:
-    """Cut a batch's results where their input frames begin."""
+    """Yield a segment for each input frame that has results in `batch`."""
     origins, source = batch.origins, batch.source
     at, count = 0, len(origins)
     while at < count:
@@ -38,7 +38,7 @@ def segments_of(batch: Batch) -> Iterator[Segment]:
 
 
 def _segment(frame: InputFrame, origins: Sequence[int], start: int, payloads: list[Any]) -> Segment:
-    """Make the segment of one frame's results; `start` is the frame's first index in its source."""
+    """Return the segment of one frame's results; `start` is the frame's first index in its source."""
     offset, count = origins[0] - start, len(origins)
     segment = Segment(
         device=frame.device,
@@ -76,7 +76,7 @@ def _slice(segment: Segment, begin: int, end: int) -> Segment:
 
 
 def halves(segments: list[Segment]) -> tuple[list[Segment], list[Segment]]:
-    """Split what is too much for one frame, never between two results of one message."""
+    """Return `segments` in two halves, never split between two results of one message."""
     if len(segments) > 1:
         middle = len(segments) // 2
         return segments[:middle], segments[middle:]
@@ -87,12 +87,12 @@ def halves(segments: list[Segment]) -> tuple[list[Segment], list[Segment]]:
 
 
 def ends_of(segments: list[Segment]) -> list[Position]:
-    """Return the positions that these segments complete by themselves; retried dead letters cover no such ones."""
+    """Return the positions at the ends of `segments`; a retried dead letter completes none of its device."""
     return [(s.device, s.epoch, _numbers(s)[-1]) for s in segments if not s.retry]
 
 
 def take_out_unfit(segments: list[Segment]) -> list[tuple[str, DeadEntry]]:
-    """Take the payloads that are not JSON-like out of `segments`, and return them as dead letters."""
+    """Take the payloads that are not JSON-like out of `segments`; return their dead letters."""
     unfit: list[tuple[str, DeadEntry]] = []
     for segment in segments:
         for at in reversed(range(len(segment.payloads))):
@@ -105,7 +105,10 @@ def take_out_unfit(segments: list[Segment]) -> list[tuple[str, DeadEntry]]:
 
 
 def take_out_too_large(segments: list[Segment], error: PayloadError) -> list[tuple[str, DeadEntry]]:
-    """If all that is left are the results of one message, and still too large, give that up as a dead letter."""
+    """Take out the results of a message if they alone are too large for a frame; return its dead letter.
+
+    Returns an empty list if `segments` have the results of several messages.
+    """
     if len(segments) != 1 or _numbers(segments[0])[0] != _numbers(segments[0])[-1]:
         return []
     first, numbers = segments[0], _numbers(segments[0])

@@ -1,7 +1,7 @@
 """Stages: batches in, batches out, in order, as fast as their processors allow.
 
-Owns what processors are called for and the order of results. Where their methods run is for `pratipad_nb.calls`. Knows
-neither logs nor positions nor devices.
+Owns the calls of processors and the order of their results. Where a processor's methods run is for
+`pratipad_nb.calls`. Knows neither logs nor positions nor devices.
 
 =============  ==============================================================================================
 ``runner``     one instance of a processor: set-up, calls, timers, state, tear-down

@@ -1,7 +1,7 @@
 """Gathering: rows of several batches, put together for a processor that waits for its batches to fill.
 
-Owns the waiting (`Processor.batch_timeout`) and that each result goes on with the batch that it came with. Where
-nothing waits, batches pass as they come and nothing of this is used.
+Owns the waiting (`Processor.batch_timeout`), and that each result goes on with the batch of its row. A
+processor without a `batch_timeout` needs no gathering: its batches pass as they come.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ __all__ = ["Gathering"]
 
 
 class Gathering:
-    """What one instance holds until it is enough for a batch, or has waited long enough.
+    """The rows that one instance holds until they fill a batch, or have waited long enough.
 
     Parameters
     ----------
     stage, shard
-        The stage of one processor, and which of its instances.
+        The stage, which has one processor, and the number of the instance.
     emit
-        Where results go.
+        Called with each batch of results.
     """
 
     def __init__(self, stage: Stage, shard: int, emit: Emit) -> None:
@@ -41,15 +41,16 @@ class Gathering:
         self._runner = stage.runners[shard]
         self._size = self._runner.adapted.batch_size
         self._seconds = self._runner.adapted.batch_timeout
-        #: What is held: where each batch stands, where its results go, and when its rows have waited long enough.
+        #: The held batches: how far each batch is, the `emit` of its results, and when its rows are due.
         self._held: deque[tuple[Progress, Emit, float]] = deque()
         self._rows = 0
 
     async def get(self, queue: asyncio.Queue[Item]) -> Item:
-        """Gather from `queue`, working on what is enough; return the next item that isn't to be gathered.
+        """Gather rows from `queue`, working on full batches; return the next item that isn't gathered.
 
-        What is held is worked on before that is returned: the end, a batch that passes this stage, and a barrier that
-        stands for the state of processors which have seen what is held.
+        Such an item is the end, a batch that passes this stage, or a barrier. The held rows are worked on
+        before the item is returned; before a barrier only if a state goes with it, for the state has to
+        include the held rows.
         """
         while True:
             try:
@@ -74,7 +75,7 @@ class Gathering:
         self._rows += len(batch)
 
     async def _work(self, rows: int) -> None:
-        """Have the first `rows` worked on."""
+        """Let the instance work on the first `rows` held rows."""
         with preparing(self._stage.prepared_reply):
             while rows > 0:
                 parts = self._first(rows)
@@ -87,7 +88,7 @@ class Gathering:
                 await self._hand_on(parts, outcome)
 
     def _first(self, rows: int) -> list[tuple[Progress, int]]:
-        """Return the batches that have the first `rows`, and how many each has of them."""
+        """Return the batches that hold the first `rows` rows, and how many of these rows each batch holds."""
         parts: list[tuple[Progress, int]] = []
         for progress, _, _ in self._held:
             if rows <= 0:
@@ -110,7 +111,7 @@ class Gathering:
 
 
 def _message_of(parts: list[tuple[Progress, int]]) -> Callable[[int], Message]:
-    """Return what makes a row's message, the rows of all parts counted through."""
+    """Return a function that makes the message of a row, the rows of all parts counted through."""
     starts, total = [], 0
     for _, count in parts:
         starts.append(total)
@@ -124,10 +125,10 @@ def _message_of(parts: list[tuple[Progress, int]]) -> Callable[[int], Message]:
 
 
 def _part(outcome: Outcome, start: int, done: int) -> Outcome:
-    """Return what `outcome` says of `done` rows from `start` on, counted from there."""
+    """Return the part of `outcome` for the `done` rows from `start` on, counted from `start`."""
     low, high = bisect_left(outcome.rows, start), bisect_left(outcome.rows, start + done)
     rows = [row - start for row in outcome.rows[low:high]]
     failures = [replace(f, row=f.row - start) for f in outcome.failures if start <= f.row < start + done]
-    # Replies bear no row; they go with the first part, so that they are sent before any result is stored.
+    # Replies have no row. They go with the first part, so that they are sent before any result is stored.
     replies: list[tuple[Any, Message]] = outcome.replies if start == 0 else []
     return Outcome(done, outcome.payloads[low:high], rows, failures, replies)

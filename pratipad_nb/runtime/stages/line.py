@@ -1,7 +1,7 @@
-"""The line of processors: what a dataflow's notation becomes when it runs.
+"""The line of processors: the stages that a dataflow's notation becomes when the dataflow runs.
 
-Owns the instances of all processors: making, setting up, swapping and closing them, with their meters and logs. Knows
-nothing of where messages come from.
+Owns the instances of all processors: making, setting up, swapping and closing them, with their meters and
+logs. Knows nothing of where messages come from, nor of the queues between stages.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Line:
         self.samples = {step.key: Samples() for step in dataflow.steps}
 
     async def open(self, states: Mapping[str, bytes]) -> None:
-        """Make and set up all instances, with the `states` that earlier ones left.
+        """Make and set up all instances, with the `states` that earlier instances left.
 
         Raises
         ------
         ProcessorError
-            If one can't be; those that were set up before it are torn down again.
+            If an instance can't be set up; the instances before it are torn down again.
         """
         try:
             for model in self.dataflow.stages:
@@ -58,22 +58,24 @@ class Line:
             raise
 
     def _add(self, members: Sequence[Member], *, concurrent: bool) -> None:
-        """Add a stage, knowing whether its replies can pass."""
+        """Add a stage of `members`, with the reason if their replies can't pass to devices."""
         one_way, hop = "", self.dataflow.first_one_way_hop
         if hop is not None and not self.dataflow.replies_from(members[0].key):
             one_way = (
-                f"a reply can't pass arrow {hop + 1} of `{self.dataflow.notation}`: it is `~>`, forward only. "
-                "Write `<~>` there."
+                f"a reply can't pass arrow {hop + 1} of `{self.dataflow.notation}`: it is `~>`, forward "
+                "only. Write `<~>` there."
             )
         self.stages.append(Stage(len(self.stages), members, concurrent=concurrent, one_way=one_way))
 
     async def prepare(self, dataflow: Dataflow, kept: Sequence[str]) -> Line:
-        """Return the line of `dataflow`, with the instances of `kept` steps and new ones, set up, for all others.
+        """Return the line of `dataflow`, with the instances of `kept` steps, and new ones for all others.
+
+        The new instances are set up.
 
         Raises
         ------
         ProcessorError
-            If a new one can't be set up; nothing has changed then.
+            If a new instance can't be set up; nothing has changed then.
         """
         line = Line(dataflow, self.options)
         old = {member.key: member for stage in self.stages for member in stage.members}
@@ -86,9 +88,7 @@ class Line:
                 for steps in groups:
                     members = []
                     for step in steps:
-                        if (
-                            step.key in old
-                        ):  # the counts go on, also those of a changed one: the version tells
+                        if step.key in old:  # the counts of a changed processor go on, too: `version` tells
                             line._take_over(self, step.key)
                         if step.key in kept and discards[step.key] == concurrent:
                             members.append(old[step.key])
@@ -104,12 +104,12 @@ class Line:
         return line
 
     def _take_over(self, before: Line, key: str) -> None:
-        """Go on with the counters, the log and the samples that a processor had before."""
+        """Go on with the counters, the log and the samples of the processor `key` in the line `before`."""
         self.meters[key], self.logs[key] = before.meters[key], before.logs[key]
         self.samples[key] = before.samples[key]
 
     async def carry_over(self, line: Line) -> None:
-        """Give the state of instances to those of `line` that take their places."""
+        """Give the states of replaced instances to the instances of `line` that replace them."""
         old = {member.key: member for stage in self.stages for member in stage.members}
         for stage in line.stages:
             for member in stage.members:
@@ -120,7 +120,7 @@ class Line:
                     await _carry_over(before, member)
 
     async def close_all_but(self, line: Line) -> None:
-        """Tear down the instances that `line` doesn't keep."""
+        """Tear down the instances that are not part of `line`."""
         goes_on = {id(runner) for stage in line.stages for runner in stage.runners}
         for stage in self.stages:
             for runner in stage.runners:
@@ -130,18 +130,18 @@ class Line:
 
     @property
     def shape(self) -> list[object]:
-        """What has to be the same if processors are to be exchanged while all else goes on: all but what they do."""
+        """The shapes of all stages: equal shapes let instances be exchanged while the pipeline goes on."""
         return [stage.shape for stage in self.stages]
 
     async def exchange(self, line: Line, changed: Sequence[str]) -> float:
-        """Let the instances of `changed` processors work as those of `line` do, from one moment on.
+        """Put the instances of `line` in the place of those of the `changed` processors, all at one moment.
 
-        Returns for how long, in seconds, they worked on nothing.
+        Returns for how long, in seconds, the changed processors stood still.
 
         Raises
         ------
         ProcessorError
-            If a new one can't take the state of the old one over; then all are as they were.
+            If a new instance can't take over the state of the old one; then all instances are as before.
         """
         fresh = {member.key: member for stage in line.stages for member in stage.members}
         pairs = [
@@ -192,7 +192,7 @@ class Line:
         return Member(step.key, meter, runners, self.samples[step.key])
 
     async def close(self) -> None:
-        """Tear all instances down, the last one first."""
+        """Tear all instances down, the last instance first."""
         while self.stages:
             for runner in reversed(self.stages.pop().runners):
                 await runner.close()
@@ -205,18 +205,18 @@ class Line:
         return states
 
     async def tick(self, key: str) -> None:
-        """Run the timers of one processor's instances until cancelled."""
+        """Run the timers of all instances of the processor `key` until cancelled."""
         async with asyncio.TaskGroup() as group:
             for runner in self.runners_of(key):
                 group.create_task(runner.tick(), name=f"timers of {key}")
 
     def shared_with(self, other: Line) -> set[str]:
-        """Return the keys of the processors whose instances are the other line's, too."""
+        """Return the keys of the processors whose instances belong to the `other` line, too."""
         theirs = {id(member) for stage in other.stages for member in stage.members}
         return {m.key for stage in self.stages for m in stage.members if id(m) in theirs}
 
     def runners_of(self, key: str) -> list[Runner]:
-        """Return the instances of one processor.
+        """Return the instances of the processor `key`.
 
         Raises
         ------
@@ -233,7 +233,7 @@ class Line:
         ]
 
     def pause(self, key: str) -> None:
-        """Let one processor begin no further message."""
+        """Let the processor `key` begin no further message."""
         for runner in self.runners_of(key):
             runner.pause()
         self.meters[key].state = "paused"
@@ -244,12 +244,12 @@ class Line:
         return [key for key, meter in self.meters.items() if meter.state == "paused"]
 
     def set_state(self, state: FlowState) -> None:
-        """Let every processor say `state`."""
+        """Set the state of every processor in the statistics."""
         for meter in self.meters.values():
             meter.state = state
 
     def resume(self, key: str | None = None) -> None:
-        """Let one paused processor, or every one, go on."""
+        """Let the paused processor `key` go on; None: every paused processor."""
         for each in self.meters if key is None else (key,):
             for runner in self.runners_of(each):
                 runner.resume()
@@ -258,15 +258,15 @@ class Line:
 
     @property
     def hanging(self) -> list[Runner]:
-        """The instances whose call hangs."""
+        """The instances whose call in progress hangs."""
         return [runner for stage in self.stages for runner in stage.runners if runner.hangs]
 
     def leave_hanging(self, line: Line, changed: Sequence[str]) -> None:
-        """Leave instances behind whose call hangs: what is in flight has to be finished before `line` is there.
+        """Leave instances behind whose call hangs: messages in flight have to be finished before `line` runs.
 
-        The messages of the call go to an instance of the new code where the processor is `changed`. Where it
-        is not, or is not there any more, the same code would hang again: they become dead letters, and so do
-        those behind them.
+        If the processor is `changed`, the messages of the call go to an instance of the new code. If the
+        processor is unchanged, the same code would hang again, and if it is gone, there is no code: the
+        messages of the call, and the messages behind them, become dead letters.
         """
         fresh = {member.key: member for stage in line.stages for member in stage.members}
         for runner in self.hanging:
@@ -284,13 +284,13 @@ class Line:
                 runner.accept()
 
     def sample(self) -> None:
-        """Note where all counts stand."""
+        """Note the current counts of all processors, for their rates."""
         for meter in self.meters.values():
             meter.sample()
 
 
 async def _carry_over(before: Member, after: Member) -> None:
-    """Give the state of each old instance to the new one in its place."""
+    """Give the state of each instance of `before` to the instance of `after` with the same number."""
     for old, new in zip(before.runners, after.runners, strict=False):
         try:
             await new.inherit(old)

@@ -1,7 +1,7 @@
 """Members: one processor of a stage with its instances, and the messages and dead letters of its rows.
 
-Owns these values and the key of an instance's state. How rows are spread over the instances is for `tracks` and
-`shards`; one instance at work is `runner`.
+Owns these values, and the key of an instance's state. How rows are spread over the instances is for `tracks`
+and `shards`; one instance at work is `runner`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from pratipad_nb.transport.frames import DeadEntry, FailureNote
 
 __all__ = ["Emit", "Member", "dead_letter", "failure_note", "message_of", "state_key"]
 
-#: Where a stage hands on what it has done.
+#: Called with each batch that a stage has finished.
 Emit = Callable[[Batch], Awaitable[None]]
 
 
 def state_key(key: str, number: int) -> str:
-    """Return under which key the state of a processor's instance is kept."""
+    """Return the key under which the state of instance `number` of the processor `key` is kept."""
     return f"{key}/{number}"
 
 
 @dataclass(slots=True)
 class Member:
-    """A processor of a stage with its instances; `runners` are as many as its `concurrency`."""
+    """A processor of a stage with its instances: as many `runners` as its `concurrency`."""
 
     key: str
     meter: Meter
@@ -41,12 +41,12 @@ class Member:
 
     @property
     def partition_by(self) -> str:
-        """What tells which instance sees a message."""
+        """The name that decides which instance sees a message: ``"device"``, or a key of the payload."""
         return self.runners[0].adapted.partition_by
 
 
 def message_of(batch: Batch, rows: Sequence[int]) -> Callable[[int], Message]:
-    """Return what makes a row's message."""
+    """Return a function that makes the message of a row, counted within `rows` of `batch`."""
 
     def message(row: int) -> Message:
         at = rows[row]

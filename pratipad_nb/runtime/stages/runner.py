@@ -1,8 +1,8 @@
-"""One processor at work: its instance, where it runs, its gate, its timers and its counters.
+"""The runner: one instance of a processor at work, with its gate, its timers and its counters.
 
-Owns set-up and tear-down of an instance, what the instance is called for, and putting a new one in the place
-of one that was left behind in a call that hangs. That its methods never overlap is seen to by its worker;
-what is done with the outcome is for `stage`.
+Owns set-up and tear-down of an instance, the calls of its methods, and putting a new instance in the place of
+an instance that was left behind in a call that hangs. The instance's `Worker` makes sure that its methods
+never overlap. What becomes of an outcome is for `stage` and `tracks`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ __all__ = ["Runner"]
 
 log = logging.getLogger(__name__)
 
-#: So long they wait at least, in seconds, for a call that has lasted longer than that already.
+#: The shortest wait for the call in progress, in seconds, also if the call has lasted too long already.
 _GRACE = 0.2
-#: Most instances of one processor that are left behind in calls that go on; each has a thread.
+#: Most instances of one processor that are left behind in calls in progress; each instance has a thread.
 _MOST_LEFT = 16
-#: The largest state of one instance that is kept.
+#: The largest state of one instance that is kept, in bytes.
 _STATE_BYTES = 1 << 20
 
 
@@ -46,15 +46,16 @@ class Runner:
     Parameters
     ----------
     step
-        Which processor of the flow it is.
+        The processor's step in the flow.
     meter, output
         The step's counters and its log; instances of one step share them.
     slice_seconds
-        After this long a call hands back what it has done.
+        After this long a call returns the rows it has finished.
     setup_seconds
-        How long making an instance, `setup` and `restore` may take, each.
+        How long each of making an instance, `setup` and `restore` may take.
     hang_seconds
-        So long others wait for a call, beyond the time slice; then the call counts as one that hangs.
+        How long a change, a checkpoint or the end waits for a call, beyond the time slice; a longer call
+        hangs.
     """
 
     def __init__(
@@ -78,63 +79,64 @@ class Runner:
         self._worker = Worker(step.key, on_loop=works_on_loop(step.target), patience=hang_seconds)
         self._open_gate = asyncio.Event()
         self._open_gate.set()
-        #: Not set while another instance is put in the place of this one.
+        #: Not set while the instance is being replaced.
         self._steady = asyncio.Event()
         self._steady.set()
         self._adapted: Adapted | None = None
         #: The state that `snapshot` last returned, or that `restore` was given.
         self._state: bytes | None = None
         self._renewing = asyncio.Lock()
-        #: Why it was paused, for there was no instance to go on with; empty if there is.
+        #: Why the runner was paused for want of an instance to go on with; empty if there is an instance.
         self._stalled = ""
-        #: Why every message fails, while a change waits for what is in flight; empty if none does.
+        #: Why every message fails while a change waits for messages in flight; empty if messages don't fail.
         self._refused = ""
 
     @property
     def adapted(self) -> Adapted:
-        """The instance, once `open` has made it."""
+        """The instance's methods, once `open` has made the instance; before, `ProcessorError` is raised."""
         if self._adapted is None:
             raise ProcessorError(f"{self.step.key} is not set up yet.")
         return self._adapted
 
     @property
     def busy(self) -> bool:
-        """Whether the instance is in the midst of a call."""
+        """Whether a call of the instance is in progress."""
         return self._worker.busy
 
     @property
     def hangs(self) -> bool:
-        """Whether the call in flight has lasted so long that nobody should wait for it."""
+        """Whether the call in progress has lasted so long that nothing should wait for it."""
         return self._worker.seconds > self._slice + self._hang_seconds
 
     @property
     def at_work(self) -> str:
-        """Which processor it is, and since when it is in its call, in words."""
+        """The processor's key and for how long its call has been in progress, in words."""
         return self._worker.at_work
 
     @property
     def last_state(self) -> bytes | None:
-        """The state that the instance was last known to have."""
+        """The last known state of the instance."""
         return self._state
 
     @property
     def _patience(self) -> float:
-        """How long to wait for the call in flight, which the slice bounds unless it hangs."""
+        """How long to wait for the call in progress, which the slice bounds unless the call hangs."""
         return max(_GRACE, self._slice + self._hang_seconds - self._worker.seconds)
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- life -----------------------------------------------------------------------------------------------
 
     async def open(self, state: bytes | None = None) -> None:
-        """Make the instance, set it up, and give it the `state` that an earlier one left.
+        """Make the instance, set it up, and give it the `state` that an earlier instance left.
 
         Raises
         ------
         ProcessorError
-            If making it or `setup` raised; nothing of it is left then.
+            If making the instance, `setup` or `restore` raised; nothing of the instance is left then.
         """
         try:
             with logging_to(self.output):
-                # The instance is made on the thread that it will work on: some things (`sqlite3`) ask for that.
+                # The instance is made on the thread that it will work on, as some libraries (`sqlite3`)
+                # require.
                 adapted = await self._making("__init__", self._adapt)
                 if adapted.on_loop != works_on_loop(self.step.target):  # `__init__` has set another `process`
                     await self._worker.close(self._patience)
@@ -145,7 +147,8 @@ class Runner:
                 await self.restore(state)
         except BaseException as error:
             self._adapted = None
-            # Who gives up a new instance, as a stop does, isn't to wait for what it hangs in.
+            # A stop, which cancels the making of an instance, doesn't wait for the call that the instance
+            # hangs in.
             await self._end(_GRACE if isinstance(error, asyncio.CancelledError) else self._patience)
             raise
 
@@ -160,7 +163,7 @@ class Runner:
     async def _hook(
         self, call: Callable[..., Any], name: str, hook: Callable[..., Any] | None, *arguments: Any
     ) -> Any:
-        """Call a hook where the instance lives; a failure of it is the processor's."""
+        """Call a hook where the instance lives; an exception of the hook becomes a `ProcessorError`."""
         if hook is None:
             return None
         try:
@@ -174,7 +177,7 @@ class Runner:
             ) from error
 
     async def _making(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call what makes an instance; one that takes too long is left behind, and nothing of it used."""
+        """Call `function`, which makes or sets up the instance; after too long, leave the instance behind."""
         try:
             return await self._bounded(name, self._setup_seconds, function, *arguments)
         except TookTooLong:
@@ -182,16 +185,16 @@ class Runner:
             raise
 
     async def _patiently(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call `function` unless the call in flight hangs."""
+        """Call `function` unless the call in progress hangs."""
         return await self._bounded(name, self._patience, function, *arguments)
 
     async def _bounded(self, name: str, seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call `function` where the instance lives, waiting `seconds` for it and for a call before it.
+        """Call `function` where the instance lives, waiting `seconds` for its end and that of a call before.
 
         Raises
         ------
         TookTooLong
-            If that isn't over by then. The call goes on; who calls decides whether to leave the instance
+            If the call isn't over by then. The call goes on; the caller decides whether to leave the instance
             behind.
         """
         try:
@@ -207,14 +210,14 @@ class Runner:
             ) from error
 
     async def snapshot(self) -> bytes | None:
-        """Return the instance's state, to be given to the next one; None if it keeps none.
+        """Return the instance's state, to be given to the next instance; None if it keeps no state.
 
         Raises
         ------
         LeftBehind
             If a call of the instance hangs.
         ProcessorError
-            If `snapshot` raised, or returned what can't be kept: no JSON-like value, or too large a one.
+            If `snapshot` raised, or returned a value that can't be kept: not JSON-like, or too large.
         """
         if self._adapted is None or self._adapted.snapshot is None:
             return None
@@ -229,14 +232,14 @@ class Runner:
             raise ProcessorError(f"{self.step.key}: what snapshot returns can't be kept: {error}") from error
         if len(data) > _STATE_BYTES:
             raise ProcessorError(
-                f"{self.step.key}: what snapshot returns has {len(data)} bytes; at most {_STATE_BYTES} are kept, for "
-                "it is stored about once a second. Return less, or keep it in a file of your own."
+                f"{self.step.key}: what snapshot returns has {len(data)} bytes; at most {_STATE_BYTES} are "
+                "kept, for it is stored about once a second. Return less, or keep it in a file of your own."
             )
         self._state = data
         return data
 
     async def restore(self, state: bytes) -> None:
-        """Give the instance the state that an earlier one left, if it takes any."""
+        """Give the instance the state that an earlier instance left, if it has a `restore`."""
         if self.adapted.restore is not None:
             with logging_to(self.output):
                 given = msgspec.msgpack.decode(state)
@@ -244,7 +247,7 @@ class Runner:
         self._state = state
 
     async def inherit(self, before: Runner) -> None:
-        """Give the instance the state that another keeps.
+        """Give the instance the state of the runner `before`.
 
         Raises
         ------
@@ -256,10 +259,10 @@ class Runner:
             await self.restore(state)
 
     async def bequest(self) -> bytes | None:
-        """Return the state for the next instance, once the call in flight is over.
+        """Return the state for the next instance, once the call in progress is over.
 
-        A call that hangs is not waited for: the instance is left behind, and its last known state holds. An
-        instance that can't tell its state is to be got rid of: that is logged.
+        A call that hangs is not waited for: the instance is left behind, and its last known state holds. If
+        `snapshot` raises, that is logged, and the next instance begins without a state.
         """
         if self._worker.left:
             return self._state
@@ -268,7 +271,7 @@ class Runner:
         try:
             if self._adapted.has_snapshot:
                 return await self.snapshot()
-            await self._patiently("the call in flight", _nothing)
+            await self._patiently("the call in progress", _nothing)
         except LeftBehind as error:
             log.warning("%s The instance is left behind, and its last known state carried over.", error)
             self.leave()
@@ -280,26 +283,26 @@ class Runner:
     async def hand_over_to(self, other: Runner) -> None:
         """Stop between two calls, until `go_on`, and give `other` the state.
 
-        Waits for the call in flight, which `slice_seconds` bounds. A call that hangs is left behind; its
-        messages are for the instance that comes.
+        Waits for the call in progress, which `slice_seconds` bounds. An instance whose call hangs is left
+        behind; the messages of the call are for the next instance.
 
         Raises
         ------
         ProcessorError
-            If `other` can't take the state over.
+            If `other` can't restore the state.
         """
         self._steady.clear()
         await other.inherit(self)
 
     def leave(self, *, step: Step | None = None, refused: str = "") -> None:
-        """Leave the instance behind in its call, whose messages are for the instance that comes.
+        """Leave the instance behind in its call; the messages of the call are for the next instance.
 
         Parameters
         ----------
         step
-            What the next instance is made of. Default: the same.
+            The step that the next instance is made of. Default: the same step.
         refused
-            Why the messages fail, in place of going to a new instance, until `accept`.
+            If not empty, why all messages fail until `accept`, in place of going to a new instance.
         """
         self._refused = refused
         self.step = step or self.step
@@ -307,18 +310,18 @@ class Runner:
         self.meter.leave(self._worker)
 
     def accept(self) -> None:
-        """Take messages again, after `leave` with a refusal."""
+        """Take messages again after `leave` with `refused`."""
         self._refused = ""
 
     def become(self, other: Runner) -> None:
-        """Work as `other` does from now on; it is left with the old instance, to be closed."""
+        """Take the instance of `other` from now on; `other` gets the old instance, and is to be closed."""
         self._adapted, other._adapted = other._adapted, self._adapted
         self._worker, other._worker = other._worker, self._worker
         self.step, other.step = other.step, self.step
         self._state, other._state = other._state, self._state
 
     def go_on(self) -> None:
-        """Work again, after `hand_over_to`."""
+        """Work again after `hand_over_to`."""
         self._steady.set()
         if self._stalled and not self._worker.left:
             self._stalled = ""
@@ -326,7 +329,7 @@ class Runner:
             self.meter.state = "running"
 
     async def close(self) -> None:
-        """Tear the instance down and end its thread; what fails here is logged, for nobody can mend it any more."""
+        """Tear the instance down and end its thread; a failure is logged, for no call can be made again."""
         adapted, self._adapted = self._adapted, None
         try:
             if adapted is not None and adapted.teardown is not None and not self._worker.left:
@@ -342,19 +345,20 @@ class Runner:
             self.leave()
 
     def pause(self) -> None:
-        """Begin no further message until `resume`; what is at work is finished."""
+        """Begin no further message until `resume`; the call in progress is finished."""
         self._open_gate.clear()
 
     def resume(self) -> None:
-        """Go on."""
+        """Begin messages again after `pause`."""
         self._open_gate.set()
 
-    # -- work ---------------------------------------------------------------------------------------------------
+    # -- work -----------------------------------------------------------------------------------------------
 
     async def run(self, payloads: Sequence[Any], message_of: Callable[[int], Message]) -> Outcome:
-        """Process `payloads` until they are done or the time slice is over; waits while paused.
+        """Process `payloads` until they are done or the time slice is over; wait while paused.
 
-        If the instance is left behind in the midst of it, the next instance begins with the same payloads.
+        If the instance is left behind in the midst of the call, the next instance begins with the same
+        payloads.
         """
         while True:
             await self._open_gate.wait()
@@ -375,7 +379,7 @@ class Runner:
             return outcome
 
     async def run_backward(self, payload: Any, message: Message) -> Outcome | None:
-        """Let `backward` work on one order; None if orders pass this processor unchanged."""
+        """Let `backward` work on one order; return None if orders pass this processor unchanged."""
         while True:
             await self._steady.wait()
             if self._worker.left and not await self._renewed():
@@ -396,7 +400,7 @@ class Runner:
             return outcome
 
     async def _outcome(self, adapted: Adapted, run: Callable[..., Any], *arguments: Any) -> Outcome:
-        """Return the outcome of a call of many rows; if it took too long, what it had made."""
+        """Return the outcome of a call of many rows, or of its finished rows if the call took too long."""
         limit = adapted.limit
         if limit is None:
             outcome: Outcome = await self._worker.call(run, *arguments)
@@ -406,7 +410,7 @@ class Runner:
             outcome = await worker.call(run, *arguments, limit=limit)
         except TookTooLong:
             self.meter.leave(worker)
-            if limit.rescued is None:  # it was another call that was late, before this one began
+            if limit.rescued is None:  # an earlier call was late, and this call did not begin
                 raise
             outcome, limit.rescued = limit.rescued, None
         finally:
@@ -420,9 +424,10 @@ class Runner:
         return outcome
 
     async def _renewed(self) -> bool:
-        """Put a new instance in the place of one that was left behind; return whether there is one.
+        """Put a new instance in the place of the instance that was left behind; return whether there is one.
 
-        If there is none, the processor is paused, and says why: a new class, or `resume`, lets it go on.
+        Without a new instance the processor is paused, and its `last_error` says why: a new class, or
+        `resume`, lets the processor go on.
         """
         async with self._renewing:
             left = self._worker
@@ -481,7 +486,7 @@ class Runner:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            due = max(due + timer.seconds, loop.time())  # a late one isn't made up for
+            due = max(due + timer.seconds, loop.time())  # a call that was missed isn't made up for
             await asyncio.sleep(due - loop.time())
             if self._worker.left and not await self._renewed():
                 continue
@@ -500,12 +505,12 @@ class Runner:
 
 
 def _copies(payloads: Sequence[Any]) -> Sequence[Any]:
-    """Return copies of payloads that a call has, which is left behind and may yet change them."""
+    """Return copies of `payloads`, which a call that is left behind may yet change."""
     try:
         return [copy_payload(payload) for payload in payloads]
-    except ProcessorError:  # one of them can't be copied
+    except ProcessorError:  # a payload can't be copied
         return payloads
 
 
 def _nothing() -> None:
-    """Do nothing: to know that what was called before is over."""
+    """Do nothing: the end of this call shows that the call before is over."""

@@ -1,7 +1,8 @@
 """Shards: instances of one processor that work on devices of their own, none waiting for another.
 
-Owns which instance sees a key, and the splitting of batches by device. A frame is of one device, so it goes to one shard whole, and so do its
-positions: shards need no common order. Instances that share by a key of the payload do (see `tracks`).
+Owns which instance sees a key, and the splitting of batches by device. A frame is of one device, so the whole
+frame and its position belong to one shard: shards need no common order. Instances that are chosen by a key of
+the payload need a common order (see `tracks`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["Splitter", "shard_of"]
 
 
 def shard_of(key: object, shards: int) -> int:
-    """Return which of `shards` instances sees the messages of `key`: the same one in every run."""
+    """Return which of `shards` instances sees the messages of `key`: the same instance in every run."""
     return crc32(str(key).encode(errors="surrogatepass")) % shards
 
 
@@ -88,21 +89,23 @@ class _Division:
 class Splitter:
     """Splits batches among `shards`.
 
-    The invariant: the batches that a shard is given of a source are those of a source of its own, whose frames
-    are the shard's frames in their order. Their origins and their `done` never fall, each message is in one
-    shard alone, and a shard's `done` is reached once all of its messages below it are complete.
+    The invariant: the batches that a shard is given of a source are those of a source of its own, whose
+    frames are the shard's frames in their order. Their origins and their `done` never fall, each message is
+    in one shard alone, and a shard's `done` is reached once all of its messages below it are complete.
 
     It holds for these reasons:
 
-    * A frame goes whole to the shard of its device, and frames keep their order. So a message's index in its part
-      is the number of the shard's messages before it: indices of a part rise as those of the whole source do, and
-      the messages of the part below a `done` of the whole source are the first ones of the part.
-    * A position is of one device, so one shard alone completes it. No shard needs to know how far another one is.
-    * A dead letter, and a reply to the message at work, go to the shard of that message's frame. So they are sent off
-      no later than the message counts as complete.
-    * All slices of a source are split by one `_Division`, for the writer counts by a part's `Source` how far it is.
-      Slices of several sources come by turns when the stage before has shards, too. A division lives as long as
-      its source is at work in the stage before, so divisions are few.
+    * A frame goes whole to the shard of its device, and frames keep their order. So a message's index in its
+      part is the number of the shard's messages before it: indices of a part rise as those of the whole
+      source do, and the messages of the part below a `done` of the whole source are the first ones of the
+      part.
+    * A position is of one device, so one shard alone completes it. No shard needs to know how far another one
+      is.
+    * A dead letter, and a reply to the message at work, go to the shard of that message's frame. So they are
+      sent off no later than the message counts as complete.
+    * All slices of a source are split by one `_Division`, for the writer counts by a part's `Source` how far
+      it is. Slices of several sources come by turns when the stage before has shards, too. A division lives
+      as long as its source is at work in the stage before, so divisions are few.
     """
 
     def __init__(self, shards: int) -> None:
@@ -143,5 +146,5 @@ class Splitter:
         return parts
 
     def _of(self, device: str) -> int:
-        """Return the shard of the frames of `device`, which are those of its gateway if it speaks through one."""
+        """Return the shard of the frames of `device`, or of the gateway that the device speaks through."""
         return shard_of(gateway_of(device), self._shards)

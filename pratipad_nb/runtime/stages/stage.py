@@ -1,9 +1,9 @@
-"""Stages: batches in, batches out, in order, as fast as their processors allow.
+"""A stage: batches in, batches out, in order, as fast as its processors allow.
 
-A stage here is one processor, or all members of one pair of braces; a sequential stage of the notation is several
-stages here, for each of its processors gets what the one before returned. Owns
-which instances a batch is for, and what of a batch can go on. Several instances at work on one batch are `tracks`; one
-instance at work is `runner`; what is before the first and behind the last stage is `pipeline`.
+A `Stage` is one processor, or all members of one pair of braces. A sequential stage of the notation is
+several `Stage` objects, for each of its processors gets the results of the processor before. Owns which
+instances a batch is for, and which rows of a batch can go on. Several instances at work on one batch are in
+`tracks`, one instance at work is in `runner`, and the queues between stages are in `pipeline`.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ class Stage:
     Parameters
     ----------
     index
-        Its place in the pipeline; batches that enter behind it pass.
+        The stage's place in the pipeline; a batch that enters behind the stage passes it unchanged.
     members
-        Its processors.
+        The stage's processors.
     concurrent
-        They stand in braces: all see every message, what they return is dropped, the message goes on unchanged.
+        Whether the members stand in braces: all see every message, their results are dropped, and the message
+        goes on unchanged.
     one_way
-        Why they can't reply to devices; empty if they can.
+        Why the members can't reply to devices; empty if they can.
     """
 
     def __init__(self, index: int, members: Sequence[Member], *, concurrent: bool, one_way: str = "") -> None:
@@ -60,7 +61,7 @@ class Stage:
 
     @property
     def shards(self) -> int:
-        """How many instances can work independently, each on devices of its own; 1: all is one sequence."""
+        """How many instances work independently, each on devices of its own; 1: batches are one sequence."""
         (first, *others) = self.members
         if self.concurrent or others or first.partition_by != "device":
             return 1
@@ -77,7 +78,7 @@ class Stage:
 
     @property
     def shape(self) -> object:
-        """All that tasks and queues were made for: who works here, in how many instances, on what rows."""
+        """The properties that tasks and queues depend on: members, their instances, how rows are spread."""
         first = self.runners[0].adapted
         return (
             self.concurrent,
@@ -92,10 +93,10 @@ class Stage:
         return any(runner.adapted.has_snapshot for runner in self.runners)
 
     async def snapshot(self, states: dict[str, bytes]) -> None:
-        """Add the state of every instance that keeps one, under the processor's key and the instance's number.
+        """Add the state of every instance that keeps one to `states`, by `state_key`.
 
-        A state that can't be kept holds nothing up: that is told, once, and the state left out. Of an
-        instance whose call hangs, the last known state holds.
+        A state that can't be kept is logged, once, and left out. Of an instance whose call hangs, the last
+        known state holds.
         """
         for member in self.members:
             for number, runner in enumerate(member.runners):
@@ -110,17 +111,17 @@ class Stage:
                     states[state_key(member.key, number)] = state
 
     async def process(self, batch: Batch, emit: Emit, shard: int = 0) -> None:
-        """Work on `batch` and hand on results as they come; returns when all of it is done."""
+        """Work on `batch`, and emit results as they come; return when all rows are done."""
         with preparing(self.prepared_reply):
             await self._process(batch, emit, shard)
 
     def prepared_reply(self, payload: Any) -> Raw:
-        """Return a reply of one of these processors as it is sent.
+        """Return the reply of a member as it is sent.
 
         Raises
         ------
         OneWayError
-            If no reply can pass from here to devices.
+            If no reply can pass from this stage to devices.
         PayloadError
             If `payload` can't travel.
         """
@@ -141,7 +142,7 @@ class Stage:
             await _in_sequence(self.members[0], self.members[0].runners[shard], batch, emit)
 
     def noting(self, batch: Batch, emit: Emit) -> Emit:
-        """Return `emit`, noting on the way what becomes of messages that are followed."""
+        """Return an `emit` that also notes the results of the messages that are followed."""
         if batch.source.followed is None or batch.stage > self.index:
             return emit
         return following(batch, {m.key: (m.samples, m.meter.version) for m in self.members}, emit)
@@ -151,7 +152,7 @@ class Stage:
 
 
 class Progress:
-    """How far one instance is with a batch, every row of which it sees, one after the other."""
+    """How far one instance is with a batch, all rows of which it sees in their order."""
 
     def __init__(self, member: Member, batch: Batch) -> None:
         self._member = member
@@ -162,20 +163,20 @@ class Progress:
 
     @property
     def left(self) -> int:
-        """Rows that aren't finished."""
+        """How many rows aren't finished."""
         return len(self._batch) - self._at
 
     @property
     def payloads(self) -> list[Any]:
-        """Theirs."""
+        """The payloads of the rows that aren't finished."""
         return self._batch.payloads[self._at :] if self._at else self._batch.payloads
 
     def message(self, row: int) -> Message:
-        """Return the message of a row, counted from the first that isn't finished."""
+        """Return the message of a row, counted from the first unfinished row."""
         return message_of(self._batch, range(self._at, len(self._batch)))(row)
 
     def take(self, outcome: Outcome) -> Batch:
-        """Take in what has become of the next rows, and return what can go on of it."""
+        """Take in the outcome of the next rows, and return the batch that can go on."""
         batch, count, at = self._batch, len(self._batch), self._at
         dead = self._dead + [
             dead_letter(batch, at + f.row, f.payload, [failure_note(self._member, f)])
@@ -187,7 +188,8 @@ class Progress:
             payloads, origins = self._held[0] + payloads, [*self._held[1], *origins]
         self._at = at = at + outcome.done
         done = batch.done if at == count else batch.origins[at]
-        # Results of a message that isn't done wait for the rest of it, so that they are stored all at once.
+        # Results of an unfinished message wait for its other rows, so that its results are stored all at
+        # once.
         cut = len(payloads) if at == count else bisect_left(origins, done)
         self._held = payloads[cut:], origins[cut:]
         replies = self._replies + outcome.replies
@@ -197,7 +199,7 @@ class Progress:
 
 
 async def _in_sequence(member: Member, runner: Runner, batch: Batch, emit: Emit) -> None:
-    """One instance sees every row, one after the other."""
+    """Let one instance work on all rows of `batch` in their order."""
     progress, count = Progress(member, batch), len(batch)
     while progress.left:
         message_of_row = message_of(batch, range(count - progress.left, count))

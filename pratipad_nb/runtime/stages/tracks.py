@@ -1,7 +1,7 @@
 """Tracks: several instances at work on one batch.
 
-Owns how the rows of a batch are spread over instances, and how results come together again in the batch's order.
-Instances that never wait for each other are `shards`.
+Owns how the rows of a batch are spread over instances, and how their results come together again in the
+batch's order. Instances that never wait for each other are in `shards`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["OnTracks", "Track", "tracks_of"]
 
 @dataclass(slots=True)
 class Track:
-    """Rows of a batch on their way through one instance."""
+    """The rows of a batch that one instance works on, in rising order; the first `at` are finished."""
 
     member: Member
     runner: Runner
@@ -35,7 +35,7 @@ class Track:
 
     @property
     def next_row(self) -> float:
-        """The first row that isn't finished."""
+        """The first row that isn't finished; infinity if all are."""
         return self.rows[self.at] if self.at < len(self.rows) else float("inf")
 
     def take(self, outcome: Outcome) -> None:
@@ -45,7 +45,7 @@ class Track:
         self.at += outcome.done
 
     def pop_below(self, row: int) -> list[tuple[int, Any]]:
-        """Return, and forget, the results of rows below `row`."""
+        """Return the results of rows below `row`, and forget them."""
         cut = bisect_left(self.result_rows, row)
         found = list(zip(self.result_rows[:cut], self.results[:cut], strict=True))
         del self.result_rows[:cut], self.results[:cut]
@@ -53,12 +53,29 @@ class Track:
 
 
 class OnTracks:
-    """Several instances at work on one batch; what all of them have finished goes on, in order.
+    """Several instances at work on one batch; rows that all of them have finished go on, in order.
+
+    The invariant: the rows below `_emitted` were handed on, each once and in the batch's order. Every track
+    has finished them. No message has rows on both sides of `_emitted`.
+
+    It holds for these reasons:
+
+    * A row is on one track, or, in braces, on one track of each member. A track works on its rows in rising
+      order, and a call finishes the first ones of the rows it is given. So all rows below a track's
+      `next_row` are finished there, and rows below the lowest `next_row` of all tracks are finished
+      everywhere: no later outcome adds a result or a failure to them.
+    * This lowest row is moved back to the first row of its message. All rows of a message are in one batch,
+      next to each other, so the message's results go on in one piece, and every message below the next `done`
+      is complete.
+    * `_turn` lets one track at a time hand on. Without it, a track could emit later rows while another one
+      still waits in `emit` with earlier rows. `_emitted` moves before the wait, so no row is handed on twice.
+    * A failure goes on with its row, and a reply with its row at the latest: a track adds both before its
+      `next_row` moves. The track that finishes last moves the lowest row to the end, so nothing stays behind.
 
     Parameters
     ----------
     keep
-        The payloads go on as they came (braces); else the tracks' results do.
+        Whether the payloads go on as they came (braces); if not, the tracks' results go on.
     """
 
     def __init__(self, batch: Batch, emit: Emit, tracks: list[Track], *, keep: bool) -> None:
@@ -95,7 +112,7 @@ class OnTracks:
                 await self._hand_on()
 
     async def _hand_on(self) -> None:
-        """Emit the rows that every track has finished, but no part of a message whose other results aren't."""
+        """Emit the rows that every track has finished, except rows of a message with unfinished rows."""
         batch, count = self._batch, len(self._batch)
         ready = int(min(count, *(track.next_row for track in self._tracks), count))
         if ready < count:
@@ -140,9 +157,9 @@ def tracks_of(member: Member, batch: Batch) -> list[Track]:
 
 
 def _value(payload: Any, key: str) -> object:
-    """Return the value to partition by; None, which has its own instance, too, if the payload doesn't give any."""
+    """Return the value to partition by; None, which belongs to an instance too, if the payload has none."""
     try:
         value = payload.get(key) if isinstance(payload, dict) else getattr(payload, key, None)
         return str(value)
-    except Exception:  # noqa: BLE001 - a user's property, or __str__: the processor is to meet it, not the flow
+    except Exception:  # noqa: BLE001 - a user's property or __str__ raised: the processor will meet the error, not the flow
         return None

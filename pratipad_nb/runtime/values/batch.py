@@ -1,7 +1,7 @@
 """Batches: messages in columns on their way through the pipeline.
 
-Owns where each message comes from (`Source`) and how far a batch completes its source (`Batch.done`). No object is
-made per message: a message is an index into its source until somebody asks for its metadata.
+Owns where each message comes from (`Source`), and how far a batch completes its source (`Batch.done`). No
+object is made per message: a message is an index into its source until its metadata are asked for.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ class InputFrame:
     Attributes
     ----------
     device, epoch, first
-        Whose messages, and the number of the first.
+        The device of the messages, the epoch, and the number of the first message.
     received, times
-        When the server got the frame, and the device's time of each message; seconds since 1970-01-01 UTC.
+        When the server received the frame, and the device's time of each message; seconds since 1970-01-01
+        UTC.
     on_safe
-        Called once all its results are safe at Output: acknowledges it.
+        Called once all results of the frame are safe at Output; acknowledges the frame.
     retry, part
-        The sequence of the dead letter that this one message comes from (0: it comes from its device), and which of
-        several results it was then.
+        If the frame is one retried message: the sequence of its dead letter, and which of several results of
+        its number it was. `retry` is 0 for a frame from a device.
     covers
-        The position that it completes, if that isn't its messages' own: a retried dead letter's.
+        The position that the frame completes, if not the position of its messages: a retried dead letter's,
+        or a replay's.
     sources
-        Of a gateway's frame, the whole name of the device that each message is from.
+        Of a gateway's frame, the full name of each message's device.
     """
 
     device: str
@@ -51,16 +53,16 @@ class InputFrame:
     sources: list[str] | None = None
 
     def source(self, offset: int) -> str:
-        """Return the name of the device that message `offset` of it is from."""
+        """Return the name of the device that message `offset` of the frame is from."""
         return self.sources[offset] if self.sources is not None else self.device
 
     def position(self, count: int) -> Position:
-        """Return the position that the first `count` of its messages complete."""
+        """Return the position that the first `count` messages of the frame complete."""
         return self.covers or (self.device, self.epoch, self.first + count - 1)
 
 
 class Source:
-    """The input frames behind a batch; message `i` of them all, counted through, is found by bisection."""
+    """The input frames behind a batch. Messages are counted through all frames, and found by bisection."""
 
     __slots__ = (
         "__weakref__",
@@ -83,9 +85,9 @@ class Source:
         replayed: bool = False,
     ) -> None:
         self.flow = flow
-        #: Which messages are followed through the flow, for the inspector.
+        #: The messages that are followed through the flow, for the inspector.
         self.followed = followed
-        #: Whether they are of a tape: what processors answer to them reaches no device.
+        #: Whether the messages are replayed from a tape: replies to them reach no device.
         self.replayed = replayed
         self.frames = frames
         self.starts: list[int] = []
@@ -98,12 +100,12 @@ class Source:
         self._written = 0
 
     def locate(self, index: int) -> tuple[InputFrame, int]:
-        """Return the frame that message `index` is in, and its offset there."""
+        """Return the frame of message `index`, and the offset of the message in that frame."""
         at = bisect_right(self.starts, index) - 1
         return self.frames[at], index - self.starts[at]
 
     def message(self, index: int, payload: Any, part: int = 0) -> Message:
-        """Return message `index` with its metadata and the `payload` that it, or the `part`-th of it, has come to."""
+        """Return message `index`, or its `part`-th result, with its metadata and the given `payload`."""
         frame, offset = self.locate(index)
         number = frame.first + offset
         return Message(
@@ -116,9 +118,9 @@ class Source:
         )
 
     def advance(self, done: int, covers: list[Position], complete: list[InputFrame]) -> int:
-        """Note that all messages below index `done` are at Output.
+        """Note that all messages below index `done` are at Output; return how many of them are new.
 
-        Adds the positions that this completes to `covers` and the frames to `complete`; returns how many messages.
+        Adds the completed positions to `covers`, and the completed frames to `complete`.
         """
         while self._complete < len(self.frames):
             frame, start = self.frames[self._complete], self.starts[self._complete]
@@ -134,7 +136,7 @@ class Source:
         return finished
 
     def device(self, index: int) -> str:
-        """Return the device that message `index` is from."""
+        """Return the name of the device that message `index` is from."""
         frame, offset = self.locate(index)
         return frame.source(offset)
 
@@ -146,16 +148,17 @@ class Batch:
     Attributes
     ----------
     source, payloads, origins
-        `origins[k]` says which message of the source `payloads[k]` stems from; it never falls.
+        `origins[k]` is the index in the source of the message that `payloads[k]` stems from. Origins never
+        fall, and all rows of a message are in one batch.
     done
         Once this batch is at Output, all messages of the source below this index are complete.
     replies, dead
-        What processors answered to devices, and the messages that failed, by the key of the (first) processor; both
-        are sent off before the batch counts as stored.
+        The replies of processors to devices, and the dead letters of failed messages, by the key of the
+        (first) failed processor. Both are sent off before the batch counts as stored.
     stage
-        Index of the stage where it enters; above 0 when a dead letter is retried.
+        Index of the stage where the batch enters; above 0 if a dead letter is retried.
     only
-        The members of that stage that are to run; None for all.
+        The keys of the members of that stage that are to run; None for all.
     """
 
     source: Source
@@ -171,7 +174,7 @@ class Batch:
         return len(self.payloads)
 
     def message(self, row: int, payload: Any) -> Message:
-        """Return the message in `row`, with the `payload` that it is to show."""
+        """Return the message in `row`, with the given `payload`."""
         origin = self.origins[row]
         part = 0 if isinstance(self.origins, range) else row - bisect_left(self.origins, origin)
         return self.source.message(origin, payload, part)
@@ -179,13 +182,13 @@ class Batch:
 
 @dataclass(slots=True)
 class Barrier:
-    """Goes through the pipeline between two batches; every processor with state adds it as it is at that point.
+    """Goes through the pipeline between two batches, and collects the state of every processor at that point.
 
-    When it reaches the output, the states and the stored positions are of one moment: a checkpoint.
+    When the barrier reaches the output, the states and the stored positions are of one moment: a checkpoint.
     """
 
     states: dict[str, bytes] = field(default_factory=dict)
 
 
-#: What queues of the pipeline hold; None ends them.
+#: The items of the pipeline's queues; None ends a queue.
 Item = Batch | Barrier | None

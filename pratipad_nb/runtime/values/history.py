@@ -1,7 +1,7 @@
 """History: a flow's main numbers, once a second for an hour, for plots.
 
-Owns what is kept and the bound: a second takes 8 bytes a number, so an hour of ten processors 1.6 MB. What is drawn of it
-is for `pratipad_nb.notebook`.
+Owns which numbers are kept, and the bound: a second takes 8 bytes a number, so an hour of ten processors
+takes 1.6 MB. Drawing the plots is for `pratipad_nb.notebook`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pratipad_nb.runtime.values.stats import FlowStats
 
 __all__ = ["SECONDS", "FlowHistory", "History"]
 
-#: How much is kept: an hour.
+#: Most rows that are kept, a row a second: an hour.
 SECONDS = 3600
 _FLOW = ("rate", "p50", "p99", "in_flight", "waiting")
 _PROCESSOR = ("rate", "p50", "p99", "busy", "waiting")
@@ -29,13 +29,14 @@ class FlowHistory:
     Attributes
     ----------
     times
-        In seconds since 1970-01-01 UTC, about a second apart; there is a gap where the flow was stopped.
+        When each row was taken, in seconds since 1970-01-01 UTC, about a second apart; with a gap where the
+        flow was stopped.
     flow
-        By name: ``rate`` (delivered, a second), ``p50`` and ``p99`` (server's receipt to Output, seconds), ``in_flight``
-        (messages) and ``waiting`` (frames at the input).
+        By name: ``rate`` (delivered, a second), ``p50`` and ``p99`` (server's receipt to Output, seconds),
+        ``in_flight`` (messages) and ``waiting`` (frames at the input).
     processors
-        By key and name: ``rate``, ``p50``, ``p99`` (seconds for a message), ``busy`` (0 to 1), ``waiting`` (messages before
-        it); not a number while the flow had no such processor.
+        By key and name: ``rate``, ``p50``, ``p99`` (seconds for a message), ``busy`` (0 to 1), ``waiting``
+        (messages before the processor); NaN while the flow had no such processor.
     """
 
     times: list[float]
@@ -48,8 +49,8 @@ class FlowHistory:
     def __repr__(self) -> str:
         keys = ", ".join(self.processors) or "no processor"
         return (
-            f"<FlowHistory: {wording.counted(len(self), 'second')} of {keys}; numbers in .flow[{', '.join(self.flow)}] and "
-            ".processors; flow.plot() draws them>"
+            f"<FlowHistory: {wording.counted(len(self), 'second')} of {keys}; numbers in "
+            f".flow[{', '.join(self.flow)}] and .processors; flow.plot() draws them>"
         )
 
 
@@ -61,9 +62,9 @@ class History:
         self._keys: tuple[str, ...] = ()
 
     def add(self, stats: FlowStats) -> None:
-        """Add a row."""
+        """Add the row of one moment."""
         keys = tuple(stats.processors)
-        if keys != self._keys:  # shared by the rows, for they seldom change
+        if keys != self._keys:  # the rows share one tuple, for keys seldom change
             self._keys = keys
         row = array("d", [stats.time, *(getattr(stats, name) for name in _FLOW)])
         for processor in stats.processors.values():
@@ -71,7 +72,7 @@ class History:
         self._rows.append((self._keys, row))
 
     def read(self) -> FlowHistory:
-        """Return all of it, by name."""
+        """Return all rows, as lists by name."""
         rows = list(self._rows)
         processors: dict[str, dict[str, list[float]]] = {}
         for keys in dict.fromkeys(keys for keys, _ in rows):

@@ -1,16 +1,17 @@
-"""What processors print and log goes to a log of their own, not into whichever cell happens to run.
+"""Logs: the output of processors goes to a log of each processor, and not into the cell that happens to run.
 
-Owns the logs' bounds and the diversion of ``sys.stdout``, ``sys.stderr`` and `logging` while a flow runs. Showing a log
-is for the inspector.
+Owns the logs' bounds, and the diversion of ``sys.stdout``, ``sys.stderr`` and `logging` while a flow runs.
+Showing a log is for the inspector.
 
-Which log is meant, a context variable tells: `logging_to` sets it around a processor's methods, and a `Worker` carries
-it to the thread. So output is told apart by who makes it, not by the thread, and user code outside of processors finds
-everything as it was. (Threads that a processor starts itself have no such context: their output stays where it went.)
+A context variable names the log: `logging_to` sets the variable around a processor's methods, and a `Worker`
+carries it to the thread. So output is told apart by its processor, not by the thread, and user code outside
+of processors is not affected. (Threads that a processor starts itself have no such context: their output is
+not diverted.)
 
-`logging` is diverted where a logger hands a record to its handlers, in `logging.Logger.callHandlers`, as error trackers
-do it, rather than by a handler at the root: that one would keep ``logging.basicConfig`` of a cell from doing anything,
-silence the last-resort handler, and miss loggers with handlers of their own, which would show the record in the cell as
-well.
+`logging` is diverted where a logger hands a record to its handlers, in `logging.Logger.callHandlers`, as
+error trackers do it, and not by a handler at the root. A root handler would keep ``logging.basicConfig`` of a
+cell from doing anything, silence the last-resort handler, and miss loggers with handlers of their own, which
+would show the record in the cell as well.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from typing import Any, Final, NamedTuple
 
 __all__ = ["LogLine", "ProcessorLog", "current_log", "diverted_output", "logging_to"]
 
-#: The longest line that is kept; a longer one, or one that never ends, is cut into such pieces.
+#: The longest line that is kept, in characters; a longer line, or a line that never ends, is cut into such
+#: pieces.
 LINE_CHARACTERS: Final = 4096
 
 _formatter = logging.Formatter("%(name)s: %(message)s")
@@ -39,7 +41,7 @@ class LogLine(NamedTuple):
     Attributes
     ----------
     time
-        When it was written, in seconds since 1970-01-01 UTC.
+        When the line was written, in seconds since 1970-01-01 UTC.
     stream
         ``"stdout"``, ``"stderr"``, or the level of a log record, as in ``"WARNING"``.
     text
@@ -57,7 +59,8 @@ class ProcessorLog:
     Parameters
     ----------
     most
-        How many lines are kept; the oldest go. 1,000 fill some screens and bound a log to 4 MB at the very worst.
+        How many lines are kept; the oldest go. 1,000 lines fill some screens, and bound a log to 4 MB at the
+        very worst.
     """
 
     def __init__(self, most: int = 1000) -> None:
@@ -68,7 +71,7 @@ class ProcessorLog:
         """How many lines were ever written."""
 
     def write(self, stream: str, text: str) -> None:
-        """Add text as it comes from a stream: in pieces, a line being complete at its end."""
+        """Add text of a stream, in any pieces; a line is complete at its line break."""
         with self._lock:
             *complete, begun = (self._begun.pop(stream, "") + text).split("\n")
             while len(begun) > LINE_CHARACTERS:
@@ -79,12 +82,12 @@ class ProcessorLog:
             self._add(stream, complete)
 
     def record(self, level: str, text: str) -> None:
-        """Add complete text, as `logging` gives it."""
+        """Add the complete text of a log record."""
         with self._lock:
             self._add(level, text.split("\n"))
 
     def lines(self) -> list[LogLine]:
-        """Return the lines, oldest first; a line that is begun is among them."""
+        """Return the lines, oldest first, incomplete lines last."""
         with self._lock:
             begun = [LogLine(time(), stream, text) for stream, text in self._begun.items()]
             return [*self._lines, *begun]
@@ -97,13 +100,13 @@ class ProcessorLog:
                 self.total += 1
 
 
-#: The log of the processor that is running here, if one is.
+#: The log of the processor whose code runs in this context; None outside of processors.
 current_log: ContextVar[ProcessorLog | None] = ContextVar("pratipad_current_log", default=None)
 
 
 @contextmanager
 def logging_to(log: ProcessorLog | None) -> Iterator[None]:
-    """Let what is printed and logged inside the block go to `log`, if `diverted_output` is in force."""
+    """Let the output inside the block go to `log`, if `diverted_output` is in force."""
     before = current_log.get()
     current_log.set(log)
     try:
@@ -114,10 +117,11 @@ def logging_to(log: ProcessorLog | None) -> Iterator[None]:
 
 @contextmanager
 def diverted_output() -> Iterator[None]:
-    """Divert the output of processors to their logs inside the block; may be nested and overlap, on any thread.
+    """Divert the output of processors to their logs inside the block.
 
-    At the end of the last such block everything is as before. What others have put in the place of ours by then (as
-    ``contextlib.redirect_stdout`` does) is left alone.
+    Blocks may be nested and overlap, on any thread. The end of the last block ends the diversion. A stream
+    that other code has put in the place of ours by then (as ``contextlib.redirect_stdout`` does) is left
+    alone.
     """
     _diversion.begin()
     try:
@@ -127,7 +131,10 @@ def diverted_output() -> Iterator[None]:
 
 
 class _Stream:
-    """Stands for ``sys.stdout`` or ``sys.stderr``: writes of a processor go to its log, all else to the original."""
+    """Stands for ``sys.stdout`` or ``sys.stderr``.
+
+    Writes of a processor go to its log, all other writes to the original stream.
+    """
 
     __slots__ = ("_name", "_original")
 
@@ -140,10 +147,11 @@ class _Stream:
 
     @property
     def write(self) -> Callable[[str], int]:
-        """Where a write goes is decided when `write` is looked up, and the original's own is handed out as it is.
+        """The original's own `write` outside of processors: the look-up of `write` decides about the target.
 
-        IPython reads the attribute when a cell begins, sets one that calls it, and sets it back when the cell ends. A
-        method of ours in that place would call itself for ever, since what is set here is set on the original.
+        IPython reads the attribute when a cell begins, sets a function that calls the read value, and sets
+        the read value back when the cell ends. A method of ours in that place would call itself for ever,
+        since every attribute set here is set on the original.
         """
         if current_log.get() is None:
             return self._original.write  # type: ignore[no-any-return]
@@ -181,7 +189,7 @@ class _Stream:
 
 
 class _Diversion:
-    """Counts who needs the diversion; the first installs it, the last removes it."""
+    """Counts the blocks that need the diversion; the first block installs it, the last one removes it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -204,7 +212,8 @@ class _Diversion:
     def _install(self) -> None:
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
-            # There is none under pythonw; and one of ours may have been put back by somebody after we removed it.
+            # There is no stream under pythonw; and other code may have put a stream of ours back after its
+            # removal.
             if stream is not None and type(stream) is not _Stream:
                 setattr(sys, name, _Stream(name, stream))
         if logging.Logger.callHandlers is not self._ours:

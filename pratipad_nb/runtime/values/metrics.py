@@ -1,7 +1,7 @@
-"""Counting: what happens to messages, per batch and never per message.
+"""Metrics: counters, rates and latencies, kept per batch and never per message.
 
-Owns the counters, rates and latency histograms behind a `FlowStats`. The snapshot's shape is in `stats`; the snapshot is
-assembled in `pratipad_nb.runtime.edge.report`.
+Owns the counters, rates and latency histograms behind a `FlowStats`. The snapshot's shape is in `stats`; the
+snapshot is assembled in `pratipad_nb.runtime.edge.report`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STEPS_PER_OCTAVE = 4
 _OCTAVES_BELOW_ONE = 20
 _BUCKETS = 32 * _STEPS_PER_OCTAVE
 _GENERATION_SECONDS = 5.0
-#: Samples closer than this would make a rate of noise.
+#: The shortest time between two samples, in seconds: closer samples would make a rate of noise.
 _SAMPLE_SECONDS = 0.15
 
 
@@ -51,7 +51,10 @@ class Histogram:
             self._turned = time.monotonic()
 
     def percentiles(self, *shares: float) -> tuple[float, ...]:
-        """Return, for each of `shares` (0 to 1), the duration that this share lies below; 0.0 without any."""
+        """Return, for each fraction in `shares` (0 to 1), the duration that this fraction of all lies below.
+
+        Without durations, 0.0 is returned for each.
+        """
         self._turn()
         counts = [a + b for a, b in zip(self._now, self._before, strict=True)]
         total = sum(counts)
@@ -69,13 +72,13 @@ def _percentile(counts: list[int], rank: float) -> float:
 
 
 class Rate:
-    """What a growing count grows by a second, over its last `samples`: at five a second, the last second or so."""
+    """The growth of a count a second, over its last `samples`: at five a second, the last second or so."""
 
     def __init__(self, count: float = 0.0, *, samples: int = 6) -> None:
         self._samples: deque[tuple[float, float]] = deque([(time.monotonic(), count)], maxlen=samples)
 
     def sample(self, count: float) -> None:
-        """Note `count` as it stands now; called about five times a second, more often does no harm."""
+        """Note the current `count`; called about five times a second (more often does no harm)."""
         now = time.monotonic()
         if now - self._samples[-1][0] >= _SAMPLE_SECONDS:
             self._samples.append((now, count))
@@ -95,7 +98,7 @@ class InFlight:
     taken
         Messages that were admitted, retried or replayed.
     completed
-        Messages of these that are dealt with: at Output, filtered, or a dead letter.
+        Messages of `taken` that are dealt with: at Output, filtered, or a dead letter.
     """
 
     __slots__ = ("completed", "taken")
@@ -106,7 +109,7 @@ class InFlight:
 
     @property
     def count(self) -> int:
-        """How many there are; a result that is stored before its input is counted makes it no less than 0."""
+        """How many messages are in flight; 0 if a result is stored before its input is counted."""
         return max(0, self.taken - self.completed)
 
 
@@ -131,7 +134,7 @@ class Meter:
         self._busy = Rate()
 
     def record(self, outcome: Outcome, instances: int = 1) -> None:
-        """Count what one call of one of so many `instances` did."""
+        """Count the outcome of a call of one of so many `instances`."""
         self.received += outcome.done
         self.emitted += len(outcome.payloads)
         self.retried += outcome.retried
@@ -142,23 +145,23 @@ class Meter:
             self.last_error = outcome.failures[-1].error
 
     def leave(self, worker: Worker) -> None:
-        """Count an instance that was left behind, for as long as its call goes on."""
+        """Count the instance of `worker`, which was left behind, for as long as its call goes on."""
         if worker.hangs and worker not in self._left:
             self._left.append(worker)
 
     @property
     def left_behind(self) -> int:
-        """How many instances are left behind in calls that go on."""
+        """How many instances are left behind in calls in progress."""
         self._left = [worker for worker in self._left if worker.hangs]
         return len(self._left)
 
     def sample(self) -> None:
-        """Note where the counts stand, for the rates."""
+        """Note the current counts, for the rates."""
         self._rate.sample(self.received)
         self._busy.sample(self.busy_seconds)
 
     def snapshot(self) -> ProcessorStats:
-        """Return the counters as they stand."""
+        """Return the current counters."""
         p50, p99 = self._latency.percentiles(0.5, 0.99)
         return ProcessorStats(
             received=self.received,

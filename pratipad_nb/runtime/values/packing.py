@@ -1,6 +1,7 @@
-"""Values to be kept: encoded, so that no later change reaches them and their size is known; else as text.
+"""Packing: values encoded to be kept, so that no later change reaches them and their size is known.
 
-Owns what stands in the place of a value that is not JSON-like. Who keeps them, and how many, is none of its business.
+Owns the encoding, and the text in the place of a value that is not JSON-like. How many values are kept is for
+the modules that keep them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _SHOWN_CHARACTERS = 1000
 
 
 class Shown(str):
-    """The text of a value that is not JSON-like, in its place."""
+    """The text in the place of a value that is not JSON-like."""
 
     __slots__ = ()
 
@@ -27,7 +28,7 @@ class Shown(str):
 
 
 def pack(payload: Any) -> bytes | Shown:
-    """Return `payload` encoded, else its text."""
+    """Return `payload` encoded, or its text if it is not JSON-like."""
     try:
         return encode_payload(payload)
     except PayloadError:
@@ -35,7 +36,7 @@ def pack(payload: Any) -> bytes | Shown:
 
 
 def as_text(payload: Any) -> Shown:
-    """Return the beginning of a payload's `repr`, whatever that does."""
+    """Return the beginning of a payload's `repr`, also if the `repr` raises."""
     try:
         return Shown(f"{payload!r:.{_SHOWN_CHARACTERS}}")
     except Exception as error:  # noqa: BLE001 - a user's __repr__
@@ -43,5 +44,5 @@ def as_text(payload: Any) -> Shown:
 
 
 def unpack(packed: bytes | Shown) -> Any:
-    """Return the payload that `pack` was given, or its text."""
+    """Return the payload that `pack` was given, or the payload's text."""
     return packed if isinstance(packed, Shown) else msgspec.msgpack.decode(packed)

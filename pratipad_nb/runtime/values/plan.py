@@ -1,6 +1,6 @@
-"""The plan of a run: its settings, and the logs that follow from them.
+"""The plan of a run: its settings, and the logs that follow from the settings.
 
-Owns the values alone; the run itself is in `edge`.
+Owns the values alone. The run itself is in `pratipad_nb.runtime.edge`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["EdgeSettings", "log_specs"]
 
-#: Bound of the checkpoints and other marks, of which the newest of each is kept.
+#: Bound of the log of checkpoints and readers' positions, in bytes; of each, the newest is kept.
 _MARKS_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeSettings:
-    """How a flow runs; see `pratipad_nb.session.Flow` for the meaning of each. `partition`: which one this edge runs."""
+    """The settings of a flow's run, explained in `pratipad_nb.session.Flow`, and the edge's `partition`."""
 
     name: str
     delivery: Delivery = "durable"
@@ -33,16 +33,16 @@ class EdgeSettings:
 
     @property
     def partitioned(self) -> bool:
-        """Whether there are several partitions."""
+        """Whether the flow has several partitions."""
         return self.options.partitions > 1
 
     def owns(self, device: str) -> bool:
-        """Return whether `device`, or the gateway that it is behind, belongs to this partition."""
+        """Return whether `device`, or the gateway that it speaks through, belongs to this partition."""
         return partition_of(gateway_of(device), self.options.partitions) == self.partition
 
 
 def log_specs(settings: EdgeSettings) -> dict[str, LogSpec]:
-    """Return the logs of a flow, by their stream's name."""
+    """Return the specifications of a flow's logs, by the name of their stream."""
     subjects, options = Subjects(settings.name), settings.options
     streams = subjects.streams
     specs = [

@@ -1,8 +1,8 @@
 """Samples: some messages as they came into each processor and as they left it, for the inspector.
 
-Owns what is kept of a followed message, and the bound of it: each processor keeps at most `KEPT` messages, and
-`KEPT_BYTES` of them (encoded; samples are decoded when somebody looks). The same messages are kept at every processor,
-so that a message's way through the flow can be followed. Which messages are followed is for `sampling`.
+Owns what is kept of a followed message, and the bound: each processor keeps at most `KEPT` messages and
+`KEPT_BYTES` (encoded; payloads are decoded when they are looked at). The same messages are kept at every
+processor, so that a message's way through the flow can be followed. The choice of messages is for `sampling`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from pratipad_nb.transport.frames import message_id
 
 __all__ = ["KEPT", "KEPT_BYTES", "Sample", "Samples", "following"]
 
-#: What a processor keeps: ten seconds at the most, and no more memory than a browser tab would notice.
+#: Most messages, and bytes, that a processor keeps: ten seconds at the full rate, and too little memory to
+#: matter.
 KEPT = 500
 KEPT_BYTES = 4 << 20
 
@@ -34,17 +35,17 @@ class Sample:
     Attributes
     ----------
     message
-        As it came in.
+        The message as it came in.
     inputs
-        All that came in of it: several if a generator before made several of one message. `message.payload` is the
-        first.
+        All payloads of the message that came in: several if a generator before made several results of one
+        message. `message.payload` is the first.
     results
-        What the processor made of it: one for a plain one, any number for a generator, none if it failed; in braces,
-        the payload as it goes on.
+        The results of the processor: one from a plain function, any number from a generator, none after a
+        failure; in braces, the payload as it goes on.
     error, traceback
-        What the processor raised, empty if nothing.
+        The exception that the processor raised and its traceback; empty if it raised none.
     time
-        When it was done, in seconds since 1970-01-01 UTC.
+        When the processor was done with the message, in seconds since 1970-01-01 UTC.
     version
         How many times the processor's code had been swapped by then.
     """
@@ -60,7 +61,10 @@ class Sample:
 
 @dataclass(slots=True)
 class _Kept:
-    """A sample as it is kept. `origin` counts it; `device` is who it is from, which is another if that is a gateway."""
+    """A sample as it is kept. `origin` is the device whose numbers count the message, which may be a gateway.
+
+    `device` is the full name of the device that the message is from.
+    """
 
     origin: str
     device: str
@@ -74,7 +78,7 @@ class _Kept:
     failures: dict[str, tuple[str, str]] = field(default_factory=dict)
     index: int = 0
     time: float = 0.0
-    source: str = ""  # the device that it is from, if `device` is a gateway
+    source: str = ""
 
     @property
     def id(self) -> str:
@@ -92,21 +96,21 @@ class Samples:
         return len(self._ring)
 
     def last(self, key: str, count: int) -> list[Sample]:
-        """Return the last `count`, oldest first, as the processor `key` saw them."""
+        """Return the last `count` samples, oldest first, as the processor `key` saw them."""
         return (
             [_sample(kept, key, version) for kept, version in list(self._ring)[-count:]] if count > 0 else []
         )
 
     def find(self, key: str, message_id: str) -> Sample | None:
-        """Return the sample of the message of that id; None if it wasn't followed, or is too old."""
+        """Return the sample of the message `message_id`; None if it wasn't followed, or is too old."""
         for kept, version in reversed(list(self._ring)):
-            # The id of one of several results has its part behind that of the message.
+            # The id of one of several results is the id of the message, followed by the result's part.
             if message_id == kept.id or message_id.startswith(kept.id + "-"):
                 return _sample(kept, key, version)
         return None
 
     def add(self, kept: _Kept, version: int) -> None:
-        """Keep a sample, and drop the oldest ones that are beyond the bounds."""
+        """Keep a sample, and drop the oldest samples beyond the bounds."""
         self._ring.append((kept, version))
         self._bytes += _size(kept)
         while len(self._ring) > KEPT or (self._bytes > KEPT_BYTES and len(self._ring) > 1):
@@ -135,12 +139,12 @@ def _sample(kept: _Kept, key: str, version: int) -> Sample:
 def following(
     batch: Batch, rings: Mapping[str, tuple[Samples, int]], emit: Callable[[Batch], Awaitable[None]]
 ) -> Callable[[Batch], Awaitable[None]]:
-    """Return an `emit` that notes what becomes of the followed messages of `batch` at one stage.
+    """Return an `emit` that also notes the results of the followed messages of `batch` at one stage.
 
     Parameters
     ----------
     rings
-        For each processor of the stage, where its samples are kept, and its version.
+        For each processor of the stage, its samples and its version.
     """
     followed = batch.source.followed
     if followed is None:
@@ -156,7 +160,7 @@ def following(
             began = time.perf_counter()
             if part.dead:
                 _note_failures(part, pending)
-            # A message's results are handed on all at once, with the part that says that it is done.
+            # A message's results are handed on all at once, in the part whose `done` lies beyond the message.
             while pending and pending[0].index < part.done:
                 _finish(pending.popleft(), part, rings)
             followed.sampler.spend(time.perf_counter() - began)

@@ -1,7 +1,7 @@
-"""What a flow says of itself: frozen snapshots with numbers and states.
+"""Statistics of a flow: frozen snapshots with numbers and states.
 
-Owns the values that `Flow.stats` returns and that the picture, the terminal and dashboards draw. How they are counted
-is for `pratipad_nb.runtime.values.metrics`.
+Owns the values that `Flow.stats` returns, and that the picture, the terminal and dashboards draw. Counting is
+for `pratipad_nb.runtime.values.metrics`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pratipad_nb.runtime.values.stats_tables import DeviceTable, ProcessorTable,
 
 __all__ = ["BackwardStats", "DeviceStats", "FlowState", "FlowStats", "ProcessorStats", "ReaderStats"]
 
-#: Where a flow, or a processor, is in its life.
+#: The state of a flow, or of a processor.
 FlowState = Literal["starting", "running", "paused", "draining", "stopped", "failed"]
 
 
@@ -26,28 +26,29 @@ class ProcessorStats:
     Attributes
     ----------
     received, emitted, failed, retried
-        Messages that came in, results that went out, messages that were dead-lettered, tries after the first; in all.
+        Messages that came in, results that went out, messages that became dead letters, and tries after the
+        first; since the start.
     rate
         Messages in a second, over the last second or so.
     p50, p99
-        Median and 99th percentile of the time that `process` takes for a message, in seconds, over the last 10 s or
-        so; 0.0 before the first.
+        Median and 99th percentile of the time that `process` takes for a message, in seconds, over the last
+        10 s or so; 0.0 before the first message.
     busy
-        Share of the last second or so that it was at work, 0 to 1.
+        Fraction of the last second or so that the processor was at work, 0 to 1.
     waiting
-        Messages that stand before it.
+        Messages that wait for the processor.
     state
-        Its own state: a paused processor in a running flow says "paused".
+        The processor's own state: "paused" for a paused processor in a running flow.
     last_error
-        The newest failure's error line, empty if there was none.
+        The newest failure's error line; empty if there was no failure.
     version
-        How many times its code has been swapped since the start.
+        How many times the processor's code has been swapped since the start.
     newer
-        Whether its code, or its arguments, have been defined anew since and not been swapped in.
+        Whether the processor's code, or its arguments, have been defined anew and not been swapped in.
     left_behind
-        Instances that are left behind in calls that hang, and have not come back since.
+        Instances that are left behind in calls that hang, and whose calls have not ended since.
     failed_timers
-        Calls of its `@every` methods that raised, or took longer than its `timeout`; in all.
+        Calls of `@every` methods that raised, or took longer than `timeout`; in all.
     """
 
     received: int = 0
@@ -69,9 +70,24 @@ class ProcessorStats:
 
 @dataclass(frozen=True, slots=True)
 class DeviceStats:
-    """One device: `received` messages of it in all, `rate` a second, numbers missing (`gaps`, fast delivery only),
-    `repeats` that were dropped, orders `sent` to it and confirmed as `run`, and what its reading last failed with.
-    `sources` is how many devices speak through it, if it is a gateway.
+    """One device.
+
+    Attributes
+    ----------
+    connected
+        Whether the device is connected.
+    received, rate
+        Messages of the device since the start, and messages a second.
+    gaps
+        Messages that are missing, found by a gap in the device's numbers.
+    repeats
+        Messages that were dropped as repeats.
+    orders_sent, orders_run
+        Orders sent to the device, and orders that the device has confirmed as run.
+    error
+        The last failure of the device's reading; empty if there was none.
+    sources
+        How many devices speak through this one, if it is a gateway.
     """
 
     connected: bool = False
@@ -87,7 +103,17 @@ class DeviceStats:
 
 @dataclass(frozen=True, slots=True)
 class ReaderStats:
-    """One reader: `pending` frames that it hasn't read; `blocking` says that the flow waits for it at a full log."""
+    """One reader.
+
+    Attributes
+    ----------
+    pending
+        Frames that the reader hasn't read.
+    blocking
+        Whether the output log is full and the flow waits for the reader.
+    skipped
+        Frames that were deleted before the reader had read them.
+    """
 
     pending: int = 0
     blocking: bool = False
@@ -96,8 +122,18 @@ class ReaderStats:
 
 @dataclass(frozen=True, slots=True)
 class BackwardStats:
-    """The way back: `received` orders from the cloud, `replies` of processors, `sent` to devices, `failed`, `expired`,
-    and `waiting` for devices that are away; `rate` of what is sent, a second.
+    """The way back to devices.
+
+    Attributes
+    ----------
+    received, replies
+        Orders from the cloud, and replies of processors.
+    sent, failed, expired
+        Orders and replies that were sent to devices, that failed, and that expired.
+    waiting
+        Orders and replies that wait for devices that are away.
+    rate
+        `sent`, a second.
     """
 
     received: int = 0
@@ -116,37 +152,38 @@ class FlowStats:
     Attributes
     ----------
     name, notation, delivery, state
-        Which flow it is, what it runs, how it delivers, and where it is in its life.
+        The flow's name, its notation, its delivery, and its state.
     time, uptime
-        When this was taken (seconds since 1970-01-01 UTC), and seconds since the start.
+        When the snapshot was taken (seconds since 1970-01-01 UTC), and seconds since the flow's start.
     processors, devices, readers
-        By processor key, device name and reader name. Of more than 1,000 devices the numbers may be as many tenths of a
-        millisecond old.
+        The parts' statistics, by processor key, device name and reader name. With more than 1,000 devices,
+        the devices' numbers may be old: by a tenth of a millisecond for each device.
     received
-        Messages that came in from devices, repeats not counted.
+        Messages that came in from devices, without repeats.
     delivered
         Messages stored at Output (durable) or published to it (fast).
     rate
         `delivered`, a second.
     p50, p99
-        From the server's (fast: the edge's) receipt of a message to its being stored at Output, in seconds.
+        Median and 99th percentile of the time from the server's (fast: the edge's) receipt of a message until
+        the message is stored at Output, in seconds.
     in_flight
         Messages taken from the input and not yet at Output.
     waiting
-        Frames at the input that the edge hasn't begun with, as it was found within the last second: the backlog of a
+        Frames at the input that the edge hasn't begun with, counted within the last second: the backlog of a
         flow that is slower than its devices, or paused.
     dropped
         Messages known to be lost (fast delivery only; durable never drops).
     repeats
         Messages recognised as repeats and skipped.
     dead
-        Dead letters that are there, from an earlier run too: what is retried, or cleared, counts no more.
+        Dead letters that are stored, also by an earlier run; retried and cleared dead letters don't count.
     malformed
-        Frames from outside that were no good.
+        Deliveries that were no valid frames.
     backward
-        Orders and replies on their way to devices.
+        The way back to devices: orders and replies.
     blocked_by
-        Why nothing more can be stored, in words that name the reader or the log; empty if nothing blocks.
+        Why no more results can be stored, in words that name the reader or the log; empty if nothing blocks.
     error
         Why the flow has failed, empty unless `state` is "failed".
     """
@@ -185,7 +222,7 @@ class FlowStats:
             object.__setattr__(self, name, frozen(kind, getattr(self, name)))
 
     def at_rest(self) -> FlowStats:
-        """Return the same as of a flow that has ended: its rates are all 0, and no device is connected to it."""
+        """Return the statistics of the ended flow: all rates are 0, and no device is connected."""
         return replace(
             self,
             state="failed" if self.error else "stopped",
@@ -209,7 +246,7 @@ class FlowStats:
 
     @property
     def _facts(self) -> str:
-        """What it shows in one line."""
+        """The main facts in one line."""
         facts = [
             f"{self.name}: {self.notation}" if self.notation else self.name,
             f"{self.state}, {self.delivery}",

@@ -1,6 +1,6 @@
-"""The mappings of a snapshot: they can't be changed, and show themselves as tables.
+"""The mappings of a statistics snapshot: read-only, and shown as tables.
 
-Owns these forms of a dictionary. What the values mean is in `stats`.
+Owns these forms of a dictionary. The meaning of the values is in `stats`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ __all__ = ["DeviceTable", "ProcessorTable", "Snapshot", "frozen"]
 Value = TypeVar("Value")
 Kind = TypeVar("Kind", bound="Snapshot[Any]")
 
-#: Rows of devices that a table shows; all are in the mapping.
+#: Most rows of devices in a table; the mapping has all devices.
 _DEVICES = 12
 
 
 class Snapshot(dict[str, Value]):
-    """A dictionary that can't be changed: a snapshot that anybody could write into would be none.
+    """A dictionary that can't be changed.
 
-    A `dict` and no `MappingProxyType`, for that can be neither copied nor encoded, and `dataclasses.asdict` does both.
+    A `Snapshot` is a `dict` and no `MappingProxyType`, for a proxy can be neither copied nor encoded, and a
+    `dict` can be both.
     """
 
     def _refuse(self, *_arguments: Any, **_named: Any) -> NoReturn:
@@ -40,7 +41,7 @@ class Snapshot(dict[str, Value]):
 
 
 def frozen(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """Return `values` as a snapshot of that kind; one that is is returned itself."""
+    """Return `values` as a snapshot of the given `kind`; such a snapshot is returned itself."""
     return values if isinstance(values, kind) else kind(values)
 
 
@@ -56,11 +57,11 @@ class ProcessorTable(Snapshot["ProcessorStats"]):
         return self.html(wording.counted(len(self), "processor"))
 
     def text(self, caption: str) -> str:
-        """Return a row for each, as text."""
+        """Return a table with a row for each processor, as text."""
         return text_table(caption, self._HEADS, self._rows)
 
     def html(self, caption: str) -> str:
-        """Return a row for each, as HTML."""
+        """Return a table with a row for each processor, as HTML."""
         return html_table(caption, self._HEADS, self._rows)
 
     @property

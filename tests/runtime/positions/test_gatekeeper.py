@@ -199,7 +199,7 @@ async def test_of_starts_without_end_each_message_is_let_in_once_and_their_repea
     assert len(door.gate.stored.all()) == 1024
 
 
-async def test_what_is_in_hand_is_not_forgotten_with_what_is_stored():
+async def test_an_epoch_in_flight_is_not_forgotten_with_what_is_stored():
     door = Door()
     await door.come(1, 2, epoch=7)
     door.gate.stored.advance([("room1", 7, 1)])
