@@ -31,7 +31,7 @@ notebook      magics, live graph, panel
 cli           the command line
 ============  ======================================================================================
 
-The public names are imported when they are first used, so that a device needs nothing of what a notebook does.
+The public names are imported when they are first used, so that a device needs no library of a notebook.
 """
 
 from __future__ import annotations

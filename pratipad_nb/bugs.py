@@ -1,8 +1,9 @@
 """Bugs: exceptions that are faults of this package, and what becomes of them.
 
-Owns how a bug is told in one line, and `Bugs`, which brings an exception that has no caller (that of a callback, or of a
-task in the background) to a task that somebody awaits. Every exception is a bug that is no `PratipadError`: a user's
-exceptions and foreign ones are taken care of where they cross our boundary.
+Owns how a bug is told in one line, and `Bugs`, which brings an exception that has no caller (an exception of a
+callback, or of a task in the background) to a task that somebody awaits. Every exception that is no
+`PratipadError` is a bug: exceptions of users' functions and of libraries are translated where they cross the
+boundary of this package.
 """
 
 from __future__ import annotations
@@ -103,5 +104,6 @@ class Bugs:
         """Wait for an exception, and raise it; to every caller, later ones as well."""
         await self._noted.wait()
         assert self._first is not None
-        # With the traceback it came with: raised again and again, the exception would gather those of all callers.
+        # With its first traceback: raised again and again, the exception would gather the tracebacks of all
+        # callers.
         raise self._first.with_traceback(self._trace)

@@ -34,7 +34,7 @@ async def gathered(works: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]
 
 
 async def first_of(*works: Coroutine[Any, Any, object]) -> None:
-    """Return once the first of `works` has ended, or raise the exception that ended it; the others are cancelled."""
+    """Return, or raise its exception, once the first of `works` has ended; the others are cancelled."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,8 +1,8 @@
-"""How long a test waits for a thing that has to come: the one place where time-outs are scaled to the machine.
+"""How long a test waits for a condition: the one place where time-outs are scaled to the machine.
 
-`factor` is how many times longer than a quiet machine this machine takes for a fixed piece of work, measured once in
-a test session. `until` and `eventually` wait on a condition that long, and pytest's own time-outs grow by the same
-factor. A time-out that a test wants to see expire isn't scaled.
+`factor` is how many times longer than a quiet machine this machine takes for a fixed piece of work, measured
+once in a test session. `until` and `eventually` wait on a condition that long, and pytest's own time-outs grow
+by the same factor. A time-out that a test wants to see expire isn't scaled.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _QUIET = 0.12
 #: How many pieces are measured: the slowest counts, since a busy machine has quiet moments.
 _PIECES = 4
 _MOST = 10.0
-#: How long a condition is waited for on a quiet machine, in seconds: a generous wait costs nothing where it comes.
+#: How long a condition is waited for on a quiet machine, in seconds: a generous wait costs nothing where the
+#: condition comes true.
 SECONDS = 30.0
 
 
@@ -32,7 +33,7 @@ def factor() -> float:
 
 
 def _piece() -> float:
-    """Start a process that imports what most tests' processes do, wake an event loop up, and return the seconds."""
+    """Start a process with the imports of most tests' processes, wake an event loop up, return the seconds."""
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", "import asyncio, ssl, json, email.message"], check=True)
     loop = asyncio.new_event_loop()

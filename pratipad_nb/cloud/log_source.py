@@ -71,8 +71,8 @@ class Patience:
     silence
         After so many seconds in which nothing arrived, the log itself is asked whether there is more.
     store
-        Storing the position is tried for at least this long, in seconds, however little time is left: what is read
-        is here.
+        Storing the position is tried for at least this long, in seconds, however little time is left: the
+        messages have arrived already.
     """
 
     silence: float = 2.0

@@ -1,4 +1,4 @@
-"""Pull consumers at a server that other servers join as leaves: a pull request outlives its subscription there."""
+"""Pull consumers at a server that leaves join: there a pull request outlives its subscription."""
 
 from __future__ import annotations
 

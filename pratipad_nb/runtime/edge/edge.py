@@ -61,7 +61,8 @@ class Edge:
         Parameters
         ----------
         connection
-            The edge's own connection. Its opener closes it, and ends the run with what `Connection.failure` raises.
+            The edge's own connection. The caller closes it, and ends the run with the exception that
+            `Connection.failure` raises.
         settings
             How the dataflow runs.
 

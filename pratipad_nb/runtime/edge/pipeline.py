@@ -1,8 +1,8 @@
 """The forward pipeline: input → stages → output, with bounded queues between them.
 
 Owns the tasks, the pump and the drain. Each stage is a task of its own, so that a stage works on a batch
-while the next stage works on the batch before. Admission is for `gatekeeper`, work on a batch for `stage`, and
-making results safe for `outputs`.
+while the next stage works on the batch before. Admission is for `gatekeeper`, work on a batch for `stage`,
+and making results safe for `outputs`.
 
 The drain: `_pump` ends, under `_entrance`, by putting None into the first queue. Each stage passes None on
 after its last batch, and the writer ends at None. Queues keep their order, and `inject` puts nothing in once

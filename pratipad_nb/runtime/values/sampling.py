@@ -1,9 +1,9 @@
 """Sampling: which messages are followed through the flow, for the inspector.
 
 Owns the choice and its bounds. Sampling is always on, since a question about a message mostly comes after the
-message. Two bounds keep the cost too small to be measured: at most `PER_SECOND` messages a second are followed,
-and following takes at most the fraction `SHARE` of the time however large the messages are. How much of a message
-is kept is for `samples`.
+message. Two bounds keep the cost too small to be measured: at most `PER_SECOND` messages a second are
+followed, and following takes at most the fraction `SHARE` of the time however large the messages are. How
+much of a message is kept is for `samples`.
 """
 
 from __future__ import annotations
