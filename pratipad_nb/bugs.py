@@ -1,7 +1,7 @@
 """Bugs: exceptions that are faults of this package, and what becomes of them.
 
-Owns how a bug is told in one line, and `Bugs`, which brings an exception that has no caller (an exception of a
-callback, or of a task in the background) to a task that somebody awaits. Every exception that is no
+Owns how a bug is told in one line, and `Bugs`, which brings an exception that has no caller (an exception of
+a callback, or of a task in the background) to a task that somebody awaits. Every exception that is no
 `PratipadError` is a bug: exceptions of users' functions and of libraries are translated where they cross the
 boundary of this package.
 """

@@ -1,8 +1,8 @@
 """How long a test waits for a condition: the one place where time-outs are scaled to the machine.
 
 `factor` is how many times longer than a quiet machine this machine takes for a fixed piece of work, measured
-once in a test session. `until` and `eventually` wait on a condition that long, and pytest's own time-outs grow
-by the same factor. A time-out that a test wants to see expire isn't scaled.
+once in a test session. `until` and `eventually` wait on a condition that long, and pytest's own time-outs
+grow by the same factor. A time-out that a test wants to see expire isn't scaled.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def factor() -> float:
 
 
 def _piece() -> float:
-    """Start a process with the imports of most tests' processes, wake an event loop up, return the seconds."""
+    """Start a process with the imports of most tests' processes, wake a loop up, return the seconds."""
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", "import asyncio, ssl, json, email.message"], check=True)
     loop = asyncio.new_event_loop()

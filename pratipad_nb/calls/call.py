@@ -6,8 +6,8 @@ Threads, and the order of calls, are for `worker`.
 
 How the two are told apart: this package cancels a call's task by `Call.stop` alone, which sets `Call.stopped`
 first; or by `asyncio.timeout` in `time_limit`, which takes its own cancellation back. So a cancellation of
-the task while `stopped` is false is the user's. The user's cancellations are counted away (`uncancel`) before the
-call ends, so that none of them reaches an `await` of this package.
+the task while `stopped` is false is the user's. The user's cancellations are counted away (`uncancel`) before
+the call ends, so that none of them reaches an `await` of this package.
 """
 
 from __future__ import annotations
