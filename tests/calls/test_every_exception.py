@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from patience import eventually
 
 from pratipad_nb import AsyncDevice, AsyncFlow, Device, Flow, FlowOptions, every
 from pratipad_nb.errors import ProcessorError
@@ -125,12 +126,6 @@ async def goes_on(flow: AsyncFlow, device: AsyncDevice) -> None:
     assert flow.state == "running"
 
 
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
 def told(letter: Any, error: Any) -> None:
     """Check that a dead letter names the exception and has its traceback."""
     assert name_of(error) in letter.error
@@ -186,7 +181,7 @@ async def test_in_backward_it_is_the_order_s_dead_letter(
         async with await AsyncDevice("led", receive=run.append).connect(flow) as led:
             await flow.send("bad", to="led")
             await flow.send("good", to="led")
-            await until(lambda: run)
+            await eventually(lambda: run)
             (letter,) = await flow.dead_letters()
             told(letter, error)
             assert run == ["good"]
@@ -208,7 +203,7 @@ async def test_in_a_timer_it_is_named_and_the_timer_goes_on(
     beat = every(0.005)(method(kind, error, fails))
     target = type("P", (), {"process": passes(process), "beat": beat})
     async with flow_of(url, target) as (flow, device):
-        await until(lambda: len(calls) > 2)
+        await eventually(lambda: len(calls) > 2)
         assert flow.stats().processors["P"].failed_timers >= 1
         assert name_of(error) in flow.stats().processors["P"].last_error
         assert any(name_of(error) in line.text for line in flow["P"].log)
@@ -225,7 +220,7 @@ async def test_in_snapshot_it_is_named_and_the_flow_goes_on(
     target = type("P", (), {"process": passes(process), "snapshot": method(kind, error, always)})
     async with flow_of(url, target) as (flow, device):
         await goes_on(flow, device)
-        await until(lambda: name_of(error) in flow.stats().processors["P"].last_error)
+        await eventually(lambda: name_of(error) in flow.stats().processors["P"].last_error)
         await goes_on(flow, device)
     assert "snapshot failed with" in caplog.text
 
@@ -319,7 +314,7 @@ async def test_in_read_it_is_the_device_s_error_and_readings_and_devices_go_on(
     async with flow_of(url, lambda payload: payload) as (flow, other):
         device = AsyncDevice("sensor", read=read_of(kind, error), every=0.05)
         async with await device.connect(flow):
-            await until(lambda: device.failed == 1 and device.error == "")
+            await eventually(lambda: device.failed == 1 and device.error == "")
             await other.push("other")
             taken = [message.payload for message in await flow.take(3, timeout=5)]
             assert 1 in taken
@@ -371,7 +366,7 @@ async def test_in_an_iterable_it_is_the_device_s_error_and_readings_go_on(
     async with flow_of(url, lambda payload: payload) as (flow, _):
         device = AsyncDevice("sensor", read=readings, every=0.05)
         async with await device.connect(flow):
-            await until(lambda: device.failed == 1 and device.error == "")
+            await eventually(lambda: device.failed == 1 and device.error == "")
             assert name_of(error) in caplog.text
             assert [m.payload for m in await flow.take(2, timeout=5)] == [1, 3]
 
@@ -395,9 +390,9 @@ async def test_in_receive_it_is_the_device_s_error_and_orders_and_devices_go_on(
         device = AsyncDevice("led", receive=plain if kind == "def" else coroutine)
         async with await device.connect(flow):
             await flow.send("bad", to="led")
-            await until(lambda: name_of(error) in device.error)
+            await eventually(lambda: name_of(error) in device.error)
             await flow.send("good", to="led")
-            await until(lambda: "good" in run and device.error == "")
+            await eventually(lambda: "good" in run and device.error == "")
             assert device.failed == 1
             await goes_on(flow, other)
             await goes_on(flow, device)
