@@ -4,7 +4,7 @@
 #   VENV=.venv               where that lies
 #   LAB_OPTIONS=--no-browser what else to tell JupyterLab
 #   PYTEST_OPTIONS=-x        what else to tell pytest
-#   WORKERS=2                how many processes run the tests: they wait more than they compute
+#   WORKERS=3                how many processes run the tests: they wait more than they compute
 #   ROUNDS=20                how many rounds `make hunt` does
 #   SEED=7                   what its schedule is made from; without it, another one each time
 #   HUNT_OPTIONS=--plan      what else to tell the hunt: --faults kill, --longest 6, --patience 120
@@ -14,7 +14,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 VENV ?= .venv
 NOTEBOOK ?= notebooks/01_first_dataflow.ipynb
 MINUTES ?= 60
-WORKERS ?= 2
+WORKERS ?= 3
 ROUNDS ?= 20
 
 BIN := $(VENV)/bin
@@ -38,7 +38,7 @@ lab: $(VENV)/.lab
 	$(BIN)/jupyter lab --ServerApp.root_dir=. $(LAB_OPTIONS) $(NOTEBOOK)
 
 test: check
-	$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile $(PYTEST_OPTIONS)
+	$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 check: $(VENV)/.all
 	$(BIN)/ruff check --quiet

@@ -1,4 +1,4 @@
-"""Time-outs of tests, as long as this machine needs them."""
+"""Time-outs of tests, as long as this machine needs them, and the order of tests: long files first."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from collections.abc import Callable
 import patience
 import pytest
 
+#: Folders whose files take longest. Several processes run a file each: the longest begin, so that none is left over
+#: for the end.
+LONG = ("faults", "browser", "notebooks", "cli", "integration")
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Scale each test's time-out by the patience that this machine needs."""
+    """Scale each test's time-out by the patience that this machine needs, and put long files first."""
+    items.sort(
+        key=lambda item: LONG.index(item.path.parent.name) if item.path.parent.name in LONG else len(LONG)
+    )
     usual = config.getoption("timeout", None) or float(config.getini("timeout"))
     for item in items:
         marker = item.get_closest_marker("timeout")

@@ -421,7 +421,7 @@ def test_a_leaf_that_is_not_invited_gets_nothing_and_the_edge_goes_on(cloud_side
     with house(tmp_path / "edge", cloud_side.leaf(shown)) as flow, Device("room1").connect(flow) as device:
         device.push({"n": 0}).wait(10)
         assert flow.take(1)[0].payload["n"] == 0
-        until(lambda: flow._flow._uplink.error)
+        until(lambda: flow._flow._forwarder.error)
         with Cloud("house", endpoint=cloud_side.reader()) as cloud, pytest.raises(WaitTimeout):
             cloud.take(1, timeout=1.5)
         assert "_uplink" in flow.stats().readers or flow.state == "running"
