@@ -7,8 +7,8 @@ from collections.abc import Callable
 import patience
 import pytest
 
-#: Folders whose files take longest. Several processes run a file each: the longest begin, so that none is left over
-#: for the end.
+#: Folders whose files take longest. Several processes run a file each: the longest begin, so that none is
+#: left over for the end.
 LONG = ("faults", "browser", "notebooks", "cli", "integration")
 
 
@@ -24,6 +24,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         seconds = marker.args[0] if marker else usual
         if seconds:
             item.add_marker(pytest.mark.timeout(seconds * patience.factor()), append=False)
+
+
+def _turn(folder: str) -> int:
+    return LONG.index(folder) if folder in LONG else len(LONG)
 
 
 @pytest.fixture(name="until")

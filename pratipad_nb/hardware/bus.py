@@ -211,8 +211,10 @@ class I2CPort:
         if error.errno == errno.ETIMEDOUT:
             return (
                 f"the transfer timed out ({error}): something holds the clock or data line low",
-                "Power-cycle the sensor; if the error comes again, shorten the wires, "
-                "strengthen the pull-ups or slow the bus down.",
+                (
+                    "Power-cycle the sensor; if the error comes again, shorten the wires, strengthen the "
+                    "pull-ups or slow the bus down."
+                ),
             )
         return f"the transfer failed ({error})", "Check the wiring and the kernel's log (`dmesg`)."
 
