@@ -237,7 +237,7 @@ class NatsLink:
     def _note_error(self, error: Exception) -> None:
         self.last_error = str(error)
         if not self._up.is_set() and not self._first_error.done():
-            if not isinstance(error, (ConnectionError, asyncio.TimeoutError, nats_errors.NoServersError)):
+            if not _passes(error):
                 self._first_error.set_exception(error)
             return
         if not self._up.is_set():
@@ -398,3 +398,11 @@ class _Subscription:
     async def close(self) -> None:
         with contextlib.suppress(nats_errors.Error):
             await self._subscription.unsubscribe()
+
+
+def _passes(error: Exception) -> bool:
+    """Return whether a first connect that failed with `error` may succeed when the library tries again."""
+    if isinstance(error, (ConnectionError, asyncio.TimeoutError, nats_errors.NoServersError)):
+        return True
+    # A server that is ending, for example to hand its folder over, closes a connection before its first word.
+    return "empty response from server" in str(error)
