@@ -77,15 +77,19 @@ def test_work_that_takes_too_long_is_cancelled(portal: Portal) -> None:
 
 def test_an_interrupt_cancels_the_work_and_goes_on(portal: Portal) -> None:
     endless = Endless()
-    interrupt_when(endless.started)
+    interrupt_when(endless.started, endless.cancelled)
     with pytest.raises(KeyboardInterrupt):
         portal.run(endless())
     assert endless.cancelled.wait(5)
     assert portal.run(double(1)) == 2
 
 
-def interrupt_when(started: threading.Event) -> None:
-    """Have Ctrl-C come to the main thread, once `started` is set and it waits for the portal's answer."""
+def interrupt_when(started: threading.Event, noticed: threading.Event) -> None:
+    """Have Ctrl-C come to the main thread, once `started` is set and it waits for the portal's answer.
+
+    A signal that comes between Python's look for one and the system's wait wakes nobody: another signal
+    follows until the interrupt is `noticed`.
+    """
     main = threading.main_thread().ident
     assert main is not None
 
@@ -93,26 +97,26 @@ def interrupt_when(started: threading.Event) -> None:
         started.wait(5)
         while sys._current_frames()[main].f_code.co_name != "wait":
             time.sleep(0.001)
-        time.sleep(
-            0.1
-        )  # a signal that comes between Python's look for one and the system's wait wakes nobody
-        signal.pthread_kill(main, signal.SIGINT)
+        while not noticed.is_set():
+            signal.pthread_kill(main, signal.SIGINT)
+            noticed.wait(1.0)
 
     threading.Thread(target=interrupt).start()
 
 
 def test_an_interrupt_waits_for_what_the_work_does_about_its_cancellation(portal: Portal) -> None:
-    started, done = threading.Event(), []
+    started, noticed, done = threading.Event(), threading.Event(), []
 
     async def puts_back() -> None:
         started.set()
         try:
             await asyncio.Event().wait()
         finally:
+            noticed.set()
             await asyncio.sleep(0.1)
             done.append("put back")
 
-    interrupt_when(started)
+    interrupt_when(started, noticed)
     with pytest.raises(KeyboardInterrupt):
         portal.run(puts_back())
     assert done == ["put back"]

@@ -243,7 +243,8 @@ async def test_a_change_of_the_rate_acts_at_once(scene):
     await flow.settled()
     before = flow.stats().received
     await asyncio.sleep(0.6)
-    assert flow.stats().received - before <= 3
+    # At 400 a second it would be 240. A tenth of a second's worth may have been asked for before.
+    assert flow.stats().received - before <= 40 + 3
     flow.rate = None
     await flow.take(1000)
 

@@ -58,13 +58,15 @@ async def test_what_comes_after_a_rewind_comes_once_and_in_order(
     consumer = await inputs.consumer(ConsumerSpec("edge", "each", max_pending=64))
     await consumer.rewind()
     for rewinds in range(3):
-        for number in range(200):
+        first = 200 * rewinds
+        for number in range(first, first + 200):
             await connection.append(UP, str(number).encode())
-        got = await taken(consumer, 20)
+        await taken(consumer, 20)
         await consumer.rewind()  # with a request that stands, and deliveries under way
-        got = []
+        got: list[int] = []
         while len(got) < 200:
             for delivery in await consumer.get():
-                got.append(int(delivery.data))
+                # A rewind may overtake the last acknowledgements of the round before: those come again.
+                got += [int(delivery.data)] if int(delivery.data) >= first else []
                 consumer.acknowledge(delivery)
-        assert got == list(range(200)), rewinds
+        assert got == list(range(first, first + 200)), rewinds
