@@ -38,7 +38,7 @@ lab: $(VENV)/.lab
 	$(BIN)/jupyter lab --ServerApp.root_dir=. $(LAB_OPTIONS) $(NOTEBOOK)
 
 test: check
-	$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
+	$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 check: $(VENV)/.all
 	$(BIN)/ruff check --quiet

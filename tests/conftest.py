@@ -9,7 +9,14 @@ import pytest
 
 #: Folders whose files take longest. Several processes run a file each: the longest begin, so that none is
 #: left over for the end.
-LONG = ("faults", "browser", "notebooks", "cli", "integration")
+LONG = ("browser", "faults", "notebooks", "cli", "integration")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Give each file to one process, and all files of browsers to the same, which starts JupyterLab once."""
+    file = item.path.relative_to(item.config.rootpath)
+    group = "browser" if file.parent.name == "browser" else file.as_posix()
+    item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(trylast=True)

@@ -75,6 +75,15 @@ def test_work_that_takes_too_long_is_cancelled(portal: Portal) -> None:
     assert endless.cancelled.wait(5)
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Let SIGINT raise `KeyboardInterrupt`, whatever a test before has made of the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_cancels_the_work_and_goes_on(portal: Portal) -> None:
     endless = Endless()
     interrupt_when(endless.started, endless.cancelled)
@@ -104,6 +113,7 @@ def interrupt_when(started: threading.Event, noticed: threading.Event) -> None:
     threading.Thread(target=interrupt).start()
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_waits_for_what_the_work_does_about_its_cancellation(portal: Portal) -> None:
     started, noticed, done = threading.Event(), threading.Event(), []
 
