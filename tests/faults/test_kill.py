@@ -104,9 +104,7 @@ def test_orders_survive_the_server_being_killed_while_they_flow():
 
             def send():
                 while not ending.is_set():
-                    if (
-                        len(sent) > len(run) + 200
-                    ):  # else they take the longer to run, the longer the test takes
+                    if len(sent) > len(run) + 200:  # no faster than orders are run
                         time.sleep(0.001)
                         continue
                     with contextlib.suppress(
