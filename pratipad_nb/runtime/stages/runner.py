@@ -488,6 +488,8 @@ class Runner:
         while True:
             due = max(due + timer.seconds, loop.time())  # a call that was missed isn't made up for
             await asyncio.sleep(due - loop.time())
+            if self._adapted is None:  # torn down, and the cancellation of this task is on its way
+                return
             if self._worker.left and not await self._renewed():
                 continue
             adapted, worker = self.adapted, self._worker

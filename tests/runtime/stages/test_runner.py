@@ -207,6 +207,23 @@ class TestHooks:
 
 
 class TestTimers:
+    async def test_one_that_is_due_while_its_instance_is_torn_down_ends(self, runner_of):
+        beaten = asyncio.Event()
+
+        class Beats:
+            async def process(self, payload): ...
+
+            @every(0.001)
+            async def beat(self):
+                beaten.set()
+
+        runner = runner_of(Beats)
+        await runner.open()
+        ticking = asyncio.ensure_future(runner.tick())
+        await asyncio.wait_for(beaten.wait(), 5)
+        await runner.close()
+        await asyncio.wait_for(ticking, 5)
+
     @pytest.mark.parametrize("error", [asyncio.CancelledError, Unprintable])
     @pytest.mark.parametrize("kind", ["def", "async def"])
     async def test_one_that_raises_is_reported_and_goes_on(self, runner_of, error, kind):
