@@ -104,12 +104,12 @@ class Namespaces(Hosts):
         )
         assert holder.stdout is not None
         holder.stdout.readline()
-        run("ip", "link", "add", "name", f"to-{name}", "type", "veth", "peer", "name", "up", "netns",
+        run("ip", "link", "add", "name", f"to-{name}", "type", "veth", "peer", "name", "uplink", "netns",
             str(holder.pid))  # fmt: skip
         run("ip", "link", "set", f"to-{name}", "master", "hub", "up")
         run(*self.at(name), "ip", "link", "set", "lo", "up")
-        run(*self.at(name), "ip", "address", "add", f"10.77.0.{number}/24", "dev", "up")
-        run(*self.at(name), "ip", "link", "set", "up", "up")
+        run(*self.at(name), "ip", "address", "add", f"10.77.0.{number}/24", "dev", "uplink")
+        run(*self.at(name), "ip", "link", "set", "uplink", "up")
 
     def at(self, name: str) -> tuple[str, ...]:
         holder = self._holders.get(name)
@@ -128,13 +128,13 @@ class Namespaces(Hosts):
         if direction is None:
             run("ip", "link", "set", f"to-{name}", "down")
         elif direction:
-            run(*self.at(name), "tc", "qdisc", "replace", "dev", "up", *_NOTHING)
+            run(*self.at(name), "tc", "qdisc", "replace", "dev", "uplink", *_NOTHING)
         else:
             run("tc", "qdisc", "replace", "dev", f"to-{name}", *_NOTHING)
 
     def mend(self, name: str) -> None:
         run("ip", "link", "set", f"to-{name}", "up")
-        for at, device in (((), f"to-{name}"), (self.at(name), "up")):
+        for at, device in (((), f"to-{name}"), (self.at(name), "uplink")):
             subprocess.run([*at, "tc", "qdisc", "del", "dev", device, "root"], capture_output=True)
 
     def close(self) -> None:

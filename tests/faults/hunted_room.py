@@ -55,14 +55,13 @@ class Room:
         self._receipts = deque()
 
     def run(self):
-        while not self._push():  # `pratipad device` connects the device once this file has run
-            time.sleep(0.02)
-        while all(self._push() for _ in range(random.randint(1, 12))):
+        # `pratipad device` connects the device once this file has run; a full disk takes no message.
+        while not device.state.startswith("closed"):
+            for _ in range(random.randint(1, 12)):
+                if not self._push():
+                    break
             self._note()
             time.sleep(random.uniform(0.0, 0.1))
-        while self._receipts and not device.state.startswith("closed"):
-            self._note()
-            time.sleep(0.02)
         self._note()
 
     def _push(self):
