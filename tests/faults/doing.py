@@ -36,9 +36,7 @@ class Doing:
         Starts a process again once it has ended; it writes its books from then on.
     """
 
-    def __init__(
-        self, folder: Path, hosts: Hosts, processes: dict[str, Process], restart: Starting
-    ) -> None:
+    def __init__(self, folder: Path, hosts: Hosts, processes: dict[str, Process], restart: Starting) -> None:
         self._hosts = hosts
         self._processes = processes
         self._restart = restart

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from orders import Order, OrderLedger
 from programs import PARTIES, ROOMS, Process, programs, run_command
 from schedule import EDGES, Fault
 
-__all__ = ["Hunt", "tell"]
+__all__ = ["Hunt"]
 
 #: How often the books are looked into, in seconds.
 LOOK_SECONDS = 0.05
@@ -40,9 +39,12 @@ class Hunt:
         The machines.
     patience
         How long a round's end, or the end of a process, is waited for, in seconds.
+    tell
+        Is told how each round was.
     """
 
-    def __init__(self, folder: Path, hosts: Hosts, patience: float) -> None:
+    def __init__(self, folder: Path, hosts: Hosts, patience: float, tell: Callable[[str], None]) -> None:
+        self._tell = tell
         self._folder = folder
         self._patience = patience
         self._processes = {name: Process(each, folder, hosts) for name, each in programs(hosts).items()}
@@ -74,7 +76,8 @@ class Hunt:
             for faults in rounds:
                 stall = self._round(faults)
                 self.longest_stall = max(self.longest_stall, stall)
-                tell(f"round {self.rounds}: {', '.join(map(str, faults))}: {stall:.1f} s{self._wrong()}")
+                happened = ", ".join(map(str, faults))
+                self._tell(f"round {self.rounds}: {happened}: {stall:.1f} s{self._wrong()}")
             self._finish()
         except Stuck as stuck:
             self.findings.append(str(stuck))
@@ -87,7 +90,9 @@ class Hunt:
         if not self._watch(lambda: "tls://" in said.read_text(), self._patience):
             raise Stuck("the server does not start")
         for name, (role, party) in PARTIES.items():
-            run_command(self._folder, "certs", "issue", role, party, "--flow", "house", "--out", f"{name}-certs")
+            run_command(
+                self._folder, "certs", "issue", role, party, "--flow", "house", "--out", f"{name}-certs"
+            )
         for name in names:
             self._start(name)
 
@@ -171,7 +176,9 @@ class Hunt:
             )
 
         if not self._watch(lambda: arrived() or self._too_late(owed), self._patience):
-            raise Stuck(f"round {self.rounds}: {self._missing(before, owed, ordered)} in {self._patience:g} s")
+            raise Stuck(
+                f"round {self.rounds}: {self._missing(before, owed, ordered)} in {self._patience:g} s"
+            )
         return time.monotonic() - began
 
     def _latest(self) -> dict[str, dict[str, Key] | dict[str, Order]]:
@@ -300,11 +307,8 @@ class Hunt:
         }
         for kind, keys in found.items():
             if keys:
-                shown = ", ".join(f"{key.device} start {key.start} number {key.number}" for key in sorted(keys)[:5])
+                shown = ", ".join(
+                    f"{key.device} start {key.start} number {key.number}" for key in sorted(keys)[:5]
+                )
                 yield f"{kind}: {shown}{', …' if len(keys) > 5 else ''}"
         yield from self.findings
-
-
-def tell(text: str) -> None:
-    """Say how far the hunt is, beside its line."""
-    print(text, file=sys.stderr, flush=True)

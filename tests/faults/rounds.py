@@ -18,7 +18,7 @@ once.
 With links that are cut and disks that are full the hunt runs in namespaces of its own (`hosts.py`).
 
 The same seed makes the same schedule; `--plan` prints the schedule. At the end the hunt prints one line, and
-with `--log FILE` adds the line to a file. Its exit code is 1 if anything was lost, doubled, reordered or
+with `--log FILE` adds that line, and a line a round, to a file. Its exit code is 1 if anything was lost, doubled, reordered or
 inexact, and also if a process ended that was not told to, or a process did not end that was told to. The logs
 of all processes, the books and the store then stay in a folder that is named. The longest stall is the
 longest time from the end of a round's faults to the end of that round.
@@ -38,19 +38,37 @@ from itertools import islice
 from pathlib import Path
 
 from hosts import Hosts, Namespaces, enter_namespaces
-from hunt import Hunt, tell
+from hunt import Hunt
 from programs import PARTIES
 from schedule import KINDS, NAMESPACED, SHORT, Fault, schedule
+
+
+class Log:
+    """Says how far the hunt is, beside its line; keeps that in a file as well if there is a file."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def __call__(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+        self.keep(text)
+
+    def keep(self, text: str) -> None:
+        """Add a line to the file."""
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(f"{text}\n")
 
 
 def hunt(seed: int, rounds: Iterator[tuple[Fault, ...]], options: argparse.Namespace) -> int:
     """Do the rounds, print the line, and return the exit code."""
     folder = Path(tempfile.mkdtemp(prefix="pratipad-hunt-"))
-    tell(f"seed {seed}, in {folder}")
+    tell = Log(options.log)
+    print(f"seed {seed}, in {folder}", file=sys.stderr, flush=True)
     hosts = Namespaces(folder, tuple(PARTIES)) if needs_namespaces(options.faults) else Hosts(folder)
     began = time.monotonic()
     try:
-        with Hunt(folder, hosts, options.patience) as running:
+        with Hunt(folder, hosts, options.patience, tell) as running:
             running.run(rounds)
         if running.failed:
             shutil.copytree(folder / ".pratipad", folder / "store", dirs_exist_ok=True)
@@ -58,9 +76,7 @@ def hunt(seed: int, rounds: Iterator[tuple[Fault, ...]], options: argparse.Names
         hosts.close()
     line = running.line(seed, time.monotonic() - began)
     print(line, flush=True)
-    if options.log is not None:
-        with options.log.open("a") as log:
-            log.write(f"{line}\n")
+    tell.keep(line)
     if not running.failed:
         shutil.rmtree(folder, ignore_errors=True)
         return 0
@@ -84,6 +100,15 @@ def kinds_of(text: str) -> tuple[str, ...]:
     return kinds
 
 
+def targets_of(text: str) -> tuple[str, ...]:
+    """Return the targets of faults that an option names."""
+    targets = tuple(filter(None, text.split(",")))
+    known = sorted({target for kind in KINDS.values() for target in kind.targets})
+    if unknown := [target for target in targets if target not in known]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none; it can be {', '.join(known)}")
+    return targets
+
+
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -98,6 +123,12 @@ def parsed() -> argparse.Namespace:
         default="all",
         help="which kinds of faults, with commas between them; or all, or short: those without long pauses",
     )
+    parser.add_argument(
+        "--targets",
+        type=targets_of,
+        default="",
+        help="what alone the faults happen to, with commas between; default: anything",
+    )
     parser.add_argument("--longest", type=float, default=6.0, help="how long a process is away, in seconds")
     parser.add_argument(
         "--patience",
@@ -105,7 +136,9 @@ def parsed() -> argparse.Namespace:
         default=120.0,
         help="how long the end of a round, or of a process, is waited for, in seconds",
     )
-    parser.add_argument("--log", type=Path, help="a file that the line is added to")
+    parser.add_argument(
+        "--log", type=Path, help="a file that the lines of the rounds and of the run are added to"
+    )
     parser.add_argument("--plan", action="store_true", help="print the schedule, and do nothing")
     options = parser.parse_args()
     if not options.plan and needs_namespaces(options.faults) and (reason := enter_namespaces()):
@@ -119,7 +152,7 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     options = parsed()
     seed = options.seed if options.seed is not None else random.randrange(1_000_000)
-    rounds = islice(schedule(seed, options.faults, options.longest), options.rounds)
+    rounds = islice(schedule(seed, options.faults, options.longest, options.targets), options.rounds)
     if options.plan:
         for number, faults in enumerate(rounds, 1):
             print(f"round {number}: {', '.join(map(str, faults))}")

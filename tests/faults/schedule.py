@@ -7,8 +7,8 @@ Owns the kinds of faults, their targets, and how often and how long each happens
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 __all__ = ["KINDS", "NAMESPACED", "SHORT", "Fault", "Kind", "schedule"]
 
@@ -101,16 +101,25 @@ class Fault:
         return f"{self.kind} {self.target}{amount} at {self.at:.2f} s{lasts}"
 
 
-def schedule(seed: int, kinds: Sequence[str], longest: float) -> Iterator[tuple[Fault, ...]]:
-    """Give the faults of each round, without end; a process is away for at most `longest` seconds."""
+def schedule(
+    seed: int, kinds: Sequence[str], longest: float, targets: Collection[str] = ()
+) -> Iterator[tuple[Fault, ...]]:
+    """Give the faults of each round, without end.
+
+    A process is away for at most `longest` seconds. With `targets`, faults happen to these alone.
+    """
     chance = random.Random(seed)
-    chosen = [KINDS[name] for name in kinds]
+    chosen = [
+        replace(kind, targets=[target for target in kind.targets if not targets or target in targets])
+        for kind in map(KINDS.__getitem__, kinds)
+    ]
+    chosen = [kind for kind in chosen if kind.targets]
     weights = [kind.weight for kind in chosen]
 
     def draw(at: float) -> Fault:
         (kind,) = chance.choices(chosen, weights)
         most = longest if kind.most is None else kind.most
-        pause = kind.least + max(0.0, most - kind.least) * chance.random() ** 3
+        pause = kind.least + max(0.0, most - kind.least) * chance.random() ** 2
         return Fault(kind.name, chance.choice(kind.targets), at, pause, kind.amount(chance))
 
     while True:
