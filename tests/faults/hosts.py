@@ -40,6 +40,7 @@ def enter_namespaces() -> str:
         return tried.stderr.strip()
     os.environ[_INSIDE] = "1"
     os.execvp(command[0], [*command, sys.executable, *sys.argv])
+    raise AssertionError("exec returned")
 
 
 class Hosts:
@@ -52,7 +53,7 @@ class Hosts:
         self.listening: tuple[str, ...] = ("--listen", f"127.0.0.1:{port}")
         self.url = f"tls://127.0.0.1:{port}"
 
-    def at(self, name: str) -> tuple[str, ...]:  # noqa: ARG002 - all are at the same machine
+    def at(self, name: str) -> tuple[str, ...]:
         """Return what stands before a command that is to run at the machine of a party."""
         return ()
 

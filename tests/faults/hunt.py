@@ -11,7 +11,7 @@ from pathlib import Path
 from books import DatabaseBook, OutputBook, ReceiptBook, RunBook, SentBook
 from doing import Doing
 from hosts import Hosts
-from ledger import Arrivals, Key, Ledger
+from ledger import Key, Ledger
 from orders import Order, OrderLedger
 from programs import PARTIES, ROOMS, Process, programs, run_command
 from schedule import EDGES, Fault

@@ -35,7 +35,7 @@ class Key(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A message at Output: its value, and the processor's state behind it: device's results, and their sum."""
+    """A message at Output: its value, and the state behind it: the device's results, and their sum."""
 
     key: Key
     value: int

@@ -1,4 +1,4 @@
-"""Does the suite see when a mechanism is switched off? Each mutation in turn, and the tests that have to fail.
+"""Does the suite see that a mechanism is switched off? Each mutation in turn, and the tests for it.
 
     python tests/faults/mutants.py                  (or: make mutants)
     python tests/faults/mutants.py --only fence

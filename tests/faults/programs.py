@@ -43,14 +43,15 @@ def programs(hosts: Hosts) -> dict[str, Program]:
     The parties elsewhere have a certificate folder and a link of their own.
     """
     house, room = str(HERE / "hunted_house.py"), str(HERE / "hunted_room.py")
+    cloud = (*PRATIPAD, "cloud", "house", "--reader")
     each = (
         Program("server", (*PRATIPAD, "server", *hosts.listening)),
         Program("edge1", (*PRATIPAD, "run", house, "--join")),
         Program("edge2", (*PRATIPAD, "run", house, "--certs", "edge2-certs")),
         Program("room1", (*PRATIPAD, "device", room, "--flow", "house"), {"HUNT_KEEP": ""}),
         Program("room2", (*PRATIPAD, "device", room, "--certs", "room2-certs"), {"HUNT_KEEP": "outbox"}),
-        Program("archive", (*PRATIPAD, "cloud", "house", "--reader", "archive", "--sqlite", "house.db", "--quiet")),
-        Program("witness", (*PRATIPAD, "cloud", "house", "--reader", "witness")),
+        Program("archive", (*cloud, "archive", "--sqlite", "house.db", "--quiet")),
+        Program("witness", (*cloud, "witness")),
         Program("desk", (sys.executable, str(HERE / "hunted_desk.py")), {"HUNT_ROOMS": ",".join(ROOMS)}),
     )  # fmt: skip
     return {program.name: program for program in each}

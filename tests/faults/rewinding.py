@@ -1,7 +1,7 @@
 """A rewind by a stranger: every consumer of a flow's input logs is set back to what is not acknowledged.
 
-All that is in flight at the edges is sent to them once more. The server does the same when a link breaks; here
-it comes while everything runs.
+All that is in flight at the edges is sent to them once more. The server does the same when a link breaks;
+here it comes while everything runs.
 """
 
 from __future__ import annotations

@@ -18,10 +18,10 @@ once.
 With links that are cut and disks that are full the hunt runs in namespaces of its own (`hosts.py`).
 
 The same seed makes the same schedule; `--plan` prints the schedule. At the end the hunt prints one line, and
-with `--log FILE` adds that line, and a line a round, to a file. Its exit code is 1 if anything was lost, doubled, reordered or
-inexact, and also if a process ended that was not told to, or a process did not end that was told to. The logs
-of all processes, the books and the store then stay in a folder that is named. The longest stall is the
-longest time from the end of a round's faults to the end of that round.
+with `--log FILE` adds that line, and a line a round, to a file. Its exit code is 1 if anything was lost,
+doubled, reordered or inexact, and also if a process ended that was not told to, or a process did not end that
+was told to. The logs of all processes, the books and the store then stay in a folder that is named. The
+longest stall is the longest time from the end of a round's faults to the end of that round.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ def parsed() -> argparse.Namespace:
     options = parser.parse_args()
     if not options.plan and needs_namespaces(options.faults) and (reason := enter_namespaces()):
         parser.error(
-            f"{', '.join(sorted(NAMESPACED))} need namespaces, and there are none here: {reason}. Leave these "
-            "faults out: --faults short"
+            f"{', '.join(sorted(NAMESPACED))} need namespaces, and there are none here: {reason}. Leave "
+            "these faults out: --faults short"
         )
     return options
 

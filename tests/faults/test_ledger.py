@@ -151,7 +151,9 @@ def test_a_state_that_does_not_follow_from_the_state_before_is_wrong_once(ledger
 
 def test_the_states_of_two_devices_are_two(ledger, books):
     keys = (Key("room1", 1, 1), Key("room2", 1, 1), Key("room1", 1, 2))
-    books["witness"].entries += [Result(key, 4, count, 4 * count) for key, count in zip(keys, (1, 1, 2))]
+    books["witness"].entries += [
+        Result(key, 4, count, 4 * count) for key, count in zip(keys, (1, 1, 2), strict=True)
+    ]
     ledger.update()
     assert ledger.wrong == set()
 
