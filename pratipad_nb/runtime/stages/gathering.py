@@ -16,7 +16,6 @@ from typing import Any
 
 from pratipad_nb.message import Message
 from pratipad_nb.processors import Outcome
-from pratipad_nb.processors.reply import preparing
 from pratipad_nb.runtime.stages.member import Emit
 from pratipad_nb.runtime.stages.stage import Progress, Stage
 from pratipad_nb.runtime.values.batch import Barrier, Batch, Item
@@ -76,7 +75,7 @@ class Gathering:
 
     async def _work(self, rows: int) -> None:
         """Let the instance work on the first `rows` held rows."""
-        with preparing(self._stage.prepared_reply):
+        with self._stage.calling():
             while rows > 0:
                 parts = self._first(rows)
                 payloads = [

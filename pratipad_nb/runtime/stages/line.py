@@ -59,13 +59,16 @@ class Line:
 
     def _add(self, members: Sequence[Member], *, concurrent: bool) -> None:
         """Add a stage of `members`, with the reason if their replies can't pass to devices."""
+        final = members[-1].key == self.dataflow.steps[-1].key
         one_way, hop = "", self.dataflow.first_one_way_hop
         if hop is not None and not self.dataflow.replies_from(members[0].key):
             one_way = (
                 f"a reply can't pass arrow {hop + 1} of `{self.dataflow.notation}`: it is `~>`, forward "
                 "only. Write `<~>` there."
             )
-        self.stages.append(Stage(len(self.stages), members, concurrent=concurrent, one_way=one_way))
+        self.stages.append(
+            Stage(len(self.stages), members, concurrent=concurrent, one_way=one_way, final=final)
+        )
 
     async def prepare(self, dataflow: Dataflow, kept: Sequence[str]) -> Line:
         """Return the line of `dataflow`, with the instances of `kept` steps, and new ones for all others.

@@ -19,9 +19,8 @@ from pratipad_nb.calls import LeftBehind, TookTooLong, Worker, raised
 from pratipad_nb.dataflow import Step
 from pratipad_nb.errors import PayloadError, ProcessorError
 from pratipad_nb.message import Message
-from pratipad_nb.processors import Outcome, adapt
+from pratipad_nb.processors import Outcome, adapt, copied
 from pratipad_nb.processors.adapter import Adapted, Timer, makes_instances, works_on_loop
-from pratipad_nb.processors.copying import copy_payload
 from pratipad_nb.processors.outcome import Failure
 from pratipad_nb.runtime.values.logs import ProcessorLog, logging_to
 from pratipad_nb.runtime.values.metrics import Meter
@@ -373,7 +372,8 @@ class Runner:
                     deadline = time.perf_counter() + self._slice
                     outcome = await self._outcome(adapted, adapted.run, payloads, message_of, deadline)
             except LeftBehind:
-                payloads = _copies(payloads)
+                # The call that was left behind may yet change its payloads.
+                payloads = [copied(payload) for payload in payloads]
                 continue
             self.meter.record(outcome, adapted.concurrency)
             return outcome
@@ -504,14 +504,6 @@ class Runner:
                 self.meter.last_error = f"{timer.name}: {in_words(raised(error))}"
                 with logging_to(self.output):
                     log.exception("%s.%s failed", self.step.key, timer.name)
-
-
-def _copies(payloads: Sequence[Any]) -> Sequence[Any]:
-    """Return copies of `payloads`, which a call that is left behind may yet change."""
-    try:
-        return [copy_payload(payload) for payload in payloads]
-    except ProcessorError:  # a payload can't be copied
-        return payloads
 
 
 def _nothing() -> None:
