@@ -132,6 +132,11 @@ class Line:
         self.stages = []
 
     @property
+    def keeps_state(self) -> bool:
+        """Whether a processor has state to carry over a restart."""
+        return any(stage.keeps_state for stage in self.stages)
+
+    @property
     def shape(self) -> list[object]:
         """The shapes of all stages: equal shapes let instances be exchanged while the pipeline goes on."""
         return [stage.shape for stage in self.stages]

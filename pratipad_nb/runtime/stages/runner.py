@@ -353,17 +353,26 @@ class Runner:
 
     # -- work -----------------------------------------------------------------------------------------------
 
-    async def run(self, payloads: Sequence[Any], message_of: Callable[[int], Message]) -> Outcome:
+    async def run(
+        self, payloads: Sequence[Any], message_of: Callable[[int], Message], *, counted: bool = True
+    ) -> Outcome:
         """Process `payloads` until they are done or the time slice is over; wait while paused.
 
         If the instance is left behind in the midst of the call, the next instance begins with the same
         payloads.
+
+        Parameters
+        ----------
+        counted
+            Whether the messages count in the statistics; messages that rebuild a state were counted before.
         """
         while True:
             await self._open_gate.wait()
             await self._steady.wait()
             if self._refused:
-                return self._all_refused(payloads)
+                outcome = self._all_refused(payloads)
+                self._count(outcome, 1, counted)
+                return outcome
             if self._worker.left and not await self._renewed():
                 continue
             adapted = self.adapted
@@ -375,8 +384,12 @@ class Runner:
                 # The call that was left behind may yet change its payloads.
                 payloads = [copied(payload) for payload in payloads]
                 continue
-            self.meter.record(outcome, adapted.concurrency)
+            self._count(outcome, adapted.concurrency, counted)
             return outcome
+
+    def _count(self, outcome: Outcome, instances: int, counted: bool) -> None:
+        if counted:
+            self.meter.record(outcome, instances)
 
     async def run_backward(self, payload: Any, message: Message) -> Outcome | None:
         """Let `backward` work on one order; return None if orders pass this processor unchanged."""
@@ -419,9 +432,7 @@ class Runner:
 
     def _all_refused(self, payloads: Sequence[Any]) -> Outcome:
         failures = [Failure(row, payload, self._refused, "") for row, payload in enumerate(payloads)]
-        outcome = Outcome(len(payloads), [], [], failures)
-        self.meter.record(outcome)
-        return outcome
+        return Outcome(len(payloads), [], [], failures)
 
     async def _renewed(self) -> bool:
         """Put a new instance in the place of the instance that was left behind; return whether there is one.

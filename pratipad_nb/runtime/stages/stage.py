@@ -92,12 +92,18 @@ class Stage:
 
     @property
     def shape(self) -> object:
-        """The properties that tasks and queues depend on: members, their instances, how rows are spread."""
+        """The properties that tasks and queues depend on: members, their instances, how rows are spread.
+
+        Also whether a member keeps state: its state begins, or ends, between two messages of the whole flow.
+        """
         first = self.runners[0].adapted
         return (
             self.concurrent,
             self.one_way,
-            [(member.key, len(member.runners), member.partition_by) for member in self.members],
+            [
+                (m.key, len(m.runners), m.partition_by, m.runners[0].adapted.has_snapshot)
+                for m in self.members
+            ],
             (first.batch_size, first.batch_timeout) if self.gathers else None,
         )
 
@@ -182,6 +188,11 @@ class Progress:
         self._dead, self._replies = batch.dead, batch.replies
 
     @property
+    def rebuilds(self) -> bool:
+        """Whether the rows pass for the sake of the state alone."""
+        return self._batch.source.rebuilds
+
+    @property
     def left(self) -> int:
         """How many rows aren't finished."""
         return len(self._batch) - self._at
@@ -220,10 +231,11 @@ class Progress:
 
 async def _in_sequence(member: Member, runner: Runner, batch: Batch, emit: Emit) -> None:
     """Let one instance work on all rows of `batch` in their order."""
-    progress, count = Progress(member, batch), len(batch)
+    progress, count, counted = Progress(member, batch), len(batch), not batch.source.rebuilds
     while progress.left:
         message_of_row = message_of(batch, range(count - progress.left, count))
-        await emit(progress.take(await runner.run(progress.payloads, message_of_row)))
+        outcome = await runner.run(progress.payloads, message_of_row, counted=counted)
+        await emit(progress.take(outcome))
 
 
 def _origins(origins: Sequence[int], outcome: Outcome) -> Sequence[int]:
