@@ -35,7 +35,7 @@ class NotKept(PayloadError):
     """Why what `snapshot` returned can't be kept, in words."""
 
 
-class Undividable(Exception):
+class Undividable(ProcessorError):
     """Why the states of instances can't be divided among another number of instances, in words."""
 
 
