@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pratipad_nb.dataflow import Dataflow, Difference
-from pratipad_nb.errors import FlowError
+from pratipad_nb.errors import FlowError, ProcessorError
 from pratipad_nb.runtime.edge.controls import Controls
 from pratipad_nb.runtime.edge.shape import Shape
 from pratipad_nb.runtime.edge.status import Status
@@ -109,7 +109,8 @@ class Changes:
         Raises
         ------
         ProcessorError
-            If a new processor can't be set up.
+            If a new processor can't be set up, or the state of a processor can't follow to another number of
+            instances.
         FlowError
             If the flow isn't running.
         """
@@ -155,7 +156,11 @@ class Changes:
         pending = self._pending = _Pending(line, difference, self._proof.in_flight)
         self._shape.line.resume()
         self._shape.pipeline.drain(leaving=True)
-        receipt = await self._receipt(pending)
+        try:
+            receipt = await self._receipt(pending)
+        except ProcessorError:
+            self._rest_again(resting)
+            raise
         self._rest_again(resting)
         return receipt
 
@@ -185,12 +190,18 @@ class Changes:
                 self._shape.line.pause(key)
 
     async def carried_out(self) -> bool:
-        """Carry out the change that waited for the pipeline to end; return whether a change waited."""
+        """Carry out the change that waited for the pipeline to end; return whether a change waited.
+
+        If a new processor can't take the state over, the old line goes on, and the change fails.
+        """
         pending, self._pending = self._pending, None
         if pending is None:
             return False
         try:
             receipt = await self._carry_out(pending)
+        except ProcessorError as error:
+            await self._go_back(pending, error)
+            return True
         except BaseException:
             self._give_up(pending)
             raise
@@ -203,7 +214,7 @@ class Changes:
         kept = old.shared_with(line)
         line.accept()
         self._timers.stop(key for key in old.meters if key not in kept)
-        await old.carry_over(line)
+        states = await old.carry_over(line)
         self._go_on_with(line)  # before the old processors are torn down: orders may pass at any moment
         try:
             await self._upkeep.checkpoint(line)
@@ -219,7 +230,17 @@ class Changes:
             time.monotonic() - pending.began,
             lost=lost,
             doubled=doubled,
+            states=states,
         )
+
+    async def _go_back(self, pending: _Pending, error: ProcessorError) -> None:
+        """Go on with the line that runs, since the new line can't; its caller gets the `error`."""
+        old = self._shape.line
+        old.accept()
+        await pending.line.close_all_but(old)
+        self._go_on_with(old)
+        if not pending.receipt.done():
+            pending.receipt.set_exception(error)
 
     def _go_on_with(self, line: Line) -> None:
         """Put `line` in the place of a line that has ended; no message is in flight at this moment."""
@@ -241,7 +262,8 @@ class Changes:
             return
         old = self._shape.line
         self._shape.replace(pending.line)
-        await old.carry_over(pending.line)
+        with contextlib.suppress(ProcessorError):  # the line never runs, and so needs no state
+            await old.carry_over(pending.line)
         await old.close_all_but(pending.line)
         self._give_up(pending)
 

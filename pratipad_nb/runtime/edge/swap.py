@@ -23,6 +23,7 @@ from pratipad_nb.runtime.edge.timers import Timers
 from pratipad_nb.runtime.edge.upkeep import Upkeep
 from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.stages.line import Line
+from pratipad_nb.runtime.stages.moving import StateMove
 from pratipad_nb.runtime.values.metrics import InFlight
 
 __all__ = ["Proof", "SwapReceipt", "swap_in_place"]
@@ -48,6 +49,8 @@ class SwapReceipt:
     lost, doubled
         Messages that were accepted before the change and are neither in flight nor at Output, and positions
         at Output that were never accepted: both 0, or this package has a bug.
+    states
+        What became of the state of each changed processor.
     """
 
     added: tuple[str, ...]
@@ -58,6 +61,7 @@ class SwapReceipt:
     pause: float
     lost: int
     doubled: int
+    states: tuple[StateMove, ...] = ()
 
     def __repr__(self) -> str:
         parts = [
@@ -68,8 +72,12 @@ class SwapReceipt:
         messages = "1 message" if self.in_flight == 1 else f"{self.in_flight} messages"
         return (
             f"{'; '.join(parts) or 'rearranged'}: {messages} in flight, pause {self.pause * 1000:.0f} ms, "
-            f"lost {self.lost}, doubled {self.doubled}"
+            f"lost {self.lost}, doubled {self.doubled}{self._of_states}"
         )
+
+    @property
+    def _of_states(self) -> str:
+        return "".join(f"; {text}" for text in map(str, self.states) if text)
 
 
 class Proof:
@@ -141,7 +149,7 @@ async def swap_in_place(
     in_flight = proof.in_flight
     timers.stop(difference.changed)
     try:
-        pause = await running.exchange(line, difference.changed)
+        pause, states = await running.exchange(line, difference.changed)
     finally:
         timers.restart(difference.changed)
     lost, doubled = await proof.awaited()
@@ -158,4 +166,5 @@ async def swap_in_place(
         pause,
         lost=lost,
         doubled=doubled,
+        states=states,
     )

@@ -15,7 +15,7 @@ from typing import Any
 from pratipad_nb.processors import Outcome
 from pratipad_nb.runtime.stages.member import Emit, Member, dead_letter, failure_note, message_of
 from pratipad_nb.runtime.stages.runner import Runner
-from pratipad_nb.runtime.stages.shards import shard_of
+from pratipad_nb.runtime.stages.shards import instance_of
 from pratipad_nb.runtime.values.batch import Batch
 from pratipad_nb.transport.frames import FailureNote
 
@@ -154,7 +154,7 @@ def tracks_of(member: Member, batch: Batch) -> list[Track]:
     by = member.partition_by
     for row, (payload, origin) in enumerate(zip(batch.payloads, batch.origins, strict=True)):
         key = batch.source.device(origin) if by == "device" else _value(payload, by)
-        rows[shard_of(key, shards)].append(row)
+        rows[instance_of(key, by, shards)].append(row)
     return [Track(member, runner, found) for runner, found in zip(member.runners, rows, strict=True) if found]
 
 
