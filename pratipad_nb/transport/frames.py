@@ -19,6 +19,7 @@ import msgspec
 from pratipad_nb.errors import FrameError, SettingsError
 from pratipad_nb.settings import valid_name
 from pratipad_nb.transport.codec import MAGIC, decode
+from pratipad_nb.transport.origin import Origin
 
 __all__ = [
     "MAX_MESSAGES",
@@ -39,6 +40,7 @@ __all__ = [
     "Position",
     "ReadFrame",
     "Segment",
+    "StoredRead",
     "UplinkFrame",
     "decode_uplink",
     "message_id",
@@ -150,6 +152,17 @@ class ReadFrame(msgspec.Struct, gc=False):
 
     sequence: int
     offset: int
+
+
+class StoredRead(ReadFrame, gc=False, omit_defaults=True):
+    """A reader's position as it is stored: with the handle that holds the reader's name.
+
+    `holder` is the handle that alone may move the position; None: no handle reads under the name. `heir` is a
+    newer handle, to which the holder is to hand the name over.
+    """
+
+    holder: Origin | None = None
+    heir: Origin | None = None
 
 
 class FailureNote(msgspec.Struct, gc=False):
