@@ -1,8 +1,8 @@
 """The desk of the hunt: a user's service that sends orders to devices, numbered and booked.
 
-The environment names the desk's start (`HUNT_START`), the devices (`HUNT_ROOMS`) and the book (`HUNT_SENT`).
-A line of the book is an order whose `send` has returned: a device and a number. An order whose `send` raised
-may arrive or not.
+The environment names the desk's start (`HUNT_START`), the devices (`HUNT_DEVICES`) and the book
+(`HUNT_SENT`). A line of the book is an order whose `send` has returned: a device and a number. An order whose
+`send` raised may arrive or not.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import threading
 from pratipad_nb import Cloud, PratipadError
 
 START = int(os.environ["HUNT_START"])
-ROOMS = os.environ["HUNT_ROOMS"].split(",")
+ROOMS = os.environ["HUNT_DEVICES"].split(",")
 SECONDS_BETWEEN = 0.05
 
 

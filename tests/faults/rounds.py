@@ -2,15 +2,15 @@
 
     python tests/faults/rounds.py --rounds 20 --seed 7        (or: make hunt ROUNDS=20 SEED=7)
 
-Seven processes run as a user runs them: a server, two edges that share a flow of four partitions, a device
-that keeps its outbox and a device that keeps none, a named reader that writes into SQLite, and a desk that
+Seven processes run as a user runs them: a server, two edges that share a flow of four partitions, two devices
+that keep their outboxes, two devices that keep none, a named reader that writes into SQLite, and a desk that
 sends orders. The flow has a processor that fails on poisoned messages until it is mended, and a processor
 with state, whose value is in every result. An eighth process is never harmed: the witness, a reader with a
 name of its own, which prints what stands at Output. The database keeps one row of a message that a killed
 reader reads again; the witness reads each result once, so that a result which stands at Output twice is seen.
 
 In a round a fault happens, at times two (`schedule.py` lists the kinds). The round is over when new messages
-of both devices arrive, new orders reach both devices, and all that was promised until then has arrived.
+of all devices arrive, new orders reach all devices, and all that was promised until then has arrived.
 Devices push all the while. A message is promised once its receipt is done, or, by a device that keeps its
 outbox, once `push` returns. An order is promised once `send` returns. A dead letter is retried, and arrives
 once.
