@@ -13,6 +13,7 @@ import pytest
 from pratipad_nb import AsyncDevice, AsyncFlow, Processor
 from pratipad_nb.errors import FlowError
 from pratipad_nb.runtime.positions.chain import OutputChain
+from pratipad_nb.runtime.stages.states import State
 from pratipad_nb.settings import FlowOptions, Keep
 from pratipad_nb.testing import memory_server
 from pratipad_nb.transport.memory import connect_memory
@@ -227,7 +228,8 @@ async def test_the_state_in_a_checkpoint_is_that_of_exactly_what_is_stored(
     async def noted(self, states, floor=None):
         if states:
             stored = sum(number for _, _, number in self.positions.all())
-            found.append((msgspec.msgpack.decode(states["Count/0"]), stored))
+            (state,) = states.values()
+            found.append((msgspec.msgpack.decode(state, type=State).value, stored))
         await checkpoint(self, states, floor)
 
     monkeypatch.setattr(OutputChain, "checkpoint", noted)
