@@ -6,6 +6,7 @@ machines on which the processes run are for `hosts`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import struct
@@ -147,26 +148,31 @@ class Process:
         """Stop the process, and those that it has started."""
         self._frozen = self._tree()
         for each in self._frozen:
-            each.suspend()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                each.suspend()
 
     def thaw(self) -> None:
         """Let the process go on, and those that it has started."""
         for each in self._frozen:
-            if each.is_running():
+            with contextlib.suppress(psutil.NoSuchProcess):
                 each.resume()
         self._frozen = []
 
     def crash(self, name: str) -> None:
         """Kill the processes of that name which this process has started."""
         for each in self._tree()[1:]:
-            if each.name() == name:
-                each.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if each.name() == name:
+                    each.kill()
 
     def _tree(self) -> list[psutil.Process]:
         if self._popen is None or self._popen.poll() is not None:
             return []
-        process = psutil.Process(self._popen.pid)
-        return [process, *process.children(recursive=True)]
+        try:
+            process = psutil.Process(self._popen.pid)
+            return [process, *process.children(recursive=True)]
+        except psutil.NoSuchProcess:  # it has just ended
+            return []
 
     def set_clock(self, off: float) -> None:
         """Set the process's clock so many seconds off the true time."""
@@ -179,11 +185,9 @@ class Process:
         """Write a command to the process's stdin."""
         if self._popen is None or self._popen.stdin is None or self._popen.poll() is not None:
             return
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it has just ended
             self._popen.stdin.write((" ".join(words) + "\n").encode())
             self._popen.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has just ended
 
     @property
     def code(self) -> int | None:
