@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import resource
-import signal
 import subprocess
 import sys
 import traceback
@@ -19,6 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import Edge
+from disks import limit_files
 from patience import eventually, factor
 
 from pratipad_nb import AsyncDevice, Device
@@ -54,18 +53,17 @@ class Mounted:
 
 
 class Limited:
-    """No file may grow. (A log of SQLite's that was written before may be written again.)"""
+    """No file may be written."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     def fill(self) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        limit_files(1)
 
     def make_room(self) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        limit_files()
 
 
 class Heard(logging.Handler):
