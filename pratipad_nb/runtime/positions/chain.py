@@ -56,7 +56,7 @@ class OutputChain:
         self._mark = mark_subject
         self.writer = uuid.uuid4().hex
         self.positions = Positions()
-        #: States of processors' instances, by `state_key`, as of the newest checkpoint.
+        #: States of processors' instances, by `StateKey`, as of the newest checkpoint.
         self.states: dict[str, bytes] = {}
         self.last = 0
         self.checkpointed = 0
