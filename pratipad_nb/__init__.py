@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from pratipad_nb.errors import ProcessorError as ProcessorError
     from pratipad_nb.errors import ServerError as ServerError
     from pratipad_nb.errors import SettingsError as SettingsError
+    from pratipad_nb.errors import TakenOver as TakenOver
     from pratipad_nb.errors import TransportError as TransportError
     from pratipad_nb.errors import WaitTimeout as WaitTimeout
     from pratipad_nb.hardware.host import HostSensor as HostSensor
@@ -112,6 +113,7 @@ __all__ = [
     "ProcessorError",
     "ServerError",
     "SettingsError",
+    "TakenOver",
     "Tape",
     "Throttle",
     "TransportError",
@@ -157,6 +159,7 @@ _HOMES = {
     "ProcessorError": "errors",
     "ServerError": "errors",
     "SettingsError": "errors",
+    "TakenOver": "errors",
     "Tape": "session.inspection.tape",
     "Throttle": "processors",
     "TransportError": "errors",

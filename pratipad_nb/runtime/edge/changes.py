@@ -5,9 +5,10 @@ Owns the choice between the two, and the change that drains. Exchanging processo
 
 A change that drains keeps this order, so that no message is lost or passes twice: the pump stops; every
 message in flight passes the old processors and is stored; the old pipeline ends; the old processors' state
-goes to the new ones; the new pipeline begins. Deliveries that were not admitted stay in the gate, and the new
-pipeline begins with these. So at the moment of the exchange no message is in flight, and a message passes
-either the old line or the new one as a whole.
+goes to the new ones, and a checkpoint is stored where a state is kept; the new pipeline begins. Deliveries
+that were not admitted stay in the gate, and the new pipeline begins with these. So at the moment of the
+exchange no message is in flight, and a message passes either the old line or the new one as a whole. After a
+crash, too: a state is rebuilt of no message from before the checkpoint.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pratipad_nb.runtime.edge.shape import Shape
 from pratipad_nb.runtime.edge.status import Status
 from pratipad_nb.runtime.edge.swap import Proof, SwapReceipt, swap_in_place
 from pratipad_nb.runtime.edge.timers import Timers
+from pratipad_nb.runtime.edge.upkeep import Upkeep
 from pratipad_nb.runtime.stages.line import Line
 
 __all__ = ["Change", "Changes"]
@@ -66,6 +68,8 @@ class Changes:
     ----------
     proof
         Counts messages in flight, lost and doubled, for the receipt.
+    upkeep
+        Makes the checkpoint that the states of a new line begin with.
     on_mode
         Called with the new input where a change brings another.
     """
@@ -77,6 +81,7 @@ class Changes:
         controls: Controls,
         timers: Timers,
         proof: Proof,
+        upkeep: Upkeep,
         on_mode: Callable[[Literal["Push", "Pull", "Demand"]], None],
     ) -> None:
         self._status = status
@@ -84,6 +89,7 @@ class Changes:
         self._controls = controls
         self._timers = timers
         self._proof = proof
+        self._upkeep = upkeep
         self._on_mode = on_mode
         self._turn = asyncio.Lock()
         self._pending: _Pending | None = None
@@ -140,7 +146,9 @@ class Changes:
         running, line = self._shape.line, change.line
         old, new = running.dataflow, line.dataflow
         if line.shape == running.shape and new.hops == old.hops and new.input == old.input:
-            return await swap_in_place(running, line, change.difference, self._timers, self._proof)
+            return await swap_in_place(
+                running, line, change.difference, self._timers, self._proof, self._upkeep
+            )
         return await self._drained(line, change.difference)
 
     async def _drained(self, line: Line, difference: Difference) -> SwapReceipt:
@@ -208,7 +216,10 @@ class Changes:
         self._timers.stop(key for key in old.meters if key not in kept)
         states = await old.carry_over(line)
         self._go_on_with(line)  # before the old processors are torn down: orders may pass at any moment
-        await old.close_all_but(line)
+        try:
+            await self._upkeep.checkpoint(line)
+        finally:
+            await old.close_all_but(line)
         lost, doubled = self._proof.difference()
         return SwapReceipt(
             difference.added,

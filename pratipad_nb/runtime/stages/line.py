@@ -61,13 +61,16 @@ class Line:
 
     def _add(self, members: Sequence[Member], *, concurrent: bool) -> None:
         """Add a stage of `members`, with the reason if their replies can't pass to devices."""
+        final = members[-1].key == self.dataflow.steps[-1].key
         one_way, hop = "", self.dataflow.first_one_way_hop
         if hop is not None and not self.dataflow.replies_from(members[0].key):
             one_way = (
                 f"a reply can't pass arrow {hop + 1} of `{self.dataflow.notation}`: it is `~>`, forward "
                 "only. Write `<~>` there."
             )
-        self.stages.append(Stage(len(self.stages), members, concurrent=concurrent, one_way=one_way))
+        self.stages.append(
+            Stage(len(self.stages), members, concurrent=concurrent, one_way=one_way, final=final)
+        )
 
     async def prepare(self, dataflow: Dataflow, kept: Sequence[str]) -> Line:
         """Return the line of `dataflow`, with the instances of `kept` steps, and new ones for all others.
@@ -143,6 +146,11 @@ class Line:
                 if id(runner) not in goes_on:
                     await runner.close()
         self.stages = []
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether a processor has state to carry over a restart."""
+        return any(stage.keeps_state for stage in self.stages)
 
     @property
     def shape(self) -> list[object]:

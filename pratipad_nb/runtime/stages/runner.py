@@ -17,9 +17,8 @@ from pratipad_nb.calls import LeftBehind, TookTooLong, Worker, raised
 from pratipad_nb.dataflow import Step
 from pratipad_nb.errors import ProcessorError
 from pratipad_nb.message import Message
-from pratipad_nb.processors import Outcome, adapt
+from pratipad_nb.processors import Outcome, adapt, copied
 from pratipad_nb.processors.adapter import Adapted, Timer, makes_instances, works_on_loop
-from pratipad_nb.processors.copying import copy_payload
 from pratipad_nb.processors.outcome import Failure
 from pratipad_nb.runtime.stages.states import NotKept, State, taking
 from pratipad_nb.runtime.values.logs import ProcessorLog, logging_to
@@ -358,17 +357,26 @@ class Runner:
 
     # -- work -----------------------------------------------------------------------------------------------
 
-    async def run(self, payloads: Sequence[Any], message_of: Callable[[int], Message]) -> Outcome:
+    async def run(
+        self, payloads: Sequence[Any], message_of: Callable[[int], Message], *, counted: bool = True
+    ) -> Outcome:
         """Process `payloads` until they are done or the time slice is over; wait while paused.
 
         If the instance is left behind in the midst of the call, the next instance begins with the same
         payloads.
+
+        Parameters
+        ----------
+        counted
+            Whether the messages count in the statistics; messages that rebuild a state were counted before.
         """
         while True:
             await self._open_gate.wait()
             await self._steady.wait()
             if self._refused:
-                return self._all_refused(payloads)
+                outcome = self._all_refused(payloads)
+                self._count(outcome, 1, counted)
+                return outcome
             if self._worker.left and not await self._renewed():
                 continue
             adapted = self.adapted
@@ -377,10 +385,15 @@ class Runner:
                     deadline = time.perf_counter() + self._slice
                     outcome = await self._outcome(adapted, adapted.run, payloads, message_of, deadline)
             except LeftBehind:
-                payloads = _copies(payloads)
+                # The call that was left behind may yet change its payloads.
+                payloads = [copied(payload) for payload in payloads]
                 continue
-            self.meter.record(outcome, adapted.concurrency)
+            self._count(outcome, adapted.concurrency, counted)
             return outcome
+
+    def _count(self, outcome: Outcome, instances: int, counted: bool) -> None:
+        if counted:
+            self.meter.record(outcome, instances)
 
     async def run_backward(self, payload: Any, message: Message) -> Outcome | None:
         """Let `backward` work on one order; return None if orders pass this processor unchanged."""
@@ -423,9 +436,7 @@ class Runner:
 
     def _all_refused(self, payloads: Sequence[Any]) -> Outcome:
         failures = [Failure(row, payload, self._refused, "") for row, payload in enumerate(payloads)]
-        outcome = Outcome(len(payloads), [], [], failures)
-        self.meter.record(outcome)
-        return outcome
+        return Outcome(len(payloads), [], [], failures)
 
     async def _renewed(self) -> bool:
         """Put a new instance in the place of the instance that was left behind; return whether there is one.
@@ -508,14 +519,6 @@ class Runner:
                 self.meter.last_error = f"{timer.name}: {in_words(raised(error))}"
                 with logging_to(self.output):
                     log.exception("%s.%s failed", self.step.key, timer.name)
-
-
-def _copies(payloads: Sequence[Any]) -> Sequence[Any]:
-    """Return copies of `payloads`, which a call that is left behind may yet change."""
-    try:
-        return [copy_payload(payload) for payload in payloads]
-    except ProcessorError:  # a payload can't be copied
-        return payloads
 
 
 def _nothing() -> None:

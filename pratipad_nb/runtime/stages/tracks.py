@@ -102,7 +102,9 @@ class OnTracks:
             payloads = (
                 batch.payloads[rows.start :] if isinstance(rows, range) else [batch.payloads[r] for r in rows]
             )
-            outcome = await track.runner.run(payloads, message_of(batch, rows))
+            outcome = await track.runner.run(
+                payloads, message_of(batch, rows), counted=not batch.source.rebuilds
+            )
             for failure in outcome.failures:
                 _, notes = self._failures.setdefault(rows[failure.row], (failure.payload, []))
                 notes.append(failure_note(track.member, failure))
