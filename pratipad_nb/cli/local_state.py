@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from pratipad_nb.cli.exits import said
 from pratipad_nb.errors import ConnectionRefused, ServerError, SettingsError
+from pratipad_nb.files import write_whole
 from pratipad_nb.settings import Credentials, Endpoint, valid_name
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Invitation:
 
     def write(self, folder: Path) -> None:
         """Write the invitation into `folder`."""
-        (folder / INVITATION).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        write_whole(folder / INVITATION, (json.dumps(asdict(self), indent=2) + "\n").encode(), 0o644)
 
 
 def invitation_in(folder: Path) -> Invitation | None:
@@ -324,7 +325,7 @@ def public_leaves_url(home: Path, url: str | None = None) -> str:
 
 def _told(path: Path, url: str | None) -> str:
     if url is not None:
-        path.write_text(url + "\n")
+        write_whole(path, f"{url}\n".encode(), 0o644)
         return url
     try:
         return path.read_text().strip()

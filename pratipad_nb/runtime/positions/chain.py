@@ -59,7 +59,7 @@ class OutputChain:
         self._mark = mark_subject
         self.writer = uuid.uuid4().hex
         self.positions = Positions()
-        #: States of processors' instances, by `state_key`, as of the newest barrier.
+        #: States of processors' instances, by `StateKey`, as of the newest barrier.
         self.states: dict[str, bytes] = {}
         #: The input's sequence up to which all messages are in the states; None if no state is kept.
         self.floor: int | None = None
