@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from pratipad_nb.errors import TransportClosed, TransportError
 from pratipad_nb.transport.protocol import (
     Connection,
     Consumer,
@@ -85,6 +86,9 @@ class DurableInput:
         The pattern of the partition's frames; empty: all frames.
     partitions
         How many partitions share the log's bound.
+    check_owner
+        Raises `Fenced` if another owner has taken over. Called when the consumer is gone: a new owner deletes
+        the consumers of earlier owners.
 
     Attributes
     ----------
@@ -92,7 +96,16 @@ class DurableInput:
         Set when so much is acknowledged that it should be purged early.
     """
 
-    def __init__(self, consumer: Consumer, input_log: Log, subject: str = "", partitions: int = 1) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        input_log: Log,
+        subject: str = "",
+        partitions: int = 1,
+        *,
+        check_owner: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._check_owner = check_owner
         self.due = asyncio.Event()
         self._consumer = consumer
         self._log = input_log
@@ -110,8 +123,20 @@ class DurableInput:
         return self._newest > (self._known.floor if self._known is not None else 0)
 
     async def get(self) -> list[Delivery]:
-        """Wait for deliveries; see `Input`."""
-        deliveries = await self._consumer.get()
+        """Wait for deliveries; see `Input`.
+
+        Raises
+        ------
+        Fenced
+            If another owner has taken over.
+        """
+        try:
+            deliveries = await self._consumer.get()
+        except TransportClosed:
+            raise
+        except TransportError:
+            await self._check_owner()
+            raise
         self._held.update((delivery.sequence, delivery) for delivery in deliveries)
         return deliveries
 

@@ -10,18 +10,15 @@ from collections.abc import Mapping
 
 from pratipad_nb.errors import FlowError
 from pratipad_nb.runtime.positions.chain import OutputChain
+from pratipad_nb.runtime.positions.consumers import acknowledged, own_consumer
 from pratipad_nb.runtime.positions.inputs import DurableInput, FastInput, Input
 from pratipad_nb.runtime.positions.outputs import Chain, FastChain
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
 from pratipad_nb.runtime.values.plan import EdgeSettings
-from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Log
+from pratipad_nb.transport.protocol import Connection, Log
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["open_input", "open_output"]
-
-#: The name of the input's consumer, the same in all runs of a flow. With several partitions, each has a
-#: consumer.
-_CONSUMER = "edge"
 
 
 async def open_output(
@@ -66,20 +63,19 @@ async def open_input(
         fast = FastInput(lambda subject: settings.owns(subject.rpartition(".")[2]))
         await fast.listen(connection, subjects.up_all)
         return fast
-    spec = ConsumerSpec(_CONSUMER, "each")
-    if settings.partitioned:
-        partition = settings.partition
-        spec = ConsumerSpec(f"{_CONSUMER}-{partition}", "each", subjects.input_of(partition))
+    partition = settings.partition
+    subject = subjects.input_of(partition) if settings.partitioned else ""
     input_log = logs[subjects.input_stream]
-    consumer = await input_log.consumer(spec)
-    if not keeps_state or chain.floor is None:
-        await consumer.rewind()
-    else:
+    before = start = await acknowledged(input_log, partition)
+    if keeps_state and chain.floor is not None:
         # The server may know less than the checkpoint does, after a power failure for example.
-        acknowledged, last = (await consumer.state()).floor, (await input_log.state()).last
-        await consumer.rewind(min(chain.floor, acknowledged) + 1)
-        chain.rebuild = Rebuild(settings.name, chain.behind, chain.positions, floor=acknowledged, last=last)
-    return DurableInput(consumer, input_log, spec.subject, settings.options.partitions)
+        start = min(chain.floor, before)
+        last = (await input_log.state()).last
+        chain.rebuild = Rebuild(settings.name, chain.behind, chain.positions, floor=before, last=last)
+    consumer = await own_consumer(input_log, partition, chain.writer, subject, start + 1)
+    return DurableInput(
+        consumer, input_log, subject, settings.options.partitions, check_owner=chain.check_owner
+    )
 
 
 async def _refuse_stored_messages(connection: Connection, settings: EdgeSettings) -> None:
