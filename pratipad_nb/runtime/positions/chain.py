@@ -79,8 +79,7 @@ class OutputChain:
         Fenced
             If yet another owner takes it over at the same time.
         """
-        await self._read_checkpoint()
-        await self._read_since(self.checkpointed)
+        await self.read()
         for _ in range(8):
             newest = await self._output.latest(self._out)
             if newest is not None and newest.sequence > self.last:
@@ -98,6 +97,15 @@ class OutputChain:
             await self._take_over_the_checkpoint()
             return
         raise Fenced(f"another edge goes on writing to {self._out}. Stop it first.")
+
+    async def read(self) -> None:
+        """Read the positions and the states; take nothing over."""
+        await self._read_checkpoint()
+        await self._read_since(self.checkpointed)
+
+    async def check_owner(self) -> None:
+        """Raise `Fenced` if another owner has taken over."""
+        await self._store_checkpoint()
 
     async def _read_checkpoint(self) -> None:
         record = await self._marks.latest(self._mark)

@@ -10,14 +10,16 @@ from collections.abc import Mapping
 
 from pratipad_nb.errors import FlowError
 from pratipad_nb.runtime.positions.chain import OutputChain
+from pratipad_nb.runtime.positions.former_input import FormerInput
 from pratipad_nb.runtime.positions.inputs import DurableInput, FastInput, Input
 from pratipad_nb.runtime.positions.outputs import Chain, FastChain
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
 from pratipad_nb.runtime.values.plan import EdgeSettings
+from pratipad_nb.transport.partitions import partition_of
 from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Log
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["open_input", "open_output"]
+__all__ = ["move_former_input", "open_input", "open_output"]
 
 #: The name of the input's consumer, the same in all runs of a flow. With several partitions, each has a
 #: consumer.
@@ -34,19 +36,41 @@ async def open_output(
     FlowError
         If the delivery is fast, and messages of an earlier durable run are stored.
     """
-    subjects, out = Subjects(settings.name), Subjects(settings.name).out(settings.partition)
     if settings.delivery == "fast":
         await _refuse_stored_messages(connection, settings)
-        return FastChain(connection, out), None
-    chain = OutputChain(
+        return FastChain(connection, Subjects(settings.name).out(settings.partition)), None
+    chain = _chain_of(settings.partition, connection, settings, logs)
+    await chain.open()
+    return chain, chain
+
+
+def _chain_of(
+    partition: int, connection: Connection, settings: EdgeSettings, logs: Mapping[str, Log]
+) -> OutputChain:
+    subjects = Subjects(settings.name)
+    return OutputChain(
         connection,
         logs[subjects.output_stream],
         logs[subjects.mark_stream],
-        out_subject=out,
-        mark_subject=subjects.mark(f"partition-{settings.partition}"),
+        out_subject=subjects.out(partition),
+        mark_subject=subjects.mark(f"partition-{partition}"),
     )
-    await chain.open()
-    return chain, chain
+
+
+async def move_former_input(
+    connection: Connection, settings: EdgeSettings, logs: Mapping[str, Log], chain: OutputChain
+) -> None:
+    """Move the input that version 0.1 has stored, if there is any, into the log of today."""
+    chains = {settings.partition: chain}
+
+    async def is_stored(device: str, number: int) -> bool:
+        partition = partition_of(device, settings.options.partitions)
+        if partition not in chains:
+            chains[partition] = _chain_of(partition, connection, settings, logs)
+            await chains[partition].read()
+        return chains[partition].positions.number(device, 0) >= number
+
+    await FormerInput(connection, settings, is_stored=is_stored, check_owner=chain.check_owner).move()
 
 
 async def open_input(

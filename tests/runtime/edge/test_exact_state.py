@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 
 import pytest
@@ -235,10 +236,7 @@ class World:
 
 
 def prefix_sums(numbers):
-    total, found = 0, []
-    for number in numbers:
-        found.append(total := total + number)
-    return found
+    return list(itertools.accumulate(numbers))
 
 
 @pytest.mark.parametrize("notation", NOTATIONS)
@@ -248,9 +246,7 @@ async def test_state_and_results_are_exact_after_a_crash_at_any_moment(memory, n
     connection = await memory.connection()
     await memory.logs(connection, options=OPTIONS)
     for _ in range(6):
-        await world.starts(
-            dies_at=world.random.randrange(1, 25), stored=world.random.random() < 0.5
-        )
+        await world.starts(dies_at=world.random.randrange(1, 25), stored=world.random.random() < 0.5)
         await world.come(world.random.randrange(1, 30))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(world.random.choice([0.0, 0.01, 0.05])):
