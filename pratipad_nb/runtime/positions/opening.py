@@ -6,6 +6,7 @@ Owns which input and output are opened, and under which names. The inputs and ou
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 
 from pratipad_nb.errors import FlowError
@@ -21,8 +22,7 @@ from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["move_former_input", "open_input", "open_output"]
 
-#: The name of the input's consumer, the same in all runs of a flow. With several partitions, each has a
-#: consumer.
+#: Begins the names of the input's consumers; the partition and a run's own part follow.
 _CONSUMER = "edge"
 
 
@@ -90,20 +90,23 @@ async def open_input(
         fast = FastInput(lambda subject: settings.owns(subject.rpartition(".")[2]))
         await fast.listen(connection, subjects.up_all)
         return fast
-    spec = ConsumerSpec(_CONSUMER, "each")
-    if settings.partitioned:
-        partition = settings.partition
-        spec = ConsumerSpec(f"{_CONSUMER}-{partition}", "each", subjects.input_of(partition))
-    input_log = logs[subjects.input_stream]
-    consumer = await input_log.consumer(spec)
-    if not keeps_state or chain.floor is None:
-        await consumer.rewind()
-    else:
+    input_log, family = logs[subjects.input_stream], f"{_CONSUMER}-{settings.partition}-"
+    earlier = [each for each in await input_log.consumers() if each.name.startswith(family)]
+    acknowledged = max((each.floor for each in earlier), default=0)
+    start = acknowledged + 1
+    if keeps_state and chain.floor is not None:
         # The server may know less than the checkpoint does, after a power failure for example.
-        acknowledged, last = (await consumer.state()).floor, (await input_log.state()).last
-        await consumer.rewind(min(chain.floor, acknowledged) + 1)
+        start = min(chain.floor, acknowledged) + 1
+        last = (await input_log.state()).last
         chain.rebuild = Rebuild(settings.name, chain.behind, chain.positions, floor=acknowledged, last=last)
-    return DurableInput(consumer, input_log, spec.subject, settings.options.partitions)
+    subject = subjects.input_of(settings.partition) if settings.partitioned else ""
+    # A consumer of this run's own: an edge that was replaced, and doesn't know it yet, takes no delivery
+    # away, and its acknowledgements say nothing about the states here.
+    spec = ConsumerSpec(f"{family}{secrets.token_hex(4)}", "each", subject, start=start)
+    consumer = await input_log.consumer(spec)
+    for each in earlier:
+        await input_log.forget_consumer(each.name)
+    return DurableInput(consumer, input_log, spec, settings.options.partitions)
 
 
 async def _refuse_stored_messages(connection: Connection, settings: EdgeSettings) -> None:
