@@ -54,6 +54,7 @@ from pratipad_nb.settings import (
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.permissions import Role
 from pratipad_nb.transport.protocol import Connection
+from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["AsyncFlow"]
 
@@ -380,7 +381,8 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         specs = [log_specs(EdgeSettings(self.name, delivery=checked_delivery(each))) for each in deliveries]
         connection = await connect(await access.endpoint_for("edge", ""), role="edge", name=self.name)
         try:
-            found = [name for logs in specs for name in logs if await connection.find_log(name) is not None]
+            names = [*(name for logs in specs for name in logs), Subjects(self.name).former_input_stream]
+            found = [name for name in names if await connection.find_log(name) is not None]
             for name in found:
                 await connection.delete_log(name)
             if self._goes_on_from(access):
