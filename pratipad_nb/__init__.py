@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from pratipad_nb.notation import parse as parse
     from pratipad_nb.processors import Deadband as Deadband
     from pratipad_nb.processors import Filter as Filter
+    from pratipad_nb.processors import Keyed as Keyed
     from pratipad_nb.processors import Processor as Processor
     from pratipad_nb.processors import Throttle as Throttle
     from pratipad_nb.processors import Window as Window
@@ -101,6 +102,7 @@ __all__ = [
     "Gateway",
     "HostSensor",
     "Keep",
+    "Keyed",
     "Leaf",
     "Message",
     "NotationError",
@@ -146,6 +148,7 @@ _HOMES = {
     "Gateway": "device.gateway",
     "HostSensor": "hardware.host",
     "Keep": "settings",
+    "Keyed": "processors",
     "Leaf": "settings",
     "Message": "message",
     "NotationError": "notation",

@@ -135,13 +135,17 @@ class MarkFrame(msgspec.Struct, gc=False):
     """A checkpoint: every device's position as the output stood at `sequence`, and processors' kept state.
 
     `writer` names the run of an edge that wrote the checkpoint. Of each device, the epoch whose position
-    moved longest ago comes first.
+    moved longest ago comes first. `behind` holds the position that the states stand at, for each position in
+    `positions` that is ahead of the states. The input's entries up to the sequence `floor` hold no message
+    that the states lack; None: no state is kept, or not all of these entries are.
     """
 
     sequence: int
     positions: list[Position]
     states: dict[str, bytes] = {}
     writer: str = ""
+    floor: int | None = None
+    behind: list[Position] = []
 
 
 class ReadFrame(msgspec.Struct, gc=False):

@@ -30,11 +30,13 @@ from pratipad_nb.transport.origin import Origin
 from pratipad_nb.transport.protocol import Connection, Log
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["Agreement", "alone", "who_runs"]
+__all__ = ["Agreement", "alone", "partitions_of", "refuse_a_second", "who_runs"]
 
 _MARK = "edges"
 #: The mark of the number of partitions in a store of version 0.1; without the mark, a flow had one partition.
 _PARTITIONS = "partitions"
+#: The edge that stored a flow in version 0.1, whose stores don't name it.
+_UNKNOWN = Origin("", "an unknown host", 0, 0.0)
 #: How long an edge that runs may take to answer, in seconds.
 _ANSWER = 1.0
 
@@ -132,18 +134,9 @@ class Agreement:
             overtaken = True
 
     async def _stored(self) -> tuple[int, TermsFrame]:
-        """Return the stored record with its sequence; a store of version 0.1 knows the partitions alone."""
-        record = await self._marks.latest(self._subject)
-        if record is not None:
-            return record.sequence, decode(record.data, TermsFrame)
-        before = await self._marks.latest(self._subjects.mark(_PARTITIONS))
-        first = await self._marks.latest(self._subjects.mark("partition-0"))
-        terms: dict[str, Any] = {}
-        if before is not None:
-            terms["partitions"] = decode(before.data, MarkFrame).sequence
-        elif first is not None:
-            terms["partitions"] = 1
-        return 0, TermsFrame(terms, self.origin)
+        """Return the stored record with its sequence; of a store of version 0.1, the partitions alone."""
+        found = await _stored_terms(self._marks, self._subjects)
+        return found if found is not None else (0, TermsFrame({}, _UNKNOWN))
 
     async def _check(self, theirs: Mapping[str, Any], differences: list[str], runs: Origin | None) -> None:
         """Raise `FlowError` if the flow runs with other terms, or is stored in other partitions."""
@@ -222,6 +215,18 @@ async def alone(connection: Connection, settings: EdgeSettings, input: str) -> A
     FlowError
         If the flow runs already, or is stored in several partitions.
     """
+    await refuse_a_second(connection, settings)
+    return await Agreement.reached(connection, settings, input, Origin.here())
+
+
+async def refuse_a_second(connection: Connection, settings: EdgeSettings) -> None:
+    """Refuse to go on while an edge runs the flow.
+
+    Raises
+    ------
+    FlowError
+        If the flow runs already.
+    """
     runs = await who_runs(connection, Subjects(settings.name))
     if runs is not None:
         n = runs.terms.get("partitions", 1)
@@ -234,7 +239,28 @@ async def alone(connection: Connection, settings: EdgeSettings, input: str) -> A
             f"flow {settings.name!r} runs already, in {runs.edge}; partitions is 1 here, for one edge alone."
             f"{more} Stop the flow there first, or give this one another name."
         )
-    return await Agreement.reached(connection, settings, input, Origin.here())
+
+
+async def partitions_of(marks: Log, subjects: Subjects) -> int:
+    """Return how many partitions a stored flow is divided into."""
+    found = await _stored_terms(marks, subjects)
+    return int(found[1].terms.get("partitions", 1)) if found is not None else 1
+
+
+async def _stored_terms(marks: Log, subjects: Subjects) -> tuple[int, TermsFrame] | None:
+    """Return the record of a flow's terms with its sequence; None if nothing is stored.
+
+    A store of version 0.1 has no such record, and knows the partitions alone: the sequence is 0 then.
+    """
+    record = await marks.latest(subjects.mark(_MARK))
+    if record is not None:
+        return record.sequence, decode(record.data, TermsFrame)
+    before = await marks.latest(subjects.mark(_PARTITIONS))
+    if before is not None:
+        return 0, TermsFrame({"partitions": decode(before.data, MarkFrame).sequence}, _UNKNOWN)
+    if await marks.latest(subjects.mark("partition-0")) is not None:
+        return 0, TermsFrame({"partitions": 1}, _UNKNOWN)
+    return None
 
 
 def _differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
