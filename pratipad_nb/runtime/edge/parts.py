@@ -177,7 +177,15 @@ def _composed(
         subjects, stores.dead_letters.store, source.acknowledge, lambda: shape.line.dataflow.input
     )
     gate = Gatekeeper(
-        subjects, source, stored, stores.durable, malformed.put_aside, ledger.arrived, in_flight
+        subjects,
+        source,
+        stored,
+        stores.durable,
+        malformed.put_aside,
+        ledger.arrived,
+        in_flight,
+        ledger.void,
+        lambda: ledger.max_demand if ledger.mode == "Demand" else None,
     )
     roster = Roster(ledger.accounts, gate.counts, settings.owns)
     backward = _backward(connection, settings, stores, roster, lambda: shape.line)

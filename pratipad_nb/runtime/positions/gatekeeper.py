@@ -19,7 +19,7 @@ from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.values.batch import InputFrame
 from pratipad_nb.runtime.values.metrics import InFlight
 from pratipad_nb.transport.codec import decode_plain
-from pratipad_nb.transport.frames import Position, decode_uplink, new_epoch
+from pratipad_nb.transport.frames import MAX_MESSAGES, Position, UplinkFrame, decode_uplink, new_epoch
 from pratipad_nb.transport.protocol import Delivery
 from pratipad_nb.transport.subjects import Subjects
 
@@ -57,10 +57,14 @@ class DeviceCount:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The new messages of a delivery: their frame and their payloads."""
+    """The new messages of a delivery: their frame and their payloads.
+
+    The last `void` of them are not to pass: they were asked of another device since.
+    """
 
     frame: InputFrame
     payloads: list[Any]
+    void: int = 0
 
 
 @dataclass(slots=True)
@@ -98,6 +102,11 @@ class Gatekeeper:
         Called with a malformed delivery, and the reason; it acknowledges the delivery.
     on_arrival
         Called with the last message of every admitted frame: device, epoch, number.
+    void
+        Returns how many messages of a frame, the last ones, are not to pass: device, epoch, first and last
+        number.
+    most_in_flight
+        Returns how many messages may be in flight; None for any number.
     in_flight
         Counts the messages that are admitted.
     """
@@ -109,6 +118,8 @@ class Gatekeeper:
     on_malformed: Callable[[Delivery, FrameError], Awaitable[None]]
     on_arrival: Callable[[str, int, int], None] = lambda *_: None
     in_flight: InFlight = field(default_factory=InFlight)
+    void: Callable[[str, int, int, int], int] = lambda *_: 0
+    most_in_flight: Callable[[], int | None] = lambda: None
     accepted: Positions = field(init=False)
     counts: dict[str, DeviceCount] = field(default_factory=dict)
     received: int = 0
@@ -125,6 +136,8 @@ class Gatekeeper:
     #: rewound for that gap.
     _rewound_for: dict[str, dict[tuple[int, int], int]] = field(default_factory=dict)
     _foreign_number: int = 0
+    #: A delivery that was decoded before its turn, and its frame.
+    _decoded: tuple[Delivery, UplinkFrame | None] | None = None
     _waiting_repeats: list[tuple[Position, Delivery]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -135,11 +148,31 @@ class Gatekeeper:
         """Count anew the frames that wait."""
         self.waiting = await self.input.waiting() + len(self.arrived)
 
+    def has_room(self, delivery: Delivery) -> bool:
+        """Return whether the messages of `delivery` may be in flight besides those that are."""
+        most, count = self.most_in_flight(), self.in_flight.count
+        if most is None or not count:
+            return True
+        if most - count >= MAX_MESSAGES:
+            return True
+        try:
+            frame = self._frame_of(delivery)
+        except FrameError:
+            return True
+        self._decoded = delivery, frame
+        return count + (1 if frame is None else len(frame.payloads)) <= most
+
+    def _frame_of(self, delivery: Delivery) -> UplinkFrame | None:
+        decoded, self._decoded = self._decoded, None
+        if decoded is not None and decoded[0] is delivery:
+            return decoded[1]
+        return decode_uplink(delivery.data, self.subjects.flow, self.subjects.device_of(delivery.subject))
+
     async def admit(self, delivery: Delivery) -> Admitted | None:
         """Return the new messages of `delivery`; None if there are none, and the delivery is dealt with."""
         device = self.subjects.device_of(delivery.subject)
         try:
-            frame = decode_uplink(delivery.data, self.subjects.flow, device)
+            frame = self._frame_of(delivery)
             if frame is None:
                 return self._foreign(device, delivery)
         except FrameError as error:
@@ -250,6 +283,7 @@ class Gatekeeper:
         sources: list[str] | None = None,
     ) -> Admitted:
         count = len(payloads)
+        void = self.void(device, epoch, first, first + count - 1)
         self.accepted.advance([(device, epoch, first + count - 1)])
         if device in self._rewound_for:
             self._forget_gaps(device, epoch, first + count - 1)
@@ -263,7 +297,7 @@ class Gatekeeper:
             self._tap(sources or [device] * count, times, delivery.time, payloads)
         frame = InputFrame(device, epoch, first, delivery.time, times, sources=sources,
                            on_safe=lambda: self.input.acknowledge(delivery))  # fmt: skip
-        return Admitted(frame, payloads)
+        return Admitted(frame, payloads, void)
 
     def _tap(self, devices: Sequence[str], times: list[float], received: float, payloads: list[Any]) -> None:
         """Call the taps with each run of messages of one device."""
