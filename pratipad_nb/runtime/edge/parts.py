@@ -179,7 +179,16 @@ def _composed(
     )
     rebuild = stores.chain.rebuild if stores.chain else Rebuild(settings.name, {}, stored)
     gate = Gatekeeper(
-        subjects, source, stored, stores.durable, malformed.put_aside, ledger.arrived, in_flight, rebuild
+        subjects,
+        source,
+        stored,
+        stores.durable,
+        malformed.put_aside,
+        ledger.arrived,
+        in_flight,
+        ledger.void,
+        lambda: ledger.max_demand if ledger.mode == "Demand" else None,
+        rebuild,
     )
     roster = Roster(ledger.accounts, gate.counts, settings.owns)
     backward = _backward(connection, settings, stores, roster, lambda: shape.line)
