@@ -11,7 +11,6 @@ import time
 
 from pratipad_nb.errors import TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.runtime.devices.backward import Backward
-from pratipad_nb.runtime.positions.consumers import partitions_of
 from pratipad_nb.runtime.positions.dead_letters import DeadLetters
 from pratipad_nb.runtime.positions.janitor import Janitor
 from pratipad_nb.runtime.values.metrics import InFlight
@@ -132,8 +131,6 @@ class Settling:
         if input_log is None:
             return 0
         consumers = await input_log.consumers()
-        if (
-            len(partitions_of(consumers)) < self._partitions
-        ):  # a partition that no edge has run yet: its frames wait, too
+        if len(consumers) < self._partitions:  # a partition that no edge has run yet: its frames wait, too
             return (await input_log.state()).messages
         return sum(consumer.pending for consumer in consumers)

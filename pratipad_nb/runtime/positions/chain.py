@@ -117,13 +117,8 @@ class OutputChain:
         await self._read_since(self.checkpointed)
 
     async def check_owner(self) -> None:
-        """Raise `Fenced` if another owner has taken over; wait for as long as nobody knows."""
-        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
-        while True:
-            try:
-                return await self._store_checkpoint()
-            except (WaitTimeout, LogFull):
-                await asyncio.sleep(backoff.next())
+        """Raise `Fenced` if another owner has taken over."""
+        await self._store_checkpoint()
 
     async def _read_checkpoint(self) -> None:
         """Read the newest checkpoint, or none, in place of all that was read before."""

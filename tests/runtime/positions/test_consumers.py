@@ -11,7 +11,6 @@ from pratipad_nb.errors import Fenced, TransportError
 from pratipad_nb.runtime.positions.opening import open_input
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.settings import FlowOptions
-from pratipad_nb.transport.protocol import ConsumerSpec
 
 FLOW = "house"
 
@@ -87,10 +86,6 @@ async def waits(owner: Owner, count: int) -> bool:
     return (await owner.input.progress()).pending == count
 
 
-async def waits_at(consumer: Any, count: int) -> bool:
-    return (await consumer.state()).pending == count
-
-
 async def test_without_a_state_a_new_owner_begins_behind_what_was_acknowledged(
     place: Any, push: Any, until: Any
 ) -> None:
@@ -103,20 +98,10 @@ async def test_without_a_state_a_new_owner_begins_behind_what_was_acknowledged(
     assert texts(await new.gets(1)) == ["3"]
 
 
-async def test_a_partition_has_one_consumer_whoever_has_run_it_and_goes_on_from_that_of_version_0_1(
-    place: Any, push: Any, until: Any
-) -> None:
-    connection = await place.connection()
-    log = (await place.logs(connection))[place.subjects.input_stream]
-    await push("1", "2")
-    former = await log.consumer(ConsumerSpec("edge", "each"))
-    former.acknowledge((await former.get())[0])
-    await until(lambda: waits_at(former, 1))
-    await former.close()
+async def test_a_partition_has_one_consumer_whoever_has_run_it(place: Any) -> None:
     for _ in range(3):
         owner = await Owner(place, keeps_state=False).open()
     assert len(await owner.input_log.consumers()) == 1
-    assert texts(await owner.gets(1)) == ["2"]
 
 
 async def test_the_consumers_of_other_partitions_stay(place: Any) -> None:
