@@ -12,6 +12,9 @@ Owns three things that must agree: the frames that have arrived (`Backlog`), the
 * **Frames** are numbered without gaps, so that a missing frame is noticed. A missing frame is read from the
   log directly; a frame that the log doesn't have either was purged, and is counted. So it does no harm if the
   consumer delivers a frame again, out of turn, to another handle of the same name, or not at all.
+* The **log** may go back: its server comes up with an older store. So after every reconnect all is opened
+  anew, and the log is compared with the newest frame that has arrived (`Trail`), before another frame is read
+  or acknowledged. If the log went back, this reader goes on at the first frame that it hasn't got.
 
 Frames of a fast flow are for `signal_source`; counting messages within frames is for `backlog`.
 """
@@ -28,9 +31,11 @@ from typing import Any, Literal
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.bugs import log_bug
 from pratipad_nb.cloud.backlog import Backlog, messages_of
+from pratipad_nb.cloud.trail import Trail
 from pratipad_nb.errors import Fenced, FrameError, NotInvited, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.transport.codec import decode, encode
-from pratipad_nb.transport.frames import OutputFrame, ReadFrame
+from pratipad_nb.transport.frames import OutputFrame, ReadFrame, StoredRead
+from pratipad_nb.transport.landmarks import LATER, Landmark, entry_at, first_since, holds, landmark_of
 from pratipad_nb.transport.protocol import (
     Connection,
     Consumer,
@@ -81,14 +86,19 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """The output as it was found when it was opened."""
+    """The output as it was found when it was opened.
+
+    `known` is the stored position's sequence as this handle knew it before it read `stored`. `parting` is the
+    first frame that this reader hasn't got, if the log went back; else None.
+    """
 
     consumer: Consumer
     output: Log
     state: LogState
     marks: Log
     stored: Record | None
-    known: int  # the stored position's sequence as this handle knew it before it read `stored`
+    known: int
+    parting: int | None
 
 
 class LogSource:
@@ -123,6 +133,12 @@ class LogSource:
         # Encoded positions that may be stored or not: their `save` was cancelled, or got no answer.
         self._doubtful: set[bytes] = set()
         self._anew = False
+        self._trail = Trail()
+        #: Whether the log may have gone back since it was opened.
+        self._suspect = False
+        #: Whether the log went back, and the position in it is yet to be stored.
+        self._moved = False
+        self._forget_callback = connection.on_reconnect(self._on_reconnect)
 
     @property
     def astray(self) -> bool:
@@ -144,9 +160,13 @@ class LogSource:
             If this reader may not read the flow's output.
         """
         try:
+            if self._suspect:
+                await self._let_go()
+                self._suspect = False
             async with asyncio.timeout(seconds + _GRACE):
                 await self._look(seconds)
-            if not self.held.count and self.held.next - self._saved.sequence >= max(1, self._window // 4):
+            read = self.held.next - self._saved.sequence
+            if self._moved or (not self.held.count and read >= max(1, self._window // 4)):
                 # Frames without messages must not hold the flow back.
                 await self.save(self.held.position, 0.0)
         except (TransportClosed, NotInvited):
@@ -175,6 +195,8 @@ class LogSource:
             )
             task = self._task = asyncio.create_task(work, name=f"reader {self._name}")
         await asyncio.wait({task}, timeout=min(seconds, self._patience.silence))
+        if self._suspect:
+            return
         if not task.done():
             if self._open is not None and time.monotonic() - self._heard > self._patience.silence:
                 self._heard = time.monotonic()
@@ -230,7 +252,7 @@ class LogSource:
         assert self._open is not None
         left = self._window
         async for record in self._open.output.read(self.held.next):
-            if (before and record.sequence >= before) or not left:
+            if (before and record.sequence >= before) or not left or self._suspect:
                 break
             self._hold(record)
             left -= 1
@@ -239,12 +261,16 @@ class LogSource:
     def _hold(self, record: Record) -> None:
         self.skipped_frames += record.sequence - self.held.next
         try:
-            messages = messages_of(decode(record.data, OutputFrame), self._flow)
+            frame = decode(record.data, OutputFrame)
+            messages = messages_of(frame, self._flow)
         except (FrameError, ValueError) as error:
             log.error("reader %s skips frame %d of %s: %s", self._name, record.sequence, self._flow, error)
             self.skipped_frames += 1
-            messages = []
-        self.held.add(record.sequence, messages)
+            self._trail.add(record, [])
+            self.held.add(record.sequence, [])
+            return
+        self._trail.add(record, frame.covers)
+        self.held.add(record.sequence, messages, self._trail.repeats(frame))
 
     # -- opening ---------------------------------------------------------------------------------------------
 
@@ -262,6 +288,11 @@ class LogSource:
         known = self._saved_at
         stored = await marks.latest(self._subject)
         start = decode(stored.data, ReadFrame).sequence if stored else state.first
+        parting = await self._parting(output, state, stored)
+        if parting is not None:
+            # The consumer may stand elsewhere: what is known of it is of another log.
+            await self._forget_consumer(output)
+            start = parting
         spec = ConsumerSpec(self._name, "all", max_pending=self._window, ack_wait=_ACK_WAIT, start=start)
         consumer = await output.consumer(spec)
         try:
@@ -270,7 +301,33 @@ class LogSource:
         except BaseException:
             await consumer.close()
             raise
-        return _Opened(consumer, output, state, marks, stored, known)
+        return _Opened(consumer, output, state, marks, stored, known, parting)
+
+    async def _parting(self, output: Log, state: LogState, stored: Record | None) -> int | None:
+        """Return the first frame that this reader hasn't got if the log went back; else None."""
+        if self._goes_on(stored):
+            newest, following = self._trail.newest, self.held.next
+        elif stored is not None:
+            read = decode(stored.data, StoredRead)
+            newest = Landmark(read.sequence - (not read.offset), read.seen) if read.seen else None
+            following = read.sequence
+        else:
+            return None
+        if following <= state.last + 1 and (newest is None or await holds(output, newest, state)):
+            return None
+        if self._goes_on(stored):
+            return min(following, await self._trail.parting(output, state))
+        if newest is None:
+            return state.last + 1
+        return min(following, await first_since(output, newest.time + LATER, state))
+
+    def _goes_on(self, stored: Record | None) -> bool:
+        """Return whether this handle goes on where it is: no other handle has moved the position.
+
+        A stored position older than the one that this handle has saved went back with its log.
+        """
+        at = stored.sequence if stored else 0
+        return self._begun and (at <= self._saved_at or (stored is not None and self._is_own(stored)))
 
     def _begin(self, opened: _Opened) -> None:
         self._open = opened
@@ -280,20 +337,51 @@ class LogSource:
         if opened.stored is not None and at != self._saved_at and self._is_own(opened.stored):
             self._adopt(opened.stored)
         # `stored` may be older than a position that this handle saved while the output was being opened.
-        unmoved = at == self._saved_at or opened.known != self._saved_at
-        if self._begun and unmoved and self.held.next <= opened.state.last + 1:
-            return  # the same log, and no other handle has moved the position: go on
+        if self._begun and (at <= self._saved_at or opened.known != self._saved_at):
+            if opened.known == self._saved_at != at:
+                self._saved, self._saved_at = self._stored_position(opened), at
+                self._doubtful.clear()
+                self._moved = True
+            if opened.parting is not None:
+                self._go_back(opened, opened.parting)
+            return
         self._begun = True
         self._doubtful.clear()
         self._saved_at = at
-        self._saved = (
-            decode(opened.stored.data, ReadFrame) if opened.stored else ReadFrame(opened.state.first, 0)
-        )
-        if self._saved.sequence > opened.state.last + 1:
-            # The log's end was lost with the last seconds of its disk. New frames get the lost frames'
-            # numbers.
-            self._saved = ReadFrame(opened.state.last + 1, 0)
+        self._saved = self._stored_position(opened)
+        before = self._saved.sequence - (not self._saved.offset)
+        seen = decode(opened.stored.data, StoredRead).seen if opened.stored else 0.0
+        self._trail.begin(Landmark(before, seen) if seen else None)
         self.held.begin(self._saved)
+        if opened.parting is not None:
+            self._go_back(opened, opened.parting)
+
+    def _stored_position(self, opened: _Opened) -> ReadFrame:
+        if opened.stored is None:
+            return ReadFrame(opened.state.first, 0)
+        return decode(opened.stored.data, ReadFrame)
+
+    def _go_back(self, opened: _Opened, at: int) -> None:
+        """Go on at frame `at` of a log that went back."""
+        log.warning(
+            "log %s went back, as after a restored backup or a power cut: reader %s had read it up to frame "
+            "%d, and goes on at frame %d of now %d. %s",
+            opened.output.spec.name,
+            self._name,
+            self.held.next - 1,
+            at,
+            opened.state.last,
+            "Messages that this reader has got already are left out where they come again."
+            if self.held.next - at < self._trail.length
+            else "Messages may come again.",
+        )
+        self._trail.part(at)
+        self.held.part(at)
+        self._moved = True
+
+    def _on_reconnect(self) -> None:
+        self._suspect = True
+        self.wake()
 
     def wake(self) -> None:
         """Let a waiting `more` return at once."""
@@ -328,10 +416,13 @@ class LogSource:
         Raises
         ------
         Fenced
-            If another handle has moved this reader's position since. `restart` goes on from there.
+            If another handle has moved this reader's position since, or the log may have gone back.
+            `restart` goes on from there.
         WaitTimeout
             If the server doesn't answer.
         """
+        if self._suspect:
+            raise Fenced(f"the link to {self._flow} was down, and its log may have gone back meanwhile")
         end = time.monotonic() + max(seconds, self._patience.store)
         backoff = Backoff(_POLL, _LONGEST_PAUSE)
         while position != self._saved or self._doubtful:
@@ -341,11 +432,13 @@ class LogSource:
                 if time.monotonic() >= end:
                     raise
                 await asyncio.sleep(backoff.next())
+        self._moved = False
         self._acknowledge()
 
     async def _store(self, position: ReadFrame, seconds: float) -> None:
         """Store `position`, or adopt an earlier position of this handle that turns out to be stored."""
-        data = encode(position)
+        seen = self._trail.time_of(position.sequence - (not position.offset))
+        data = encode(StoredRead(position.sequence, position.offset, seen))
         earlier = frozenset(self._doubtful)
         self._doubtful.add(data)
         try:
@@ -354,8 +447,10 @@ class LogSource:
             self._doubtful = set(earlier)  # `position` is not stored, for certain
             if not isinstance(error, Fenced):
                 raise
-            newest = await self._newest_stored() if earlier else None
-            if newest is None or not self._is_own(newest):
+            newest = await self._newest_stored()
+            if (newest.sequence if newest else 0) < self._saved_at:
+                self._suspect = True  # no other handle has moved the position: its log went back
+            if newest is None or not earlier or not self._is_own(newest):
                 self._doubtful.clear()
                 raise
             self._adopt(newest)
@@ -379,7 +474,7 @@ class LogSource:
 
     def _acknowledge(self) -> None:
         done = [sequence for sequence in self._due if sequence < self._saved.sequence]
-        if not done:
+        if not done or self._suspect:
             return
         newest = self._due[max(done)]
         for sequence in done:
@@ -387,8 +482,20 @@ class LogSource:
         if self._open is not None:
             self._open.consumer.acknowledge(newest)
 
-    async def restart(self) -> None:
-        """Forget the messages that wait; go on from the stored position, which another handle has moved."""
+    async def restart(self, seconds: float) -> None:
+        """Find out why the position can't be stored, and go on; try for `seconds` and a little longer.
+
+        If the log went back, go on in the log as it is now, with the messages that wait here. If another
+        handle has moved the position, forget these messages, and go on from the stored position.
+
+        Raises
+        ------
+        WaitTimeout
+            If the server doesn't answer.
+        """
+        if self._suspect:
+            await self._compare(max(seconds, self._patience.store))
+            return
         log.warning("another handle reads %s as %s; the messages are shared", self._flow, self._name)
         # First: a caller that is cancelled in `_let_go` must not go on with messages that the other handle
         # has.
@@ -396,13 +503,32 @@ class LogSource:
         self.held.begin(ReadFrame(0, 0))
         await self._let_go()
 
+    async def _compare(self, seconds: float) -> None:
+        """Open the output anew, find the place in it if it went back, and store the position then."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._let_go()
+                self._suspect = False
+                self._begin(await self._opening())
+                if self._moved:
+                    await self.save(self.held.position, 0.0)
+        except TimeoutError as error:  # `WaitTimeout` is one, too
+            self._suspect = True
+            raise WaitTimeout(
+                f"the output of {self._flow} could not be compared with what reader {self._name} has read: "
+                f"{error or f'no answer came within {seconds:g} s'}. The link comes back by itself."
+            ) from error
+
     async def seek(self, where: Literal["oldest", "newest"]) -> None:
         """Move the position to the oldest message that is kept, or behind the newest."""
         await self._let_go()
+        self._suspect = False
         opened = await self._opening()
         self._begin(opened)
         state = opened.state
         position = ReadFrame(state.first if where == "oldest" else state.last + 1, 0)
+        before = await entry_at(opened.output, position.sequence - 1) if where == "newest" else None
+        self._trail.begin(landmark_of(before) if before is not None else None)
         await self.save(position, _STORE_PATIENTLY)
         self.held.begin(position)
         # The consumer is made anew at the position: it never delivers acknowledged frames again, and need not
@@ -426,4 +552,5 @@ class LogSource:
 
     async def close(self) -> None:
         """Stop getting deliveries; the stored position stays."""
+        self._forget_callback()
         await self._let_go()

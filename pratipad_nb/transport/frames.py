@@ -39,6 +39,7 @@ __all__ = [
     "Position",
     "ReadFrame",
     "Segment",
+    "StoredRead",
     "UplinkFrame",
     "decode_uplink",
     "message_id",
@@ -146,6 +147,16 @@ class ReadFrame(msgspec.Struct, gc=False):
 
     sequence: int
     offset: int
+
+
+class StoredRead(ReadFrame, gc=False, omit_defaults=True):
+    """A reader's position as it is stored.
+
+    `seen` is the time of the newest frame of which messages were taken, by the server's clock at the frame's
+    append; 0 if it isn't known. It tells whether the log still holds that frame, or went back.
+    """
+
+    seen: float = 0.0
 
 
 class FailureNote(msgspec.Struct, gc=False):
