@@ -34,6 +34,7 @@ from pratipad_nb.processors.reply import preparing
 from pratipad_nb.runtime.devices.order_queues import OrderQueues, order_number
 from pratipad_nb.runtime.devices.roster import Roster
 from pratipad_nb.runtime.positions.dead_letters import ORDER_STEP, DeadLetters
+from pratipad_nb.runtime.positions.lineage import Footprint, Lineage
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.stages.member import Member
 from pratipad_nb.runtime.values.plan import EdgeSettings
@@ -71,6 +72,8 @@ class Backward:
     ----------
     orders, marks
         The log of orders, and the log that holds the mark of the orders' numbering.
+    lineage
+        Compares the order log, too, and says when entries may be deleted.
     roster
         The devices that an order to all devices goes to.
     dead_letters
@@ -94,6 +97,7 @@ class Backward:
         settings: EdgeSettings,
         orders: Log,
         marks: Log,
+        lineage: Lineage,
         *,
         roster: Roster,
         dead_letters: DeadLetters,
@@ -107,8 +111,10 @@ class Backward:
         self._roster = roster
         self._dead_letters = dead_letters
         self._line = line
-        self._queues = OrderQueues(connection, self._subjects, orders)
+        self._queues = OrderQueues(connection, self._subjects, orders, lineage)
         self._read_to = 0
+        self._footprint = Footprint(orders)
+        lineage.add([self._footprint.holder])
         self.full = False
         self.epoch = 0
         self.received = self.replies = self.failed = 0
@@ -130,6 +136,7 @@ class Backward:
                 async for delivery in deliveries:
                     await self._take(delivery.sequence, delivery.time, delivery.data)
                     self._read_to = delivery.sequence
+                    self._footprint.note(delivery)
 
     async def _deliveries(self) -> AsyncGenerator[Delivery, None]:
         """Yield the log's entries from the first one on, through losses of the link and of the consumer."""

@@ -27,6 +27,7 @@ from itertools import islice, takewhile
 
 from pratipad_nb.errors import TransportError, WaitTimeout
 from pratipad_nb.runtime.devices.foreign import PlainDevices
+from pratipad_nb.runtime.positions.lineage import Lineage
 from pratipad_nb.runtime.values.metrics import Rate
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import MAX_MESSAGES, DownFrame
@@ -90,12 +91,20 @@ class _OrderQueue:
 
 
 class OrderQueues:
-    """The queues of one edge's devices."""
+    """The queues of one edge's devices.
 
-    def __init__(self, connection: Connection, subjects: Subjects, orders: Log) -> None:
+    Parameters
+    ----------
+    lineage
+        Says whether `orders` is known to be the log that the orders were read from: entries are deleted by
+        their sequences.
+    """
+
+    def __init__(self, connection: Connection, subjects: Subjects, orders: Log, lineage: Lineage) -> None:
         self._connection = connection
         self._subjects = subjects
         self._log = orders
+        self._lineage = lineage
         self._queues: dict[str, _OrderQueue] = {}
         #: The queues with orders whose device is connected, and those whose device is not.
         self._connected: dict[str, _OrderQueue] = {}
@@ -278,7 +287,7 @@ class OrderQueues:
                 self._take_out(device, queue, number)
 
     async def _delete_finished(self) -> None:
-        while self._finished:
+        while self._finished and self._lineage.known:
             some = self._finished[:_DELETED_AT_ONCE]
             async with asyncio.TaskGroup() as group:
                 deleted = [group.create_task(self._deleted(sequence)) for sequence in some]

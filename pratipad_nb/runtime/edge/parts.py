@@ -37,6 +37,7 @@ from pratipad_nb.runtime.positions.dead_letters import DeadLetters
 from pratipad_nb.runtime.positions.gatekeeper import Gatekeeper
 from pratipad_nb.runtime.positions.inputs import Input
 from pratipad_nb.runtime.positions.janitor import Janitor
+from pratipad_nb.runtime.positions.lineage import Lineage
 from pratipad_nb.runtime.positions.malformed import Malformed
 from pratipad_nb.runtime.positions.opening import open_input, open_output
 from pratipad_nb.runtime.positions.outputs import Chain, Writer
@@ -66,6 +67,7 @@ class Parts:
     timers: Timers
     changes: Changes
     in_flight: InFlight
+    lineage: Lineage
     gate: Gatekeeper
     malformed: Malformed
     writer: Writer
@@ -129,12 +131,14 @@ async def open_parts(
     if not settings.partitioned:
         await refuse_a_second(connection, settings)
     await check_partitions(connection, settings)
-    stores = await _open_stores(connection, settings)
+    lineage = Lineage(connection)
+    undo.push_async_callback(lineage.close)
+    stores = await _open_stores(connection, settings, lineage)
     line = Line(dataflow, settings.options)
     await line.open(stores.chain.states if stores.chain else {})
     undo.push_async_callback(line.close)
-    source = await open_input(connection, settings, stores.logs)
-    parts = _composed(connection, settings, stores, line, source)
+    source = await open_input(connection, settings, stores.logs, lineage)
+    parts = _composed(connection, settings, stores, line, lineage, source)
     undo.push_async_callback(_close_line, parts.shape)
     undo.push_async_callback(parts.changes.close)
     undo.push_async_callback(source.close)
@@ -146,7 +150,7 @@ async def _close_line(shape: Shape) -> None:
     await shape.line.close()
 
 
-async def _open_stores(connection: Connection, settings: EdgeSettings) -> _Stores:
+async def _open_stores(connection: Connection, settings: EdgeSettings, lineage: Lineage) -> _Stores:
     logs = {name: await connection.open_log(spec) for name, spec in log_specs(settings).items()}
     subjects = Subjects(settings.name)
     dead_letters = DeadLetters(connection, logs[subjects.dead_stream], subjects)
@@ -154,15 +158,25 @@ async def _open_stores(connection: Connection, settings: EdgeSettings) -> _Store
     output, chain = await open_output(connection, settings, logs)
     if chain is None:
         return _Stores(logs, dead_letters, output, None, None, None)
+    lineage.add([chain.holder])
     checkpoints = Checkpoints(chain, logs[subjects.mark_stream], subjects, settings.options.partitions)
     janitor = None
+
+    async def reach() -> int:
+        return await checkpoints.reach() if lineage.known else 0
+
     if settings.partition == 0:  # one partition's run cuts the output log, to which all partitions write
-        janitor = Janitor(logs[subjects.output_stream], checkpoints.reach, settings.keep, settings.options)
+        janitor = Janitor(logs[subjects.output_stream], reach, settings.keep, settings.options)
     return _Stores(logs, dead_letters, output, chain, checkpoints, janitor)
 
 
 def _composed(
-    connection: Connection, settings: EdgeSettings, stores: _Stores, first: Line, source: Input
+    connection: Connection,
+    settings: EdgeSettings,
+    stores: _Stores,
+    first: Line,
+    lineage: Lineage,
+    source: Input,
 ) -> Parts:
     """Make every part, and pass to each the parts that it uses.
 
@@ -180,7 +194,7 @@ def _composed(
         subjects, source, stored, stores.durable, malformed.put_aside, ledger.arrived, in_flight
     )
     roster = Roster(ledger.accounts, gate.counts, settings.owns)
-    backward = _backward(connection, settings, stores, roster, lambda: shape.line)
+    backward = _backward(connection, settings, stores, lineage, roster, lambda: shape.line)
 
     def on_stored(positions: Sequence[Position]) -> None:
         upkeep.note_append()
@@ -213,6 +227,7 @@ def _composed(
         timers=timers,
         changes=Changes(status, shape, controls, timers, proof, change_mode),
         in_flight=in_flight,
+        lineage=lineage,
         gate=gate,
         malformed=malformed,
         writer=writer,
@@ -258,6 +273,7 @@ def _backward(
     connection: Connection,
     settings: EdgeSettings,
     stores: _Stores,
+    lineage: Lineage,
     roster: Roster,
     line: Callable[[], Line],
 ) -> Backward:
@@ -267,6 +283,7 @@ def _backward(
         settings,
         stores.logs[subjects.order_stream],
         stores.logs[subjects.mark_stream],
+        lineage,
         roster=roster,
         dead_letters=stores.dead_letters,
         line=line,

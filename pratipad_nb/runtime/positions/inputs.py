@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from pratipad_nb.runtime.positions.lineage import Footprint, Lineage
 from pratipad_nb.transport.protocol import Connection, Consumer, Delivery, Signal, Subscription
 
 __all__ = ["DurableInput", "FastInput", "Input"]
@@ -42,22 +43,40 @@ class Input(Protocol):
 
 
 class DurableInput:
-    """The input log's consumer."""
+    """The input log's consumer.
 
-    def __init__(self, consumer: Consumer) -> None:
+    Parameters
+    ----------
+    lineage
+        Says when the log is known to be the log that positions are of. Until then no delivery is returned and
+        none acknowledged: the deliveries in flight come again after a reconnect.
+    footprint
+        Takes note of the newest delivery.
+    """
+
+    def __init__(self, consumer: Consumer, lineage: Lineage, footprint: Footprint) -> None:
         self._consumer = consumer
+        self._lineage = lineage
+        self._footprint = footprint
         self._held: dict[int, Delivery] = {}
+        #: Deliveries that have arrived, and wait until the log is known.
+        self._arrived: list[Delivery] = []
 
     async def get(self) -> list[Delivery]:
         """Wait for deliveries; see `Input`."""
-        deliveries = await self._consumer.get()
+        if not self._arrived:
+            self._arrived = await self._consumer.get()
+        await self._lineage.compared()
+        deliveries, self._arrived = self._arrived, []
+        self._footprint.note(deliveries[-1])
         self._held.update((delivery.sequence, delivery) for delivery in deliveries)
         return deliveries
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Take `delivery` off the input log."""
         self._held.pop(delivery.sequence, None)
-        self._consumer.acknowledge(delivery)
+        if self._lineage.known:
+            self._consumer.acknowledge(delivery)
 
     def hold(self) -> None:
         """Keep the log from sending the deliveries again that are being worked on."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pratipad_nb.errors import FlowError
 from pratipad_nb.runtime.positions.chain import OutputChain
 from pratipad_nb.runtime.positions.inputs import DurableInput, FastInput, Input
+from pratipad_nb.runtime.positions.lineage import Footprint, Lineage
 from pratipad_nb.runtime.positions.outputs import Chain, FastChain
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Log
@@ -48,8 +49,10 @@ async def open_output(
     return chain, chain
 
 
-async def open_input(connection: Connection, settings: EdgeSettings, logs: Mapping[str, Log]) -> Input:
-    """Return the input, at the first delivery that isn't acknowledged."""
+async def open_input(
+    connection: Connection, settings: EdgeSettings, logs: Mapping[str, Log], lineage: Lineage
+) -> Input:
+    """Return the input, at the first delivery that isn't acknowledged; `lineage` compares its log, too."""
     subjects = Subjects(settings.name)
     if settings.delivery == "fast":
         fast = FastInput(lambda subject: settings.owns(subject.rpartition(".")[2]))
@@ -61,7 +64,9 @@ async def open_input(connection: Connection, settings: EdgeSettings, logs: Mappi
         spec = ConsumerSpec(f"{_CONSUMER}-{partition}", "each", subjects.input_of(partition))
     consumer = await logs[subjects.input_stream].consumer(spec)
     await consumer.rewind()
-    return DurableInput(consumer)
+    footprint = Footprint(logs[subjects.input_stream])
+    lineage.add([footprint.holder])
+    return DurableInput(consumer, lineage, footprint)
 
 
 async def _refuse_stored_messages(connection: Connection, settings: EdgeSettings) -> None:
