@@ -1,11 +1,10 @@
-"""Frames of a durable flow's output log, and the stored position of the reader that takes them.
+"""Frames of a durable flow's output log, for the reader that takes their messages.
 
-Owns three things that must agree: the frames that have arrived (`Backlog`), the stored position (a
-`ReadFrame` under ``read.<reader>``) and the consumer's acknowledgements.
+Owns three things that must agree: the frames that have arrived (`Backlog`), the reader's position
+(`StoredPosition`) and the consumer's acknowledgements.
 
-* The **stored position** alone decides which messages are taken. Every save is conditional on the position
-  before it. So of two handles of one name the slower handle is fenced, and starts again from the stored
-  position.
+* The **stored position** alone decides which messages are taken. A newer handle of the reader's name takes
+  the position over, and the older handle raises `TakenOver`.
 * The **consumer** is the quick way to new frames. Its acknowledgements tell the edge which frames this reader
   is done with. The invariant: no frame is acknowledged that the stored position doesn't cover.
   `_acknowledge` and `_is_due` alone acknowledge, and compare each frame with the position saved last.
@@ -22,18 +21,26 @@ Frames of a fast flow are for `signal_source`; counting messages within frames i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pratipad_nb.backoff import Backoff
 from pratipad_nb.bugs import log_bug
 from pratipad_nb.cloud.backlog import Backlog, messages_of
+from pratipad_nb.cloud.position import Claim, Patience, StoredPosition
 from pratipad_nb.cloud.trail import Trail
-from pratipad_nb.errors import Fenced, FrameError, NotInvited, TransportClosed, TransportError, WaitTimeout
-from pratipad_nb.transport.codec import decode, encode
+from pratipad_nb.errors import (
+    Fenced,
+    FrameError,
+    NotInvited,
+    TransportClosed,
+    TransportError,
+    WaitTimeout,
+)
+from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import OutputFrame, ReadFrame, StoredRead
 from pratipad_nb.transport.landmarks import LATER, Landmark, entry_at, first_since, holds, landmark_of
 from pratipad_nb.transport.protocol import (
@@ -47,7 +54,7 @@ from pratipad_nb.transport.protocol import (
 )
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["LogSource", "Patience"]
+__all__ = ["LogSource"]
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +65,6 @@ _ACK_WAIT = 600.0
 #: Seconds between two looks for something that sends no notice: a log that doesn't exist yet, or a frame
 #: beyond the window.
 _POLL = 0.05
-#: Longest pause before a save that got no answer is tried again, in seconds; the first pause is `_POLL`.
-_LONGEST_PAUSE = 0.5
 #: A save without a time-out, that of `seek`, is tried for this long, in seconds.
 _STORE_PATIENTLY = 5.0
 #: How much longer than `seconds` a call of `more` may take, in seconds: a call without time to wait still
@@ -68,35 +73,18 @@ _GRACE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a reader waits for its server.
-
-    Attributes
-    ----------
-    silence
-        After so many seconds in which nothing arrived, the log itself is asked whether there is more.
-    store
-        Storing the position is tried for at least this long, in seconds, however little time is left: the
-        messages have arrived already.
-    """
-
-    silence: float = 2.0
-    store: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
 class _Opened:
     """The output as it was found when it was opened.
 
-    `known` is the stored position's sequence as this handle knew it before it read `stored`. `parting` is the
-    first frame that this reader hasn't got, if the log went back; else None.
+    `known` is the stored position's sequence as this handle knew it before its claim. `parting` is the first
+    frame that this reader hasn't got, if the log went back; else None.
     """
 
     consumer: Consumer
     output: Log
     state: LogState
     marks: Log
-    stored: Record | None
+    claim: Claim
     known: int
     parting: int | None
 
@@ -118,7 +106,8 @@ class LogSource:
         self.skipped_frames = 0
         self._connection = connection
         self._subjects = Subjects(flow)
-        self._subject = self._subjects.read(name)
+        self._trail = Trail()
+        self._position = StoredPosition(connection, flow, name, patience, self._following, self._seen)
         self._flow = flow
         self._name = name
         self._window = window
@@ -128,12 +117,7 @@ class LogSource:
         self._newest = 0
         self._heard = time.monotonic()
         self._begun = False
-        self._saved = ReadFrame(0, 0)
-        self._saved_at = 0
-        # Encoded positions that may be stored or not: their `save` was cancelled, or got no answer.
-        self._doubtful: set[bytes] = set()
         self._anew = False
-        self._trail = Trail()
         #: Whether the log may have gone back since it was opened.
         self._suspect = False
         #: Whether the log went back, and the position in it is yet to be stored.
@@ -143,9 +127,21 @@ class LogSource:
     @property
     def astray(self) -> bool:
         """Whether a position behind the next message here is stored, or may be."""
-        following, saved = self.held.position, self._saved
+        following, saved = self.held.position, self._position.saved
         ahead = (saved.sequence, saved.offset) > (following.sequence, following.offset)
-        return self._begun and (ahead or bool(self._doubtful))
+        return self._begun and (ahead or self._position.in_doubt)
+
+    @property
+    def sure_until(self) -> float:
+        """Until then, by the monotonic clock, messages may be handed out before their position is stored."""
+        return self._position.sure_until
+
+    def _following(self) -> ReadFrame:
+        """Return the position of the first message that isn't handed out."""
+        return self.held.position if self._begun else self._position.saved
+
+    def _seen(self, position: ReadFrame) -> float:
+        return self._trail.time_of(position.sequence - (not position.offset))
 
     # -- arriving --------------------------------------------------------------------------------------------
 
@@ -158,15 +154,33 @@ class LogSource:
             If this side has closed the connection.
         NotInvited
             If this reader may not read the flow's output.
+        TakenOver
+            If a newer handle reads under this reader's name.
         """
+        await self._patiently(self._more(seconds), seconds)
+
+    async def confirm(self) -> None:
+        """Make sure that this handle may hand messages out. May return early; see `sure_until`."""
+        if self._open is None or self._suspect:
+            await self.more(self._patience.sure)
+        else:
+            await self._patiently(self._position.confirm(), self._patience.sure)
+
+    async def _more(self, seconds: float) -> None:
+        if self._suspect:
+            await self._let_go()
+            self._suspect = False
+        if self._open is not None and not self._position.sure:
+            await self._position.confirm()
+        await self._look(seconds)
+
+    async def _patiently(self, work: Coroutine[Any, Any, None], seconds: float) -> None:
+        """Await `work`, for `seconds` and a little longer, and open the output anew should that fail."""
         try:
-            if self._suspect:
-                await self._let_go()
-                self._suspect = False
             async with asyncio.timeout(seconds + _GRACE):
-                await self._look(seconds)
-            read = self.held.next - self._saved.sequence
-            if self._moved or (not self.held.count and read >= max(1, self._window // 4)):
+                await work
+            frames = self.held.next - self._position.saved.sequence
+            if self._moved or (not self.held.count and frames >= max(1, self._window // 4)):
                 # Frames without messages must not hold the flow back.
                 await self.save(self.held.position, 0.0)
         except (TransportClosed, NotInvited):
@@ -194,7 +208,8 @@ class LogSource:
                 self._opening() if self._open is None else self._open.consumer.get()
             )
             task = self._task = asyncio.create_task(work, name=f"reader {self._name}")
-        await asyncio.wait({task}, timeout=min(seconds, self._patience.silence))
+        # No longer than this handle is sure of its name: else a newer handle would wait for this handle.
+        await asyncio.wait({task}, timeout=min(seconds, self._patience.silence, self._patience.sure))
         if self._suspect:
             return
         if not task.done():
@@ -219,7 +234,7 @@ class LogSource:
 
         A frame that the stored position covers is acknowledged again, for its first acknowledgement was lost.
         """
-        if delivery.sequence < self._saved.sequence and self._open is not None:
+        if delivery.sequence < self._position.saved.sequence and self._open is not None:
             self._open.consumer.acknowledge(delivery)
             return False
         self._due[delivery.sequence] = delivery
@@ -285,10 +300,12 @@ class LogSource:
         if self._anew:
             await self._forget_consumer(output)
         state = await output.state()
-        known = self._saved_at
-        stored = await marks.latest(self._subject)
-        start = decode(stored.data, ReadFrame).sequence if stored else state.first
-        parting = await self._parting(output, state, stored)
+        known = self._position.at
+        parting = await self._parting(output, state) if self._begun else None
+        claim = await self._position.claim(marks, state.first, went_back=parting is not None)
+        start = decode(claim.stored.data, ReadFrame).sequence
+        if not self._begun:
+            parting = await self._parting_of(claim.stored, output, state)
         if parting is not None:
             # The consumer may stand elsewhere: what is known of it is of another log.
             await self._forget_consumer(output)
@@ -301,65 +318,44 @@ class LogSource:
         except BaseException:
             await consumer.close()
             raise
-        return _Opened(consumer, output, state, marks, stored, known, parting)
+        return _Opened(consumer, output, state, marks, claim, known, parting)
 
-    async def _parting(self, output: Log, state: LogState, stored: Record | None) -> int | None:
-        """Return the first frame that this reader hasn't got if the log went back; else None."""
-        if self._goes_on(stored):
-            newest, following = self._trail.newest, self.held.next
-        elif stored is not None:
-            read = decode(stored.data, StoredRead)
-            newest = Landmark(read.sequence - (not read.offset), read.seen) if read.seen else None
-            following = read.sequence
-        else:
-            return None
+    async def _parting(self, output: Log, state: LogState) -> int | None:
+        """Return the first frame that hasn't arrived if the log went back; else None."""
+        newest, following = self._trail.newest, self.held.next
         if following <= state.last + 1 and (newest is None or await holds(output, newest, state)):
             return None
-        if self._goes_on(stored):
-            return min(following, await self._trail.parting(output, state))
+        return min(following, await self._trail.parting(output, state))
+
+    async def _parting_of(self, stored: Record, output: Log, state: LogState) -> int | None:
+        """Return the first frame that wasn't read if the log went back behind `stored`; else None."""
+        newest, following = _landmark_of(stored), decode(stored.data, ReadFrame).sequence
+        if following <= state.last + 1 and (newest is None or await holds(output, newest, state)):
+            return None
         if newest is None:
             return state.last + 1
         return min(following, await first_since(output, newest.time + LATER, state))
-
-    def _goes_on(self, stored: Record | None) -> bool:
-        """Return whether this handle goes on where it is: no other handle has moved the position.
-
-        A stored position older than the one that this handle has saved went back with its log.
-        """
-        at = stored.sequence if stored else 0
-        return self._begun and (at <= self._saved_at or (stored is not None and self._is_own(stored)))
 
     def _begin(self, opened: _Opened) -> None:
         self._open = opened
         self._due.clear()
         self._newest = 0
-        at = opened.stored.sequence if opened.stored else 0
-        if opened.stored is not None and at != self._saved_at and self._is_own(opened.stored):
-            self._adopt(opened.stored)
+        self._position.marks = opened.marks
+        claim, stored = opened.claim, opened.claim.stored
+        self._position.adopt_own(stored)
         # `stored` may be older than a position that this handle saved while the output was being opened.
-        if self._begun and (at <= self._saved_at or opened.known != self._saved_at):
-            if opened.known == self._saved_at != at:
-                self._saved, self._saved_at = self._stored_position(opened), at
-                self._doubtful.clear()
+        unmoved = stored.sequence == self._position.at or opened.known != self._position.at
+        if self._begun and (claim.went_back or (unmoved and not claim.made)):
+            if claim.went_back:
+                self._position.begin(stored)
                 self._moved = True
-            if opened.parting is not None:
-                self._go_back(opened, opened.parting)
-            return
-        self._begun = True
-        self._doubtful.clear()
-        self._saved_at = at
-        self._saved = self._stored_position(opened)
-        before = self._saved.sequence - (not self._saved.offset)
-        seen = decode(opened.stored.data, StoredRead).seen if opened.stored else 0.0
-        self._trail.begin(Landmark(before, seen) if seen else None)
-        self.held.begin(self._saved)
+        else:
+            self._begun = True
+            self._position.begin(stored)
+            self._trail.begin(_landmark_of(stored))
+            self.held.begin(self._position.saved)
         if opened.parting is not None:
             self._go_back(opened, opened.parting)
-
-    def _stored_position(self, opened: _Opened) -> ReadFrame:
-        if opened.stored is None:
-            return ReadFrame(opened.state.first, 0)
-        return decode(opened.stored.data, ReadFrame)
 
     def _go_back(self, opened: _Opened, at: int) -> None:
         """Go on at frame `at` of a log that went back."""
@@ -391,6 +387,7 @@ class LogSource:
     async def _let_go(self) -> None:
         task, self._task = self._task, None
         opened, self._open = self._open, None
+        self._position.marks = None
         self._due.clear()
         try:
             if task is not None:
@@ -406,74 +403,29 @@ class LogSource:
     # -- moving ----------------------------------------------------------------------------------------------
 
     async def save(self, position: ReadFrame, seconds: float) -> None:
-        """Store `position`, trying for `seconds` and a little longer, and acknowledge the frames before it.
-
-        A save that was cancelled, or got no answer, is in doubt, and the next save settles the doubt. Each
-        save is conditional on the sequence of the stored position that it follows (`expect`). So either the
-        next save is stored, and the earlier one can never be stored any more; or the next save is fenced, and
-        the earlier one is found stored and adopted.
+        """Store `position`, and acknowledge the frames before it; see `StoredPosition.save`.
 
         Raises
         ------
+        TakenOver
+            If a newer handle reads under this reader's name.
         Fenced
-            If another handle has moved this reader's position since, or the log may have gone back.
-            `restart` goes on from there.
+            If the position was moved or forgotten elsewhere, or the log may have gone back; see `restart`.
         WaitTimeout
             If the server doesn't answer.
         """
         if self._suspect:
             raise Fenced(f"the link to {self._flow} was down, and its log may have gone back meanwhile")
-        end = time.monotonic() + max(seconds, self._patience.store)
-        backoff = Backoff(_POLL, _LONGEST_PAUSE)
-        while position != self._saved or self._doubtful:
-            try:
-                await self._store(position, max(0.1, end - time.monotonic()))
-            except WaitTimeout:
-                if time.monotonic() >= end:
-                    raise
-                await asyncio.sleep(backoff.next())
+        try:
+            await self._position.save(position, seconds)
+        except Fenced:
+            self._suspect = self._suspect or await self._position.went_back()
+            raise
         self._moved = False
         self._acknowledge()
 
-    async def _store(self, position: ReadFrame, seconds: float) -> None:
-        """Store `position`, or adopt an earlier position of this handle that turns out to be stored."""
-        seen = self._trail.time_of(position.sequence - (not position.offset))
-        data = encode(StoredRead(position.sequence, position.offset, seen))
-        earlier = frozenset(self._doubtful)
-        self._doubtful.add(data)
-        try:
-            at = await self._connection.append(self._subject, data, expect=self._saved_at, timeout=seconds)
-        except TransportError as error:
-            self._doubtful = set(earlier)  # `position` is not stored, for certain
-            if not isinstance(error, Fenced):
-                raise
-            newest = await self._newest_stored()
-            if (newest.sequence if newest else 0) < self._saved_at:
-                self._suspect = True  # no other handle has moved the position: its log went back
-            if newest is None or not earlier or not self._is_own(newest):
-                self._doubtful.clear()
-                raise
-            self._adopt(newest)
-        else:
-            self._saved, self._saved_at = position, at
-            self._doubtful.clear()
-
-    async def _newest_stored(self) -> Record | None:
-        if self._open is not None:
-            return await self._open.marks.latest(self._subject)
-        marks = await self._connection.find_log(self._subjects.mark_stream)
-        return await marks.latest(self._subject) if marks is not None else None
-
-    def _is_own(self, stored: Record) -> bool:
-        return stored.data in self._doubtful
-
-    def _adopt(self, stored: Record) -> None:
-        """Take `stored` as this handle's position: no other position in doubt can be stored any more."""
-        self._saved, self._saved_at = decode(stored.data, ReadFrame), stored.sequence
-        self._doubtful.clear()
-
     def _acknowledge(self) -> None:
-        done = [sequence for sequence in self._due if sequence < self._saved.sequence]
+        done = [sequence for sequence in self._due if sequence < self._position.saved.sequence]
         if not done or self._suspect:
             return
         newest = self._due[max(done)]
@@ -485,8 +437,8 @@ class LogSource:
     async def restart(self, seconds: float) -> None:
         """Find out why the position can't be stored, and go on; try for `seconds` and a little longer.
 
-        If the log went back, go on in the log as it is now, with the messages that wait here. If another
-        handle has moved the position, forget these messages, and go on from the stored position.
+        If the log may have gone back, go on in the log as it is now, with the messages that wait here. If the
+        position was moved elsewhere, forget these messages, and go on from the stored position.
 
         Raises
         ------
@@ -496,9 +448,12 @@ class LogSource:
         if self._suspect:
             await self._compare(max(seconds, self._patience.store))
             return
-        log.warning("another handle reads %s as %s; the messages are shared", self._flow, self._name)
-        # First: a caller that is cancelled in `_let_go` must not go on with messages that the other handle
-        # has.
+        log.warning(
+            "the position of reader %s of %s was moved or forgotten elsewhere; reading goes on from there",
+            self._name,
+            self._flow,
+        )
+        # First: a caller that is cancelled in `_let_go` must not go on with messages that are read elsewhere.
         self._begun = False
         self.held.begin(ReadFrame(0, 0))
         await self._let_go()
@@ -507,11 +462,13 @@ class LogSource:
         """Open the output anew, find the place in it if it went back, and store the position then."""
         try:
             async with asyncio.timeout(seconds):
-                await self._let_go()
-                self._suspect = False
-                self._begin(await self._opening())
-                if self._moved:
-                    await self.save(self.held.position, 0.0)
+                while self._suspect:
+                    await self._let_go()
+                    self._suspect = False
+                    self._begin(await self._opening())
+                    if self._moved:
+                        with contextlib.suppress(Fenced):  # the link was down again
+                            await self.save(self.held.position, 0.0)
         except TimeoutError as error:  # `WaitTimeout` is one, too
             self._suspect = True
             raise WaitTimeout(
@@ -551,6 +508,13 @@ class LogSource:
         return max(0, state.last + 1 - max(first, state.first))
 
     async def close(self) -> None:
-        """Stop getting deliveries; the stored position stays."""
+        """Stop getting deliveries, and give the name back; the stored position stays."""
         self._forget_callback()
         await self._let_go()
+        await self._position.give_back()
+
+
+def _landmark_of(stored: Record) -> Landmark | None:
+    """Return the newest frame of which messages before a `stored` position were taken; None if not known."""
+    read = decode(stored.data, StoredRead)
+    return Landmark(read.sequence - (not read.offset), read.seen) if read.seen else None

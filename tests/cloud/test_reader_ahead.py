@@ -6,9 +6,10 @@ import pytest
 from patience import eventually
 
 from pratipad_nb.cloud.log_source import Patience
-from pratipad_nb.errors import WaitTimeout
+from pratipad_nb.errors import TakenOver, WaitTimeout
 from pratipad_nb.transport.codec import decode, encode
-from pratipad_nb.transport.frames import OutputFrame, Segment
+from pratipad_nb.transport.frames import OutputFrame, Segment, StoredRead
+from pratipad_nb.transport.origin import Origin
 
 
 def payloads(messages):
@@ -209,10 +210,47 @@ async def test_the_stored_position_names_the_time_of_the_frame_read_last(world):
     marks = await world.edge.find_log(world.subjects.mark_stream)
 
     async def seen():
-        from pratipad_nb.transport.frames import StoredRead
-
         return decode((await marks.latest(world.subjects.read("cloud"))).data, StoredRead).seen
 
     assert await seen() == frames[0].time
     await reader.take(1)
     assert await seen() == frames[1].time
+
+
+@pytest.mark.parametrize("host", ["", "far"], ids=["a holder of this process", "a holder elsewhere"])
+async def test_a_reader_does_not_lose_its_name_to_the_holder_in_a_restored_position(world, host):
+    older = await world.reader(patience=Patience(handover=0.1))
+    if host:
+        older._source._position._origin = Origin("older", host, 7, 1.0)
+    await world.append(2, 2)
+    assert payloads(await older.take(1)) == [1]
+    backup = world.broker.copied_store()
+    newer = await world.reader(patience=Patience(handover=0.1))
+    assert payloads(await newer.take(3)) == [2, 3, 4]
+    world.broker.restart(backup)
+    await world.append(1)
+    assert payloads(await newer.take(1)) == [5]
+    with pytest.raises(TakenOver):
+        await older.take(1)
+    assert payloads([await world_next(world, newer)]) == [6]
+
+
+async def world_next(world, reader):
+    await world.append(1)
+    return await anext(reader)
+
+
+async def test_a_newer_handle_that_came_after_the_restoring_is_not_taken_from(world):
+    older = await world.reader(patience=Patience(handover=0.1))
+    older._source._position._origin = Origin("older", "far", 7, 1.0)
+    await world.append(2, 2)
+    assert payloads(await older.take(1)) == [1]
+    backup = world.broker.copied_store()
+    assert payloads(await older.take(1)) == [2]
+    world.broker.restart(backup)
+    newer = await world.reader(patience=Patience(handover=0.1))
+    again = payloads(await newer.take(1))
+    assert again in ([2], [3])  # the older handle was first, or the newer
+    with pytest.raises(TakenOver):
+        await older.take(1)
+    assert payloads(await newer.take(1)) == [again[0] + 1]

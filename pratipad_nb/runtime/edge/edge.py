@@ -203,6 +203,8 @@ class Edge:
                     ("sweeps", parts.upkeep.sweep()),
                     ("looks", parts.upkeep.looks()),
                     ("checkpoints", parts.upkeep.checkpoints()),
+                    ("purges", parts.upkeep.purges()),
+                    ("rebuilt dead letters", parts.retries.rebuild()),
                     ("malformed", parts.malformed.run()),
                     ("presence", parts.presence.watch()),
                     ("backward", parts.backward.run()),
@@ -215,13 +217,7 @@ class Edge:
                 await parts.shape.pipeline.run()
             for helper in helpers:
                 helper.cancel()
-        await self._last_checkpoint()
-
-    async def _last_checkpoint(self) -> None:
-        """Store states and positions. Both agree, for all accepted messages are at Output."""
-        if self.parts.checkpoints is not None:
-            with contextlib.suppress(TransportError, WaitTimeout):
-                await self.parts.checkpoints.make(await self.parts.shape.line.snapshot())
+        await parts.upkeep.last_checkpoint(parts.shape.line)
 
     def _tick(self) -> None:
         self.parts.ledger.tick()

@@ -41,6 +41,7 @@ from pratipad_nb.runtime.positions.lineage import Lineage
 from pratipad_nb.runtime.positions.malformed import Malformed
 from pratipad_nb.runtime.positions.opening import open_input, open_output
 from pratipad_nb.runtime.positions.outputs import Chain, Writer
+from pratipad_nb.runtime.positions.rebuilding import Rebuild
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.batch import Barrier
 from pratipad_nb.runtime.values.logs import diverted_output
@@ -74,7 +75,6 @@ class Parts:
     dead_letters: DeadLetters
     retries: Retries
     janitor: Janitor | None
-    checkpoints: Checkpoints | None
     upkeep: Upkeep
     settling: Settling
     blockage: Blockage
@@ -137,11 +137,14 @@ async def open_parts(
     line = Line(dataflow, settings.options)
     await line.open(stores.chain.states if stores.chain else {})
     undo.push_async_callback(line.close)
-    source = await open_input(connection, settings, stores.logs, lineage)
+    source = await open_input(
+        connection, settings, stores.logs, stores.chain, lineage, keeps_state=line.keeps_state
+    )
     parts = _composed(connection, settings, stores, line, lineage, source)
     undo.push_async_callback(_close_line, parts.shape)
     undo.push_async_callback(parts.changes.close)
     undo.push_async_callback(source.close)
+    await parts.upkeep.begin(line)
     await parts.backward.open()
     return parts
 
@@ -190,8 +193,9 @@ def _composed(
     malformed = Malformed(
         subjects, stores.dead_letters.store, source.acknowledge, lambda: shape.line.dataflow.input
     )
+    rebuild = stores.chain.rebuild if stores.chain else Rebuild(settings.name, {}, stored)
     gate = Gatekeeper(
-        subjects, source, stored, stores.durable, malformed.put_aside, ledger.arrived, in_flight
+        subjects, source, stored, stores.durable, malformed.put_aside, ledger.arrived, in_flight, rebuild
     )
     roster = Roster(ledger.accounts, gate.counts, settings.owns)
     backward = _backward(connection, settings, stores, lineage, roster, lambda: shape.line)
@@ -204,17 +208,45 @@ def _composed(
         requests.settle()
         ledger.settle()
 
+    def on_rebuilt(positions: Sequence[Position]) -> None:
+        rebuild.passed(positions)
+        upkeep.note_append()
+        gate.sweep()
+
+    async def on_barrier(barrier: Barrier) -> None:
+        await upkeep.store(barrier)
+        status.note_append()  # some callers wait for the checkpoint
+
     def change_mode(mode: Literal["Push", "Pull", "Demand"]) -> None:
         requests.end(f"the flow begins with {mode} now")
         announcer.change_mode(mode)
 
-    writer = _writer(stores, in_flight, backward, on_stored)
+    writer = Writer(
+        stores.output,
+        in_flight,
+        store_dead=stores.dead_letters.store,
+        send_replies=backward.reply,
+        on_stored=on_stored,
+        on_rebuilt=on_rebuilt,
+        on_barrier=on_barrier,
+    )
     shape = Shape(
         first,
         lambda line: Pipeline(settings.name, line.stages, source, gate, writer, in_flight, settings.options),
     )
     controls, timers = Controls(status, shape), Timers(settings.name, lambda: shape.line)
-    upkeep = _upkeep(settings, stores, gate, controls)
+    upkeep = Upkeep(
+        janitor=stores.janitor,
+        full=stores.full,
+        checkpoints=stores.checkpoints,
+        source=source,
+        rebuild=rebuild,
+        keeps_state=lambda: shape.line.keeps_state,
+        look=gate.look,
+        inject=controls.inject,
+        checkpoint_seconds=settings.options.checkpoint_seconds,
+        always=settings.partitioned,
+    )
     blockage = Blockage(connection, stores.full, stores.janitor, stores.dead_letters, backward)
     proof = Proof(status, in_flight, gate.accepted, stored, lambda: bool(shape.line.paused))
     return Parts(
@@ -225,18 +257,24 @@ def _composed(
         shape=shape,
         controls=controls,
         timers=timers,
-        changes=Changes(status, shape, controls, timers, proof, change_mode),
+        changes=Changes(status, shape, controls, timers, proof, upkeep, change_mode),
         in_flight=in_flight,
         lineage=lineage,
         gate=gate,
         malformed=malformed,
         writer=writer,
         dead_letters=stores.dead_letters,
-        retries=_retries(settings, stores, status, controls, backward, shape),
+        retries=_retries(settings, stores, status, controls, backward, shape, upkeep, rebuild),
         janitor=stores.janitor,
-        checkpoints=stores.checkpoints,
         upkeep=upkeep,
-        settling=Settling(connection, subjects, in_flight, blockage, durable=stores.durable),
+        settling=Settling(
+            connection,
+            subjects,
+            in_flight,
+            blockage,
+            durable=stores.durable,
+            partitions=settings.options.partitions,
+        ),
         blockage=blockage,
         signals=signals,
         announcer=announcer,
@@ -290,37 +328,6 @@ def _backward(
     )
 
 
-def _writer(
-    stores: _Stores,
-    in_flight: InFlight,
-    backward: Backward,
-    on_stored: Callable[[Sequence[Position]], None],
-) -> Writer:
-    async def on_barrier(barrier: Barrier) -> None:
-        if stores.checkpoints is not None:
-            await stores.checkpoints.make(barrier.states)
-
-    return Writer(
-        stores.output,
-        in_flight,
-        store_dead=stores.dead_letters.store,
-        send_replies=backward.reply,
-        on_stored=on_stored,
-        on_barrier=on_barrier,
-    )
-
-
-def _upkeep(settings: EdgeSettings, stores: _Stores, gate: Gatekeeper, controls: Controls) -> Upkeep:
-    return Upkeep(
-        janitor=stores.janitor,
-        full=stores.full,
-        look=gate.look,
-        inject=controls.inject,
-        checkpoint_seconds=settings.options.checkpoint_seconds,
-        always=settings.partitioned,
-    )
-
-
 def _retries(
     settings: EdgeSettings,
     stores: _Stores,
@@ -328,6 +335,8 @@ def _retries(
     controls: Controls,
     backward: Backward,
     shape: Shape,
+    upkeep: Upkeep,
+    rebuild: Rebuild,
 ) -> Retries:
     return Retries(
         status,
@@ -337,4 +346,6 @@ def _retries(
         settings.owns,
         backward.again,
         lambda: [runner.at_work for runner in shape.line.hanging],
+        upkeep,
+        rebuild,
     )

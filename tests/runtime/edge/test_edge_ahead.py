@@ -86,7 +86,7 @@ async def test_state_goes_back_with_the_logs(memory, edges, push):
     edge = await edges.running("Push ~> Sums ~> Output", {"Sums": Sums})
     await push(1, 10)
     await comes(memory, 1, 11)
-    await edge.parts.checkpoints.make(await edge.line.snapshot())
+    await edge.parts.upkeep.last_checkpoint(edge.line)
     backup = memory.broker.copied_store()
     await push(100, first=3)
     await comes(memory, 1, 11, 111)
