@@ -247,6 +247,7 @@ class Engine:
             answers=self._reading is not None and self._reading.answers,
             ready=self._downlink.ready,
             numbering=self._downlink.numbering,
+            ready_at=self._downlink.ready_at,
             error=self.error,
             leaving=self._leaving,
             floor=self._outbox.floor,
