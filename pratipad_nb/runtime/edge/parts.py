@@ -23,7 +23,6 @@ from pratipad_nb.runtime.devices.signals import Signals
 from pratipad_nb.runtime.edge.changes import Changes
 from pratipad_nb.runtime.edge.controls import Controls
 from pratipad_nb.runtime.edge.pipeline import Pipeline
-from pratipad_nb.runtime.edge.preflight import check_partitions, refuse_a_second
 from pratipad_nb.runtime.edge.retries import Retries
 from pratipad_nb.runtime.edge.settling import Blockage, Settling
 from pratipad_nb.runtime.edge.shape import Shape
@@ -123,14 +122,11 @@ async def open_parts(
     Raises
     ------
     FlowError
-        If the flow runs elsewhere, or ran with the other delivery and still has messages.
+        If the flow ran with the other delivery and still has messages.
     ProcessorError
         If a processor can't be set up. Nothing was started then.
     """
     undo.enter_context(diverted_output())
-    if not settings.partitioned:
-        await refuse_a_second(connection, settings)
-    await check_partitions(connection, settings)
     lineage = Lineage(connection)
     undo.push_async_callback(lineage.close)
     stores = await _open_stores(connection, settings, lineage)

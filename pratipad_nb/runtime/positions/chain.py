@@ -35,6 +35,8 @@ _FRAMES_BEHIND = 1024
 #: First and longest pause, in seconds, before an append to a full log, or a look at a server that is away, is
 #: tried again.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
+#: How often taking the output over is tried while another owner goes on writing.
+_TRIES = 8
 
 
 class OutputChain:
@@ -58,7 +60,7 @@ class OutputChain:
         self._mark = mark_subject
         self.writer = uuid.uuid4().hex
         self.positions = Positions()
-        #: States of processors' instances, by `state_key`, as of the newest barrier.
+        #: States of processors' instances, by `StateKey`, as of the newest barrier.
         self.states: dict[str, bytes] = {}
         #: The input's sequence up to which all messages are in the states; None if no state is kept.
         self.floor: int | None = None
@@ -75,44 +77,60 @@ class OutputChain:
         self._marked = 0
 
     async def open(self) -> None:
-        """Read the positions, and take the output over: from now on any earlier owner is fenced.
+        """Take the output over, so that any earlier owner is fenced from now on, then read the positions.
+
+        An earlier owner that ends may store its last checkpoint meanwhile. So the checkpoint that is read and
+        the checkpoint that ours replaces are the same: if another was quicker, all is read anew.
 
         Raises
         ------
         Fenced
             If yet another owner takes it over at the same time.
         """
-        await self._read_checkpoint()
-        await self._read_since(self.checkpointed)
-        for _ in range(8):
+        taken_over = await self._take_over_the_output()
+        while True:
+            await self._read_checkpoint()
+            if self.checkpointed > taken_over:
+                self._note_lost_end(taken_over)
+            await self._read_since(self.checkpointed)
+            # An earlier owner can't put an old checkpoint over ours, and no checkpoint of a deleted log
+            # stays.
+            with contextlib.suppress(Fenced):
+                await self._store_checkpoint()
+                return
+
+    async def _take_over_the_output(self) -> int:
+        """Append an empty frame, if there is room; return the sequence of the partition's newest frame."""
+        for _ in range(_TRIES):
             newest = await self._output.latest(self._out)
-            if newest is not None and newest.sequence > self.last:
-                await self._read_since(self.last)
-            elif (at := newest.sequence if newest else 0) < self.last:
-                self._note_lost_end(at)
+            at = newest.sequence if newest is not None else 0
             try:
                 # An empty frame of ours breaks the condition of every append that an earlier owner has yet to
                 # make.
-                self.last = await self._connection.append(self._out, self._frame([], []), expect=self.last)
-                self._newest = (self.writer, self._number)
+                at = await self._connection.append(self._out, self._frame([], []), expect=at)
             except Fenced:
                 continue
             except LogFull:
                 # The first frame with results will take the output over. A full log takes no other owner's
                 # frame either.
                 pass
-            await self._take_over_the_checkpoint()
-            return
+            else:
+                self._newest = (self.writer, self._number)
+            return at
         raise Fenced(f"another edge goes on writing to {self._out}. Stop it first.")
 
     async def _read_checkpoint(self) -> None:
+        """Read the newest checkpoint, or none, in place of all that was read before."""
         record = await self._marks.latest(self._mark)
+        self.positions, self.states, self.floor, self.behind = Positions(), {}, None, {}
+        self.last = self.checkpointed = self._marked = 0
         if record is None:
             return
         mark = decode(record.data, MarkFrame)
         self.positions.advance(mark.positions)
         self.states, self.floor = mark.states, mark.floor
         self.behind = {(device, epoch): number for device, epoch, number in mark.behind}
+        self._marked = record.sequence
         self.last = self.checkpointed = mark.sequence
 
     def _note_lost_end(self, at: int) -> None:
@@ -122,22 +140,10 @@ class OutputChain:
             "frame is %d. Results between the two are lost.",
             self._output.spec.name,
             self._out,
-            self.last,
+            self.checkpointed,
             at,
         )
         self.last = self.checkpointed = at
-
-    async def _take_over_the_checkpoint(self) -> None:
-        """Write a checkpoint of our own.
-
-        An earlier owner can't put an old checkpoint over ours, and no checkpoint of a deleted log stays.
-        """
-        while True:
-            newest = await self._marks.latest(self._mark)
-            self._marked = newest.sequence if newest else 0
-            with contextlib.suppress(Fenced):  # the earlier owner's last checkpoint was quicker
-                await self._store_checkpoint()
-                return
 
     async def _read_since(self, sequence: int) -> None:
         async for record in self._output.read(sequence + 1, self._out):
@@ -282,11 +288,12 @@ class OutputChain:
             except (WaitTimeout, Fenced):
                 # As with results, the answer to this checkpoint or to an earlier one may be lost.
                 newest = await self._marks.latest(self._mark)
-                if (newest.sequence if newest else 0) < self._marked and not await self._difference():
+                at = newest.sequence if newest is not None else 0
+                if at < self._marked and not await self._difference():
                     # The log of checkpoints went back alone. The output is what counts.
-                    self._marked = newest.sequence if newest else 0
+                    self._marked = at
                     continue
-                if newest is None or newest.sequence <= self._marked:
+                if newest is None or at <= self._marked:
                     raise
                 if decode(newest.data, MarkFrame).writer != self.writer:
                     raise

@@ -83,10 +83,8 @@ class DurableInput:
     input_log
         The log, which keeps acknowledged frames until they are purged.
     lineage
-        Says when the log is known to be the log that positions are of. Until then no delivery is returned,
-        acknowledged or purged: the deliveries in flight come again after a reconnect.
-    footprint
-        Takes note of the newest delivery.
+        Compares this log, too, and says when it is known to be the log that positions are of. Until then no
+        delivery is returned, acknowledged or purged: those in flight come again after a reconnect.
     subject
         The pattern of the partition's frames; empty: all frames.
     partitions
@@ -103,7 +101,6 @@ class DurableInput:
         consumer: Consumer,
         input_log: Log,
         lineage: Lineage,
-        footprint: Footprint,
         subject: str = "",
         partitions: int = 1,
     ) -> None:
@@ -111,7 +108,8 @@ class DurableInput:
         self._consumer = consumer
         self._log = input_log
         self._lineage = lineage
-        self._footprint = footprint
+        self._footprint = Footprint(input_log)
+        lineage.add([self._footprint.holder])
         self._subject = subject
         self._share = min(input_log.spec.max_bytes // _SHARE // partitions, _MOST_UNPURGED)
         #: Deliveries that have arrived, and wait until the log is known.

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pratipad_nb.errors import FlowError
 from pratipad_nb.runtime.positions.chain import OutputChain
 from pratipad_nb.runtime.positions.inputs import DurableInput, FastInput, Input
-from pratipad_nb.runtime.positions.lineage import Footprint, Lineage
+from pratipad_nb.runtime.positions.lineage import Lineage
 from pratipad_nb.runtime.positions.outputs import Chain, FastChain
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
 from pratipad_nb.runtime.values.plan import EdgeSettings
@@ -82,9 +82,7 @@ async def open_input(
         acknowledged, last = (await consumer.state()).floor, (await input_log.state()).last
         await consumer.rewind(min(chain.floor, acknowledged) + 1)
         chain.rebuild = Rebuild(settings.name, chain.behind, chain.positions, floor=acknowledged, last=last)
-    footprint = Footprint(input_log)
-    lineage.add([footprint.holder])
-    return DurableInput(consumer, input_log, lineage, footprint, spec.subject, settings.options.partitions)
+    return DurableInput(consumer, input_log, lineage, spec.subject, settings.options.partitions)
 
 
 async def _refuse_stored_messages(connection: Connection, settings: EdgeSettings) -> None:
