@@ -6,6 +6,7 @@ is for `pratipad_nb.runtime` and `pratipad_nb.calls`.
 
 =========== =======================================================================================
 base        `Processor` and `every`: the base class of a user's processors
+keyed       `Keyed`: state that follows the keys of messages
 reply       `reply`: how a processor answers a device
 adapter     `adapt`: reads a class or function and picks its form
 forms       the loops of ``def`` processors
@@ -25,6 +26,7 @@ from pratipad_nb.processors.base import Processor, every
 from pratipad_nb.processors.copying import copied, copy_payload
 from pratipad_nb.processors.forms import MessageOf
 from pratipad_nb.processors.keeping import keeping
+from pratipad_nb.processors.keyed import Keyed
 from pratipad_nb.processors.outcome import Failure, Outcome
 from pratipad_nb.processors.ready_made import Deadband, Filter, Throttle
 from pratipad_nb.processors.reply import reply
@@ -35,6 +37,7 @@ __all__ = [
     "Deadband",
     "Failure",
     "Filter",
+    "Keyed",
     "MessageOf",
     "Outcome",
     "Processor",

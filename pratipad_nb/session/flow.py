@@ -193,11 +193,24 @@ class Flow(Messages, Cockpit):
         """
         return self._flow.mqtt_url
 
-    def stats(self) -> FlowStats:
-        """Return a frozen snapshot of all counters; of a stopped flow, the last one, with rates at 0."""
+    def stats(self, all_edges: bool = False) -> FlowStats:
+        """Return a frozen snapshot of all counters; of a stopped flow, the last one, with rates at 0.
+
+        Parameters
+        ----------
+        all_edges
+            Whether the counters are those of all edges that run the flow, and `edges` names these edges. Else
+            the counters are those of this process. An edge that gives no answer within a second is named, and
+            its counters are missing.
+        """
         portal = self._portal
+        if all_edges:
+            self._check_outside_loop("stats(all_edges=True)")
         if portal is None or portal.inside:
             return self._flow.stats()
+        if all_edges:
+            with contextlib.suppress(PortalClosed):  # the flow has just stopped
+                return portal.run(self._flow.stats(all_edges=True))
 
         async def snapshot() -> FlowStats:
             return self._flow.stats()
@@ -297,6 +310,25 @@ class Flow(Messages, Cockpit):
             self.stop()
             with Portal(f"pratipad {self.name}") as portal:
                 return portal.run(self._flow.forget())
+
+    def forget_state(self, processor: str | None = None) -> tuple[str, ...]:
+        """Delete the stored state of a processor, or of all processors; messages and positions stay.
+
+        For a stopped flow whose state can't follow, for example to another `concurrency` (see `Keyed`): the
+        processor begins without state at the next start. Returns the keys of the processors whose state was
+        deleted.
+
+        Raises
+        ------
+        FlowError
+            If the flow runs, here or in another process: its processors hold their state.
+        """
+        self._check_outside("forget_state")
+        with self._lock:
+            if self._portal is not None:
+                return self._run(self._flow.forget_state(processor))
+            with Portal(f"pratipad {self.name}") as portal:
+                return portal.run(self._flow.forget_state(processor))
 
     def update(self, notation: str, namespace: Mapping[str, Any] | None = None) -> SwapReceipt | None:
         """Change the dataflow; swap the processors that differ, between two batches. None if none differs.

@@ -15,15 +15,16 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
 from typing import Any
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.transport.nats_api import JetStream
 from pratipad_nb.transport.nats_errors import no_such_log
-from pratipad_nb.transport.protocol import ConsumerSpec, Delivery
+from pratipad_nb.transport.protocol import ConsumerSpec, ConsumerState, Delivery
 
-__all__ = ["NatsConsumer"]
+__all__ = ["NatsConsumer", "state_of"]
 
 log = logging.getLogger(__name__)
 
@@ -299,13 +300,16 @@ class NatsConsumer:
             await asyncio.sleep(min(_LOOK, left))
         return False
 
-    async def _api(self, verb: str) -> dict[str, Any] | None:
+    async def _api(self, verb: str) -> dict[str, Any]:
         return await self._jetstream.call(f"CONSUMER.{verb}.{self._stream}.{self._name}")
 
-    async def unacknowledged(self) -> int:
-        """Return how many entries, delivered or not, are not acknowledged."""
+    async def state(self) -> ConsumerState:
+        """Return the consumer's progress, as the server knows it."""
+        await self._flush_outbox()
         info = await self._api("INFO")
-        return int(info["num_pending"] + info["num_ack_pending"]) if info else 0
+        if not info:
+            raise self._deleted()
+        return state_of(info)
 
     async def close(self) -> None:
         """Stop delivering; the position stays, unless the consumer is ephemeral."""
@@ -344,3 +348,16 @@ def _delivery(message: Any) -> Delivery:
         redelivered=tokens[at] != "1",
         token=message.reply,
     )
+
+
+def state_of(info: dict[str, Any]) -> ConsumerState:
+    """Return the state in a consumer's description; without a durable name, its name is empty."""
+    floor = info["ack_floor"]
+    active = None
+    if info.get("num_waiting"):  # the consumer asks for deliveries at this moment
+        active = 0.0
+    elif last := floor.get("last_active"):
+        away = datetime.fromisoformat(info["ts"]) - datetime.fromisoformat(last)
+        active = away.total_seconds()
+    pending = info["num_pending"] + info["num_ack_pending"]
+    return ConsumerState(info["config"].get("durable_name", ""), floor["stream_seq"], pending, active)

@@ -25,9 +25,16 @@ class NatsLogs:
         wanted = stream_config(spec)
         found = await self._jetstream.call(f"STREAM.INFO.{spec.name}")
         if not found:
-            await self._jetstream.call(f"STREAM.CREATE.{spec.name}", wanted)
-        elif any(found["config"].get(key) != value for key, value in wanted.items()):
-            await self._jetstream.call(f"STREAM.UPDATE.{spec.name}", found["config"] | wanted)
+            first = {"first_seq": spec.first} if spec.first else {}
+            await self._jetstream.call(f"STREAM.CREATE.{spec.name}", wanted | first)
+            return NatsLog(self._jetstream, spec)
+        known = found["config"]
+        # A transform that isn't wanted any more is left out: a value of null would be one that differs.
+        transform = known.pop("subject_transform", None)
+        if transform != wanted.get("subject_transform") or any(
+            known.get(key) != value for key, value in wanted.items() if key != "subject_transform"
+        ):
+            await self._jetstream.call(f"STREAM.UPDATE.{spec.name}", known | wanted)
         return NatsLog(self._jetstream, spec)
 
     async def find_log(self, name: str) -> NatsLog | None:

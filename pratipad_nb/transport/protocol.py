@@ -108,6 +108,8 @@ class LogSpec:
         How entries are split; None: entries are not split.
     stored_as
         The subject that all entries bear in the log; empty: each entry bears the subject of its append.
+    first
+        Sequence of the first entry of a *new* log; 0: entries count from 1.
     """
 
     name: str
@@ -117,6 +119,7 @@ class LogSpec:
     max_age: float = 0.0
     partitioning: Partitioning | None = None
     stored_as: str = ""
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +217,12 @@ class Consumer(Protocol):
     async def rewind(self) -> None:
         """Let all unacknowledged deliveries come again, in order, before newer entries.
 
-        Deliveries that `get` hasn't returned yet are dropped by the consumer, for they come again, too.
+        Deliveries that `get` hasn't returned yet are dropped by the consumer, for they come again, too. Where
+        acknowledged entries stay in the log, those behind an unacknowledged entry come again as well.
         """
 
-    async def unacknowledged(self) -> int:
-        """Return how many entries, delivered or not, are not acknowledged."""
+    async def state(self) -> ConsumerState:
+        """Return the consumer's progress; acknowledgements that were just sent may not be in it yet."""
 
     async def close(self) -> None:
         """Stop delivering; the position stays, unless the consumer is ephemeral."""
@@ -243,8 +247,11 @@ class Log(Protocol):
     async def state(self) -> LogState:
         """Return the sequences of the first and last entry, and the log's size."""
 
-    async def purge(self, below: int) -> None:
-        """Delete all entries with a sequence lower than `below`."""
+    async def purge(self, below: int, subject: str = "") -> None:
+        """Delete all entries with a sequence lower than `below`.
+
+        If `subject` is given, a pattern, entries under other subjects stay.
+        """
 
     async def delete(self, sequence: int) -> None:
         """Delete one entry; a missing entry is no error."""

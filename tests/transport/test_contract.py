@@ -511,10 +511,10 @@ async def test_what_is_not_acknowledged_is_counted_delivered_or_not(connection, 
     consumer = await work.consumer(ConsumerSpec("edge", "each", max_pending=2))
     await fill(connection, UP, 5)
     first, _ = await collect(consumer, 2)
-    assert await consumer.unacknowledged() == 5
+    assert (await consumer.state()).pending == 5
     consumer.acknowledge(first)
     async with asyncio.timeout(5):
-        while await consumer.unacknowledged() != 4:
+        while (await consumer.state()).pending != 4:
             await asyncio.sleep(0.01)
 
 
@@ -595,6 +595,28 @@ async def test_after_a_rewind_all_unacknowledged_comes_again_before_what_is_newe
     assert texts(await collect(consumer, 5)) == ["1", "3", "4", "5", "6"]
 
 
+async def test_after_a_restart_of_the_server_all_unacknowledged_comes_again_before_what_is_newer(
+    transport, connection, other, work
+):
+    consumer = await work.consumer(EACH)
+    await fill(connection, UP, 3)
+    await collect(consumer, 3)
+    back = asyncio.Event()
+    other.on_reconnect(back.set)
+    await transport.restart()
+    async with asyncio.timeout(20):
+        await back.wait()
+    await eventually(lambda: _has_filled(other))
+    assert texts(await collect(consumer, 4)) == ["1", "2", "3", "4"]
+
+
+async def _has_filled(connection: Connection) -> bool:
+    with contextlib.suppress(TransportError, WaitTimeout):
+        await fill(connection, UP, 1, start=4)
+        return True
+    return False
+
+
 async def test_a_rewind_amid_appends_lets_nothing_newer_overtake(connection, other, work):
     consumer = await work.consumer(ConsumerSpec("edge", "each", max_pending=500))
     for _ in range(5):
@@ -614,6 +636,98 @@ async def test_a_rewound_delivery_can_be_acknowledged(connection, work):
     for delivery in await collect(consumer, 2):
         consumer.acknowledge(delivery)
     await eventually(lambda: _has(work, 0))
+
+
+@pytest.fixture
+async def kept(connection):
+    """Give a log that keeps what is acknowledged, split into two partitions."""
+    split = Partitioning(SUBJECTS.up_all, SUBJECTS.input_root, 2)
+    return await connection.open_log(
+        LogSpec(SUBJECTS.input_stream, (SUBJECTS.up_all,), 1 << 20, "log", partitioning=split)
+    )
+
+
+async def test_a_second_consumer_gets_what_the_first_one_has_acknowledged_from_where_it_is_told(
+    connection, kept
+):
+    first = await kept.consumer(EACH)
+    await fill(connection, UP, 6)
+    deliveries = await collect(first, 6)
+    for delivery in deliveries[:4]:
+        first.acknowledge(delivery)
+    await eventually(lambda: _floor(kept, "edge", 4))
+    second = await kept.consumer(ConsumerSpec("edge-2", "each", start=3))
+    assert (await second.state()).floor == 2
+    again = await collect(second, 4)
+    assert texts(again) == ["3", "4", "5", "6"]
+    first.acknowledge(deliveries[5])  # says nothing about the second
+    second.acknowledge(again[0])
+    await eventually(lambda: _floor(kept, "edge-2", 3))
+    await second.rewind()
+    assert texts(await collect(second, 3)) == ["4", "5", "6"]
+
+
+async def test_of_a_kept_log_what_is_acknowledged_behind_a_hole_comes_again(connection, kept):
+    consumer = await kept.consumer(EACH)
+    await fill(connection, UP, 4)
+    got = await collect(consumer, 4)
+    for delivery in (got[0], got[2], got[3]):
+        consumer.acknowledge(delivery)
+    await eventually(lambda: _floor(kept, "edge", 1))
+    await consumer.rewind()
+    assert texts(await collect(consumer, 3)) == ["2", "3", "4"]
+
+
+async def _floor_reached(consumer: Consumer, floor: int) -> bool:
+    return (await consumer.state()).floor >= floor
+
+
+@pytest.mark.parametrize("start", [1, 5])
+async def test_a_consumer_that_starts_with_what_is_purged_or_yet_to_come_gets_what_is_there(
+    connection, kept, start
+):
+    await fill(connection, UP, 4)
+    await kept.purge(3)
+    consumer = await kept.consumer(ConsumerSpec("edge", "each", start=start))
+    await fill(connection, UP, 2, start=5)
+    wanted = ["3", "4", "5", "6"][0 if start == 1 else 2 :]
+    assert texts(await collect(consumer, len(wanted))) == wanted
+    assert (await consumer.state()).pending == len(wanted)
+
+
+async def test_one_partition_is_consumed_and_purged_alone(connection, kept):
+    names = [f"room{n}" for n in range(1, 9)]
+    for name in names:
+        await connection.append(SUBJECTS.up(name), name.encode())
+    own = [name for name in names if partition_of(name, 2) == 1]
+    consumer = await kept.consumer(ConsumerSpec("edge-1", "each", SUBJECTS.input_of(1)))
+    for delivery in await collect(consumer, len(own)):
+        consumer.acknowledge(delivery)
+    last = names.index(own[-1]) + 1
+    # Entries of the other partition may count as acknowledged, or not.
+    await eventually(lambda: _floor_reached(consumer, last))
+    second = ConsumerSpec("again-1", "each", SUBJECTS.input_of(1), start=names.index(own[1]) + 1)
+    assert texts(await collect(await kept.consumer(second), len(own) - 1)) == own[1:]
+    await kept.purge(last, SUBJECTS.input_of(1))
+    left = [name for name in names if name not in own[:-1]]
+    assert texts(await entries(kept)) == left
+
+
+async def test_a_new_log_counts_from_where_it_is_told(connection):
+    spec = LogSpec(SUBJECTS.input_stream, (SUBJECTS.up_all,), 1 << 20, "log", first=41)
+    log = await connection.open_log(spec)
+    state = await log.state()
+    assert (state.first, state.last, state.messages) == (41, 40, 0)
+    assert await connection.append(UP, b"1") == 41
+    again = await connection.open_log(spec)  # the first sequence is of no matter to a log that exists
+    assert (await again.state()).last == 41
+
+
+async def test_a_log_that_is_not_split_any_more_stores_under_what_is_sent(connection, kept):
+    await connection.append(UP, b"split")
+    await connection.open_log(LogSpec(SUBJECTS.input_stream, (SUBJECTS.up_all,), 1 << 20, "log"))
+    await connection.append(UP, b"whole")
+    assert [record.subject.split(".")[2] for record in await entries(kept)] == ["in", "up"]
 
 
 async def test_acknowledging_all_covers_all_before(connection, output):

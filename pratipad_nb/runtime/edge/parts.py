@@ -23,7 +23,6 @@ from pratipad_nb.runtime.devices.signals import Signals
 from pratipad_nb.runtime.edge.changes import Changes
 from pratipad_nb.runtime.edge.controls import Controls
 from pratipad_nb.runtime.edge.pipeline import Pipeline
-from pratipad_nb.runtime.edge.preflight import check_partitions, refuse_a_second
 from pratipad_nb.runtime.edge.retries import Retries
 from pratipad_nb.runtime.edge.settling import Blockage, Settling
 from pratipad_nb.runtime.edge.shape import Shape
@@ -38,8 +37,9 @@ from pratipad_nb.runtime.positions.gatekeeper import Gatekeeper
 from pratipad_nb.runtime.positions.inputs import Input
 from pratipad_nb.runtime.positions.janitor import Janitor
 from pratipad_nb.runtime.positions.malformed import Malformed
-from pratipad_nb.runtime.positions.opening import open_input, open_output
+from pratipad_nb.runtime.positions.opening import move_former_input, open_input, open_output
 from pratipad_nb.runtime.positions.outputs import Chain, Writer
+from pratipad_nb.runtime.positions.rebuilding import Rebuild
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.batch import Barrier
 from pratipad_nb.runtime.values.logs import diverted_output
@@ -72,7 +72,6 @@ class Parts:
     dead_letters: DeadLetters
     retries: Retries
     janitor: Janitor | None
-    checkpoints: Checkpoints | None
     upkeep: Upkeep
     settling: Settling
     blockage: Blockage
@@ -121,23 +120,21 @@ async def open_parts(
     Raises
     ------
     FlowError
-        If the flow runs elsewhere, or ran with the other delivery and still has messages.
+        If the flow ran with the other delivery and still has messages.
     ProcessorError
         If a processor can't be set up. Nothing was started then.
     """
     undo.enter_context(diverted_output())
-    if not settings.partitioned:
-        await refuse_a_second(connection, settings)
-    await check_partitions(connection, settings)
     stores = await _open_stores(connection, settings)
     line = Line(dataflow, settings.options)
     await line.open(stores.chain.states if stores.chain else {})
     undo.push_async_callback(line.close)
-    source = await open_input(connection, settings, stores.logs)
+    source = await open_input(connection, settings, stores.logs, stores.chain, keeps_state=line.keeps_state)
     parts = _composed(connection, settings, stores, line, source)
     undo.push_async_callback(_close_line, parts.shape)
     undo.push_async_callback(parts.changes.close)
     undo.push_async_callback(source.close)
+    await parts.upkeep.begin(line)
     await parts.backward.open()
     return parts
 
@@ -147,11 +144,15 @@ async def _close_line(shape: Shape) -> None:
 
 
 async def _open_stores(connection: Connection, settings: EdgeSettings) -> _Stores:
-    logs = {name: await connection.open_log(spec) for name, spec in log_specs(settings).items()}
-    subjects = Subjects(settings.name)
+    subjects, specs = Subjects(settings.name), log_specs(settings)
+    later = specs.pop(subjects.input_stream, None)  # another log may have its subjects yet
+    logs: dict[str, Log] = {name: await connection.open_log(spec) for name, spec in specs.items()}
     dead_letters = DeadLetters(connection, logs[subjects.dead_stream], subjects)
     await dead_letters.find(settings.owns)
     output, chain = await open_output(connection, settings, logs)
+    if chain is not None and later is not None:
+        await move_former_input(connection, settings, logs, chain)
+        logs[later.name] = await connection.open_log(later)
     if chain is None:
         return _Stores(logs, dead_letters, output, None, None, None)
     checkpoints = Checkpoints(chain, logs[subjects.mark_stream], subjects, settings.options.partitions)
@@ -176,6 +177,7 @@ def _composed(
     malformed = Malformed(
         subjects, stores.dead_letters.store, source.acknowledge, lambda: shape.line.dataflow.input
     )
+    rebuild = stores.chain.rebuild if stores.chain else Rebuild(settings.name, {}, stored)
     gate = Gatekeeper(
         subjects,
         source,
@@ -186,6 +188,7 @@ def _composed(
         in_flight,
         ledger.void,
         lambda: ledger.max_demand if ledger.mode == "Demand" else None,
+        rebuild,
     )
     roster = Roster(ledger.accounts, gate.counts, settings.owns)
     backward = _backward(connection, settings, stores, roster, lambda: shape.line)
@@ -198,17 +201,45 @@ def _composed(
         requests.settle()
         ledger.settle()
 
+    def on_rebuilt(positions: Sequence[Position]) -> None:
+        rebuild.passed(positions)
+        upkeep.note_append()
+        gate.sweep()
+
+    async def on_barrier(barrier: Barrier) -> None:
+        await upkeep.store(barrier)
+        status.note_append()  # some callers wait for the checkpoint
+
     def change_mode(mode: Literal["Push", "Pull", "Demand"]) -> None:
         requests.end(f"the flow begins with {mode} now")
         announcer.change_mode(mode)
 
-    writer = _writer(stores, in_flight, backward, on_stored)
+    writer = Writer(
+        stores.output,
+        in_flight,
+        store_dead=stores.dead_letters.store,
+        send_replies=backward.reply,
+        on_stored=on_stored,
+        on_rebuilt=on_rebuilt,
+        on_barrier=on_barrier,
+    )
     shape = Shape(
         first,
         lambda line: Pipeline(settings.name, line.stages, source, gate, writer, in_flight, settings.options),
     )
     controls, timers = Controls(status, shape), Timers(settings.name, lambda: shape.line)
-    upkeep = _upkeep(settings, stores, gate, controls)
+    upkeep = Upkeep(
+        janitor=stores.janitor,
+        full=stores.full,
+        checkpoints=stores.checkpoints,
+        source=source,
+        rebuild=rebuild,
+        keeps_state=lambda: shape.line.keeps_state,
+        look=gate.look,
+        inject=controls.inject,
+        checkpoint_seconds=settings.options.checkpoint_seconds,
+        always=settings.partitioned,
+    )
     blockage = Blockage(connection, stores.full, stores.janitor, stores.dead_letters, backward)
     proof = Proof(status, in_flight, gate.accepted, stored, lambda: bool(shape.line.paused))
     return Parts(
@@ -219,17 +250,23 @@ def _composed(
         shape=shape,
         controls=controls,
         timers=timers,
-        changes=Changes(status, shape, controls, timers, proof, change_mode),
+        changes=Changes(status, shape, controls, timers, proof, upkeep, change_mode),
         in_flight=in_flight,
         gate=gate,
         malformed=malformed,
         writer=writer,
         dead_letters=stores.dead_letters,
-        retries=_retries(settings, stores, status, controls, backward, shape),
+        retries=_retries(settings, stores, status, controls, backward, shape, upkeep, rebuild),
         janitor=stores.janitor,
-        checkpoints=stores.checkpoints,
         upkeep=upkeep,
-        settling=Settling(connection, subjects, in_flight, blockage, durable=stores.durable),
+        settling=Settling(
+            connection,
+            subjects,
+            in_flight,
+            blockage,
+            durable=stores.durable,
+            partitions=settings.options.partitions,
+        ),
         blockage=blockage,
         signals=signals,
         announcer=announcer,
@@ -281,37 +318,6 @@ def _backward(
     )
 
 
-def _writer(
-    stores: _Stores,
-    in_flight: InFlight,
-    backward: Backward,
-    on_stored: Callable[[Sequence[Position]], None],
-) -> Writer:
-    async def on_barrier(barrier: Barrier) -> None:
-        if stores.checkpoints is not None:
-            await stores.checkpoints.make(barrier.states)
-
-    return Writer(
-        stores.output,
-        in_flight,
-        store_dead=stores.dead_letters.store,
-        send_replies=backward.reply,
-        on_stored=on_stored,
-        on_barrier=on_barrier,
-    )
-
-
-def _upkeep(settings: EdgeSettings, stores: _Stores, gate: Gatekeeper, controls: Controls) -> Upkeep:
-    return Upkeep(
-        janitor=stores.janitor,
-        full=stores.full,
-        look=gate.look,
-        inject=controls.inject,
-        checkpoint_seconds=settings.options.checkpoint_seconds,
-        always=settings.partitioned,
-    )
-
-
 def _retries(
     settings: EdgeSettings,
     stores: _Stores,
@@ -319,6 +325,8 @@ def _retries(
     controls: Controls,
     backward: Backward,
     shape: Shape,
+    upkeep: Upkeep,
+    rebuild: Rebuild,
 ) -> Retries:
     return Retries(
         status,
@@ -328,4 +336,6 @@ def _retries(
         settings.owns,
         backward.again,
         lambda: [runner.at_work for runner in shape.line.hanging],
+        upkeep,
+        rebuild,
     )

@@ -7,13 +7,16 @@ batches of them is for `dead_letters`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from pratipad_nb.errors import FlowError
 from pratipad_nb.runtime.edge.controls import Controls
 from pratipad_nb.runtime.edge.status import Status
-from pratipad_nb.runtime.positions.dead_letters import DeadLetters
+from pratipad_nb.runtime.edge.upkeep import Upkeep
+from pratipad_nb.runtime.positions.dead_letters import DeadLetters, is_letter
 from pratipad_nb.runtime.positions.positions import Positions
+from pratipad_nb.runtime.positions.rebuilding import Rebuild
 from pratipad_nb.runtime.values.batch import Batch
 from pratipad_nb.transport.frames import DeadEntry, Position
 
@@ -36,6 +39,10 @@ class Retries:
         Sends a failed order once more.
     hanging
         Returns which processors hang, and since when, in words.
+    upkeep
+        Makes the checkpoint that a retried dead letter is deleted behind.
+    rebuild
+        The messages at Output that the restored states lack.
     """
 
     def __init__(
@@ -47,6 +54,8 @@ class Retries:
         owns: Callable[[str], bool],
         send_order: Callable[[DeadEntry], Awaitable[None]],
         hanging: Callable[[], Sequence[str]],
+        upkeep: Upkeep,
+        rebuild: Rebuild,
     ) -> None:
         self._status = status
         self._controls = controls
@@ -55,6 +64,10 @@ class Retries:
         self._owns = owns
         self._send_order = send_order
         self._hanging = hanging
+        self._upkeep = upkeep
+        self._rebuild = rebuild
+        #: Whether all dead letters are in that pass again.
+        self._rebuilt = False
         self._turn = asyncio.Lock()
 
     async def retry(self) -> int:
@@ -69,8 +82,32 @@ class Retries:
             orders = await self._orders()
             retried, messages = await self._readings()
             await self._finished(retried)
+            # Until a checkpoint covers them, a start needs the dead letters to rebuild the states that they
+            # have changed.
+            while not self._rebuilt:
+                self._check()
+                await self._status.appended(_LOOK)
+            await self._upkeep.covered(self._check)
             await self._dead_letters.sweep(self._stored)
             return messages + orders
+
+    async def rebuild(self) -> None:
+        """Let dead letters pass again that were retried after the checkpoint of the restored states."""
+        gaps = self._rebuild.gaps
+        places = {place: (gap.passed, gap.until) for place, gap in gaps.items() if is_letter(place)}
+        passing = set()
+        with contextlib.suppress(FlowError):  # the run ends
+            async for step, batch in self._dead_letters.rebuilds(places):
+                (frame,) = batch.source.frames
+                place = frame.position(1)[:2]
+                passing.add(place)
+                try:
+                    await self._controls.inject(batch, step)
+                except LookupError:  # the flow has no processor `step` any more
+                    self._rebuild.passed([frame.position(1)])
+        for place in places.keys() - passing:
+            self._rebuild.give_up(place)
+        self._rebuilt = True
 
     async def _orders(self) -> int:
         orders = 0
@@ -95,13 +132,17 @@ class Retries:
     async def _finished(self, retried: list[Position]) -> None:
         for place, epoch, number in retried:
             while self._stored.number(place, epoch) < number:
-                self._check_hanging()
-                if self._status.state in ("stopped", "failed"):
-                    raise FlowError(
-                        f"flow {self._status.name!r} {self._status.state}; dead letters that were not "
-                        "retried are still there."
-                    )
+                self._check()
                 await self._status.appended(_LOOK)
+
+    def _check(self) -> None:
+        """Raise `FlowError` if the dead letters won't all be through."""
+        self._check_hanging()
+        if self._status.state in ("stopped", "failed"):
+            raise FlowError(
+                f"flow {self._status.name!r} {self._status.state}; dead letters that were not retried are "
+                "still there."
+            )
 
     async def _inject(self, batch: Batch, step: str | None) -> None:
         """Put `batch` in; raise `FlowError` if there is no room because a processor hangs."""

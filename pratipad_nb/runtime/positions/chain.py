@@ -14,6 +14,7 @@ import uuid
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import Fenced, FrameError, LogFull, PayloadError, WaitTimeout
 from pratipad_nb.runtime.positions.positions import Positions
+from pratipad_nb.runtime.positions.rebuilding import Behind, Rebuild
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import MarkFrame, OutputFrame, OutputHeader, Position, Segment
 from pratipad_nb.transport.protocol import Connection, Log
@@ -33,6 +34,8 @@ _FRAMES_BEHIND = 1024
 #: First and longest pause, in seconds, before an append to a full log, or a look at a server that is away, is
 #: tried again.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
+#: How often taking the output over is tried while another owner goes on writing.
+_TRIES = 8
 
 
 class OutputChain:
@@ -56,8 +59,14 @@ class OutputChain:
         self._mark = mark_subject
         self.writer = uuid.uuid4().hex
         self.positions = Positions()
-        #: States of processors' instances, by `state_key`, as of the newest checkpoint.
+        #: States of processors' instances, by `StateKey`, as of the newest barrier.
         self.states: dict[str, bytes] = {}
+        #: The input's sequence up to which all messages are in the states; None if no state is kept.
+        self.floor: int | None = None
+        #: Where the states stand, for each place whose position is ahead of the states.
+        self.behind: Behind = {}
+        #: The messages that the restored states lack; none until `restored`.
+        self.rebuild = Rebuild("", {}, self.positions)
         self.last = 0
         self.checkpointed = 0
         self.full = asyncio.Event()
@@ -65,56 +74,68 @@ class OutputChain:
         self._marked = 0
 
     async def open(self) -> None:
-        """Read the positions, and take the output over: from now on any earlier owner is fenced.
+        """Take the output over, so that any earlier owner is fenced from now on, then read the positions.
+
+        An earlier owner that ends may store its last checkpoint meanwhile. So the checkpoint that is read and
+        the checkpoint that ours replaces are the same: if another was quicker, all is read anew.
 
         Raises
         ------
         Fenced
             If yet another owner takes it over at the same time.
         """
-        await self._read_checkpoint()
-        await self._read_since(self.checkpointed)
-        for _ in range(8):
+        await self._take_over_the_output()
+        while True:
+            await self.read()
+            # An earlier owner can't put an old checkpoint over ours, and no checkpoint of a deleted log
+            # stays.
+            with contextlib.suppress(Fenced):
+                await self._store_checkpoint()
+                return
+
+    async def _take_over_the_output(self) -> None:
+        for _ in range(_TRIES):
             newest = await self._output.latest(self._out)
-            if newest is not None and newest.sequence > self.last:
-                await self._read_since(self.last)
             try:
                 # An empty frame of ours breaks the condition of every append that an earlier owner has yet to
                 # make.
-                self.last = await self._connection.append(self._out, self._frame([], []), expect=self.last)
+                await self._connection.append(
+                    self._out, self._frame([], []), expect=newest.sequence if newest else 0
+                )
             except Fenced:
                 continue
             except LogFull:
                 # The first frame with results will take the output over. A full log takes no other owner's
                 # frame either.
-                return
-            await self._take_over_the_checkpoint()
+                pass
             return
         raise Fenced(f"another edge goes on writing to {self._out}. Stop it first.")
 
+    async def read(self) -> None:
+        """Read the positions and the states; take nothing over."""
+        await self._read_checkpoint()
+        await self._read_since(self.checkpointed)
+
+    async def check_owner(self) -> None:
+        """Raise `Fenced` if another owner has taken over."""
+        await self._store_checkpoint()
+
     async def _read_checkpoint(self) -> None:
+        """Read the newest checkpoint, or none, in place of all that was read before."""
         record = await self._marks.latest(self._mark)
+        self.positions, self.states, self.floor, self.behind = Positions(), {}, None, {}
+        self.last = self.checkpointed = self._marked = 0
         if record is None:
             return
         mark = decode(record.data, MarkFrame)
         self.positions.advance(mark.positions)
-        self.states = mark.states
+        self.states, self.floor = mark.states, mark.floor
+        self.behind = {(device, epoch): number for device, epoch, number in mark.behind}
+        self._marked = record.sequence
         # A log that was deleted and made anew counts from 1 again; then the checkpoint's sequence is of the
         # old log.
         state = await self._output.state()
         self.last = self.checkpointed = min(mark.sequence, state.last)
-
-    async def _take_over_the_checkpoint(self) -> None:
-        """Write a checkpoint of our own.
-
-        An earlier owner can't put an old checkpoint over ours, and no checkpoint of a deleted log stays.
-        """
-        while True:
-            newest = await self._marks.latest(self._mark)
-            self._marked = newest.sequence if newest else 0
-            with contextlib.suppress(Fenced):  # the earlier owner's last checkpoint was quicker
-                await self.checkpoint(self.states)
-                return
 
     async def _read_since(self, sequence: int) -> None:
         async for record in self._output.read(sequence + 1, self._out):
@@ -123,8 +144,15 @@ class OutputChain:
             except FrameError:
                 log.warning("frame %d of %s is no output frame; skipped", record.sequence, self._out)
             else:
-                self.positions.advance(header.covers)
+                self._advance(header.covers)
             self.last = record.sequence
+
+    def _advance(self, covers: list[Position]) -> None:
+        """Move the positions on to `covers`; the states stay where they stand."""
+        if self.floor is not None:
+            for device, epoch, _ in covers:
+                self.behind.setdefault((device, epoch), self.positions.number(device, epoch))
+        self.positions.advance(covers)
 
     def _frame(self, covers: list[Position], segments: list[Segment]) -> bytes:
         self._number += 1
@@ -160,7 +188,8 @@ class OutputChain:
                 # The janitor purges no frame that isn't in a checkpoint, and the pipeline's next barrier
                 # stands behind the results that wait here.
                 with contextlib.suppress(WaitTimeout, LogFull):
-                    await self.checkpoint()
+                    if self.last != self.checkpointed:
+                        await self._store_checkpoint()
                 await asyncio.sleep(backoff.next())
             except (WaitTimeout, Fenced) as error:
                 # An answer may be lost although the frame is stored. Then our own frame breaks the condition
@@ -172,7 +201,7 @@ class OutputChain:
                 if isinstance(error, Fenced):
                     raise
         self.full.clear()
-        self.positions.advance(covers)
+        self._advance(covers)
         return self.last
 
     async def _stored_sequence(self) -> int | None:
@@ -197,8 +226,14 @@ class OutputChain:
         if (await self._output.state()).last - self.last > _FRAMES_BEHIND and not self.full.is_set():
             await self.append([], [])
 
-    async def checkpoint(self, states: dict[str, bytes] | None = None) -> None:
-        """Store all positions as of now, with the processors' `states`; None: those of the last checkpoint.
+    async def checkpoint(self, states: dict[str, bytes], floor: int | None = None) -> None:
+        """Store all positions as of now, with the processors' `states` of this moment.
+
+        Parameters
+        ----------
+        floor
+            The input's sequence up to which all entries were acknowledged before this moment; None: no state
+            is kept.
 
         Raises
         ------
@@ -209,12 +244,15 @@ class OutputChain:
         PayloadError
             If the checkpoint is too large.
         """
-        if states is not None:
-            self.states = states
-        elif self.last == self.checkpointed:
-            return
+        self.states, self.floor, self.behind = states, floor, self.rebuild.behind
+        await self._store_checkpoint()
+
+    async def _store_checkpoint(self) -> None:
+        """Store all positions as of now, with the states of the last barrier."""
         sequence = self.last
-        data = encode(MarkFrame(sequence, self.positions.all(), self.states, self.writer))
+        behind = [(device, epoch, number) for (device, epoch), number in self.behind.items()]
+        mark = MarkFrame(sequence, self.positions.all(), self.states, self.writer, self.floor, behind)
+        data = encode(mark)
         while True:
             try:
                 self._marked = await self._connection.append(self._mark, data, expect=self._marked)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import FrameError, LogFull, PayloadError, WaitTimeout
 from pratipad_nb.runtime.positions.positions import Positions
-from pratipad_nb.runtime.values.batch import Batch, InputFrame, Source
+from pratipad_nb.runtime.positions.rebuilding import Place
+from pratipad_nb.runtime.values.batch import Batch, InputFrame, Kind, Source
 from pratipad_nb.runtime.values.packing import as_text
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import DeadEntry, DeadFrame, message_id
@@ -37,9 +38,18 @@ ORDER_STEP = "-backward"
 LATE_STEP = "Pull-late"
 
 
+#: Begins the name in place of a device, in the positions of retried entries.
+_PLACE = "#dead-"
+
+
 def _place(sequence: int) -> str:
     """Return the name in place of a device, in the positions of retried entries of frame `sequence`."""
-    return f"#dead-{sequence}"
+    return f"{_PLACE}{sequence}"
+
+
+def is_letter(place: Place) -> bool:
+    """Return whether `place` is that of retried dead letters."""
+    return place[0].startswith(_PLACE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +186,35 @@ class DeadLetters:
         owns
             Says whether a device's messages are retried here, not by another partition's edge.
         """
+
+        def left(record: Record, frame: DeadFrame) -> range:
+            if frame.step.endswith(ORDER_STEP) or not owns(_device_of(frame)):
+                return range(0)
+            return range(positions.number(_place(record.sequence), 0), len(frame.entries))
+
+        async for step, batch in self._batches(left, "new"):
+            yield step, batch
+
+    async def rebuilds(self, places: Mapping[Place, tuple[int, int]]) -> AsyncIterator[tuple[str, Batch]]:
+        """Iterate over batches of dead letters that pass again, each with its (first) failed processor's key.
+
+        Parameters
+        ----------
+        places
+            For each place of retried entries, how many entries the states have, and how many were retried.
+        """
+
+        def lacking(record: Record, _: DeadFrame) -> range:
+            return range(*places.get((_place(record.sequence), 0), (0, 0)))
+
+        if places:
+            async for step, batch in self._batches(lacking, "rebuild"):
+                yield step, batch
+
+    async def _batches(
+        self, chosen: Callable[[Record, DeadFrame], range], kind: Kind
+    ) -> AsyncIterator[tuple[str, Batch]]:
+        """Iterate over batches of the entries that `chosen` returns for a frame, counted from 0."""
         last, newest = 0, {}
         async for record, frame in self._frames():
             last = record.sequence
@@ -184,11 +223,9 @@ class DeadLetters:
         async for record, frame in self._frames():
             if record.sequence > last:  # stored since the call, maybe by one of these retries
                 return
-            if frame.step.endswith(ORDER_STEP) or not owns(_device_of(frame)):
-                continue
-            done = positions.number(_place(record.sequence), 0)
-            for at, entry in enumerate(frame.entries[done:], done + 1):
-                source = Source(self._subjects.flow, [_input(entry, record.sequence, at)])
+            for index in chosen(record, frame):
+                at, entry = index + 1, frame.entries[index]
+                source = Source(self._subjects.flow, [_input(entry, record.sequence, at)], kind=kind)
                 if newest[_identity(frame.step, entry)] != (record.sequence, at):
                     # After a crash between two writes a message may be stored twice. The older entry is
                     # completed without a retry.

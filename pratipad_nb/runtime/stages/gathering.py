@@ -59,11 +59,13 @@ class Gathering:
                 await self._work(self._rows)
                 continue
             if isinstance(item, Batch) and item.payloads and item.stage <= self._stage.index:
+                if self._held and self._held[0][0].rebuilds != item.source.rebuilds:
+                    await self._work(self._rows)
                 self._add(item)
                 await self._work(self._rows - self._rows % self._size)
                 queue.task_done()
                 continue
-            if not isinstance(item, Barrier) or item.states or self._stage.keeps_state:
+            if not isinstance(item, Barrier) or item.behind_state or self._stage.keeps_state:
                 await self._work(self._rows)
             return item
 
@@ -81,7 +83,8 @@ class Gathering:
                 payloads = [
                     payload for progress, count in parts for payload in islice(progress.payloads, count)
                 ]
-                outcome = await self._runner.run(payloads, _message_of(parts))
+                counted = not parts[0][0].rebuilds
+                outcome = await self._runner.run(payloads, _message_of(parts), counted=counted)
                 rows -= outcome.done
                 self._rows -= outcome.done
                 await self._hand_on(parts, outcome)

@@ -21,12 +21,13 @@ from pratipad_nb.errors import OneWayError, ProcessorError
 from pratipad_nb.message import Message
 from pratipad_nb.processors import Outcome, copied, keeping
 from pratipad_nb.processors.reply import preparing
-from pratipad_nb.runtime.stages.member import Emit, Member, dead_letter, failure_note, message_of, state_key
+from pratipad_nb.runtime.stages.member import Emit, Member, dead_letter, failure_note, message_of
 from pratipad_nb.runtime.stages.runner import Runner
 from pratipad_nb.runtime.stages.tracks import OnTracks, tracks_of
 from pratipad_nb.runtime.values.batch import Batch
 from pratipad_nb.runtime.values.packing import sealed
 from pratipad_nb.runtime.values.samples import following
+from pratipad_nb.runtime.values.state_keys import StateKey
 from pratipad_nb.transport.codec import order_payload
 
 __all__ = ["Progress", "Stage"]
@@ -92,12 +93,18 @@ class Stage:
 
     @property
     def shape(self) -> object:
-        """The properties that tasks and queues depend on: members, their instances, how rows are spread."""
+        """The properties that tasks and queues depend on: members, their instances, how rows are spread.
+
+        Also whether a member keeps state: its state begins, or ends, between two messages of the whole flow.
+        """
         first = self.runners[0].adapted
         return (
             self.concurrent,
             self.one_way,
-            [(member.key, len(member.runners), member.partition_by) for member in self.members],
+            [
+                (m.key, len(m.runners), m.partition_by, m.runners[0].adapted.has_snapshot)
+                for m in self.members
+            ],
             (first.batch_size, first.batch_timeout) if self.gathers else None,
         )
 
@@ -107,7 +114,7 @@ class Stage:
         return any(runner.adapted.has_snapshot for runner in self.runners)
 
     async def snapshot(self, states: dict[str, bytes]) -> None:
-        """Add the state of every instance that keeps one to `states`, by `state_key`.
+        """Add the state of every instance that keeps one to `states`, by its `StateKey`.
 
         A state that can't be kept is logged, once, and left out. Of an instance whose call hangs, the last
         known state holds.
@@ -116,13 +123,15 @@ class Stage:
             for number, runner in enumerate(member.runners):
                 try:
                     state = await runner.snapshot()
+                    if state is not None:
+                        state.check_size(member.key)
                 except ProcessorError as error:
                     if member.meter.last_error != str(error):
                         log.warning("%s", error)
                     member.meter.last_error = str(error)
                     state = runner.last_state if isinstance(error, LeftBehind) else None
                 if state is not None:
-                    states[state_key(member.key, number)] = state
+                    states[str(StateKey(member.key, number, len(member.runners)))] = state.packed()
 
     async def process(self, batch: Batch, emit: Emit, shard: int = 0) -> None:
         """Work on `batch`, and emit results as they come; return when all rows are done."""
@@ -182,6 +191,11 @@ class Progress:
         self._dead, self._replies = batch.dead, batch.replies
 
     @property
+    def rebuilds(self) -> bool:
+        """Whether the rows pass for the sake of the state alone."""
+        return self._batch.source.rebuilds
+
+    @property
     def left(self) -> int:
         """How many rows aren't finished."""
         return len(self._batch) - self._at
@@ -220,10 +234,11 @@ class Progress:
 
 async def _in_sequence(member: Member, runner: Runner, batch: Batch, emit: Emit) -> None:
     """Let one instance work on all rows of `batch` in their order."""
-    progress, count = Progress(member, batch), len(batch)
+    progress, count, counted = Progress(member, batch), len(batch), not batch.source.rebuilds
     while progress.left:
         message_of_row = message_of(batch, range(count - progress.left, count))
-        await emit(progress.take(await runner.run(progress.payloads, message_of_row)))
+        outcome = await runner.run(progress.payloads, message_of_row, counted=counted)
+        await emit(progress.take(outcome))
 
 
 def _origins(origins: Sequence[int], outcome: Outcome) -> Sequence[int]:

@@ -63,7 +63,7 @@ def log_specs(settings: EdgeSettings) -> dict[str, LogSpec]:
                 subjects.input_stream,
                 streams[subjects.input_stream],
                 options.input_bytes,
-                "work",
+                "log",
                 partitioning=split if settings.partitioned else None,
             ),
             LogSpec(subjects.output_stream, streams[subjects.output_stream], settings.keep.bytes, "log"),

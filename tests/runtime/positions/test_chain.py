@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import secrets
 
 import pytest
@@ -31,13 +33,30 @@ async def stored(chain):
     return [payload for frame in frames for part in frame.segments for payload in part.payloads]
 
 
+def interrupt(chain, step, action):
+    """Have `action` done before the call number `step` that the chain makes to its logs."""
+    calls = itertools.count()
+
+    def interrupted(method):
+        async def call(*arguments, **named):
+            if next(calls) == step:
+                await action()
+            return await method(*arguments, **named)
+
+        return call
+
+    for part, name in ((chain._output, "latest"), (chain._output, "state"), (chain._marks, "latest")):
+        setattr(part, name, interrupted(getattr(part, name)))
+    chain._connection.append = interrupted(chain._connection.append)
+
+
 class TestChain:
     async def test_a_restart_forgets_the_same_epochs_as_the_edge_before_it_would_have(self, memory):
         first = await memory.chain()
         await first.open()
         await first.append([("room1", epoch, 1) for epoch in range(1024, 0, -1)], [])
         await first.append([("room1", 1024, 2)], [])
-        await first.checkpoint()
+        await first.checkpoint({})
         await first.append([("room1", 1023, 2)], [])
         again = await memory.chain()
         await again.open()
@@ -96,6 +115,32 @@ class TestChain:
         )
         assert sorted(isinstance(result, Fenced) for result in wrote) == [False, True, True]
         assert len(await stored(chains[0])) == 1
+
+    @pytest.mark.parametrize("step", range(8))
+    async def test_a_last_checkpoint_that_is_stored_while_another_takes_over_is_read_or_refused(
+        self, memory, step
+    ):
+        old, new = await memory.chain(), await memory.chain()
+        await old.open()
+        await old.checkpoint({"Tally/0": b"none"}, floor=0)
+        await old.append([("room1", 7, 71)], [segment(*range(71))])
+        stored = []
+
+        async def last_checkpoint():
+            stored.append(False)
+            with contextlib.suppress(Fenced):
+                await old.checkpoint({"Tally/0": b"71"}, floor=5)
+                stored[:] = [True]
+
+        interrupt(new, step, last_checkpoint)
+        await new.open()
+        if not stored:  # opening took fewer steps
+            await last_checkpoint()
+        if stored == [False]:
+            assert (new.states, new.floor, new.behind) == ({"Tally/0": b"none"}, 0, {("room1", 7): 0})
+        else:
+            assert (new.states, new.floor, new.behind) == ({"Tally/0": b"71"}, 5, {})
+        assert new.positions.all() == [("room1", 7, 71)]
 
     async def test_an_append_whose_answer_is_lost_is_stored_once_and_the_chain_goes_on(self, memory):
         chain = await memory.chain()
@@ -176,8 +221,8 @@ class TestChain:
         await new.open()
         await new.append([("room1", 7, 2)], [segment(2, first=2)])
         with pytest.raises(Fenced):
-            await old.checkpoint()
-        await new.checkpoint()
+            await old.checkpoint({})
+        await new.checkpoint({})
         await new._output.purge(new.checkpointed)
         again = await place.chain()
         await again.open()
@@ -188,9 +233,9 @@ class TestChain:
         await chain.open()
         await chain.append([("room1", 7, 1)], [segment(1)])
         memory.broker.lose_answers(chain._connection.identity, 1)
-        await chain.checkpoint()
+        await chain.checkpoint({})
         await chain.append([("room1", 7, 2)], [segment(2, first=2)])
-        await chain.checkpoint()
+        await chain.checkpoint({})
         assert chain.checkpointed == chain.last
 
     async def test_frames_of_somebody_else_in_the_log_are_passed_over(self, memory):
@@ -211,7 +256,7 @@ class TestChain:
         await chain.open()
         for number in range(1, 20):
             await chain.append([("room1", 7, number)], [])
-        await chain.checkpoint()
+        await chain.checkpoint({})
         await connection.delete_log(memory.subjects.output_stream)
         again = await memory.chain()
         await again.open()
@@ -287,7 +332,7 @@ class Crashes(RuleBasedStateMachine):
 
     @rule()
     def checkpoint(self):
-        self.do(self.chain.checkpoint())
+        self.do(self.chain.checkpoint({}))
 
     @rule()
     def purge(self):
