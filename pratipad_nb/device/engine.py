@@ -261,6 +261,7 @@ class Engine:
             answers=self._reading is not None and self._reading.answers and self._outbox.present,
             ready=self._downlink.ready,
             numbering=self._downlink.numbering,
+            ready_at=self._downlink.ready_at,
             error=self.error,
             leaving=self._leaving,
             floor=max(0, self._outbox.floor - self._outbox.base),
