@@ -264,10 +264,11 @@ class Pipeline:
     async def _room_for(self, delivery: Delivery) -> None:
         """Wait until messages in flight have made room for `delivery`, or it is left to the next pipeline."""
         while not self._gate.has_room(delivery) and not self._leaving:
+            progress = self._in_flight.progress(self._in_flight.completed)
             if self._draining.is_set():  # nothing but the messages in flight is waited for
-                await self._in_flight.progress()
+                await progress
             else:
-                await self._unless_draining(self._in_flight.progress())
+                await self._unless_draining(progress)
 
     async def _deliveries(self) -> Sequence[Delivery]:
         """Wait for deliveries while the pipeline is not paused; return none once it drains."""

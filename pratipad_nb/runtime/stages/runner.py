@@ -412,6 +412,7 @@ class Runner:
                         adapted, adapted.run_backward, [payload], lambda _: message, deadline
                     )
             except LeftBehind:
+                payload = copied(payload)  # the call that was left behind may yet change its payload
                 continue
             self.meter.retried += outcome.retried
             return outcome
