@@ -274,6 +274,7 @@ class Pipeline:
             return True
         finally:
             joined.cancel()
+            await asyncio.gather(joined, return_exceptions=True)
 
     def _getter(
         self, stage: Stage, queue: BatchQueue, following: BatchQueue, shard: int = 0

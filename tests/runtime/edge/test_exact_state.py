@@ -16,7 +16,7 @@ from pratipad_nb.errors import FrameError
 from pratipad_nb.runtime.edge.edge import Edge
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.settings import FlowOptions
-from pratipad_nb.transport.codec import decode, encode
+from pratipad_nb.transport.codec import MAGIC, decode, encode
 from pratipad_nb.transport.frames import OutputFrame, UplinkFrame
 from pratipad_nb.transport.memory import MemoryConnection
 from pratipad_nb.transport.permissions import edge_user
@@ -100,6 +100,14 @@ class SumsOfThree(Sums):
             yield {"device": message.device, "sum": total + payload}
 
 
+class SlowSums(Sums):
+    """Takes so long that lives end amid a rebuild, and behind checkpoints that are made amid one."""
+
+    async def process(self, payload, message):
+        await asyncio.sleep(0.0005)
+        return super().process(payload, message)
+
+
 class Stumbling(Sums):
     """Fails on some numbers, having changed nothing."""
 
@@ -122,7 +130,8 @@ class Spread:
 
 
 NAMES = {
-    each.__name__: each for each in (Sums, SumsInTwo, SumsByBatch, SumsOfThree, Stumbling, Spread, spread)
+    each.__name__: each
+    for each in (Sums, SumsInTwo, SumsByBatch, SumsOfThree, SlowSums, Stumbling, Spread, spread)
 }
 NOTATIONS = [
     "Push ~> Sums ~> Output",
@@ -133,6 +142,7 @@ NOTATIONS = [
     "Push ~> SumsByBatch ~> Spread ~> Output",
     "Push ~> SumsOfThree ~> Output",
     "Push ~> Stumbling ~> Output",
+    "Push ~> SlowSums ~> Output",
 ]
 
 
@@ -144,6 +154,7 @@ class World:
         self.random = random.Random(seed)
         self.sent: dict[str, list[int]] = {}
         self.epoch = {}
+        self.malformed = 0
         self.frames = []
         self.edge = self.connection = None
         self._task = None
@@ -189,7 +200,10 @@ class World:
         """Let devices send some frames; a receipt that was lost makes a device send a frame again."""
         connection = await self.place.connection()
         for _ in range(frames):
-            device = self.random.choice(["d1", "d2", "d3"])
+            device = self.random.choice(["d1", "d2", "d3", "plain"])
+            if device == "plain":
+                await self._foreign(connection)
+                continue
             if device not in self.epoch or self.random.random() < 0.05:
                 self.epoch[device] = (self.random.randrange(1, 1 << 50), 1)
             epoch, first = self.epoch[device]
@@ -204,6 +218,16 @@ class World:
             else:
                 await asyncio.sleep(0)
         await connection.close()
+
+    async def _foreign(self, connection):
+        """Let a foreign client send plain JSON, or a frame that is no frame."""
+        if self.random.random() < 0.2:
+            await connection.append(self.place.subjects.up("plain"), MAGIC + b"no frame")
+            self.malformed += 1
+            return
+        number = self.random.randrange(1, 100)
+        self.sent.setdefault("plain", []).append(number)
+        await connection.append(self.place.subjects.up("plain"), b"%d" % number)
 
     async def settled(self):
         doing = asyncio.create_task(self.edge.settled(patient(10)))
@@ -254,6 +278,8 @@ async def test_state_and_results_are_exact_after_a_crash_at_any_moment(memory, n
         await world.is_killed()
     await world.starts()
     await world.settled()
+    letters = [letter for letter in await world.edge.dead_letters() if letter.processor == "Push"]
+    assert len(letters) == world.malformed
     numbers = world.sent
     if "Stumbling" in notation:
         numbers = {device: [n for n in sent if n % 5] for device, sent in numbers.items()}
