@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import OrderedDict
 from collections.abc import Iterator
+from copy import deepcopy
 from itertools import takewhile, zip_longest
 
 from pratipad_nb.errors import Fenced, LogFull, TransportError
@@ -128,6 +129,16 @@ class StoredLog:
         """Forget all message ids, as a restarted server does."""
         self._ids.clear()
 
+    def go_back(self, earlier: StoredLog) -> None:
+        """Become again as `earlier`, a copy of this log; consumers made since are gone."""
+        copied = deepcopy(earlier)
+        for key in self.consumers.keys() - copied.consumers.keys():
+            self.consumers[key].gone = True
+        for key, before in copied.consumers.items():
+            consumer = copied.consumers[key] = self.consumers.get(key, before)
+            consumer.become(before, self)
+        vars(self).update(vars(copied))
+
     def remove(self, sequence: int) -> None:
         """Delete an entry, also from the consumers' deliveries in flight; a missing entry is no error."""
         record = self.entries.pop(sequence, None)
@@ -224,6 +235,11 @@ class StoredConsumer:
         self._out: dict[int, float] = {}  # sequence in flight → time at which it comes again
         self._back: list[int] = []  # sequences that come again, in order
         self._active = now
+
+    def become(self, earlier: StoredConsumer, log: StoredLog) -> None:
+        """Become again as `earlier` was, a consumer of `log`."""
+        vars(self).update(vars(earlier))
+        self._log = log
 
     def take(self, now: float) -> list[Delivery]:
         """Return the deliveries that are due and have room: first repeats, in order, then new entries."""

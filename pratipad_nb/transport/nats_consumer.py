@@ -70,6 +70,8 @@ class NatsConsumer:
         # for nor taken: they would be newer than the deliveries that come again, and a receiver that
         # recognises repeats by position would skip the older deliveries.
         self._paused = False
+        #: Whether a request found nobody who answers: the server is starting, or the consumer is gone.
+        self._unheard = False
         self._rewinding = asyncio.Lock()
         self._subscription: Any = None
         self._forget_callback: Callable[[], None] = lambda: None
@@ -179,6 +181,8 @@ class NatsConsumer:
             self._fail(self._deleted())
         elif status == "408":  # the request has expired, and is made anew
             await self._ask()
+        elif status == "503":
+            self._unheard = True
         # After any other status the watch asks again, after a pause: errors that come back
         # at once would spin.
 
@@ -215,6 +219,9 @@ class NatsConsumer:
                 # would come any more.
                 if self._paused and self._link.connected and not self._rewinding.locked():
                     await self.rewind()
+                if self._unheard and not await self._api("INFO"):
+                    self._fail(self._deleted())
+                self._unheard = False
                 await self._ask()
 
     # -- acknowledgements ------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ Owns durable delivery. A repeat is dropped in ``gatekeeper``; a position is stor
 ``chain``          the output chain: results and the positions that they complete, stored together
 ``inputs``         where deliveries come from: the input log, or signals
 ``former_input``   the input that an earlier version has stored, moved into the log of today
+``lineage``        whether the logs are still those that positions were read from
 ``gatekeeper``     which messages of a delivery are new, which are repeats, which are missing
 ``malformed``      deliveries that are no frames: kept as dead letters
 ``segments``       the results of an input frame: cut, split, and freed of what can't travel

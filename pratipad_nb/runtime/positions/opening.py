@@ -13,6 +13,7 @@ from pratipad_nb.errors import FlowError
 from pratipad_nb.runtime.positions.chain import OutputChain
 from pratipad_nb.runtime.positions.former_input import FormerInput
 from pratipad_nb.runtime.positions.inputs import DurableInput, FastInput, Input
+from pratipad_nb.runtime.positions.lineage import Lineage
 from pratipad_nb.runtime.positions.outputs import Chain, FastChain
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
 from pratipad_nb.runtime.values.plan import EdgeSettings
@@ -78,12 +79,14 @@ async def open_input(
     settings: EdgeSettings,
     logs: Mapping[str, Log],
     chain: OutputChain | None,
+    lineage: Lineage,
     *,
     keeps_state: bool,
 ) -> Input:
     """Return the input, at the first delivery that isn't acknowledged.
 
-    If processors keep a state, the input is set back to the first delivery that the states of `chain` lack.
+    `lineage` compares the input's log, too. If processors keep a state, the input is set back to the first
+    delivery that the states of `chain` lack.
     """
     subjects = Subjects(settings.name)
     if chain is None:
@@ -106,7 +109,7 @@ async def open_input(
     consumer = await input_log.consumer(spec)
     for each in earlier:
         await input_log.forget_consumer(each.name)
-    return DurableInput(consumer, input_log, spec, settings.options.partitions)
+    return DurableInput(consumer, input_log, spec, lineage, settings.options.partitions)
 
 
 async def _refuse_stored_messages(connection: Connection, settings: EdgeSettings) -> None:
