@@ -33,11 +33,12 @@ class Mortal(MemoryConnection):
     def __init__(self, broker, *, dies_at=0, stored=True):
         super().__init__(broker, identity=edge_user(FLOW).identity, name="edge")
         self.died = asyncio.Event()
+        self.frozen = False
         self._left, self._stored = dies_at, stored
 
     @property
     def connected(self):
-        return not self.died.is_set() and super().connected
+        return not self.died.is_set() and not self.frozen and super().connected
 
     async def append(self, subject, data, **more):
         self._left -= 1
@@ -435,7 +436,6 @@ async def test_dead_letters_that_were_retried_since_the_checkpoint_are_in_the_st
     await lives.sends(1, 5, 2, 10)
     await lives.settled()
     mended.set()
-    checkpoint = lives.edge.parts.upkeep.covered
 
     async def never(check):
         await asyncio.Event().wait()
@@ -447,15 +447,12 @@ async def test_dead_letters_that_were_retried_since_the_checkpoint_are_in_the_st
     await eventually(lambda: lives.state == {"d1": 18})
     await lives.settled()
     retrying.cancel()
-    mended.clear()  # the dead letters pass with what they carry, in the processor as it is
     await lives.is_killed()
-    mended.set()
-    await lives.starts()
+    await lives.starts()  # what failed the first time passes no further than then
     await lives.settled()
     await eventually(lambda: lives.state == {"d1": 18})
     assert await lives.edge.retry_dead_letters() == 0
     assert await lives.edge.dead_letters() == []
-    assert checkpoint is not None
     await lives.restarts()
     assert lives.state == {"d1": 18}
     assert len((await lives.results())["d1"]) == 4
@@ -567,9 +564,10 @@ async def test_an_edge_that_thaws_takes_nothing_from_the_state_of_its_successor(
     await old.sends(4, device="d2")
     await old.settled()
     new = Lives(memory, "Push ~> Sums ~> Output", names={"Sums": SlowSums})
-    old.edge.parts.controls.pause()
+    old.connection.frozen = True
     await new.starts()
-    old.edge.parts.controls.resume()
+    old.connection.frozen = False
+    memory.broker.tick()
     await old.sends(8)
     await new.settled()
     assert new.state == {"d1": 11, "d2": 4}
