@@ -250,10 +250,14 @@ class Pipeline:
 
     def _batch(self, admitted: list[Admitted]) -> Batch:
         kind = admitted[0].kind
-        followed = None
-        if kind == "new":
+        followed = failed = None
+        if kind == "rebuild":
+            failed = self._gate.rebuild.failed
+        else:
             followed = self._sampler.choose(sum(len(each.payloads) for each in admitted))
-        source = Source(self._flow, [each.frame for each in admitted], followed=followed, kind=kind)
+        source = Source(
+            self._flow, [each.frame for each in admitted], followed=followed, kind=kind, failed=failed
+        )
         if any(each.void for each in admitted):
             return _without_void(source, admitted)
         payloads = admitted[0].payloads
@@ -320,6 +324,7 @@ class Pipeline:
             return True
         finally:
             joined.cancel()
+            await asyncio.gather(joined, return_exceptions=True)
 
     def _getter(
         self, stage: Stage, queue: BatchQueue, following: BatchQueue, shard: int = 0
