@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pratipad_nb.cli.exits import said
-from pratipad_nb.errors import ServerError, SettingsError
+from pratipad_nb.errors import ConnectionRefused, ServerError, SettingsError
 from pratipad_nb.files import write_whole
 from pratipad_nb.settings import Credentials, Endpoint, valid_name
 
@@ -32,6 +32,7 @@ __all__ = [
     "INVITATION",
     "Invitation",
     "allow",
+    "answering_server",
     "certificate",
     "endpoint_for",
     "flows_of",
@@ -223,6 +224,29 @@ async def started_server(home: Path, patience: float | None) -> JoinedServer:
             )
         told = True
         await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def answering_server(url: str, credentials: Credentials) -> None:
+    """Wait for a server elsewhere, at `url`.
+
+    Raises
+    ------
+    NotInvited, CertificateError
+        If the server, or this side, doesn't accept the other side's certificate.
+    """
+    from pratipad_nb.transport.tls import probe
+
+    told = False
+    while True:
+        try:
+            await probe(url, credentials)
+        except ConnectionRefused as error:
+            if not told:
+                said(f"waiting for a server at {url}: {error}")
+            told = True
+            await asyncio.sleep(_LOOK_SECONDS)
+        else:
+            return
 
 
 async def allow(home: Path, users: list[User]) -> str:

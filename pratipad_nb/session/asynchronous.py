@@ -12,10 +12,10 @@ import contextlib
 import contextvars
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, overload
 
 from pratipad_nb import wording
 from pratipad_nb.bugs import explained
@@ -23,9 +23,9 @@ from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.dataflow import Dataflow, resolve
 from pratipad_nb.errors import FlowError, TransportError, WaitTimeout
 from pratipad_nb.forks import closing_in_parent, watch
+from pratipad_nb.runtime.edge.agreement import refuse_a_second
 from pratipad_nb.runtime.edge.edge import Edge
 from pratipad_nb.runtime.edge.forgetting import forget_states
-from pratipad_nb.runtime.edge.preflight import refuse_a_second
 from pratipad_nb.runtime.edge.running import Running
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.forwarding import Forwarder
@@ -55,6 +55,7 @@ from pratipad_nb.settings import (
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.permissions import Role
 from pratipad_nb.transport.protocol import Connection
+from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["AsyncFlow"]
 
@@ -145,11 +146,27 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
             return self._edge.state
         return self._last.state if self._last else "stopped"
 
-    def stats(self) -> FlowStats:
-        """Return a snapshot of all counters; of a stopped flow, the last snapshot, with its rates at 0."""
+    @overload
+    def stats(self, all_edges: Literal[False] = False) -> FlowStats: ...
+
+    @overload
+    def stats(self, all_edges: Literal[True]) -> Coroutine[Any, Any, FlowStats]: ...
+
+    def stats(self, all_edges: bool = False) -> FlowStats | Coroutine[Any, Any, FlowStats]:
+        """Return a snapshot of all counters; of a stopped flow, the last snapshot, with its rates at 0.
+
+        With `all_edges` the snapshot is to be awaited, for other edges are asked for their counters.
+        """
+        if all_edges:
+            return self._stats_of_all()
         if self._edge is not None:
             return self._with_own_reader(self._edge.snapshot())
         return self._last or FlowStats(self.name, self.notation, self.settings.delivery, "stopped")
+
+    async def _stats_of_all(self) -> FlowStats:
+        if self._edge is not None:
+            return self._with_own_reader(await self._edge.all_edges())
+        return self.stats()
 
     def _with_own_reader(self, stats: FlowStats) -> FlowStats:
         """Add the frames that this handle's reader missed, for that reader never holds the flow back."""
@@ -198,7 +215,10 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         self.endpoint = await access.endpoint_for("edge", "")
         self._connection = await connect(self.endpoint, role="edge", name=self.name)
         kind = PartitionedEdge if self.settings.partitioned else Edge
-        edge: Running = await kind.open(self._connection, self.dataflow, self.settings)
+        # Edges compare whether results go on, whichever setting says so.
+        options = dataclasses.replace(self.settings.options, uplink=self._goes_on_from(access))
+        settings = dataclasses.replace(self.settings, options=options)
+        edge: Running = await kind.open(self._connection, self.dataflow, settings)
         undo.push_async_callback(edge.close)
         self._reader = Reader(self._connection, self.name, HANDLE, delivery=self.settings.delivery)
         await self._reader.open()
@@ -367,7 +387,8 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         specs = [log_specs(EdgeSettings(self.name, delivery=checked_delivery(each))) for each in deliveries]
         connection = await connect(await access.endpoint_for("edge", ""), role="edge", name=self.name)
         try:
-            found = [name for logs in specs for name in logs if await connection.find_log(name) is not None]
+            names = [*(name for logs in specs for name in logs), Subjects(self.name).former_input_stream]
+            found = [name for name in names if await connection.find_log(name) is not None]
             for name in found:
                 await connection.delete_log(name)
             if self._goes_on_from(access):

@@ -41,6 +41,7 @@ __all__ = [
     "ReadFrame",
     "Segment",
     "StoredRead",
+    "TermsFrame",
     "UplinkFrame",
     "decode_uplink",
     "message_id",
@@ -158,11 +159,14 @@ class StoredRead(ReadFrame, gc=False, omit_defaults=True):
     """A reader's position as it is stored: with the handle that holds the reader's name.
 
     `holder` is the handle that alone may move the position; None: no handle reads under the name. `heir` is a
-    newer handle, to which the holder is to hand the name over.
+    newer handle, to which the holder is to hand the name over. `seen` is the time of the newest frame of
+    which messages were taken, by the server's clock at the frame's append, or 0 if that time isn't known: it
+    tells whether the log still holds that frame, or went back.
     """
 
     holder: Origin | None = None
     heir: Origin | None = None
+    seen: float = 0.0
 
 
 class FailureNote(msgspec.Struct, gc=False):
@@ -205,10 +209,10 @@ class HelloFrame(msgspec.Struct, gc=False):
 
     `sent` messages of this epoch were sent so far, and `waiting` messages are held. `answers` says whether
     the device can make a reading when asked. `ready` is the number of the last order that the device has run,
-    in the epoch `numbering` of `DownFrame`. `error` is the error of the device's last reading, or else of its
-    last order; empty if neither failed. `leaving` says that the device ends. No message up to number `floor`
-    comes any more that hasn't come: the device had to drop messages. `owner` is the owner of the
-    `CreditFrame` whose grants the device goes by.
+    in the epoch `numbering` of `DownFrame`, and `ready_at` that order's `DownFrame.stored`. `error` is the
+    error of the device's last reading, or else of its last order; empty if neither failed. `leaving` says
+    that the device ends. No message up to number `floor` comes any more that hasn't come: the device had to
+    drop messages. `owner` is the owner of the `CreditFrame` whose grants the device goes by.
     """
 
     flow: str
@@ -224,6 +228,7 @@ class HelloFrame(msgspec.Struct, gc=False):
     floor: int = 0
     numbering: int = 0
     owner: int = 0
+    ready_at: float = 0.0
 
 
 class CreditFrame(msgspec.Struct, gc=False):
@@ -267,7 +272,8 @@ class DownFrame(msgspec.Struct, gc=False):
     get lost and the next order arrive.
 
     `to` names the devices behind a gateway that the order is for, as the gateway knows them; None: the
-    gateway itself.
+    gateway itself. `stored` is the server's clock when the order was stored. It tells the order from an order
+    of the same number that the order log lost, as the log went back.
     """
 
     flow: str
@@ -278,6 +284,7 @@ class DownFrame(msgspec.Struct, gc=False):
     payload: Any
     to: list[str] | None = None
     after: int = 0
+    stored: float = 0.0
 
 
 class ControlFrame(msgspec.Struct, gc=False):
@@ -290,14 +297,26 @@ class ControlFrame(msgspec.Struct, gc=False):
 class HeartbeatFrame(msgspec.Struct, gc=False):
     """Edge → the other edges of the flow: a heartbeat.
 
-    `edge` names the sender, which runs since `since` (seconds since 1970), and `owned` its partitions.
-    `leaving` says that the sender ends.
+    `edge` is the sender, and `owned` its partitions. `agreed` is the sequence of the `TermsFrame` that the
+    sender goes by. `leaving` says that the sender ends, and `error` why, if it failed.
     """
 
-    edge: str
-    since: float
+    edge: Origin
     owned: list[int]
+    agreed: int = 0
     leaving: bool = False
+    error: str = ""
+
+
+class TermsFrame(msgspec.Struct, gc=False):
+    """The settings that all edges of a flow agree on, by name, and the edge that stored them.
+
+    Also the answer of an edge that is asked who runs the flow; `notation` is what that edge runs.
+    """
+
+    terms: dict[str, Any]
+    edge: Origin
+    notation: str = ""
 
 
 def decode_uplink(data: bytes, flow: str, device: str) -> UplinkFrame | None:

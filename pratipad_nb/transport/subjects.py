@@ -10,6 +10,8 @@ subject                     publisher → reader                      stream
 ``in.<partition>.<device>`` server → edge: `up`, split              ``UP_<flow>`` (several partitions)
 ``out.<partition>``         edge → readers: frames of results       ``OUT_<flow>`` (durable delivery)
 ``sent``                    edge → cloud: `out`, by a leaf's link   ``OUT_<flow>`` of the cloud's server
+``moving.<move>.<device>``  edge → itself: the former input's      ``UP_<flow>`` (until it is complete)
+``retired``                 none: the former input has it at last   ``IN_<flow>`` (version 0.1's input)
 ``order``                   reader → edge: orders for devices       ``ORDER_<flow>``
 ``down.<device>``           edge → device: orders                   none
 ``plain.<device>``          edge → device: orders as plain JSON     none
@@ -19,7 +21,8 @@ subject                     publisher → reader                      stream
 ``mark.<name>``             edge → itself: position in an input     ``MARK_<flow>`` (last one kept)
 ``read.<reader>``           reader → edge: a reader's position      ``MARK_<flow>`` (last one kept)
 ``dead.<processor>``        edge → itself: dead letters             ``DEAD_<flow>``
-``edges``                   edge → edges: heartbeats, partitions    none
+``edges``                   edge → edges: heartbeats, who is there  none
+``edge.<edge>``             edge → one edge: requests (stats)       none
 ``stats``                   edge → readers: snapshots               none
 ``control``                 reader → edge: requests (pull, forget)  none
 =========================== ======================================= ==================================
@@ -145,8 +148,12 @@ class Subjects:
 
     @property
     def edges(self) -> str:
-        """The subject of the edges' heartbeats, which name the partitions that each edge runs."""
+        """The subject of the edges' heartbeats, and of the question which edges run the flow."""
         return self._below("edges")
+
+    def edge(self, edge: str) -> str:
+        """Return the subject of requests to the edge whose id is `edge`."""
+        return self._below("edge", valid_name(edge, "edge"))
 
     @property
     def stats(self) -> str:
@@ -157,6 +164,19 @@ class Subjects:
     def control(self) -> str:
         """The subject of readers' requests to the edge."""
         return self._below("control")
+
+    def moving(self, move: str, device: str) -> str:
+        """Return the subject of `device`'s frames that the move `move` takes out of the former input."""
+        return self._below("moving", move, valid_name(device, "device"))
+
+    def moving_all(self, move: str) -> str:
+        """Return the pattern of every `moving` of the move `move`."""
+        return self._below("moving", move, "*")
+
+    @property
+    def retired(self) -> str:
+        """The subject that the former input has once it has given up the devices' subjects."""
+        return self._below("retired")
 
     # -- all of a kind ---------------------------------------------------------------------------------------
 

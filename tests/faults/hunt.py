@@ -6,6 +6,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from books import DatabaseBook, OutputBook, ReceiptBook, RunBook, SentBook
@@ -13,8 +14,10 @@ from doing import Doing
 from hosts import Hosts
 from ledger import Key, Ledger
 from orders import Order, OrderLedger
-from programs import PARTIES, ROOMS, Process, programs, run_command
+from programs import DEVICES, PARTIES, ROOMS, Process, programs, run_command
 from schedule import EDGES, Fault
+
+from pratipad_nb.cli.exits import TAKEN_OVER
 
 __all__ = ["Hunt"]
 
@@ -48,7 +51,7 @@ class Hunt:
         self._folder = folder
         self._patience = patience
         self._processes = {name: Process(each, folder, hosts) for name, each in programs(hosts).items()}
-        self._doing = Doing(folder, hosts, self._processes, self._start_again)
+        self._doing = Doing(folder, hosts, self._processes, self._start_again, self._supersede)
         self._database = DatabaseBook(folder / "house.db")
         self.ledger = Ledger({"archive": self._database, "witness": OutputBook(folder / "witness.out")})
         self.orders = OrderLedger()
@@ -89,10 +92,8 @@ class Hunt:
         said = self._folder / "server.out"
         if not self._watch(lambda: "tls://" in said.read_text(), self._patience):
             raise Stuck("the server does not start")
-        for name, (role, party) in PARTIES.items():
-            run_command(
-                self._folder, "certs", "issue", role, party, "--flow", "house", "--out", f"{name}-certs"
-            )
+        for role, party, folder in chain.from_iterable(PARTIES.values()):
+            run_command(self._folder, "certs", "issue", role, party, "--flow", "house", "--out", folder)
         for name in names:
             self._start(name)
 
@@ -115,16 +116,27 @@ class Hunt:
         self._await_end(name)
         self._start(name)
 
+    def _supersede(self, name: str) -> None:
+        """Start a process beside the one that runs; that one has to end, and say that it was taken over."""
+        older = self._processes[name].rival()
+        if older is None:
+            return
+        if not self._watch(lambda: older.poll() is not None, self._patience):
+            self.findings.append(f"round {self.rounds}: the older {name} did not end")
+            older.kill()
+        elif older.returncode != TAKEN_OVER:
+            self.findings.append(f"round {self.rounds}: the older {name} ended with {older.returncode}")
+
     def _start(self, name: str) -> None:
         process = self._processes[name]
         self._read()
         if name == "witness":
             self.ledger.arrivals[name].resume()  # started again, it has ended by itself, which is a finding
         process.start()
-        if name in ROOMS:
-            self.ledger.expect(ReceiptBook(process.book("receipts"), name, process.starts))
-            self.orders.follow(name, RunBook(process.book("run")))
-        elif name == "desk":
+        for room in DEVICES.get(name, ()):
+            self.ledger.expect(ReceiptBook(process.book("receipts", room), room, process.starts))
+            self.orders.follow(room, RunBook(process.book("run", room)))
+        if name == "desk":
             self.orders.expect(SentBook(process.book("sent"), process.starts))
 
     def _await_end(self, name: str) -> None:
@@ -156,7 +168,7 @@ class Hunt:
         return finished
 
     def _settle(self) -> float:
-        """Wait until new messages and orders of both rooms arrive, and all that is promised by now.
+        """Wait until new messages and orders of all devices arrive, and all that is promised by now.
 
         Returns how long that took.
         """
@@ -191,9 +203,10 @@ class Hunt:
         return all(
             (latest := each.get(room)) is not None
             and latest != before[name].get(room)
-            and (name == "orders" or latest.start == self._processes[room].starts)
+            and (name == "orders" or latest.start == self._processes[process].starts)
             for name, each in self._latest().items()
-            for room in ROOMS
+            for process, rooms in DEVICES.items()
+            for room in rooms
         )
 
     def _too_late(self, owed: dict[str, set[Key]]) -> bool:
@@ -232,7 +245,7 @@ class Hunt:
         self._read()
         self._to_answer = set(self.ledger.answered)
         self._watch(lambda: not self.orders.owed and not self.unanswered, self._patience)
-        for name in ROOMS:
+        for name in DEVICES:
             self._stop(name)
         end = time.monotonic() + self._patience
         while self.ledger.under_way and time.monotonic() < end:
