@@ -264,8 +264,8 @@ class NatsConsumer:
             else:
                 return
 
-    async def rewind(self, first: int | None = None) -> None:
-        """Let all unacknowledged deliveries, or all entries from `first` on, come again, in order.
+    async def rewind(self) -> None:
+        """Let all unacknowledged deliveries come again, in order, before newer entries.
 
         Deliveries in flight go to the old inbox, which is not read any more, for they would overtake. The
         invariant that the order rests on: `_inbox` changes only while `_paused` and after the server's RESET,
@@ -276,8 +276,7 @@ class NatsConsumer:
             await self._flush_outbox()
             await self._subscription.close()
             # The server doesn't answer a RESET of a missing consumer.
-            to = {"seq": max(1, first)} if first is not None else None
-            if not await self._without_requests() or not await self._api("RESET", to):
+            if not await self._without_requests() or not await self._api("RESET"):
                 deleted = self._deleted()
                 self._fail(deleted)
                 raise deleted
@@ -301,8 +300,8 @@ class NatsConsumer:
             await asyncio.sleep(min(_LOOK, left))
         return False
 
-    async def _api(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        return await self._jetstream.call(f"CONSUMER.{verb}.{self._stream}.{self._name}", body)
+    async def _api(self, verb: str) -> dict[str, Any]:
+        return await self._jetstream.call(f"CONSUMER.{verb}.{self._stream}.{self._name}")
 
     async def state(self) -> ConsumerState:
         """Return the consumer's progress, as the server knows it."""

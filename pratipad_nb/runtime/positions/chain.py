@@ -86,8 +86,7 @@ class OutputChain:
         """
         await self._take_over_the_output()
         while True:
-            await self._read_checkpoint()
-            await self._read_since(self.checkpointed)
+            await self.read()
             # An earlier owner can't put an old checkpoint over ours, and no checkpoint of a deleted log
             # stays.
             with contextlib.suppress(Fenced):
@@ -111,6 +110,15 @@ class OutputChain:
                 pass
             return
         raise Fenced(f"another edge goes on writing to {self._out}. Stop it first.")
+
+    async def read(self) -> None:
+        """Read the positions and the states; take nothing over."""
+        await self._read_checkpoint()
+        await self._read_since(self.checkpointed)
+
+    async def check_owner(self) -> None:
+        """Raise `Fenced` if another owner has taken over."""
+        await self._store_checkpoint()
 
     async def _read_checkpoint(self) -> None:
         """Read the newest checkpoint, or none, in place of all that was read before."""
