@@ -27,7 +27,14 @@ from typing import Any, Literal
 from pratipad_nb.bugs import log_bug
 from pratipad_nb.cloud.backlog import Backlog, messages_of
 from pratipad_nb.cloud.position import Patience, StoredPosition
-from pratipad_nb.errors import FrameError, NotInvited, TransportClosed, TransportError, WaitTimeout
+from pratipad_nb.errors import (
+    FrameError,
+    NotInvited,
+    TakenOver,
+    TransportClosed,
+    TransportError,
+    WaitTimeout,
+)
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import OutputFrame, ReadFrame
 from pratipad_nb.transport.protocol import (
@@ -134,11 +141,11 @@ class LogSource:
         await self._patiently(self._more(seconds), seconds)
 
     async def confirm(self) -> None:
-        """Make sure that this handle may hand messages out. May return early; see `sure_until`."""
+        """Make sure that messages may be handed out now. May return early; see `sure_until`."""
         if self._open is None:
             await self.more(self._patience.sure)
         else:
-            await self._patiently(self._position.confirm(), self._patience.sure)
+            await self._patiently(self._position.lead(), self._patience.sure)
 
     async def _more(self, seconds: float) -> None:
         if self._open is not None and not self._position.sure:
@@ -154,6 +161,9 @@ class LogSource:
             if not self.held.count and frames >= max(1, self._window // 4):
                 # Frames without messages must not hold the flow back.
                 await self.save(self.held.position, 0.0)
+        except TakenOver:
+            await self._let_go()  # else this handle would go on to get deliveries that are the newer handle's
+            raise
         except (TransportClosed, NotInvited):
             raise
         except WaitTimeout:  # the link is down, and comes back by itself
@@ -264,9 +274,10 @@ class LogSource:
             await asyncio.sleep(_POLL)
         if self._anew:
             await self._forget_consumer(output)
-        state = await output.state()
         known = self._position.at
-        stored, claimed = await self._position.claim(marks, state.first)
+        stored, claimed = await self._position.claim(marks, (await output.state()).first)
+        # After that: an older handle may have gone on reading until it handed the name over.
+        state = await output.state()
         start = decode(stored.data, ReadFrame).sequence
         spec = ConsumerSpec(self._name, "all", max_pending=self._window, ack_wait=_ACK_WAIT, start=start)
         consumer = await output.consumer(spec)
@@ -329,7 +340,11 @@ class LogSource:
         WaitTimeout
             If the server doesn't answer.
         """
-        await self._position.save(position, seconds)
+        try:
+            await self._position.save(position, seconds)
+        except TakenOver:
+            await self._let_go()
+            raise
         self._acknowledge()
 
     def _acknowledge(self) -> None:

@@ -11,9 +11,10 @@ for `log_source`.
 * **Sure for a while.** A loop hands messages out before their position is stored. It does so only while this
   handle is `sure` to hold the name: for `Patience.sure` seconds after a look at the stored position. So a
   process that was frozen looks again before it hands anything out.
-* **Handed over.** A newer handle first names itself as the heir. The holder sees that within `Patience.sure`
-  and stores the position behind the messages that it has handed out, for the heir. A holder that doesn't
-  answer within `Patience.handover`, as it was killed or does nothing, loses the name.
+* **Handed over.** Where the holder loops, a newer handle first names itself as the heir. The holder sees that
+  within `Patience.sure`, and stores the position behind the messages that it has handed out, for the heir. A
+  holder that doesn't answer within `Patience.handover`, as it is frozen or does nothing, loses the name. A
+  holder that only takes needn't be asked: its position is stored before a `take` returns.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Patience:
     silence: float = 2.0
     store: float = 1.0
     sure: float = 0.4
-    handover: float = 1.0
+    handover: float = 5.0
 
 
 class StoredPosition:
@@ -81,8 +82,6 @@ class StoredPosition:
         The position that was stored last, and its sequence in the log of positions.
     marks
         The log of positions; None: to be looked for.
-    sure_until
-        This handle is sure to hold the name until then, by the monotonic clock.
     """
 
     def __init__(
@@ -108,14 +107,21 @@ class StoredPosition:
         self.saved = ReadFrame(0, 0)
         self.at = 0
         self.marks: Log | None = None
-        self.sure_until = -math.inf
+        self._sure_until = -math.inf
+        #: Whether this handle hands out messages before their position is stored, and whether that is stored.
+        self._leads = self._leads_stored = False
 
     # -- holding the name ------------------------------------------------------------------------------------
 
     @property
     def sure(self) -> bool:
         """Whether this handle is sure to hold the name now."""
-        return time.monotonic() < self.sure_until
+        return time.monotonic() < self._sure_until
+
+    @property
+    def sure_until(self) -> float:
+        """Until then, by the monotonic clock, messages may be handed out before their position is stored."""
+        return self._sure_until if self._leads_stored else -math.inf
 
     async def claim(self, marks: Log, first: int) -> tuple[Record, bool]:
         """Take the name over, unless this handle holds it; return the stored position.
@@ -145,6 +151,7 @@ class StoredPosition:
             found = decode(stored.data, StoredRead) if stored else StoredRead(first, 0)
             if stored is not None and found.holder == self._origin:
                 await self._judge(stored)
+                self._leads_stored = found.leads
                 self._is_sure(began)
                 return stored, asked_until is not None
             has_to_ask = self._has_to_ask(found)
@@ -155,6 +162,7 @@ class StoredPosition:
             asks = has_to_ask and asked_until is None
             claim = await self._claim(stored, found, asks=asks)
             if claim is not None and not asks:
+                self._leads_stored = self._leads
                 self._is_sure(began)
                 return claim, True
             if claim is not None:
@@ -163,7 +171,8 @@ class StoredPosition:
     async def _claim(self, stored: Record | None, found: StoredRead, *, asks: bool) -> Record | None:
         """Store this handle as the holder, or, if it `asks`, as the heir; None if `stored` is old by now."""
         holder, heir = (found.holder, self._origin) if asks else (self._origin, None)
-        data = encode(StoredRead(found.sequence, found.offset, holder, heir))
+        leads = found.leads if asks else self._leads
+        data = encode(StoredRead(found.sequence, found.offset, holder, leads, heir))
         expect = stored.sequence if stored is not None else 0
         try:
             at = await self._connection.append(self._subject, data, expect=expect)
@@ -179,14 +188,14 @@ class StoredPosition:
             self._lose(found.heir or found.holder)
 
     def _has_to_ask(self, found: StoredRead) -> bool:
-        """Return whether the name's holder may be handing messages out, and is to be asked to end."""
+        """Return whether the name's holder may have messages handed out, and is to be asked to end."""
         holder = found.holder
-        return holder is not None and not holder.in_this_process and not holder.gone
+        return found.leads and holder is not None and not holder.in_this_process and not holder.gone
 
     def _is_sure(self, began: float) -> None:
         """Note that this handle held the name at `began`, by the monotonic clock."""
         self._has_held = True
-        self.sure_until = began + self._patience.sure
+        self._sure_until = began + self._patience.sure
 
     def check(self) -> None:
         """Raise `TakenOver` if this handle has lost the name."""
@@ -196,7 +205,7 @@ class StoredPosition:
     def _lose(self, newer: Origin | None) -> NoReturn:
         assert newer is not None
         self._newer = newer
-        self.sure_until = -math.inf
+        self._sure_until = -math.inf
         raise TakenOver(
             f"{newer} reads {self._flow!r} as {self._name!r}, and has taken this reader's place: a reader's "
             "messages go to its newest handle alone. To read in both places, give each a reader's name of "
@@ -228,6 +237,20 @@ class StoredPosition:
             self._lose(found.heir)
         return True
 
+    async def lead(self) -> None:
+        """Make sure that this handle may hand out messages before their position is stored.
+
+        Raises
+        ------
+        TakenOver, Fenced, WaitTimeout
+            As `confirm` and `save`.
+        """
+        if self._leads_stored:
+            await self.confirm()
+        else:
+            self._leads = True
+            await self.save(self.saved, 0.0)
+
     async def confirm(self) -> None:
         """Look whether this handle still holds the name.
 
@@ -249,7 +272,7 @@ class StoredPosition:
         if not self._has_held or self._newer is not None or not self._connection.connected:
             return
         data = encode(StoredRead(self.saved.sequence, self.saved.offset))
-        self.sure_until = -math.inf
+        self._sure_until = -math.inf
         with contextlib.suppress(TransportError, WaitTimeout, TakenOver):
             try:
                 self.at = await self._connection.append(
@@ -296,7 +319,7 @@ class StoredPosition:
         self.check()
         end = time.monotonic() + max(seconds, self._patience.store)
         backoff = Backoff(_POLL, _LONGEST_PAUSE)
-        while position != self.saved or self._doubtful:
+        while position != self.saved or self._doubtful or self._leads != self._leads_stored:
             try:
                 await self._store(position, max(0.1, end - time.monotonic()))
             except WaitTimeout:
@@ -306,7 +329,7 @@ class StoredPosition:
 
     async def _store(self, position: ReadFrame, seconds: float) -> None:
         """Store `position`, or adopt an earlier position of this handle that turns out to be stored."""
-        data = encode(StoredRead(position.sequence, position.offset, self._origin))
+        data = encode(StoredRead(position.sequence, position.offset, self._origin, self._leads))
         began = time.monotonic()
         earlier = frozenset(self._doubtful)
         self._doubtful.add(data)
@@ -323,6 +346,7 @@ class StoredPosition:
             self._adopt(newest)
         else:
             self.saved, self.at = position, at
+            self._leads_stored = self._leads
             self._doubtful.clear()
         self._is_sure(began)
 

@@ -158,11 +158,13 @@ class ReadFrame(msgspec.Struct, gc=False):
 class StoredRead(ReadFrame, gc=False, omit_defaults=True):
     """A reader's position as it is stored: with the handle that holds the reader's name.
 
-    `holder` is the handle that alone may move the position; None: no handle reads under the name. `heir` is a
-    newer handle, to which the holder is to hand the name over.
+    `holder` is the handle that alone may move the position; None: no handle reads under the name. `leads`
+    says that the holder may have handed out messages behind the position. `heir` is a newer handle, to which
+    the holder is to hand the name over.
     """
 
     holder: Origin | None = None
+    leads: bool = False
     heir: Origin | None = None
 
 
