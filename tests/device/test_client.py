@@ -245,7 +245,7 @@ async def test_signals_that_are_no_frames_are_counted_and_ignored(edge: Any) -> 
             b"",
             b"+ACK",
             b"PNB\x00\xff",
-            b'{"stream":"IN_house","seq":1}',
+            b'{"stream":"UP_house","seq":1}',
             encode(CreditFrame("x", 1, 1, 1)),
         ):
             await edge.link.publish(edge.subjects.credit("room1"), junk)

@@ -144,6 +144,14 @@ class Process:
         if self._popen is not None:
             self._popen.send_signal(number)
 
+    def rival(self) -> subprocess.Popen[bytes] | None:
+        """Start the program once more beside the process that runs, and return that process."""
+        older = self._popen
+        if older is not None and older.stdin is not None:
+            older.stdin.close()
+        self.start()
+        return older
+
     def freeze(self) -> None:
         """Stop the process, and those that it has started."""
         self._frozen = self._tree()

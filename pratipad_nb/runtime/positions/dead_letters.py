@@ -24,7 +24,7 @@ from pratipad_nb.transport.frames import DeadEntry, DeadFrame, message_id
 from pratipad_nb.transport.protocol import Connection, Log, Record
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["ORDER_STEP", "DeadLetter", "DeadLetters"]
+__all__ = ["LATE_STEP", "ORDER_STEP", "DeadLetter", "DeadLetters"]
 
 #: Most entries in one frame; of large entries a frame has fewer.
 _ENTRIES = 128
@@ -33,6 +33,9 @@ _ENTRIES = 128
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 #: The suffix of a processor's key in the dead letters of its `backward`: an order failed, and no reading.
 ORDER_STEP = "-backward"
+#: In the place of a processor's key, in the dead letters of readings that came after they were asked of
+#: another device: no processor has seen them.
+LATE_STEP = "Pull-late"
 
 
 #: Begins the name in place of a device, in the positions of retried entries.
@@ -228,7 +231,8 @@ class DeadLetters:
                     # completed without a retry.
                     yield frame.step, Batch(source, [], range(0), 1)
                     continue
-                only = frozenset(note.processor for note in entry.failures)
+                failed = frozenset(note.processor for note in entry.failures)
+                only = None if frame.step == LATE_STEP else failed
                 yield frame.step, Batch(source, [entry.payload], range(1), 1, only=only)
 
     async def orders(self, owns: Callable[[str], bool] = lambda _: True) -> AsyncIterator[DeadEntry]:

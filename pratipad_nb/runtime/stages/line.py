@@ -99,18 +99,19 @@ class Line:
                         if step.key in kept and discards[step.key] == concurrent:
                             members.append(old[step.key])
                             continue
-                        members.append(await line._member(step, discard=concurrent))
-                        made.append(members[-1])
-                        if step.key in old:
-                            await check_movable(
-                                old[step.key], members[-1], line._scratch(step, discard=concurrent)
-                            )
+                        made.append(await line._member(step, discard=concurrent))
+                        members.append(made[-1])
+                        await line._check_state(old.get(step.key), made[-1], step, discard=concurrent)
                     line._add(members, concurrent=concurrent)
         except BaseException:
             for member in made:
                 await _close(member.runners)
             raise
         return line
+
+    async def _check_state(self, before: Member | None, after: Member, step: Step, *, discard: bool) -> None:
+        if before is not None:
+            await check_movable(before, after, self._scratch(step, discard=discard))
 
     def _take_over(self, before: Line, key: str) -> None:
         """Go on with the counters, the log and the samples of the processor `key` in the line `before`."""

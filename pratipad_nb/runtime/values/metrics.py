@@ -6,6 +6,7 @@ snapshot is assembled in `pratipad_nb.runtime.edge.report`.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import deque
@@ -101,11 +102,22 @@ class InFlight:
         Messages of `taken` that are dealt with: at Output, filtered, or a dead letter.
     """
 
-    __slots__ = ("completed", "taken")
+    __slots__ = ("_progress", "completed", "taken")
 
     def __init__(self) -> None:
         self.taken = 0
         self.completed = 0
+        self._progress = asyncio.Event()
+
+    def complete(self, count: int) -> None:
+        """Count `count` messages as dealt with."""
+        self.completed += count
+        self._progress.set()
+
+    async def progress(self) -> None:
+        """Return once further messages are dealt with."""
+        self._progress.clear()
+        await self._progress.wait()
 
     @property
     def count(self) -> int:
