@@ -75,11 +75,15 @@ async def open_input(
         spec = ConsumerSpec(f"{_CONSUMER}-{partition}", "each", subjects.input_of(partition))
     input_log = logs[subjects.input_stream]
     consumer = await input_log.consumer(spec)
+    last = (await input_log.state()).last
+    # Messages of foreign devices bear the input's sequences. If the input went back alone, as after a power
+    # cut, it gives the sequences of lost messages to new messages.
+    chain.positions.drop([position for position in chain.positions.of_foreign() if position[2] > last])
     if not keeps_state or chain.floor is None:
         await consumer.rewind()
     else:
         # The server may know less than the checkpoint does, after a power failure for example.
-        acknowledged, last = (await consumer.state()).floor, (await input_log.state()).last
+        acknowledged = (await consumer.state()).floor
         await consumer.rewind(min(chain.floor, acknowledged) + 1)
         chain.rebuild = Rebuild(settings.name, chain.behind, chain.positions, floor=acknowledged, last=last)
     return DurableInput(consumer, input_log, lineage, spec.subject, settings.options.partitions)

@@ -7,6 +7,7 @@ import pytest
 from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.runtime.positions.gatekeeper import Gatekeeper
 from pratipad_nb.runtime.positions.positions import Positions
+from pratipad_nb.runtime.positions.rebuilding import Rebuild
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import UplinkFrame
 from pratipad_nb.transport.protocol import Delivery
@@ -279,3 +280,13 @@ async def test_taps_hear_what_is_let_in_and_no_repeats():
     door.gate.taps.append(lambda device, times, received, payloads: heard.append((device, payloads)))
     await door.come(1, 4)
     assert heard == [("room1", [3, 4])]
+
+
+async def test_what_an_earlier_run_has_acknowledged_is_new_if_the_output_lost_its_results():
+    door = Door(("room1", 7, 2))
+    door.gate.rebuild = Rebuild("house", {}, door.gate.stored, floor=3, last=9)
+    assert await door.come(1, 2) is None
+    assert await door.come(3, 2) == [3, 4]
+    assert await door.come(1, 9, epoch=8) is None  # an epoch that may have been forgotten
+    assert await door.come(5, 1) == [5]
+    assert door.input.acknowledged == [1, 3]
