@@ -78,9 +78,11 @@ class Signalled(Exception):
 
 
 def said(text: str) -> None:
-    """Write `text` to stderr, beside the output."""
-    sys.stderr.write(f"pratipad: {text}\n")
-    sys.stderr.flush()
+    """Write `text` to stderr, beside the output; without effect if stderr can't be written."""
+    # A full disk may be what `text` tells of, and what stderr goes to.
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"pratipad: {text}\n")
+        sys.stderr.flush()
 
 
 def raise_last(errors: list[PratipadError]) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from books import DatabaseBook, OutputBook, ReceiptBook, RunBook, SentBook
 from doing import Doing
 from hosts import Hosts
-from ledger import Key, Ledger
+from ledger import Ledger
 from orders import Order, OrderLedger
 from programs import DEVICES, PARTIES, ROOMS, Process, programs, run_command
 from schedule import EDGES, Fault
+from states import Key
 
 from pratipad_nb.cli.exits import TAKEN_OVER
 

@@ -136,6 +136,8 @@ async def open_parts(
     source = await open_input(
         connection, settings, stores.logs, stores.chain, lineage, keeps_state=line.keeps_state
     )
+    if stores.chain is not None and (rebuild := stores.chain.rebuild).going:
+        rebuild.failed = await stores.dead_letters.failed_in(rebuild.gaps)
     parts = _composed(connection, settings, stores, line, lineage, source)
     undo.push_async_callback(_close_line, parts.shape)
     undo.push_async_callback(parts.changes.close)

@@ -250,10 +250,14 @@ class Pipeline:
 
     def _batch(self, admitted: list[Admitted]) -> Batch:
         kind = admitted[0].kind
-        followed = None
-        if kind == "new":
+        followed = failed = None
+        if kind == "rebuild":
+            failed = self._gate.rebuild.failed
+        else:
             followed = self._sampler.choose(sum(len(each.payloads) for each in admitted))
-        source = Source(self._flow, [each.frame for each in admitted], followed=followed, kind=kind)
+        source = Source(
+            self._flow, [each.frame for each in admitted], followed=followed, kind=kind, failed=failed
+        )
         if any(each.void for each in admitted):
             return _without_void(source, admitted)
         payloads = admitted[0].payloads
@@ -264,10 +268,11 @@ class Pipeline:
     async def _room_for(self, delivery: Delivery) -> None:
         """Wait until messages in flight have made room for `delivery`, or it is left to the next pipeline."""
         while not self._gate.has_room(delivery) and not self._leaving:
+            progress = self._in_flight.progress(self._in_flight.completed)
             if self._draining.is_set():  # nothing but the messages in flight is waited for
-                await self._in_flight.progress()
+                await progress
             else:
-                await self._unless_draining(self._in_flight.progress())
+                await self._unless_draining(progress)
 
     async def _deliveries(self) -> Sequence[Delivery]:
         """Wait for deliveries while the pipeline is not paused; return none once it drains."""
@@ -319,6 +324,7 @@ class Pipeline:
             return True
         finally:
             joined.cancel()
+            await asyncio.gather(joined, return_exceptions=True)
 
     def _getter(
         self, stage: Stage, queue: BatchQueue, following: BatchQueue, shard: int = 0

@@ -230,7 +230,7 @@ class Gatekeeper:
         gap = self.rebuild.gaps.get((device, frame.epoch)) if self.rebuild.going else None
         if gap is not None and gap.seen < min(frame.last, gap.until):
             return await self._rebuilds(frame, gap)
-        if again:
+        if again and not self._is_lost(frame):
             self._settle_repeat(frame.position, delivery)
             return None
         admission = self.accepted.admit(device, frame.epoch, frame.first, len(frame.payloads))
@@ -244,6 +244,14 @@ class Gatekeeper:
                 self._settle_repeat(frame.position, delivery)
                 return None
         return self._accept(frame, frame.first + admission.skip, tally)
+
+    def _is_lost(self, frame: _Arrived) -> bool:
+        """Return whether the output lost the results of `frame`, which an earlier run has acknowledged.
+
+        The output went back then, as after a power cut, and the input did not. The position of an epoch that
+        was forgotten says nothing.
+        """
+        return 0 < self.accepted.number(frame.device, frame.epoch) < frame.last
 
     def _arrived(self, delivery: Delivery) -> _Arrived:
         """Return the messages of `delivery`; the plain JSON of a foreign client is one message.

@@ -94,13 +94,16 @@ async def open_input(
         await fast.listen(connection, subjects.up_all)
         return fast
     input_log, family = logs[subjects.input_stream], f"{_CONSUMER}-{settings.partition}-"
+    last = (await input_log.state()).last
+    # Messages of foreign devices bear the input's sequences. If the input went back alone, as after a power
+    # cut, it gives the sequences of lost messages to new messages.
+    chain.positions.drop([position for position in chain.positions.of_foreign() if position[2] > last])
     earlier = [each for each in await input_log.consumers() if each.name.startswith(family)]
     acknowledged = max((each.floor for each in earlier), default=0)
     start = acknowledged + 1
     if keeps_state and chain.floor is not None:
         # The server may know less than the checkpoint does, after a power failure for example.
         start = min(chain.floor, acknowledged) + 1
-        last = (await input_log.state()).last
         chain.rebuild = Rebuild(settings.name, chain.behind, chain.positions, floor=acknowledged, last=last)
     subject = subjects.input_of(settings.partition) if settings.partitioned else ""
     # A consumer of this run's own: an edge that was replaced, and doesn't know it yet, takes no delivery

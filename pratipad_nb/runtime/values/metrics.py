@@ -114,10 +114,11 @@ class InFlight:
         self.completed += count
         self._progress.set()
 
-    async def progress(self) -> None:
-        """Return once further messages are dealt with."""
-        self._progress.clear()
-        await self._progress.wait()
+    async def progress(self, completed: int) -> None:
+        """Return once more than `completed` messages are dealt with."""
+        while self.completed <= completed:
+            self._progress.clear()
+            await self._progress.wait()
 
     @property
     def count(self) -> int:

@@ -201,3 +201,33 @@ async def test_an_edge_started_afterwards_goes_on_from_a_restored_store(memory, 
     await edges.running(NOTATION)
     await push(5, first=5)
     await comes(memory, 1, 2, 5)
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["a running edge", "an edge started afterwards"])
+async def test_an_input_that_went_back_alone_loses_no_later_message_of_a_foreign_device(
+    memory, edges, running, caplog
+):
+    edge = await edges.opened(NOTATION)
+    task = asyncio.create_task(edge.run())
+    connection = await memory.connection()
+    backup = memory.broker.copied_store()
+    for number in range(1, 5):
+        await connection.append(memory.subjects.up("mqtt"), b"%d" % number)
+    await comes(memory, 1, 2, 3, 4)
+    if not running:
+        edge.drain()
+        await task
+        await edge.close()
+    now = memory.broker.copied_store()
+    stream = memory.subjects.input_stream
+    memory.broker.restart({**now, stream: backup[stream]})
+    if running:
+        await eventually(lambda: "begins anew" in caplog.text)
+    else:
+        edge = await edges.opened(NOTATION)
+        task = asyncio.create_task(edge.run())
+    for number in range(5, 7):
+        await connection.append(memory.subjects.up("mqtt"), b"%d" % number)
+    await comes(memory, 1, 2, 3, 4, 5, 6)
+    edge.drain()
+    await task

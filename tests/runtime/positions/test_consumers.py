@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pratipad_nb.errors import Fenced, TransportError
+from pratipad_nb.runtime.positions.lineage import Lineage
 from pratipad_nb.runtime.positions.opening import open_input
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.settings import FlowOptions
@@ -28,7 +29,12 @@ class Owner:
         self.chain = await self._place.chain(connection)
         await self.chain.open()
         self.input = await open_input(
-            connection, EdgeSettings(FLOW), self.logs, self.chain, keeps_state=self._keeps_state
+            connection,
+            EdgeSettings(FLOW),
+            self.logs,
+            self.chain,
+            Lineage(connection),
+            keeps_state=self._keeps_state,
         )
         return self
 
@@ -112,6 +118,6 @@ async def test_the_consumers_of_other_partitions_stay(place: Any) -> None:
     await chain.open()
     for partition in (1, 11, 1):
         settings = EdgeSettings(FLOW, partition=partition, options=options)
-        await open_input(connection, settings, logs, chain, keeps_state=False)
+        await open_input(connection, settings, logs, chain, Lineage(connection), keeps_state=False)
     names = [each.name for each in await logs[place.subjects.input_stream].consumers()]
     assert sorted(name.rpartition("-")[0] for name in names) == ["edge-1", "edge-11"]
