@@ -36,6 +36,7 @@ from pratipad_nb.errors import (
     Fenced,
     FrameError,
     NotInvited,
+    TakenOver,
     TransportClosed,
     TransportError,
     WaitTimeout,
@@ -160,11 +161,11 @@ class LogSource:
         await self._patiently(self._more(seconds), seconds)
 
     async def confirm(self) -> None:
-        """Make sure that this handle may hand messages out. May return early; see `sure_until`."""
+        """Make sure that messages may be handed out now. May return early; see `sure_until`."""
         if self._open is None or self._suspect:
             await self.more(self._patience.sure)
         else:
-            await self._patiently(self._position.confirm(), self._patience.sure)
+            await self._patiently(self._position.lead(), self._patience.sure)
 
     async def _more(self, seconds: float) -> None:
         if self._suspect:
@@ -183,6 +184,9 @@ class LogSource:
             if self._moved or (not self.held.count and frames >= max(1, self._window // 4)):
                 # Frames without messages must not hold the flow back.
                 await self.save(self.held.position, 0.0)
+        except TakenOver:
+            await self._let_go()  # else this handle would go on to get deliveries that are the newer handle's
+            raise
         except (TransportClosed, NotInvited):
             raise
         except WaitTimeout:  # the link is down, and comes back by itself
@@ -299,12 +303,14 @@ class LogSource:
             await asyncio.sleep(_POLL)
         if self._anew:
             await self._forget_consumer(output)
-        state = await output.state()
         known = self._position.at
+        state = await output.state()
         parting = await self._parting(output, state) if self._begun else None
         claim = await self._position.claim(marks, state.first, went_back=parting is not None)
         start = decode(claim.stored.data, ReadFrame).sequence
         if not self._begun:
+            # After the claim: an older handle may have gone on reading until it handed the name over.
+            state = await output.state()
             parting = await self._parting_of(claim.stored, output, state)
         if parting is not None:
             # The consumer may stand elsewhere: what is known of it is of another log.
@@ -418,6 +424,9 @@ class LogSource:
             raise Fenced(f"the link to {self._flow} was down, and its log may have gone back meanwhile")
         try:
             await self._position.save(position, seconds)
+        except TakenOver:
+            await self._let_go()
+            raise
         except Fenced:
             self._suspect = self._suspect or await self._position.went_back()
             raise

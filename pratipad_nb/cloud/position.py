@@ -11,9 +11,10 @@ for `log_source`.
 * **Sure for a while.** A loop hands messages out before their position is stored. It does so only while this
   handle is `sure` to hold the name: for `Patience.sure` seconds after a look at the stored position. So a
   process that was frozen looks again before it hands anything out.
-* **Handed over.** A newer handle first names itself as the heir. The holder sees that within `Patience.sure`
-  and stores the position behind the messages that it has handed out, for the heir. A holder that doesn't
-  answer within `Patience.handover`, as it was killed or does nothing, loses the name.
+* **Handed over.** Where the holder loops, a newer handle first names itself as the heir. The holder sees that
+  within `Patience.sure`, and stores the position behind the messages that it has handed out, for the heir. A
+  holder that doesn't answer within `Patience.handover`, as it is frozen or does nothing, loses the name. A
+  holder that only takes needn't be asked: its position is stored before a `take` returns.
 * **Not lost to the past.** If the log of positions goes back, as its server comes up with an older store, an
   older position is the newest again, maybe of an older handle. No handle loses its name to such a position:
   the handle takes the name over again.
@@ -67,7 +68,7 @@ class Patience:
     silence: float = 2.0
     store: float = 1.0
     sure: float = 0.4
-    handover: float = 1.0
+    handover: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +106,6 @@ class StoredPosition:
         The position that was stored last, and its sequence in the log of positions.
     marks
         The log of positions; None: to be looked for.
-    sure_until
-        This handle is sure to hold the name until then, by the monotonic clock.
     """
 
     def __init__(
@@ -134,14 +133,21 @@ class StoredPosition:
         self.saved = ReadFrame(0, 0)
         self.at = 0
         self.marks: Log | None = None
-        self.sure_until = -math.inf
+        self._sure_until = -math.inf
+        #: Whether this handle hands out messages before their position is stored, and whether that is stored.
+        self._leads = self._leads_stored = False
 
     # -- holding the name ------------------------------------------------------------------------------------
 
     @property
     def sure(self) -> bool:
         """Whether this handle is sure to hold the name now."""
-        return time.monotonic() < self.sure_until
+        return time.monotonic() < self._sure_until
+
+    @property
+    def sure_until(self) -> float:
+        """Until then, by the monotonic clock, messages may be handed out before their position is stored."""
+        return self._sure_until if self._leads_stored else -math.inf
 
     async def claim(self, marks: Log, first: int, *, went_back: bool) -> Claim:
         """Take the name over, unless this handle holds it.
@@ -172,6 +178,7 @@ class StoredPosition:
             if stored is not None and found.holder == self._origin:
                 if not went_back:
                     await self._judge(stored)
+                self._leads_stored = found.leads
                 self._is_sure(began)
                 return Claim(stored, asked_until is not None, went_back)
             has_to_ask = self._has_to_ask(found)
@@ -182,6 +189,7 @@ class StoredPosition:
             asks = has_to_ask and asked_until is None
             claim = await self._claim(stored, found, asks=asks)
             if claim is not None and not asks:
+                self._leads_stored = self._leads
                 self._is_sure(began)
                 return Claim(claim, True, went_back)
             made = made or claim is not None
@@ -191,7 +199,8 @@ class StoredPosition:
     async def _claim(self, stored: Record | None, found: StoredRead, *, asks: bool) -> Record | None:
         """Store this handle as the holder, or, if it `asks`, as the heir; None if `stored` is old by now."""
         holder, heir = (found.holder, self._origin) if asks else (self._origin, None)
-        data = encode(StoredRead(found.sequence, found.offset, holder, heir, found.seen))
+        leads = found.leads if asks else self._leads
+        data = encode(StoredRead(found.sequence, found.offset, holder, leads, heir, found.seen))
         expect = stored.sequence if stored is not None else 0
         try:
             at = await self._connection.append(self._subject, data, expect=expect)
@@ -207,14 +216,14 @@ class StoredPosition:
             self._lose(found.heir or found.holder)
 
     def _has_to_ask(self, found: StoredRead) -> bool:
-        """Return whether the name's holder may be handing messages out, and is to be asked to end."""
+        """Return whether the name's holder may have messages handed out, and is to be asked to end."""
         holder = found.holder
-        return holder is not None and not holder.in_this_process and not holder.gone
+        return found.leads and holder is not None and not holder.in_this_process and not holder.gone
 
     def _is_sure(self, began: float) -> None:
         """Note that this handle held the name at `began`, by the monotonic clock."""
         self._has_held = True
-        self.sure_until = began + self._patience.sure
+        self._sure_until = began + self._patience.sure
 
     def check(self) -> None:
         """Raise `TakenOver` if this handle has lost the name."""
@@ -224,7 +233,7 @@ class StoredPosition:
     def _lose(self, newer: Origin | None) -> NoReturn:
         assert newer is not None
         self._newer = newer
-        self.sure_until = -math.inf
+        self._sure_until = -math.inf
         raise TakenOver(
             f"{newer} reads {self._flow!r} as {self._name!r}, and has taken this reader's place: a reader's "
             "messages go to its newest handle alone. To read in both places, give each a reader's name of "
@@ -256,8 +265,24 @@ class StoredPosition:
             self._lose(found.heir)
         return True
 
-    def _encoded(self, position: ReadFrame, holder: Origin | None) -> bytes:
-        return encode(StoredRead(position.sequence, position.offset, holder, seen=self._seen(position)))
+    def _encoded(self, position: ReadFrame, holder: Origin | None, *, leads: bool = False) -> bytes:
+        return encode(
+            StoredRead(position.sequence, position.offset, holder, leads, seen=self._seen(position))
+        )
+
+    async def lead(self) -> None:
+        """Make sure that this handle may hand out messages before their position is stored.
+
+        Raises
+        ------
+        TakenOver, Fenced, WaitTimeout
+            As `confirm` and `save`.
+        """
+        if self._leads_stored:
+            await self.confirm()
+        else:
+            self._leads = True
+            await self.save(self.saved, 0.0)
 
     async def confirm(self) -> None:
         """Look whether this handle still holds the name.
@@ -281,7 +306,7 @@ class StoredPosition:
         if not self._has_held or self._newer is not None or not self._connection.connected:
             return
         data = self._encoded(self.saved, None)
-        self.sure_until = -math.inf
+        self._sure_until = -math.inf
         with contextlib.suppress(TransportError, WaitTimeout, TakenOver):
             try:
                 self.at = await self._connection.append(
@@ -326,7 +351,7 @@ class StoredPosition:
         self.check()
         end = time.monotonic() + max(seconds, self._patience.store)
         backoff = Backoff(_POLL, _LONGEST_PAUSE)
-        while position != self.saved or self._doubtful:
+        while position != self.saved or self._doubtful or self._leads != self._leads_stored:
             try:
                 await self._store(position, max(0.1, end - time.monotonic()))
             except WaitTimeout:
@@ -336,7 +361,7 @@ class StoredPosition:
 
     async def _store(self, position: ReadFrame, seconds: float) -> None:
         """Store `position`, or adopt an earlier position of this handle that turns out to be stored."""
-        data = self._encoded(position, self._origin)
+        data = self._encoded(position, self._origin, leads=self._leads)
         began = time.monotonic()
         earlier = frozenset(self._doubtful)
         self._doubtful.add(data)
@@ -353,6 +378,7 @@ class StoredPosition:
             self._adopt(newest)
         else:
             self.saved, self.at = position, at
+            self._leads_stored = self._leads
             self._doubtful.clear()
         self._is_sure(began)
 

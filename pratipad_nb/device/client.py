@@ -37,6 +37,7 @@ from pratipad_nb.errors import (
     TransportError,
     WaitTimeout,
 )
+from pratipad_nb.forks import closing_in_parent, watch
 from pratipad_nb.settings import valid_name
 from pratipad_nb.transport.codec import encode_payload
 from pratipad_nb.transport.frames import new_epoch
@@ -132,6 +133,10 @@ class AsyncDevice:
         self._running: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._state = "not connected"
+        watch(self)
+
+    def _find_forked(self) -> bool:
+        return self._state == "open"
 
     def __repr__(self) -> str:
         return self.described(type(self).__name__)
@@ -423,4 +428,5 @@ class AsyncDevice:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        with closing_in_parent():
+            await self.close()

@@ -22,6 +22,7 @@ from pratipad_nb.bugs import explained
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.dataflow import Dataflow, resolve
 from pratipad_nb.errors import FlowError, TransportError, WaitTimeout
+from pratipad_nb.forks import closing_in_parent, watch
 from pratipad_nb.runtime.edge.agreement import refuse_a_second
 from pratipad_nb.runtime.edge.edge import Edge
 from pratipad_nb.runtime.edge.forgetting import forget_states
@@ -54,6 +55,7 @@ from pratipad_nb.settings import (
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.permissions import Role
 from pratipad_nb.transport.protocol import Connection
+from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["AsyncFlow"]
 
@@ -117,6 +119,10 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         self._change_awaited = False
         self._given_up = ""
         self.endpoint: Endpoint | None = None
+        watch(self)
+
+    def _find_forked(self) -> bool:
+        return self._entrance.in_use or self._running is not None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}: {self.notation} ({self.state})>"
@@ -183,7 +189,8 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.stop()
+        with closing_in_parent():
+            await self.stop()
 
     async def start(self) -> AsyncFlow:
         """Start the flow; do nothing if it runs."""
@@ -380,7 +387,8 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         specs = [log_specs(EdgeSettings(self.name, delivery=checked_delivery(each))) for each in deliveries]
         connection = await connect(await access.endpoint_for("edge", ""), role="edge", name=self.name)
         try:
-            found = [name for logs in specs for name in logs if await connection.find_log(name) is not None]
+            names = [*(name for logs in specs for name in logs), Subjects(self.name).former_input_stream]
+            found = [name for name in names if await connection.find_log(name) is not None]
             for name in found:
                 await connection.delete_log(name)
             if self._goes_on_from(access):

@@ -158,13 +158,15 @@ class ReadFrame(msgspec.Struct, gc=False):
 class StoredRead(ReadFrame, gc=False, omit_defaults=True):
     """A reader's position as it is stored: with the handle that holds the reader's name.
 
-    `holder` is the handle that alone may move the position; None: no handle reads under the name. `heir` is a
-    newer handle, to which the holder is to hand the name over. `seen` is the time of the newest frame of
-    which messages were taken, by the server's clock at the frame's append, or 0 if that time isn't known: it
-    tells whether the log still holds that frame, or went back.
+    `holder` is the handle that alone may move the position; None: no handle reads under the name. `leads`
+    says that the holder may have handed out messages behind the position. `heir` is a newer handle, to which
+    the holder is to hand the name over. `seen` is the time of the newest frame of which messages were taken,
+    by the server's clock at the frame's append, or 0 if that time isn't known: it tells whether the log still
+    holds that frame, or went back.
     """
 
     holder: Origin | None = None
+    leads: bool = False
     heir: Origin | None = None
     seen: float = 0.0
 

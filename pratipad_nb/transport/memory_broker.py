@@ -18,6 +18,7 @@ from copy import deepcopy
 from typing import ClassVar, Protocol
 
 from pratipad_nb.errors import TransportError
+from pratipad_nb.forks import forget_in_child
 from pratipad_nb.transport.memory_store import StoredLog, matches, overlap
 from pratipad_nb.transport.protocol import ClientInfo, LogSpec, Signal
 
@@ -371,3 +372,12 @@ class Broker:
         for pulse, watched in self._pulses.items():
             if watched is log:
                 pulse.set()
+
+
+def _forget_brokers() -> None:
+    """Forget the brokers, whose parties are in the process from which this process was forked."""
+    Broker._naming = threading.Lock()  # noqa: SLF001 - of this module
+    Broker._named.clear()  # noqa: SLF001
+
+
+forget_in_child(_forget_brokers)

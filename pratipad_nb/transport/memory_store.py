@@ -290,21 +290,19 @@ class StoredConsumer:
         if sequence in self._out:
             self._out[sequence] = now + self.spec.ack_wait
 
-    def rewind(self, first: int | None = None) -> None:
-        """Let all entries from `first` on, or from the first unacknowledged entry on, come again, in order.
+    def rewind(self) -> None:
+        """Let all entries from the first unacknowledged entry on come again, in order.
 
         Acknowledged entries that the log still holds are among them: a server keeps no account, over a
         rewind, of what was acknowledged behind an unacknowledged entry.
         """
-        if first is None:
-            first = self._floor + 1
+        first = max(self._floor + 1, self._log.first)
         self._out.clear()
         self._back = [
             sequence
-            for sequence in range(max(first, self._log.first), self._next)
+            for sequence in range(first, self._next)
             if (record := self._log.entries.get(sequence)) and self._wants(record)
         ]
-        self._next = max(self._next, first)
 
     def _wants(self, record: Record) -> bool:
         return not self.spec.subject or matches(self.spec.subject, record.subject)

@@ -22,6 +22,8 @@ _INSIDE = "HUNT_INSIDE"
 _DISKS = {"server": "4g", "above": "64m"}
 _SERVER = "10.77.0.1"
 _PORT = 4222
+#: How often filling a disk is tried.
+_FILLS = 50
 #: A queue that no packet fits into.
 _NOTHING = ("root", "tbf", "rate", "8bit", "burst", "1b", "limit", "1b")
 
@@ -117,10 +119,15 @@ class Namespaces(Hosts):
         return () if holder is None else ("nsenter", "--target", str(holder.pid), "--net", "--")
 
     def fill(self, name: str) -> None:
-        path = self._disks[name]
-        used = os.statvfs(path)
-        kilobytes = (used.f_blocks - used.f_bfree) * used.f_frsize // 1024
-        run("mount", "-o", f"remount,size={max(4, kilobytes)}k", str(path))
+        # What is used may grow meanwhile: no file system can be smaller than that.
+        for attempt in range(_FILLS):
+            used = os.statvfs(self._disks[name])
+            kilobytes = (used.f_blocks - used.f_bfree) * used.f_frsize // 1024 + 4 * attempt
+            size = f"remount,size={max(4, kilobytes)}k"
+            command = ["mount", "-o", size, str(self._disks[name])]
+            if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+                return
+        raise RuntimeError(f"the disk of {name} could not be filled")
 
     def empty(self, name: str) -> None:
         run("mount", "-o", f"remount,size={_DISKS[name]}", str(self._disks[name]))

@@ -44,10 +44,10 @@ class ByClock(MemoryOutbox):
 
     def __init__(self, epoch: int) -> None:
         super().__init__("room1")
-        self._epoch = epoch
+        self._clock = epoch
 
-    def claim(self, flow: str, epoch: int) -> int:
-        return self._epoch
+    def claim(self, flow: str, epoch: int) -> None:
+        super().claim(flow, self._clock)
 
 
 async def started(flow: AsyncFlow, payloads: list[Any], *, epoch: int | None = None, **options: Any) -> None:

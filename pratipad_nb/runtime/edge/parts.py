@@ -38,7 +38,7 @@ from pratipad_nb.runtime.positions.inputs import Input
 from pratipad_nb.runtime.positions.janitor import Janitor
 from pratipad_nb.runtime.positions.lineage import Lineage
 from pratipad_nb.runtime.positions.malformed import Malformed
-from pratipad_nb.runtime.positions.opening import open_input, open_output
+from pratipad_nb.runtime.positions.opening import move_former_input, open_input, open_output
 from pratipad_nb.runtime.positions.outputs import Chain, Writer
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
 from pratipad_nb.runtime.stages.line import Line
@@ -136,6 +136,8 @@ async def open_parts(
     source = await open_input(
         connection, settings, stores.logs, stores.chain, lineage, keeps_state=line.keeps_state
     )
+    if stores.chain is not None and (rebuild := stores.chain.rebuild).going:
+        rebuild.failed = await stores.dead_letters.failed_in(rebuild.gaps)
     parts = _composed(connection, settings, stores, line, lineage, source)
     undo.push_async_callback(_close_line, parts.shape)
     undo.push_async_callback(parts.changes.close)
@@ -150,11 +152,15 @@ async def _close_line(shape: Shape) -> None:
 
 
 async def _open_stores(connection: Connection, settings: EdgeSettings, lineage: Lineage) -> _Stores:
-    logs = {name: await connection.open_log(spec) for name, spec in log_specs(settings).items()}
-    subjects = Subjects(settings.name)
+    subjects, specs = Subjects(settings.name), log_specs(settings)
+    later = specs.pop(subjects.input_stream, None)  # another log may have its subjects yet
+    logs: dict[str, Log] = {name: await connection.open_log(spec) for name, spec in specs.items()}
     dead_letters = DeadLetters(connection, logs[subjects.dead_stream], subjects)
     await dead_letters.find(settings.owns)
     output, chain = await open_output(connection, settings, logs)
+    if chain is not None and later is not None:
+        await move_former_input(connection, settings, logs, chain)
+        logs[later.name] = await connection.open_log(later)
     if chain is None:
         return _Stores(logs, dead_letters, output, None, None, None)
     lineage.add([chain.holder])
@@ -191,7 +197,16 @@ def _composed(
     )
     rebuild = stores.chain.rebuild if stores.chain else Rebuild(settings.name, {}, stored)
     gate = Gatekeeper(
-        subjects, source, stored, stores.durable, malformed.put_aside, ledger.arrived, in_flight, rebuild
+        subjects,
+        source,
+        stored,
+        stores.durable,
+        malformed.put_aside,
+        ledger.arrived,
+        in_flight,
+        ledger.void,
+        lambda: ledger.max_demand if ledger.mode == "Demand" else None,
+        rebuild,
     )
     roster = Roster(ledger.accounts, gate.counts, settings.owns)
     backward = _backward(connection, settings, stores, lineage, roster, lambda: shape.line)

@@ -119,6 +119,15 @@ class OutputChain:
             return at
         raise Fenced(f"another edge goes on writing to {self._out}. Stop it first.")
 
+    async def read(self) -> None:
+        """Read the positions and the states; take nothing over."""
+        await self._read_checkpoint()
+        await self._read_since(self.checkpointed)
+
+    async def check_owner(self) -> None:
+        """Raise `Fenced` if another owner has taken over."""
+        await self._store_checkpoint()
+
     async def _read_checkpoint(self) -> None:
         """Read the newest checkpoint, or none, in place of all that was read before."""
         record = await self._marks.latest(self._mark)

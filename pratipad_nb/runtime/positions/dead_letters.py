@@ -16,15 +16,15 @@ from typing import Any
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import FrameError, LogFull, PayloadError, WaitTimeout
 from pratipad_nb.runtime.positions.positions import Positions
-from pratipad_nb.runtime.positions.rebuilding import Place
-from pratipad_nb.runtime.values.batch import Batch, InputFrame, Kind, Source
+from pratipad_nb.runtime.positions.rebuilding import Gap, Place
+from pratipad_nb.runtime.values.batch import Batch, Failed, InputFrame, Kind, Source
 from pratipad_nb.runtime.values.packing import as_text
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import DeadEntry, DeadFrame, message_id
 from pratipad_nb.transport.protocol import Connection, Log, Record
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["ORDER_STEP", "DeadLetter", "DeadLetters"]
+__all__ = ["LATE_STEP", "ORDER_STEP", "DeadLetter", "DeadLetters"]
 
 #: Most entries in one frame; of large entries a frame has fewer.
 _ENTRIES = 128
@@ -33,6 +33,9 @@ _ENTRIES = 128
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 #: The suffix of a processor's key in the dead letters of its `backward`: an order failed, and no reading.
 ORDER_STEP = "-backward"
+#: In the place of a processor's key, in the dead letters of readings that came after they were asked of
+#: another device: no processor has seen them.
+LATE_STEP = "Pull-late"
 
 
 #: Begins the name in place of a device, in the positions of retried entries.
@@ -192,24 +195,43 @@ class DeadLetters:
         async for step, batch in self._batches(left, "new"):
             yield step, batch
 
-    async def rebuilds(self, places: Mapping[Place, tuple[int, int]]) -> AsyncIterator[tuple[str, Batch]]:
+    async def rebuilds(
+        self, places: Mapping[Place, tuple[int, int]], failed: Failed
+    ) -> AsyncIterator[tuple[str, Batch]]:
         """Iterate over batches of dead letters that pass again, each with its (first) failed processor's key.
 
         Parameters
         ----------
         places
             For each place of retried entries, how many entries the states have, and how many were retried.
+        failed
+            As of `failed_in`.
         """
 
         def lacking(record: Record, _: DeadFrame) -> range:
             return range(*places.get((_place(record.sequence), 0), (0, 0)))
 
         if places:
-            async for step, batch in self._batches(lacking, "rebuild"):
+            async for step, batch in self._batches(lacking, "rebuild", failed):
                 yield step, batch
 
+    async def failed_in(self, gaps: Mapping[Place, Gap]) -> Failed:
+        """Return the messages in `gaps` that have dead letters, and the processors that failed on them."""
+        retried: set[tuple[str, int, int, int]] = set()
+        async for record, frame in self._frames():
+            if gap := gaps.get((_place(record.sequence), 0)):
+                retried.update(map(_message, frame.entries[gap.passed : gap.until]))
+        found: dict[tuple[str, int, int, int], frozenset[str]] = {}
+        async for _, frame in self._frames():
+            for entry in frame.entries:
+                gap, message = gaps.get((entry.device, entry.epoch)), _message(entry)
+                if message in retried or (gap is not None and gap.passed < entry.number <= gap.until):
+                    keys = frozenset(note.processor for note in entry.failures)
+                    found[message] = found.get(message, frozenset()) | keys
+        return found
+
     async def _batches(
-        self, chosen: Callable[[Record, DeadFrame], range], kind: Kind
+        self, chosen: Callable[[Record, DeadFrame], range], kind: Kind, failed: Failed | None = None
     ) -> AsyncIterator[tuple[str, Batch]]:
         """Iterate over batches of the entries that `chosen` returns for a frame, counted from 0."""
         last, newest = 0, {}
@@ -222,13 +244,15 @@ class DeadLetters:
                 return
             for index in chosen(record, frame):
                 at, entry = index + 1, frame.entries[index]
-                source = Source(self._subjects.flow, [_input(entry, record.sequence, at)], kind=kind)
+                frames = [_input(entry, record.sequence, at)]
+                source = Source(self._subjects.flow, frames, kind=kind, failed=failed)
                 if newest[_identity(frame.step, entry)] != (record.sequence, at):
                     # After a crash between two writes a message may be stored twice. The older entry is
                     # completed without a retry.
                     yield frame.step, Batch(source, [], range(0), 1)
                     continue
-                only = frozenset(note.processor for note in entry.failures)
+                keys = frozenset(note.processor for note in entry.failures)
+                only = None if frame.step == LATE_STEP else keys
                 yield frame.step, Batch(source, [entry.payload], range(1), 1, only=only)
 
     async def orders(self, owns: Callable[[str], bool] = lambda _: True) -> AsyncIterator[DeadEntry]:
@@ -297,5 +321,9 @@ def _device_of(frame: DeadFrame) -> str:
     return entry.to[0] if entry.to else entry.device
 
 
+def _message(entry: DeadEntry) -> tuple[str, int, int, int]:
+    return entry.device, entry.epoch, entry.number, entry.part
+
+
 def _identity(step: str, entry: DeadEntry) -> tuple[str, str, int, int, int]:
-    return step, entry.device, entry.epoch, entry.number, entry.part
+    return step, *_message(entry)

@@ -112,11 +112,16 @@ class Forwarder:
         reconnected = asyncio.Event()
         forget_callback = self._connection.on_reconnect(reconnected.set)
         # The reader comes first: from now on no frame is deleted at the edge that isn't stored at the cloud.
-        consumer = await output.consumer(ConsumerSpec(UPLINK, "all", max_pending=_WINDOW))
+        consumer = await output.consumer(_reader())
         try:
             beyond = await self._open_logs()
-            position = await self._position(output, beyond)
-            await consumer.rewind(position)
+            floor = (await consumer.state()).floor
+            position = await self._position(output, beyond, floor)
+            if position <= floor:  # a consumer delivers no acknowledged frame again
+                await consumer.close()
+                await output.forget_consumer(UPLINK)
+                consumer = await output.consumer(_reader(position))
+            await consumer.rewind()
             self.error = ""
             async with asyncio.TaskGroup() as group:
                 beside = [
@@ -153,11 +158,16 @@ class Forwarder:
             )
         )
 
-    async def _position(self, output: Log, beyond: Log) -> int:
-        """Return the sequence, in the edge's log, of the frame behind the cloud's newest frame."""
+    async def _position(self, output: Log, beyond: Log, floor: int) -> int:
+        """Return the sequence, in the edge's log, of the frame behind the cloud's newest frame.
+
+        Parameters
+        ----------
+        floor
+            The sequence up to which the edge's log says that all frames were forwarded.
+        """
         newest = await beyond.latest(self._subjects.out(0))
         self._last = newest.sequence if newest is not None else 0
-        floor = next(each.floor for each in await output.consumers() if each.name == UPLINK)
         first = (await output.state()).first
         if newest is None:  # the cloud has none of the frames that the edge keeps
             return first
@@ -226,6 +236,10 @@ class Forwarder:
         """Delete the flow's logs at the cloud."""
         for name in self._subjects.cloud_streams:
             await self._connection.beyond().delete_log(name)
+
+
+def _reader(start: int = 0) -> ConsumerSpec:
+    return ConsumerSpec(UPLINK, "all", max_pending=_WINDOW, start=start)
 
 
 async def _everything() -> int:

@@ -6,22 +6,24 @@ Owns which input and output are opened, and under which names. The inputs and ou
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 
 from pratipad_nb.errors import FlowError
 from pratipad_nb.runtime.positions.chain import OutputChain
+from pratipad_nb.runtime.positions.former_input import FormerInput
 from pratipad_nb.runtime.positions.inputs import DurableInput, FastInput, Input
 from pratipad_nb.runtime.positions.lineage import Lineage
 from pratipad_nb.runtime.positions.outputs import Chain, FastChain
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
 from pratipad_nb.runtime.values.plan import EdgeSettings
+from pratipad_nb.transport.partitions import partition_of
 from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Log
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["open_input", "open_output"]
+__all__ = ["move_former_input", "open_input", "open_output"]
 
-#: The name of the input's consumer, the same in all runs of a flow. With several partitions, each has a
-#: consumer.
+#: Begins the names of the input's consumers; the partition and a run's own part follow.
 _CONSUMER = "edge"
 
 
@@ -35,19 +37,41 @@ async def open_output(
     FlowError
         If the delivery is fast, and messages of an earlier durable run are stored.
     """
-    subjects, out = Subjects(settings.name), Subjects(settings.name).out(settings.partition)
     if settings.delivery == "fast":
         await _refuse_stored_messages(connection, settings)
-        return FastChain(connection, out), None
-    chain = OutputChain(
+        return FastChain(connection, Subjects(settings.name).out(settings.partition)), None
+    chain = _chain_of(settings.partition, connection, settings, logs)
+    await chain.open()
+    return chain, chain
+
+
+def _chain_of(
+    partition: int, connection: Connection, settings: EdgeSettings, logs: Mapping[str, Log]
+) -> OutputChain:
+    subjects = Subjects(settings.name)
+    return OutputChain(
         connection,
         logs[subjects.output_stream],
         logs[subjects.mark_stream],
-        out_subject=out,
-        mark_subject=subjects.mark(f"partition-{settings.partition}"),
+        out_subject=subjects.out(partition),
+        mark_subject=subjects.mark(f"partition-{partition}"),
     )
-    await chain.open()
-    return chain, chain
+
+
+async def move_former_input(
+    connection: Connection, settings: EdgeSettings, logs: Mapping[str, Log], chain: OutputChain
+) -> None:
+    """Move the input that version 0.1 has stored, if there is any, into the log of today."""
+    chains = {settings.partition: chain}
+
+    async def is_stored(device: str, number: int) -> bool:
+        partition = partition_of(device, settings.options.partitions)
+        if partition not in chains:
+            chains[partition] = _chain_of(partition, connection, settings, logs)
+            await chains[partition].read()
+        return chains[partition].positions.number(device, 0) >= number
+
+    await FormerInput(connection, settings, is_stored=is_stored, check_owner=chain.check_owner).move()
 
 
 async def open_input(
@@ -69,24 +93,26 @@ async def open_input(
         fast = FastInput(lambda subject: settings.owns(subject.rpartition(".")[2]))
         await fast.listen(connection, subjects.up_all)
         return fast
-    spec = ConsumerSpec(_CONSUMER, "each")
-    if settings.partitioned:
-        partition = settings.partition
-        spec = ConsumerSpec(f"{_CONSUMER}-{partition}", "each", subjects.input_of(partition))
-    input_log = logs[subjects.input_stream]
-    consumer = await input_log.consumer(spec)
+    input_log, family = logs[subjects.input_stream], f"{_CONSUMER}-{settings.partition}-"
     last = (await input_log.state()).last
     # Messages of foreign devices bear the input's sequences. If the input went back alone, as after a power
     # cut, it gives the sequences of lost messages to new messages.
     chain.positions.drop([position for position in chain.positions.of_foreign() if position[2] > last])
-    if not keeps_state or chain.floor is None:
-        await consumer.rewind()
-    else:
+    earlier = [each for each in await input_log.consumers() if each.name.startswith(family)]
+    acknowledged = max((each.floor for each in earlier), default=0)
+    start = acknowledged + 1
+    if keeps_state and chain.floor is not None:
         # The server may know less than the checkpoint does, after a power failure for example.
-        acknowledged = (await consumer.state()).floor
-        await consumer.rewind(min(chain.floor, acknowledged) + 1)
+        start = min(chain.floor, acknowledged) + 1
         chain.rebuild = Rebuild(settings.name, chain.behind, chain.positions, floor=acknowledged, last=last)
-    return DurableInput(consumer, input_log, lineage, spec.subject, settings.options.partitions)
+    subject = subjects.input_of(settings.partition) if settings.partitioned else ""
+    # A consumer of this run's own: an edge that was replaced, and doesn't know it yet, takes no delivery
+    # away, and its acknowledgements say nothing about the states here.
+    spec = ConsumerSpec(f"{family}{secrets.token_hex(4)}", "each", subject, start=start)
+    consumer = await input_log.consumer(spec)
+    for each in earlier:
+        await input_log.forget_consumer(each.name)
+    return DurableInput(consumer, input_log, spec, lineage, settings.options.partitions)
 
 
 async def _refuse_stored_messages(connection: Connection, settings: EdgeSettings) -> None:

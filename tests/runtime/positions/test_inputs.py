@@ -15,8 +15,8 @@ async def test_a_durable_inputs_deliveries_do_not_come_again_while_they_are_held
     stream = memory.subjects.input_stream
     spec = LogSpec(stream, memory.subjects.streams[stream], 1 << 20, "log")
     log = await connection.open_log(spec)
-    consumer = await log.consumer(ConsumerSpec("edge", "each", ack_wait=0.2))
-    held = DurableInput(consumer, log, Lineage(connection))
+    spec = ConsumerSpec("edge-0-1", "each", ack_wait=0.2)
+    held = DurableInput(await log.consumer(spec), log, spec, Lineage(connection))
     for number in (1, 2):
         await connection.append(memory.subjects.up("room1"), str(number).encode())
     arrived = []
