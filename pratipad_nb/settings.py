@@ -228,7 +228,9 @@ class FlowOptions:
     order_bytes, order_seconds
         Bound and expiry of the orders that are kept for devices that are away.
     dead_letter_bytes
-        Bound of the dead letters. When it is reached, the flow waits, and loses no dead letter.
+        Bound of the dead letters. Near the bound, the flow takes no new message until dead letters are
+        retried or cleared. The messages in flight are stored beyond the bound if they fail: no dead letter is
+        lost, and a retry always ends.
     batch_messages
         Most messages that go through a processor in one hop to its thread. 2,048 messages amortise the hop to
         under 0.1 µs a message, and stay a small part of a second of work.

@@ -197,10 +197,20 @@ def _composed(
     writer = _writer(stores, in_flight, backward, on_stored)
     shape = Shape(
         first,
-        lambda line: Pipeline(settings.name, line.stages, source, gate, writer, in_flight, settings.options),
+        lambda line: Pipeline(
+            settings.name,
+            line.stages,
+            source,
+            gate,
+            writer,
+            in_flight,
+            settings.options,
+            stores.dead_letters.room.free,
+        ),
     )
     controls, timers = Controls(status, shape), Timers(settings.name, lambda: shape.line)
-    upkeep = _upkeep(settings, stores, gate, controls)
+    retries = _retries(settings, stores, status, controls, backward, shape)
+    upkeep = _upkeep(settings, stores, gate, retries, controls)
     blockage = Blockage(connection, stores.full, stores.janitor, stores.dead_letters, backward)
     proof = Proof(status, in_flight, gate.accepted, stored, lambda: bool(shape.line.paused))
     return Parts(
@@ -217,7 +227,7 @@ def _composed(
         malformed=malformed,
         writer=writer,
         dead_letters=stores.dead_letters,
-        retries=_retries(settings, stores, status, controls, backward, shape),
+        retries=retries,
         janitor=stores.janitor,
         checkpoints=stores.checkpoints,
         upkeep=upkeep,
@@ -293,11 +303,13 @@ def _writer(
     )
 
 
-def _upkeep(settings: EdgeSettings, stores: _Stores, gate: Gatekeeper, controls: Controls) -> Upkeep:
+def _upkeep(
+    settings: EdgeSettings, stores: _Stores, gate: Gatekeeper, retries: Retries, controls: Controls
+) -> Upkeep:
     return Upkeep(
         janitor=stores.janitor,
         full=stores.full,
-        look=gate.look,
+        looks=(gate.look, stores.dead_letters.look, retries.tidy),
         inject=controls.inject,
         checkpoint_seconds=settings.options.checkpoint_seconds,
         always=settings.partitioned,
@@ -319,5 +331,16 @@ def _retries(
         stores.output.positions,
         settings.owns,
         backward.again,
-        lambda: [runner.at_work for runner in shape.line.hanging],
+        lambda step: _standing(status, stores.dead_letters, shape.line, step),
     )
+
+
+def _standing(status: Status, dead_letters: DeadLetters, line: Line, step: str) -> list[str]:
+    """Return why messages don't pass the processors from `step` on, each reason with the next step."""
+    if status.state == "paused":
+        return ["the flow is paused: resume() it"]
+    reasons = [f"{runner.at_work}: mend the processor, and run its cell again" for runner in line.hanging]
+    reasons += [f"processor {key} is paused: resume({key!r})" for key in line.paused_from(step)]
+    if dead_letters.room.refusal:
+        reasons.append(f"there is no room for letters that fail again ({dead_letters.room.words})")
+    return reasons

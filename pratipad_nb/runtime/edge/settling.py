@@ -53,8 +53,7 @@ class Blockage:
         if self._full is not None and self._full.is_set():
             named = self._janitor.blocked_by if self._janitor else ()
             reasons += named or ("the output log is full; its oldest frames are being deleted",)
-        if self._dead_letters.full.is_set():
-            reasons.append("the dead letters are full: retry_dead_letters() or clear_dead_letters()")
+        reasons += self._dead_letters.blocked_by
         if self._backward.full:
             reasons.append(
                 "the orders are full: replies wait until devices have run theirs, or orders expire"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from pratipad_nb.errors import FlowError, TransportError, WaitTimeout
 from pratipad_nb.runtime.positions.janitor import Janitor
@@ -17,7 +17,7 @@ __all__ = ["Upkeep"]
 
 #: Seconds between two rounds of the janitor, in general, and while the output is full.
 _SWEEP, _FULL_TICK = 1.0, 0.05
-#: Seconds between two looks at the input: each is a question to the server.
+#: Seconds between two looks at the logs: each is a question to the server.
 _LOOK = 0.5
 
 
@@ -30,8 +30,9 @@ class Upkeep:
         Deletes old frames of the output; None where another partition's run does, or in fast delivery.
     full
         Set while the output log takes no frame; None in fast delivery.
-    look
-        Counts the messages that wait at the input.
+    looks
+        Each asks the server how a log stands: which messages wait at the input, and whether there is room for
+        dead letters.
     inject
         Puts a barrier into the pipeline.
     checkpoint_seconds
@@ -46,14 +47,14 @@ class Upkeep:
         *,
         janitor: Janitor | None,
         full: asyncio.Event | None,
-        look: Callable[[], Awaitable[None]],
+        looks: Sequence[Callable[[], Awaitable[None]]],
         inject: Callable[[Barrier], Awaitable[None]],
         checkpoint_seconds: float,
         always: bool,
     ) -> None:
         self._janitor = janitor
         self._full = full
-        self._look = look
+        self._looks = looks
         self._inject = inject
         self._checkpoint_seconds = checkpoint_seconds
         self._always = always
@@ -86,10 +87,11 @@ class Upkeep:
                 self._sweep_now.set()
 
     async def looks(self) -> None:
-        """Count the messages that wait at the input, for the statistics."""
+        """Look at the logs, for the statistics and for what waits for room."""
         while True:
-            with contextlib.suppress(TransportError, WaitTimeout):
-                await self._look()
+            for look in self._looks:
+                with contextlib.suppress(TransportError, WaitTimeout):
+                    await look()
             await asyncio.sleep(_LOOK)
 
     async def checkpoints(self) -> None:
