@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pratipad_nb import wording
+from pratipad_nb.errors import ServerFull, TransportError, WaitTimeout
 from pratipad_nb.transport.nats_api import JetStream
 from pratipad_nb.transport.nats_log import NatsLog, stream_config
 from pratipad_nb.transport.protocol import LogSpec
@@ -21,14 +23,30 @@ class NatsLogs:
         self._jetstream = jetstream
 
     async def open_log(self, spec: LogSpec) -> NatsLog:
-        """Make the log, or change it to `spec`."""
+        """Make the log, or change it to `spec`; `ServerFull` says how much of which limit is taken."""
         wanted = stream_config(spec)
         found = await self._jetstream.call(f"STREAM.INFO.{spec.name}")
-        if not found:
-            await self._jetstream.call(f"STREAM.CREATE.{spec.name}", wanted)
-        elif any(found["config"].get(key) != value for key, value in wanted.items()):
-            await self._jetstream.call(f"STREAM.UPDATE.{spec.name}", found["config"] | wanted)
+        try:
+            if not found:
+                await self._jetstream.call(f"STREAM.CREATE.{spec.name}", wanted)
+            elif any(found["config"].get(key) != value for key, value in wanted.items()):
+                await self._jetstream.call(f"STREAM.UPDATE.{spec.name}", found["config"] | wanted)
+        except ServerFull as error:
+            raise ServerFull(f"{error}. {await self._limits()}") from error
         return NatsLog(self._jetstream, spec)
+
+    async def _limits(self) -> str:
+        """Return how much of the account's limits is taken, in words; empty if the server doesn't tell."""
+        try:
+            told = await self._jetstream.call("INFO")
+        except (TransportError, WaitTimeout):
+            return ""
+        limits = told.get("limits", {})
+        most, logs = limits.get("max_storage", -1), limits.get("max_streams", -1)
+        taken = wording.size(told.get("reserved_storage", 0))
+        of = f" of {wording.size(most)}" if most >= 0 else ""
+        count = f" in {told.get('streams', 0)}" + (f" of {logs}" if logs >= 0 else "")
+        return f"Its logs have reserved {taken}{of}{count} logs."
 
     async def find_log(self, name: str) -> NatsLog | None:
         """Return the log called `name`; None if there is no such log."""

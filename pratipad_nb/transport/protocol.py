@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn, Protocol
 
+from pratipad_nb.settings import Storage
 from pratipad_nb.transport.partitions import partition_of
 
 __all__ = [
@@ -283,6 +284,13 @@ class Connection(Logs, Protocol):
     def refusal(self) -> str:
         """Why the server doesn't let this party back in; empty while the server does, or is away."""
 
+    async def storage(self) -> Storage:
+        """Return how the server's storage stands.
+
+        Known are the disk of a server of this computer, the limits that the server has told, and whether the
+        server has answered this party's last append although the link stood.
+        """
+
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have `callback` called, on the event loop, each time the link stands again.
 
@@ -355,6 +363,8 @@ class Connection(Logs, Protocol):
             If `expect` is not the newest.
         LogFull
             If the log is at its bound.
+        ServerFull
+            If the server, or its account, is at a limit; a `LogFull`.
         WaitTimeout
             If no answer came: the entry may or may not be stored.
         Unavailable

@@ -116,6 +116,7 @@ class Edge:
                     ("device samples", _every(_DEVICE_SAMPLE, self._reporter.sample_devices)),
                     ("sweeps", parts.upkeep.sweep()),
                     ("looks", parts.upkeep.looks()),
+                    ("storage", parts.storage.run()),
                     ("checkpoints", parts.upkeep.checkpoints()),
                     ("malformed", parts.malformed.run()),
                     ("presence", parts.presence.watch()),

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pratipad_nb.dataflow import Dataflow
+from pratipad_nb.errors import ServerFull
 from pratipad_nb.runtime.devices.announcer import Announcer
 from pratipad_nb.runtime.devices.backward import Backward
 from pratipad_nb.runtime.devices.credit import Account, Ledger, RateLimit
@@ -38,13 +39,14 @@ from pratipad_nb.runtime.positions.gatekeeper import Gatekeeper
 from pratipad_nb.runtime.positions.inputs import Input
 from pratipad_nb.runtime.positions.janitor import Janitor
 from pratipad_nb.runtime.positions.malformed import Malformed
-from pratipad_nb.runtime.positions.opening import open_input, open_output
+from pratipad_nb.runtime.positions.opening import no_room, open_input, open_logs, open_output
 from pratipad_nb.runtime.positions.outputs import Chain, Writer
+from pratipad_nb.runtime.positions.storage import StorageWatch
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.batch import Barrier
 from pratipad_nb.runtime.values.logs import diverted_output
 from pratipad_nb.runtime.values.metrics import InFlight
-from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs
+from pratipad_nb.runtime.values.plan import EdgeSettings, fitted
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import Position
 from pratipad_nb.transport.protocol import Connection, Log
@@ -74,6 +76,7 @@ class Parts:
     janitor: Janitor | None
     checkpoints: Checkpoints | None
     upkeep: Upkeep
+    storage: StorageWatch
     settling: Settling
     blockage: Blockage
     signals: Signals
@@ -96,6 +99,7 @@ class _Stores:
     chain: OutputChain | None
     checkpoints: Checkpoints | None
     janitor: Janitor | None
+    storage: StorageWatch
 
     @property
     def durable(self) -> bool:
@@ -121,15 +125,20 @@ async def open_parts(
     Raises
     ------
     FlowError
-        If the flow runs elsewhere, or ran with the other delivery and still has messages.
+        If the flow runs elsewhere, or ran with the other delivery and still has messages, or the server has
+        no room for the flow's logs.
     ProcessorError
         If a processor can't be set up. Nothing was started then.
     """
     undo.enter_context(diverted_output())
+    settings = fitted(settings, (await connection.storage()).total)
     if not settings.partitioned:
         await refuse_a_second(connection, settings)
-    await check_partitions(connection, settings)
-    stores = await _open_stores(connection, settings)
+    try:
+        await check_partitions(connection, settings)
+        stores = await _open_stores(connection, settings, undo)
+    except ServerFull as error:
+        raise await no_room(connection, settings, error) from error
     line = Line(dataflow, settings.options)
     await line.open(stores.chain.states if stores.chain else {})
     undo.push_async_callback(line.close)
@@ -146,19 +155,31 @@ async def _close_line(shape: Shape) -> None:
     await shape.line.close()
 
 
-async def _open_stores(connection: Connection, settings: EdgeSettings) -> _Stores:
-    logs = {name: await connection.open_log(spec) for name, spec in log_specs(settings).items()}
+async def _open_stores(
+    connection: Connection, settings: EdgeSettings, undo: contextlib.AsyncExitStack
+) -> _Stores:
+    logs = await open_logs(connection, settings)
     subjects = Subjects(settings.name)
     dead_letters = DeadLetters(connection, logs[subjects.dead_stream], subjects)
     await dead_letters.find(settings.owns)
-    output, chain = await open_output(connection, settings, logs)
+    first = settings.delivery == "durable" and settings.partition == 0
+    storage = StorageWatch(connection, logs[subjects.input_stream] if first else None)
+    undo.push_async_callback(storage.close)
+    await storage.look()
+    output, chain = await open_output(connection, settings, logs, lambda: storage.state)
     if chain is None:
-        return _Stores(logs, dead_letters, output, None, None, None)
+        return _Stores(logs, dead_letters, output, None, None, None, storage)
     checkpoints = Checkpoints(chain, logs[subjects.mark_stream], subjects, settings.options.partitions)
     janitor = None
     if settings.partition == 0:  # one partition's run cuts the output log, to which all partitions write
-        janitor = Janitor(logs[subjects.output_stream], checkpoints.reach, settings.keep, settings.options)
-    return _Stores(logs, dead_letters, output, chain, checkpoints, janitor)
+        janitor = Janitor(
+            logs[subjects.output_stream],
+            checkpoints.reach,
+            settings.keep,
+            settings.options,
+            lambda: storage.state,
+        )
+    return _Stores(logs, dead_letters, output, chain, checkpoints, janitor, storage)
 
 
 def _composed(
@@ -210,8 +231,11 @@ def _composed(
     )
     controls, timers = Controls(status, shape), Timers(settings.name, lambda: shape.line)
     retries = _retries(settings, stores, status, controls, backward, shape)
-    upkeep = _upkeep(settings, stores, gate, retries, controls)
-    blockage = Blockage(connection, stores.full, stores.janitor, stores.dead_letters, backward)
+    blockage = Blockage(
+        connection, stores.full, stores.janitor, stores.dead_letters, backward, stores.storage
+    )
+    looks = (gate.look, stores.dead_letters.look, retries.tidy)
+    upkeep = _upkeep(settings, stores, looks, controls)
     proof = Proof(status, in_flight, gate.accepted, stored, lambda: bool(shape.line.paused))
     return Parts(
         connection=connection,
@@ -231,6 +255,7 @@ def _composed(
         janitor=stores.janitor,
         checkpoints=stores.checkpoints,
         upkeep=upkeep,
+        storage=stores.storage,
         settling=Settling(connection, subjects, in_flight, blockage, durable=stores.durable),
         blockage=blockage,
         signals=signals,
@@ -304,12 +329,15 @@ def _writer(
 
 
 def _upkeep(
-    settings: EdgeSettings, stores: _Stores, gate: Gatekeeper, retries: Retries, controls: Controls
+    settings: EdgeSettings,
+    stores: _Stores,
+    looks: Sequence[Callable[[], Awaitable[None]]],
+    controls: Controls,
 ) -> Upkeep:
     return Upkeep(
         janitor=stores.janitor,
         full=stores.full,
-        looks=(gate.look, stores.dead_letters.look, retries.tidy),
+        looks=looks,
         inject=controls.inject,
         checkpoint_seconds=settings.options.checkpoint_seconds,
         always=settings.partitioned,

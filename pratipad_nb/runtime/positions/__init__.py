@@ -15,6 +15,7 @@ Owns durable delivery. A repeat is dropped in ``gatekeeper``; a position is stor
 ``dead_letters``   messages that a processor failed on
 ``letter_room``    the bound of the dead letters, which new messages wait for
 ``janitor``        what may be deleted from the output, and which reader holds it back
+``storage``        whether the server stores results at present, and how much has to be deleted
 ``forwarding``     results on their way from a leaf's store to the cloud's
 =================  =========================================================================================
 """

@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 import logging
 import uuid
+from collections.abc import Callable
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import Fenced, FrameError, LogFull, PayloadError, WaitTimeout
 from pratipad_nb.runtime.positions.positions import Positions
+from pratipad_nb.settings import Storage
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import MarkFrame, OutputFrame, OutputHeader, Position, Segment
 from pratipad_nb.transport.protocol import Connection, Log
@@ -44,16 +46,26 @@ class OutputChain:
         The connection to the server, the output's log, and the log that holds checkpoints.
     out_subject, mark_subject
         The partition's subjects.
+    storage
+        How the server's storage stands; results wait while the disk is tight.
     """
 
     def __init__(
-        self, connection: Connection, output: Log, marks: Log, *, out_subject: str, mark_subject: str
+        self,
+        connection: Connection,
+        output: Log,
+        marks: Log,
+        *,
+        out_subject: str,
+        mark_subject: str,
+        storage: Callable[[], Storage] = Storage,
     ) -> None:
         self._connection = connection
         self._output = output
         self._marks = marks
         self._out = out_subject
         self._mark = mark_subject
+        self._storage = storage
         self.writer = uuid.uuid4().hex
         self.positions = Positions()
         #: States of processors' instances, by `state_key`, as of the newest checkpoint.
@@ -75,6 +87,8 @@ class OutputChain:
         await self._read_checkpoint()
         await self._read_since(self.checkpointed)
         for _ in range(8):
+            if self._storage().tight:
+                return  # as with a full log, below
             newest = await self._output.latest(self._out)
             if newest is not None and newest.sequence > self.last:
                 await self._read_since(self.last)
@@ -133,7 +147,8 @@ class OutputChain:
     async def append(self, covers: list[Position], segments: list[Segment]) -> int:
         """Store results and the positions they complete; return the frame's sequence once the frame is safe.
 
-        Waits for as long as the log is full (`full` is set meanwhile) or the server is away.
+        Waits for as long as the log is full or the disk is tight (`full` is set meanwhile), or the server is
+        away.
 
         Raises
         ------
@@ -153,6 +168,9 @@ class OutputChain:
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
+                if self._storage().tight:
+                    # On a full disk the log would break, and could not even be purged.
+                    raise LogFull("the disk is full")
                 self.last = await self._connection.append(self._out, data, expect=self.last)
                 break
             except LogFull:

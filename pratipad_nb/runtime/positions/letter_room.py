@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 
+from pratipad_nb import wording
 from pratipad_nb.errors import TransportError, WaitTimeout
 from pratipad_nb.transport.protocol import Connection, Log
 
@@ -46,7 +47,7 @@ class LetterRoom:
     def words(self) -> str:
         """How much of the bound is taken, in words."""
         more = f"; the server doesn't enlarge their log: {self.refusal}" if self.refusal else ""
-        return f"{self._bytes / 2**20:.1f} MiB of {self._bound / 2**20:g} MiB{more}"
+        return f"{wording.size(self._bytes)} of {wording.size(self._bound)}{more}"
 
     async def look(self) -> None:
         """Find out how large the log is, after appends and deletions of any edge."""

@@ -1,30 +1,75 @@
 """Opening: the input and the output that a flow's delivery asks for: logs (durable), or signals (fast).
 
-Owns which input and output are opened, and under which names. The inputs and outputs themselves are in
-`inputs`, `outputs` and `chain`.
+Owns which logs, input and output are opened, and under which names, and the words for a server that has no
+room for the logs. The inputs and outputs themselves are in `inputs`, `outputs` and `chain`; what the logs may
+take is in `pratipad_nb.runtime.values.plan`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 
-from pratipad_nb.errors import FlowError
+from pratipad_nb import wording
+from pratipad_nb.errors import FlowError, ServerFull, TransportError, WaitTimeout
 from pratipad_nb.runtime.positions.chain import OutputChain
 from pratipad_nb.runtime.positions.inputs import DurableInput, FastInput, Input
 from pratipad_nb.runtime.positions.outputs import Chain, FastChain
-from pratipad_nb.runtime.values.plan import EdgeSettings
+from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs, marks_bytes, reserved_bytes
+from pratipad_nb.settings import Storage
 from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Log
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["open_input", "open_output"]
+__all__ = ["no_room", "open_input", "open_logs", "open_output"]
 
 #: The name of the input's consumer, the same in all runs of a flow. With several partitions, each has a
 #: consumer.
 _CONSUMER = "edge"
 
 
+async def open_logs(connection: Connection, settings: EdgeSettings) -> dict[str, Log]:
+    """Return all logs of a flow, by name.
+
+    Raises
+    ------
+    ServerFull
+        If the server has no room for one of them; see `no_room`.
+    """
+    return {name: await connection.open_log(spec) for name, spec in log_specs(settings).items()}
+
+
+async def no_room(connection: Connection, settings: EdgeSettings, error: ServerFull) -> FlowError:
+    """Return the error for a server that has no room for a flow's logs, and delete the logs never used.
+
+    A flow that doesn't start reserves nothing, or the next try would find less room still.
+    """
+    for name in log_specs(settings):
+        with contextlib.suppress(TransportError, WaitTimeout):
+            made = await connection.find_log(name)
+            if made is not None and (await made.state()).last == 0:
+                await connection.delete_log(name)
+    options, keep = settings.options, settings.keep
+    parts = [
+        f"{wording.size(options.dead_letter_bytes)} dead letters (FlowOptions(dead_letter_bytes=…))",
+        f"{wording.size(options.order_bytes)} orders (order_bytes=…)",
+        f"{wording.size(marks_bytes(options.partitions))} checkpoints",
+    ]
+    if settings.delivery == "durable":
+        parts.insert(0, f"{wording.size(options.input_bytes)} input (FlowOptions(input_bytes=…))")
+        parts.insert(0, f"{wording.size(keep.bytes)} results (keep=Keep(bytes=…))")
+    return FlowError(
+        f"flow {settings.name!r} can't start: its server gives it no room. {error} The flow may take "
+        f"{wording.size(reserved_bytes(settings))}: {', '.join(parts)}. The server reserves that for each "
+        "flow that was ever started there, running or not. Make these bounds smaller, forget() a flow that "
+        "is no longer needed, or raise the limit (the server's max_file_store, or the account's max_file)."
+    )
+
+
 async def open_output(
-    connection: Connection, settings: EdgeSettings, logs: Mapping[str, Log]
+    connection: Connection,
+    settings: EdgeSettings,
+    logs: Mapping[str, Log],
+    storage: Callable[[], Storage],
 ) -> tuple[Chain, OutputChain | None]:
     """Return the chain of results, and the same as an `OutputChain` in durable delivery, else None.
 
@@ -43,6 +88,7 @@ async def open_output(
         logs[subjects.mark_stream],
         out_subject=out,
         mark_subject=subjects.mark(f"partition-{settings.partition}"),
+        storage=storage,
     )
     await chain.open()
     return chain, chain
