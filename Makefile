@@ -7,7 +7,7 @@
 #   WORKERS=3                how many processes run the tests: they wait more than they compute
 #   ROUNDS=20                how many rounds `make hunt` does
 #   SEED=7                   what its schedule is made from; without it, another one each time
-#   HUNT_OPTIONS=--plan      what else to tell the hunt: --faults kill, --longest 6, --patience 120
+#   HUNT_OPTIONS=--plan      what else to tell the hunt: --faults short, --longest 6, --log docs/hunt.txt
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
     $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -21,13 +21,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test check hunt bench soak clean
+.PHONY: help lab test check hunt mutants bench soak clean
 
 help:
 	@echo 'make lab     install into $(VENV) and open the first notebook in JupyterLab'
 	@echo 'make test    check the code and run all tests'
 	@echo 'make check   check the code only: ruff, mypy, import-linter'
-	@echo "make hunt    kill a flow's processes in ROUNDS=$(ROUNDS) rounds (SEED=…): is anything lost, doubled or reordered?"
+	@echo "make hunt    let a flow's parts fail in ROUNDS=$(ROUNDS) rounds (SEED=…): is anything lost, doubled, reordered or inexact?"
+	@echo 'make mutants switch off one mechanism at a time: do the tests see that? (some 15 minutes)'
 	@echo 'make bench   measure throughput, latency and memory (some minutes; writes artefacts/bench.json)'
 	@echo 'make soak    run a flow for MINUTES=$(MINUTES) and watch its memory'
 	@echo 'make clean   delete what make has made; what flows have stored (.pratipad) stays'
@@ -48,6 +49,9 @@ check: $(VENV)/.all
 
 hunt: $(VENV)/.all
 	$(BIN)/python tests/faults/rounds.py --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(HUNT_OPTIONS)
+
+mutants: $(VENV)/.all
+	$(BIN)/python tests/faults/mutants.py $(MUTANT_OPTIONS)
 
 bench: $(VENV)/.all
 	$(BIN)/python tests/benchmarks/bench_throughput.py $(BENCH_OPTIONS)

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from pratipad_nb.errors import ProcessorError as ProcessorError
     from pratipad_nb.errors import ServerError as ServerError
     from pratipad_nb.errors import SettingsError as SettingsError
+    from pratipad_nb.errors import TakenOver as TakenOver
     from pratipad_nb.errors import TransportError as TransportError
     from pratipad_nb.errors import WaitTimeout as WaitTimeout
     from pratipad_nb.hardware.host import HostSensor as HostSensor
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from pratipad_nb.notation import parse as parse
     from pratipad_nb.processors import Deadband as Deadband
     from pratipad_nb.processors import Filter as Filter
+    from pratipad_nb.processors import Keyed as Keyed
     from pratipad_nb.processors import Processor as Processor
     from pratipad_nb.processors import Throttle as Throttle
     from pratipad_nb.processors import Window as Window
@@ -100,6 +102,7 @@ __all__ = [
     "Gateway",
     "HostSensor",
     "Keep",
+    "Keyed",
     "Leaf",
     "Message",
     "NotationError",
@@ -110,6 +113,7 @@ __all__ = [
     "ProcessorError",
     "ServerError",
     "SettingsError",
+    "TakenOver",
     "Tape",
     "Throttle",
     "TransportError",
@@ -144,6 +148,7 @@ _HOMES = {
     "Gateway": "device.gateway",
     "HostSensor": "hardware.host",
     "Keep": "settings",
+    "Keyed": "processors",
     "Leaf": "settings",
     "Message": "message",
     "NotationError": "notation",
@@ -154,6 +159,7 @@ _HOMES = {
     "ProcessorError": "errors",
     "ServerError": "errors",
     "SettingsError": "errors",
+    "TakenOver": "errors",
     "Tape": "session.inspection.tape",
     "Throttle": "processors",
     "TransportError": "errors",

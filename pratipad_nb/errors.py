@@ -26,6 +26,7 @@ Every error that reaches a user belongs to this tree. A foreign error (of the NA
     ├── FlowError               an operation is not possible in the flow's present state
     │   └── OneWayError         the notation lets nothing pass in that direction
     ├── DeviceError             a device: unknown, silent, or its driver failed
+    ├── TakenOver               another handle reads under this reader's name now (has host, pid, since)
     └── WaitTimeout             a wait took too long (also a `TimeoutError`)
         └── Unavailable         the server is ending, starting or electing; try again later
 
@@ -50,6 +51,7 @@ __all__ = [
     "ServerError",
     "ServerFull",
     "SettingsError",
+    "TakenOver",
     "TransportClosed",
     "TransportError",
     "Unavailable",
@@ -123,6 +125,29 @@ class OneWayError(FlowError):
 
 class DeviceError(PratipadError):
     """A device is unknown or silent, or its driver failed."""
+
+
+class TakenOver(PratipadError):
+    """Another handle has taken a reader's name over, and gets the reader's messages from now on.
+
+    Attributes
+    ----------
+    reader
+        The reader's name.
+    host, pid
+        The computer and the process of the newer handle.
+    since
+        When the newer handle was made, in seconds since 1970-01-01 UTC.
+    """
+
+    def __init__(
+        self, text: str, *, reader: str = "", host: str = "", pid: int = 0, since: float = 0.0
+    ) -> None:
+        super().__init__(text)
+        self.reader = reader
+        self.host = host
+        self.pid = pid
+        self.since = since
 
 
 class WaitTimeout(PratipadError, TimeoutError):

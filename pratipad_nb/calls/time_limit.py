@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from pratipad_nb.calls.call import is_async
@@ -52,36 +52,17 @@ class TimeLimit:
         """Return a method of either kind of ``def``, each call of which is timed."""
         return self.timed_coroutine(function) if is_async(function) else self.timed_plain(function)
 
-    def timed_plain(self, function: Callable[..., Any], *, runs_out: bool = False) -> Callable[..., Any]:
-        """Return the ``def`` `function`, each call of which is timed.
-
-        `runs_out`: a generator that `function` returns is run to its end within the timed call, for its work
-        is done only while it is iterated.
-        """
+    def timed_plain(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the ``def`` `function`, each call of which is timed."""
 
         def timed(*arguments: Any) -> Any:
             self._begin()
             try:
-                result = function(*arguments)
-                return list(result) if runs_out and isinstance(result, Iterator) else result
+                return function(*arguments)
             finally:
                 self._end()
 
         return timed
-
-    def timed_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the asynchronous generator `function`, whose whole work is timed as one call."""
-
-        async def all_of(*arguments: Any) -> list[Any]:
-            return [result async for result in function(*arguments)]
-
-        timed = self.timed_coroutine(all_of)
-
-        async def generate(*arguments: Any) -> AsyncIterator[Any]:
-            for result in await timed(*arguments):
-                yield result
-
-        return generate
 
     def timed_coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the ``async def`` `function`, each call of which is timed, and cancelled when late."""

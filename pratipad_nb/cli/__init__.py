@@ -21,5 +21,6 @@ the rooms below it. Heavy modules are imported when a command needs them, so tha
 Every other module is a command: ``certs``, ``check``, ``cloud``, ``device``, ``run``, ``server``, ``top``.
 
 Exit codes: 0 done (also: ended by a signal after a clean drain, if the command runs until a signal); 1
-failed; 2 wrong usage; 130 and 143 interrupted (SIGINT, SIGTERM) before the command was done.
+failed; 2 wrong usage; 3 a reader whose name a newer reader has taken over; 130 and 143 interrupted (SIGINT,
+SIGTERM) before the command was done.
 """

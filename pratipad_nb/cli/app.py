@@ -31,8 +31,9 @@ The house of the tutorial as five processes:
   pratipad cloud house
 
 \b
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 or 143 interrupted before it was done. `server`, `run`,
-`device` and an endless `cloud` end by a signal: 0 if all was drained.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a newer reader of the same name reads now, 130 or 143
+interrupted before it was done. `server`, `run`, `device` and an endless `cloud` end by a signal: 0 if all
+was drained.
 Environment: PRATIPAD_HOME, PRATIPAD_SERVER, PRATIPAD_CERTS, PRATIPAD_FLOW stand for --home, --server,
 --certs, --flow.
 """

@@ -142,6 +142,9 @@ def cloud(
     A result is an object with payload, id, device, time, received and flow. After a crash the last few may
     come twice, and be answered twice: their ids are equal, and --sqlite keeps one of each.
 
+    A reader's name is for one process at a time. A newer `pratipad cloud` of the same --reader takes the name
+    over; the older one names the newer one's process and host, and ends with exit code 3.
+
     \b
     Examples:
       pratipad cloud house

@@ -19,10 +19,11 @@ from typing import Any, ParamSpec, TypeVar
 
 import typer
 
-from pratipad_nb.errors import PratipadError, SettingsError
+from pratipad_nb.errors import PratipadError, SettingsError, TakenOver
 
 __all__ = [
     "FAILED",
+    "TAKEN_OVER",
     "USAGE",
     "Ending",
     "Signalled",
@@ -35,6 +36,9 @@ __all__ = [
 
 FAILED = 1
 USAGE = 2
+#: Of a reader whose name a newer reader has taken over. A service that is restarted after this code would
+#: take the name back, and the two would take turns for ever.
+TAKEN_OVER = 3
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: The extra that brings each library: a device's libraries are always installed.
@@ -99,7 +103,7 @@ def reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except PratipadError as error:
             said(str(error))
-            raise typer.Exit(USAGE if isinstance(error, SettingsError) else FAILED) from None
+            raise typer.Exit(_code(error)) from None
         except ModuleNotFoundError as error:
             extra = _EXTRAS.get((error.name or "").partition(".")[0])
             if extra is None:
@@ -111,6 +115,12 @@ def reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
             raise typer.Exit(FAILED) from None
 
     return run
+
+
+def _code(error: PratipadError) -> int:
+    if isinstance(error, TakenOver):
+        return TAKEN_OVER
+    return USAGE if isinstance(error, SettingsError) else FAILED
 
 
 def run_until_signalled(work: Coroutine[Any, Any, Result]) -> Result:

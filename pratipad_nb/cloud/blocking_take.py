@@ -107,7 +107,12 @@ class BlockingReader:
                 if self._closed:
                     return None
                 lent = self._lent
-                if lent.over or lent.taken == len(lent.messages):
+                if (
+                    lent.over
+                    or lent.taken == len(lent.messages)
+                    # A process that was frozen may have lost its reader's name meanwhile.
+                    or time.monotonic() >= lent.until
+                ):
                     lent = self._portal.run(self._look())
                 if not lent.messages:
                     return None

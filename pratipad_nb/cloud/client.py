@@ -59,7 +59,9 @@ class AsyncCloud:
         Name of the flow; or a flow of this process, which lets the reader in.
     reader
         Name of the reader. The reader's position is stored under this name, and the certificate names it,
-        too. The flow keeps the messages that a named reader hasn't taken.
+        too. The flow keeps the messages that a named reader hasn't taken. The name of a durable flow's reader
+        is for one client at a time: a newer client that reads takes the name over, and the older client
+        raises `TakenOver`.
     server, certs
         ``tls://host:port`` and the folder with this reader's certificate, as ``pratipad certs issue reader``
         or `Flow.invite` with ``role="reader"`` writes it.
@@ -159,6 +161,8 @@ class AsyncCloud:
         ------
         WaitTimeout
             If fewer have arrived in time. The next `take` returns the messages that have.
+        TakenOver
+            If a newer client reads under this reader's name, in this process or another.
         """
         check_take(n, timeout)
         end = None if timeout is None else time.monotonic() + timeout

@@ -1,11 +1,10 @@
-"""Frames of a durable flow's output log, and the stored position of the reader that takes them.
+"""Frames of a durable flow's output log, for the reader that takes their messages.
 
-Owns three things that must agree: the frames that have arrived (`Backlog`), the stored position (a
-`ReadFrame` under ``read.<reader>``) and the consumer's acknowledgements.
+Owns three things that must agree: the frames that have arrived (`Backlog`), the reader's position
+(`StoredPosition`) and the consumer's acknowledgements.
 
-* The **stored position** alone decides which messages are taken. Every save is conditional on the position
-  before it. So of two handles of one name the slower handle is fenced, and starts again from the stored
-  position.
+* The **stored position** alone decides which messages are taken. A newer handle of the reader's name takes
+  the position over, and the older handle raises `TakenOver`.
 * The **consumer** is the quick way to new frames. Its acknowledgements tell the edge which frames this reader
   is done with. The invariant: no frame is acknowledged that the stored position doesn't cover.
   `_acknowledge` and `_is_due` alone acknowledge, and compare each frame with the position saved last.
@@ -25,11 +24,11 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pratipad_nb.backoff import Backoff
 from pratipad_nb.bugs import log_bug
 from pratipad_nb.cloud.backlog import Backlog, messages_of
-from pratipad_nb.errors import Fenced, FrameError, NotInvited, TransportClosed, TransportError, WaitTimeout
-from pratipad_nb.transport.codec import decode, encode
+from pratipad_nb.cloud.position import Patience, StoredPosition
+from pratipad_nb.errors import FrameError, NotInvited, TransportClosed, TransportError, WaitTimeout
+from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import OutputFrame, ReadFrame
 from pratipad_nb.transport.protocol import (
     Connection,
@@ -42,7 +41,7 @@ from pratipad_nb.transport.protocol import (
 )
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["LogSource", "Patience"]
+__all__ = ["LogSource"]
 
 log = logging.getLogger(__name__)
 
@@ -53,30 +52,11 @@ _ACK_WAIT = 600.0
 #: Seconds between two looks for something that sends no notice: a log that doesn't exist yet, or a frame
 #: beyond the window.
 _POLL = 0.05
-#: Longest pause before a save that got no answer is tried again, in seconds; the first pause is `_POLL`.
-_LONGEST_PAUSE = 0.5
 #: A save without a time-out, that of `seek`, is tried for this long, in seconds.
 _STORE_PATIENTLY = 5.0
 #: How much longer than `seconds` a call of `more` may take, in seconds: a call without time to wait still
 #: finds the frames that are stored.
 _GRACE = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a reader waits for its server.
-
-    Attributes
-    ----------
-    silence
-        After so many seconds in which nothing arrived, the log itself is asked whether there is more.
-    store
-        Storing the position is tried for at least this long, in seconds, however little time is left: the
-        messages have arrived already.
-    """
-
-    silence: float = 2.0
-    store: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +67,8 @@ class _Opened:
     output: Log
     state: LogState
     marks: Log
-    stored: Record | None
+    stored: Record
+    claimed: bool  # whether the position was taken over, or stored anew, while the output was being opened
     known: int  # the stored position's sequence as this handle knew it before it read `stored`
 
 
@@ -108,7 +89,7 @@ class LogSource:
         self.skipped_frames = 0
         self._connection = connection
         self._subjects = Subjects(flow)
-        self._subject = self._subjects.read(name)
+        self._position = StoredPosition(connection, flow, name, patience, self._following)
         self._flow = flow
         self._name = name
         self._window = window
@@ -118,18 +99,23 @@ class LogSource:
         self._newest = 0
         self._heard = time.monotonic()
         self._begun = False
-        self._saved = ReadFrame(0, 0)
-        self._saved_at = 0
-        # Encoded positions that may be stored or not: their `save` was cancelled, or got no answer.
-        self._doubtful: set[bytes] = set()
         self._anew = False
 
     @property
     def astray(self) -> bool:
         """Whether a position behind the next message here is stored, or may be."""
-        following, saved = self.held.position, self._saved
+        following, saved = self.held.position, self._position.saved
         ahead = (saved.sequence, saved.offset) > (following.sequence, following.offset)
-        return self._begun and (ahead or bool(self._doubtful))
+        return self._begun and (ahead or self._position.in_doubt)
+
+    @property
+    def sure_until(self) -> float:
+        """Until then, by the monotonic clock, messages may be handed out before their position is stored."""
+        return self._position.sure_until
+
+    def _following(self) -> ReadFrame:
+        """Return the position of the first message that isn't handed out."""
+        return self.held.position if self._begun else self._position.saved
 
     # -- arriving --------------------------------------------------------------------------------------------
 
@@ -142,11 +128,30 @@ class LogSource:
             If this side has closed the connection.
         NotInvited
             If this reader may not read the flow's output.
+        TakenOver
+            If a newer handle reads under this reader's name.
         """
+        await self._patiently(self._more(seconds), seconds)
+
+    async def confirm(self) -> None:
+        """Make sure that this handle may hand messages out. May return early; see `sure_until`."""
+        if self._open is None:
+            await self.more(self._patience.sure)
+        else:
+            await self._patiently(self._position.confirm(), self._patience.sure)
+
+    async def _more(self, seconds: float) -> None:
+        if self._open is not None and not self._position.sure:
+            await self._position.confirm()
+        await self._look(seconds)
+
+    async def _patiently(self, work: Coroutine[Any, Any, None], seconds: float) -> None:
+        """Await `work`, for `seconds` and a little longer, and open the output anew should that fail."""
         try:
             async with asyncio.timeout(seconds + _GRACE):
-                await self._look(seconds)
-            if not self.held.count and self.held.next - self._saved.sequence >= max(1, self._window // 4):
+                await work
+            frames = self.held.next - self._position.saved.sequence
+            if not self.held.count and frames >= max(1, self._window // 4):
                 # Frames without messages must not hold the flow back.
                 await self.save(self.held.position, 0.0)
         except (TransportClosed, NotInvited):
@@ -174,7 +179,8 @@ class LogSource:
                 self._opening() if self._open is None else self._open.consumer.get()
             )
             task = self._task = asyncio.create_task(work, name=f"reader {self._name}")
-        await asyncio.wait({task}, timeout=min(seconds, self._patience.silence))
+        # No longer than this handle is sure of its name: else a newer handle would wait for this handle.
+        await asyncio.wait({task}, timeout=min(seconds, self._patience.silence, self._patience.sure))
         if not task.done():
             if self._open is not None and time.monotonic() - self._heard > self._patience.silence:
                 self._heard = time.monotonic()
@@ -197,7 +203,7 @@ class LogSource:
 
         A frame that the stored position covers is acknowledged again, for its first acknowledgement was lost.
         """
-        if delivery.sequence < self._saved.sequence and self._open is not None:
+        if delivery.sequence < self._position.saved.sequence and self._open is not None:
             self._open.consumer.acknowledge(delivery)
             return False
         self._due[delivery.sequence] = delivery
@@ -259,9 +265,9 @@ class LogSource:
         if self._anew:
             await self._forget_consumer(output)
         state = await output.state()
-        known = self._saved_at
-        stored = await marks.latest(self._subject)
-        start = decode(stored.data, ReadFrame).sequence if stored else state.first
+        known = self._position.at
+        stored, claimed = await self._position.claim(marks, state.first)
+        start = decode(stored.data, ReadFrame).sequence
         spec = ConsumerSpec(self._name, "all", max_pending=self._window, ack_wait=_ACK_WAIT, start=start)
         consumer = await output.consumer(spec)
         try:
@@ -270,30 +276,23 @@ class LogSource:
         except BaseException:
             await consumer.close()
             raise
-        return _Opened(consumer, output, state, marks, stored, known)
+        return _Opened(consumer, output, state, marks, stored, claimed, known)
 
     def _begin(self, opened: _Opened) -> None:
         self._open = opened
         self._due.clear()
         self._newest = 0
-        at = opened.stored.sequence if opened.stored else 0
-        if opened.stored is not None and at != self._saved_at and self._is_own(opened.stored):
-            self._adopt(opened.stored)
+        self._position.marks = opened.marks
+        at = opened.stored.sequence
+        self._position.adopt_own(opened.stored)
         # `stored` may be older than a position that this handle saved while the output was being opened.
-        unmoved = at == self._saved_at or opened.known != self._saved_at
-        if self._begun and unmoved and self.held.next <= opened.state.last + 1:
+        unmoved = at == self._position.at or opened.known != self._position.at
+        if self._begun and unmoved and not opened.claimed and self.held.next <= opened.state.last + 1:
             return  # the same log, and no other handle has moved the position: go on
         self._begun = True
-        self._doubtful.clear()
-        self._saved_at = at
-        self._saved = (
-            decode(opened.stored.data, ReadFrame) if opened.stored else ReadFrame(opened.state.first, 0)
-        )
-        if self._saved.sequence > opened.state.last + 1:
-            # The log's end was lost with the last seconds of its disk. New frames get the lost frames'
-            # numbers.
-            self._saved = ReadFrame(opened.state.last + 1, 0)
-        self.held.begin(self._saved)
+        # The log's end may be lost with the last seconds of its disk. New frames get the numbers of the lost.
+        self._position.begin(opened.stored, lost_from=opened.state.last + 1)
+        self.held.begin(self._position.saved)
 
     def wake(self) -> None:
         """Let a waiting `more` return at once."""
@@ -303,6 +302,7 @@ class LogSource:
     async def _let_go(self) -> None:
         task, self._task = self._task, None
         opened, self._open = self._open, None
+        self._position.marks = None
         self._due.clear()
         try:
             if task is not None:
@@ -318,67 +318,22 @@ class LogSource:
     # -- moving ----------------------------------------------------------------------------------------------
 
     async def save(self, position: ReadFrame, seconds: float) -> None:
-        """Store `position`, trying for `seconds` and a little longer, and acknowledge the frames before it.
-
-        A save that was cancelled, or got no answer, is in doubt, and the next save settles the doubt. Each
-        save is conditional on the sequence of the stored position that it follows (`expect`). So either the
-        next save is stored, and the earlier one can never be stored any more; or the next save is fenced, and
-        the earlier one is found stored and adopted.
+        """Store `position`, and acknowledge the frames before it; see `StoredPosition.save`.
 
         Raises
         ------
+        TakenOver
+            If a newer handle reads under this reader's name.
         Fenced
-            If another handle has moved this reader's position since. `restart` goes on from there.
+            If the position was moved or forgotten elsewhere. `restart` goes on from the stored position.
         WaitTimeout
             If the server doesn't answer.
         """
-        end = time.monotonic() + max(seconds, self._patience.store)
-        backoff = Backoff(_POLL, _LONGEST_PAUSE)
-        while position != self._saved or self._doubtful:
-            try:
-                await self._store(position, max(0.1, end - time.monotonic()))
-            except WaitTimeout:
-                if time.monotonic() >= end:
-                    raise
-                await asyncio.sleep(backoff.next())
+        await self._position.save(position, seconds)
         self._acknowledge()
 
-    async def _store(self, position: ReadFrame, seconds: float) -> None:
-        """Store `position`, or adopt an earlier position of this handle that turns out to be stored."""
-        data = encode(position)
-        earlier = frozenset(self._doubtful)
-        self._doubtful.add(data)
-        try:
-            at = await self._connection.append(self._subject, data, expect=self._saved_at, timeout=seconds)
-        except TransportError as error:
-            self._doubtful = set(earlier)  # `position` is not stored, for certain
-            if not isinstance(error, Fenced):
-                raise
-            newest = await self._newest_stored() if earlier else None
-            if newest is None or not self._is_own(newest):
-                self._doubtful.clear()
-                raise
-            self._adopt(newest)
-        else:
-            self._saved, self._saved_at = position, at
-            self._doubtful.clear()
-
-    async def _newest_stored(self) -> Record | None:
-        if self._open is not None:
-            return await self._open.marks.latest(self._subject)
-        marks = await self._connection.find_log(self._subjects.mark_stream)
-        return await marks.latest(self._subject) if marks is not None else None
-
-    def _is_own(self, stored: Record) -> bool:
-        return stored.data in self._doubtful
-
-    def _adopt(self, stored: Record) -> None:
-        """Take `stored` as this handle's position: no other position in doubt can be stored any more."""
-        self._saved, self._saved_at = decode(stored.data, ReadFrame), stored.sequence
-        self._doubtful.clear()
-
     def _acknowledge(self) -> None:
-        done = [sequence for sequence in self._due if sequence < self._saved.sequence]
+        done = [sequence for sequence in self._due if sequence < self._position.saved.sequence]
         if not done:
             return
         newest = self._due[max(done)]
@@ -388,10 +343,13 @@ class LogSource:
             self._open.consumer.acknowledge(newest)
 
     async def restart(self) -> None:
-        """Forget the messages that wait; go on from the stored position, which another handle has moved."""
-        log.warning("another handle reads %s as %s; the messages are shared", self._flow, self._name)
-        # First: a caller that is cancelled in `_let_go` must not go on with messages that the other handle
-        # has.
+        """Forget the messages that wait; go on from the stored position, which was moved elsewhere."""
+        log.warning(
+            "the position of reader %s of %s was moved or forgotten elsewhere; reading goes on from there",
+            self._name,
+            self._flow,
+        )
+        # First: a caller that is cancelled in `_let_go` must not go on with messages that are read elsewhere.
         self._begun = False
         self.held.begin(ReadFrame(0, 0))
         await self._let_go()
@@ -425,5 +383,6 @@ class LogSource:
         return max(0, state.last + 1 - max(first, state.first))
 
     async def close(self) -> None:
-        """Stop getting deliveries; the stored position stays."""
+        """Stop getting deliveries, and give the name back; the stored position stays."""
         await self._let_go()
+        await self._position.give_back()

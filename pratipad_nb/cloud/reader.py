@@ -8,21 +8,34 @@ The invariant of durable delivery: once a `take` has returned, the stored positi
 messages. `take` peeks at the messages, stores the position behind them, and drops them only then. A `take`
 that is cut off in between leaves the messages in the backlog and a position that may be stored or not
 (`astray`). The next save, which is due at once, stores the position of the first message in the backlog.
+
+A loop stores the position less often. It hands messages out only while this handle is sure to hold its name
+(`sure_until`); see `position`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
+import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol
 
 from pratipad_nb.cloud.backlog import Backlog
-from pratipad_nb.cloud.log_source import LogSource, Patience
+from pratipad_nb.cloud.log_source import LogSource
+from pratipad_nb.cloud.position import Patience
 from pratipad_nb.cloud.signal_source import SignalSource
-from pratipad_nb.errors import Fenced, SettingsError, TransportClosed, TransportError, WaitTimeout
+from pratipad_nb.errors import (
+    Fenced,
+    SettingsError,
+    TakenOver,
+    TransportClosed,
+    TransportError,
+    WaitTimeout,
+)
 from pratipad_nb.message import Message
 from pratipad_nb.settings import Delivery, checked_delivery, valid_name
 from pratipad_nb.transport.frames import ReadFrame
@@ -55,6 +68,9 @@ class _Source(Protocol):
 
     @property
     def astray(self) -> bool: ...
+    @property
+    def sure_until(self) -> float: ...
+    async def confirm(self) -> None: ...
     async def more(self, seconds: float) -> None: ...
     async def save(self, position: ReadFrame, seconds: float) -> None: ...
     async def restart(self) -> None: ...
@@ -78,11 +94,15 @@ class Lent:
         Number of messages that the caller has taken, from the first on. Any thread may set it.
     over
         Whether the reader has taken its next step: a change of `taken` is not seen any more.
+    until
+        From then on, by the monotonic clock, a message is to be taken only after the reader's next step:
+        another handle may have taken the reader's name over.
     """
 
     messages: list[Message]
     taken: int = 0
     over: bool = False
+    until: float = math.inf
 
 
 class Reader:
@@ -93,8 +113,9 @@ class Reader:
     connection
         An open connection; the caller closes it.
     flow, name
-        Names of the flow and of the reader. A position belongs to the reader's name: two handles of one name
-        share the messages, and each message reaches one of the two handles.
+        Names of the flow and of the reader. A position belongs to the reader's name, and in durable delivery
+        one handle at a time reads under a name: a newer handle, in whatever process, takes the name over once
+        it reads, and the older handle raises `TakenOver`.
     delivery
         The flow's delivery. With ``"durable"`` the position is stored at the server and outlives this
         process. With ``"fast"`` a reader gets the messages that come while it listens, from the first `take`
@@ -194,6 +215,9 @@ class Reader:
             If `n` is no whole number of at least 1, or `timeout` no number of at least 0.
         TransportClosed
             If this reader is closed.
+        TakenOver
+            If a newer handle reads under this reader's name. The messages that this `take` waited for are the
+            newer handle's.
         """
         lent = await self.lend(n, timeout)
         lent.taken = n
@@ -281,7 +305,7 @@ class Reader:
         try:
             async with asyncio.timeout(_PUT_BACK_SECONDS):
                 await self._save()
-        except (TransportError, TimeoutError) as error:
+        except (TransportError, TimeoutError, TakenOver) as error:
             log.info("reader %s of %s puts its position back later: %s", self.name, self.flow, error)
 
     async def _fill(self, n: int, end: float, timeout: float | None) -> None:
@@ -322,6 +346,7 @@ class Reader:
             or self._lent is not None
             or self._closed
             or self._lock.locked()
+            or time.monotonic() >= self._source.sure_until
         ):
             async with self._lock:
                 return await self._next()
@@ -347,16 +372,23 @@ class Reader:
                 return Lent([], over=True)
             held = self._source.held
             messages, _ = held.peek(min(most, held.count))
-            return self._lend(messages)
+            lent = self._lend(messages)
+            lent.until = self._source.sure_until
+            return lent
 
     async def _some(self) -> None:
-        """Store the position if that is due; then wait until messages are here, or this reader is closed."""
+        """Store the position if that is due; then wait until messages may be handed out, or for `close`."""
         held = self._source.held
         self._settle()
         if self._unsaved and (not held.count or self._unsaved >= _STORE_EVERY):
             await self._save()
-        while not held.count and not self._closed:
-            await self._source.more(_LONG)
+        while not self._closed:
+            if not held.count:
+                await self._source.more(_LONG)
+            elif time.monotonic() >= self._source.sure_until:
+                await self._source.confirm()
+            else:
+                return
 
     async def _save(self) -> None:
         """Store the position that iterating has reached."""
@@ -385,7 +417,10 @@ class Reader:
             self._unsaved = 0
 
     async def close(self) -> None:
-        """Store the position and stop reading; a waiting `take` fails with `TransportClosed`. Idempotent."""
+        """Store the position and stop reading; a waiting `take` fails with `TransportClosed`. Idempotent.
+
+        Doesn't raise `TakenOver`: the position is a newer handle's then.
+        """
         if self._closed:
             return
         self._closed = True
@@ -394,7 +429,8 @@ class Reader:
             try:
                 self._settle()
                 if self._unsaved or self._source.astray:
-                    await self._save()
+                    with contextlib.suppress(TakenOver):
+                        await self._save()
             finally:
                 await self._source.close()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from typing import Literal
 
 from pratipad_nb.cloud.backlog import Backlog, messages_of
@@ -31,6 +32,8 @@ class SignalSource:
     ----------
     astray
         False: no position is stored.
+    sure_until
+        Infinite: each handle gets all frames that are sent while it listens, whatever its name.
 
     Parameters
     ----------
@@ -44,6 +47,7 @@ class SignalSource:
         self.skipped_frames = 0
         self.most = most
         self.astray = False
+        self.sure_until = math.inf
         self._connection = connection
         self._flow = flow
         self._subject = Subjects(flow).out_all
@@ -63,6 +67,9 @@ class SignalSource:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await first_of(self._filled.wait(), self._connection.failure())
+
+    async def confirm(self) -> None:
+        """Do nothing: no name is held."""
 
     def _on_signal(self, signal: Signal) -> None:
         try:

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -152,11 +153,14 @@ class Downlink:
         await self._worker.close(patience)
 
     async def _carry_out(self, frame: DownFrame) -> None:
-        """Run an order for each device that it is for; a failure for one device keeps it from no other."""
+        """Run an order for each device that it is for; a failure for one device keeps it from no other.
+
+        Each device gets a payload of its own, for `receive` may change it.
+        """
         failed = ""
         for device in frame.to or [""]:
             try:
-                await self._run_for(device, frame.payload)
+                await self._run_for(device, deepcopy(frame.payload) if frame.to else frame.payload)
             except DeviceError as error:  # its text names the device, the fault and the next step already
                 failed = str(error)[:500]
                 self.failed += 1

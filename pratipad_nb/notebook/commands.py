@@ -124,6 +124,13 @@ def _forget(flow: Flow, _words: list[str]) -> str:
     return f"{flow.name}: nothing was stored under its name any more."
 
 
+def _forget_state(flow: Flow, words: list[str]) -> str:
+    forgotten = flow.forget_state(*words)
+    if forgotten:
+        return f"{flow.name}: the stored state of {', '.join(forgotten)} is deleted; messages stay."
+    return f"{flow.name}: no state{f' of {words[0]}' if words else ''} was stored."
+
+
 def _names() -> list[str]:
     """Return the flows that run in this kernel, or have ever run in the state folder."""
     return sorted({*flows(), *(flows_in(home_folder()) if defaults().server is None else ())})
@@ -139,6 +146,9 @@ COMMANDS: Mapping[str, Command] = {
     "retry": Command((), "put dead letters through again", _retry),
     "stop": Command((), "finish the messages in flight and stop; stored messages stay", _stop),
     "forget": Command((), "stop, and delete all that is stored under the name", _forget, of_stored=True),
+    "forget_state": Command(
+        ("[PROCESSOR]",), "of a stopped flow: delete processors' state alone", _forget_state, of_stored=True
+    ),
 }
 
 _WIDTH = max(len(command.usage(name)) for name, command in COMMANDS.items())

@@ -22,6 +22,7 @@ from pratipad_nb.processors.async_forms import AsyncBatch, AsyncGenerator, Async
 from pratipad_nb.processors.base import Processor, period_of
 from pratipad_nb.processors.copying import copy_payload
 from pratipad_nb.processors.forms import Batch, Generator, MessageOf, Plain
+from pratipad_nb.processors.keeping import kept_async_batch, kept_async_yields, kept_batch, kept_yields
 from pratipad_nb.processors.outcome import Outcome
 from pratipad_nb.processors.typed import annotation_of, typed
 from pratipad_nb.wording import in_words
@@ -39,6 +40,13 @@ _FORMS = {
     ("plain", True): AsyncPlain,
     ("generator", True): AsyncGenerator,
     ("batch", True): AsyncBatch,
+}
+#: Wrappers by which a callable of that kind keeps its results one by one; a plain form keeps its only result.
+_KEPT = {
+    ("generator", False): kept_yields,
+    ("batch", False): kept_batch,
+    ("generator", True): kept_async_yields,
+    ("batch", True): kept_async_batch,
 }
 
 
@@ -358,10 +366,12 @@ def _batch_call(
         call = _with_keyword(call, by_keyword)
     if annotation is not None:
         call = typed(call, annotation, kind, name=name, on_loop=on_loop)
+    if kind != "plain":
+        call = _KEPT[kind, on_loop](call, discard=discard)
     if kind != "batch" and (settings.retries or discard):  # a batch is given copies in any case
         call = _on_a_copy(call, with_message=with_message)
     if limit is not None:
-        call = _timed(call, limit, on_loop=on_loop, yields=yields, runs_out=kind != "plain")
+        call = limit.timed_coroutine(call) if on_loop else limit.timed_plain(call)
     form = _FORMS[kind, on_loop](
         call,
         name=name,
@@ -372,14 +382,6 @@ def _batch_call(
         limit=limit,
     )
     return form.run, on_loop
-
-
-def _timed(
-    call: Callable[..., Any], limit: TimeLimit, *, on_loop: bool, yields: bool, runs_out: bool
-) -> Callable[..., Any]:
-    if not on_loop:
-        return limit.timed_plain(call, runs_out=runs_out)
-    return limit.timed_generator(call) if yields else limit.timed_coroutine(call)
 
 
 def _parameters(call: Callable[..., Any], name: str, *, is_batch: bool) -> tuple[str, bool, str]:

@@ -8,13 +8,14 @@ the event loop its turn now and then (`_Breath`). Counting and checking results 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any
 
 from pratipad_nb.calls import absorb, awaited, settle
 from pratipad_nb.processors.forms import BatchForm, Form, Ledger, MessageOf, PlainForm, plain_outcome
+from pratipad_nb.processors.keeping import keep_of
 from pratipad_nb.processors.outcome import Outcome
 from pratipad_nb.processors.reply import collecting
 from pratipad_nb.processors.returned import nothing
@@ -70,6 +71,7 @@ class AsyncPlain(PlainForm, _AsyncForm):
     async def run(self, payloads: Sequence[Any], message_of: MessageOf, deadline: float) -> Outcome:
         """Take the rows in order until all are done or the deadline is over; see `Run`."""
         call, clock, discard = self._call, perf_counter, self._discard
+        keep = keep_of(discard=discard)
         ledger = Ledger(payloads)
         stamps = [ledger.started]
         breath = _Breath(ledger.started)
@@ -80,6 +82,8 @@ class AsyncPlain(PlainForm, _AsyncForm):
             for arguments in self._arguments(payloads, message_of):
                 try:
                     result = await call(*arguments)
+                    if result is not None:
+                        result = keep(result)
                     if cancelling():
                         await settle()
                 except BaseException as error:  # noqa: BLE001 - `absorb` raises a stop of the call
@@ -103,10 +107,7 @@ class AsyncPlain(PlainForm, _AsyncForm):
         ledger.payloads.extend(await self._awaited_again(make, error, (row,), ledger))
 
     async def _result(self, arguments: tuple[Any, ...]) -> list[Any]:
-        result = await self._call(*arguments)
-        if result is None and not self._discard:
-            raise nothing(self._name)
-        return [result]
+        return self._only(await self._call(*arguments))
 
 
 class AsyncGenerator(_AsyncForm):
@@ -122,7 +123,7 @@ class AsyncGenerator(_AsyncForm):
         with collecting() as replies:
             self._watched(ledger, stamps, replies)
             for arguments in self._arguments(payloads, message_of):
-                make = partial(self._results, arguments)
+                make = partial(self._call, *arguments)
                 try:
                     results = await awaited(make())
                 except BaseException as error:  # noqa: BLE001 - `absorb` raises a stop of the call
@@ -136,9 +137,6 @@ class AsyncGenerator(_AsyncForm):
                 await breath.take(now)
         ledger.time_rows(stamps)
         return ledger.outcome(replies, discard=self._discard)
-
-    async def _results(self, arguments: tuple[Any, ...]) -> list[Any]:
-        return [result async for result in self._call(*arguments)]
 
 
 class AsyncBatch(BatchForm, _AsyncForm):
@@ -167,7 +165,4 @@ class AsyncBatch(BatchForm, _AsyncForm):
         return ledger.outcome(replies, discard=self._discard)
 
     async def _call_for(self, rows: range, ledger: Ledger, message_of: MessageOf) -> list[Any]:
-        called = self._call(*self._copies(rows, ledger, message_of))
-        if isinstance(called, AsyncIterable):
-            return self._made([result async for result in called], rows)
-        return self._made(await called, rows)
+        return self._made(await self._call(*self._copies(rows, ledger, message_of)), rows)

@@ -30,6 +30,9 @@ class Processor:
       payload, in order. A result that is a `list` holds that payload's results: ``[]`` filters it, ``[a, b]``
       makes two.
 
+    A result goes on as it is at its ``return`` or ``yield``. An instance may change the object afterwards,
+    and return or yield it again: results are encoded or copied at once.
+
     Neither method is declared here, since for a type checker each of these forms would contradict the
     declaration.
 

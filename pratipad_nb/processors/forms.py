@@ -19,11 +19,13 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+from msgspec import Raw
 from msgspec.structs import replace
 
 from pratipad_nb.calls import LeftBehind, TimeLimit, left_behind
 from pratipad_nb.message import Message
 from pratipad_nb.processors.copying import copy_payload
+from pratipad_nb.processors.keeping import keep_of
 from pratipad_nb.processors.outcome import Failure, Outcome, sampled
 from pratipad_nb.processors.reply import collecting
 from pratipad_nb.processors.returned import (
@@ -53,8 +55,8 @@ MessageOf = Callable[[int], Message]
 
 #: How many results of a call are checked for being coroutines and the like.
 _LOOKED_AT = 16
-#: Classes of results that stand for themselves, in every form.
-_ONE_RESULT = frozenset({bool, bytes, dict, float, int, str})
+#: Classes of results that stand for themselves, in every form. `Raw` is a result that is encoded already.
+_ONE_RESULT = frozenset({bool, bytes, dict, float, int, Raw, str})
 
 
 class Form:
@@ -63,7 +65,8 @@ class Form:
     Parameters
     ----------
     call
-        Takes a payload, and the message when `with_message`; for a batch, lists of both.
+        Takes a payload, and the message when `with_message`; for a batch, lists of both. A generator's
+        returns a list, and so does a batch's: of results that `keeping` has made the flow's own.
     name
         Name of the processor, for errors.
     retries
@@ -239,6 +242,12 @@ class PlainForm(Form):
 
     __slots__ = ()
 
+    def _only(self, result: Any) -> list[Any]:
+        """Return the one result that a call returned, in a list."""
+        if result is None and not self._discard:
+            raise nothing(self._name)
+        return [keep_of(discard=self._discard)(result)]
+
     def _so_far(
         self,
         ledger: Ledger,
@@ -262,21 +271,24 @@ class Plain(PlainForm):
         # The hot loop: every statement here runs for every message. One reading of the clock serves the
         # deadline and the durations; `try` costs nothing; the results' rows are made after the loop.
         call, clock, discard = self._call, perf_counter, self._discard
+        keep = keep_of(discard=discard)
         ledger = Ledger(payloads)
         stamps = [ledger.started]
-        keep, stamp = ledger.payloads.append, stamps.append
+        enter, stamp = ledger.payloads.append, stamps.append
         with collecting() as replies:
             self._watched(ledger, stamps, replies)
             for arguments in self._arguments(payloads, message_of):
                 try:
                     result = call(*arguments)
+                    if result is not None:
+                        result = keep(result)
                 except BaseException as error:  # noqa: BLE001 - an exception concerns its message alone
                     self._settle(arguments, error, ledger, len(stamps) - 1)
                 else:
                     if result is None and not discard:
                         self._settle(arguments, nothing(self._name), ledger, len(stamps) - 1)
                     else:
-                        keep(result)
+                        enter(result)
                 stamp(now := clock())
                 if now > deadline:
                     break
@@ -286,10 +298,7 @@ class Plain(PlainForm):
         ledger.payloads.extend(self._again(partial(self._result, arguments), error, (row,), ledger))
 
     def _result(self, arguments: tuple[Any, ...]) -> list[Any]:
-        result = self._call(*arguments)
-        if result is None and not self._discard:
-            raise nothing(self._name)
-        return [result]
+        return self._only(self._call(*arguments))
 
 
 def plain_outcome(
@@ -342,9 +351,9 @@ class Generator(Form):
             for arguments in self._arguments(payloads, message_of):
                 try:
                     # All results before any is taken: a message that fails half-way leaves no result behind.
-                    results = list(call(*arguments))
+                    results = call(*arguments)
                 except BaseException as error:  # noqa: BLE001
-                    results = self._again(partial(self._results, arguments), error, (ledger.done,), ledger)
+                    results = self._again(partial(call, *arguments), error, (ledger.done,), ledger)
                 ledger.take(results, ledger.done)
                 ledger.done += 1
                 stamps.append(now := clock())
@@ -352,9 +361,6 @@ class Generator(Form):
                     break
         ledger.time_rows(stamps)
         return ledger.outcome(replies, discard=self._discard)
-
-    def _results(self, arguments: tuple[Any, ...]) -> list[Any]:
-        return list(self._call(*arguments))
 
 
 #: Results of a batch, the row of each result, and the rows for which the batch gave None.

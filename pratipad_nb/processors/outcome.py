@@ -15,6 +15,7 @@ from typing import Any
 
 from pratipad_nb.calls import worker
 from pratipad_nb.message import Message
+from pratipad_nb.processors.copying import copied
 from pratipad_nb.wording import in_words, storable
 
 __all__ = ["Failure", "Outcome", "sampled"]
@@ -34,6 +35,7 @@ _MACHINERY = {
         "async_forms.py",
         "copying.py",
         "forms.py",
+        "keeping.py",
         "outcome.py",
         "returned.py",
         "typed.py",
@@ -50,8 +52,8 @@ class Failure:
     row
         The message's index among the payloads of the call.
     payload
-        The payload as given to the call. A plain `process` without retries is given this very object, for
-        speed: changes in place that `process` made before it raised show here.
+        A copy of the payload that was given to the call. A plain `process` without retries is given the
+        payload itself, for speed: changes in place that `process` made before it raised show here.
     error
         The exception's type and text, as in ``"ValueError: no such unit"``.
     traceback
@@ -66,7 +68,7 @@ class Failure:
     @classmethod
     def of(cls, row: int, payload: Any, error: BaseException) -> Failure:
         """Return the failure that `error` is for the message in `row`."""
-        return cls(row, payload, in_words(error), _traceback(error))
+        return cls(row, copied(payload), in_words(error), _traceback(error))
 
 
 @dataclass(slots=True)

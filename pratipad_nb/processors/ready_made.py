@@ -1,7 +1,7 @@
 """The ready-made processors `Filter`, `Throttle` and `Deadband`; `window` has `Window`.
 
 All arguments of these processors can be written as literals in the notation, but for functions. `Throttle`
-and `Deadband` keep a state by device, and carry it over by `snapshot` and `restore`. Time is the device's own
+and `Deadband` keep a state by device, which follows its device (`Keyed`). Time is the device's own
 clock (`Message.time`), so that a replay gives the same results.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 from pratipad_nb.errors import ProcessorError
 from pratipad_nb.message import Message
 from pratipad_nb.processors.base import Processor
+from pratipad_nb.processors.keyed import Keyed
 
 __all__ = ["Deadband", "Filter", "Throttle", "value_of"]
 
@@ -133,9 +134,9 @@ class Throttle(Processor):
             self._passed[message.device] = interval
             yield payload
 
-    def snapshot(self) -> Any:
+    def snapshot(self) -> Keyed:
         """Return each device's last interval."""
-        return dict(self._passed)
+        return Keyed(self._passed)
 
     def restore(self, state: Any) -> None:
         """Go on after the intervals of `state`."""
@@ -176,9 +177,9 @@ class Deadband(Processor):
             self._passed[message.device] = value
             yield payload
 
-    def snapshot(self) -> Any:
+    def snapshot(self) -> Keyed:
         """Return each device's last value that passed."""
-        return dict(self._passed)
+        return Keyed(self._passed)
 
     def restore(self, state: Any) -> None:
         """Go on from the values of `state`."""

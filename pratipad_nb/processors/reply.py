@@ -13,6 +13,7 @@ from typing import Any
 
 from pratipad_nb.errors import ProcessorError
 from pratipad_nb.message import Message
+from pratipad_nb.processors.copying import copied
 
 __all__ = ["collecting", "preparing", "reply"]
 
@@ -33,6 +34,8 @@ _prepare: ContextVar[Callable[[Any], Any] | None] = ContextVar("pratipad_replies
 
 def reply(payload: Any, to: Message) -> None:
     """Send `payload` to the device that the message `to` came from. Works in any form of `process`.
+
+    `payload` is sent as it is now: changing it afterwards changes nothing.
 
     The reply is sent when the call of `process` has finished. Delivery is at least once: a message that is
     processed again, after a failure or a crash, is answered again.
@@ -67,7 +70,7 @@ def reply(payload: Any, to: Message) -> None:
             "named `message` and pass that."
         )
     prepare = _prepare.get()
-    replies.found.append((payload if prepare is None else prepare(payload), to))
+    replies.found.append(((prepare or copied)(payload), to))
 
 
 @contextmanager

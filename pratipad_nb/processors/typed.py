@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 import typing
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
@@ -141,15 +141,21 @@ def _batch(call: Any, validate: Any, *, on_loop: bool) -> Callable[..., Any]:
 
     async def batch_awaited(payloads: list[Any], *messages: Any) -> Any:
         called = call([validate(payload) for payload in payloads], *messages)
-        if isinstance(called, AsyncIterable):
-            return _dumped_batch([result async for result in called])
-        return _dumped_batch(await called)
+        if not isinstance(called, AsyncIterable):
+            called = await called
+        return _dumped_each(called) if isinstance(called, AsyncIterable) else _dumped_batch(called)
 
     return batch_awaited if on_loop else batch
 
 
 def _dumped_batch(returned: Any) -> Any:
-    return [_dumped(result) for result in returned] if is_results(returned) else returned
+    # Not a list: each result is dumped, and kept, at the moment when it is yielded.
+    return map(_dumped, returned) if is_results(returned) else returned
+
+
+async def _dumped_each(returned: AsyncIterable[Any]) -> AsyncIterator[Any]:
+    async for result in returned:
+        yield _dumped(result)
 
 
 def _dumped(result: Any) -> Any:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import floor, isfinite
 from typing import Any, NamedTuple
 
 from pratipad_nb.errors import ProcessorError
 from pratipad_nb.message import Message
 from pratipad_nb.processors.base import Processor
+from pratipad_nb.processors.keyed import Keyed
 from pratipad_nb.processors.ready_made import value_of
 
 __all__ = ["Window"]
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 #: Most values that one window of one device holds: half a megabyte of numbers. A window by time that gets
 #: more values is closed early.
 MOST_VALUES = 65_536
+#: The items of a window in a state: its arguments, and the five of an open window.
+_KEPT = 6
 
 
 class _Aggregate(NamedTuple):
@@ -95,9 +98,9 @@ class Window(Processor):
     interval, so the last window of a device that falls silent stays open (over a stop and start, too).
 
     ``"median"`` and a function need every value. Their windows never hold more than 65,536 values of a
-    device: a window by time that gets more is passed on in parts. All devices' values together are carried
-    over a stop and start up to 1 MiB, some 100,000 numbers. The other aggregates keep one or two numbers for
-    each device, however long the window.
+    device: a window by time that gets more is passed on in parts. Of each instance, all values together are
+    carried over a stop and start up to 1 MiB, some 100,000 numbers. The other aggregates keep one or two
+    numbers for each device, however long the window.
 
     Parameters
     ----------
@@ -186,12 +189,12 @@ class Window(Processor):
     @property
     def _form(self) -> list[Any]:
         """The arguments in which a state has to agree with this window to be restored."""
-        return ["Window", self._aggregate.holds, self._key, self._seconds]
+        return [self._aggregate.holds, self._key, self._seconds]
 
-    def snapshot(self) -> Any:
-        """Return the open windows by device."""
-        open_ = {device: [*window[:4], list(window[4])] for device, window in self._open.items()}
-        return {"form": self._form, "open": open_}
+    def snapshot(self) -> Keyed:
+        """Return the open windows by device, each behind the arguments that it was gathered by."""
+        form = self._form
+        return Keyed({device: [form, *window[:4], list(window[4])] for device, window in self._open.items()})
 
     def restore(self, state: Any) -> None:
         """Go on with the windows of `state`.
@@ -200,13 +203,30 @@ class Window(Processor):
         """
         if state is None:
             return
-        if not isinstance(state, dict) or state.get("form") != self._form:
+        form, kept = self._form, _windows(state)
+        self._open = {
+            device: [*window[:4], list(window[4])] for device, (its, *window) in kept.items() if its == form
+        }
+        if len(self._open) < len(kept) or not isinstance(state, Mapping):
             log.warning(
-                "windows that were open are dropped: they were gathered by other arguments than %s",
-                self._form[1:],
+                "windows that were open are dropped: they were gathered by other arguments than %s", form
             )
-            return
-        self._open = {device: [*window[:4], list(window[4])] for device, window in state["open"].items()}
+
+
+def _windows(state: Any) -> dict[str, list[Any]]:
+    """Return the windows of a state by device, each behind its arguments; None behind those of no window.
+
+    In version 0.1 a state was `{"form": ["Window", *arguments], "open": windows}`.
+    """
+    if not isinstance(state, Mapping):
+        return {}
+    form = state.get("form")
+    if isinstance(form, list) and form[:1] == ["Window"]:
+        return {device: [form[1:], *window] for device, window in state["open"].items()}
+    return {
+        device: window if isinstance(window, list) and len(window) == _KEPT else [None]
+        for device, window in state.items()
+    }
 
 
 def _aggregate(given: object) -> _Aggregate:

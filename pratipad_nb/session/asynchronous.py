@@ -23,6 +23,8 @@ from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.dataflow import Dataflow, resolve
 from pratipad_nb.errors import FlowError, TransportError, WaitTimeout
 from pratipad_nb.runtime.edge.edge import Edge
+from pratipad_nb.runtime.edge.forgetting import forget_states
+from pratipad_nb.runtime.edge.preflight import refuse_a_second
 from pratipad_nb.runtime.edge.running import Running
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.forwarding import Forwarder
@@ -367,6 +369,31 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         finally:
             await connection.close()
         return bool(found)
+
+    async def forget_state(self, processor: str | None = None) -> tuple[str, ...]:
+        """Delete the stored state of a processor, or of all, of a stopped flow; see `Flow.forget_state`."""
+        check_outside(self, self.name, "forget_state")
+        async with self._changing.here():
+            if self._edge is not None:
+                raise FlowError(
+                    f"flow {self.name!r} runs, and its processors hold their state and store it again. Stop "
+                    "it first: flow.stop(), then flow.forget_state(), then flow.start()."
+                )
+            if not self._entrance.may_have_stored:
+                return ()
+            access = await self._entrance.opened()
+            try:
+                return await self._forget_state_at(access, processor)
+            finally:
+                await self._entrance.close()
+
+    async def _forget_state_at(self, access: Access, processor: str | None) -> tuple[str, ...]:
+        connection = await connect(await access.endpoint_for("edge", ""), role="edge", name=self.name)
+        try:
+            await refuse_a_second(connection, self.settings)
+            return await forget_states(connection, self.name, processor)
+        finally:
+            await connection.close()
 
     async def update(self, notation: str, namespace: Mapping[str, Any] | None = None) -> SwapReceipt | None:
         """Change the dataflow to `notation`; swap only the processors that differ. None if none differs."""

@@ -298,6 +298,25 @@ class Flow(Messages, Cockpit):
             with Portal(f"pratipad {self.name}") as portal:
                 return portal.run(self._flow.forget())
 
+    def forget_state(self, processor: str | None = None) -> tuple[str, ...]:
+        """Delete the stored state of a processor, or of all processors; messages and positions stay.
+
+        For a stopped flow whose state can't follow, for example to another `concurrency` (see `Keyed`): the
+        processor begins without state at the next start. Returns the keys of the processors whose state was
+        deleted.
+
+        Raises
+        ------
+        FlowError
+            If the flow runs, here or in another process: its processors hold their state.
+        """
+        self._check_outside("forget_state")
+        with self._lock:
+            if self._portal is not None:
+                return self._run(self._flow.forget_state(processor))
+            with Portal(f"pratipad {self.name}") as portal:
+                return portal.run(self._flow.forget_state(processor))
+
     def update(self, notation: str, namespace: Mapping[str, Any] | None = None) -> SwapReceipt | None:
         """Change the dataflow; swap the processors that differ, between two batches. None if none differs.
 

@@ -26,6 +26,7 @@ __all__ = [
     "encode_payload",
     "encode_plain",
     "order_payload",
+    "payload_encoder",
 ]
 
 #: Most bytes of a frame's decompressed body: a bound on the memory that a hostile frame makes a receiver
@@ -78,7 +79,8 @@ def _no_extension(code: int, _: memoryview) -> Any:
     )
 
 
-_encoder = msgspec.msgpack.Encoder(enc_hook=_plain_value)
+#: Encodes payloads; for a caller in a hot loop, which does without the words of `PayloadError`.
+payload_encoder = msgspec.msgpack.Encoder(enc_hook=_plain_value)
 
 
 def encode(frame: msgspec.Struct) -> bytes:
@@ -127,7 +129,7 @@ def order_payload(payload: Any) -> bytes:
 
 def _encode(value: Any) -> bytes:
     try:
-        return _encoder.encode(value)
+        return payload_encoder.encode(value)
     except PayloadError:
         raise
     except Exception as error:  # of any kind, for a value may run a user's code, as a time zone does

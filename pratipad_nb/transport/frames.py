@@ -19,6 +19,7 @@ import msgspec
 from pratipad_nb.errors import FrameError, SettingsError
 from pratipad_nb.settings import valid_name
 from pratipad_nb.transport.codec import MAGIC, decode
+from pratipad_nb.transport.origin import Origin
 
 __all__ = [
     "MAX_MESSAGES",
@@ -39,6 +40,7 @@ __all__ = [
     "Position",
     "ReadFrame",
     "Segment",
+    "StoredRead",
     "UplinkFrame",
     "decode_uplink",
     "message_id",
@@ -132,13 +134,17 @@ class MarkFrame(msgspec.Struct, gc=False):
     """A checkpoint: every device's position as the output stood at `sequence`, and processors' kept state.
 
     `writer` names the run of an edge that wrote the checkpoint. Of each device, the epoch whose position
-    moved longest ago comes first.
+    moved longest ago comes first. `behind` holds the position that the states stand at, for each position in
+    `positions` that is ahead of the states. The input's entries up to the sequence `floor` hold no message
+    that the states lack; None: no state is kept, or not all of these entries are.
     """
 
     sequence: int
     positions: list[Position]
     states: dict[str, bytes] = {}
     writer: str = ""
+    floor: int | None = None
+    behind: list[Position] = []
 
 
 class ReadFrame(msgspec.Struct, gc=False):
@@ -146,6 +152,17 @@ class ReadFrame(msgspec.Struct, gc=False):
 
     sequence: int
     offset: int
+
+
+class StoredRead(ReadFrame, gc=False, omit_defaults=True):
+    """A reader's position as it is stored: with the handle that holds the reader's name.
+
+    `holder` is the handle that alone may move the position; None: no handle reads under the name. `heir` is a
+    newer handle, to which the holder is to hand the name over.
+    """
+
+    holder: Origin | None = None
+    heir: Origin | None = None
 
 
 class FailureNote(msgspec.Struct, gc=False):

@@ -89,9 +89,9 @@ class MemoryLog:
         """Return the sequences of the first and last entry, and the log's size."""
         return await self._do(StoredLog.state)
 
-    async def purge(self, below: int) -> None:
-        """Delete all entries with a sequence lower than `below`."""
-        await self._do(lambda log: log.purge(below))
+    async def purge(self, below: int, subject: str = "") -> None:
+        """Delete all entries, or those under `subject`, with a sequence lower than `below`."""
+        await self._do(lambda log: log.purge(below, subject))
         self._link.broker.tick()
 
     async def delete(self, sequence: int) -> None:
@@ -178,24 +178,25 @@ class MemoryConsumer:
                 for delivery in deliveries:
                     self._position.hold(delivery.sequence, broker.now())
 
-    async def rewind(self) -> None:
-        """Let all unacknowledged deliveries come again, in order, before newer entries."""
+    async def rewind(self, first: int | None = None) -> None:
+        """Let all unacknowledged deliveries, or all entries from `first` on, come again, in order."""
         await self._link.link_up()
         self._check()
-        self.rewind_now()
+        self.rewind_now(first)
 
-    def rewind_now(self) -> None:
+    def rewind_now(self, first: int | None = None) -> None:
         """Rewind without waiting for the link."""
         with self._link.broker.lock:
-            self._position.rewind()
+            self._position.rewind(first)
             self._link.broker.wake(self._log)
 
-    async def unacknowledged(self) -> int:
-        """Return how many entries, delivered or not, are not acknowledged."""
+    async def state(self) -> ConsumerState:
+        """Return the consumer's progress."""
         await self._link.link_up()
+        self._check()
         broker = self._link.broker
         with broker.lock:
-            return self._position.state(broker.now()).pending
+            return self._position.state(broker.now())
 
     async def close(self) -> None:
         """Stop delivering; the position stays, unless the consumer is ephemeral."""

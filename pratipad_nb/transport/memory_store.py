@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import OrderedDict
 from collections.abc import Iterator
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 
 from pratipad_nb.errors import Fenced, LogFull, TransportError
 from pratipad_nb.transport.protocol import ConsumerSpec, ConsumerState, Delivery, LogSpec, LogState, Record
@@ -47,7 +47,7 @@ class StoredLog:
 
     def __init__(self, spec: LogSpec) -> None:
         self.spec = spec
-        self.last = 0
+        self.last = max(0, spec.first - 1)
         self.gone = False
         self.consumers: dict[str, StoredConsumer] = {}
         # Not plain dictionaries: an ordered dictionary finds its first key at once, also after many removals.
@@ -141,10 +141,15 @@ class StoredLog:
         for consumer in self.consumers.values():
             consumer.discard(sequence)
 
-    def purge(self, below: int) -> None:
-        """Delete all entries with a sequence lower than `below`."""
-        while self.entries and self.first < below:
-            self.remove(self.first)
+    def purge(self, below: int, subject: str = "") -> None:
+        """Delete all entries, or those under `subject`, with a sequence lower than `below`."""
+        if not subject:
+            while self.entries and self.first < below:
+                self.remove(self.first)
+            return
+        for sequence, record in list(takewhile(lambda entry: entry[0] < below, self.entries.items())):
+            if matches(subject, record.subject):
+                self.remove(sequence)
 
     def expire(self, now: float) -> None:
         """Delete the entries that are older than `max_age`."""
@@ -269,10 +274,29 @@ class StoredConsumer:
         if sequence in self._out:
             self._out[sequence] = now + self.spec.ack_wait
 
-    def rewind(self) -> None:
-        """Let all deliveries in flight come again, in order."""
-        self._back = sorted([*self._out, *self._back])
+    def rewind(self, first: int | None = None) -> None:
+        """Let all entries from `first` on, or from the first unacknowledged entry on, come again, in order.
+
+        Acknowledged entries that the log still holds are among them: a server keeps no account, over a
+        rewind, of what was acknowledged behind an unacknowledged entry.
+        """
+        if first is None:
+            first = self._floor + 1
         self._out.clear()
+        self._back = [
+            sequence
+            for sequence in range(max(first, self._log.first), self._next)
+            if (record := self._log.entries.get(sequence)) and self._wants(record)
+        ]
+        self._next = max(self._next, first)
+
+    def _wants(self, record: Record) -> bool:
+        return not self.spec.subject or matches(self.spec.subject, record.subject)
+
+    @property
+    def _floor(self) -> int:
+        """The sequence up to which all entries are acknowledged."""
+        return min([*self._out, *self._back], default=max(self._next, self._log.first)) - 1
 
     def discard(self, sequence: int) -> None:
         """Forget `sequence`, which is no longer to be acknowledged."""
@@ -281,15 +305,13 @@ class StoredConsumer:
 
     def state(self, now: float) -> ConsumerState:
         """Return the consumer's state."""
-        first_new = max(self._next, self._log.first)
-        floor = min([*self._out, *self._back], default=first_new) - 1
         new = sum(
             1
             for sequence, record in self._log.entries.items()
-            if sequence >= first_new and (not self.spec.subject or matches(self.spec.subject, record.subject))
+            if sequence >= self._next and self._wants(record)
         )
         unacknowledged = len(self._out) + len(self._back)
-        return ConsumerState(self.spec.name, floor, new + unacknowledged, now - self._active)
+        return ConsumerState(self.spec.name, self._floor, new + unacknowledged, now - self._active)
 
 
 def _size(subject: str, data: bytes) -> int:

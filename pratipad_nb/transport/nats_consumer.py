@@ -15,15 +15,16 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
 from typing import Any
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.transport.nats_api import JetStream
 from pratipad_nb.transport.nats_errors import no_such_log
-from pratipad_nb.transport.protocol import ConsumerSpec, Delivery
+from pratipad_nb.transport.protocol import ConsumerSpec, ConsumerState, Delivery
 
-__all__ = ["NatsConsumer"]
+__all__ = ["NatsConsumer", "state_of"]
 
 log = logging.getLogger(__name__)
 
@@ -263,8 +264,8 @@ class NatsConsumer:
             else:
                 return
 
-    async def rewind(self) -> None:
-        """Let all unacknowledged deliveries come again, in order, before newer entries.
+    async def rewind(self, first: int | None = None) -> None:
+        """Let all unacknowledged deliveries, or all entries from `first` on, come again, in order.
 
         Deliveries in flight go to the old inbox, which is not read any more, for they would overtake. The
         invariant that the order rests on: `_inbox` changes only while `_paused` and after the server's RESET,
@@ -275,7 +276,8 @@ class NatsConsumer:
             await self._flush_outbox()
             await self._subscription.close()
             # The server doesn't answer a RESET of a missing consumer.
-            if not await self._without_requests() or not await self._api("RESET"):
+            to = {"seq": max(1, first)} if first is not None else None
+            if not await self._without_requests() or not await self._api("RESET", to):
                 deleted = self._deleted()
                 self._fail(deleted)
                 raise deleted
@@ -299,13 +301,16 @@ class NatsConsumer:
             await asyncio.sleep(min(_LOOK, left))
         return False
 
-    async def _api(self, verb: str) -> dict[str, Any] | None:
-        return await self._jetstream.call(f"CONSUMER.{verb}.{self._stream}.{self._name}")
+    async def _api(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        return await self._jetstream.call(f"CONSUMER.{verb}.{self._stream}.{self._name}", body)
 
-    async def unacknowledged(self) -> int:
-        """Return how many entries, delivered or not, are not acknowledged."""
+    async def state(self) -> ConsumerState:
+        """Return the consumer's progress, as the server knows it."""
+        await self._flush_outbox()
         info = await self._api("INFO")
-        return int(info["num_pending"] + info["num_ack_pending"]) if info else 0
+        if not info:
+            raise self._deleted()
+        return state_of(info)
 
     async def close(self) -> None:
         """Stop delivering; the position stays, unless the consumer is ephemeral."""
@@ -344,3 +349,16 @@ def _delivery(message: Any) -> Delivery:
         redelivered=tokens[at] != "1",
         token=message.reply,
     )
+
+
+def state_of(info: dict[str, Any]) -> ConsumerState:
+    """Return the state in a consumer's description; without a durable name, its name is empty."""
+    floor = info["ack_floor"]
+    active = None
+    if info.get("num_waiting"):  # the consumer asks for deliveries at this moment
+        active = 0.0
+    elif last := floor.get("last_active"):
+        away = datetime.fromisoformat(info["ts"]) - datetime.fromisoformat(last)
+        active = away.total_seconds()
+    pending = info["num_pending"] + info["num_ack_pending"]
+    return ConsumerState(info["config"].get("durable_name", ""), floor["stream_seq"], pending, active)

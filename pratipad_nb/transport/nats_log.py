@@ -13,7 +13,7 @@ from typing import Any
 
 from pratipad_nb.errors import TransportError
 from pratipad_nb.transport.nats_api import JetStream
-from pratipad_nb.transport.nats_consumer import NatsConsumer
+from pratipad_nb.transport.nats_consumer import NatsConsumer, state_of
 from pratipad_nb.transport.nats_errors import NO_SUCH_SEQUENCE, no_such_log
 from pratipad_nb.transport.protocol import ConsumerSpec, ConsumerState, LogSpec, LogState, Record
 
@@ -105,10 +105,11 @@ class NatsLog:
         first = state["first_seq"] if state["messages"] else state["last_seq"] + 1
         return LogState(first, state["last_seq"], state["messages"], state["bytes"])
 
-    async def purge(self, below: int) -> None:
-        """Delete all entries with a sequence lower than `below`."""
+    async def purge(self, below: int, subject: str = "") -> None:
+        """Delete all entries, or those under `subject`, with a sequence lower than `below`."""
         if below > 1:
-            await self._jetstream.call(f"STREAM.PURGE.{self._spec.name}", {"seq": below})
+            only = {"filter": subject} if subject else {}
+            await self._jetstream.call(f"STREAM.PURGE.{self._spec.name}", {"seq": below, **only})
 
     async def delete(self, sequence: int) -> None:
         """Delete one entry."""
@@ -132,23 +133,10 @@ class NatsLog:
         while True:
             page = await self._jetstream.call(f"CONSUMER.LIST.{self._spec.name}", {"offset": len(states)})
             found = page.get("consumers") or []
-            states.extend(_state_of(info) for info in found)
+            states.extend(state_of(info) for info in found)
             if not found or len(states) >= page.get("total", 0):
                 return [state for state in states if state.name]
 
     async def forget_consumer(self, name: str) -> None:
         """Delete a named consumer and its position."""
         await self._jetstream.call(f"CONSUMER.DELETE.{self._spec.name}.{name}")
-
-
-def _state_of(info: dict[str, Any]) -> ConsumerState:
-    """Return the state in a consumer's description; without a durable name, its name is empty."""
-    floor = info["ack_floor"]
-    active = None
-    if info.get("num_waiting"):  # the consumer asks for deliveries at this moment
-        active = 0.0
-    elif last := floor.get("last_active"):
-        away = datetime.fromisoformat(info["ts"]) - datetime.fromisoformat(last)
-        active = away.total_seconds()
-    pending = info["num_pending"] + info["num_ack_pending"]
-    return ConsumerState(info["config"].get("durable_name", ""), floor["stream_seq"], pending, active)

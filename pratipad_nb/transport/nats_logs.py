@@ -5,7 +5,7 @@ Owns making, finding and deleting logs. A log itself is for `pratipad_nb.transpo
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pratipad_nb import wording
 from pratipad_nb.errors import ServerFull, TransportError, WaitTimeout
@@ -27,13 +27,23 @@ class NatsLogs:
         wanted = stream_config(spec)
         found = await self._jetstream.call(f"STREAM.INFO.{spec.name}")
         try:
-            if not found:
-                await self._jetstream.call(f"STREAM.CREATE.{spec.name}", wanted)
-            elif any(found["config"].get(key) != value for key, value in wanted.items()):
-                await self._jetstream.call(f"STREAM.UPDATE.{spec.name}", found["config"] | wanted)
+            await self._fit(spec.name, wanted, spec.first, found)
         except ServerFull as error:
             raise ServerFull(f"{error}. {await self._limits()}") from error
         return NatsLog(self._jetstream, spec)
+
+    async def _fit(self, name: str, wanted: dict[str, Any], first: int, found: dict[str, Any]) -> None:
+        if not found:
+            beginning = {"first_seq": first} if first else {}
+            await self._jetstream.call(f"STREAM.CREATE.{name}", wanted | beginning)
+            return
+        known = found["config"]
+        # A transform that isn't wanted any more is left out: a value of null would be one that differs.
+        transform = known.pop("subject_transform", None)
+        if transform != wanted.get("subject_transform") or any(
+            known.get(key) != value for key, value in wanted.items() if key != "subject_transform"
+        ):
+            await self._jetstream.call(f"STREAM.UPDATE.{name}", known | wanted)
 
     async def _limits(self) -> str:
         """Return how much of the account's limits is taken, in words; empty if the server doesn't tell."""

@@ -109,6 +109,8 @@ class LogSpec:
         How entries are split; None: entries are not split.
     stored_as
         The subject that all entries bear in the log; empty: each entry bears the subject of its append.
+    first
+        Sequence of the first entry of a *new* log; 0: entries count from 1.
     """
 
     name: str
@@ -118,6 +120,7 @@ class LogSpec:
     max_age: float = 0.0
     partitioning: Partitioning | None = None
     stored_as: str = ""
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,14 +215,21 @@ class Consumer(Protocol):
     def hold(self, deliveries: Sequence[Delivery]) -> None:
         """Start the `ack_wait` of `deliveries` anew, for they are still being worked on."""
 
-    async def rewind(self) -> None:
+    async def rewind(self, first: int | None = None) -> None:
         """Let all unacknowledged deliveries come again, in order, before newer entries.
 
-        Deliveries that `get` hasn't returned yet are dropped by the consumer, for they come again, too.
+        Deliveries that `get` hasn't returned yet are dropped by the consumer, for they come again, too. Where
+        acknowledged entries stay in the log, those behind an unacknowledged entry come again as well.
+
+        Parameters
+        ----------
+        first
+            The sequence to set the consumer to: all entries from there on come again, acknowledged or not,
+            and all entries before count as acknowledged. Default: the first unacknowledged entry.
         """
 
-    async def unacknowledged(self) -> int:
-        """Return how many entries, delivered or not, are not acknowledged."""
+    async def state(self) -> ConsumerState:
+        """Return the consumer's progress; acknowledgements that were just sent may not be in it yet."""
 
     async def close(self) -> None:
         """Stop delivering; the position stays, unless the consumer is ephemeral."""
@@ -244,8 +254,11 @@ class Log(Protocol):
     async def state(self) -> LogState:
         """Return the sequences of the first and last entry, and the log's size."""
 
-    async def purge(self, below: int) -> None:
-        """Delete all entries with a sequence lower than `below`."""
+    async def purge(self, below: int, subject: str = "") -> None:
+        """Delete all entries with a sequence lower than `below`.
+
+        If `subject` is given, a pattern, entries under other subjects stay.
+        """
 
     async def delete(self, sequence: int) -> None:
         """Delete one entry; a missing entry is no error."""

@@ -6,8 +6,8 @@ the frames that travel under a subject are for `pratipad_nb.transport.frames`.
 =========================== ======================================= ==================================
 subject                     publisher → reader                      stream
 =========================== ======================================= ==================================
-``up.<device>``             device → edge: frames of readings       ``IN_<flow>`` (durable delivery)
-``in.<partition>.<device>`` server → edge: `up`, split              ``IN_<flow>`` (several partitions)
+``up.<device>``             device → edge: frames of readings       ``UP_<flow>`` (durable delivery)
+``in.<partition>.<device>`` server → edge: `up`, split              ``UP_<flow>`` (several partitions)
 ``out.<partition>``         edge → readers: frames of results       ``OUT_<flow>`` (durable delivery)
 ``sent``                    edge → cloud: `out`, by a leaf's link   ``OUT_<flow>`` of the cloud's server
 ``order``                   reader → edge: orders for devices       ``ORDER_<flow>``
@@ -209,7 +209,12 @@ class Subjects:
 
     @property
     def input_stream(self) -> str:
-        """The stream of the messages that devices sent and the edge hasn't finished."""
+        """The stream of the messages that devices sent, kept until no restart of the edge needs them."""
+        return f"UP_{self.flow}"
+
+    @property
+    def former_input_stream(self) -> str:
+        """The stream that had version 0.1's input: a work queue, which can't become a log in its place."""
         return f"IN_{self.flow}"
 
     @property

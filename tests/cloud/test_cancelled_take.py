@@ -12,7 +12,7 @@ from patience import patient
 
 from pratipad_nb import AsyncDevice, AsyncFlow
 from pratipad_nb.cloud.client import AsyncCloud
-from pratipad_nb.cloud.log_source import Patience
+from pratipad_nb.cloud.position import Patience
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.settings import Endpoint
@@ -27,17 +27,23 @@ def payloads(messages):
 
 
 class Slow:
-    """Holds up the next append of a reader's position: before it reaches the server, or before its answer."""
+    """Holds up the next save of a reader's position: before it reaches the server, or before its answer.
+
+    The append by which a handle takes its name over, while the output is being opened, is no save.
+    """
 
     def __init__(self, reader: Reader, moment: str) -> None:
         self.held = asyncio.Event()
         self._on = asyncio.Event()
         self._moment = moment
+        self._source = reader._source
         self._connection = reader._source._connection
         self._append = self._connection.append
         self._connection.append = self.append
 
     async def append(self, *arguments, **options):
+        if not self._source._begun:
+            return await self._append(*arguments, **options)
         self._connection.append = self._append
         if self._moment == "before":
             await self._hold()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from patience import eventually
 
-from pratipad_nb.cloud.log_source import Patience
+from pratipad_nb.cloud.position import Patience
 from pratipad_nb.errors import SettingsError, TransportClosed, WaitTimeout
 from pratipad_nb.transport.frames import ReadFrame
 
@@ -139,16 +139,6 @@ async def test_a_flow_that_was_forgotten_and_begun_anew_is_read_from_its_start(w
     await world.open()
     await world.append(1)
     assert payloads(await reader.take(1)) == [5]
-
-
-async def test_two_handles_of_one_name_share_the_messages(world):
-    await world.append(*[1] * 40)
-    one, two = await world.reader(), await world.reader()
-    taken = []
-    for _ in range(10):
-        taken += payloads(await one.take(2))
-        taken += payloads(await two.take(2))
-    assert sorted(taken) == list(range(1, 41))
 
 
 async def test_two_readers_of_two_names_get_everything_each(world):

@@ -1,8 +1,4 @@
-"""The books of a hunt: what devices were promised, what readers got, and the comparison of both.
-
-A message is known by the numbers that the hunt itself gave it, never by the product's: its device, the start
-of the device's process, and its number in that start.
-"""
+"""The books of a hunt: the files that its processes write, read while they grow."""
 
 from __future__ import annotations
 
@@ -10,22 +6,10 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any
 
-
-class Key(NamedTuple):
-    """A message. Of one device, keys rise in the order of its pushes."""
-
-    device: str
-    start: int
-    number: int
-
-
-class Book(Protocol):
-    """A file that another process writes, as messages."""
-
-    def new(self) -> Iterator[Key]:
-        """Give the messages that were written since the last call, in the order of the file."""
+from ledger import Key, Result
+from orders import Order
 
 
 class Lines:
@@ -59,16 +43,42 @@ class ReceiptBook:
             yield from (Key(self._device, self._start, number) for number in range(first, last + 1))
 
 
+class RunBook:
+    """The orders and the answers that one start of a device has run; see `hunted_room.py`."""
+
+    def __init__(self, path: Path) -> None:
+        self._lines = Lines(path)
+
+    def new(self) -> Iterator[tuple[str, int, int]]:
+        """Give what was run since the last call: its kind, the sender's start, the number."""
+        for line in self._lines.new():
+            kind, start, number = line.split()
+            yield kind, int(start), int(number)
+
+
+class SentBook:
+    """The orders that one start of the desk has sent; see `hunted_desk.py`."""
+
+    def __init__(self, path: Path, start: int) -> None:
+        self._lines = Lines(path)
+        self._start = start
+
+    def new(self) -> Iterator[Order]:
+        for line in self._lines.new():
+            device, number = line.split()
+            yield Order(device, self._start, int(number))
+
+
 class OutputBook:
     """The results as the JSON lines of `pratipad cloud`."""
 
     def __init__(self, path: Path) -> None:
         self._lines = Lines(path)
 
-    def new(self) -> Iterator[Key]:
+    def new(self) -> Iterator[Result]:
         for line in self._lines.new():
             message = json.loads(line)
-            yield Key(message["device"], message["payload"]["start"], message["payload"]["n"])
+            yield _result(message["device"], message["payload"])
 
 
 class DatabaseBook:
@@ -79,11 +89,10 @@ class DatabaseBook:
         self._database: sqlite3.Connection | None = None
         self._row = 0
 
-    def new(self) -> Iterator[Key]:
+    def new(self) -> Iterator[Result]:
         for row, device, text in self._rows():
             self._row = row
-            payload = json.loads(text)
-            yield Key(device, payload["start"], payload["n"])
+            yield _result(device, json.loads(text))
 
     def _rows(self) -> list[tuple[int, str, str]]:
         if self._database is None:
@@ -104,101 +113,6 @@ class DatabaseBook:
             self._database.close()
 
 
-class Arrivals:
-    """What one reader got, held against what was promised."""
-
-    def __init__(self) -> None:
-        self.got: set[Key] = set()
-        #: What is promised and has not arrived yet.
-        self.owed: set[Key] = set()
-        self.doubled: set[Key] = set()
-        self.reordered: set[Key] = set()
-        #: The latest message of each device.
-        self.latest: dict[str, Key] = {}
-        self._repeats = False
-
-    def resume(self) -> None:
-        """Let the reader, which has started again behind its last message, repeat what it got before."""
-        self._repeats = True
-
-    def promise(self, key: Key) -> None:
-        """Note that a message has to arrive."""
-        if key not in self.got:
-            self.owed.add(key)
-
-    def add(self, key: Key) -> None:
-        """Note that a message has arrived."""
-        if key in self.got:
-            if not self._repeats:
-                self.doubled.add(key)
-            return
-        self._repeats = False
-        self.got.add(key)
-        self.owed.discard(key)
-        if key < self.latest.get(key.device, key):
-            self.reordered.add(key)
-        else:
-            self.latest[key.device] = key
-
-    def overtaken(self, key: Key) -> bool:
-        """Whether a later message of the device has arrived, so that `key` has arrived, or comes too late."""
-        return key <= self.latest.get(key.device, Key(key.device, 0, 0))
-
-
-class Ledger:
-    """What devices were promised, and what each of the readers got."""
-
-    def __init__(self, readers: dict[str, Book]) -> None:
-        self._readers = readers
-        self._receipts: list[Book] = []
-        self.arrivals = {reader: Arrivals() for reader in readers}
-        self.receipts = 0
-        #: The latest message that each device was promised.
-        self.promised: dict[str, Key] = {}
-
-    def expect(self, book: Book) -> None:
-        """Read the receipts of one more start of a device from now on."""
-        self._receipts.append(book)
-
-    def update(self) -> int:
-        """Read what is new in all books; return how many arrivals that was."""
-        for book in self._receipts:
-            for key in book.new():
-                self.receipts += 1
-                self.promised[key.device] = key
-                for arrivals in self.arrivals.values():
-                    arrivals.promise(key)
-        count = 0
-        for reader, book in self._readers.items():
-            for key in book.new():
-                count += 1
-                self.arrivals[reader].add(key)
-        return count
-
-    @property
-    def lost(self) -> set[Key]:
-        """What is promised, or has arrived at another reader, and has not arrived at each."""
-        return {key for _, key in self._missing()}
-
-    @property
-    def under_way(self) -> set[Key]:
-        """What of `lost` may arrive yet: no reader that lacks the message has a later one of the device."""
-        missing = list(self._missing())
-        return {key for _, key in missing} - {key for each, key in missing if each.overtaken(key)}
-
-    def _missing(self) -> Iterator[tuple[Arrivals, Key]]:
-        each = self.arrivals.values()
-        everything = set[Key]().union(*(arrivals.got | arrivals.owed for arrivals in each))
-        for arrivals in each:
-            for key in everything - arrivals.got:
-                yield arrivals, key
-
-    @property
-    def doubled(self) -> set[Key]:
-        """What arrived twice at one reader."""
-        return set[Key]().union(*(arrivals.doubled for arrivals in self.arrivals.values()))
-
-    @property
-    def reordered(self) -> set[Key]:
-        """What arrived after a later message of its device."""
-        return set[Key]().union(*(arrivals.reordered for arrivals in self.arrivals.values()))
+def _result(device: str, payload: dict[str, Any]) -> Result:
+    key = Key(device, payload["start"], payload["n"])
+    return Result(key, payload["value"], payload["count"], payload["total"])

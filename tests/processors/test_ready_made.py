@@ -158,7 +158,7 @@ class TestWindow:
     def test_one_that_needs_no_values_may_be_of_any_length_and_its_state_stays_small(self, aggregate, value):
         window = Window(count=70_000, aggregate=aggregate)
         assert passed(window, [0.1] * 69_999, [0.0] * 69_999) == []
-        assert len(encode_payload(window.snapshot())) < 150
+        assert len(encode_payload(dict(window.snapshot()))) < 150
         [made] = passed(window, [0.1], [0.0])
         # As exact as if all values had been kept and summed at once.
         assert (made["value"], made["count"]) == (value, 70_000)
@@ -177,7 +177,7 @@ class TestWindow:
     def test_every_aggregate_goes_on_from_its_state_as_it_is_stored(self, aggregate):
         whole, first, second = (Window(count=4, aggregate=aggregate) for _ in range(3))
         passed(first, [3, 1])
-        second.restore(decode(encode_payload(first.snapshot())))
+        second.restore(decode(encode_payload(dict(first.snapshot()))))
         assert [p["value"] for p in passed(second, [2, 7])] == [
             p["value"] for p in passed(whole, [3, 1, 2, 7])
         ]
@@ -197,13 +197,29 @@ class TestWindow:
             assert [p["start"] for p in taken] == ([0.0] if other in [aggregate, *others] else [])
 
     @pytest.mark.parametrize(
-        "state", [{"room1": [None, 0.0, 1.0, [1, 2]]}, {}, [1], 7, {"form": ["Window", "sum", "other", None]}]
+        "state",
+        [
+            {"room1": [None, 0.0, 1.0, [1, 2]]},
+            [1],
+            7,
+            {"form": ["Window", "sum", "other", None], "open": {"room1": [None, 0.0, 0.0, 1, [1.0, 0.0]]}},
+        ],
     )
     def test_a_state_of_another_form_is_dropped_and_that_is_logged(self, state, caplog):
         window = Window(count=2)
         window.restore(state)
         assert "windows that were open are dropped" in caplog.text
         assert [p["value"] for p in passed(window, [1, 3])] == [2.0]
+
+    def test_a_state_of_version_0_1_goes_on(self):
+        window = Window(count=2)
+        state = {"form": ["Window", "sum", None, None], "open": {"room1": [None, 0.0, 0.0, 1, [5.0, 0.0]]}}
+        window.restore(state)
+        assert [p["value"] for p in passed(window, [1])] == [3.0]
+
+    def test_a_state_of_no_windows_is_no_loss(self, caplog):
+        Window(count=2).restore({})
+        assert caplog.text == ""
 
     def test_a_state_of_another_key_or_length_of_time_is_dropped(self, caplog):
         first = Window(seconds=10, key="a")

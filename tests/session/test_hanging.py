@@ -161,7 +161,7 @@ def test_the_state_of_an_instance_that_hangs_is_that_of_its_last_checkpoint(
     with pushed(flow, "a", "b") as device:
         assert taken(flow, 2) == ["a 1", "b 2"]
         (runner,) = flow._flow._edge.lines[0].runners_of("P")
-        until(lambda: runner.last_state == b"\x02")
+        until(lambda: runner.last_state is not None and runner.last_state.value == 2)
         device.push("hang")
         assert gate.begun.wait(5)
         flow.update(flow.notation, {"P": hanging(Gate(), "def", on=None)})

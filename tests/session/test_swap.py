@@ -7,7 +7,7 @@ import time
 import pytest
 from patience import patient
 
-from pratipad_nb import AsyncDevice, AsyncFlow, Device, Flow, every
+from pratipad_nb import AsyncDevice, AsyncFlow, Device, Flow, Keyed, every
 from pratipad_nb.errors import ProcessorError
 
 
@@ -31,6 +31,28 @@ def numbering(start=0, *, step=1, **attributes):
     for name, value in attributes.items():
         setattr(Numbers, name, value)
     return Numbers
+
+
+def counting(instances):
+    """Return a class of so many instances that counts the messages of each device."""
+
+    class Counts:
+        concurrency = instances
+
+        def __init__(self):
+            self.counts = {}
+
+        def process(self, payload, message):
+            self.counts[message.device] = self.counts.get(message.device, 0) + 1
+            return self.counts[message.device]
+
+        def snapshot(self):
+            return Keyed(self.counts)
+
+        def restore(self, state):
+            self.counts = state
+
+    return Counts
 
 
 def same(payload):
@@ -121,14 +143,25 @@ def test_of_several_instances_each_hands_its_state_to_the_one_in_its_place(start
 
 
 def test_with_another_number_of_instances_the_flow_takes_on_its_new_shape(start):
-    flow = start("Push ~> P ~> Output", {"P": numbering()})
+    flow = start("Push ~> P ~> Output", {"P": counting(1)})
     with Device("room1").connect(flow) as device:
-        for count in (3, 1, 2):
-            receipt = flow.update("Push ~> P ~> Output", {"P": numbering(concurrency=count)})
+        for number, count in enumerate((3, 1, 2), start=1):
+            receipt = flow.update("Push ~> P ~> Output", {"P": counting(count)})
             assert receipt.changed == ("P",)
             assert len(flow.lines[0].stages[0].runners) == count
             device.push({}).wait(10)
-            assert flow.take(1)
+            assert [message.payload for message in flow.take(1)] == [number]
+
+
+def test_a_state_that_does_not_follow_keys_refuses_another_number_of_instances(start):
+    flow = start("Push ~> P ~> Output", {"P": numbering(concurrency=2)})
+    with Device("room1").connect(flow) as device:
+        device.push({}).wait(10)
+        with pytest.raises(ProcessorError, match=r"P: .* 2 instances can't go to 5 .*Keyed.*forget_state"):
+            flow.update("Push ~> P ~> Output", {"P": numbering(concurrency=5)})
+        assert len(flow.lines[0].stages[0].runners) == 2
+        device.push({}).wait(10)
+        assert [message.payload["count"] for message in flow.take(2)] == [1, 2]
 
 
 def test_other_arguments_are_swapped_in_and_the_notation_says_so(start):

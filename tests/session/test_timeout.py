@@ -175,7 +175,7 @@ def test_a_call_that_takes_longer_is_its_message_s_dead_letter_and_all_else_goes
         device.push("first").wait(5)
         assert taken(flow, 1) == ["first 1"]
         (runner,) = flow._flow._edge.lines[0].runners_of("P")
-        until(lambda: runner.last_state == b"\x01")
+        until(lambda: runner.last_state is not None and runner.last_state.value == 1)
         frame(device, "a", "hang", "b", "c")
         payloads = taken(flow, 3)
         assert [payload.split()[0] for payload in payloads] == ["a", "b", "c"]

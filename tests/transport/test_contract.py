@@ -511,10 +511,10 @@ async def test_what_is_not_acknowledged_is_counted_delivered_or_not(connection, 
     consumer = await work.consumer(ConsumerSpec("edge", "each", max_pending=2))
     await fill(connection, UP, 5)
     first, _ = await collect(consumer, 2)
-    assert await consumer.unacknowledged() == 5
+    assert (await consumer.state()).pending == 5
     consumer.acknowledge(first)
     async with asyncio.timeout(5):
-        while await consumer.unacknowledged() != 4:
+        while (await consumer.state()).pending != 4:
             await asyncio.sleep(0.01)
 
 
@@ -614,6 +614,92 @@ async def test_a_rewound_delivery_can_be_acknowledged(connection, work):
     for delivery in await collect(consumer, 2):
         consumer.acknowledge(delivery)
     await eventually(lambda: _has(work, 0))
+
+
+@pytest.fixture
+async def kept(connection):
+    """Give a log that keeps what is acknowledged, split into two partitions."""
+    split = Partitioning(SUBJECTS.up_all, SUBJECTS.input_root, 2)
+    return await connection.open_log(
+        LogSpec(SUBJECTS.input_stream, (SUBJECTS.up_all,), 1 << 20, "log", partitioning=split)
+    )
+
+
+async def test_a_consumer_set_back_to_a_sequence_gets_all_from_there_on_acknowledged_or_not(connection, kept):
+    consumer = await kept.consumer(EACH)
+    await fill(connection, UP, 6)
+    for delivery in await collect(consumer, 6):
+        if delivery.sequence != 5:
+            consumer.acknowledge(delivery)
+    await eventually(lambda: _floor(kept, "edge", 4))
+    await consumer.rewind(3)
+    again = await collect(consumer, 4)
+    assert texts(again) == ["3", "4", "5", "6"]
+    assert (await consumer.state()).floor == 2
+    for delivery in again:
+        consumer.acknowledge(delivery)
+    await eventually(lambda: _floor(kept, "edge", 6))
+    assert (await consumer.state()).pending == 0
+
+
+async def test_of_a_kept_log_what_is_acknowledged_behind_a_hole_comes_again(connection, kept):
+    consumer = await kept.consumer(EACH)
+    await fill(connection, UP, 4)
+    got = await collect(consumer, 4)
+    for delivery in (got[0], got[2], got[3]):
+        consumer.acknowledge(delivery)
+    await eventually(lambda: _floor(kept, "edge", 1))
+    await consumer.rewind()
+    assert texts(await collect(consumer, 3)) == ["2", "3", "4"]
+
+
+async def _floor_reached(consumer: Consumer, floor: int) -> bool:
+    return (await consumer.state()).floor >= floor
+
+
+async def test_a_consumer_set_to_what_is_purged_goes_on_with_what_is_left(connection, kept):
+    consumer = await kept.consumer(EACH)
+    await fill(connection, UP, 4)
+    await kept.purge(3)
+    await consumer.rewind(1)
+    assert texts(await collect(consumer, 2)) == ["3", "4"]
+    assert (await consumer.state()).pending == 2
+
+
+async def test_a_consumer_of_one_partition_is_set_back_and_purged_alone(connection, kept):
+    names = [f"room{n}" for n in range(1, 9)]
+    for name in names:
+        await connection.append(SUBJECTS.up(name), name.encode())
+    own = [name for name in names if partition_of(name, 2) == 1]
+    consumer = await kept.consumer(ConsumerSpec("edge-1", "each", SUBJECTS.input_of(1)))
+    for delivery in await collect(consumer, len(own)):
+        consumer.acknowledge(delivery)
+    last = names.index(own[-1]) + 1
+    # Entries of the other partition may count as acknowledged, or not.
+    await eventually(lambda: _floor_reached(consumer, last))
+    second = names.index(own[1]) + 1
+    await consumer.rewind(second)
+    assert texts(await collect(consumer, len(own) - 1)) == own[1:]
+    await kept.purge(last, SUBJECTS.input_of(1))
+    left = [name for name in names if name not in own[:-1]]
+    assert texts(await entries(kept)) == left
+
+
+async def test_a_new_log_counts_from_where_it_is_told(connection):
+    spec = LogSpec(SUBJECTS.input_stream, (SUBJECTS.up_all,), 1 << 20, "log", first=41)
+    log = await connection.open_log(spec)
+    state = await log.state()
+    assert (state.first, state.last, state.messages) == (41, 40, 0)
+    assert await connection.append(UP, b"1") == 41
+    again = await connection.open_log(spec)  # the first sequence is of no matter to a log that exists
+    assert (await again.state()).last == 41
+
+
+async def test_a_log_that_is_not_split_any_more_stores_under_what_is_sent(connection, kept):
+    await connection.append(UP, b"split")
+    await connection.open_log(LogSpec(SUBJECTS.input_stream, (SUBJECTS.up_all,), 1 << 20, "log"))
+    await connection.append(UP, b"whole")
+    assert [record.subject.split(".")[2] for record in await entries(kept)] == ["in", "up"]
 
 
 async def test_acknowledging_all_covers_all_before(connection, output):

@@ -30,6 +30,7 @@ from pratipad_nb.errors import (
     WaitTimeout,
 )
 from pratipad_nb.message import Message
+from pratipad_nb.processors import copied
 from pratipad_nb.processors.reply import preparing
 from pratipad_nb.runtime.devices.order_queues import OrderQueues, order_number
 from pratipad_nb.runtime.devices.roster import Roster
@@ -284,7 +285,8 @@ class Backward:
                     raise
 
     async def _through(self, line: Line, order: Order, sent: float) -> Any:
-        payload, changed_by = order.payload, None
+        # A copy: if a processor fails on the order, the order is kept as the cloud sent it.
+        payload, changed_by = copied(order.payload), None
         for member in [member for stage in reversed(line.stages) for member in reversed(stage.members)]:
             message = Message(
                 payload=payload,

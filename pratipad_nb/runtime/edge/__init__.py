@@ -7,6 +7,7 @@ Owns the composition of a run from the rooms below, and every event that concern
 ``running``     the contract of a run, which `Flow` uses
 ``parts``       the composition: which part of a run is made of which others
 ``preflight``   the checks that may refuse a run before it is opened
+``forgetting``  the stored states of processors, deleted
 ``status``      where in its life a run is, and why it failed
 ``shape``       the current line of processors, and the pipeline through it
 ``pipeline``    input, stages and output, with bounded queues between them

@@ -5,9 +5,10 @@ Owns the choice between the two, and the change that drains. Exchanging processo
 
 A change that drains keeps this order, so that no message is lost or passes twice: the pump stops; every
 message in flight passes the old processors and is stored; the old pipeline ends; the old processors' state
-goes to the new ones; the new pipeline begins. Deliveries that were not admitted stay in the gate, and the new
-pipeline begins with these. So at the moment of the exchange no message is in flight, and a message passes
-either the old line or the new one as a whole.
+goes to the new ones, and a checkpoint is stored where a state is kept; the new pipeline begins. Deliveries
+that were not admitted stay in the gate, and the new pipeline begins with these. So at the moment of the
+exchange no message is in flight, and a message passes either the old line or the new one as a whole. After a
+crash, too: a state is rebuilt of no message from before the checkpoint.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pratipad_nb.dataflow import Dataflow, Difference
-from pratipad_nb.errors import FlowError
+from pratipad_nb.errors import FlowError, ProcessorError
 from pratipad_nb.runtime.edge.controls import Controls
 from pratipad_nb.runtime.edge.shape import Shape
 from pratipad_nb.runtime.edge.status import Status
 from pratipad_nb.runtime.edge.swap import Proof, SwapReceipt, swap_in_place
 from pratipad_nb.runtime.edge.timers import Timers
+from pratipad_nb.runtime.edge.upkeep import Upkeep
 from pratipad_nb.runtime.stages.line import Line
 
 __all__ = ["Change", "Changes"]
@@ -66,6 +68,8 @@ class Changes:
     ----------
     proof
         Counts messages in flight, lost and doubled, for the receipt.
+    upkeep
+        Makes the checkpoint that the states of a new line begin with.
     on_mode
         Called with the new input where a change brings another.
     """
@@ -77,6 +81,7 @@ class Changes:
         controls: Controls,
         timers: Timers,
         proof: Proof,
+        upkeep: Upkeep,
         on_mode: Callable[[Literal["Push", "Pull", "Demand"]], None],
     ) -> None:
         self._status = status
@@ -84,6 +89,7 @@ class Changes:
         self._controls = controls
         self._timers = timers
         self._proof = proof
+        self._upkeep = upkeep
         self._on_mode = on_mode
         self._turn = asyncio.Lock()
         self._pending: _Pending | None = None
@@ -103,7 +109,8 @@ class Changes:
         Raises
         ------
         ProcessorError
-            If a new processor can't be set up.
+            If a new processor can't be set up, or the state of a processor can't follow to another number of
+            instances.
         FlowError
             If the flow isn't running.
         """
@@ -139,7 +146,9 @@ class Changes:
         running, line = self._shape.line, change.line
         old, new = running.dataflow, line.dataflow
         if line.shape == running.shape and new.hops == old.hops and new.input == old.input:
-            return await swap_in_place(running, line, change.difference, self._timers, self._proof)
+            return await swap_in_place(
+                running, line, change.difference, self._timers, self._proof, self._upkeep
+            )
         return await self._drained(line, change.difference)
 
     async def _drained(self, line: Line, difference: Difference) -> SwapReceipt:
@@ -147,7 +156,11 @@ class Changes:
         pending = self._pending = _Pending(line, difference, self._proof.in_flight)
         self._shape.line.resume()
         self._shape.pipeline.drain(leaving=True)
-        receipt = await self._receipt(pending)
+        try:
+            receipt = await self._receipt(pending)
+        except ProcessorError:
+            self._rest_again(resting)
+            raise
         self._rest_again(resting)
         return receipt
 
@@ -177,12 +190,18 @@ class Changes:
                 self._shape.line.pause(key)
 
     async def carried_out(self) -> bool:
-        """Carry out the change that waited for the pipeline to end; return whether a change waited."""
+        """Carry out the change that waited for the pipeline to end; return whether a change waited.
+
+        If a new processor can't take the state over, the old line goes on, and the change fails.
+        """
         pending, self._pending = self._pending, None
         if pending is None:
             return False
         try:
             receipt = await self._carry_out(pending)
+        except ProcessorError as error:
+            await self._go_back(pending, error)
+            return True
         except BaseException:
             self._give_up(pending)
             raise
@@ -195,9 +214,12 @@ class Changes:
         kept = old.shared_with(line)
         line.accept()
         self._timers.stop(key for key in old.meters if key not in kept)
-        await old.carry_over(line)
+        states = await old.carry_over(line)
         self._go_on_with(line)  # before the old processors are torn down: orders may pass at any moment
-        await old.close_all_but(line)
+        try:
+            await self._upkeep.checkpoint(line)
+        finally:
+            await old.close_all_but(line)
         lost, doubled = self._proof.difference()
         return SwapReceipt(
             difference.added,
@@ -208,7 +230,17 @@ class Changes:
             time.monotonic() - pending.began,
             lost=lost,
             doubled=doubled,
+            states=states,
         )
+
+    async def _go_back(self, pending: _Pending, error: ProcessorError) -> None:
+        """Go on with the line that runs, since the new line can't; its caller gets the `error`."""
+        old = self._shape.line
+        old.accept()
+        await pending.line.close_all_but(old)
+        self._go_on_with(old)
+        if not pending.receipt.done():
+            pending.receipt.set_exception(error)
 
     def _go_on_with(self, line: Line) -> None:
         """Put `line` in the place of a line that has ended; no message is in flight at this moment."""
@@ -230,7 +262,8 @@ class Changes:
             return
         old = self._shape.line
         self._shape.replace(pending.line)
-        await old.carry_over(pending.line)
+        with contextlib.suppress(ProcessorError):  # the line never runs, and so needs no state
+            await old.carry_over(pending.line)
         await old.close_all_but(pending.line)
         self._give_up(pending)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pratipad_nb.dataflow import Dataflow
-from pratipad_nb.errors import TransportError, WaitTimeout
+from pratipad_nb.errors import TransportError
 from pratipad_nb.runtime.devices.pull import PullRequest
 from pratipad_nb.runtime.edge.changes import Change
 from pratipad_nb.runtime.edge.control import Control
@@ -118,6 +118,8 @@ class Edge:
                     ("looks", parts.upkeep.looks()),
                     ("storage", parts.storage.run()),
                     ("checkpoints", parts.upkeep.checkpoints()),
+                    ("purges", parts.upkeep.purges()),
+                    ("rebuilt dead letters", parts.retries.rebuild()),
                     ("malformed", parts.malformed.run()),
                     ("presence", parts.presence.watch()),
                     ("backward", parts.backward.run()),
@@ -129,13 +131,7 @@ class Edge:
                 await parts.shape.pipeline.run()
             for helper in helpers:
                 helper.cancel()
-        await self._last_checkpoint()
-
-    async def _last_checkpoint(self) -> None:
-        """Store states and positions. Both agree, for all accepted messages are at Output."""
-        if self.parts.checkpoints is not None:
-            with contextlib.suppress(TransportError, WaitTimeout):
-                await self.parts.checkpoints.make(await self.parts.shape.line.snapshot())
+        await parts.upkeep.last_checkpoint(parts.shape.line)
 
     def _tick(self) -> None:
         self.parts.ledger.tick()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,6 +41,7 @@ from pratipad_nb.runtime.positions.janitor import Janitor
 from pratipad_nb.runtime.positions.malformed import Malformed
 from pratipad_nb.runtime.positions.opening import no_room, open_input, open_logs, open_output
 from pratipad_nb.runtime.positions.outputs import Chain, Writer
+from pratipad_nb.runtime.positions.rebuilding import Rebuild
 from pratipad_nb.runtime.positions.storage import StorageWatch
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.batch import Barrier
@@ -74,7 +75,6 @@ class Parts:
     dead_letters: DeadLetters
     retries: Retries
     janitor: Janitor | None
-    checkpoints: Checkpoints | None
     upkeep: Upkeep
     storage: StorageWatch
     settling: Settling
@@ -142,11 +142,12 @@ async def open_parts(
     line = Line(dataflow, settings.options)
     await line.open(stores.chain.states if stores.chain else {})
     undo.push_async_callback(line.close)
-    source = await open_input(connection, settings, stores.logs)
+    source = await open_input(connection, settings, stores.logs, stores.chain, keeps_state=line.keeps_state)
     parts = _composed(connection, settings, stores, line, source)
     undo.push_async_callback(_close_line, parts.shape)
     undo.push_async_callback(parts.changes.close)
     undo.push_async_callback(source.close)
+    await parts.upkeep.begin(line)
     await parts.backward.open()
     return parts
 
@@ -197,8 +198,9 @@ def _composed(
     malformed = Malformed(
         subjects, stores.dead_letters.store, source.acknowledge, lambda: shape.line.dataflow.input
     )
+    rebuild = stores.chain.rebuild if stores.chain else Rebuild(settings.name, {}, stored)
     gate = Gatekeeper(
-        subjects, source, stored, stores.durable, malformed.put_aside, ledger.arrived, in_flight
+        subjects, source, stored, stores.durable, malformed.put_aside, ledger.arrived, in_flight, rebuild
     )
     roster = Roster(ledger.accounts, gate.counts, settings.owns)
     backward = _backward(connection, settings, stores, roster, lambda: shape.line)
@@ -211,11 +213,28 @@ def _composed(
         requests.settle()
         ledger.settle()
 
+    def on_rebuilt(positions: Sequence[Position]) -> None:
+        rebuild.passed(positions)
+        upkeep.note_append()
+        gate.sweep()
+
+    async def on_barrier(barrier: Barrier) -> None:
+        await upkeep.store(barrier)
+        status.note_append()  # some callers wait for the checkpoint
+
     def change_mode(mode: Literal["Push", "Pull", "Demand"]) -> None:
         requests.end(f"the flow begins with {mode} now")
         announcer.change_mode(mode)
 
-    writer = _writer(stores, in_flight, backward, on_stored)
+    writer = Writer(
+        stores.output,
+        in_flight,
+        store_dead=stores.dead_letters.store,
+        send_replies=backward.reply,
+        on_stored=on_stored,
+        on_rebuilt=on_rebuilt,
+        on_barrier=on_barrier,
+    )
     shape = Shape(
         first,
         lambda line: Pipeline(
@@ -230,12 +249,22 @@ def _composed(
         ),
     )
     controls, timers = Controls(status, shape), Timers(settings.name, lambda: shape.line)
-    retries = _retries(settings, stores, status, controls, backward, shape)
+    upkeep = Upkeep(
+        janitor=stores.janitor,
+        full=stores.full,
+        checkpoints=stores.checkpoints,
+        source=source,
+        rebuild=rebuild,
+        keeps_state=lambda: shape.line.keeps_state,
+        looks=(gate.look, stores.dead_letters.look, lambda: retries.tidy()),
+        inject=controls.inject,
+        checkpoint_seconds=settings.options.checkpoint_seconds,
+        always=settings.partitioned,
+    )
+    retries = _retries(settings, stores, status, controls, backward, shape, upkeep, rebuild)
     blockage = Blockage(
         connection, stores.full, stores.janitor, stores.dead_letters, backward, stores.storage
     )
-    looks = (gate.look, stores.dead_letters.look, retries.tidy)
-    upkeep = _upkeep(settings, stores, looks, controls)
     proof = Proof(status, in_flight, gate.accepted, stored, lambda: bool(shape.line.paused))
     return Parts(
         connection=connection,
@@ -245,7 +274,7 @@ def _composed(
         shape=shape,
         controls=controls,
         timers=timers,
-        changes=Changes(status, shape, controls, timers, proof, change_mode),
+        changes=Changes(status, shape, controls, timers, proof, upkeep, change_mode),
         in_flight=in_flight,
         gate=gate,
         malformed=malformed,
@@ -253,10 +282,16 @@ def _composed(
         dead_letters=stores.dead_letters,
         retries=retries,
         janitor=stores.janitor,
-        checkpoints=stores.checkpoints,
         upkeep=upkeep,
         storage=stores.storage,
-        settling=Settling(connection, subjects, in_flight, blockage, durable=stores.durable),
+        settling=Settling(
+            connection,
+            subjects,
+            in_flight,
+            blockage,
+            durable=stores.durable,
+            partitions=settings.options.partitions,
+        ),
         blockage=blockage,
         signals=signals,
         announcer=announcer,
@@ -308,42 +343,6 @@ def _backward(
     )
 
 
-def _writer(
-    stores: _Stores,
-    in_flight: InFlight,
-    backward: Backward,
-    on_stored: Callable[[Sequence[Position]], None],
-) -> Writer:
-    async def on_barrier(barrier: Barrier) -> None:
-        if stores.checkpoints is not None:
-            await stores.checkpoints.make(barrier.states)
-
-    return Writer(
-        stores.output,
-        in_flight,
-        store_dead=stores.dead_letters.store,
-        send_replies=backward.reply,
-        on_stored=on_stored,
-        on_barrier=on_barrier,
-    )
-
-
-def _upkeep(
-    settings: EdgeSettings,
-    stores: _Stores,
-    looks: Sequence[Callable[[], Awaitable[None]]],
-    controls: Controls,
-) -> Upkeep:
-    return Upkeep(
-        janitor=stores.janitor,
-        full=stores.full,
-        looks=looks,
-        inject=controls.inject,
-        checkpoint_seconds=settings.options.checkpoint_seconds,
-        always=settings.partitioned,
-    )
-
-
 def _retries(
     settings: EdgeSettings,
     stores: _Stores,
@@ -351,6 +350,8 @@ def _retries(
     controls: Controls,
     backward: Backward,
     shape: Shape,
+    upkeep: Upkeep,
+    rebuild: Rebuild,
 ) -> Retries:
     return Retries(
         status,
@@ -360,6 +361,8 @@ def _retries(
         settings.owns,
         backward.again,
         lambda step: _standing(status, stores.dead_letters, shape.line, step),
+        upkeep,
+        rebuild,
     )
 
 

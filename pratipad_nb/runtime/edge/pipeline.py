@@ -208,6 +208,9 @@ class Pipeline:
                 new = await self._gate.admit(arrived.popleft())
                 if new is None:
                     continue
+                if admitted and new.kind != admitted[0].kind:
+                    await first.put(self._batch(admitted))
+                    admitted, size = [], 0
                 admitted.append(new)
                 size += len(new.payloads)
                 if size >= self._options.batch_messages:
@@ -220,8 +223,11 @@ class Pipeline:
             await first.put(None)
 
     def _batch(self, admitted: list[Admitted]) -> Batch:
-        followed = self._sampler.choose(sum(len(each.payloads) for each in admitted))
-        source = Source(self._flow, [each.frame for each in admitted], followed=followed)
+        kind = admitted[0].kind
+        followed = None
+        if kind == "new":
+            followed = self._sampler.choose(sum(len(each.payloads) for each in admitted))
+        source = Source(self._flow, [each.frame for each in admitted], followed=followed, kind=kind)
         payloads = admitted[0].payloads
         if len(admitted) > 1:
             payloads = [payload for each in admitted for payload in each.payloads]
@@ -257,11 +263,17 @@ class Pipeline:
         get = self._getter(stage, queue, following)
         while (item := await get()) is not None:
             if isinstance(item, Barrier):
-                await stage.snapshot(item.states)
-                await following.put(item)
+                await self._pass(item, stage, following)
             else:
                 await stage.process(item, following.put)
         await following.put(None)
+
+    async def _pass(self, barrier: Barrier, stage: Stage, following: BatchQueue) -> None:
+        """Add the states of `stage` to `barrier`, and hand the barrier on."""
+        if stage.keeps_state:
+            barrier.behind_state = True
+            await stage.snapshot(barrier.states)
+        await following.put(barrier)
 
     async def _at_one_point(self, stage: Stage, shards: Sequence[ShardQueue]) -> bool:
         """Wait until every shard has finished its queue; return False if a call of a shard hangs."""
@@ -303,14 +315,14 @@ class Pipeline:
                 group.create_task(run_shard(shard), name=f"{self._flow}: stage {stage.index} shard {shard}")
             while (item := await queue.get()) is not None:
                 if isinstance(item, Barrier):
-                    if stage.keeps_state or item.states:
+                    if stage.keeps_state or item.behind_state:
                         # All shards have to be at the same point, or a state would hold more than is stored.
                         for shard_queue in shards:
                             await shard_queue.put(item)
                         if not await self._at_one_point(stage, shards):
-                            continue  # no checkpoint this time
-                        await stage.snapshot(item.states)
-                    await following.put(item)
+                            item.outcome = False  # no checkpoint this time
+                            continue
+                    await self._pass(item, stage, following)
                     continue
                 for shard_queue, part in zip(shards, splitter.split(item), strict=True):
                     if part is not None:

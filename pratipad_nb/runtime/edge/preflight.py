@@ -12,10 +12,10 @@ from pratipad_nb.errors import Fenced, FlowError, FrameError, WaitTimeout
 from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import ControlFrame, MarkFrame
-from pratipad_nb.transport.protocol import Connection
+from pratipad_nb.transport.protocol import Connection, Log
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["check_partitions", "refuse_a_second"]
+__all__ = ["check_partitions", "partitions_of", "refuse_a_second"]
 
 #: The mark of how many partitions a flow is divided into; a flow without the mark has one partition.
 _PARTITIONS = "partitions"
@@ -31,9 +31,8 @@ async def check_partitions(connection: Connection, settings: EdgeSettings) -> No
     """
     specs, subjects, wanted = log_specs(settings), Subjects(settings.name), settings.options.partitions
     marks = await connection.open_log(specs[subjects.mark_stream])
-    noted = await marks.latest(subjects.mark(_PARTITIONS))
-    before = decode(noted.data, MarkFrame).sequence if noted else 1
-    fresh = noted is None and await marks.latest(subjects.mark("partition-0")) is None
+    before = await partitions_of(marks, subjects)
+    fresh = before == 1 and await marks.latest(subjects.mark("partition-0")) is None
     if before != wanted and not fresh:
         raise FlowError(
             f"flow {settings.name!r} has run in {before} partitions, and {wanted} are given; its stored "
@@ -43,6 +42,12 @@ async def check_partitions(connection: Connection, settings: EdgeSettings) -> No
         with contextlib.suppress(Fenced):  # another edge of the flow starts at the same time
             frame = MarkFrame(wanted, [])
             await connection.append(subjects.mark(_PARTITIONS), encode(frame), expect=0)
+
+
+async def partitions_of(marks: Log, subjects: Subjects) -> int:
+    """Return how many partitions a stored flow is divided into."""
+    noted = await marks.latest(subjects.mark(_PARTITIONS))
+    return decode(noted.data, MarkFrame).sequence if noted else 1
 
 
 async def refuse_a_second(connection: Connection, settings: EdgeSettings) -> None:

@@ -6,8 +6,8 @@ that sent them then, and their results leave at Output like any others:
 * Replayed messages count in an epoch of the replay's own, so that a device's own numbers go on undisturbed
   and no result is taken for a repeat. They complete a position of the replay, and of no device.
 * Replayed messages pass no input log and need no credit. So a replay works with every input and is slowed
-  down by the processors alone. Replayed messages that are in flight when the edge is killed are lost: they
-  can be replayed again.
+  down by the processors alone. Replayed messages that are in flight when the edge is killed are lost, and so
+  is what they changed in the state of processors since the last checkpoint: they can be replayed again.
 * `Message.time` is the recorded time, so that windows of time come out the same; `Message.received` is now.
 * Replies of processors to replayed messages (`reply`) are not sent: old readings mustn't move devices at
   work.
@@ -24,6 +24,7 @@ from itertools import groupby
 from typing import Any
 
 from pratipad_nb.runtime.edge.controls import Controls
+from pratipad_nb.runtime.positions.rebuilding import REPLAYED
 from pratipad_nb.runtime.values.batch import Batch, InputFrame, Source
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.runtime.values.sampling import Sampler
@@ -33,9 +34,6 @@ __all__ = ["Entry", "replay"]
 
 #: Device, the device's time, the time when the server got the message, payload.
 Entry = tuple[str, float, float, Any]
-
-#: The name in the device's place in a replay's positions; no device can be called so.
-_PLACE = "#replay"
 
 
 async def replay(
@@ -73,7 +71,7 @@ async def replay(
         await controls.flowing()
         frames = list(_frames(due.entries, epoch, numbers, count))
         count += len(due.entries)
-        source = Source(settings.name, frames, followed=sampler.choose(len(due.entries)), replayed=True)
+        source = Source(settings.name, frames, followed=sampler.choose(len(due.entries)), kind="replay")
         payloads = [payload for *_, payload in due.entries]
         await controls.inject(Batch(source, payloads, range(source.size), source.size))
     return count
@@ -115,4 +113,4 @@ def _frames(
         first = numbers.get(device, 0) + 1
         numbers[device] = first + len(times) - 1
         before += len(times)
-        yield InputFrame(device, epoch, first, now, times, covers=(_PLACE, epoch, before))
+        yield InputFrame(device, epoch, first, now, times, covers=(REPLAYED, epoch, before))

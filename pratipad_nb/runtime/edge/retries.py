@@ -3,21 +3,25 @@
 Owns putting dead letters into the pipeline, and the wait for their results. Storing dead letters and making
 batches of them is for `dead_letters`.
 
-A retry moves letters: few frames are in the pipeline at a time, and each is deleted once its last letter is
-at Output, or is a dead letter again. So the letters that fail again take no more room than they had.
+A retry moves letters: few frames are in the pipeline at a time, and they are deleted once their last letters
+are at Output, or are dead letters again. So the letters that fail again take no more room than they had.
+Where processors keep a state, frames are deleted behind a checkpoint: until then, a start needs the frames to
+rebuild the state.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from pratipad_nb.errors import FlowError
 from pratipad_nb.runtime.edge.controls import Controls
 from pratipad_nb.runtime.edge.status import Status
-from pratipad_nb.runtime.positions.dead_letters import DeadLetters, Retry
+from pratipad_nb.runtime.edge.upkeep import Upkeep
+from pratipad_nb.runtime.positions.dead_letters import DeadLetters, Retry, is_letter
 from pratipad_nb.runtime.positions.positions import Positions
+from pratipad_nb.runtime.positions.rebuilding import Rebuild
 from pratipad_nb.transport.frames import DeadEntry
 
 __all__ = ["Retries"]
@@ -42,6 +46,10 @@ class Retries:
     standing
         Returns why messages don't pass the processors from a step on, in words: which processors are paused,
         and which hang, since when.
+    upkeep
+        Makes the checkpoint that a retried dead letter is deleted behind.
+    rebuild
+        The messages at Output that the restored states lack.
     """
 
     def __init__(
@@ -53,6 +61,8 @@ class Retries:
         owns: Callable[[str], bool],
         send_order: Callable[[DeadEntry], Awaitable[None]],
         standing: Callable[[str], Sequence[str]],
+        upkeep: Upkeep,
+        rebuild: Rebuild,
     ) -> None:
         self._status = status
         self._controls = controls
@@ -61,6 +71,10 @@ class Retries:
         self._owns = owns
         self._send_order = send_order
         self._standing = standing
+        self._upkeep = upkeep
+        self._rebuild = rebuild
+        #: Whether all dead letters are in that pass again.
+        self._rebuilt = False
         self._turn = asyncio.Lock()
         #: How many letters of each frame, the first ones, have been put in by this run and not deleted. They
         #: may still be in flight after a retry that was cancelled, and aren't put in again.
@@ -79,8 +93,27 @@ class Retries:
         async with self._turn:  # two retries at once would put the same dead letters through twice
             orders = await self._orders()
             messages = await self._readings()
-            await self._dead_letters.forget_gone()
+            await self._covered("")
+            await self._dead_letters.sweep(self._stored)
             return messages + orders
+
+    async def rebuild(self) -> None:
+        """Let dead letters pass again that were retried after the checkpoint of the restored states."""
+        gaps = self._rebuild.gaps
+        places = {place: (gap.passed, gap.until) for place, gap in gaps.items() if is_letter(place)}
+        passing = set()
+        with contextlib.suppress(FlowError):  # the run ends
+            async for letter in self._dead_letters.rebuilds(places):
+                (frame,) = letter.batch.source.frames
+                place = frame.position(1)[:2]
+                passing.add(place)
+                try:
+                    await self._controls.inject(letter.batch, letter.step)
+                except LookupError:  # the flow has no such processor any more
+                    self._rebuild.passed([frame.position(1)])
+        for place in places.keys() - passing:
+            self._rebuild.give_up(place)
+        self._rebuilt = True
 
     async def _orders(self) -> int:
         orders = 0
@@ -91,7 +124,7 @@ class Retries:
 
     async def _readings(self) -> int:
         """Put all failed messages in, wait for their results, and return their number."""
-        under_way: deque[Retry] = deque()
+        under_way: list[Retry] = []
         messages = 0
         async for letter in self._dead_letters.retries(self._stored, self._owns):
             if letter.at > self._put_in.get(letter.sequence, 0):
@@ -102,23 +135,38 @@ class Retries:
                 messages += len(letter.batch)
             if letter.last:
                 under_way.append(letter)
-            while len(under_way) > _FRAMES or sum(each.size for each in under_way) > _BYTES:
-                await self._finished(under_way.popleft())
-        while under_way:
-            await self._finished(under_way.popleft())
+            if len(under_way) >= _FRAMES or sum(each.size for each in under_way) >= _BYTES:
+                await self._finished(under_way)
+                under_way = []
+        await self._finished(under_way)
         return messages
 
-    async def _finished(self, letter: Retry) -> None:
-        """Wait until the letters up to `letter`, the last of its frame, are through, and delete the frame."""
-        while self._dead_letters.retried(letter.sequence, self._stored) < letter.at:
-            self._check_passing(letter.step)
-            if self._status.state in ("stopped", "failed"):
-                raise FlowError(
-                    f"flow {self._status.name!r} {self._status.state}; dead letters that were not "
-                    "retried are still there."
-                )
+    async def _finished(self, lasts: Sequence[Retry]) -> None:
+        """Wait until the frames whose last letters are `lasts` are through, and delete the frames."""
+        for last in lasts:
+            while self._dead_letters.retried(last.sequence, self._stored) < last.at:
+                self._check(last.step)
+                await self._status.appended(_LOOK)
+        if lasts:
+            await self._covered(lasts[0].step)
+        for last in lasts:
+            await self._delete(last.sequence)
+
+    async def _covered(self, step: str) -> None:
+        """Wait until no start needs the letters that are through to rebuild a state."""
+        while not self._rebuilt:
+            self._check(step)
             await self._status.appended(_LOOK)
-        await self._delete(letter.sequence)
+        await self._upkeep.covered(lambda: self._check(step))
+
+    def _check(self, step: str) -> None:
+        """Raise `FlowError` if the letters of `step` won't all be through."""
+        self._check_passing(step)
+        if self._status.state in ("stopped", "failed"):
+            raise FlowError(
+                f"flow {self._status.name!r} {self._status.state}; dead letters that were not retried are "
+                "still there."
+            )
 
     async def _delete(self, sequence: int) -> None:
         await self._dead_letters.delete(sequence, self._stored)
@@ -127,12 +175,16 @@ class Retries:
 
     async def tidy(self) -> None:
         """Delete the frames that are through, of a retry that was cancelled."""
-        if self._turn.locked() or not self._whole:
+        if self._turn.locked() or not self._whole or not self._rebuilt:
             return
         async with self._turn:
-            for sequence, letters in tuple(self._whole.items()):
-                if self._dead_letters.retried(sequence, self._stored) >= letters:
-                    await self._delete(sequence)
+            retried = self._dead_letters.retried
+            through = [at for at, letters in self._whole.items() if retried(at, self._stored) >= letters]
+            if through:
+                with contextlib.suppress(FlowError):  # the next look, or the next retry, deletes them
+                    await self._covered("")
+                    for sequence in through:
+                        await self._delete(sequence)
 
     async def _inject(self, letter: Retry) -> None:
         """Put `letter` in; raise `FlowError` if a processor doesn't go on."""

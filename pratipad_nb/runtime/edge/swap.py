@@ -10,15 +10,20 @@ processor.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pratipad_nb.dataflow import Difference
+from pratipad_nb.errors import FlowError, TransportError
 from pratipad_nb.runtime.edge.status import Status
 from pratipad_nb.runtime.edge.timers import Timers
+from pratipad_nb.runtime.edge.upkeep import Upkeep
 from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.stages.line import Line
+from pratipad_nb.runtime.stages.moving import StateMove
 from pratipad_nb.runtime.values.metrics import InFlight
 
 __all__ = ["Proof", "SwapReceipt", "swap_in_place"]
@@ -44,6 +49,8 @@ class SwapReceipt:
     lost, doubled
         Messages that were accepted before the change and are neither in flight nor at Output, and positions
         at Output that were never accepted: both 0, or this package has a bug.
+    states
+        What became of the state of each changed processor.
     """
 
     added: tuple[str, ...]
@@ -54,6 +61,7 @@ class SwapReceipt:
     pause: float
     lost: int
     doubled: int
+    states: tuple[StateMove, ...] = ()
 
     def __repr__(self) -> str:
         parts = [
@@ -64,8 +72,12 @@ class SwapReceipt:
         messages = "1 message" if self.in_flight == 1 else f"{self.in_flight} messages"
         return (
             f"{'; '.join(parts) or 'rearranged'}: {messages} in flight, pause {self.pause * 1000:.0f} ms, "
-            f"lost {self.lost}, doubled {self.doubled}"
+            f"lost {self.lost}, doubled {self.doubled}{self._of_states}"
         )
+
+    @property
+    def _of_states(self) -> str:
+        return "".join(f"; {text}" for text in map(str, self.states) if text)
 
 
 class Proof:
@@ -100,6 +112,11 @@ class Proof:
         """Messages in flight."""
         return self._counted.count
 
+    @property
+    def flowing(self) -> bool:
+        """Whether messages in flight can reach Output."""
+        return self._status.state == "running" and not self._paused()
+
     def difference(self) -> tuple[int, int]:
         """Return how many messages are accepted and not stored, and stored and not accepted.
 
@@ -115,23 +132,31 @@ class Proof:
         before = Positions(self._accepted.all())
         until = time.monotonic() + _PROOF_SECONDS
         while missing := before.ahead_of(self._stored):
-            if self._status.state != "running" or self._paused() or time.monotonic() > until:
+            if not self.flowing or time.monotonic() > until:
                 break
             await self._status.appended(until - time.monotonic())
         return max(0, missing - self.in_flight), self._stored.ahead_of(self._accepted)
 
 
 async def swap_in_place(
-    running: Line, line: Line, difference: Difference, timers: Timers, proof: Proof
+    running: Line, line: Line, difference: Difference, timers: Timers, proof: Proof, upkeep: Upkeep
 ) -> SwapReceipt:
-    """Exchange the changed processors of `running` for those of `line`, which has the same shape."""
+    """Exchange the changed processors of `running` for those of `line`, which has the same shape.
+
+    Where a state is kept, the receipt waits for a checkpoint, so that after a crash the state is rebuilt of
+    messages behind the exchange alone.
+    """
     in_flight = proof.in_flight
     timers.stop(difference.changed)
     try:
-        pause = await running.exchange(line, difference.changed)
+        pause, states = await running.exchange(line, difference.changed)
     finally:
         timers.restart(difference.changed)
     lost, doubled = await proof.awaited()
+    if proof.flowing:
+        with contextlib.suppress(TimeoutError, FlowError, TransportError):
+            async with asyncio.timeout(_PROOF_SECONDS):
+                await upkeep.covered(lambda: None)
     return SwapReceipt(
         difference.added,
         difference.removed,
@@ -141,4 +166,5 @@ async def swap_in_place(
         pause,
         lost=lost,
         doubled=doubled,
+        states=states,
     )

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import Fenced, FrameError, LogFull, PayloadError, WaitTimeout
 from pratipad_nb.runtime.positions.positions import Positions
+from pratipad_nb.runtime.positions.rebuilding import Behind, Rebuild
 from pratipad_nb.settings import Storage
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import MarkFrame, OutputFrame, OutputHeader, Position, Segment
@@ -68,8 +69,14 @@ class OutputChain:
         self._storage = storage
         self.writer = uuid.uuid4().hex
         self.positions = Positions()
-        #: States of processors' instances, by `state_key`, as of the newest checkpoint.
+        #: States of processors' instances, by `state_key`, as of the newest barrier.
         self.states: dict[str, bytes] = {}
+        #: The input's sequence up to which all messages are in the states; None if no state is kept.
+        self.floor: int | None = None
+        #: Where the states stand, for each place whose position is ahead of the states.
+        self.behind: Behind = {}
+        #: The messages that the restored states lack; none until `restored`.
+        self.rebuild = Rebuild("", {}, self.positions)
         self.last = 0
         self.checkpointed = 0
         self.full = asyncio.Event()
@@ -101,7 +108,7 @@ class OutputChain:
             except LogFull:
                 # The first frame with results will take the output over. A full log takes no other owner's
                 # frame either.
-                return
+                pass
             await self._take_over_the_checkpoint()
             return
         raise Fenced(f"another edge goes on writing to {self._out}. Stop it first.")
@@ -112,7 +119,8 @@ class OutputChain:
             return
         mark = decode(record.data, MarkFrame)
         self.positions.advance(mark.positions)
-        self.states = mark.states
+        self.states, self.floor = mark.states, mark.floor
+        self.behind = {(device, epoch): number for device, epoch, number in mark.behind}
         # A log that was deleted and made anew counts from 1 again; then the checkpoint's sequence is of the
         # old log.
         state = await self._output.state()
@@ -127,7 +135,7 @@ class OutputChain:
             newest = await self._marks.latest(self._mark)
             self._marked = newest.sequence if newest else 0
             with contextlib.suppress(Fenced):  # the earlier owner's last checkpoint was quicker
-                await self.checkpoint(self.states)
+                await self._store_checkpoint()
                 return
 
     async def _read_since(self, sequence: int) -> None:
@@ -137,8 +145,15 @@ class OutputChain:
             except FrameError:
                 log.warning("frame %d of %s is no output frame; skipped", record.sequence, self._out)
             else:
-                self.positions.advance(header.covers)
+                self._advance(header.covers)
             self.last = record.sequence
+
+    def _advance(self, covers: list[Position]) -> None:
+        """Move the positions on to `covers`; the states stay where they stand."""
+        if self.floor is not None:
+            for device, epoch, _ in covers:
+                self.behind.setdefault((device, epoch), self.positions.number(device, epoch))
+        self.positions.advance(covers)
 
     def _frame(self, covers: list[Position], segments: list[Segment]) -> bytes:
         self._number += 1
@@ -178,7 +193,8 @@ class OutputChain:
                 # The janitor purges no frame that isn't in a checkpoint, and the pipeline's next barrier
                 # stands behind the results that wait here.
                 with contextlib.suppress(WaitTimeout, LogFull):
-                    await self.checkpoint()
+                    if self.last != self.checkpointed:
+                        await self._store_checkpoint()
                 await asyncio.sleep(backoff.next())
             except (WaitTimeout, Fenced) as error:
                 # An answer may be lost although the frame is stored. Then our own frame breaks the condition
@@ -190,7 +206,7 @@ class OutputChain:
                 if isinstance(error, Fenced):
                     raise
         self.full.clear()
-        self.positions.advance(covers)
+        self._advance(covers)
         return self.last
 
     async def _stored_sequence(self) -> int | None:
@@ -215,8 +231,14 @@ class OutputChain:
         if (await self._output.state()).last - self.last > _FRAMES_BEHIND and not self.full.is_set():
             await self.append([], [])
 
-    async def checkpoint(self, states: dict[str, bytes] | None = None) -> None:
-        """Store all positions as of now, with the processors' `states`; None: those of the last checkpoint.
+    async def checkpoint(self, states: dict[str, bytes], floor: int | None = None) -> None:
+        """Store all positions as of now, with the processors' `states` of this moment.
+
+        Parameters
+        ----------
+        floor
+            The input's sequence up to which all entries were acknowledged before this moment; None: no state
+            is kept.
 
         Raises
         ------
@@ -227,12 +249,15 @@ class OutputChain:
         PayloadError
             If the checkpoint is too large.
         """
-        if states is not None:
-            self.states = states
-        elif self.last == self.checkpointed:
-            return
+        self.states, self.floor, self.behind = states, floor, self.rebuild.behind
+        await self._store_checkpoint()
+
+    async def _store_checkpoint(self) -> None:
+        """Store all positions as of now, with the states of the last barrier."""
         sequence = self.last
-        data = encode(MarkFrame(sequence, self.positions.all(), self.states, self.writer))
+        behind = [(device, epoch, number) for (device, epoch), number in self.behind.items()]
+        mark = MarkFrame(sequence, self.positions.all(), self.states, self.writer, self.floor, behind)
+        data = encode(mark)
         while True:
             try:
                 self._marked = await self._connection.append(self._mark, data, expect=self._marked)

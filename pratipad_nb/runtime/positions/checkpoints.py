@@ -6,8 +6,10 @@ checkpoint is for `chain`; when a checkpoint is due is for `upkeep`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
+from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import LogFull, PayloadError, WaitTimeout
 from pratipad_nb.runtime.positions.chain import OutputChain
 from pratipad_nb.transport.codec import decode
@@ -18,6 +20,9 @@ from pratipad_nb.transport.subjects import Subjects
 __all__ = ["Checkpoints"]
 
 log = logging.getLogger(__name__)
+
+#: First and longest pause, in seconds, before a checkpoint that has to be stored is tried again.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
 class Checkpoints:
@@ -47,18 +52,37 @@ class Checkpoints:
             lowest = min(lowest, decode(mark.data, MarkFrame).sequence if mark else 0)
         return lowest
 
-    async def make(self, states: dict[str, bytes]) -> None:
-        """Make a checkpoint; if it can't be stored now, the next checkpoint replaces it."""
+    @property
+    def keeps_state(self) -> bool:
+        """Whether the last checkpoint was made where a state is kept."""
+        return self._chain.floor is not None
+
+    async def make(self, states: dict[str, bytes], floor: int | None) -> bool:
+        """Make a checkpoint and return True; if it can't be stored now, the next checkpoint replaces it.
+
+        Parameters
+        ----------
+        floor
+            As of `OutputChain.checkpoint`.
+        """
         try:
             if self._partitions > 1:
                 await self._chain.keep_up()
-            await self._make(states)
+            await self._make(states, floor)
         except (WaitTimeout, LogFull) as error:
             log.debug("a checkpoint of %s waits: %s", self._subjects.flow, error)
+            return False
+        return True
 
-    async def _make(self, states: dict[str, bytes]) -> None:
+    async def insist(self, states: dict[str, bytes], floor: int | None) -> None:
+        """Make a checkpoint that what follows depends on; wait for as long as it can't be stored."""
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        while not await self.make(states, floor):  # noqa: ASYNC110 - the server alone knows when it can
+            await asyncio.sleep(backoff.next())
+
+    async def _make(self, states: dict[str, bytes], floor: int | None) -> None:
         try:
-            await self._chain.checkpoint(states)
+            await self._chain.checkpoint(states, floor)
         except PayloadError as error:
             log.warning("the processors' states are not kept: %s", error)
-            await self._chain.checkpoint({})
+            await self._chain.checkpoint({}, floor)

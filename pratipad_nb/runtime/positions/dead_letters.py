@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -18,7 +18,8 @@ from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import FrameError, LogFull, PayloadError, WaitTimeout
 from pratipad_nb.runtime.positions.letter_room import LetterRoom
 from pratipad_nb.runtime.positions.positions import Positions
-from pratipad_nb.runtime.values.batch import Batch, InputFrame, Source
+from pratipad_nb.runtime.positions.rebuilding import Place
+from pratipad_nb.runtime.values.batch import Batch, InputFrame, Kind, Source
 from pratipad_nb.runtime.values.packing import as_text
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import DeadEntry, DeadFrame, message_id
@@ -36,9 +37,18 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 ORDER_STEP = "-backward"
 
 
+#: Begins the name in place of a device, in the positions of retried entries.
+_PLACE = "#dead-"
+
+
 def _place(sequence: int) -> str:
     """Return the name in place of a device, in the positions of retried entries of frame `sequence`."""
-    return f"#dead-{sequence}"
+    return f"{_PLACE}{sequence}"
+
+
+def is_letter(place: Place) -> bool:
+    """Return whether `place` is that of retried dead letters."""
+    return place[0].startswith(_PLACE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +230,7 @@ class DeadLetters:
         positions: Positions,
         owns: Callable[[str], bool] = lambda _: True,
     ) -> AsyncIterator[Retry]:
-        """Iterate over batches that retry all dead letters; delete frames all of whose letters were retried.
+        """Iterate over batches that retry all dead letters.
 
         Parameters
         ----------
@@ -229,6 +239,33 @@ class DeadLetters:
         owns
             Says whether a device's messages are retried here, not by another partition's edge.
         """
+
+        def left(record: Record, frame: DeadFrame) -> range:
+            if frame.step.endswith(ORDER_STEP) or not owns(_device_of(frame)):
+                return range(0)
+            return range(self.retried(record.sequence, positions), len(frame.entries))
+
+        async for letter in self._chosen(left, "new"):
+            yield letter
+
+    async def rebuilds(self, places: Mapping[Place, tuple[int, int]]) -> AsyncIterator[Retry]:
+        """Iterate over batches of dead letters that pass again.
+
+        Parameters
+        ----------
+        places
+            For each place of retried entries, how many entries the states have, and how many were retried.
+        """
+
+        def lacking(record: Record, _: DeadFrame) -> range:
+            return range(*places.get((_place(record.sequence), 0), (0, 0)))
+
+        if places:
+            async for letter in self._chosen(lacking, "rebuild"):
+                yield letter
+
+    async def _chosen(self, chosen: Callable[[Record, DeadFrame], range], kind: Kind) -> AsyncIterator[Retry]:
+        """Iterate over the entries that `chosen` returns for a frame, counted from 0."""
         last, newest = 0, {}
         async for record, frame in self._frames():
             last = record.sequence
@@ -237,11 +274,9 @@ class DeadLetters:
         async for record, frame in self._frames():
             if record.sequence > last:  # stored since the call, maybe by one of these retries
                 return
-            if frame.step.endswith(ORDER_STEP) or not owns(_device_of(frame)):
-                continue
-            done = self.retried(record.sequence, positions)
-            for at, entry in enumerate(frame.entries[done:], done + 1):
-                source = Source(self._subjects.flow, [_input(entry, record.sequence, at)])
+            for index in chosen(record, frame):
+                at, entry = index + 1, frame.entries[index]
+                source = Source(self._subjects.flow, [_input(entry, record.sequence, at)], kind=kind)
                 if newest[_identity(frame.step, entry)] != (record.sequence, at):
                     # After a crash between two writes a message may be stored twice. The older entry is
                     # completed without a retry.
@@ -251,8 +286,6 @@ class DeadLetters:
                     batch = Batch(source, [entry.payload], range(1), 1, only=only)
                 ends = at == len(frame.entries)
                 yield Retry(frame.step, batch, record.sequence, at, ends, len(record.data))
-            if done >= len(frame.entries):  # the end of an earlier run came before the deletion
-                await self.delete(record.sequence, positions)
 
     @staticmethod
     def retried(sequence: int, positions: Positions) -> int:
@@ -267,14 +300,14 @@ class DeadLetters:
                     yield entry
                 await self._delete(record.sequence)
 
-    async def forget_gone(self) -> None:
-        """Stop counting the frames that are gone, and find out how much room there is.
-
-        Another edge has cleared such a frame, or this edge's deletion of the frame was not confirmed.
-        """
+    async def sweep(self, positions: Positions) -> None:
+        """Delete the frames all of whose letters have been retried, and find out how much room there is."""
+        # A frame that is gone was cleared by another edge, or its deletion by this edge was not confirmed.
         gone = set(self._known)
-        async for record, _ in self._frames():
+        async for record, frame in self._frames():
             gone.discard(record.sequence)
+            if self.retried(record.sequence, positions) >= len(frame.entries):
+                await self.delete(record.sequence, positions)
         for sequence in gone:
             self._known.pop(sequence, None)
         await self.room.look()

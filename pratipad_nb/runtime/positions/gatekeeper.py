@@ -16,7 +16,8 @@ from typing import Any
 from pratipad_nb.errors import FrameError, TransportError, WaitTimeout
 from pratipad_nb.runtime.positions.inputs import Input
 from pratipad_nb.runtime.positions.positions import Positions
-from pratipad_nb.runtime.values.batch import InputFrame
+from pratipad_nb.runtime.positions.rebuilding import Gap, Rebuild
+from pratipad_nb.runtime.values.batch import InputFrame, Kind
 from pratipad_nb.runtime.values.metrics import InFlight
 from pratipad_nb.transport.codec import decode_plain
 from pratipad_nb.transport.frames import Position, decode_uplink, new_epoch
@@ -57,10 +58,51 @@ class DeviceCount:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The new messages of a delivery: their frame and their payloads."""
+    """Messages of a delivery that are to pass: their frame and their payloads.
+
+    `kind` is ``"new"``, or ``"rebuild"`` if the messages' results are at Output already.
+    """
 
     frame: InputFrame
     payloads: list[Any]
+    kind: Kind = "new"
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """The messages of a delivery, numbered from `first` on.
+
+    `numbered` says whether the sender numbers its messages without a gap; a foreign client doesn't.
+    """
+
+    device: str
+    epoch: int
+    first: int
+    delivery: Delivery
+    times: list[float]
+    payloads: list[Any]
+    sources: list[str] | None = None
+    numbered: bool = True
+
+    @property
+    def last(self) -> int:
+        """The number of the last message."""
+        return self.first + len(self.payloads) - 1
+
+    @property
+    def position(self) -> Position:
+        """The position at the last message."""
+        return self.device, self.epoch, self.last
+
+    def part(self, begin: int, end: int, on_safe: Callable[[], None] | None) -> tuple[InputFrame, list[Any]]:
+        """Return the frame and the payloads of the messages numbered `begin` … `end`."""
+        taken = slice(begin - self.first, end - self.first + 1)
+        sources = self.sources and [
+            f"{self.device}.{name}" if name else self.device for name in self.sources[taken]
+        ]
+        frame = InputFrame(self.device, self.epoch, begin, self.delivery.time, self.times[taken],
+                           sources=sources, on_safe=on_safe)  # fmt: skip
+        return frame, self.payloads[taken]
 
 
 @dataclass(slots=True)
@@ -87,6 +129,10 @@ class Gatekeeper:
     * `stored` alone decides which epochs are forgotten. `accepted` forgets the same epochs, except epochs
       with messages in flight, for a repeat of such a message would be admitted a second time.
 
+    Beside these, messages that a restored state lacks (see `rebuilding`) are admitted a second time, in the
+    order of their numbers, and as messages of a kind of their own: they count nowhere and complete no
+    position. While the input is set back, an entry that an earlier run has acknowledged brings no others.
+
     Attributes
     ----------
     stored
@@ -100,6 +146,8 @@ class Gatekeeper:
         Called with the last message of every admitted frame: device, epoch, number.
     in_flight
         Counts the messages that are admitted.
+    rebuild
+        The messages at Output that the restored states lack.
     """
 
     subjects: Subjects
@@ -109,6 +157,7 @@ class Gatekeeper:
     on_malformed: Callable[[Delivery, FrameError], Awaitable[None]]
     on_arrival: Callable[[str, int, int], None] = lambda *_: None
     in_flight: InFlight = field(default_factory=InFlight)
+    rebuild: Rebuild = field(default_factory=lambda: Rebuild("", {}, Positions()))
     accepted: Positions = field(init=False)
     counts: dict[str, DeviceCount] = field(default_factory=dict)
     received: int = 0
@@ -136,41 +185,86 @@ class Gatekeeper:
         self.waiting = await self.input.waiting() + len(self.arrived)
 
     async def admit(self, delivery: Delivery) -> Admitted | None:
-        """Return the new messages of `delivery`; None if there are none, and the delivery is dealt with."""
+        """Return the new messages of `delivery`; None if there are none, and the delivery is dealt with.
+
+        Messages that rebuild a state are returned first; `arrived` then begins with the same delivery, for
+        the messages behind them.
+        """
         device = self.subjects.device_of(delivery.subject)
+        again = self.rebuild.comes_again(delivery.sequence)
         try:
-            frame = decode_uplink(delivery.data, self.subjects.flow, device)
-            if frame is None:
-                return self._foreign(device, delivery)
+            frame = self._decoded(device, delivery)
         except FrameError as error:
+            if again:  # an earlier run has stored it
+                self.input.acknowledge(delivery)
+                return None
             self.malformed += 1
             await self.on_malformed(delivery, error)
             return None
-        count = len(frame.payloads)
-        admission = self.accepted.admit(device, frame.epoch, frame.first, count)
+        gap = self.rebuild.gaps.get((device, frame.epoch)) if self.rebuild.going else None
+        if gap is not None and gap.seen < min(frame.last, gap.until):
+            return await self._rebuilds(frame, gap)
+        if again:
+            self._settle_repeat(frame.position, delivery)
+            return None
+        admission = self.accepted.admit(device, frame.epoch, frame.first, len(frame.payloads))
         tally = self.counts.setdefault(device, DeviceCount())
-        if admission.missing and not await self._tolerates(
-            device, frame.epoch, frame.first, admission.missing
-        ):
+        if admission.missing and frame.numbered and not await self._tolerates(frame, admission.missing):
             return None
         if admission.skip:
             tally.repeats += admission.skip
             self.repeats += admission.skip
-            if admission.skip == count:
-                self._settle_repeat((device, frame.epoch, frame.first + count - 1), delivery)
+            if admission.skip == len(frame.payloads):
+                self._settle_repeat(frame.position, delivery)
                 return None
-        new = slice(admission.skip, None)
-        sources = frame.sources and [f"{device}.{name}" if name else device for name in frame.sources[new]]
-        return self._accept(device, frame.epoch, frame.first + admission.skip, delivery, tally,
-                            frame.times[new], frame.payloads[new], sources)  # fmt: skip
+        return self._accept(frame, frame.first + admission.skip, tally)
 
-    async def _tolerates(self, device: str, epoch: int, first: int, missing: int) -> bool:
+    def _decoded(self, device: str, delivery: Delivery) -> _Arrived:
+        """Return the messages of `delivery`; the plain JSON of a foreign client is one message.
+
+        The number of such a message is its sequence in the log.
+        """
+        frame = decode_uplink(delivery.data, self.subjects.flow, device)
+        if frame is not None:
+            return _Arrived(
+                device, frame.epoch, frame.first, delivery, frame.times, frame.payloads, frame.sources
+            )
+        payload = decode_plain(delivery.data)
+        self._foreign_number += 1
+        number = delivery.sequence or self._foreign_number
+        return _Arrived(device, 0, number, delivery, [delivery.time], [payload], numbered=False)
+
+    async def _rebuilds(self, frame: _Arrived, gap: Gap) -> Admitted | None:
+        """Admit the messages of `frame` that lie in `gap`; none if the input was rewound for others."""
+        missing, beyond = frame.first - gap.seen - 1, frame.first > gap.until
+        if missing > 0 and (frame.numbered or beyond):
+            if not await self._tolerates(frame, missing, counted=False):
+                return None
+            if beyond:
+                self.rebuild.give_up((frame.device, frame.epoch))
+                self.arrived.appendleft(frame.delivery)
+                return None
+        begin, gap.seen = max(frame.first, gap.seen + 1), min(frame.last, gap.until)
+        whole = gap.seen == frame.last
+        if not whole:
+            self.arrived.appendleft(frame.delivery)
+        self._forget_gaps(frame.device, frame.epoch, gap.seen)
+        self.in_flight.taken += gap.seen - begin + 1
+        return Admitted(
+            *frame.part(begin, gap.seen, self._acknowledging(frame.delivery) if whole else None), "rebuild"
+        )
+
+    def _acknowledging(self, delivery: Delivery) -> Callable[[], None]:
+        return lambda: self.input.acknowledge(delivery)
+
+    async def _tolerates(self, frame: _Arrived, missing: int, *, counted: bool = True) -> bool:
         """Return whether a frame behind a gap may be admitted, and count the gap if so.
 
         In durable delivery the missing frames were sent into a link that broke, and would arrive after this
         frame; a rewind of the input brings them first. If the gap is still there after `_REWINDS` rewinds,
         the missing frames don't exist (the flow was forgotten while its device went on).
         """
+        device, epoch, first = frame.device, frame.epoch, frame.first
         gaps = self._rewound_for.setdefault(device, {})
         rewound = gaps.get((epoch, first), 0)
         if self.durable and rewound < _REWINDS:
@@ -186,6 +280,8 @@ class Gatekeeper:
             return False
         if not self.durable and self.accepted.number(device, epoch) == 0:
             return True  # the device was sending before this edge listened: no message is known to be lost
+        if not counted:  # an earlier run has passed the gap
+            return True
         log.info("%d messages of %s before number %d are missing", missing, device, first)
         self.counts[device].gaps += missing
         self.missing += missing
@@ -193,24 +289,13 @@ class Gatekeeper:
 
     def _forget_gaps(self, device: str, epoch: int, last: int) -> None:
         """Forget an epoch's gaps below its message `last`: these gaps are closed, or passed."""
-        gaps = self._rewound_for.pop(device, {})
+        if device not in self._rewound_for:
+            return
+        gaps = self._rewound_for.pop(device)
         # Gaps of other epochs stay. Of two devices that send under one name, each would otherwise begin the
         # other's count of rewinds anew.
         if left := {gap: count for gap, count in gaps.items() if gap[0] != epoch or gap[1] > last + 1}:
             self._rewound_for[device] = left
-
-    def _foreign(self, device: str, delivery: Delivery) -> Admitted | None:
-        """Admit the plain JSON of a foreign client as one message; its number is its sequence in the log."""
-        payload = decode_plain(delivery.data)
-        self._foreign_number += 1
-        number = delivery.sequence or self._foreign_number
-        tally = self.counts.setdefault(device, DeviceCount())
-        if self.accepted.number(device, 0) >= number:
-            tally.repeats += 1
-            self.repeats += 1
-            self._settle_repeat((device, 0, number), delivery)
-            return None
-        return self._accept(device, 0, number, delivery, tally, [delivery.time], [payload])
 
     def _settle_repeat(self, position: Position, delivery: Delivery) -> None:
         """Acknowledge a repeat: at once if the original is at Output, else in a later `sweep`."""
@@ -231,45 +316,38 @@ class Gatekeeper:
         self.accepted.drop(self.stored.forget_unused())
 
     def _acknowledge_stored(self, position: Position, delivery: Delivery) -> bool:
-        """Acknowledge a repeat if the original is at Output; return whether it is."""
+        """Acknowledge a repeat if the original is at Output, and every state has it; return whether so."""
         device, epoch, number = position
-        stored = self.stored.number(device, epoch) >= number
-        if stored:
-            self.input.acknowledge(delivery)
-        return stored
+        stored = self.stored.number(device, epoch) >= number or self.rebuild.comes_again(delivery.sequence)
+        if not stored or not self.rebuild.has_passed(device, epoch, number):
+            return False
+        self.input.acknowledge(delivery)
+        return True
 
-    def _accept(
-        self,
-        device: str,
-        epoch: int,
-        first: int,
-        delivery: Delivery,
-        tally: DeviceCount,
-        times: list[float],
-        payloads: list[Any],
-        sources: list[str] | None = None,
-    ) -> Admitted:
-        count = len(payloads)
-        self.accepted.advance([(device, epoch, first + count - 1)])
-        if device in self._rewound_for:
-            self._forget_gaps(device, epoch, first + count - 1)
+    def _accept(self, frame: _Arrived, first: int, tally: DeviceCount) -> Admitted:
+        """Admit the messages of `frame` from number `first` on."""
+        device, epoch, last = frame.device, frame.epoch, frame.last
+        count = last - first + 1
+        self.accepted.advance([frame.position])
+        self._forget_gaps(device, epoch, last)
         tally.received += count
         self.received += count
         self.in_flight.taken += count
-        self.on_arrival(device, epoch, first + count - 1)
+        self.on_arrival(device, epoch, last)
+        admitted = Admitted(*frame.part(first, last, self._acknowledging(frame.delivery)))
+        sources = admitted.frame.sources
         if sources:
             tally.note_sources(sources)
         if self.taps:
-            self._tap(sources or [device] * count, times, delivery.time, payloads)
-        frame = InputFrame(device, epoch, first, delivery.time, times, sources=sources,
-                           on_safe=lambda: self.input.acknowledge(delivery))  # fmt: skip
-        return Admitted(frame, payloads)
+            self._tap(sources or [device] * count, admitted)
+        return admitted
 
-    def _tap(self, devices: Sequence[str], times: list[float], received: float, payloads: list[Any]) -> None:
+    def _tap(self, devices: Sequence[str], admitted: Admitted) -> None:
         """Call the taps with each run of messages of one device."""
+        times, received, payloads = admitted.frame.times, admitted.frame.received, admitted.payloads
         begin = 0
         for device, run in groupby(devices):
             end = begin + sum(1 for _ in run)
             for tap in self.taps:
-                tap(device, times[begin:end], received, payloads[begin:end])
+                tap(device, list(times[begin:end]), received, payloads[begin:end])
             begin = end

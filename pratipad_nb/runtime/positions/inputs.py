@@ -11,16 +11,41 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from pratipad_nb.transport.protocol import Connection, Consumer, Delivery, Signal, Subscription
+from pratipad_nb.transport.protocol import (
+    Connection,
+    Consumer,
+    ConsumerState,
+    Delivery,
+    Log,
+    Signal,
+    Subscription,
+)
 
 __all__ = ["DurableInput", "FastInput", "Input"]
 
 #: Frames that may stand in the buffer of a fast flow; at full speed that is about a second.
 _FAST_BUFFER_FRAMES = 256
+#: Acknowledged frames are purged early once they fill this part of the log's bound, so that a small log takes
+#: new frames at full speed, too; and once they are so many bytes, for a large purge keeps appends waiting.
+_SHARE, _MOST_UNPURGED = 8, 32 << 20
+#: About what an entry takes in the log besides its data.
+_ENTRY_OVERHEAD = 64
 
 
 class Input(Protocol):
-    """A source of deliveries."""
+    """A source of deliveries.
+
+    Attributes
+    ----------
+    due
+        Set when so much is acknowledged that it should be purged early.
+    """
+
+    due: asyncio.Event
+
+    @property
+    def moved(self) -> bool:
+        """Whether deliveries were acknowledged that the last `progress` doesn't show."""
 
     async def get(self) -> list[Delivery]:
         """Wait for at least one delivery, and return all that have arrived."""
@@ -37,16 +62,52 @@ class Input(Protocol):
     async def waiting(self) -> int:
         """Return how many frames have arrived that `get` hasn't returned."""
 
+    async def progress(self) -> ConsumerState:
+        """Return how far the input is acknowledged by the server's own account."""
+
+    async def purge(self, through: int) -> None:
+        """Delete the frames up to the sequence `through`, which are to come again no more."""
+
     async def close(self) -> None:
         """Stop receiving."""
 
 
 class DurableInput:
-    """The input log's consumer."""
+    """The input log's consumer.
 
-    def __init__(self, consumer: Consumer) -> None:
+    Parameters
+    ----------
+    consumer
+        The consumer of the whole log, or of one partition.
+    input_log
+        The log, which keeps acknowledged frames until they are purged.
+    subject
+        The pattern of the partition's frames; empty: all frames.
+    partitions
+        How many partitions share the log's bound.
+
+    Attributes
+    ----------
+    due
+        Set when so much is acknowledged that it should be purged early.
+    """
+
+    def __init__(self, consumer: Consumer, input_log: Log, subject: str = "", partitions: int = 1) -> None:
+        self.due = asyncio.Event()
         self._consumer = consumer
+        self._log = input_log
+        self._subject = subject
+        self._share = min(input_log.spec.max_bytes // _SHARE // partitions, _MOST_UNPURGED)
         self._held: dict[int, Delivery] = {}
+        #: The bytes of frames acknowledged since the last look at the progress, and the newest such frame.
+        self._bytes = self._newest = 0
+        self._known: ConsumerState | None = None
+        self._purged = 0
+
+    @property
+    def moved(self) -> bool:
+        """Whether deliveries were acknowledged that the last `progress` doesn't show."""
+        return self._newest > (self._known.floor if self._known is not None else 0)
 
     async def get(self) -> list[Delivery]:
         """Wait for deliveries; see `Input`."""
@@ -55,9 +116,13 @@ class DurableInput:
         return deliveries
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """Take `delivery` off the input log."""
+        """Have `delivery` come again no more, unless the input is set back to a checkpoint."""
         self._held.pop(delivery.sequence, None)
         self._consumer.acknowledge(delivery)
+        self._newest = max(self._newest, delivery.sequence)
+        self._bytes += len(delivery.data) + _ENTRY_OVERHEAD
+        if self._bytes > self._share:
+            self.due.set()
 
     def hold(self) -> None:
         """Keep the log from sending the deliveries again that are being worked on."""
@@ -69,7 +134,21 @@ class DurableInput:
 
     async def waiting(self) -> int:
         """Return how many frames the log holds that `get` hasn't returned."""
-        return max(0, await self._consumer.unacknowledged() - len(self._held))
+        return max(0, (await self._consumer.state()).pending - len(self._held))
+
+    async def progress(self) -> ConsumerState:
+        """Return how far the input is acknowledged by the server's own account, which may be a little old."""
+        known = self._known
+        if known is None or known.pending or self.moved:
+            self._bytes = 0
+            known = self._known = await self._consumer.state()
+        return known
+
+    async def purge(self, through: int) -> None:
+        """Delete the frames up to the sequence `through`."""
+        if through > self._purged:
+            await self._log.purge(through + 1, self._subject)
+            self._purged = through
 
     async def close(self) -> None:
         """Stop receiving; the position stays."""
@@ -80,6 +159,7 @@ class FastInput:
     """Signals in a bounded buffer. A full buffer drops its oldest; the gap in the numbers shows the loss."""
 
     def __init__(self, wanted: Callable[[str], bool] = lambda _: True) -> None:
+        self.due = asyncio.Event()
         self._wanted = wanted
         self._buffer: deque[Delivery] = deque(maxlen=_FAST_BUFFER_FRAMES)
         self._arrived = asyncio.Event()
@@ -117,6 +197,18 @@ class FastInput:
     async def waiting(self) -> int:
         """Return how many frames are in the buffer."""
         return len(self._buffer)
+
+    @property
+    def moved(self) -> bool:
+        """Return False: no server waits for acknowledgements."""
+        return False
+
+    async def progress(self) -> ConsumerState:
+        """Return a progress of no matter: signals have no sequence."""
+        return ConsumerState("", 0, 0)
+
+    async def purge(self, through: int) -> None:
+        """Do nothing: no signal is stored."""
 
     async def close(self) -> None:
         """Stop receiving."""

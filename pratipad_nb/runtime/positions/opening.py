@@ -15,6 +15,7 @@ from pratipad_nb.errors import FlowError, ServerFull, TransportError, WaitTimeou
 from pratipad_nb.runtime.positions.chain import OutputChain
 from pratipad_nb.runtime.positions.inputs import DurableInput, FastInput, Input
 from pratipad_nb.runtime.positions.outputs import Chain, FastChain
+from pratipad_nb.runtime.positions.rebuilding import Rebuild
 from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs, marks_bytes, reserved_bytes
 from pratipad_nb.settings import Storage
 from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Log
@@ -94,10 +95,20 @@ async def open_output(
     return chain, chain
 
 
-async def open_input(connection: Connection, settings: EdgeSettings, logs: Mapping[str, Log]) -> Input:
-    """Return the input, at the first delivery that isn't acknowledged."""
+async def open_input(
+    connection: Connection,
+    settings: EdgeSettings,
+    logs: Mapping[str, Log],
+    chain: OutputChain | None,
+    *,
+    keeps_state: bool,
+) -> Input:
+    """Return the input, at the first delivery that isn't acknowledged.
+
+    If processors keep a state, the input is set back to the first delivery that the states of `chain` lack.
+    """
     subjects = Subjects(settings.name)
-    if settings.delivery == "fast":
+    if chain is None:
         fast = FastInput(lambda subject: settings.owns(subject.rpartition(".")[2]))
         await fast.listen(connection, subjects.up_all)
         return fast
@@ -105,15 +116,22 @@ async def open_input(connection: Connection, settings: EdgeSettings, logs: Mappi
     if settings.partitioned:
         partition = settings.partition
         spec = ConsumerSpec(f"{_CONSUMER}-{partition}", "each", subjects.input_of(partition))
-    consumer = await logs[subjects.input_stream].consumer(spec)
-    await consumer.rewind()
-    return DurableInput(consumer)
+    input_log = logs[subjects.input_stream]
+    consumer = await input_log.consumer(spec)
+    if not keeps_state or chain.floor is None:
+        await consumer.rewind()
+    else:
+        # The server may know less than the checkpoint does, after a power failure for example.
+        acknowledged, last = (await consumer.state()).floor, (await input_log.state()).last
+        await consumer.rewind(min(chain.floor, acknowledged) + 1)
+        chain.rebuild = Rebuild(settings.name, chain.behind, chain.positions, floor=acknowledged, last=last)
+    return DurableInput(consumer, input_log, spec.subject, settings.options.partitions)
 
 
 async def _refuse_stored_messages(connection: Connection, settings: EdgeSettings) -> None:
     """Raise `FlowError` if messages of an earlier durable run are stored."""
     subjects = Subjects(settings.name)
-    for name in (subjects.input_stream, subjects.output_stream):
+    for name in (subjects.input_stream, subjects.former_input_stream, subjects.output_stream):
         if await connection.find_log(name) is not None:
             raise FlowError(
                 f"flow {settings.name!r} has run with delivery='durable' and has messages stored. "

@@ -72,6 +72,8 @@ class Writer:
         Sends off the replies of processors.
     on_stored
         Called after every append, with the positions that it completed.
+    on_rebuilt
+        Called with the positions up to which messages have passed the processors again, for their state.
     on_barrier
         Called when all results before a barrier are stored: makes the checkpoint.
     in_flight
@@ -86,6 +88,7 @@ class Writer:
         store_dead: Callable[[Sequence[tuple[str, DeadEntry]]], Awaitable[None]],
         send_replies: Callable[[Sequence[tuple[Any, Message]]], Awaitable[None]],
         on_stored: Callable[[Sequence[Position]], None],
+        on_rebuilt: Callable[[Sequence[Position]], None],
         on_barrier: Callable[[Barrier], Awaitable[None]],
     ) -> None:
         self._chain = chain
@@ -93,6 +96,7 @@ class Writer:
         self._store_dead = store_dead
         self._send_replies = send_replies
         self._on_stored = on_stored
+        self._on_rebuilt = on_rebuilt
         self._on_barrier = on_barrier
         self.delivered = 0
         self.latency = Histogram()
@@ -109,6 +113,9 @@ class Writer:
                 if queue.empty() or messages >= _FRAME_MESSAGES:
                     break
                 item = queue.get_nowait()
+            if rebuilding := [batch for batch in batches if batch.source.rebuilds]:
+                self._pass(rebuilding)
+                batches = [batch for batch in batches if not batch.source.rebuilds]
             if batches:
                 await self._write(batches)
             if isinstance(item, Barrier):
@@ -116,11 +123,22 @@ class Writer:
             if item is not None:
                 item = await queue.get()
 
+    def _pass(self, batches: list[Batch]) -> None:
+        """Let batches go that passed for the sake of the state alone: their results are at Output already."""
+        covers: list[Position] = []
+        complete: list[InputFrame] = []
+        finished = sum(batch.source.advance(batch.done, covers, complete) for batch in batches)
+        self._in_flight.completed += finished
+        self._on_rebuilt(covers)
+        for frame in complete:
+            if frame.on_safe is not None:
+                frame.on_safe()
+
     async def _write(self, batches: list[Batch]) -> None:
         dead = [entry for batch in batches for entry in batch.dead]
         if dead:
             await self._store_dead(dead)
-        replies = [reply for batch in batches if not batch.source.replayed for reply in batch.replies]
+        replies = [reply for batch in batches if batch.source.kind == "new" for reply in batch.replies]
         if replies:
             await self._send_replies(replies)
         covers: list[Position] = []

@@ -28,6 +28,7 @@ from pratipad_nb.runtime.positions.gatekeeper import Tap
 from pratipad_nb.runtime.sharing.membership import HEARTBEAT_SECONDS, Membership
 from pratipad_nb.runtime.sharing.merging import merged
 from pratipad_nb.runtime.stages.line import Line
+from pratipad_nb.runtime.stages.moving import together
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.runtime.values.stats import FlowState, FlowStats
 from pratipad_nb.tasks import gathered
@@ -422,6 +423,7 @@ def _together(receipts: Sequence[SwapReceipt]) -> SwapReceipt | None:
         pause=max(receipt.pause for receipt in receipts),
         lost=sum(receipt.lost for receipt in receipts),
         doubled=sum(receipt.doubled for receipt in receipts),
+        states=together(move for receipt in receipts for move in receipt.states),
     )
 
 

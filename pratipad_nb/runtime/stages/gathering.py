@@ -16,7 +16,6 @@ from typing import Any
 
 from pratipad_nb.message import Message
 from pratipad_nb.processors import Outcome
-from pratipad_nb.processors.reply import preparing
 from pratipad_nb.runtime.stages.member import Emit
 from pratipad_nb.runtime.stages.stage import Progress, Stage
 from pratipad_nb.runtime.values.batch import Barrier, Batch, Item
@@ -60,11 +59,13 @@ class Gathering:
                 await self._work(self._rows)
                 continue
             if isinstance(item, Batch) and item.payloads and item.stage <= self._stage.index:
+                if self._held and self._held[0][0].rebuilds != item.source.rebuilds:
+                    await self._work(self._rows)
                 self._add(item)
                 await self._work(self._rows - self._rows % self._size)
                 queue.task_done()
                 continue
-            if not isinstance(item, Barrier) or item.states or self._stage.keeps_state:
+            if not isinstance(item, Barrier) or item.behind_state or self._stage.keeps_state:
                 await self._work(self._rows)
             return item
 
@@ -76,13 +77,14 @@ class Gathering:
 
     async def _work(self, rows: int) -> None:
         """Let the instance work on the first `rows` held rows."""
-        with preparing(self._stage.prepared_reply):
+        with self._stage.calling():
             while rows > 0:
                 parts = self._first(rows)
                 payloads = [
                     payload for progress, count in parts for payload in islice(progress.payloads, count)
                 ]
-                outcome = await self._runner.run(payloads, _message_of(parts))
+                counted = not parts[0][0].rebuilds
+                outcome = await self._runner.run(payloads, _message_of(parts), counted=counted)
                 rows -= outcome.done
                 self._rows -= outcome.done
                 await self._hand_on(parts, outcome)

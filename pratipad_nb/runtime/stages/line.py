@@ -12,10 +12,11 @@ import time
 from collections.abc import Mapping, Sequence
 
 from pratipad_nb.dataflow import Dataflow, Step
-from pratipad_nb.errors import ProcessorError
-from pratipad_nb.runtime.stages.member import Member, state_key
-from pratipad_nb.runtime.stages.runner import Runner
+from pratipad_nb.runtime.stages.member import Member
+from pratipad_nb.runtime.stages.moving import Scratch, StateMove, carry_over, check_movable, moved, shares
+from pratipad_nb.runtime.stages.runner import Bequest, Runner
 from pratipad_nb.runtime.stages.stage import Stage
+from pratipad_nb.runtime.stages.states import stored_states
 from pratipad_nb.runtime.values.logs import ProcessorLog
 from pratipad_nb.runtime.values.metrics import Meter
 from pratipad_nb.runtime.values.samples import Samples
@@ -39,19 +40,20 @@ class Line:
         self.samples = {step.key: Samples() for step in dataflow.steps}
 
     async def open(self, states: Mapping[str, bytes]) -> None:
-        """Make and set up all instances, with the `states` that earlier instances left.
+        """Make and set up all instances, with the stored `states` that earlier instances left.
 
         Raises
         ------
         ProcessorError
-            If an instance can't be set up; the instances before it are torn down again.
+            If an instance can't be set up, or the state can't follow to another number of instances. The
+            instances before are torn down again.
         """
         try:
             for model in self.dataflow.stages:
                 concurrent = model.kind == "concurrent"
                 groups = [model.steps] if concurrent else [(step,) for step in model.steps]
                 for steps in groups:
-                    members = [await self._member(step, states, discard=concurrent) for step in steps]
+                    members = [await self._restored(step, states, discard=concurrent) for step in steps]
                     self._add(members, concurrent=concurrent)
         except BaseException:
             await self.close()
@@ -59,13 +61,16 @@ class Line:
 
     def _add(self, members: Sequence[Member], *, concurrent: bool) -> None:
         """Add a stage of `members`, with the reason if their replies can't pass to devices."""
+        final = members[-1].key == self.dataflow.steps[-1].key
         one_way, hop = "", self.dataflow.first_one_way_hop
         if hop is not None and not self.dataflow.replies_from(members[0].key):
             one_way = (
                 f"a reply can't pass arrow {hop + 1} of `{self.dataflow.notation}`: it is `~>`, forward "
                 "only. Write `<~>` there."
             )
-        self.stages.append(Stage(len(self.stages), members, concurrent=concurrent, one_way=one_way))
+        self.stages.append(
+            Stage(len(self.stages), members, concurrent=concurrent, one_way=one_way, final=final)
+        )
 
     async def prepare(self, dataflow: Dataflow, kept: Sequence[str]) -> Line:
         """Return the line of `dataflow`, with the instances of `kept` steps, and new ones for all others.
@@ -75,7 +80,8 @@ class Line:
         Raises
         ------
         ProcessorError
-            If a new instance can't be set up; nothing has changed then.
+            If a new instance can't be set up, or the state of the old instances can't follow to another
+            number of instances; nothing has changed then.
         """
         line = Line(dataflow, self.options)
         old = {member.key: member for stage in self.stages for member in stage.members}
@@ -93,13 +99,16 @@ class Line:
                         if step.key in kept and discards[step.key] == concurrent:
                             members.append(old[step.key])
                             continue
-                        members.append(await line._member(step, {}, discard=concurrent))
+                        members.append(await line._member(step, discard=concurrent))
                         made.append(members[-1])
+                        if step.key in old:
+                            await check_movable(
+                                old[step.key], members[-1], line._scratch(step, discard=concurrent)
+                            )
                     line._add(members, concurrent=concurrent)
         except BaseException:
             for member in made:
-                for runner in member.runners:
-                    await runner.close()
+                await _close(member.runners)
             raise
         return line
 
@@ -108,16 +117,26 @@ class Line:
         self.meters[key], self.logs[key] = before.meters[key], before.logs[key]
         self.samples[key] = before.samples[key]
 
-    async def carry_over(self, line: Line) -> None:
-        """Give the states of replaced instances to the instances of `line` that replace them."""
+    async def carry_over(self, line: Line) -> tuple[StateMove, ...]:
+        """Give the states of replaced instances to the instances of `line` that replace them.
+
+        Raises
+        ------
+        ProcessorError
+            If a new instance can't take its state over; the instances of this line are as before.
+        """
         old = {member.key: member for stage in self.stages for member in stage.members}
-        for stage in line.stages:
-            for member in stage.members:
-                before = old.get(member.key)
-                if before is not None and before is not member:
-                    member.meter.version += 1
-                    member.meter.newer = False
-                    await _carry_over(before, member)
+        replaced = [
+            (old[member.key], member, line._scratch(line.dataflow.step(member.key), discard=stage.concurrent))
+            for stage in line.stages
+            for member in stage.members
+            if member.key in old and old[member.key] is not member
+        ]
+        moves = [await carry_over(*each) for each in replaced]
+        for _, member, _ in replaced:
+            member.meter.version += 1
+            member.meter.newer = False
+        return tuple(moves)
 
     async def close_all_but(self, line: Line) -> None:
         """Tear down the instances that are not part of `line`."""
@@ -129,14 +148,19 @@ class Line:
         self.stages = []
 
     @property
+    def keeps_state(self) -> bool:
+        """Whether a processor has state to carry over a restart."""
+        return any(stage.keeps_state for stage in self.stages)
+
+    @property
     def shape(self) -> list[object]:
         """The shapes of all stages: equal shapes let instances be exchanged while the pipeline goes on."""
         return [stage.shape for stage in self.stages]
 
-    async def exchange(self, line: Line, changed: Sequence[str]) -> float:
+    async def exchange(self, line: Line, changed: Sequence[str]) -> tuple[float, tuple[StateMove, ...]]:
         """Put the instances of `line` in the place of those of the `changed` processors, all at one moment.
 
-        Returns for how long, in seconds, the changed processors stood still.
+        Returns for how long, in seconds, the changed processors stood still, and what became of their states.
 
         Raises
         ------
@@ -152,9 +176,12 @@ class Line:
             handed = await asyncio.gather(
                 *(old.hand_over_to(new) for old, new in pairs), return_exceptions=True
             )
-            for error in handed:
-                if isinstance(error, BaseException):
-                    raise error
+            bequests: dict[str, list[Bequest]] = {}
+            for (old, _), found in zip(pairs, handed, strict=True):
+                if isinstance(found, BaseException):
+                    raise found
+                bequests.setdefault(old.step.key, []).append(found)
+            moves = tuple(moved(bequests[key], fresh[key].runners) for key in changed)
             for old, new in pairs:
                 old.become(new)
             for key in changed:
@@ -167,29 +194,51 @@ class Line:
             for _, replaced in pairs:
                 await replaced.close()
         self.dataflow = line.dataflow
-        return pause
+        return pause, moves
 
-    async def _member(self, step: Step, states: Mapping[str, bytes], *, discard: bool) -> Member:
+    async def _restored(self, step: Step, states: Mapping[str, bytes], *, discard: bool) -> Member:
+        """Return the processor of `step`, its instances with their share of the stored `states`."""
+        member = await self._member(step, discard=discard)
+        try:
+            stored = stored_states(states, step.key)
+            for runner, state in zip(
+                member.runners,
+                await shares(stored, member.runners, self._scratch(step, discard=discard)),
+                strict=True,
+            ):
+                if state is not None:
+                    await runner.restore(state)
+        except BaseException:
+            await _close(member.runners)
+            raise
+        return member
+
+    async def _member(self, step: Step, *, discard: bool) -> Member:
         meter, output = self.meters[step.key], self.logs[step.key]
         runners: list[Runner] = []
         try:
             while not runners or len(runners) < runners[0].adapted.concurrency:
-                runner = Runner(
-                    step,
-                    meter,
-                    output,
-                    discard=discard,
-                    slice_seconds=self.options.slice_seconds,
-                    setup_seconds=self.options.setup_seconds,
-                    hang_seconds=self.options.hang_seconds,
-                )
-                await runner.open(states.get(state_key(step.key, len(runners))))
+                runner = self._runner(step, meter, output, discard=discard)
+                await runner.open()
                 runners.append(runner)
         except BaseException:
-            for runner in runners:
-                await runner.close()
+            await _close(runners)
             raise
         return Member(step.key, meter, runners, self.samples[step.key])
+
+    def _runner(self, step: Step, meter: Meter, output: ProcessorLog, *, discard: bool) -> Runner:
+        return Runner(
+            step,
+            meter,
+            output,
+            discard=discard,
+            slice_seconds=self.options.slice_seconds,
+            setup_seconds=self.options.setup_seconds,
+            hang_seconds=self.options.hang_seconds,
+        )
+
+    def _scratch(self, step: Step, *, discard: bool) -> Scratch:
+        return lambda: self._runner(step, Meter(), ProcessorLog(), discard=discard)
 
     async def close(self) -> None:
         """Tear all instances down, the last instance first."""
@@ -299,10 +348,6 @@ class Line:
             meter.sample()
 
 
-async def _carry_over(before: Member, after: Member) -> None:
-    """Give the state of each instance of `before` to the instance of `after` with the same number."""
-    for old, new in zip(before.runners, after.runners, strict=False):
-        try:
-            await new.inherit(old)
-        except ProcessorError as error:
-            log.warning("state of %s is not carried over: %s", after.key, error)
+async def _close(runners: Sequence[Runner]) -> None:
+    for runner in runners:
+        await runner.close()

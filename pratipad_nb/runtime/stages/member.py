@@ -1,6 +1,6 @@
 """Members: one processor of a stage with its instances, and the messages and dead letters of its rows.
 
-Owns these values, and the key of an instance's state. How rows are spread over the instances is for `tracks`
+Owns these values. How rows are spread over the instances is for `tracks`
 and `shards`; one instance at work is `runner`.
 """
 
@@ -19,15 +19,10 @@ from pratipad_nb.runtime.values.metrics import Meter
 from pratipad_nb.runtime.values.samples import Samples
 from pratipad_nb.transport.frames import DeadEntry, FailureNote
 
-__all__ = ["Emit", "Member", "dead_letter", "failure_note", "message_of", "state_key"]
+__all__ = ["Emit", "Member", "dead_letter", "failure_note", "message_of"]
 
 #: Called with each batch that a stage has finished.
 Emit = Callable[[Batch], Awaitable[None]]
-
-
-def state_key(key: str, number: int) -> str:
-    """Return the key under which the state of instance `number` of the processor `key` is kept."""
-    return f"{key}/{number}"
 
 
 @dataclass(slots=True)

@@ -11,24 +11,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
-
-import msgspec
+from typing import Any, NamedTuple
 
 from pratipad_nb.calls import LeftBehind, TookTooLong, Worker, raised
 from pratipad_nb.dataflow import Step
-from pratipad_nb.errors import PayloadError, ProcessorError
+from pratipad_nb.errors import ProcessorError
 from pratipad_nb.message import Message
-from pratipad_nb.processors import Outcome, adapt
+from pratipad_nb.processors import Outcome, adapt, copied
 from pratipad_nb.processors.adapter import Adapted, Timer, makes_instances, works_on_loop
-from pratipad_nb.processors.copying import copy_payload
 from pratipad_nb.processors.outcome import Failure
+from pratipad_nb.runtime.stages.states import NotKept, State, taking
 from pratipad_nb.runtime.values.logs import ProcessorLog, logging_to
 from pratipad_nb.runtime.values.metrics import Meter
-from pratipad_nb.transport.codec import encode_payload
 from pratipad_nb.wording import in_words
 
-__all__ = ["Runner"]
+__all__ = ["Bequest", "Runner"]
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +33,13 @@ log = logging.getLogger(__name__)
 _GRACE = 0.2
 #: Most instances of one processor that are left behind in calls in progress; each instance has a thread.
 _MOST_LEFT = 16
-#: The largest state of one instance that is kept, in bytes.
-_STATE_BYTES = 1 << 20
+
+
+class Bequest(NamedTuple):
+    """The state that an instance leaves to the next one; or why it leaves none although it may have one."""
+
+    state: State | None
+    lost: str = ""
 
 
 class Runner:
@@ -83,8 +85,9 @@ class Runner:
         self._steady = asyncio.Event()
         self._steady.set()
         self._adapted: Adapted | None = None
-        #: The state that `snapshot` last returned, or that `restore` was given.
-        self._state: bytes | None = None
+        #: The state that `snapshot` last returned, or that `restore` was given, and when that was.
+        self._state: State | None = None
+        self._state_since = time.monotonic()
         self._renewing = asyncio.Lock()
         #: Why the runner was paused for want of an instance to go on with; empty if there is an instance.
         self._stalled = ""
@@ -114,7 +117,7 @@ class Runner:
         return self._worker.at_work
 
     @property
-    def last_state(self) -> bytes | None:
+    def last_state(self) -> State | None:
         """The last known state of the instance."""
         return self._state
 
@@ -125,7 +128,7 @@ class Runner:
 
     # -- life -----------------------------------------------------------------------------------------------
 
-    async def open(self, state: bytes | None = None) -> None:
+    async def open(self, state: State | None = None) -> None:
         """Make the instance, set it up, and give it the `state` that an earlier instance left.
 
         Raises
@@ -168,7 +171,7 @@ class Runner:
             return None
         try:
             return await call(name, hook, *arguments)
-        except LeftBehind:
+        except (LeftBehind, NotKept):
             raise
         except Exception as error:
             what = in_words(raised(error))
@@ -209,7 +212,7 @@ class Runner:
                 "again."
             ) from error
 
-    async def snapshot(self) -> bytes | None:
+    async def snapshot(self) -> State | None:
         """Return the instance's state, to be given to the next instance; None if it keeps no state.
 
         Raises
@@ -217,71 +220,70 @@ class Runner:
         LeftBehind
             If a call of the instance hangs.
         ProcessorError
-            If `snapshot` raised, or returned a value that can't be kept: not JSON-like, or too large.
+            If `snapshot` raised, or returned a value that can't be kept.
         """
-        if self._adapted is None or self._adapted.snapshot is None:
+        adapted, now = self._adapted, time.monotonic()
+        if adapted is None or adapted.snapshot is None:
             return None
-        with logging_to(self.output):
-            state = await self._hook(self._patiently, "snapshot", self._adapted.snapshot)
-        if state is None:
-            self._state = None
-            return None
+        take = taking(adapted.snapshot, adapted.partition_by, self._state, now - self._state_since)
         try:
-            data = encode_payload(state)
-        except PayloadError as error:
+            with logging_to(self.output):
+                state: State | None = await self._hook(self._patiently, "snapshot", take)
+        except NotKept as error:
             raise ProcessorError(f"{self.step.key}: what snapshot returns can't be kept: {error}") from error
-        if len(data) > _STATE_BYTES:
-            raise ProcessorError(
-                f"{self.step.key}: what snapshot returns has {len(data)} bytes; at most {_STATE_BYTES} are "
-                "kept, for it is stored about once a second. Return less, or keep it in a file of your own."
-            )
-        self._state = data
-        return data
+        self._state, self._state_since = state, now
+        return state
 
-    async def restore(self, state: bytes) -> None:
+    async def restore(self, state: State) -> None:
         """Give the instance the state that an earlier instance left, if it has a `restore`."""
         if self.adapted.restore is not None:
             with logging_to(self.output):
-                given = msgspec.msgpack.decode(state)
-                await self._hook(self._making, "restore", self.adapted.restore, given)
-        self._state = state
+                await self._hook(self._making, "restore", self.adapted.restore, state.value)
+        self._state, self._state_since = state, time.monotonic()
 
-    async def inherit(self, before: Runner) -> None:
-        """Give the instance the state of the runner `before`.
+    async def inherit(self, before: Runner) -> Bequest:
+        """Give the instance the state of the runner `before`, and return that state.
 
         Raises
         ------
         ProcessorError
             If `restore` raises.
         """
-        state = await before.bequest()
-        if state is not None:
-            await self.restore(state)
+        bequest = await before.bequest()
+        if bequest.state is not None:
+            await self.restore(bequest.state)
+        return bequest
 
-    async def bequest(self) -> bytes | None:
+    async def bequest(self) -> Bequest:
         """Return the state for the next instance, once the call in progress is over.
 
-        A call that hangs is not waited for: the instance is left behind, and its last known state holds. If
-        `snapshot` raises, that is logged, and the next instance begins without a state.
+        A call that hangs is not waited for: the instance is left behind, and its last known state holds.
         """
-        if self._worker.left:
-            return self._state
-        if self._adapted is None:
-            return None
         try:
-            if self._adapted.has_snapshot:
-                return await self.snapshot()
-            await self._patiently("the call in progress", _nothing)
+            if self._adapted is not None and not self._adapted.has_snapshot and not self._worker.left:
+                await self._patiently("the call in progress", _nothing)
+            return Bequest(await self.snapshot())
         except LeftBehind as error:
-            log.warning("%s The instance is left behind, and its last known state carried over.", error)
-            self.leave()
-            return self._state
+            if not self._worker.left:
+                log.warning("%s The instance is left behind, and its last known state carried over.", error)
+                self.leave()
+            return Bequest(self._state)
         except ProcessorError as error:
-            log.warning("state of %s is not carried over: %s", self.step.key, error)
-        return None
+            return Bequest(None, str(error))
 
-    async def hand_over_to(self, other: Runner) -> None:
-        """Stop between two calls, until `go_on`, and give `other` the state.
+    async def known(self) -> Bequest:
+        """Return the state as it is now; of an instance that hangs, the last known state."""
+        if self.hangs:
+            return Bequest(self._state)
+        try:
+            return Bequest(await self.snapshot())
+        except LeftBehind:
+            return Bequest(self._state)
+        except ProcessorError as error:
+            return Bequest(None, str(error))
+
+    async def hand_over_to(self, other: Runner) -> Bequest:
+        """Stop between two calls, until `go_on`, and give `other` the state; return the state.
 
         Waits for the call in progress, which `slice_seconds` bounds. An instance whose call hangs is left
         behind; the messages of the call are for the next instance.
@@ -292,7 +294,7 @@ class Runner:
             If `other` can't restore the state.
         """
         self._steady.clear()
-        await other.inherit(self)
+        return await other.inherit(self)
 
     def leave(self, *, step: Step | None = None, refused: str = "") -> None:
         """Leave the instance behind in its call; the messages of the call are for the next instance.
@@ -319,6 +321,7 @@ class Runner:
         self._worker, other._worker = other._worker, self._worker
         self.step, other.step = other.step, self.step
         self._state, other._state = other._state, self._state
+        self._state_since, other._state_since = other._state_since, self._state_since
 
     def go_on(self) -> None:
         """Work again after `hand_over_to`."""
@@ -354,17 +357,26 @@ class Runner:
 
     # -- work -----------------------------------------------------------------------------------------------
 
-    async def run(self, payloads: Sequence[Any], message_of: Callable[[int], Message]) -> Outcome:
+    async def run(
+        self, payloads: Sequence[Any], message_of: Callable[[int], Message], *, counted: bool = True
+    ) -> Outcome:
         """Process `payloads` until they are done or the time slice is over; wait while paused.
 
         If the instance is left behind in the midst of the call, the next instance begins with the same
         payloads.
+
+        Parameters
+        ----------
+        counted
+            Whether the messages count in the statistics; messages that rebuild a state were counted before.
         """
         while True:
             await self._open_gate.wait()
             await self._steady.wait()
             if self._refused:
-                return self._all_refused(payloads)
+                outcome = self._all_refused(payloads)
+                self._count(outcome, 1, counted)
+                return outcome
             if self._worker.left and not await self._renewed():
                 continue
             adapted = self.adapted
@@ -373,10 +385,15 @@ class Runner:
                     deadline = time.perf_counter() + self._slice
                     outcome = await self._outcome(adapted, adapted.run, payloads, message_of, deadline)
             except LeftBehind:
-                payloads = _copies(payloads)
+                # The call that was left behind may yet change its payloads.
+                payloads = [copied(payload) for payload in payloads]
                 continue
-            self.meter.record(outcome, adapted.concurrency)
+            self._count(outcome, adapted.concurrency, counted)
             return outcome
+
+    def _count(self, outcome: Outcome, instances: int, counted: bool) -> None:
+        if counted:
+            self.meter.record(outcome, instances)
 
     async def run_backward(self, payload: Any, message: Message) -> Outcome | None:
         """Let `backward` work on one order; return None if orders pass this processor unchanged."""
@@ -419,9 +436,7 @@ class Runner:
 
     def _all_refused(self, payloads: Sequence[Any]) -> Outcome:
         failures = [Failure(row, payload, self._refused, "") for row, payload in enumerate(payloads)]
-        outcome = Outcome(len(payloads), [], [], failures)
-        self.meter.record(outcome)
-        return outcome
+        return Outcome(len(payloads), [], [], failures)
 
     async def _renewed(self) -> bool:
         """Put a new instance in the place of the instance that was left behind; return whether there is one.
@@ -504,14 +519,6 @@ class Runner:
                 self.meter.last_error = f"{timer.name}: {in_words(raised(error))}"
                 with logging_to(self.output):
                     log.exception("%s.%s failed", self.step.key, timer.name)
-
-
-def _copies(payloads: Sequence[Any]) -> Sequence[Any]:
-    """Return copies of `payloads`, which a call that is left behind may yet change."""
-    try:
-        return [copy_payload(payload) for payload in payloads]
-    except ProcessorError:  # a payload can't be copied
-        return payloads
 
 
 def _nothing() -> None:

@@ -18,12 +18,20 @@ from pratipad_nb.runtime.values.batch import Batch, Source
 from pratipad_nb.runtime.values.sampling import Followed
 from pratipad_nb.settings import gateway_of
 
-__all__ = ["Splitter", "shard_of"]
+__all__ = ["Splitter", "instance_of", "shard_of"]
 
 
 def shard_of(key: object, shards: int) -> int:
     """Return which of `shards` instances sees the messages of `key`: the same instance in every run."""
     return crc32(str(key).encode(errors="surrogatepass")) % shards
+
+
+def instance_of(key: object, by: str, instances: int) -> int:
+    """Return which of `instances` sees the messages whose value of `by`, the `partition_by`, is `key`.
+
+    A device behind a gateway is with its gateway, whose frames go to one instance as a whole.
+    """
+    return shard_of(gateway_of(key) if by == "device" and isinstance(key, str) else key, instances)
 
 
 @dataclass(slots=True)
@@ -52,13 +60,13 @@ class _Division:
     """One source, divided into a part for each shard."""
 
     def __init__(self, source: Source, shards: int) -> None:
-        self.shard_of_frame = [shard_of(frame.device, shards) for frame in source.frames]
+        self.shard_of_frame = [instance_of(frame.device, "device", shards) for frame in source.frames]
         #: For each frame, the index of a message in its part less its index in the whole source.
         self.shift: list[int] = []
         self.parts: list[_Part] = []
         for shard in range(shards):
             mine = [at for at, found in enumerate(self.shard_of_frame) if found == shard]
-            part = Source(source.flow, [source.frames[at] for at in mine], replayed=source.replayed)
+            part = Source(source.flow, [source.frames[at] for at in mine], kind=source.kind)
             self.parts.append(_Part(part, [source.starts[at] for at in mine]))
         taken = [0] * shards
         for frame, start, shard in zip(source.frames, source.starts, self.shard_of_frame, strict=True):
@@ -147,4 +155,4 @@ class Splitter:
 
     def _of(self, device: str) -> int:
         """Return the shard of the frames of `device`, or of the gateway that the device speaks through."""
-        return shard_of(gateway_of(device), self._shards)
+        return instance_of(device, "device", self._shards)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from msgspec import Raw
@@ -18,13 +19,15 @@ from msgspec import Raw
 from pratipad_nb.calls import LeftBehind
 from pratipad_nb.errors import OneWayError, ProcessorError
 from pratipad_nb.message import Message
-from pratipad_nb.processors import Outcome
+from pratipad_nb.processors import Outcome, copied, keeping
 from pratipad_nb.processors.reply import preparing
-from pratipad_nb.runtime.stages.member import Emit, Member, dead_letter, failure_note, message_of, state_key
+from pratipad_nb.runtime.stages.member import Emit, Member, dead_letter, failure_note, message_of
 from pratipad_nb.runtime.stages.runner import Runner
 from pratipad_nb.runtime.stages.tracks import OnTracks, tracks_of
 from pratipad_nb.runtime.values.batch import Batch
+from pratipad_nb.runtime.values.packing import sealed
 from pratipad_nb.runtime.values.samples import following
+from pratipad_nb.runtime.values.state_keys import StateKey
 from pratipad_nb.transport.codec import order_payload
 
 __all__ = ["Progress", "Stage"]
@@ -46,13 +49,25 @@ class Stage:
         goes on unchanged.
     one_way
         Why the members can't reply to devices; empty if they can.
+    final
+        Whether no stage follows. The results of such a stage are encoded at once (`sealed`); the results of
+        others are copied.
     """
 
-    def __init__(self, index: int, members: Sequence[Member], *, concurrent: bool, one_way: str = "") -> None:
+    def __init__(
+        self,
+        index: int,
+        members: Sequence[Member],
+        *,
+        concurrent: bool,
+        one_way: str = "",
+        final: bool = False,
+    ) -> None:
         self.index = index
         self.members = list(members)
         self.concurrent = concurrent
         self.one_way = one_way
+        self._keep = sealed if final else copied
 
     @property
     def runners(self) -> list[Runner]:
@@ -78,12 +93,18 @@ class Stage:
 
     @property
     def shape(self) -> object:
-        """The properties that tasks and queues depend on: members, their instances, how rows are spread."""
+        """The properties that tasks and queues depend on: members, their instances, how rows are spread.
+
+        Also whether a member keeps state: its state begins, or ends, between two messages of the whole flow.
+        """
         first = self.runners[0].adapted
         return (
             self.concurrent,
             self.one_way,
-            [(member.key, len(member.runners), member.partition_by) for member in self.members],
+            [
+                (m.key, len(m.runners), m.partition_by, m.runners[0].adapted.has_snapshot)
+                for m in self.members
+            ],
             (first.batch_size, first.batch_timeout) if self.gathers else None,
         )
 
@@ -93,7 +114,7 @@ class Stage:
         return any(runner.adapted.has_snapshot for runner in self.runners)
 
     async def snapshot(self, states: dict[str, bytes]) -> None:
-        """Add the state of every instance that keeps one to `states`, by `state_key`.
+        """Add the state of every instance that keeps one to `states`, by its `StateKey`.
 
         A state that can't be kept is logged, once, and left out. Of an instance whose call hangs, the last
         known state holds.
@@ -102,20 +123,28 @@ class Stage:
             for number, runner in enumerate(member.runners):
                 try:
                     state = await runner.snapshot()
+                    if state is not None:
+                        state.check_size(member.key)
                 except ProcessorError as error:
                     if member.meter.last_error != str(error):
                         log.warning("%s", error)
                     member.meter.last_error = str(error)
                     state = runner.last_state if isinstance(error, LeftBehind) else None
                 if state is not None:
-                    states[state_key(member.key, number)] = state
+                    states[str(StateKey(member.key, number, len(member.runners)))] = state.packed()
 
     async def process(self, batch: Batch, emit: Emit, shard: int = 0) -> None:
         """Work on `batch`, and emit results as they come; return when all rows are done."""
-        with preparing(self.prepared_reply):
+        with self.calling():
             await self._process(batch, emit, shard)
 
-    def prepared_reply(self, payload: Any) -> Raw:
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Let members that are called inside the block reply, and keep their results, as this stage needs."""
+        with preparing(self._prepared_reply), keeping(self._keep):
+            yield
+
+    def _prepared_reply(self, payload: Any) -> Raw:
         """Return the reply of a member as it is sent.
 
         Raises
@@ -162,6 +191,11 @@ class Progress:
         self._dead, self._replies = batch.dead, batch.replies
 
     @property
+    def rebuilds(self) -> bool:
+        """Whether the rows pass for the sake of the state alone."""
+        return self._batch.source.rebuilds
+
+    @property
     def left(self) -> int:
         """How many rows aren't finished."""
         return len(self._batch) - self._at
@@ -200,10 +234,11 @@ class Progress:
 
 async def _in_sequence(member: Member, runner: Runner, batch: Batch, emit: Emit) -> None:
     """Let one instance work on all rows of `batch` in their order."""
-    progress, count = Progress(member, batch), len(batch)
+    progress, count, counted = Progress(member, batch), len(batch), not batch.source.rebuilds
     while progress.left:
         message_of_row = message_of(batch, range(count - progress.left, count))
-        await emit(progress.take(await runner.run(progress.payloads, message_of_row)))
+        outcome = await runner.run(progress.payloads, message_of_row, counted=counted)
+        await emit(progress.take(outcome))
 
 
 def _origins(origins: Sequence[int], outcome: Outcome) -> Sequence[int]:

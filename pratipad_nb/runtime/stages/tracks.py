@@ -15,7 +15,7 @@ from typing import Any
 from pratipad_nb.processors import Outcome
 from pratipad_nb.runtime.stages.member import Emit, Member, dead_letter, failure_note, message_of
 from pratipad_nb.runtime.stages.runner import Runner
-from pratipad_nb.runtime.stages.shards import shard_of
+from pratipad_nb.runtime.stages.shards import instance_of
 from pratipad_nb.runtime.values.batch import Batch
 from pratipad_nb.transport.frames import FailureNote
 
@@ -102,7 +102,9 @@ class OnTracks:
             payloads = (
                 batch.payloads[rows.start :] if isinstance(rows, range) else [batch.payloads[r] for r in rows]
             )
-            outcome = await track.runner.run(payloads, message_of(batch, rows))
+            outcome = await track.runner.run(
+                payloads, message_of(batch, rows), counted=not batch.source.rebuilds
+            )
             for failure in outcome.failures:
                 _, notes = self._failures.setdefault(rows[failure.row], (failure.payload, []))
                 notes.append(failure_note(track.member, failure))
@@ -152,7 +154,7 @@ def tracks_of(member: Member, batch: Batch) -> list[Track]:
     by = member.partition_by
     for row, (payload, origin) in enumerate(zip(batch.payloads, batch.origins, strict=True)):
         key = batch.source.device(origin) if by == "device" else _value(payload, by)
-        rows[shard_of(key, shards)].append(row)
+        rows[instance_of(key, by, shards)].append(row)
     return [Track(member, runner, found) for runner, found in zip(member.runners, rows, strict=True) if found]
 
 

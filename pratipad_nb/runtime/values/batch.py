@@ -9,13 +9,19 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pratipad_nb.message import Message
 from pratipad_nb.runtime.values.sampling import Followed
 from pratipad_nb.transport.frames import DeadEntry, Position, message_id
+from pratipad_nb.transport.protocol import ConsumerState
 
-__all__ = ["Barrier", "Batch", "InputFrame", "Item", "Source"]
+__all__ = ["Barrier", "Batch", "InputFrame", "Item", "Kind", "Source"]
+
+#: The kinds of messages. ``"new"``: from the input, or a dead letter that is retried. ``"replay"``: from a
+#: tape. ``"rebuild"``: messages whose results are at Output, which pass the processors again for the sake of
+#: their state alone.
+Kind = Literal["new", "replay", "rebuild"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,7 @@ class Source:
         "flow",
         "followed",
         "frames",
-        "replayed",
+        "kind",
         "size",
         "starts",
     )
@@ -82,13 +88,12 @@ class Source:
         frames: Sequence[InputFrame],
         *,
         followed: Followed | None = None,
-        replayed: bool = False,
+        kind: Kind = "new",
     ) -> None:
         self.flow = flow
         #: The messages that are followed through the flow, for the inspector.
         self.followed = followed
-        #: Whether the messages are replayed from a tape: replies to them reach no device.
-        self.replayed = replayed
+        self.kind = kind
         self.frames = frames
         self.starts: list[int] = []
         size = 0
@@ -98,6 +103,11 @@ class Source:
         self.size = size
         self._complete = 0
         self._written = 0
+
+    @property
+    def rebuilds(self) -> bool:
+        """Whether the messages pass the processors for the sake of their state alone."""
+        return self.kind == "rebuild"
 
     def locate(self, index: int) -> tuple[InputFrame, int]:
         """Return the frame of message `index`, and the offset of the message in that frame."""
@@ -185,9 +195,21 @@ class Barrier:
     """Goes through the pipeline between two batches, and collects the state of every processor at that point.
 
     When the barrier reaches the output, the states and the stored positions are of one moment: a checkpoint.
+
+    Attributes
+    ----------
+    progress
+        If a state is kept: how far the input was acknowledged before the barrier was put in.
+    behind_state
+        Whether the barrier has passed a stage that keeps state.
+    outcome
+        Whether the checkpoint was stored; None until that is known.
     """
 
     states: dict[str, bytes] = field(default_factory=dict)
+    progress: ConsumerState | None = None
+    behind_state: bool = False
+    outcome: bool | None = None
 
 
 #: The items of the pipeline's queues; None ends a queue.

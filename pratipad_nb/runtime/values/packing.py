@@ -9,13 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from pratipad_nb.errors import PayloadError
-from pratipad_nb.transport.codec import encode_payload
+from pratipad_nb.processors import copied
+from pratipad_nb.transport.codec import encode_payload, payload_encoder
 
-__all__ = ["Shown", "as_text", "pack", "unpack"]
+__all__ = ["Shown", "as_text", "pack", "sealed", "unpack", "unsealed"]
 
 _SHOWN_CHARACTERS = 1000
+
+_encode = payload_encoder.encode
 
 
 class Shown(str):
@@ -35,9 +39,26 @@ def pack(payload: Any) -> bytes | Shown:
         return as_text(payload)
 
 
+def sealed(payload: Any) -> Any:
+    """Return `payload` encoded, as a frame takes it up, or a copy of it if it is not JSON-like.
+
+    For each result of a line: nothing happens here but the encoding.
+    """
+    try:
+        return Raw(_encode(payload))
+    except BaseException:  # noqa: BLE001 - Output refuses the payload, and says why
+        return copied(payload)
+
+
+def unsealed(payload: Any) -> Any:
+    """Return the payload that `sealed` was given, or its copy."""
+    return msgspec.msgpack.decode(payload) if type(payload) is Raw else payload
+
+
 def as_text(payload: Any) -> Shown:
     """Return the beginning of a payload's `repr`, also if the `repr` raises."""
     try:
+        payload = unsealed(payload)
         return Shown(f"{payload!r:.{_SHOWN_CHARACTERS}}")
     except Exception as error:  # noqa: BLE001 - a user's __repr__
         return Shown(f"<{type(payload).__name__}, whose repr raised {type(error).__name__}>")

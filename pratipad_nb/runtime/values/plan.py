@@ -94,7 +94,7 @@ def log_specs(settings: EdgeSettings) -> dict[str, LogSpec]:
                 subjects.input_stream,
                 streams[subjects.input_stream],
                 options.input_bytes,
-                "work",
+                "log",
                 partitioning=split if settings.partitioned else None,
             ),
         ]

@@ -14,12 +14,13 @@ from typing import Any
 from pratipad_nb.dataflow import resolve
 from pratipad_nb.errors import SettingsError
 from pratipad_nb.portal import Portal
+from pratipad_nb.processors import copied
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.batch import InputFrame, Source
 from pratipad_nb.runtime.values.logs import diverted_output
 from pratipad_nb.session.callers import names_for
 from pratipad_nb.session.checks import UnknownStep
-from pratipad_nb.session.inspection.trial import copied, through
+from pratipad_nb.session.inspection.trial import through
 from pratipad_nb.settings import FlowOptions
 
 __all__ = ["Preview", "PreviewStep", "preview"]

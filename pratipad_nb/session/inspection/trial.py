@@ -9,25 +9,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from pratipad_nb.errors import ProcessorError
-from pratipad_nb.processors import copy_payload
+from pratipad_nb.processors import copied
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.stages.stage import Stage
 from pratipad_nb.runtime.values.batch import Batch, Source
+from pratipad_nb.runtime.values.packing import unsealed
 from pratipad_nb.transport.frames import DeadEntry
 
-__all__ = ["copied", "through"]
-
-
-def copied(payload: Any) -> Any:
-    """Return a copy of `payload`, or `payload` itself if it can't be copied, as an object with a lock.
-
-    No later change by a processor reaches a copy.
-    """
-    try:
-        return copy_payload(payload)
-    except ProcessorError:
-        return payload
+__all__ = ["through"]
 
 
 async def through(
@@ -44,7 +33,7 @@ async def through(
             parts.append(part)
 
         await stage.process(batch, collect)
-        results = [payload for part in parts for payload in part.payloads]
+        results = [unsealed(payload) for part in parts for payload in part.payloads]
         origins = [origin for part in parts for origin in part.origins]
         batch = Batch(source, results, origins, count)
         yield stage, batch, [entry for part in parts for _, entry in part.dead]

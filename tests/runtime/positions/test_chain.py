@@ -37,7 +37,7 @@ class TestChain:
         await first.open()
         await first.append([("room1", epoch, 1) for epoch in range(1024, 0, -1)], [])
         await first.append([("room1", 1024, 2)], [])
-        await first.checkpoint()
+        await first.checkpoint({})
         await first.append([("room1", 1023, 2)], [])
         again = await memory.chain()
         await again.open()
@@ -176,8 +176,8 @@ class TestChain:
         await new.open()
         await new.append([("room1", 7, 2)], [segment(2, first=2)])
         with pytest.raises(Fenced):
-            await old.checkpoint()
-        await new.checkpoint()
+            await old.checkpoint({})
+        await new.checkpoint({})
         await new._output.purge(new.checkpointed)
         again = await place.chain()
         await again.open()
@@ -188,9 +188,9 @@ class TestChain:
         await chain.open()
         await chain.append([("room1", 7, 1)], [segment(1)])
         memory.broker.lose_answers(chain._connection.identity, 1)
-        await chain.checkpoint()
+        await chain.checkpoint({})
         await chain.append([("room1", 7, 2)], [segment(2, first=2)])
-        await chain.checkpoint()
+        await chain.checkpoint({})
         assert chain.checkpointed == chain.last
 
     async def test_frames_of_somebody_else_in_the_log_are_passed_over(self, memory):
@@ -211,7 +211,7 @@ class TestChain:
         await chain.open()
         for number in range(1, 20):
             await chain.append([("room1", 7, number)], [])
-        await chain.checkpoint()
+        await chain.checkpoint({})
         await connection.delete_log(memory.subjects.output_stream)
         again = await memory.chain()
         await again.open()
@@ -287,7 +287,7 @@ class Crashes(RuleBasedStateMachine):
 
     @rule()
     def checkpoint(self):
-        self.do(self.chain.checkpoint())
+        self.do(self.chain.checkpoint({}))
 
     @rule()
     def purge(self):

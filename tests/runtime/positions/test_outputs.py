@@ -32,6 +32,7 @@ class Record:
             store_dead=self._dead,
             send_replies=self._replies,
             on_stored=self._stored,
+            on_rebuilt=self._rebuilt,
             on_barrier=self._barrier,
         )
 
@@ -54,6 +55,9 @@ class Record:
     def _stored(self, positions):
         self.trace.append("stored")
         self.told.advance(positions)
+
+    def _rebuilt(self, positions):
+        self.trace.append(f"rebuilt {positions}")
 
     async def _barrier(self, barrier):
         self.trace.append("barrier")
@@ -179,10 +183,22 @@ async def test_one_result_that_is_too_large_alone_becomes_a_dead_letter_and_the_
     assert "bytes" in letter.failures[0].error
 
 
+async def test_what_rebuilds_a_state_is_acknowledged_and_leaves_nothing_else():
+    record = Record()
+    batch = record.batch(["x", "y"], dead=[LETTER], replies=[("r", None)])
+    batch.source.kind = "rebuild"
+    record.in_flight.taken = 4
+    assert await record.write(batch, record.batch(["z"], device="room2"), Barrier()) == [("room2-7-1", "z")]
+    assert record.trace[:2] == ["rebuilt [('room1', 7, 2)]", "acknowledge room1"]
+    assert not {"dead", "replies"} & set(record.trace)
+    assert record.positions.all() == [("room2", 7, 1)]
+    assert (record.in_flight.count, record.writer.delivered) == (1, 1)
+
+
 async def test_what_a_tape_brings_answers_no_device():
     record = Record()
     batch = record.batch([1], replies=[REPLY])
-    batch.source.replayed = True
+    batch.source.kind = "replay"
     await record.write(batch)
     assert "replies" not in record.trace
 

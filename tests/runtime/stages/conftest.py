@@ -7,6 +7,7 @@ import pytest
 from pratipad_nb.dataflow import resolve
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.batch import Batch, InputFrame, Source
+from pratipad_nb.runtime.values.packing import unsealed
 from pratipad_nb.settings import FlowOptions
 
 
@@ -25,6 +26,7 @@ class Run:
         await self.line.close()
 
     async def emit(self, batch):
+        batch.payloads = [unsealed(payload) for payload in batch.payloads]
         self.out.append(batch)
 
     async def __call__(self, batch, shard=0):

@@ -103,7 +103,7 @@ async def test_a_state_that_cannot_be_kept_is_told_and_holds_nothing_up(state, c
 
     line = await opened("Push ~> Odd ~> Counter ~> Output", Odd=Odd)
     await run(line, "Counter", "x")
-    assert list(await line.snapshot()) == ["Counter/0"]
+    assert list(await line.snapshot()) == ["Counter/0/1"]
     assert "Odd: " in caplog.text
     assert "snapshot" in line.meters["Odd"].last_error
     await line.close()

@@ -13,6 +13,7 @@ from pratipad_nb.errors import ProcessorError
 from pratipad_nb.message import Message
 from pratipad_nb.processors import every
 from pratipad_nb.runtime.stages.runner import Runner
+from pratipad_nb.runtime.stages.states import State
 from pratipad_nb.runtime.values.logs import ProcessorLog
 from pratipad_nb.runtime.values.metrics import Meter
 
@@ -87,7 +88,7 @@ class TestWhere:
     async def test_an_instance_is_made_and_works_on_one_thread(self, runner_of, target):
         target.loop = asyncio.get_running_loop()
         runner = runner_of(target)
-        await runner.open(b"\x01")
+        await runner.open(State(b"\x01"))
         instance = runner.adapted.instance
         await results_of(runner, [1])
         await runner.run_backward(1, MESSAGE)
@@ -172,7 +173,7 @@ class TestHooks:
         error = "CancelledError" if own else "Unprintable"
 
         async def call_the_hooks():
-            await runner.open(b"\x01")
+            await runner.open(State(b"\x01"))
             await runner.snapshot()
 
         with pytest.raises(ProcessorError, match=f"P: {hook} failed with {error}.*Mend it"):
