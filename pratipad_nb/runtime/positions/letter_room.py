@@ -73,6 +73,10 @@ class LetterRoom:
         """Enlarge the log, which is full, so that it takes a frame of `size` bytes; see `refusal`."""
         self.free.clear()
         try:
+            storage = await self._connection.storage()
+            if storage.tight:
+                self.refusal = storage.trouble
+                return
             self._bytes = (await self._log.state()).bytes
             bound = max(self._bytes, self._bound) + size + _STEP
             await self._connection.open_log(dataclasses.replace(self._log.spec, max_bytes=bound))

@@ -29,14 +29,19 @@ _CONSUMER = "edge"
 
 
 async def open_logs(connection: Connection, settings: EdgeSettings) -> dict[str, Log]:
-    """Return all logs of a flow, by name.
+    """Return all logs of a flow, by name. While the disk is tight, logs that are there stay as they are.
 
     Raises
     ------
     ServerFull
         If the server has no room for one of them; see `no_room`.
     """
-    return {name: await connection.open_log(spec) for name, spec in log_specs(settings).items()}
+    tight = (await connection.storage()).tight
+    logs = {}
+    for name, spec in log_specs(settings).items():
+        found = await connection.find_log(name) if tight else None
+        logs[name] = found or await connection.open_log(spec)
+    return logs
 
 
 async def no_room(connection: Connection, settings: EdgeSettings, error: ServerFull) -> FlowError:

@@ -44,7 +44,8 @@ class StorageWatch:
     async def look(self) -> None:
         """Find out how the storage stands, and hold the input up, or let it go on."""
         self.state = await self._connection.storage()
-        if self.state.short != self._held:
+        # On a nearly full disk no log is changed: a log is lost whose new settings are stored by half.
+        if self.state.short != self._held and not self.state.tight:
             await self._hold(self.state.short)
 
     async def run(self) -> None:
@@ -66,6 +67,6 @@ class StorageWatch:
 
     async def close(self) -> None:
         """Let the input go on: devices may send while no run is there to let it go on later."""
-        if self._held:
+        if self._held and not self.state.tight:
             with contextlib.suppress(TransportError, WaitTimeout):
                 await self._hold(False)
