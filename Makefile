@@ -7,7 +7,7 @@
 #   WORKERS=3                how many processes run the tests: they wait more than they compute
 #   ROUNDS=20                how many rounds `make hunt` does
 #   SEED=7                   what its schedule is made from; without it, another one each time
-#   HUNT_OPTIONS=--plan      what else to tell the hunt: --faults short, --longest 6, --log docs/hunt.txt
+#   HUNT_OPTIONS=--plan      what else to tell the hunt: --faults short, --longest 6, --keep (in docs/hunt.txt)
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
     $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)

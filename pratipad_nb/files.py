@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 if sys.platform == "win32":
@@ -19,7 +19,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["FileLock", "keep_from_forks", "private_folder", "write_whole"]
+__all__ = ["FileLock", "keep_from_forks", "private_folder", "set_aside", "write_together", "write_whole"]
 
 _POLL_SECONDS = 0.005
 
@@ -43,17 +43,56 @@ def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
 
     The new file has `mode` before it appears at `path`; until then only its owner can read it.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    write_together({path: (data, mode)})
+
+
+def write_together(files: Mapping[Path, tuple[bytes, int]]) -> None:
+    """Write several files (path: content and mode) by `write_whole`, in their order, all of them or none.
+
+    If there is no room for all, every old file stays. A crash may leave the first files new and the others
+    old.
+    """
+    written: list[tuple[Path, Path]] = []
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(mode)
-        Path(name).replace(path)
+        for path, (data, mode) in files.items():
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            written.append((Path(name), path))
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(mode)
+        for temporary, path in written:
+            temporary.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        for temporary, _ in written:
+            temporary.unlink(missing_ok=True)
         raise
+
+
+def set_aside(path: Path, *, also: Iterable[str] = ()) -> Path:
+    """Rename `path`, which is damaged, to a free name that says the time; return that name.
+
+    Parameters
+    ----------
+    also
+        Endings of files beside `path` that belong to it. They keep their endings.
+
+    Raises
+    ------
+    OSError
+        If `path` can't be renamed.
+    """
+    when = time.strftime("%Y-%m-%d-%H-%M-%S")
+    names = (
+        path.with_name(f"{path.name}.damaged-{when}{again}")
+        for again in ("", *map("-{}".format, range(2, 100)))
+    )
+    aside = next(name for name in names if not os.path.lexists(name))
+    for ending in also:
+        with contextlib.suppress(FileNotFoundError):
+            Path(f"{path}{ending}").rename(f"{aside}{ending}")
+    return path.rename(aside)
 
 
 class FileLock:

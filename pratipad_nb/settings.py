@@ -283,8 +283,9 @@ class FlowOptions:
         slower.
     partitions
         Into how many partitions the flow's devices are split, for several edges to run. One (the default) is
-        for a flow that runs in one place. The number is fixed when the flow first runs; take a few times as
-        many partitions as there will be edges. Each partition has its own instances of the processors.
+        for a flow that runs in one place. The number is fixed when the flow first runs, and the same at all
+        edges; take a few times as many partitions as there will be edges. Each partition has its own
+        instances of the processors.
     mqtt
         Whether the embedded server takes devices that speak MQTT 3.1.1: True (port 8883 of the host where all
         other devices connect) or an address, ``"host:port"``. The first flow of a state folder decides.

@@ -31,8 +31,8 @@ from pratipad_nb.errors import (
 )
 
 if TYPE_CHECKING:
+    from pratipad_nb.cli.patient_sink import PatientSink
     from pratipad_nb.cloud.client import AsyncCloud
-    from pratipad_nb.cloud.sqlite import SQLiteSink
     from pratipad_nb.message import Message
     from pratipad_nb.settings import Endpoint
 
@@ -192,12 +192,14 @@ def _parsed(text: str | None) -> Any:
 
 
 async def _run(endpoint: Any, name: str, wishes: _Wishes) -> None:
+    from pratipad_nb.cli.patient_sink import PatientSink
     from pratipad_nb.cloud.client import AsyncCloud
-    from pratipad_nb.cloud.sqlite import SQLiteSink
 
     found: Endpoint = await endpoint
-    sink = SQLiteSink(wishes.database) if wishes.database is not None else None
+    sink = None if wishes.database is None else PatientSink(wishes.database)
     try:
+        if sink is not None:
+            await sink.open()
         if wishes.home is not None:
             _tell_if_unknown(wishes.home, found.flow, name)
         async with AsyncCloud(found.flow, reader=name, endpoint=found) as client:
@@ -218,7 +220,7 @@ def _tell_if_unknown(home: Path, flow: str, reader: str) -> None:
         )
 
 
-async def _fulfil(client: AsyncCloud, wishes: _Wishes, sink: SQLiteSink | None) -> None:
+async def _fulfil(client: AsyncCloud, wishes: _Wishes, sink: PatientSink | None) -> None:
     if wishes.begin is not None:
         await client.seek("oldest" if wishes.begin == "oldest" else "newest")
     if wishes.ordered:
@@ -261,7 +263,7 @@ async def _tell_who_is_unknown(client: AsyncCloud, to: list[str] | None) -> None
 
 
 async def _read(
-    client: AsyncCloud, wishes: _Wishes, sink: SQLiteSink | None, done: Callable[[], bool] | None
+    client: AsyncCloud, wishes: _Wishes, sink: PatientSink | None, done: Callable[[], bool] | None
 ) -> None:
     """Write results until there are enough, or (`done`) a request is fulfilled and no result is left."""
     loop = asyncio.get_running_loop()
@@ -284,7 +286,10 @@ async def _read(
                     "(--timeout), or see whether the flow runs and devices send: pratipad top"
                 ) from None
             continue
-        _write(lent.messages, sink, wishes.quiet)
+        if sink is not None:
+            await sink.write(lent.messages)
+        if not wishes.quiet:
+            _write(lent.messages)
         if wishes.rule is not None:
             for message, order in wishes.rule.orders(lent.messages):
                 await answer(client, message, order)
@@ -322,11 +327,8 @@ async def answer(
             return
 
 
-def _write(messages: Sequence[Message], sink: SQLiteSink | None, quiet: bool) -> None:
+def _write(messages: Sequence[Message]) -> None:
     import msgspec
 
-    if sink is not None:
-        sink.write(messages)
-    if not quiet:
-        sys.stdout.buffer.write(b"".join(msgspec.json.encode(message) + b"\n" for message in messages))
-        sys.stdout.buffer.flush()
+    sys.stdout.buffer.write(b"".join(msgspec.json.encode(message) + b"\n" for message in messages))
+    sys.stdout.buffer.flush()

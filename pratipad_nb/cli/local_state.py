@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pratipad_nb.cli.exits import said
-from pratipad_nb.errors import ServerError, SettingsError
+from pratipad_nb.errors import ConnectionRefused, ServerError, SettingsError
+from pratipad_nb.files import write_whole
 from pratipad_nb.settings import Credentials, Endpoint, valid_name
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = [
     "INVITATION",
     "Invitation",
     "allow",
+    "answering_server",
     "certificate",
     "endpoint_for",
     "flows_of",
@@ -68,7 +70,7 @@ class Invitation:
 
     def write(self, folder: Path) -> None:
         """Write the invitation into `folder`."""
-        (folder / INVITATION).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        write_whole(folder / INVITATION, (json.dumps(asdict(self), indent=2) + "\n").encode(), 0o644)
 
 
 def invitation_in(folder: Path) -> Invitation | None:
@@ -228,6 +230,29 @@ async def started_server(home: Path, patience: float | None) -> JoinedServer:
         await asyncio.sleep(_LOOK_SECONDS)
 
 
+async def answering_server(url: str, credentials: Credentials) -> None:
+    """Wait for a server elsewhere, at `url`.
+
+    Raises
+    ------
+    NotInvited, CertificateError
+        If the server, or this side, doesn't accept the other side's certificate.
+    """
+    from pratipad_nb.transport.tls import probe
+
+    told = False
+    while True:
+        try:
+            await probe(url, credentials)
+        except ConnectionRefused as error:
+            if not told:
+                said(f"waiting for a server at {url}: {error}")
+            told = True
+            await asyncio.sleep(_LOOK_SECONDS)
+        else:
+            return
+
+
 async def allow(home: Path, users: list[User]) -> str:
     """Let `users` into the server of `home` and return its URL; empty if it doesn't run yet."""
     from pratipad_nb.files import private_folder
@@ -304,7 +329,7 @@ def public_leaves_url(home: Path, url: str | None = None) -> str:
 
 def _told(path: Path, url: str | None) -> str:
     if url is not None:
-        path.write_text(url + "\n")
+        write_whole(path, f"{url}\n".encode(), 0o644)
         return url
     try:
         return path.read_text().strip()

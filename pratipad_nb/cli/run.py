@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pratipad_nb.cli.exits import Ending, raise_last, reported, said, signals
-from pratipad_nb.cli.local_state import home_folder, invitation_in, started_server
+from pratipad_nb.cli.local_state import answering_server, home_folder, invitation_in, started_server
 from pratipad_nb.cli.options import Certs, Home, Json, Server
 from pratipad_nb.errors import FlowError, PratipadError
+from pratipad_nb.settings import Credentials
 
 if TYPE_CHECKING:
     from pratipad_nb.session.flow import Flow
@@ -57,7 +58,8 @@ def run(
 
     Cells tagged `notebook-only` are skipped. A flow that the file defines and doesn't start is started. Flows
     run on the server of the state folder, which is started if none runs there (with --join: waited for), or
-    on --server with --certs. If a cell fails, the flows started so far are drained, and the exit code is 1.
+    on --server with --certs, which is waited for. If a cell fails, the flows started so far are drained, and
+    the exit code is 1.
 
     \b
     Examples:
@@ -71,8 +73,7 @@ def run(
     namespace: Mapping[str, Any] = {}
     with signals() as ending:
         try:
-            if join and server is None and certs is None:
-                asyncio.run(_server_is_there(home_folder(home)))
+            asyncio.run(_server_is_there(home, certs, join=join))
             # With --json, stdout holds the JSON alone.
             with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
                 namespace = _execute(file)
@@ -106,8 +107,15 @@ def _nothing_runs(file: Path, namespace: Mapping[str, Any]) -> None:
     said("no flow is running at the end of the file, so there is nothing to keep running.")
 
 
-async def _server_is_there(home: Path) -> None:
-    await (await started_server(home, None)).stop()
+async def _server_is_there(home: Path | None, certs: Path | None, *, join: bool) -> None:
+    """Wait for the server where flows will run, unless they start one."""
+    from pratipad_nb.session.defaults import defaults
+
+    server = defaults().server
+    if server is None and join:
+        await (await started_server(home_folder(home), None)).stop()
+    elif server is not None and certs is not None and server.startswith("tls://"):
+        await answering_server(server, Credentials.in_folder(certs))
 
 
 def _take_for_granted(home: Path | None, server: str | None, certs: Path | None) -> None:

@@ -13,7 +13,7 @@ describe    none                                    those of `Description`
 pull        ``n``, ``device`` (a name or None)      ``request``: the request's id
 request     ``request``, ``timeout`` in seconds     those of `Standing`, once over or after ``timeout``
 cancel      ``request``                             those of `Standing`
-stats       none                                    the flow's counters, as ``FlowStats`` has them
+stats       none                                    the counters of all edges, as ``FlowStats`` has them
 =========== ======================================= ==================================================
 
 An answer with the verb ``"error"`` has ``kind``, the name of a class in `pratipad_nb.errors`, and ``text``.

@@ -21,12 +21,15 @@ import msgspec
 from pratipad_nb.errors import PayloadError, PratipadError, SettingsError
 from pratipad_nb.message import Message
 
-__all__ = ["SQLiteSink"]
+__all__ = ["SQLiteSink", "SinkAway", "SinkDamaged"]
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _COLUMNS = ("number", "flow", "id", "device", "time", "received", "payload", "utc")
 #: How long a write waits for another process that writes to the same file, in seconds.
 _BUSY = 10.0
+
+#: SQLite's codes for a disk that is full or fails, and for a file that another process holds for long.
+_AWAY = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY)
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS "{table}" (
@@ -41,6 +44,14 @@ CREATE TABLE IF NOT EXISTS "{table}" (
     UNIQUE (flow, id)
 )
 """
+
+
+class SinkAway(PratipadError):
+    """The file can't be used at present: its disk is full or fails, or another process holds it for long."""
+
+
+class SinkDamaged(PratipadError):
+    """The file was a SQLite file, and is damaged."""
 
 
 class SQLiteSink:
@@ -65,6 +76,10 @@ class SQLiteSink:
     ------
     SettingsError
         If the file can't be opened, or `table` or a field can't name a table or a column.
+    SinkAway
+        If the file's disk is full or fails, or another process holds the file.
+    SinkDamaged
+        If the file is a SQLite file that is damaged.
     """
 
     def __init__(self, path: str | Path, table: str = "messages", *, fields: Iterable[str] = ()) -> None:
@@ -82,6 +97,7 @@ class SQLiteSink:
             self._prepare(self._connection)
         except sqlite3.Error as error:
             self.close()
+            self._translate("opening", error)
             raise SettingsError(
                 f"{self.path} can't be opened as a SQLite file: {error}. Choose a file in a folder that "
                 "exists and may be written to."
@@ -128,8 +144,12 @@ class SQLiteSink:
         ------
         PayloadError
             If a payload is not JSON-like.
+        SinkAway
+            If the disk is full or fails, or another process holds the file for long.
+        SinkDamaged
+            If the file is damaged.
         PratipadError
-            If SQLite fails: the disk is full, or another process holds the file for long.
+            If SQLite fails in another way.
         """
         rows = [(m.flow, m.id, m.device, m.time, m.received, _text(m.payload)) for m in messages]
         # S608: a table can't be a parameter; its name is checked.
@@ -202,7 +222,17 @@ class SQLiteSink:
             try:
                 yield self._connection
             except sqlite3.Error as error:
+                self._translate(doing, error)
                 raise PratipadError(f"{doing} {self.path}, table {self.table!r}, failed: {error}.") from error
+
+    def _translate(self, doing: str, error: sqlite3.Error) -> None:
+        """Raise `SinkAway` or `SinkDamaged` if `error` means that; else return."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        failed = f"{doing} {self.path}, table {self.table!r}, failed: {error}."
+        if code in _AWAY:
+            raise SinkAway(f"{failed} Make room on its disk, or end the process that holds it.") from error
+        if code == sqlite3.SQLITE_CORRUPT:
+            raise SinkDamaged(failed) from error
 
     def close(self) -> None:
         """Close the file. Idempotent."""

@@ -102,6 +102,11 @@ class Device:
         return self._twin.kept_in
 
     @property
+    def unkept(self) -> int:
+        """How many waiting messages are lost if the program ends now; see `AsyncDevice.unkept`."""
+        return self._twin.unkept
+
+    @property
     def dropped(self) -> int:
         """How many messages were dropped for want of room; only a device with `keep` drops messages."""
         return self._twin.dropped
@@ -113,7 +118,7 @@ class Device:
 
     @property
     def error(self) -> str:
-        """The error of the last reading, or else of the last order; empty if neither failed."""
+        """The error of the last reading, or of the last order, or why messages can't be kept; else empty."""
         return self._twin.error
 
     @property

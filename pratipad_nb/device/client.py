@@ -81,8 +81,10 @@ class AsyncDevice:
         A folder in which pushed messages are kept until they are safe, so that they outlive this device, and
         a link that is down for long. `push` returns once its message is written, and never waits. The next
         device of this name and folder goes on with the messages that are left, each exactly once. Keeping
-        costs a write a message, and survives a power cut but for the last second. Default: messages are kept
-        in memory, and `push` waits while the send buffer is full.
+        costs a write a message, and survives a power cut but for the last second. While the disk is full or
+        fails, the device works as without `keep`: `error` and the log say so, `unkept` counts, and a
+        receipt's `kept` is False; once there is room, all goes to the file again. A damaged file is renamed.
+        Default: messages are kept in memory, and `push` waits while the send buffer is full.
     keep_bytes
         How many bytes are kept in the folder. Beyond that the oldest messages are dropped: `dropped`, the log
         and the flow's ``stats().devices[name].gaps`` say so, and the receipts of dropped messages raise.
@@ -186,8 +188,20 @@ class AsyncDevice:
 
     @property
     def kept_in(self) -> str:
-        """Path at which the waiting messages outlive this device; empty for a device without `keep`."""
+        """Path at which the waiting messages outlive this device; empty for a device without `keep`.
+
+        While the file can't be written, the newest `unkept` messages are not there.
+        """
         return self.outbox.kept_in
+
+    @property
+    def unkept(self) -> int:
+        """How many waiting messages are lost if the program ends now.
+
+        All of them for a device without `keep`. For a device with `keep`, the messages that were pushed while
+        the file couldn't be written: `error` says why.
+        """
+        return self.outbox.unkept
 
     @property
     def dropped(self) -> int:
@@ -201,7 +215,7 @@ class AsyncDevice:
 
     @property
     def error(self) -> str:
-        """The error of the last reading, or else of the last order; empty if neither failed."""
+        """The error of the last reading, or of the last order, or why messages can't be kept; else empty."""
         return self._engine.error if self._engine else ""
 
     @property
@@ -260,7 +274,8 @@ class AsyncDevice:
             if before is not None:
                 await before._yield_to(self)  # noqa: SLF001 - of the same class
             # The epoch is drawn here and not by __init__: devices made before a fork would share an epoch.
-            self._credit.epoch = self.outbox.claim(endpoint.flow, new_epoch())
+            self.outbox.claim(endpoint.flow, new_epoch())
+            self._credit.begin(self.outbox.epoch)
             await self._first_dial(self._engine)
             if self._state != "open":  # a newer device has taken over meanwhile
                 await self._engine.hang_up()
@@ -383,17 +398,21 @@ class AsyncDevice:
         self.outbox.shut(closed)
         with contextlib.suppress(WaitTimeout, DeviceError, TransportError, PayloadError):
             await self.flush(timeout)
-        left, kept_in = "", self.outbox.kept_in
+        self.outbox.tend()
+        left, kept_in, unkept = "", self.outbox.kept_in, self.outbox.unkept
         if self.waiting:
-            left = self._left_over(
+            what = (
                 f"and stay in {kept_in} for its next start" if kept_in else "and were given up when it closed"
             )
+            if kept_in and unkept:
+                what = f"and {unkept} of them were given up when it closed, for {self.outbox.trouble}"
+            left = self._left_over(what)
         self.outbox.fail(DeviceError(left) if left else closed)
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
         self._state = state
-        if left and not kept_in:
+        if left and unkept:
             raise DeviceError(left)
         if left:
             log.info("%s", left)

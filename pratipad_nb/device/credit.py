@@ -60,6 +60,10 @@ class Credit:
         """Return how many messages may follow the first `sent`; None: without limit."""
         return None if self.total == UNLIMITED else max(0, self.total - sent)
 
+    def begin(self, epoch: int) -> None:
+        """Go on in another epoch, for which nothing has been granted yet; the mode is the same for now."""
+        self.epoch, self.total, self._owner = epoch, 0, -1
+
     def apply(self, frame: CreditFrame) -> bool:
         """Take `frame` into account and return whether anything changed.
 

@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 #: First and longest pause between two tries to connect, in seconds.
 _DIAL_PAUSES = (0.1, 5.0)
+#: Seconds between two looks at the messages that are kept: a power cut costs as many seconds of messages.
+_TEND_SECONDS = 1.0
 #: How long a user's blocking function gets to return at the end, in seconds.
 _PATIENCE = 1.0
 #: How long the farewell may take at the end, in seconds.
@@ -90,8 +92,8 @@ class Engine:
         self._outbox = outbox
         self._credit = credit
         flow = endpoint.flow
-        self._greeter = Greeter(flow, name, lambda: outbox.taken, credit, self._hello)
-        self._uplink = Uplink(flow, name, outbox, credit, self._starved)
+        self._greeter = Greeter(flow, name, lambda: outbox.sent_of_epoch, credit, self._hello)
+        self._uplink = Uplink(flow, name, outbox, credit, self._starved, self._greeter.soon)
         self._downlink = Downlink(flow, name, receive, self._greeter.soon, addressed=gateway)
         self._reading: Reading | None = None
         if source is not None:
@@ -101,8 +103,8 @@ class Engine:
 
     @property
     def error(self) -> str:
-        """The error of the last reading, or else of the last order; empty if neither failed."""
-        return (self._reading.error if self._reading else "") or self._downlink.error
+        """The error of the last reading, of the last order, or why messages can't be kept; else empty."""
+        return (self._reading.error if self._reading else "") or self._downlink.error or self._outbox.trouble
 
     @property
     def failed(self) -> int:
@@ -181,12 +183,24 @@ class Engine:
         async with asyncio.TaskGroup() as tasks:
             # Before the connection stands, for a device with `keep` measures also while its server is away.
             tasks.create_task(self._downlink.run(), name=f"{self.name}: orders")
+            if self._outbox.kept_in:
+                tasks.create_task(self._tend(), name=f"{self.name}: keeping")
             if self._reading is not None:
                 tasks.create_task(self._reading.run(), name=f"{self.name}: reading")
             link = await self._dialled()
             tasks.create_task(link.failure(), name=f"{self.name}: connection")
             tasks.create_task(self._greeter.run(link), name=f"{self.name}: hello")
             tasks.create_task(self._uplink.run(link), name=f"{self.name}: uplink")
+
+    async def _tend(self) -> None:
+        """Look after the messages that are kept, for ever; tell the edge why they can't be."""
+        told = ""
+        while True:
+            if self._outbox.trouble != told:
+                told = self._outbox.trouble
+                self._greeter.soon()
+            await asyncio.sleep(_TEND_SECONDS)
+            self._outbox.tend()
 
     async def _dialled(self) -> Connection:
         """Return the connection, trying for as long as it may help."""
@@ -242,14 +256,14 @@ class Engine:
             flow=self.endpoint.flow,
             device=self.name,
             epoch=self._credit.epoch,
-            sent=self._outbox.taken,
-            waiting=self._outbox.waiting,
-            answers=self._reading is not None and self._reading.answers,
+            sent=self._outbox.sent_of_epoch,
+            waiting=self._outbox.waiting_of_epoch,
+            answers=self._reading is not None and self._reading.answers and self._outbox.present,
             ready=self._downlink.ready,
             numbering=self._downlink.numbering,
             error=self.error,
             leaving=self._leaving,
-            floor=self._outbox.floor,
+            floor=max(0, self._outbox.floor - self._outbox.base),
             owner=self._credit.owner,
         )
 

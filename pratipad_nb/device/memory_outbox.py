@@ -55,6 +55,18 @@ class MemoryOutbox(Outbox):
         return ""
 
     @property
+    def unkept(self) -> int:
+        """How many messages are held or in flight: none of them outlives the device."""
+        return self.unsafe
+
+    def is_kept(self, number: int) -> bool:
+        """Return whether message `number` is safe."""
+        return self.acked >= number
+
+    def tend(self) -> None:
+        """Do nothing: no message is kept."""
+
+    @property
     def mode(self) -> str:
         """Empty: the mode is not kept."""
         return ""
@@ -66,9 +78,9 @@ class MemoryOutbox(Outbox):
         """Return None: no message is ever dropped."""
         return
 
-    def claim(self, flow: str, epoch: int) -> int:  # noqa: ARG002 - no earlier start's epoch goes on
-        """Return `epoch`."""
-        return epoch
+    def claim(self, flow: str, epoch: int) -> None:  # noqa: ARG002 - no earlier start left messages
+        """Number messages in `epoch`."""
+        self.epoch = epoch
 
     def release(self) -> None:
         """Do nothing."""

@@ -44,7 +44,7 @@ DEFAULT_PAYLOAD_BYTES = (1 << 20) - (16 << 10)
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """Consecutive messages for one frame.
+    """Consecutive messages of one epoch, for one frame.
 
     `first` is the number of the first message, `size` the sum of the payloads' bytes. `sources` names the
     device behind a gateway that each message is of; None if the device is no gateway.
@@ -86,11 +86,21 @@ class Outbox(ABC):
         How many messages were dropped since the device was made.
     floor
         Number up to which no message is sent any more, even if it never was sent.
+    epoch
+        The epoch of the messages that are sent now.
+    base
+        Number before the first message of `epoch`: in frames and signals, that message is number 1.
+    lossy
+        Whether any message was put in that is not sent; `loss` knows which.
+    trouble
+        Why messages can't be kept at present; empty while they can, and in an outbox that keeps none.
     max_payload
         Size of the largest payload that the server takes, in bytes.
     """
 
     drops: ClassVar[bool] = False
+    trouble: str = ""
+    lossy: bool = False
 
     def __init__(self, device: str) -> None:
         self.acked = 0
@@ -99,6 +109,8 @@ class Outbox(ABC):
         self.error: PratipadError | None = None
         self.dropped = 0
         self.floor = 0
+        self.epoch = 0
+        self.base = 0
         self.max_payload = DEFAULT_PAYLOAD_BYTES
         self._device = device
         self._lock = threading.Lock()
@@ -131,6 +143,19 @@ class Outbox(ABC):
 
     @property
     @abstractmethod
+    def unkept(self) -> int:
+        """How many messages are neither safe nor kept: they end with this device."""
+
+    @abstractmethod
+    def is_kept(self, number: int) -> bool:
+        """Return whether message `number` outlives this device: it is kept, or safe."""
+
+    @abstractmethod
+    def tend(self) -> None:
+        """Keep what can be kept by now, and force it to the disk. Called once a second, and at the end."""
+
+    @property
+    @abstractmethod
     def mode(self) -> str:
         """The flow's mode in an earlier start, or noted since; empty if none is kept."""
 
@@ -143,15 +168,15 @@ class Outbox(ABC):
         """Return the error for message `number` if it was dropped, so will never be safe; else None."""
 
     @abstractmethod
-    def claim(self, flow: str, epoch: int) -> int:
-        """Get ready to number messages for `flow`, and return their epoch.
+    def claim(self, flow: str, epoch: int) -> None:
+        """Get ready to number messages for `flow` in `epoch`.
 
-        That is `epoch`, or the epoch of an earlier start that goes on.
+        Messages of earlier starts that are kept are sent first, in their own epochs.
 
         Raises
         ------
         DeviceError
-            If the messages can't be kept: their file can't be opened, or another device has it open.
+            If another device has the file open, or the file may not be read and written.
         """
 
     @abstractmethod
@@ -183,6 +208,8 @@ class Outbox(ABC):
         """Take and return the next messages for one frame, at most `most` (None: any number).
 
         Return None if there is no message to take. If no message is held, the next `offer` wakes the sender.
+        If the messages of one epoch have all been sent, `take` goes on with the next `epoch`, and returns
+        None.
         """
 
     @abstractmethod
@@ -192,6 +219,28 @@ class Outbox(ABC):
     @abstractmethod
     def _fits(self, size: int) -> bool:
         """Return whether a payload of `size` bytes may be put in without dropping messages."""
+
+    # -- numbers as frames and signals have them -------------------------------------------------------------
+
+    @property
+    def sent_of_epoch(self) -> int:
+        """How many messages of `epoch` have been given to the sender."""
+        return max(0, self.taken - self.base)
+
+    @property
+    def put_of_epoch(self) -> int:
+        """How many messages were put in since `epoch` began."""
+        return max(0, self.last - self.base)
+
+    @property
+    def waiting_of_epoch(self) -> int:
+        """How many messages of `epoch` are held and not yet in flight."""
+        return self.waiting
+
+    @property
+    def present(self) -> bool:
+        """Whether messages that are put in now belong to `epoch`."""
+        return True
 
     # -- life ------------------------------------------------------------------------------------------------
 

@@ -174,7 +174,7 @@ class Reading:
     @property
     def answers(self) -> bool:
         """Whether asking may bring a reading: not while a reading that was asked for fails and is retried."""
-        return not self.exhausted and not (self.error and self._credit.left(self._outbox.last) != 0)
+        return not self.exhausted and not (self.error and self._credit.left(self._outbox.put_of_epoch) != 0)
 
     async def close(self, patience: float) -> None:
         """End the thread, if there is one; a call in progress gets `patience` seconds."""
@@ -207,7 +207,7 @@ class Reading:
     def _left(self) -> int | None:
         """Return how many readings there is a use for; None: without limit."""
         if self._credit.known:
-            return self._credit.left(self._outbox.last)
+            return self._credit.left(self._outbox.put_of_epoch)
         # A device with `keep` measures before the flow has answered, too, if the mode was Push
         # in its last start.
         return None if self._outbox.mode == "push" else 0

@@ -26,7 +26,7 @@ class Receipt(msgspec.Struct, gc=False, eq=False, frozen=True):
     Attributes
     ----------
     number
-        The message's number in its device's epoch: 1, 2, 3 …
+        The message's number: 1, 2, 3 …, or on from the messages that an earlier start left in a `keep` file.
     """
 
     _outbox: Outbox
@@ -39,7 +39,12 @@ class Receipt(msgspec.Struct, gc=False, eq=False, frozen=True):
     def done(self) -> bool:
         """Whether the message is safe. False also if the message can't be sent any more; `wait` says why."""
         outbox = self._outbox
-        return outbox.acked >= self.number and not (outbox.dropped and outbox.loss(self.number))
+        return outbox.acked >= self.number and not (outbox.lossy and outbox.loss(self.number))
+
+    @property
+    def kept(self) -> bool:
+        """Whether the message outlives the device's process: it is safe, or in the device's `keep` file."""
+        return self._outbox.is_kept(self.number)
 
     def wait(self, timeout: float | None = None) -> None:
         """Block until the message is safe. In a coroutine, await the receipt instead.

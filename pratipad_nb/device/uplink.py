@@ -59,16 +59,25 @@ class Uplink:
     ----------
     starved
         Called when the credit is used up, whether more messages are held or not.
+    turned
+        Called when the messages that follow are of another epoch, for which the edge has to grant credit.
     """
 
     def __init__(
-        self, flow: str, device: str, outbox: Outbox, credit: Credit, starved: Callable[[], None]
+        self,
+        flow: str,
+        device: str,
+        outbox: Outbox,
+        credit: Credit,
+        starved: Callable[[], None],
+        turned: Callable[[], None],
     ) -> None:
         self._flow = flow
         self._device = device
         self._outbox = outbox
         self._credit = credit
         self._starved = starved
+        self._turned = turned
         self._subject = Subjects(flow).up(device)
         self._wake = asyncio.Event()
 
@@ -88,6 +97,10 @@ class Uplink:
             self._wake.clear()
             parcel = self._outbox.take(self._allowed(), min(1 << 20, self._outbox.max_payload))
             if parcel is None:
+                if self._outbox.epoch != self._credit.epoch:
+                    self._credit.begin(self._outbox.epoch)
+                    self._turned()
+                    continue
                 if self._allowed() == 0:
                     self._starved()
                 await self._wake.wait()
@@ -102,12 +115,13 @@ class Uplink:
                 continue
             # The id names both ends of the frame: after a restart the same first message may
             # begin a longer frame.
-            message_id = f"{self._device}-{self._credit.epoch}-{parcel.first}-{parcel.last}"
+            base = self._outbox.base
+            message_id = f"{self._device}-{self._credit.epoch}-{parcel.first - base}-{parcel.last - base}"
             await self._store(link, frame, message_id)
             self._outbox.confirm(parcel)
 
     def _allowed(self) -> int | None:
-        return self._credit.left(self._outbox.taken) if self._credit.known else 0
+        return self._credit.left(self._outbox.sent_of_epoch) if self._credit.known else 0
 
     def _frame(self, parcel: Parcel) -> bytes:
         payloads = list(map(msgspec.Raw, parcel.payloads))
@@ -116,7 +130,7 @@ class Uplink:
                 self._flow,
                 self._device,
                 self._credit.epoch,
-                parcel.first,
+                parcel.first - self._outbox.base,
                 parcel.times,
                 payloads,
                 parcel.sources,

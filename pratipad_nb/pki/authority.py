@@ -6,12 +6,13 @@ Owns the authority's two files and the policy of validity and renewal. The conte
 
 from __future__ import annotations
 
+import logging
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pratipad_nb.errors import CertificateError
-from pratipad_nb.files import FileLock, private_folder, write_whole
+from pratipad_nb.files import FileLock, private_folder, write_together
 from pratipad_nb.pki.certificates import (
     Pair,
     Profile,
@@ -23,6 +24,8 @@ from pratipad_nb.pki.certificates import (
 from pratipad_nb.settings import Credentials
 
 __all__ = ["AUTHORITY_DAYS", "CLIENT_DAYS", "RENEWAL_FRACTION", "SERVER_DAYS", "Authority"]
+
+log = logging.getLogger(__name__)
 
 #: Ten years: an authority never leaves its folder, and its end makes every invitation void at once.
 AUTHORITY_DAYS = 3650.0
@@ -133,9 +136,14 @@ class Authority:
         leaf = made_leaf(self._pair, Profile(identity, hosts, server), days)
         try:
             private_folder(folder)
-            write_whole(folder / "key.pem", leaf.key_pem())
-            write_whole(folder / "cert.pem", leaf.certificate_pem(), 0o644)
-            write_whole(folder / "ca.pem", self._pair.certificate_pem(), 0o644)
+            # Together: a new key without its certificate would make the old, valid certificate useless.
+            write_together(
+                {
+                    folder / "key.pem": (leaf.key_pem(), 0o600),
+                    folder / "cert.pem": (leaf.certificate_pem(), 0o644),
+                    folder / "ca.pem": (self._pair.certificate_pem(), 0o644),
+                }
+            )
         except OSError as error:
             raise CertificateError(
                 f"the certificate of {identity} can't be written to {folder}: {error.strerror}. "
@@ -155,7 +163,8 @@ class Authority:
         """Return the certificate in `folder` if it is still good, and otherwise issue a new one by `issue`.
 
         Good means: signed by this authority, for the same identity, hosts and side, with its key, and with at
-        least `RENEWAL_FRACTION` of its life left.
+        least `RENEWAL_FRACTION` of its life left. A certificate that has less left, but is valid, is returned
+        as well if no new certificate can be written, with a warning: a full disk ends no flow.
 
         Raises
         ------
@@ -167,13 +176,24 @@ class Authority:
             with FileLock(self._folder / "lock").held(_LOCK_SECONDS):
                 if self._is_good(_credentials(folder), wanted):
                     return _credentials(folder)
-                return self.issue(identity, folder, hosts=hosts, server=server, days=days)
+                try:
+                    return self.issue(identity, folder, hosts=hosts, server=server, days=days)
+                except CertificateError as error:
+                    if not self._is_good(_credentials(folder), wanted, left=0.0):
+                        raise
+                    log.warning("%s The certificate that is there is valid for now.", error)
+                    return _credentials(folder)
         except TimeoutError as error:
             raise CertificateError(
                 f"no certificate can be issued: {error}. End that process and try again."
             ) from error
+        except OSError as error:
+            raise CertificateError(
+                f"no certificate can be issued: {self._folder / 'lock'}: {error.strerror}. Make it "
+                "writable, or choose another state folder (PRATIPAD_HOME)."
+            ) from error
 
-    def _is_good(self, credentials: Credentials, wanted: Profile) -> bool:
+    def _is_good(self, credentials: Credentials, wanted: Profile, left: float = RENEWAL_FRACTION) -> bool:
         try:
             leaf = read_pair(credentials.certificate, credentials.key)
             authority = credentials.authority.read_bytes()
@@ -186,7 +206,7 @@ class Authority:
             and authority == self._pair.certificate_pem()
             and profile_of(leaf.certificate) == wanted
             and begin <= now
-            and (end - now) > (end - begin) * RENEWAL_FRACTION
+            and (end - now) > (end - begin) * left
         )
 
 
@@ -216,8 +236,9 @@ def _opened(folder: Path) -> Pair:
 
 
 def _write(folder: Path, pair: Pair) -> None:
-    write_whole(folder / "ca-key.pem", pair.key_pem())
-    write_whole(folder / "ca.pem", pair.certificate_pem(), 0o644)
+    write_together(
+        {folder / "ca-key.pem": (pair.key_pem(), 0o600), folder / "ca.pem": (pair.certificate_pem(), 0o644)}
+    )
 
 
 def _credentials(folder: Path) -> Credentials:

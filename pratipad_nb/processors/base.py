@@ -51,10 +51,12 @@ class Processor:
         dead letter. 0 by default: most exceptions are about the message, and would be raised again.
     concurrency
         How many instances work at the same time. 1 by default, for only then does one instance see all
-        messages.
+        messages. Another number takes state along if `snapshot` returns `Keyed`, and is refused if
+        `snapshot` returns other state.
     partition_by
         The messages that one instance sees in order: all messages of one ``"device"`` (default), or all
-        messages with the same value of the payload's key of that name.
+        messages with the same value of the payload's key of that name. All devices behind one gateway are
+        with one instance.
     batch_size
         Most payloads given to one `process_batch`. 1,024 amortise a call of a vectorising library, whose cost
         is some microseconds, to nothing.
@@ -94,11 +96,18 @@ class Processor:
         return payload
 
     def snapshot(self) -> Any:
-        """Return the state to carry over a swap, a move or a restart: a JSON-like value; ``None``: none."""
+        """Return the state to carry over a swap, a move or a restart: a JSON-like value; ``None``: none.
+
+        State by the key of messages is returned as `Keyed`, so that it follows its keys to another number of
+        instances. The value is encoded at once: the instance may go on changing it.
+        """
         return None
 
     def restore(self, state: Any) -> Any:
-        """Take over the state that `snapshot` of an earlier instance returned; called after `setup`."""
+        """Take over the state that `snapshot` of an earlier instance returned; called after `setup`.
+
+        Of a `Keyed` state `restore` gets a plain `dict`, of the keys whose messages this instance will see.
+        """
 
 
 def every(seconds: float) -> Callable[[Method], Method]:

@@ -12,19 +12,19 @@ import contextlib
 import contextvars
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, overload
 
 from pratipad_nb import wording
 from pratipad_nb.bugs import explained
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.dataflow import Dataflow, resolve
 from pratipad_nb.errors import FlowError, TransportError, WaitTimeout
+from pratipad_nb.runtime.edge.agreement import refuse_a_second
 from pratipad_nb.runtime.edge.edge import Edge
 from pratipad_nb.runtime.edge.forgetting import forget_states
-from pratipad_nb.runtime.edge.preflight import refuse_a_second
 from pratipad_nb.runtime.edge.running import Running
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.forwarding import Forwarder
@@ -140,11 +140,27 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
             return self._edge.state
         return self._last.state if self._last else "stopped"
 
-    def stats(self) -> FlowStats:
-        """Return a snapshot of all counters; of a stopped flow, the last snapshot, with its rates at 0."""
+    @overload
+    def stats(self, all_edges: Literal[False] = False) -> FlowStats: ...
+
+    @overload
+    def stats(self, all_edges: Literal[True]) -> Coroutine[Any, Any, FlowStats]: ...
+
+    def stats(self, all_edges: bool = False) -> FlowStats | Coroutine[Any, Any, FlowStats]:
+        """Return a snapshot of all counters; of a stopped flow, the last snapshot, with its rates at 0.
+
+        With `all_edges` the snapshot is to be awaited, for other edges are asked for their counters.
+        """
+        if all_edges:
+            return self._stats_of_all()
         if self._edge is not None:
             return self._with_own_reader(self._edge.snapshot())
         return self._last or FlowStats(self.name, self.notation, self.settings.delivery, "stopped")
+
+    async def _stats_of_all(self) -> FlowStats:
+        if self._edge is not None:
+            return self._with_own_reader(await self._edge.all_edges())
+        return self.stats()
 
     def _with_own_reader(self, stats: FlowStats) -> FlowStats:
         """Add the frames that this handle's reader missed, for that reader never holds the flow back."""
@@ -192,7 +208,10 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         self.endpoint = await access.endpoint_for("edge", "")
         self._connection = await connect(self.endpoint, role="edge", name=self.name)
         kind = PartitionedEdge if self.settings.partitioned else Edge
-        edge: Running = await kind.open(self._connection, self.dataflow, self.settings)
+        # Edges compare whether results go on, whichever setting says so.
+        options = dataclasses.replace(self.settings.options, uplink=self._goes_on_from(access))
+        settings = dataclasses.replace(self.settings, options=options)
+        edge: Running = await kind.open(self._connection, self.dataflow, settings)
         undo.push_async_callback(edge.close)
         self._reader = Reader(self._connection, self.name, HANDLE, delivery=self.settings.delivery)
         await self._reader.open()

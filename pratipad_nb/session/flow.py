@@ -193,11 +193,24 @@ class Flow(Messages, Cockpit):
         """
         return self._flow.mqtt_url
 
-    def stats(self) -> FlowStats:
-        """Return a frozen snapshot of all counters; of a stopped flow, the last one, with rates at 0."""
+    def stats(self, all_edges: bool = False) -> FlowStats:
+        """Return a frozen snapshot of all counters; of a stopped flow, the last one, with rates at 0.
+
+        Parameters
+        ----------
+        all_edges
+            Whether the counters are those of all edges that run the flow, and `edges` names these edges. Else
+            the counters are those of this process. An edge that gives no answer within a second is named, and
+            its counters are missing.
+        """
         portal = self._portal
+        if all_edges:
+            self._check_outside_loop("stats(all_edges=True)")
         if portal is None or portal.inside:
             return self._flow.stats()
+        if all_edges:
+            with contextlib.suppress(PortalClosed):  # the flow has just stopped
+                return portal.run(self._flow.stats(all_edges=True))
 
         async def snapshot() -> FlowStats:
             return self._flow.stats()

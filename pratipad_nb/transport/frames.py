@@ -41,6 +41,7 @@ __all__ = [
     "ReadFrame",
     "Segment",
     "StoredRead",
+    "TermsFrame",
     "UplinkFrame",
     "decode_uplink",
     "message_id",
@@ -290,14 +291,26 @@ class ControlFrame(msgspec.Struct, gc=False):
 class HeartbeatFrame(msgspec.Struct, gc=False):
     """Edge → the other edges of the flow: a heartbeat.
 
-    `edge` names the sender, which runs since `since` (seconds since 1970), and `owned` its partitions.
-    `leaving` says that the sender ends.
+    `edge` is the sender, and `owned` its partitions. `agreed` is the sequence of the `TermsFrame` that the
+    sender goes by. `leaving` says that the sender ends, and `error` why, if it failed.
     """
 
-    edge: str
-    since: float
+    edge: Origin
     owned: list[int]
+    agreed: int = 0
     leaving: bool = False
+    error: str = ""
+
+
+class TermsFrame(msgspec.Struct, gc=False):
+    """The settings that all edges of a flow agree on, by name, and the edge that stored them.
+
+    Also the answer of an edge that is asked who runs the flow; `notation` is what that edge runs.
+    """
+
+    terms: dict[str, Any]
+    edge: Origin
+    notation: str = ""
 
 
 def decode_uplink(data: bytes, flow: str, device: str) -> UplinkFrame | None:

@@ -33,7 +33,8 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def here(cls) -> Origin:
         """Return a new origin in this process."""
-        return cls(uuid.uuid4().hex, socket.gethostname(), os.getpid(), time.time())
+        # A subject has the id as a token, and names begin with a letter.
+        return cls(f"o{uuid.uuid4().hex}", socket.gethostname(), os.getpid(), time.time())
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host:.{_SHOWN}}, since {_clock(self.since)}"

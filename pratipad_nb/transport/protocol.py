@@ -15,8 +15,9 @@ contract tests hold for both.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NoReturn, Protocol
 
 from pratipad_nb.settings import Storage
@@ -128,13 +129,14 @@ class LogState:
     """The ends and the size of a log.
 
     `first` and `last` are sequences (an empty log has ``first == last + 1``); `bytes` is the size that counts
-    to the bound.
+    to the `bound`, which another party may have changed since the log was opened.
     """
 
     first: int
     last: int
     messages: int
     bytes: int
+    bound: int = field(default=sys.maxsize, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ subject                     publisher → reader                      stream
 ``mark.<name>``             edge → itself: position in an input     ``MARK_<flow>`` (last one kept)
 ``read.<reader>``           reader → edge: a reader's position      ``MARK_<flow>`` (last one kept)
 ``dead.<processor>``        edge → itself: dead letters             ``DEAD_<flow>``
-``edges``                   edge → edges: heartbeats, partitions    none
+``edges``                   edge → edges: heartbeats, who is there  none
+``edge.<edge>``             edge → one edge: requests (stats)       none
 ``stats``                   edge → readers: snapshots               none
 ``control``                 reader → edge: requests (pull, forget)  none
 =========================== ======================================= ==================================
@@ -145,8 +146,12 @@ class Subjects:
 
     @property
     def edges(self) -> str:
-        """The subject of the edges' heartbeats, which name the partitions that each edge runs."""
+        """The subject of the edges' heartbeats, and of the question which edges run the flow."""
         return self._below("edges")
+
+    def edge(self, edge: str) -> str:
+        """Return the subject of requests to the edge whose id is `edge`."""
+        return self._below("edge", valid_name(edge, "edge"))
 
     @property
     def stats(self) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -80,3 +81,29 @@ def test_a_signal_that_comes_while_it_says_that_it_runs_drains_the_flow(shell: A
         run.terminate()
         errors.read()
     assert (start, run.wait()) == (b"pratipad: house runs", 0)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def test_an_edge_elsewhere_waits_for_a_server_that_does_not_run_yet(shell: Any) -> None:
+    shell.house()
+    port = free_port()
+    shell("certs", "init")
+    shell("certs", "issue", "edge", "house", "--url", f"tls://127.0.0.1:{port}", "--out", "edge-certs")
+    edge = shell.start("run", "house.py", "--certs", "edge-certs")
+    edge.says("waiting for a server at")
+    shell.start("server", "--listen", f"127.0.0.1:{port}").says("tls://")
+    edge.says("house runs")
+
+
+def test_an_edge_that_a_server_elsewhere_does_not_let_in_ends_and_says_so(shell: Any) -> None:
+    shell.house()
+    port = free_port()
+    url = f"tls://127.0.0.1:{port}"
+    shell("certs", "init", "--home", "other")
+    shell("certs", "issue", "edge", "house", "--url", url, "--home", "other", "--out", "edge-certs")
+    shell.start("server", "--listen", f"127.0.0.1:{port}").says("tls://")
+    shell("run", "house.py", "--certs", "edge-certs", code=1)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import sqlite3
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +86,8 @@ async def test_what_was_left_at_the_end_is_sent_by_the_next_device_under_its_old
         await again.push(5)
         await again.flush()
     assert edge.payloads == list(range(6))
-    assert edge.numbers == list(range(1, 7))
-    assert len({frame.epoch for frame in edge.frames}) == 1
+    assert edge.numbers == [1, 2, 3, 4, 5, 1]
+    assert len({frame.epoch for frame in edge.frames}) == 2
 
 
 async def test_a_newer_device_of_the_name_takes_the_file_over(edge: Any, tmp_path: Path) -> None:
@@ -338,3 +341,127 @@ async def test_a_device_that_starts_while_the_server_is_away_measures_as_it_did_
     await eventually(lambda: again.payloads.count(2) >= 10, 20)
     await device.close()
     await again.stop()
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"no database at all" * 100)
+
+
+def halved(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def of_another_program(path: Path) -> None:
+    path.unlink()
+    with sqlite3.connect(path) as file:
+        file.execute("CREATE TABLE state (mood TEXT)")
+    file.close()
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    (path / "inside").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("damage", [garbage, halved, of_another_program, a_folder])
+async def test_a_damaged_file_is_moved_aside_and_named_and_the_device_goes_on(
+    edge: Any, tmp_path: Path, caplog: Any, damage: Callable[[Path], None]
+) -> None:
+    edge.auto = None
+    device = await kept(edge, tmp_path)
+    for number in range(500):
+        await device.push(f"{number:0100}")
+    await device.close(0.01)
+    damage(tmp_path / "house.room1.sqlite3")
+    edge.auto = ("push", -1, "durable")
+    async with await kept(edge, tmp_path) as again:
+        assert (await again.push("new")).kept
+        await again.flush()
+        assert (again.error, again.unkept) == ("", 0)
+    assert edge.payloads == ["new"]
+    aside = next(path for path in tmp_path.iterdir() if "damaged-20" in path.name)
+    warned = [each.getMessage() for each in caplog.records if str(aside) in each.getMessage()]
+    assert len(warned) == 1
+    assert "house.room1.sqlite3 can't be opened" in warned[0]
+    assert not list(tmp_path.glob("house.room1.sqlite3-*"))
+
+
+async def test_a_file_that_is_damaged_while_the_device_runs_is_counted_and_replaced(
+    edge: Any, tmp_path: Path
+) -> None:
+    edge.auto = None
+    device = await kept(edge, tmp_path)
+    receipts = [await device.push(f"{number:02000}") for number in range(3000)]  # more than SQLite caches
+    file = tmp_path / "house.room1.sqlite3"
+    with file.open("r+b") as stream:
+        stream.seek(100_000)
+        stream.write(os.urandom(file.stat().st_size - 100_000))
+    await edge.grant(-1, mode="push")
+    await eventually(lambda: device.dropped)
+    last = await device.push("new")
+    await last
+    await eventually(lambda: not device.error)
+    assert (await device.push("newer")).kept
+    await device.flush()
+    got = len(edge.payloads) - 2
+    assert edge.payloads == [f"{number:02000}" for number in range(got)] + ["new", "newer"]
+    assert got + device.dropped == 3000
+    assert all(receipt.done for receipt in receipts[:got])
+    with pytest.raises(DeviceError, match=r"was in a file that is damaged: .*sqlite3 can't be (read|cut)"):
+        await receipts[got]
+    assert not receipts[-1].kept
+    assert list(tmp_path.glob("house.room1.sqlite3.damaged-*"))
+    await device.close()
+
+
+async def test_messages_in_a_file_that_can_not_be_read_hold_up_no_others_and_come_once_it_can_be_read(
+    edge: Any, tmp_path: Path
+) -> None:
+    edge.auto = None
+    device = await kept(edge, tmp_path)
+    receipts = [await device.push(f"{number:02000}") for number in range(3000)]
+    file = tmp_path / "house.room1.sqlite3"
+    with Path(os.devnull).open("ab") as unreadable:
+        for entry in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.resolve().name.startswith(file.name):
+                    os.dup2(unreadable.fileno(), int(entry.name))
+    edge.auto = ("push", -1, "durable")
+    await edge.grant(-1, mode="push")
+    waiting = asyncio.ensure_future(receipts[-1]._outbox.safe(3000))
+    with pytest.raises(DeviceError, match="stays in a file that can't be read at present"):
+        await waiting
+    await device.push("new")
+    await eventually(lambda: not device.error)
+    await device.flush()
+    await eventually(lambda: len(edge.payloads) == 3001)
+    got = edge.payloads.index("new")
+    assert edge.payloads == [f"{n:02000}" for n in range(got)] + ["new"] + [
+        f"{n:02000}" for n in range(got, 3000)
+    ]
+    assert device.waiting == 0
+    await device.close()
+
+
+@pytest.mark.parametrize("mode", ["Demand", "Pull"])
+async def test_what_was_left_and_what_is_new_is_asked_for_in_its_order(tmp_path: Path, mode: str) -> None:
+    flow = AsyncFlow(f"{mode} <~> Same <~> Output", name="house", home=tmp_path, namespace=globals())
+    await flow.start()
+    where = await flow.endpoint_for("device", "room1")
+    await flow.stop()
+    for start in range(3):
+        device = await AsyncDevice("room1", keep=tmp_path / "keep").connect(where)
+        for number in range(5):
+            await device.push(5 * start + number)
+        await device.close(0.01)
+    await flow.start()
+    async with await AsyncDevice("room1", keep=tmp_path / "keep").connect(where) as last:
+        await last.push(15)
+        if mode == "Pull":
+            await flow.pull(9)
+            await flow.pull(7)
+        await last.flush()
+        await flow.settled()
+    assert [message.payload for message in await flow.take(16)] == list(range(16))
+    assert flow.stats().devices["room1"].gaps == 0
+    await flow.stop()

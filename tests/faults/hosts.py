@@ -19,7 +19,7 @@ __all__ = ["Hosts", "Namespaces", "enter_namespaces"]
 #: Set in the hunt that was begun anew.
 _INSIDE = "HUNT_INSIDE"
 #: Sizes of the disks; the server's JetStream reserves a share of its disk.
-_DISKS = {"server": "4g", "room2": "64m"}
+_DISKS = {"server": "4g", "above": "64m"}
 _SERVER = "10.77.0.1"
 _PORT = 4222
 #: A queue that no packet fits into.
@@ -84,7 +84,7 @@ class Namespaces(Hosts):
         super().__init__(folder)
         self.listening = ("--listen", f"0.0.0.0:{_PORT}", "--host", _SERVER)
         self.url = f"tls://{_SERVER}:{_PORT}"
-        self._disks = {"server": folder / ".pratipad/server/store", "room2": folder / "outbox"}
+        self._disks = {"server": folder / ".pratipad/server/store", "above": folder / "outbox"}
         for name, path in self._disks.items():
             path.mkdir(parents=True, mode=0o700)
             for each in (folder / ".pratipad", folder / ".pratipad/server"):

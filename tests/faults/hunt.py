@@ -6,6 +6,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from books import DatabaseBook, OutputBook, ReceiptBook, RunBook, SentBook
@@ -13,7 +14,7 @@ from doing import Doing
 from hosts import Hosts
 from ledger import Key, Ledger
 from orders import Order, OrderLedger
-from programs import PARTIES, ROOMS, Process, programs, run_command
+from programs import DEVICES, PARTIES, ROOMS, Process, programs, run_command
 from schedule import EDGES, Fault
 
 __all__ = ["Hunt"]
@@ -89,10 +90,8 @@ class Hunt:
         said = self._folder / "server.out"
         if not self._watch(lambda: "tls://" in said.read_text(), self._patience):
             raise Stuck("the server does not start")
-        for name, (role, party) in PARTIES.items():
-            run_command(
-                self._folder, "certs", "issue", role, party, "--flow", "house", "--out", f"{name}-certs"
-            )
+        for role, party, folder in chain.from_iterable(PARTIES.values()):
+            run_command(self._folder, "certs", "issue", role, party, "--flow", "house", "--out", folder)
         for name in names:
             self._start(name)
 
@@ -121,10 +120,10 @@ class Hunt:
         if name == "witness":
             self.ledger.arrivals[name].resume()  # started again, it has ended by itself, which is a finding
         process.start()
-        if name in ROOMS:
-            self.ledger.expect(ReceiptBook(process.book("receipts"), name, process.starts))
-            self.orders.follow(name, RunBook(process.book("run")))
-        elif name == "desk":
+        for room in DEVICES.get(name, ()):
+            self.ledger.expect(ReceiptBook(process.book("receipts", room), room, process.starts))
+            self.orders.follow(room, RunBook(process.book("run", room)))
+        if name == "desk":
             self.orders.expect(SentBook(process.book("sent"), process.starts))
 
     def _await_end(self, name: str) -> None:
@@ -156,7 +155,7 @@ class Hunt:
         return finished
 
     def _settle(self) -> float:
-        """Wait until new messages and orders of both rooms arrive, and all that is promised by now.
+        """Wait until new messages and orders of all devices arrive, and all that is promised by now.
 
         Returns how long that took.
         """
@@ -191,9 +190,10 @@ class Hunt:
         return all(
             (latest := each.get(room)) is not None
             and latest != before[name].get(room)
-            and (name == "orders" or latest.start == self._processes[room].starts)
+            and (name == "orders" or latest.start == self._processes[process].starts)
             for name, each in self._latest().items()
-            for room in ROOMS
+            for process, rooms in DEVICES.items()
+            for room in rooms
         )
 
     def _too_late(self, owed: dict[str, set[Key]]) -> bool:
@@ -232,7 +232,7 @@ class Hunt:
         self._read()
         self._to_answer = set(self.ledger.answered)
         self._watch(lambda: not self.orders.owed and not self.unanswered, self._patience)
-        for name in ROOMS:
+        for name in DEVICES:
             self._stop(name)
         end = time.monotonic() + self._patience
         while self.ledger.under_way and time.monotonic() < end:

@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from pratipad_nb import Flow, FlowOptions, PratipadError, reply
+from pratipad_nb import Flow, FlowOptions, Keyed, PratipadError, reply
 
 NOTATION = "Push <~> fragile <~> Tally <~> Output"
 REPLY_EVERY = int(os.environ["HUNT_REPLY_EVERY"])
@@ -50,7 +50,7 @@ def cell(instances):
             return payload | {"count": count, "total": total}
 
         def snapshot(self):
-            return self.totals
+            return Keyed(self.totals)
 
         def restore(self, state):
             self.totals = dict(state)

@@ -1,10 +1,11 @@
-"""A device of the hunt, as `pratipad device` runs it: its messages are numbered, its receipts are booked.
+"""Devices of the hunt, as `pratipad device` runs them: their messages are numbered, their receipts booked.
 
-The environment names the device (`HUNT_DEVICE`), its start (`HUNT_START`), the folder of its outbox
-(`HUNT_KEEP`, empty: the device keeps none), every how many messages a message is poisoned
-(`HUNT_POISON_EVERY`), and two books. A line of `HUNT_RECEIPTS` is a range of numbers that are promised to
-arrive. For a device that keeps its outbox a returned `push` is that promise, for another device a receipt
-that is done. A line of `HUNT_RUN` is an order, or a processor's answer, that the device has run.
+The environment names the devices (`HUNT_DEVICES`), their start (`HUNT_START`), the folder of their outboxes
+(`HUNT_KEEP`, empty: the devices keep none), and every how many messages a message is poisoned
+(`HUNT_POISON_EVERY`). Each start of a device writes two books. A line of DEVICE-START.receipts is a range of
+numbers that are promised to arrive. For a device that keeps its outbox a returned `push` is that promise, for
+another device a receipt that is done. A line of DEVICE-START.run is an order, or a processor's answer, that
+the device has run.
 """
 
 import os
@@ -46,22 +47,29 @@ class Promises:
 
 
 class Room:
-    """Pushes bursts until the device is closed."""
+    """A device, and the thread that pushes bursts until the device is closed."""
 
-    def __init__(self, promises):
-        self._promises = promises
+    def __init__(self, name):
+        self._promises = Promises(Book(f"{name}-{START}.receipts"))
+        self._orders = Book(f"{name}-{START}.run")
         self._number = 0
         self._promised = 0
         self._receipts = deque()
+        self.device = Device(name, keep=KEEP, receive=self._receive)
+        threading.Thread(target=self._run).start()
 
-    def run(self):
+    def _receive(self, order):
+        ((kind, (start, number)),) = order.items()
+        self._orders.write(kind, start, number)
+
+    def _run(self):
         # `pratipad device` connects the device once this file has run; a full disk takes no message.
-        while not device.state.startswith("closed"):
+        while not self.device.state.startswith("closed"):
             for _ in range(random.randint(1, 12)):
                 if not self._push():
                     break
             self._note()
-            time.sleep(random.uniform(0.0, 0.1))
+            time.sleep(random.uniform(0.0, 0.2))
         self._note()
 
     def _push(self):
@@ -69,7 +77,7 @@ class Room:
         number = self._number + 1
         payload = {"start": START, "n": number, "value": random.randrange(1000)}
         try:
-            receipt = device.push(payload | {"poisoned": number % POISON_EVERY == 0})
+            receipt = self.device.push(payload | {"poisoned": number % POISON_EVERY == 0})
         except DeviceError:
             return False
         self._number = number
@@ -85,13 +93,4 @@ class Room:
         self._promises.write(self._promised)
 
 
-run = Book(os.environ["HUNT_RUN"])
-
-
-def receive(order):
-    ((kind, (start, number)),) = order.items()
-    run.write(kind, start, number)
-
-
-device = Device(os.environ["HUNT_DEVICE"], keep=KEEP, receive=receive)
-threading.Thread(target=Room(Promises(Book(os.environ["HUNT_RECEIPTS"]))).run).start()
+devices = [Room(name).device for name in os.environ["HUNT_DEVICES"].split(",")]

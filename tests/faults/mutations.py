@@ -101,14 +101,14 @@ MUTATIONS = (
         "transport/nats_consumer.py",
         'self._begin(self._rewind_until_done(), f"rewind {self._stream}")',
         "self._paused = False",
-        ("tests/transport/test_contract.py", "tests/transport/test_nats_link.py"),
+        ("tests/transport/test_contract.py",),
     ),
     Mutation(
         "no hold: frames in work are not held at the server",
         "runtime/positions/inputs.py",
         "self._consumer.hold(list(self._held.values()))",
         "pass",
-        ("tests/runtime/edge",),
+        ("tests/runtime/positions/test_inputs.py",),
     ),
     Mutation(
         "epochs are forgotten lowest first",

@@ -6,6 +6,7 @@ machines on which the processes run are for `hosts`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import struct
@@ -18,41 +19,49 @@ import psutil
 from hosts import Hosts
 from ledger import POISON_EVERY, REPLY_EVERY
 
-__all__ = ["PARTIES", "ROOMS", "Process", "Program", "programs", "run_command"]
+__all__ = ["DEVICES", "PARTIES", "ROOMS", "Process", "Program", "programs", "run_command"]
 
 HERE = Path(__file__).parent
 PRATIPAD = (sys.executable, "-m", "pratipad_nb.cli.main")
-ROOMS = ("room1", "room2")
-#: The parties elsewhere, and the certificate folders that let them in: what `certs issue` is given.
-PARTIES = {"edge2": ("edge", "house"), "room2": ("device", "room2"), "desk": ("reader", "desk")}
+#: The devices of each process; each device is in a partition of its own, so that both edges have devices.
+DEVICES = {"below": ("room1", "room3"), "above": ("room2", "room4")}
+#: All devices.
+ROOMS = tuple(room for rooms in DEVICES.values() for room in rooms)
+#: The processes elsewhere, and the folders that `certs issue` makes for them: role, name and folder.
+PARTIES = {
+    "edge2": (("edge", "house", "edge2-certs"),),
+    "above": tuple(("device", room, f"above-certs/{room}") for room in DEVICES["above"]),
+    "desk": (("reader", "desk", "desk-certs"),),
+}
 
 
 @dataclass(frozen=True)
 class Program:
-    """A process as a user runs it: its command, and what its environment has besides."""
+    """A process as a user runs it: its command, what its environment has besides, its devices."""
 
     name: str
     command: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
 
 
 def programs(hosts: Hosts) -> dict[str, Program]:
     """Return the programs, in the order in which they are started.
 
-    The first edge, the first room and the readers live beside the server, and find it in the state folder.
-    The parties elsewhere have a certificate folder and a link of their own.
+    The first edge, the devices `below` and the readers live beside the server, and find it in the state
+    folder. The others have a certificate folder and a link of their own.
     """
-    house, room = str(HERE / "hunted_house.py"), str(HERE / "hunted_room.py")
+    house, device = str(HERE / "hunted_house.py"), (*PRATIPAD, "device", str(HERE / "hunted_room.py"))
     cloud = (*PRATIPAD, "cloud", "house", "--reader")
     each = (
         Program("server", (*PRATIPAD, "server", *hosts.listening)),
         Program("edge1", (*PRATIPAD, "run", house, "--join")),
         Program("edge2", (*PRATIPAD, "run", house, "--certs", "edge2-certs")),
-        Program("room1", (*PRATIPAD, "device", room, "--flow", "house"), {"HUNT_KEEP": ""}),
-        Program("room2", (*PRATIPAD, "device", room, "--certs", "room2-certs"), {"HUNT_KEEP": "outbox"}),
+        Program("below", (*device, "--flow", "house"), {"HUNT_KEEP": ""}, DEVICES["below"]),
+        Program("above", (*device, "--certs", "above-certs"), {"HUNT_KEEP": "outbox"}, DEVICES["above"]),
         Program("archive", (*cloud, "archive", "--sqlite", "house.db", "--quiet")),
         Program("witness", (*cloud, "witness")),
-        Program("desk", (sys.executable, str(HERE / "hunted_desk.py")), {"HUNT_ROOMS": ",".join(ROOMS)}),
+        Program("desk", (sys.executable, str(HERE / "hunted_desk.py"))),
     )  # fmt: skip
     return {program.name: program for program in each}
 
@@ -92,9 +101,9 @@ class Process:
         self._clock = folder / f"{self.name}.clock"
         self.set_clock(0.0)
 
-    def book(self, kind: str) -> Path:
-        """Return the book of that kind that this start writes."""
-        return self._folder / f"{self.name}-{self.starts}.{kind}"
+    def book(self, kind: str, party: str = "") -> Path:
+        """Return the book of that kind that this start writes, or one of its devices."""
+        return self._folder / f"{party or self.name}-{self.starts}.{kind}"
 
     def start(self) -> None:
         self.starts += 1
@@ -121,11 +130,9 @@ class Process:
             "HUNT_CERTS": f"{self.name}-certs",
             "HUNT_CLOCK": str(self._clock),
             "HUNT_CONCURRENCY": str(self.instances),
-            "HUNT_DEVICE": self.name,
+            "HUNT_DEVICES": ",".join(self._program.devices or ROOMS),
             "HUNT_POISON_EVERY": str(POISON_EVERY),
-            "HUNT_RECEIPTS": str(self.book("receipts")),
             "HUNT_REPLY_EVERY": str(REPLY_EVERY),
-            "HUNT_RUN": str(self.book("run")),
             "HUNT_SENT": str(self.book("sent")),
             "HUNT_SERVER": self._hosts.url,
             "HUNT_START": str(self.starts),
@@ -141,26 +148,31 @@ class Process:
         """Stop the process, and those that it has started."""
         self._frozen = self._tree()
         for each in self._frozen:
-            each.suspend()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                each.suspend()
 
     def thaw(self) -> None:
         """Let the process go on, and those that it has started."""
         for each in self._frozen:
-            if each.is_running():
+            with contextlib.suppress(psutil.NoSuchProcess):
                 each.resume()
         self._frozen = []
 
     def crash(self, name: str) -> None:
         """Kill the processes of that name which this process has started."""
         for each in self._tree()[1:]:
-            if each.name() == name:
-                each.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if each.name() == name:
+                    each.kill()
 
     def _tree(self) -> list[psutil.Process]:
         if self._popen is None or self._popen.poll() is not None:
             return []
-        process = psutil.Process(self._popen.pid)
-        return [process, *process.children(recursive=True)]
+        try:
+            process = psutil.Process(self._popen.pid)
+            return [process, *process.children(recursive=True)]
+        except psutil.NoSuchProcess:  # it has just ended
+            return []
 
     def set_clock(self, off: float) -> None:
         """Set the process's clock so many seconds off the true time."""
@@ -173,11 +185,9 @@ class Process:
         """Write a command to the process's stdin."""
         if self._popen is None or self._popen.stdin is None or self._popen.poll() is not None:
             return
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it has just ended
             self._popen.stdin.write((" ".join(words) + "\n").encode())
             self._popen.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has just ended
 
     @property
     def code(self) -> int | None:

@@ -2,15 +2,15 @@
 
     python tests/faults/rounds.py --rounds 20 --seed 7        (or: make hunt ROUNDS=20 SEED=7)
 
-Seven processes run as a user runs them: a server, two edges that share a flow of four partitions, a device
-that keeps its outbox and a device that keeps none, a named reader that writes into SQLite, and a desk that
+Seven processes run as a user runs them: a server, two edges that share a flow of four partitions, two devices
+that keep their outboxes, two devices that keep none, a named reader that writes into SQLite, and a desk that
 sends orders. The flow has a processor that fails on poisoned messages until it is mended, and a processor
 with state, whose value is in every result. An eighth process is never harmed: the witness, a reader with a
 name of its own, which prints what stands at Output. The database keeps one row of a message that a killed
 reader reads again; the witness reads each result once, so that a result which stands at Output twice is seen.
 
 In a round a fault happens, at times two (`schedule.py` lists the kinds). The round is over when new messages
-of both devices arrive, new orders reach both devices, and all that was promised until then has arrived.
+of all devices arrive, new orders reach all devices, and all that was promised until then has arrived.
 Devices push all the while. A message is promised once its receipt is done, or, by a device that keeps its
 outbox, once `push` returns. An order is promised once `send` returns. A dead letter is retried, and arrives
 once.
@@ -18,10 +18,11 @@ once.
 With links that are cut and disks that are full the hunt runs in namespaces of its own (`hosts.py`).
 
 The same seed makes the same schedule; `--plan` prints the schedule. At the end the hunt prints one line, and
-with `--log FILE` adds that line, and a line a round, to a file. Its exit code is 1 if anything was lost,
-doubled, reordered or inexact, and also if a process ended that was not told to, or a process did not end that
-was told to. The logs of all processes, the books and the store then stay in a folder that is named. The
-longest stall is the longest time from the end of a round's faults to the end of that round.
+with `--keep` keeps that line, and a line a round, in `docs/hunt.txt` and in the README. Its exit code is 1 if
+anything was lost, doubled, reordered or inexact, and also if a process ended that was not told to, or a
+process did not end that was told to. The logs of all processes, the books and the store then stay in a folder
+that is named. The longest stall is the longest time from the end of a round's faults to the end of that
+round.
 """
 
 from __future__ import annotations
@@ -39,31 +40,26 @@ from pathlib import Path
 
 from hosts import Hosts, Namespaces, enter_namespaces
 from hunt import Hunt
+from kept import heading, keep
 from programs import PARTIES
 from schedule import KINDS, NAMESPACED, SHORT, Fault, schedule
 
 
 class Log:
-    """Says how far the hunt is, beside its line; keeps that in a file as well if there is a file."""
+    """Says how far the hunt is, beside its line, and notes it."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
+    def __init__(self) -> None:
+        self.lines: list[str] = []
 
     def __call__(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
-        self.keep(text)
-
-    def keep(self, text: str) -> None:
-        """Add a line to the file."""
-        if self._path is not None:
-            with self._path.open("a") as file:
-                file.write(f"{text}\n")
+        self.lines.append(text)
 
 
 def hunt(seed: int, rounds: Iterator[tuple[Fault, ...]], options: argparse.Namespace) -> int:
     """Do the rounds, print the line, and return the exit code."""
     folder = Path(tempfile.mkdtemp(prefix="pratipad-hunt-"))
-    tell = Log(options.log)
+    tell = Log()
     print(f"seed {seed}, in {folder}", file=sys.stderr, flush=True)
     hosts = Namespaces(folder, tuple(PARTIES)) if needs_namespaces(options.faults) else Hosts(folder)
     began = time.monotonic()
@@ -76,7 +72,8 @@ def hunt(seed: int, rounds: Iterator[tuple[Fault, ...]], options: argparse.Names
         hosts.close()
     line = running.line(seed, time.monotonic() - began)
     print(line, flush=True)
-    tell.keep(line)
+    if options.keep:
+        keep([heading(seed, options.rounds, besides(options)), *tell.lines, line])
     if not running.failed:
         shutil.rmtree(folder, ignore_errors=True)
         return 0
@@ -85,6 +82,16 @@ def hunt(seed: int, rounds: Iterator[tuple[Fault, ...]], options: argparse.Names
     print(f"  the logs, the books and the store: {folder}")
     print(f"  the same schedule again: --seed {seed}, the other options as they were", flush=True)
     return 1
+
+
+def besides(options: argparse.Namespace) -> str:
+    """Return the options that a run was given besides its rounds and its seed, as they are written."""
+    given = []
+    if options.faults != tuple(KINDS):
+        given.append(f"--faults {','.join(options.faults)}")
+    if options.targets:
+        given.append(f"--targets {','.join(options.targets)}")
+    return " ".join(given)
 
 
 def needs_namespaces(kinds: tuple[str, ...]) -> bool:
@@ -137,7 +144,7 @@ def parsed() -> argparse.Namespace:
         help="how long the end of a round, or of a process, is waited for, in seconds",
     )
     parser.add_argument(
-        "--log", type=Path, help="a file that the lines of the rounds and of the run are added to"
+        "--keep", action="store_true", help="keep the lines in docs/hunt.txt, and the last line in the README"
     )
     parser.add_argument("--plan", action="store_true", help="print the schedule, and do nothing")
     options = parser.parse_args()

@@ -14,9 +14,9 @@ __all__ = ["KINDS", "NAMESPACED", "SHORT", "Fault", "Kind", "schedule"]
 
 #: How likely a round has two faults.
 BOTH = 0.3
-PROCESSES = ("server", "edge1", "edge2", "room1", "room2", "archive", "desk")
+PROCESSES = ("server", "edge1", "edge2", "below", "above", "archive", "desk")
 EDGES = ("edge1", "edge2")
-REMOTE = ("edge2", "room2", "desk")
+REMOTE = ("edge2", "above", "desk")
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ KINDS = {
         Kind("crash", "kill -9 of the NATS server alone", ("server",), 4, most=0.0),
         Kind("freeze", "SIGSTOP, SIGCONT", PROCESSES, 10, least=0.1, most=4.0, ends=True),
         Kind("long-freeze", "SIGSTOP longer than any time-out", PROCESSES, 1.5, least=35, most=40, ends=True),
-        Kind("full", "disk full, then room again", ("server", "room2"), 6, least=0.5, most=6.0),
+        Kind("full", "disk full, then room again", ("server", "above"), 6, least=0.5, most=6.0),
         Kind("cut", "link cut, then whole again", REMOTE, 6, least=0.1, most=12.0),
         Kind("half-open", "packets of one direction lost", REMOTE, 4, least=0.1, most=20.0,
              amount=lambda chance: chance.randint(0, 1)),
-        Kind("clock", "clock set back while the process runs", ("edge1", "edge2", "room1", "room2"), 6,
+        Kind("clock", "clock set back while the process runs", ("edge1", "edge2", "below", "above"), 6,
              amount=_seconds_back),
         Kind("swap", "hot swap", EDGES, 8, most=0.0),
         Kind("concurrency", "other number of instances", EDGES, 8, most=0.0, amount=_instances),

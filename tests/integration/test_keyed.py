@@ -132,6 +132,22 @@ async def test_state_is_divided_anew_at_a_start_and_old_state_never_comes_back(s
     await check(flow, load.pushed)
 
 
+async def test_state_that_is_rebuilt_after_a_crash_is_rebuilt_at_another_number_of_instances(scene):
+    flow = await scene.flow(
+        "Push ~> C ~> Output", namespace={"C": counts(2)}, options=FlowOptions(checkpoint_seconds=60)
+    )
+    async with Load(scene, flow) as load:
+        for instances in (5, 1, 3):
+            await load.some()
+            running = flow._running
+            running.cancel()  # no checkpoint is made, as at a `kill -9`
+            await asyncio.wait({running})
+            await flow.update("Push ~> C ~> Output", {"C": counts(instances)})
+            await flow.start()
+        await load.some()
+    await check(flow, load.pushed)
+
+
 @in_memory
 async def test_in_braces_state_follows_its_keys_too(scene):
     def notation(a, b):

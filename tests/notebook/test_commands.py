@@ -156,6 +156,22 @@ def test_forgetting_what_never_was_says_so_and_what_was_forgotten_already(house)
     assert "nothing was stored under its name any more" in answer(house, "forget house")
 
 
+def test_a_stopped_flow_begins_without_the_state_that_is_forgotten(house):
+    house.ok("from pratipad_nb import Deadband")
+    house.ok("%%dataflow count\nPush ~> Deadband(delta=1) ~> Output")
+    count = house.names["count"]
+    with Device("room1").connect(count) as device:
+        device.push(5)
+        count.take(1)
+        assert "Stop it first" in mistake(house, "forget_state count", FlowError)
+        count.stop()
+    assert "no state of first was stored" in answer(house, "forget_state count first")
+    assert "count: the stored state of Deadband is deleted; messages stay." in answer(
+        house, "forget_state count Deadband"
+    )
+    assert "no state was stored" in answer(house, "forget_state count")
+
+
 def test_the_name_may_be_left_out_while_one_flow_runs_and_must_be_given_when_two_do(house):
     answer(house, "pause double")
     answer(house, "resume double")

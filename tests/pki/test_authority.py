@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from disks import small_files_only
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -42,6 +43,34 @@ def certificate(path: Path) -> x509.Certificate:
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority.open(tmp_path / "authority")
+
+
+@pytest.mark.parametrize("room", [1, 400], ids=["none", "for a key alone"])
+def test_a_full_disk_leaves_a_certificate_that_should_be_renewed_in_use_while_it_is_valid(
+    authority: Authority, tmp_path: Path, caplog: Any, room: int
+) -> None:
+    folder = tmp_path / "room1"
+    authority.issue(ROOM1, folder, days=0.2)
+    before = certificate(folder / "cert.pem")
+    with small_files_only(room):
+        for _ in range(2):
+            client_context(authority.ensure(ROOM1, folder))
+    assert certificate(folder / "cert.pem") == before
+    assert "File too large" in caplog.text
+    assert "valid for now" in caplog.text
+    assert sorted(path.name for path in folder.iterdir()) == ["ca.pem", "cert.pem", "key.pem"]
+    authority.ensure(ROOM1, folder)
+    assert certificate(folder / "cert.pem") != before
+
+
+def test_a_full_disk_is_named_where_there_is_no_valid_certificate(
+    authority: Authority, tmp_path: Path
+) -> None:
+    with (
+        small_files_only(),
+        pytest.raises(CertificateError, match=r"can't be written to .*room1: File too large"),
+    ):
+        authority.ensure(ROOM1, tmp_path / "room1")
 
 
 def test_an_authority_is_made_once(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pratipad_nb.errors import DeviceError, WaitTimeout
 from pratipad_nb.runtime.devices.backward import Backward
 from pratipad_nb.runtime.devices.credit import Ledger
 from pratipad_nb.runtime.devices.pull import Requests
-from pratipad_nb.runtime.edge.control import Control
+from pratipad_nb.runtime.edge.answers import Answers
 from pratipad_nb.runtime.edge.edge import Edge
 from pratipad_nb.runtime.edge.report import Reporter
 from pratipad_nb.runtime.positions.inputs import FastInput
@@ -93,8 +93,8 @@ SHARED = {"options": FlowOptions(partitions=2)}
     [
         pytest.param(Ledger, "hello", {}, id="the callback for hellos"),
         pytest.param(Backward, "hello", {}, id="the callback for hellos, further on"),
-        pytest.param(Control, "on_signal", {}, id="the callback for requests"),
-        pytest.param(Control, "_answer", {}, id="a task of a task"),
+        pytest.param(Answers, "on_signal", {}, id="the callback for requests"),
+        pytest.param(Answers, "_answer", {}, id="a task of a task"),
         pytest.param(FastInput, "on_signal", {"delivery": "fast"}, id="the callback for readings"),
         pytest.param(SignalSource, "_count_gap", {"delivery": "fast"}, id="the callback of its own reader"),
         pytest.param(Membership, "hear", SHARED, id="the callback for heartbeats"),
@@ -120,7 +120,7 @@ def test_a_bug_ends_the_flow_which_says_so_in_one_line(
     armed.append(True)
     if method == "hello":
         parts.callback(Device("room2").connect(endpoints[1]).close, timeout=0)
-    if kind is Control:
+    if kind is Answers:
         with pytest.raises(WaitTimeout):
             cloud.describe(timeout=0.5)
     until(lambda: flow.state == "failed" or device.push(1) is None)

@@ -13,7 +13,7 @@ def same(payload):
     return payload
 
 
-VERBS = ("stop", "forget", "start", "update")
+VERBS = ("stop", "forget", "forget_state", "start", "update")
 ARGUMENTS = {"update": ("Push ~> same ~> Output", {"same": same})}
 
 

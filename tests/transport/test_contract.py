@@ -595,6 +595,28 @@ async def test_after_a_rewind_all_unacknowledged_comes_again_before_what_is_newe
     assert texts(await collect(consumer, 5)) == ["1", "3", "4", "5", "6"]
 
 
+async def test_after_a_restart_of_the_server_all_unacknowledged_comes_again_before_what_is_newer(
+    transport, connection, other, work
+):
+    consumer = await work.consumer(EACH)
+    await fill(connection, UP, 3)
+    await collect(consumer, 3)
+    back = asyncio.Event()
+    other.on_reconnect(back.set)
+    await transport.restart()
+    async with asyncio.timeout(20):
+        await back.wait()
+    await eventually(lambda: _has_filled(other))
+    assert texts(await collect(consumer, 4)) == ["1", "2", "3", "4"]
+
+
+async def _has_filled(connection: Connection) -> bool:
+    with contextlib.suppress(TransportError, WaitTimeout):
+        await fill(connection, UP, 1, start=4)
+        return True
+    return False
+
+
 async def test_a_rewind_amid_appends_lets_nothing_newer_overtake(connection, other, work):
     consumer = await work.consumer(ConsumerSpec("edge", "each", max_pending=500))
     for _ in range(5):

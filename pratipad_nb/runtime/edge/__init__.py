@@ -6,7 +6,7 @@ Owns the composition of a run from the rooms below, and every event that concern
 ``edge``        the life of a run: open, run, drain, close
 ``running``     the contract of a run, which `Flow` uses
 ``parts``       the composition: which part of a run is made of which others
-``preflight``   the checks that may refuse a run before it is opened
+``agreement``   the settings that all edges of a flow have the same, and the refusals of others
 ``forgetting``  the stored states of processors, deleted
 ``status``      where in its life a run is, and why it failed
 ``shape``       the current line of processors, and the pipeline through it
@@ -19,7 +19,8 @@ Owns the composition of a run from the rooms below, and every event that concern
 ``settling``    whether all accepted messages are at Output
 ``retries``     dead letters put through once more
 ``replaying``   recorded inputs put through once more
-``control``     answers to handles in other processes
+``answers``     answers to requests of other processes
+``control``     the requests of handles in other processes
 ``report``      the counters of a run as one snapshot
 ``bugs``        exceptions of callbacks, which end the run
 ==============  ============================================================================================

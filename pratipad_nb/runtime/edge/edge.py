@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import TransportError
 from pratipad_nb.runtime.devices.pull import PullRequest
+from pratipad_nb.runtime.edge.agreement import Agreement, alone
+from pratipad_nb.runtime.edge.answers import Answers
 from pratipad_nb.runtime.edge.changes import Change
 from pratipad_nb.runtime.edge.control import Control
 from pratipad_nb.runtime.edge.parts import Parts, open_parts
@@ -24,9 +27,10 @@ from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.dead_letters import DeadLetter
 from pratipad_nb.runtime.positions.gatekeeper import Tap
 from pratipad_nb.runtime.positions.janitor import forget_reader
+from pratipad_nb.runtime.positions.opening import told_of_storage
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.plan import EdgeSettings
-from pratipad_nb.runtime.values.stats import FlowState, FlowStats
+from pratipad_nb.runtime.values.stats import EdgeStats, FlowState, FlowStats
 from pratipad_nb.transport.protocol import Connection
 
 __all__ = ["Edge"]
@@ -44,18 +48,33 @@ class Edge:
         The parts of the run.
     """
 
-    def __init__(self, parts: Parts, undo: contextlib.AsyncExitStack) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        undo: contextlib.AsyncExitStack,
+        agreement: Agreement | None,
+        whole: Callable[[], Awaitable[FlowStats]] | None,
+    ) -> None:
         self.parts = parts
         self._undo = undo
+        self._agreement = agreement
         self._reporter = Reporter(parts)
-        self._control = Control(
-            parts.connection, parts.settings.delivery, lambda: parts.shape.line, parts.requests, self.snapshot
+        control = Control(
+            parts.settings.delivery, lambda: parts.shape.line, parts.requests, whole or self.all_edges
         )
+        self._answers = Answers(parts.connection, control.verbs | {"who": self._who})
 
     # -- life ------------------------------------------------------------------------------------------------
 
     @classmethod
-    async def open(cls, connection: Connection, dataflow: Dataflow, settings: EdgeSettings) -> Edge:
+    async def open(
+        cls,
+        connection: Connection,
+        dataflow: Dataflow,
+        settings: EdgeSettings,
+        *,
+        whole: Callable[[], Awaitable[FlowStats]] | None = None,
+    ) -> Edge:
         """Open a run of `dataflow`. If the run can't be opened, nothing of it is left.
 
         Parameters
@@ -64,18 +83,26 @@ class Edge:
             The edge's own connection. The caller closes it, and ends the run with the exception that
             `Connection.failure` raises.
         settings
-            How the dataflow runs.
+            How the dataflow runs. Of a flow in several partitions, whoever runs them has agreed with the
+            other edges.
+        whole
+            Returns the counters of all edges of the flow; None: those of this run.
 
         Raises
         ------
         FlowError
-            If the flow runs elsewhere, or ran with the other delivery and still has messages.
+            If the flow runs elsewhere, ran with the other delivery and still has messages, or ran in several
+            partitions; or if the server has no room for its logs, or the disk there is full.
         ProcessorError
             If a processor can't be set up. Nothing was started then.
         """
         undo = contextlib.AsyncExitStack()
+        agreement = None
         try:
-            edge = cls(await open_parts(connection, dataflow, settings, undo), undo)
+            async with told_of_storage(connection, settings):
+                if not settings.partitioned:
+                    agreement = await alone(connection, settings, dataflow.input)
+                edge = cls(await open_parts(connection, dataflow, settings, undo), undo, agreement, whole)
             await edge._listen()
         except BaseException:
             await undo.aclose()
@@ -86,7 +113,9 @@ class Edge:
         parts = self.parts
         callbacks = {parts.subjects.hello_all: parts.presence.on_hello}
         if parts.settings.partition == 0:  # one partition's run answers requests to the flow
-            callbacks[parts.subjects.control] = self._control.on_signal
+            callbacks[parts.subjects.control] = self._answers.on_signal
+        if self._agreement is not None:
+            callbacks[parts.subjects.edges] = self._answers.on_signal
         for subject, callback in callbacks.items():
             subscription = await parts.connection.subscribe(subject, callback)
             self._undo.push_async_callback(_unsubscribed, subscription.close)
@@ -123,7 +152,7 @@ class Edge:
                     ("malformed", parts.malformed.run()),
                     ("presence", parts.presence.watch()),
                     ("backward", parts.backward.run()),
-                    ("control", self._control.run()),
+                    ("answers", self._answers.run()),
                 )
             ]
             await parts.shape.pipeline.run()
@@ -182,6 +211,18 @@ class Edge:
     def snapshot(self) -> FlowStats:
         """Return the counters as they stand."""
         return self._reporter.snapshot()
+
+    async def all_edges(self) -> FlowStats:
+        """Return the counters as they stand, with this run as the flow's only edge."""
+        stats = self.snapshot()
+        if self._agreement is None:
+            return stats
+        return dataclasses.replace(
+            stats, edges=(EdgeStats.of(self._agreement.origin, self.partitions, stats),)
+        )
+
+    async def _who(self) -> dict[str, Any]:
+        return self._agreement.answer(self.line.dataflow.notation) if self._agreement is not None else {}
 
     def owns(self, device: str) -> bool:
         """Return whether `device`, or the gateway that `device` is behind, belongs to this partition."""

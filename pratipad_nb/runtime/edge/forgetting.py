@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pratipad_nb.runtime.edge.preflight import partitions_of
+from pratipad_nb.runtime.edge.agreement import partitions_of
 from pratipad_nb.runtime.values.state_keys import StateKey
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import MarkFrame

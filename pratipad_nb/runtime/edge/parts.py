@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pratipad_nb.dataflow import Dataflow
-from pratipad_nb.errors import ServerFull
 from pratipad_nb.runtime.devices.announcer import Announcer
 from pratipad_nb.runtime.devices.backward import Backward
 from pratipad_nb.runtime.devices.credit import Account, Ledger, RateLimit
@@ -24,7 +23,6 @@ from pratipad_nb.runtime.devices.signals import Signals
 from pratipad_nb.runtime.edge.changes import Changes
 from pratipad_nb.runtime.edge.controls import Controls
 from pratipad_nb.runtime.edge.pipeline import Pipeline
-from pratipad_nb.runtime.edge.preflight import check_partitions, refuse_a_second
 from pratipad_nb.runtime.edge.retries import Retries
 from pratipad_nb.runtime.edge.settling import Blockage, Settling
 from pratipad_nb.runtime.edge.shape import Shape
@@ -39,7 +37,7 @@ from pratipad_nb.runtime.positions.gatekeeper import Gatekeeper
 from pratipad_nb.runtime.positions.inputs import Input
 from pratipad_nb.runtime.positions.janitor import Janitor
 from pratipad_nb.runtime.positions.malformed import Malformed
-from pratipad_nb.runtime.positions.opening import no_room, open_input, open_logs, open_output
+from pratipad_nb.runtime.positions.opening import open_input, open_logs, open_output
 from pratipad_nb.runtime.positions.outputs import Chain, Writer
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
 from pratipad_nb.runtime.positions.storage import StorageWatch
@@ -47,7 +45,7 @@ from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.batch import Barrier
 from pratipad_nb.runtime.values.logs import diverted_output
 from pratipad_nb.runtime.values.metrics import InFlight
-from pratipad_nb.runtime.values.plan import EdgeSettings, fitted
+from pratipad_nb.runtime.values.plan import EdgeSettings, fitted, log_specs
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import Position
 from pratipad_nb.transport.protocol import Connection, Log
@@ -125,20 +123,13 @@ async def open_parts(
     Raises
     ------
     FlowError
-        If the flow runs elsewhere, or ran with the other delivery and still has messages, or the server has
-        no room for the flow's logs.
+        If the flow ran with the other delivery and still has messages.
     ProcessorError
         If a processor can't be set up. Nothing was started then.
     """
     undo.enter_context(diverted_output())
     settings = fitted(settings, (await connection.storage()).total)
-    if not settings.partitioned:
-        await refuse_a_second(connection, settings)
-    try:
-        await check_partitions(connection, settings)
-        stores = await _open_stores(connection, settings, undo)
-    except ServerFull as error:
-        raise await no_room(connection, settings, error) from error
+    stores = await _open_stores(connection, settings, undo)
     line = Line(dataflow, settings.options)
     await line.open(stores.chain.states if stores.chain else {})
     undo.push_async_callback(line.close)
@@ -164,7 +155,7 @@ async def _open_stores(
     dead_letters = DeadLetters(connection, logs[subjects.dead_stream], subjects)
     await dead_letters.find(settings.owns)
     first = settings.delivery == "durable" and settings.partition == 0
-    storage = StorageWatch(connection, logs[subjects.input_stream] if first else None)
+    storage = StorageWatch(connection, log_specs(settings)[subjects.input_stream] if first else None)
     undo.push_async_callback(storage.close)
     await storage.look()
     output, chain = await open_output(connection, settings, logs, lambda: storage.state)

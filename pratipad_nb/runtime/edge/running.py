@@ -40,6 +40,9 @@ class Running(Protocol):
     def snapshot(self) -> FlowStats:
         """Return the counters as they stand."""
 
+    async def all_edges(self) -> FlowStats:
+        """Return the counters of all edges of the flow, this process's and those of others."""
+
     async def run(self) -> None:
         """Run until drained, and make the last checkpoint."""
 

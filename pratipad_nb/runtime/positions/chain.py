@@ -36,6 +36,8 @@ _FRAMES_BEHIND = 1024
 #: First and longest pause, in seconds, before an append to a full log, or a look at a server that is away, is
 #: tried again.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
+#: How often taking the output over is tried while another owner goes on writing.
+_TRIES = 8
 
 
 class OutputChain:
@@ -69,7 +71,7 @@ class OutputChain:
         self._storage = storage
         self.writer = uuid.uuid4().hex
         self.positions = Positions()
-        #: States of processors' instances, by `state_key`, as of the newest barrier.
+        #: States of processors' instances, by `StateKey`, as of the newest barrier.
         self.states: dict[str, bytes] = {}
         #: The input's sequence up to which all messages are in the states; None if no state is kept.
         self.floor: int | None = None
@@ -84,59 +86,60 @@ class OutputChain:
         self._marked = 0
 
     async def open(self) -> None:
-        """Read the positions, and take the output over: from now on any earlier owner is fenced.
+        """Take the output over, so that any earlier owner is fenced from now on, then read the positions.
+
+        An earlier owner that ends may store its last checkpoint meanwhile. So the checkpoint that is read and
+        the checkpoint that ours replaces are the same: if another was quicker, all is read anew.
 
         Raises
         ------
         Fenced
             If yet another owner takes it over at the same time.
         """
-        await self._read_checkpoint()
-        await self._read_since(self.checkpointed)
-        for _ in range(8):
-            if self._storage().tight:
-                return  # as with a full log, below
+        await self._take_over_the_output()
+        while True:
+            await self._read_checkpoint()
+            await self._read_since(self.checkpointed)
+            # An earlier owner can't put an old checkpoint over ours, and no checkpoint of a deleted log
+            # stays.
+            with contextlib.suppress(Fenced):
+                await self._store_checkpoint()
+                return
+
+    async def _take_over_the_output(self) -> None:
+        for _ in range(_TRIES):
             newest = await self._output.latest(self._out)
-            if newest is not None and newest.sequence > self.last:
-                await self._read_since(self.last)
             try:
                 # An empty frame of ours breaks the condition of every append that an earlier owner has yet to
                 # make.
-                self.last = await self._connection.append(self._out, self._frame([], []), expect=self.last)
+                await self._connection.append(
+                    self._out, self._frame([], []), expect=newest.sequence if newest else 0
+                )
             except Fenced:
                 continue
             except LogFull:
                 # The first frame with results will take the output over. A full log takes no other owner's
                 # frame either.
                 pass
-            await self._take_over_the_checkpoint()
             return
         raise Fenced(f"another edge goes on writing to {self._out}. Stop it first.")
 
     async def _read_checkpoint(self) -> None:
+        """Read the newest checkpoint, or none, in place of all that was read before."""
         record = await self._marks.latest(self._mark)
+        self.positions, self.states, self.floor, self.behind = Positions(), {}, None, {}
+        self.last = self.checkpointed = self._marked = 0
         if record is None:
             return
         mark = decode(record.data, MarkFrame)
         self.positions.advance(mark.positions)
         self.states, self.floor = mark.states, mark.floor
         self.behind = {(device, epoch): number for device, epoch, number in mark.behind}
+        self._marked = record.sequence
         # A log that was deleted and made anew counts from 1 again; then the checkpoint's sequence is of the
         # old log.
         state = await self._output.state()
         self.last = self.checkpointed = min(mark.sequence, state.last)
-
-    async def _take_over_the_checkpoint(self) -> None:
-        """Write a checkpoint of our own.
-
-        An earlier owner can't put an old checkpoint over ours, and no checkpoint of a deleted log stays.
-        """
-        while True:
-            newest = await self._marks.latest(self._mark)
-            self._marked = newest.sequence if newest else 0
-            with contextlib.suppress(Fenced):  # the earlier owner's last checkpoint was quicker
-                await self._store_checkpoint()
-                return
 
     async def _read_since(self, sequence: int) -> None:
         async for record in self._output.read(sequence + 1, self._out):

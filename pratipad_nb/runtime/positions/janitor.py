@@ -103,7 +103,8 @@ class Janitor:
 
     def _surplus(self, state: LogState) -> int:
         """Return how many bytes are too many: for the log's bound, or for the disk."""
-        beyond = state.bytes - int(self.keep.bytes * _CUT) if state.bytes > self.keep.bytes * _FULL else 0
+        bound = min(self.keep.bytes, state.bound)
+        beyond = state.bytes - int(bound * _CUT) if state.bytes > bound * _FULL else 0
         return min(state.bytes, max(beyond, self.storage().missing))
 
     async def _too_old(self, state: LogState) -> int:

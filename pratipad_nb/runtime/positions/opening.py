@@ -8,7 +8,7 @@ take is in `pratipad_nb.runtime.values.plan`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from pratipad_nb import wording
 from pratipad_nb.errors import FlowError, ServerFull, TransportError, WaitTimeout
@@ -21,7 +21,7 @@ from pratipad_nb.settings import Storage
 from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Log
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["no_room", "open_input", "open_logs", "open_output"]
+__all__ = ["open_input", "open_logs", "open_output", "told_of_storage"]
 
 #: The name of the input's consumer, the same in all runs of a flow. With several partitions, each has a
 #: consumer.
@@ -34,7 +34,7 @@ async def open_logs(connection: Connection, settings: EdgeSettings) -> dict[str,
     Raises
     ------
     ServerFull
-        If the server has no room for one of them; see `no_room`.
+        If the server has no room for one of them; see `told_of_storage`.
     """
     tight = (await connection.storage()).tight
     logs = {}
@@ -44,16 +44,43 @@ async def open_logs(connection: Connection, settings: EdgeSettings) -> dict[str,
     return logs
 
 
-async def no_room(connection: Connection, settings: EdgeSettings, error: ServerFull) -> FlowError:
-    """Return the error for a server that has no room for a flow's logs, and delete the logs never used.
+@contextlib.asynccontextmanager
+async def told_of_storage(connection: Connection, settings: EdgeSettings) -> AsyncIterator[None]:
+    """Raise `FlowError` for errors of the block that a lack of room at the server has caused."""
+    try:
+        yield
+    except ServerFull as error:
+        await _delete_unused(connection, settings)
+        raise FlowError(
+            f"flow {settings.name!r} can't start: its server gives it no room. {error} {_needs(settings)} "
+            "The server reserves that for each flow that was ever started there, running or not. Make these "
+            "bounds smaller, forget() a flow that is no longer needed, or raise the limit (the server's "
+            "max_file_store, or the account's max_file)."
+        ) from error
+    except WaitTimeout as error:
+        trouble = (await connection.storage()).trouble
+        if not trouble:
+            raise
+        raise FlowError(
+            f"flow {settings.name!r} can't start now: {trouble}. Make room, then start it."
+        ) from error
 
-    A flow that doesn't start reserves nothing, or the next try would find less room still.
-    """
-    for name in log_specs(settings):
-        with contextlib.suppress(TransportError, WaitTimeout):
-            made = await connection.find_log(name)
-            if made is not None and (await made.state()).last == 0:
+
+async def _delete_unused(connection: Connection, settings: EdgeSettings) -> None:
+    """Delete the logs of a flow that never ran: they would leave still less room for the next start."""
+    marks = Subjects(settings.name).mark_stream  # has an entry from the first try on
+    with contextlib.suppress(TransportError, WaitTimeout):
+        found = {name: await connection.find_log(name) for name in log_specs(settings)}
+        for name, log in found.items():
+            if log is not None and name != marks and (await log.state()).last > 0:
+                return
+        for name, log in found.items():
+            if log is not None:
                 await connection.delete_log(name)
+
+
+def _needs(settings: EdgeSettings) -> str:
+    """Return how much the logs of a flow may take, and by which settings, in words."""
     options, keep = settings.options, settings.keep
     parts = [
         f"{wording.size(options.dead_letter_bytes)} dead letters (FlowOptions(dead_letter_bytes=…))",
@@ -63,12 +90,7 @@ async def no_room(connection: Connection, settings: EdgeSettings, error: ServerF
     if settings.delivery == "durable":
         parts.insert(0, f"{wording.size(options.input_bytes)} input (FlowOptions(input_bytes=…))")
         parts.insert(0, f"{wording.size(keep.bytes)} results (keep=Keep(bytes=…))")
-    return FlowError(
-        f"flow {settings.name!r} can't start: its server gives it no room. {error} The flow may take "
-        f"{wording.size(reserved_bytes(settings))}: {', '.join(parts)}. The server reserves that for each "
-        "flow that was ever started there, running or not. Make these bounds smaller, forget() a flow that "
-        "is no longer needed, or raise the limit (the server's max_file_store, or the account's max_file)."
-    )
+    return f"The flow may take {wording.size(reserved_bytes(settings))}: {', '.join(parts)}."
 
 
 async def open_output(

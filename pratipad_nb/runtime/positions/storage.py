@@ -13,7 +13,7 @@ import dataclasses
 
 from pratipad_nb.errors import TransportError, WaitTimeout
 from pratipad_nb.settings import Storage
-from pratipad_nb.transport.protocol import Connection, Log
+from pratipad_nb.transport.protocol import Connection, LogSpec
 
 __all__ = ["StorageWatch"]
 
@@ -27,7 +27,8 @@ class StorageWatch:
     Parameters
     ----------
     intake
-        The input log; None where another partition's run holds it up, or in fast delivery.
+        The specification of the input log; None where another partition's run holds the input up, or in fast
+        delivery.
 
     Attributes
     ----------
@@ -35,7 +36,7 @@ class StorageWatch:
         The storage as of the last look.
     """
 
-    def __init__(self, connection: Connection, intake: Log | None) -> None:
+    def __init__(self, connection: Connection, intake: LogSpec | None) -> None:
         self._connection = connection
         self._intake = intake
         self._held = False
@@ -57,10 +58,11 @@ class StorageWatch:
 
     async def _hold(self, held: bool) -> None:
         """Bound the input log to what it holds, or to what it may hold."""
-        if self._intake is not None:
-            spec = self._intake.spec
+        spec = self._intake
+        log = await self._connection.find_log(spec.name) if spec is not None else None
+        if spec is not None and log is not None:
             if held:
-                bound = max(1, (await self._intake.state()).bytes)
+                bound = max(1, (await log.state()).bytes)
                 spec = dataclasses.replace(spec, max_bytes=min(bound, spec.max_bytes))
             await self._connection.open_log(spec)
         self._held = held

@@ -13,20 +13,32 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pratipad_nb.transport.frames import HeartbeatFrame
+from pratipad_nb.transport.origin import Origin
 
-__all__ = ["HEARTBEAT_SECONDS", "LOST_SECONDS", "Membership", "assign"]
+__all__ = ["HEARTBEAT_SECONDS", "LOST_SECONDS", "Gone", "Membership", "assign"]
 
 #: An edge sends a heartbeat twice a second. Its partitions go to other edges once it has been silent for five
 #: heartbeats: with fewer, an edge would lose them to a long garbage collection.
 HEARTBEAT_SECONDS = 0.5
 LOST_SECONDS = 2.5
+#: So many edges that failed or fell silent are remembered, each for so many seconds.
+_MOST_GONE, _GONE_SECONDS = 16, 3600.0
 
 
 @dataclass(slots=True)
 class _Member:
-    since: float
+    edge: Origin
     owned: frozenset[int]
     heard: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """An edge that failed, with its error, or fell silent; `at` is when, by the monotonic clock."""
+
+    edge: Origin
+    error: str
+    at: float
 
 
 def assign(members: Mapping[str, tuple[float, frozenset[int]]], partitions: int) -> dict[int, str]:
@@ -70,42 +82,60 @@ class Membership:
     Parameters
     ----------
     edge
-        This edge's own id.
+        This edge itself.
     partitions
         How many partitions the flow has.
     clock
         Returns seconds of a monotonic clock.
     """
 
-    def __init__(self, edge: str, partitions: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, edge: Origin, partitions: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.edge = edge
-        self.since = time.time()
         self._partitions = partitions
         self._clock = clock
         self._others: dict[str, _Member] = {}
-
-    def heartbeat(self, owned: frozenset[int], *, leaving: bool = False) -> HeartbeatFrame:
-        """Return this edge's heartbeat, which names the partitions that it owns."""
-        return HeartbeatFrame(self.edge, self.since, sorted(owned), leaving)
+        self._gone: dict[str, Gone] = {}
 
     def hear(self, frame: HeartbeatFrame) -> bool:
         """Take note of another edge's heartbeat; return whether the heartbeat changes the division."""
-        if frame.edge == self.edge:
+        edge = frame.edge.id
+        if edge == self.edge.id:
             return False
-        before = self._others.get(frame.edge)
+        before = self._others.get(edge)
         if frame.leaving:
-            self._others.pop(frame.edge, None)
+            self._others.pop(edge, None)
+            if frame.error:
+                self._note_gone(frame.edge, frame.error)
             return before is not None
         owned = frozenset(frame.owned)
-        self._others[frame.edge] = _Member(frame.since, owned, self._clock())
+        self._others[edge] = _Member(frame.edge, owned, self._clock())
+        self._gone.pop(edge, None)
         return before is None or before.owned != owned
+
+    def _note_gone(self, edge: Origin, error: str) -> None:
+        self._gone[edge.id] = Gone(edge, error, self._clock())
+        while len(self._gone) > _MOST_GONE:
+            del self._gone[next(iter(self._gone))]
 
     def others(self) -> dict[str, frozenset[int]]:
         """Return the other edges that have sent a heartbeat lately, and the partitions that they run."""
         now = self._clock()
-        for edge in [e for e, member in self._others.items() if now - member.heard > LOST_SECONDS]:
-            del self._others[edge]
+        for id_, member in list(self._others.items()):
+            if now - member.heard > LOST_SECONDS:
+                del self._others[id_]
+                self._note_gone(
+                    member.edge, f"has sent no heartbeat for {LOST_SECONDS:g} s: killed, or cut off"
+                )
         return {edge: member.owned for edge, member in self._others.items()}
+
+    def origins(self) -> list[Origin]:
+        """Return the other edges that have sent a heartbeat lately."""
+        return [self._others[edge].edge for edge in self.others()]
+
+    def gone(self) -> list[Gone]:
+        """Return the edges that failed or fell silent within the last hour."""
+        self.others()
+        return [each for each in self._gone.values() if self._clock() - each.at < _GONE_SECONDS]
 
     def plan(self, owned: frozenset[int]) -> tuple[frozenset[int], frozenset[int]]:
         """Return the partitions that this edge is to begin now, and those that it is to give up.
@@ -113,8 +143,8 @@ class Membership:
         A partition that another edge still runs is not begun before that edge has given it up or is lost.
         """
         others = self.others()
-        members = {edge: (self._others[edge].since, run) for edge, run in others.items()}
-        members[self.edge] = (self.since, owned)
-        mine = frozenset(p for p, edge in assign(members, self._partitions).items() if edge == self.edge)
+        members = {edge: (self._others[edge].edge.since, run) for edge, run in others.items()}
+        members[self.edge.id] = (self.edge.since, owned)
+        mine = frozenset(p for p, edge in assign(members, self._partitions).items() if edge == self.edge.id)
         taken = frozenset().union(*others.values())
         return mine - owned - taken, owned - mine

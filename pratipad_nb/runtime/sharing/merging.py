@@ -28,7 +28,10 @@ _HIGHEST = frozenset({"busy", "p50", "p99", "version", "pending", "skipped"})
 
 
 def merged(parts: Sequence[FlowStats], empty: FlowStats, *, state: FlowState, error: str) -> FlowStats:
-    """Return the counters of all `parts` together; without parts, `empty` with `state` and `error`."""
+    """Return the counters of all `parts` together; without parts, `empty` with `state` and `error`.
+
+    The parts are partitions of one process, or edges.
+    """
     if not parts:
         return dataclasses.replace(empty, state=state, error=error)
     counts = {
@@ -92,7 +95,7 @@ def _backward(parts: Sequence[BackwardStats]) -> BackwardStats:
     for part in parts[1:]:
         total = dataclasses.replace(
             total,
-            replies=max(total.replies, part.replies),
+            replies=total.replies + part.replies,
             sent=total.sent + part.sent,
             failed=total.failed + part.failed,
             expired=total.expired + part.expired,

@@ -11,30 +11,36 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-import uuid
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
+
+import msgspec
 
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import Fenced, FlowError, FrameError, PratipadError, TransportError, WaitTimeout
 from pratipad_nb.runtime.devices.backward import append_order
 from pratipad_nb.runtime.devices.pull import PullRequest
+from pratipad_nb.runtime.edge.agreement import Agreement, who_runs
+from pratipad_nb.runtime.edge.answers import Answers
 from pratipad_nb.runtime.edge.edge import Edge
 from pratipad_nb.runtime.edge.replaying import Entry
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.dead_letters import DeadLetter
 from pratipad_nb.runtime.positions.gatekeeper import Tap
+from pratipad_nb.runtime.positions.opening import told_of_storage
 from pratipad_nb.runtime.sharing.membership import HEARTBEAT_SECONDS, Membership
 from pratipad_nb.runtime.sharing.merging import merged
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.stages.moving import together
 from pratipad_nb.runtime.values.plan import EdgeSettings
-from pratipad_nb.runtime.values.stats import FlowState, FlowStats
-from pratipad_nb.tasks import gathered
+from pratipad_nb.runtime.values.stats import EdgeStats, FlowState, FlowStats
+from pratipad_nb.tasks import first_of, gathered
 from pratipad_nb.transport.codec import decode, encode
-from pratipad_nb.transport.frames import HeartbeatFrame
-from pratipad_nb.transport.protocol import Connection, Signal
+from pratipad_nb.transport.frames import ControlFrame, HeartbeatFrame
+from pratipad_nb.transport.origin import Origin
+from pratipad_nb.transport.protocol import Connection, Signal, Subscription
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["PartitionedEdge"]
@@ -45,6 +51,8 @@ log = logging.getLogger(__name__)
 _LISTEN = 0.3
 #: Pause before this edge tries to take a partition again that another edge was taking over, in seconds.
 _AFTER_FENCED = 1.0
+#: How long another edge may take to tell its counts, in seconds.
+_COUNTS = 1.0
 
 
 class PartitionedEdge:
@@ -78,11 +86,18 @@ class PartitionedEdge:
         self.error = ""
         self.edges: dict[int, Edge] = {}
         self._subjects = Subjects(settings.name)
-        self._membership = Membership(uuid.uuid4().hex, settings.options.partitions)
+        self._started = time.monotonic()
+        self._membership = Membership(Origin.here(), settings.options.partitions)
+        self._agreement: Agreement | None = None
+        #: Whether another edge goes by another agreement than this edge.
+        self._doubtful = False
+        self._answers = Answers(connection, {"who": self._who, "stats": self._stats})
+        #: The counts of partitions that ran here and have ended.
+        self._past: FlowStats | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._wait_until: dict[int, float] = {}
         self._look = asyncio.Event()
-        self._subscription: Any = None
+        self._subscriptions: list[Subscription] = []
         self._change_turn = asyncio.Lock()
         #: Whether a change is being carried out that can't be given up any more.
         self._changing = False
@@ -93,10 +108,12 @@ class PartitionedEdge:
     async def open(
         cls, connection: Connection, dataflow: Dataflow, settings: EdgeSettings
     ) -> PartitionedEdge:
-        """Hear which other edges run the flow, and open the partitions that fall to this edge.
+        """Agree with the other edges that run the flow, and open the partitions that fall to this edge.
 
         Raises
         ------
+        FlowError
+            If the other edges, or the stored messages, go by other settings; see `Agreement.reached`.
         FlowError, ProcessorError
             As `Edge.open`.
         """
@@ -109,8 +126,48 @@ class PartitionedEdge:
         return edge
 
     async def _open(self) -> None:
-        self._subscription = await self.connection.subscribe(self._subjects.edges, self._heard)
-        await self._heartbeat()
+        origin = self._membership.edge
+        # Before the first heartbeat: other edges would give partitions up to this edge.
+        async with told_of_storage(self.connection, self.settings):
+            self._agreement = await Agreement.reached(
+                self.connection, self.settings, self.dataflow.input, origin
+            )
+        await self._tell_other_code()
+        for subject, callback in (
+            (self._subjects.edges, self._heard),
+            (self._subjects.edge(origin.id), self._answers.on_signal),
+        ):
+            self._subscriptions.append(await self.connection.subscribe(subject, callback))
+        await first_of(self._open_partitions(), self._attend())
+
+    async def _tell_other_code(self) -> None:
+        """Log that another edge runs another notation, as it does while edges are replaced one by one."""
+        runs = await who_runs(self.connection, self._subjects)
+        if runs is not None and runs.notation != self.dataflow.notation:
+            log.warning(
+                "flow %s runs as `%s` in %s, and as `%s` here: a device's messages take either way",
+                self.settings.name,
+                runs.notation,
+                runs.edge,
+                self.dataflow.notation,
+            )
+
+    async def _attend(self) -> None:
+        """Send heartbeats and answer other edges, until cancelled: opening partitions may take long."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._answers.run(), name=f"{self.settings.name}: answers")
+            while True:
+                await self._heartbeat()
+                await self._news()
+
+    async def _news(self) -> None:
+        """Wait until another edge's heartbeat brings news, or the next heartbeat of this edge is due."""
+        self._look.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
+                await self._look.wait()
+
+    async def _open_partitions(self) -> None:
         await asyncio.sleep(_LISTEN)
         begin, _ = self._membership.plan(frozenset())
         for partition in sorted(begin):
@@ -121,7 +178,9 @@ class PartitionedEdge:
         await self._heartbeat()
 
     async def _opened(self, partition: int) -> Edge:
-        edge = await Edge.open(self.connection, self.dataflow, self._part(partition))
+        assert self._agreement is not None
+        await self._agreement.hold()
+        edge = await Edge.open(self.connection, self.dataflow, self._part(partition), whole=self.all_edges)
         # `set_rate` and `demand` may have been called while the partition was being opened.
         part = self._part(partition)
         edge.set_rate(part.rate)
@@ -151,16 +210,30 @@ class PartitionedEdge:
         if self.state == "starting":
             self.state = "running"
         async with asyncio.TaskGroup() as group:
+            answers = group.create_task(self._answers.run(), name=f"{self.settings.name}: answers")
             for partition, edge in self.edges.items():
                 self._begin(group, partition, edge)
             while self.state != "draining" or self._tasks:
+                if self._doubtful:
+                    await self._check_agreement()
                 if self.state != "draining":
                     self._divide(group)
-                self._look.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(HEARTBEAT_SECONDS):
-                        await self._look.wait()
+                await self._news()
                 await self._heartbeat()
+            answers.cancel()
+
+    async def _check_agreement(self) -> None:
+        """Look whether this edge still goes by the flow's settings, as another edge goes by others.
+
+        Raises
+        ------
+        FlowError
+            If this edge doesn't. If the other edge doesn't, that edge looks, too, and ends.
+        """
+        assert self._agreement is not None
+        with contextlib.suppress(WaitTimeout):  # the next heartbeat of the other edge brings this up again
+            await self._agreement.hold()
+        self._doubtful = False
 
     def _begin(self, group: asyncio.TaskGroup, partition: int, edge: Edge | None) -> None:
         name = f"{self.settings.name}: partition {partition}"
@@ -201,7 +274,8 @@ class PartitionedEdge:
             log.info("partition %d of %s: %s", partition, self.settings.name, errors.exceptions[0])
             self._wait_until[partition] = asyncio.get_running_loop().time() + _AFTER_FENCED
         finally:
-            self.edges.pop(partition, None)
+            if self.edges.pop(partition, None) is not None and edge is not None:
+                self._keep_counts(edge)
             if edge is not None:
                 with contextlib.suppress(TransportError, WaitTimeout):
                     await edge.close()
@@ -221,11 +295,12 @@ class PartitionedEdge:
 
     async def close(self) -> None:
         """Tell the other edges that this edge leaves, and close all partitions here."""
-        if self._subscription is not None:
+        if self._subscriptions:
             with contextlib.suppress(TransportError, WaitTimeout):
                 await self._heartbeat(leaving=True)
                 await self.connection.flush()
-                await self._subscription.close()
+                for subscription in self._subscriptions:
+                    await subscription.close()
         try:
             for edge in self.edges.values():
                 await edge.close()
@@ -236,18 +311,37 @@ class PartitionedEdge:
 
     async def _heartbeat(self, *, leaving: bool = False) -> None:
         owned = frozenset(self._tasks) | frozenset(self.edges)
-        frame = self._membership.heartbeat(frozenset() if leaving else owned, leaving=leaving)
+        frame = HeartbeatFrame(
+            self._membership.edge,
+            [] if leaving else sorted(owned),
+            self._agreement.number if self._agreement is not None else 0,
+            leaving,
+            self.error,
+        )
         with contextlib.suppress(TransportError, WaitTimeout):
             await self.connection.publish(self._subjects.edges, encode(frame))
 
     def _heard(self, signal: Signal) -> None:
+        if signal.reply:
+            self._answers.on_signal(signal)
+            return
         try:
             frame = decode(signal.data, HeartbeatFrame)
         except FrameError as error:
             log.info("a malformed heartbeat: %s", error)
             return
-        if self._membership.hear(frame):
+        if self._agreement is not None and frame.agreed != self._agreement.number and not frame.leaving:
+            # An edge that goes by other settings is no member: it divides other partitions.
+            self._doubtful = True
             self._look.set()
+        elif self._membership.hear(frame):
+            self._look.set()
+
+    async def _who(self) -> dict[str, Any]:
+        return self._agreement.answer(self.dataflow.notation) if self._agreement is not None else {}
+
+    async def _stats(self) -> dict[str, Any]:
+        return {"stats": dataclasses.asdict(self.snapshot()), "partitions": sorted(self.edges)}
 
     @property
     def others(self) -> dict[str, frozenset[int]]:
@@ -267,13 +361,55 @@ class PartitionedEdge:
         return frozenset(self.edges)
 
     def snapshot(self) -> FlowStats:
-        """Return the counters of all partitions here, as one flow's."""
-        return merged(
-            [edge.snapshot() for edge in self.edges.values()],
-            FlowStats(self.settings.name, self.dataflow.notation, self.settings.delivery),
+        """Return the counters of all partitions here, also of those that have ended, as one flow's."""
+        past = [self._past] if self._past is not None else []
+        stats = merged(
+            [*past, *(edge.snapshot() for edge in self.edges.values())],
+            FlowStats(self.settings.name, self.dataflow.notation, self.settings.delivery, time=time.time()),
             state=self.state,
             error=self.error,
         )
+        uptime = time.monotonic() - self._started
+        return dataclasses.replace(stats, notation=self.dataflow.notation, uptime=uptime)
+
+    def _keep_counts(self, edge: Edge) -> None:
+        """Keep the counts of a partition that ends here; another edge may go on with it."""
+        ended = edge.snapshot().at_rest()
+        if self.state not in ("draining", "stopped", "failed"):
+            ended = ended.handed_on()
+        past = [self._past] if self._past is not None else []
+        self._past = merged([*past, ended], ended, state="stopped", error="")
+
+    async def all_edges(self) -> FlowStats:
+        """Return the counters of all edges, which are asked for them."""
+        mine = self.snapshot()
+        others = self._membership.origins()
+        found = await gathered([self._counts_of(each) for each in others])
+        edges = [EdgeStats.of(self._membership.edge, self.edges, mine), *(edge for edge, _ in found)]
+        gone = [
+            EdgeStats(each.edge.host, each.edge.pid, each.edge.since, "failed", error=each.error)
+            for each in self._membership.gone()
+        ]
+        stats = merged(
+            [mine, *(stats for _, stats in found if stats is not None)],
+            mine,
+            state=mine.state,
+            error=mine.error,
+        )
+        return dataclasses.replace(stats, edges=(*sorted(edges, key=lambda each: each.since), *gone))
+
+    async def _counts_of(self, edge: Origin) -> tuple[EdgeStats, FlowStats | None]:
+        """Ask another edge for its counts; None, and the reason as the edge's error, if no answer comes."""
+        question = encode(ControlFrame("stats"))
+        try:
+            data = await self.connection.request(self._subjects.edge(edge.id), question, _COUNTS)
+            answer = decode(data, ControlFrame).arguments
+            stats = msgspec.convert(answer["stats"], FlowStats)
+            partitions = msgspec.convert(answer["partitions"], list[int])
+        except (PratipadError, KeyError, msgspec.ValidationError) as error:
+            reason = f"doesn't tell its counts, which are missing here: {error}"
+            return EdgeStats(edge.host, edge.pid, edge.since, error=reason), None
+        return EdgeStats.of(edge, partitions, stats), stats
 
     async def order(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
         """Append an order; the edges that own its devices' partitions send it on."""
@@ -372,16 +508,37 @@ class PartitionedEdge:
         """
         async with self._change_turn:
             before, changed = self.dataflow, list[Edge]()
+            await self._agree_on_input(dataflow)
             try:
                 receipts = await self._swap(dataflow, changed)
             except Exception:
                 self.dataflow = before
+                await self._agree_on_input(before)
                 for edge in changed:
                     await self._back(edge, before)
                 raise
             finally:
                 self._changing = False
             return _together([receipt for receipt in receipts if receipt is not None])
+
+    async def _agree_on_input(self, dataflow: Dataflow) -> None:
+        """Let edges that start from now on begin with the input of `dataflow`.
+
+        Raises
+        ------
+        FlowError
+            If other edges run, which begin with another input.
+        """
+        assert self._agreement is not None
+        if self._agreement.input == dataflow.input:
+            return
+        if others := self._membership.origins():
+            raise FlowError(
+                f"flow {self.settings.name!r} begins with {self._agreement.input} at {len(others)} other "
+                f"edges, and would with {dataflow.input} here: `{dataflow.notation}`. All edges begin with "
+                f"the same. Stop the others first ({'; '.join(map(str, others))})."
+            )
+        await self._agreement.change_input(dataflow.input)
 
     async def _swap(self, dataflow: Dataflow, changed: list[Edge]) -> list[SwapReceipt | None]:
         """Change all partitions, and add each partition that has changed to `changed`."""

@@ -158,14 +158,14 @@ def _refusal(key: str, old: int, new: int, reason: str, by: str) -> str:
 
 
 def moved(bequests: Sequence[Bequest], runners: Sequence[Runner]) -> StateMove:
-    """Return what became of the `bequests` that `runners` were given; log a loss."""
+    """Return what became of the `bequests` that `runners` were given; log that a state is unknown."""
     key = runners[0].step.key
     lost = next((bequest.lost for bequest in bequests if bequest.lost), "")
+    if lost:
+        log.warning("state of %s is not carried over: %s", key, lost)
     states = [bequest.state for bequest in bequests if bequest.state is not None]
     if states and runners[0].adapted.restore is None:
         lost = lost or "the new class has no `restore`"
-    if lost:
-        log.warning("state of %s is not carried over: %s", key, lost)
     keys = [state.keys for state in states]
     known = [count for count in keys if count is not None]
     return StateMove(key, sum(known) if known else None, len(runners), lost)

@@ -155,19 +155,14 @@ def _aged(result: Keyed, by: str, before: State | None, seconds: float) -> State
     """Return the state of all keys that have changed within `result.expire`; delete the other keys."""
     assert result.expire is not None
     old, ages = (before.by_key, before.ages) if before is not None and before.keyed else ({}, {})
-    packed: dict[Key, Raw] = {}
-    now: dict[Key, float] = {}
-    expired: list[Key] = []
-    for key, state in result.mapping.items():
-        data = Raw(encode_payload(state))
-        age = ages.get(key, 0.0) + seconds if old.get(key) == data else 0.0
-        if age >= result.expire:
-            expired.append(key)
-        else:
-            packed[key], now[key] = data, age
+    state = State(encode_payload(dict(result.mapping)), by, keyed=True)
+    packed = state.by_key
+    now = {key: ages.get(key, 0.0) + seconds if old.get(key) == data else 0.0 for key, data in packed.items()}
+    expired = [key for key, age in now.items() if age >= result.expire]
     for key in expired:
         del result.mapping[key]  # type: ignore[attr-defined]  # `Keyed` has checked that keys can be deleted
-    return State(encode_payload(packed), by, keyed=True, ages=now)
+        del packed[key], now[key]
+    return State(msgspec.msgpack.encode(packed) if expired else state.data, by, keyed=True, ages=now)
 
 
 def stored_states(states: Mapping[str, bytes], processor: str) -> list[State | None]:

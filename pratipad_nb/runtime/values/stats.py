@@ -6,14 +6,23 @@ for `pratipad_nb.runtime.values.metrics`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pratipad_nb import wording
 from pratipad_nb.runtime.values.stats_tables import DeviceTable, ProcessorTable, Snapshot, frozen
+from pratipad_nb.transport.origin import Origin
 
-__all__ = ["BackwardStats", "DeviceStats", "FlowState", "FlowStats", "ProcessorStats", "ReaderStats"]
+__all__ = [
+    "BackwardStats",
+    "DeviceStats",
+    "EdgeStats",
+    "FlowState",
+    "FlowStats",
+    "ProcessorStats",
+    "ReaderStats",
+]
 
 #: The state of a flow, or of a processor.
 FlowState = Literal["starting", "running", "paused", "draining", "stopped", "failed"]
@@ -146,6 +155,58 @@ class BackwardStats:
 
 
 @dataclass(frozen=True, slots=True)
+class EdgeStats:
+    """One edge of a flow: a process that runs all or some of its partitions.
+
+    Attributes
+    ----------
+    host, pid, since
+        The edge's computer and process, and when the edge was started (seconds since 1970-01-01 UTC).
+    state
+        The edge's state; "failed" also for an edge that is gone without a word.
+    partitions
+        The partitions that run there.
+    devices
+        How many devices of these partitions are connected.
+    received, delivered, rate
+        As a flow's, of the partitions there.
+    blocked_by
+        Why the edge can store no more results.
+    error
+        Why the edge has failed, or gives no answer; empty if all is well.
+    """
+
+    host: str
+    pid: int
+    since: float = 0.0
+    state: FlowState = "running"
+    partitions: tuple[int, ...] = ()
+    devices: int = 0
+    received: int = 0
+    delivered: int = 0
+    rate: float = 0.0
+    blocked_by: tuple[str, ...] = ()
+    error: str = ""
+
+    @classmethod
+    def of(cls, origin: Origin, partitions: Iterable[int], stats: FlowStats) -> EdgeStats:
+        """Return the edge `origin`, which runs `partitions` and counts `stats`."""
+        return cls(
+            origin.host,
+            origin.pid,
+            origin.since,
+            stats.state,
+            tuple(sorted(partitions)),
+            sum(device.connected for device in stats.devices.values()),
+            stats.received,
+            stats.delivered,
+            stats.rate,
+            stats.blocked_by,
+            stats.error,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class FlowStats:
     """A flow at one moment.
 
@@ -186,6 +247,9 @@ class FlowStats:
         Why no more results can be stored, in words that name the reader or the log; empty if nothing blocks.
     error
         Why the flow has failed, empty unless `state` is "failed".
+    edges
+        The edges that run the flow, the oldest first, and those that have failed lately; only if the counts
+        of all edges were asked for (``stats(all_edges=True)``).
     """
 
     name: str
@@ -211,6 +275,7 @@ class FlowStats:
     backward: BackwardStats = field(default_factory=BackwardStats)
     blocked_by: tuple[str, ...] = ()
     error: str = ""
+    edges: tuple[EdgeStats, ...] = ()
 
     def __post_init__(self) -> None:
         kinds: dict[str, type[Snapshot[Any]]] = {
@@ -230,6 +295,22 @@ class FlowStats:
             processors={key: replace(p, rate=0.0, busy=0.0) for key, p in self.processors.items()},
             devices={name: replace(d, rate=0.0, connected=False) for name, d in self.devices.items()},
             backward=replace(self.backward, rate=0.0),
+        )
+
+    def handed_on(self) -> FlowStats:
+        """Return the counts alone of what passed: what still waits is another edge's to count."""
+        return replace(
+            self,
+            p50=0.0,
+            p99=0.0,
+            in_flight=0,
+            waiting=0,
+            dead=0,
+            processors={key: replace(p, p50=0.0, p99=0.0, waiting=0) for key, p in self.processors.items()},
+            readers={},
+            backward=replace(self.backward, waiting=0),
+            blocked_by=(),
+            error="",
         )
 
     def __repr__(self) -> str:

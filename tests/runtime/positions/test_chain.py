@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import secrets
 
 import pytest
@@ -29,6 +31,23 @@ async def stored(chain):
     """Return all payloads at Output, in order."""
     frames = [decode(record.data, OutputFrame) async for record in chain._output.read(0)]
     return [payload for frame in frames for part in frame.segments for payload in part.payloads]
+
+
+def interrupt(chain, step, action):
+    """Have `action` done before the call number `step` that the chain makes to its logs."""
+    calls = itertools.count()
+
+    def interrupted(method):
+        async def call(*arguments, **named):
+            if next(calls) == step:
+                await action()
+            return await method(*arguments, **named)
+
+        return call
+
+    for part, name in ((chain._output, "latest"), (chain._output, "state"), (chain._marks, "latest")):
+        setattr(part, name, interrupted(getattr(part, name)))
+    chain._connection.append = interrupted(chain._connection.append)
 
 
 class TestChain:
@@ -96,6 +115,32 @@ class TestChain:
         )
         assert sorted(isinstance(result, Fenced) for result in wrote) == [False, True, True]
         assert len(await stored(chains[0])) == 1
+
+    @pytest.mark.parametrize("step", range(8))
+    async def test_a_last_checkpoint_that_is_stored_while_another_takes_over_is_read_or_refused(
+        self, memory, step
+    ):
+        old, new = await memory.chain(), await memory.chain()
+        await old.open()
+        await old.checkpoint({"Tally/0": b"none"}, floor=0)
+        await old.append([("room1", 7, 71)], [segment(*range(71))])
+        stored = []
+
+        async def last_checkpoint():
+            stored.append(False)
+            with contextlib.suppress(Fenced):
+                await old.checkpoint({"Tally/0": b"71"}, floor=5)
+                stored[:] = [True]
+
+        interrupt(new, step, last_checkpoint)
+        await new.open()
+        if not stored:  # opening took fewer steps
+            await last_checkpoint()
+        if stored == [False]:
+            assert (new.states, new.floor, new.behind) == ({"Tally/0": b"none"}, 0, {("room1", 7): 0})
+        else:
+            assert (new.states, new.floor, new.behind) == ({"Tally/0": b"71"}, 5, {})
+        assert new.positions.all() == [("room1", 7, 71)]
 
     async def test_an_append_whose_answer_is_lost_is_stored_once_and_the_chain_goes_on(self, memory):
         chain = await memory.chain()

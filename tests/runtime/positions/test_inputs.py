@@ -1,9 +1,32 @@
-"""Inputs: a fast input's buffer is bounded, and takes the devices of its own partition alone."""
+"""Inputs: a durable input holds what is worked on; a fast input is bounded, and keeps to its partition."""
 
 from __future__ import annotations
 
-from pratipad_nb.runtime.positions.inputs import FastInput
-from pratipad_nb.transport.protocol import Signal
+import asyncio
+from typing import Any
+
+from pratipad_nb.runtime.positions.inputs import DurableInput, FastInput
+from pratipad_nb.transport.protocol import ConsumerSpec, LogSpec, Signal
+
+
+async def test_a_durable_inputs_deliveries_do_not_come_again_while_they_are_held(memory: Any) -> None:
+    connection = await memory.connection()
+    stream = memory.subjects.input_stream
+    spec = LogSpec(stream, memory.subjects.streams[stream], 1 << 20, "log")
+    log = await connection.open_log(spec)
+    held = DurableInput(await log.consumer(ConsumerSpec("edge", "each", ack_wait=0.2)), log)
+    for number in (1, 2):
+        await connection.append(memory.subjects.up("room1"), str(number).encode())
+    arrived = []
+    while len(arrived) < 2:
+        arrived += await held.get()
+    held.acknowledge(arrived[0])
+    again = asyncio.create_task(held.get())
+    for _ in range(12):
+        await asyncio.sleep(0.05)  # in all, three times as long as the log waits
+        held.hold()
+    assert not again.done()
+    assert [delivery.data for delivery in await again] == [b"2"]  # held no more
 
 
 async def test_a_fast_inputs_buffer_is_bounded_and_the_oldest_go():

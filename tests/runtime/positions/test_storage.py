@@ -71,7 +71,7 @@ async def test_devices_wait_while_the_disk_is_short_and_may_send_again_when_it_i
 
 async def test_a_run_that_ends_while_the_disk_is_short_lets_devices_send(memory):
     connection = await memory.connection()
-    intake = (await memory.logs(connection))[memory.subjects.input_stream]
+    intake = (await memory.logs(connection))[memory.subjects.input_stream].spec
     watch = StorageWatch(connection, intake)
     memory.broker.store_as(Storage(short=True))
     await watch.look()
@@ -83,7 +83,7 @@ async def test_a_run_that_ends_while_the_disk_is_short_lets_devices_send(memory)
 
 async def test_no_log_is_changed_while_the_disk_is_tight(memory):
     connection = await memory.connection()
-    intake = (await memory.logs(connection))[memory.subjects.input_stream]
+    intake = (await memory.logs(connection))[memory.subjects.input_stream].spec
     memory.broker.store_as(Storage(short=True, tight=True))
     watch = StorageWatch(connection, intake)
     await watch.look()

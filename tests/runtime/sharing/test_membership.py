@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from pratipad_nb.runtime.sharing.membership import LOST_SECONDS, Membership, assign
 from pratipad_nb.transport.frames import HeartbeatFrame
+from pratipad_nb.transport.origin import Origin
 
 edges = st.dictionaries(
     st.sampled_from("abcdefgh"),
@@ -45,12 +46,16 @@ def test_partitions_of_an_edge_that_is_gone_go_to_the_others_and_theirs_stay():
     assert sorted(plan[p] for p in (2, 3)) == ["a", "b"]
 
 
+def origin(edge, since=0.0):
+    return Origin(edge, "host", 1, since)
+
+
 def heard(membership, edge, owned, since=0.0, **more):
-    return membership.hear(HeartbeatFrame(edge, since, list(owned), **more))
+    return membership.hear(HeartbeatFrame(origin(edge, since), list(owned), **more))
 
 
 def test_what_another_still_runs_is_not_begun_before_it_is_given_up():
-    here = Membership("new", 4)
+    here = Membership(origin("new"), 4)
     heard(here, "old", range(4))
     assert here.plan(frozenset()) == (frozenset(), frozenset())
     heard(here, "old", [0, 1])
@@ -58,15 +63,15 @@ def test_what_another_still_runs_is_not_begun_before_it_is_given_up():
 
 
 def test_an_edge_gives_up_what_falls_to_another():
-    here = Membership("old", 4)
+    here = Membership(origin("old"), 4)
     assert here.plan(frozenset()) == (frozenset(range(4)), frozenset())
-    heard(here, "new", [], since=here.since + 1)
+    heard(here, "new", [], since=1.0)
     assert here.plan(frozenset(range(4))) == (frozenset(), frozenset({2, 3}))
 
 
 def test_an_edge_that_falls_silent_or_leaves_is_no_longer_counted():
     now = 0.0
-    here = Membership("here", 2, lambda: now)
+    here = Membership(origin("here"), 2, lambda: now)
     heard(here, "silent", [0])
     now = LOST_SECONDS - 0.1
     assert "silent" in here.others()
@@ -78,7 +83,7 @@ def test_an_edge_that_falls_silent_or_leaves_is_no_longer_counted():
 
 
 def test_its_own_beats_and_those_that_say_nothing_new_are_no_news():
-    here = Membership("here", 2)
+    here = Membership(origin("here"), 2)
     assert not heard(here, "here", [0])
     assert heard(here, "other", [0])
     assert not heard(here, "other", [0])

@@ -145,8 +145,8 @@ async def test_what_is_set_while_a_partition_is_being_taken_over_holds_in_it(url
     flow = flow_at(url, "Demand <~> work <~> Output")
     opened = Edge.open
 
-    async def opens(*of):
-        edge = await opened(*of)
+    async def opens(*of, **how):
+        edge = await opened(*of, **how)
         if flow._edge is not None:  # the start is over: this is a takeover
             flow.demand(80)
             flow.rate = 8

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections import Counter
 from types import SimpleNamespace
 
 import pytest
+from patience import eventually
 
 from pratipad_nb import Keyed, Window
 from pratipad_nb.dataflow import resolve
@@ -122,6 +125,29 @@ async def test_a_snapshot_that_raises_refuses_another_number_and_is_told_at_the_
     move = await changed(running, counting(2))
     assert "state of P not carried over: P: snapshot failed with KeyError" in str(move)
     assert "state of P is not carried over" in caplog.text
+
+
+async def test_of_an_instance_that_hangs_the_last_known_state_is_divided(line):
+    stuck = threading.Event()
+
+    def process(self, payload):
+        self.counts[payload] = self.counts.get(payload, 0) + 1
+        if payload == "stuck":
+            stuck.wait(10)
+        return payload
+
+    running = await line(counting(2, process=process))
+    await push(running)
+    await running.snapshot()
+    runner = running.runners_of("P")[instance_of("stuck", "device", 2)]
+    call = asyncio.create_task(runner.run(["stuck"], lambda row: None))
+    await eventually(lambda: runner.hangs)
+    call.cancel()
+    try:
+        assert (await changed(running, counting(5))).keys == 12
+        assert held(running) == dict.fromkeys(DEVICES, 1)
+    finally:
+        stuck.set()
 
 
 async def test_a_class_that_takes_no_state_begins_without_and_the_receipt_says_so(line):

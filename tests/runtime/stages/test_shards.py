@@ -87,3 +87,12 @@ def test_what_a_splitter_knows_of_a_source_goes_with_the_source():
         whole = Source("house", [InputFrame(f"d{n}", 7, 1, 2.0, [1.0])])
         splitter.split(Batch(whole, [n], [0], 1))
     assert len(splitter._divisions) == 1
+
+
+def test_a_tapes_messages_go_to_the_shard_that_sees_the_same_device_live():
+    names = [f"gateway.d{n}" for n in range(8)]
+    whole = Source("house", [InputFrame(name, 7, 1, 2.0, [1.0]) for name in names], kind="replay")
+    parts = Splitter(4).split(Batch(whole, names, range(8), 8))
+    assert [number for number, part in enumerate(parts) if part is not None and part.payloads] == [
+        shard_of("gateway", 4)
+    ]
