@@ -47,7 +47,7 @@ from pratipad_nb.runtime.values.logs import diverted_output
 from pratipad_nb.runtime.values.metrics import InFlight
 from pratipad_nb.runtime.values.plan import EdgeSettings, fitted, log_specs
 from pratipad_nb.transport.codec import encode
-from pratipad_nb.transport.frames import Position
+from pratipad_nb.transport.frames import DeadEntry, Position
 from pratipad_nb.transport.protocol import Connection, Log
 from pratipad_nb.transport.subjects import Subjects
 
@@ -153,12 +153,12 @@ async def _open_stores(
     logs = await open_logs(connection, settings)
     subjects = Subjects(settings.name)
     dead_letters = DeadLetters(connection, logs[subjects.dead_stream], subjects)
-    await dead_letters.find(settings.owns)
     first = settings.delivery == "durable" and settings.partition == 0
     storage = StorageWatch(connection, log_specs(settings)[subjects.input_stream] if first else None)
     undo.push_async_callback(storage.close)
     await storage.look()
     output, chain = await open_output(connection, settings, logs, lambda: storage.state)
+    await dead_letters.find(settings.owns, chain.before if chain is not None else ("", 0))
     if chain is None:
         return _Stores(logs, dead_letters, output, None, None, None, storage)
     checkpoints = Checkpoints(chain, logs[subjects.mark_stream], subjects, settings.options.partitions)
@@ -217,10 +217,13 @@ def _composed(
         requests.end(f"the flow begins with {mode} now")
         announcer.change_mode(mode)
 
+    async def store_dead(entries: Sequence[tuple[str, DeadEntry]]) -> None:
+        await stores.dead_letters.store(entries, stores.chain.next if stores.chain is not None else ("", 0))
+
     writer = Writer(
         stores.output,
         in_flight,
-        store_dead=stores.dead_letters.store,
+        store_dead=store_dead,
         send_replies=backward.reply,
         on_stored=on_stored,
         on_rebuilt=on_rebuilt,

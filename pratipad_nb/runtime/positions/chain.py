@@ -19,7 +19,7 @@ from pratipad_nb.runtime.positions.rebuilding import Behind, Rebuild
 from pratipad_nb.settings import Storage
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import MarkFrame, OutputFrame, OutputHeader, Position, Segment
-from pratipad_nb.transport.protocol import Connection, Log
+from pratipad_nb.transport.protocol import Connection, Log, Record
 
 __all__ = ["OutputChain"]
 
@@ -82,6 +82,8 @@ class OutputChain:
         self.last = 0
         self.checkpointed = 0
         self.full = asyncio.Event()
+        #: The last frame of the owner before: its writer, and its number by that writer.
+        self.before: tuple[str, int] = ("", 0)
         self._number = 0
         self._marked = 0
 
@@ -106,9 +108,15 @@ class OutputChain:
                 await self._store_checkpoint()
                 return
 
+    @property
+    def next(self) -> tuple[str, int]:
+        """The next frame: its writer, and the least number that it may have."""
+        return self.writer, self._number + 1
+
     async def _take_over_the_output(self) -> None:
         for _ in range(_TRIES):
             newest = await self._output.latest(self._out)
+            self.before = _name(newest)
             try:
                 # An empty frame of ours breaks the condition of every append that an earlier owner has yet to
                 # make.
@@ -223,11 +231,7 @@ class OutputChain:
                 await asyncio.sleep(backoff.next())
         if newest is None:
             return None
-        try:
-            header = decode(newest.data, OutputHeader)
-        except FrameError:
-            return None
-        return newest.sequence if (header.writer, header.number) == (self.writer, self._number) else None
+        return newest.sequence if _name(newest) == (self.writer, self._number) else None
 
     async def keep_up(self) -> None:
         """Append an empty frame if other partitions are far ahead, so that their frames can be purged."""
@@ -274,3 +278,12 @@ class OutputChain:
                     raise
                 self._marked = newest.sequence
         self.checkpointed = sequence
+
+
+def _name(frame: Record | None) -> tuple[str, int]:
+    """Return a frame's writer, and its number by that writer; of what is no output frame, an empty writer."""
+    try:
+        header = decode(frame.data, OutputHeader) if frame is not None else None
+    except FrameError:
+        header = None
+    return ("", 0) if header is None else (header.writer, header.number)

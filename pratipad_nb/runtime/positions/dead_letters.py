@@ -120,6 +120,8 @@ class DeadLetters:
         #: stored whose acknowledgement was lost.
         self._known: dict[int, tuple[str, int]] = {}
         self.room = LetterRoom(connection, log)
+        #: The last output frame of the run before: its writer, and its number by that writer.
+        self._before: tuple[str, int] = ("", 0)
 
     @property
     def count(self) -> int:
@@ -139,8 +141,16 @@ class DeadLetters:
         next_step = "retry_dead_letters() or clear_dead_letters()"
         return (f"the dead letters are full ({full}), so no new message is taken: {next_step}",)
 
-    async def find(self, owns: Callable[[str], bool]) -> None:
-        """Count the dead letters that an earlier run has left of the devices that this edge `owns`."""
+    async def find(self, owns: Callable[[str], bool], before: tuple[str, int] = ("", 0)) -> None:
+        """Count the dead letters that an earlier run has left of the devices that this edge `owns`.
+
+        Parameters
+        ----------
+        before
+            The last output frame of the run before: its writer, and its number by that writer.
+        """
+        self._before = before
+        await self._delete_void()
         self._known = {
             record.sequence: (frame.step, len(frame.entries))
             async for record, frame in self._frames()
@@ -153,29 +163,37 @@ class DeadLetters:
         if self._known or not self.room.free.is_set():
             await self.room.look()
 
-    async def store(self, entries: Sequence[tuple[str, DeadEntry]]) -> None:
-        """Store `entries`, pairs of the failing processor's key and the entry, also beyond the bound."""
+    async def store(
+        self, entries: Sequence[tuple[str, DeadEntry]], completed_by: tuple[str, int] = ("", 0)
+    ) -> None:
+        """Store `entries`, pairs of the failing processor's key and the entry, also beyond the bound.
+
+        Parameters
+        ----------
+        completed_by
+            The output frame that will complete the messages: its writer, and its number by that writer.
+        """
         by_step = sorted(entries, key=lambda entry: entry[0])
         for step, group in groupby(by_step, key=lambda entry: entry[0]):
             letters = [entry for _, entry in group]
             for at in range(0, len(letters), _ENTRIES):
-                await self._append(step, letters[at : at + _ENTRIES])
+                await self._append(step, letters[at : at + _ENTRIES], completed_by)
 
-    async def _append(self, step: str, letters: list[DeadEntry]) -> None:
+    async def _append(self, step: str, letters: list[DeadEntry], completed_by: tuple[str, int]) -> None:
         """Store `letters` in as few frames as can hold them.
 
         A payload that can't travel, or is too large, is stored as its text.
         """
-        data = self._fitting(DeadFrame(step, time.time(), letters))
+        data = self._fitting(DeadFrame(step, time.time(), letters, *completed_by))
         if data is None and len(letters) > 1:
             middle = len(letters) // 2
-            await self._append(step, letters[:middle])
-            await self._append(step, letters[middle:])
+            await self._append(step, letters[:middle], completed_by)
+            await self._append(step, letters[middle:], completed_by)
             return
         if data is None:
             (letter,) = letters
             letter.payload = str(as_text(letter.payload))
-            data = encode(DeadFrame(step, time.time(), letters))
+            data = encode(DeadFrame(step, time.time(), letters, *completed_by))
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
@@ -200,11 +218,29 @@ class DeadLetters:
         return data if len(data) <= self._connection.max_frame_bytes else None
 
     async def _frames(self) -> AsyncIterator[tuple[Record, DeadFrame]]:
+        async for record, frame in self._all_frames():
+            if not self._is_void(frame):
+                yield record, frame
+
+    async def _all_frames(self) -> AsyncIterator[tuple[Record, DeadFrame]]:
         async for record in self._log.read(0):
             try:
                 yield record, decode(record.data, DeadFrame)
             except FrameError:
                 continue
+
+    def _is_void(self, frame: DeadFrame) -> bool:
+        """Return whether the run before ended between storing the letters and completing the messages.
+
+        The messages pass the processors once more, and may have been mended: they must not arrive twice.
+        """
+        writer, number = self._before
+        return writer != "" and frame.writer == writer and frame.number > number
+
+    async def _delete_void(self) -> None:
+        async for record, frame in self._all_frames():
+            if self._is_void(frame):
+                await self._delete(record.sequence)
 
     async def list(self) -> list[DeadLetter]:
         """Return all dead letters, oldest first; a message has one for each processor that failed on it."""
@@ -302,6 +338,7 @@ class DeadLetters:
 
     async def sweep(self, positions: Positions) -> None:
         """Delete the frames all of whose letters have been retried, and find out how much room there is."""
+        await self._delete_void()  # the run before may have been frozen, and have stored more
         # A frame that is gone was cleared by another edge, or its deletion by this edge was not confirmed.
         gone = set(self._known)
         async for record, frame in self._frames():

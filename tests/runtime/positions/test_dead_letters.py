@@ -493,3 +493,43 @@ async def test_a_retry_of_full_letters_ends_with_a_flow_that_stops(url):
         async with asyncio.timeout(SOON):
             await asyncio.gather(stop, retry, return_exceptions=True)
         assert retry.exception() is None or isinstance(retry.exception(), FlowError)
+
+
+async def taken_over(place, before=None):
+    """Return the dead letters and the chain of a run that takes the flow over."""
+    connection = await place.connection()
+    letters = DeadLetters(
+        connection, (await place.logs(connection))[place.subjects.dead_stream], place.subjects
+    )
+    chain = await place.chain(connection)
+    await chain.open()
+    await letters.find(lambda _: True, chain.before)
+    return letters, chain
+
+
+async def test_a_letter_is_void_if_its_run_ended_before_its_message_was_completed(place):
+    letters, chain = await taken_over(place)
+    await letters.store([("P1", entry(1))], chain.next)
+    await chain.append([("room1", 7, 1)], [])
+    await letters.store([("P1", entry(2))], chain.next)  # and its message comes again, in the next run
+    later, _ = await taken_over(place)
+    assert ([letter.payload["n"] for letter in await later.list()], later.count) == ([1], 1)
+    await later.store([("P1", entry(2))])
+    assert [letter.payload["n"] for letter in await later.list()] == [1, 2]
+
+
+async def test_a_letter_that_a_frozen_run_stores_after_the_next_has_begun_is_void(place):
+    letters, chain = await taken_over(place)
+    later, _ = await taken_over(place)
+    await letters.store([("P1", entry(1))], chain.next)
+    assert await retried(later) == []
+    await later.sweep(Positions())
+    assert await letters.list() == []
+
+
+async def test_letters_that_no_result_completes_are_never_void(place):
+    letters, chain = await taken_over(place)
+    await chain.append([], [])
+    await letters.store([("P1", entry(1)), ("P1" + ORDER_STEP, order_entry(2, "room1"))])
+    later, _ = await taken_over(place)
+    assert later.count == 2
