@@ -146,6 +146,12 @@ class DiskWatch:
     ----------
     tell
         Called once, with the words, when the disk is found to be full, or a write of the server failed.
+
+    Attributes
+    ----------
+    was_full
+        Whether the disk was full since `recovered` was called last: a disk that fails otherwise may go on
+        failing.
     """
 
     def __init__(self, files: ServerFiles, tell: Callable[[str], None]) -> None:
@@ -153,9 +159,11 @@ class DiskWatch:
         self._log = ServerLog(files.log)
         self._tell = tell
         self._failed = ""
+        self.was_full = False
 
     async def recovered(self) -> str:
         """Wait until a write of the server has failed and the disk has room again; return that in words."""
+        self.was_full = False
         position = self._log.position()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
@@ -192,6 +200,7 @@ class DiskWatch:
         return space, end, next((each for each in reversed(said) if _FAILED_WRITE.search(each)), "")
 
     def _note(self, space: DiskSpace, complaint: str) -> None:
+        self.was_full = self.was_full or space.full
         if self._failed or not (space.full or complaint):
             return
         self._failed = space.words if space.full else f"the server can't write its logs: {complaint}"

@@ -385,7 +385,7 @@ class EmbeddedServer:
             assert self._process is not None
             since = time.monotonic()
             reason = await self._end_of(self._process)
-            if time.monotonic() - since > _WELL_SECONDS:
+            if self._disk.was_full or time.monotonic() - since > _WELL_SECONDS:
                 backoff.reset()
             await self._ended()
             write_state(self._files, None)

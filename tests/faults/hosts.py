@@ -18,9 +18,9 @@ __all__ = ["Hosts", "Namespaces", "enter_namespaces"]
 
 #: Set in the hunt that was begun anew.
 _INSIDE = "HUNT_INSIDE"
-#: Sizes of the disks; the server's JetStream reserves a share of its disk.
 #: How often a disk is made as small as what is on it, while its party writes on.
 _TRIES = 50
+#: Sizes of the disks.
 _DISKS = {"server": "4g", "above": "64m"}
 _SERVER = "10.77.0.1"
 _PORT = 4222
