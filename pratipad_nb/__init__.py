@@ -4,7 +4,9 @@ A map of the package, from the ground up; imports point down only:
 
 ============  ======================================================================================
 errors        the exception tree
+forks         what a forked process forgets, and the errors of its handles
 bugs          what becomes of an exception that is a fault of this package
+leaks         objects that a forked process may not clean up
 message       what a reading or an order is once it has arrived
 settings      names, credentials, endpoints, options: frozen and checked
 backoff       how long to wait before a thing that failed is tried again
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from pratipad_nb.errors import CertificateError as CertificateError
     from pratipad_nb.errors import DeviceError as DeviceError
     from pratipad_nb.errors import FlowError as FlowError
+    from pratipad_nb.errors import Forked as Forked
     from pratipad_nb.errors import FrameError as FrameError
     from pratipad_nb.errors import OneWayError as OneWayError
     from pratipad_nb.errors import PayloadError as PayloadError
@@ -98,6 +101,7 @@ __all__ = [
     "Flow",
     "FlowError",
     "FlowOptions",
+    "Forked",
     "FrameError",
     "Gateway",
     "HostSensor",
@@ -144,6 +148,7 @@ _HOMES = {
     "Flow": "session.flow",
     "FlowError": "errors",
     "FlowOptions": "settings",
+    "Forked": "errors",
     "FrameError": "errors",
     "Gateway": "device.gateway",
     "HostSensor": "hardware.host",

@@ -25,6 +25,7 @@ Every error that reaches a user belongs to this tree. A foreign error (of the NA
     │   └── Fenced              another owner writes to this log now
     ├── FlowError               an operation is not possible in the flow's present state
     │   └── OneWayError         the notation lets nothing pass in that direction
+    ├── Forked                  a handle that another process opened, used in a process forked from it
     ├── DeviceError             a device: unknown, silent, or its driver failed
     ├── TakenOver               another handle reads under this reader's name now (has host, pid, since)
     └── WaitTimeout             a wait took too long (also a `TimeoutError`)
@@ -41,6 +42,7 @@ __all__ = [
     "DeviceError",
     "Fenced",
     "FlowError",
+    "Forked",
     "FrameError",
     "LogFull",
     "NotInvited",
@@ -121,6 +123,10 @@ class FlowError(PratipadError):
 
 class OneWayError(FlowError):
     """The notation lets nothing pass in that direction."""
+
+
+class Forked(PratipadError):
+    """A handle was opened by the process from which this process was forked, and is of no use here."""
 
 
 class DeviceError(PratipadError):

@@ -14,16 +14,16 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from pratipad_nb.forks import keep_from_forks, unforked
+
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
 
-__all__ = ["FileLock", "keep_from_forks", "private_folder", "set_aside", "write_together", "write_whole"]
+__all__ = ["FileLock", "private_folder", "set_aside", "write_together", "write_whole"]
 
 _POLL_SECONDS = 0.005
-
-_not_for_forks: set[int] = set()
 
 
 def private_folder(folder: Path) -> Path:
@@ -116,20 +116,21 @@ class FileLock:
         """Take the lock if it is free; return whether this object holds the lock now."""
         if self._descriptor is not None:
             return True
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            _lock(descriptor)
-        except OSError:
-            os.close(descriptor)
-            return False
+        with unforked():
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                _lock(descriptor)
+            except OSError:
+                os.close(descriptor)
+                return False
+            keep_from_forks(descriptor)
         self._descriptor = descriptor
-        keep_from_forks(descriptor)
         return True
 
     def release(self) -> None:
         """Release the lock. Idempotent."""
         if self._descriptor is not None:
-            _not_for_forks.discard(self._descriptor)
+            keep_from_forks(self._descriptor, until_closed=False)
             os.close(self._descriptor)
             self._descriptor = None
 
@@ -151,30 +152,6 @@ class FileLock:
             yield
         finally:
             self.release()
-
-
-def keep_from_forks(descriptor: int, *, until_closed: bool = True) -> None:
-    """Have `descriptor` closed in every child that is forked without `exec`, as `multiprocessing` does.
-
-    This is for descriptors whose being open says "this process lives": a forked worker that outlives the
-    process must not hold the lock, or the end of a pipe, of the process. Call the function with
-    ``until_closed=False`` before the descriptor is closed.
-    """
-    if until_closed:
-        _not_for_forks.add(descriptor)
-    else:
-        _not_for_forks.discard(descriptor)
-
-
-def _after_fork() -> None:
-    for descriptor in _not_for_forks:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
-    _not_for_forks.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _lock(descriptor: int) -> None:

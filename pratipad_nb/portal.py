@@ -17,7 +17,8 @@ from concurrent.futures import CancelledError, Future, wait
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from pratipad_nb.errors import FlowError, WaitTimeout
+from pratipad_nb.errors import FlowError, Forked, PratipadError, WaitTimeout
+from pratipad_nb.forks import forget_in_child, forked_error, watch
 
 __all__ = ["Portal", "PortalClosed", "PortalLease", "shared_portal"]
 
@@ -90,6 +91,18 @@ class Portal:
         self._thread = threading.Thread(target=self._serve, args=(started,), name=name, daemon=True)
         self._thread.start()
         self._loop, self._stop = started.result()
+        self._forked = ""
+        watch(self)
+
+    def _find_forked(self) -> bool:
+        # Not the handle itself: a portal's holder, stranded as well, knows its own name.
+        self._forked = str(forked_error(f"the portal {self.name!r}"))
+        self._lock = threading.Lock()
+        return False
+
+    def _check_process(self) -> None:
+        if self._forked:
+            raise Forked(self._forked)
 
     def __repr__(self) -> str:
         return f"<Portal {self.name!r}: {'closed' if self._closed else 'open'}>"
@@ -103,13 +116,25 @@ class Portal:
         self.close()
 
     @property
+    def forked(self) -> bool:
+        """Whether this process was forked from the portal's process."""
+        return bool(self._forked)
+
+    @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop, to be used from other threads by ``call_soon_threadsafe`` alone."""
         return self._loop
 
     @property
     def inside(self) -> bool:
-        """Whether the caller runs in the portal's own thread, where to wait for the portal never ends."""
+        """Whether the caller runs in the portal's own thread, where to wait for the portal never ends.
+
+        Raises
+        ------
+        Forked
+            As every method, if this process was forked from the portal's.
+        """
+        self._check_process()
         return threading.current_thread() is self._thread
 
     @staticmethod
@@ -141,6 +166,9 @@ class Portal:
         return self._scheduled(work, lambda: asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def _scheduled(self, work: Coroutine[Any, Any, Any], schedule: Callable[[], Made]) -> Made:
+        if self._forked:
+            work.close()
+            self._check_process()
         with self._lock:  # work that is scheduled before the stop begins before it, so `close` cancels it
             if not self._closed:
                 return schedule()
@@ -177,7 +205,7 @@ class Portal:
         called = called or _name(work)
         try:
             self.check_outside(called)
-        except FlowError:
+        except PratipadError:
             work.close()
             raise
         call = _Call(work)
@@ -228,6 +256,7 @@ class Portal:
         the thread ends soon. A task that goes on though it is cancelled is waited for ten seconds; then the
         task is named in a warning and left behind.
         """
+        self._check_process()
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -264,8 +293,15 @@ class PortalLease:
     ) -> None:
         self.release()
 
+    @property
+    def released(self) -> bool:
+        """Whether the lease was given back."""
+        return self._released
+
     def release(self) -> None:
-        """Give the lease back. Idempotent."""
+        """Give the lease back. Idempotent. In a forked child, there is nothing to give back."""
+        if self.portal.forked:
+            return
         last = False
         with _shared.lock:
             if not self._released:
@@ -288,6 +324,7 @@ class _Shared:
 
 
 _shared = _Shared()
+forget_in_child(_shared.__init__)  # type: ignore[misc] # made anew
 
 
 def shared_portal() -> PortalLease:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,7 +30,7 @@ from pratipad_nb.errors import (
 )
 
 if TYPE_CHECKING:
-    from pratipad_nb.cli.patient_sink import PatientSink
+    from pratipad_nb.cli.patient_output import PatientSink
     from pratipad_nb.cloud.client import AsyncCloud
     from pratipad_nb.message import Message
     from pratipad_nb.settings import Endpoint
@@ -192,7 +191,7 @@ def _parsed(text: str | None) -> Any:
 
 
 async def _run(endpoint: Any, name: str, wishes: _Wishes) -> None:
-    from pratipad_nb.cli.patient_sink import PatientSink
+    from pratipad_nb.cli.patient_output import PatientSink
     from pratipad_nb.cloud.client import AsyncCloud
 
     found: Endpoint = await endpoint
@@ -266,6 +265,10 @@ async def _read(
     client: AsyncCloud, wishes: _Wishes, sink: PatientSink | None, done: Callable[[], bool] | None
 ) -> None:
     """Write results until there are enough, or (`done`) a request is fulfilled and no result is left."""
+    import msgspec
+
+    from pratipad_nb.cli.patient_output import print_patiently
+
     loop = asyncio.get_running_loop()
     end = None if wishes.timeout is None else loop.time() + wishes.timeout
     reader = await client.opened_reader(wishes.timeout)
@@ -289,7 +292,7 @@ async def _read(
         if sink is not None:
             await sink.write(lent.messages)
         if not wishes.quiet:
-            _write(lent.messages)
+            await print_patiently(b"".join(msgspec.json.encode(each) + b"\n" for each in lent.messages))
         if wishes.rule is not None:
             for message, order in wishes.rule.orders(lent.messages):
                 await answer(client, message, order)
@@ -325,10 +328,3 @@ async def answer(
             await asyncio.sleep(backoff.next())
         else:
             return
-
-
-def _write(messages: Sequence[Message]) -> None:
-    import msgspec
-
-    sys.stdout.buffer.write(b"".join(msgspec.json.encode(message) + b"\n" for message in messages))
-    sys.stdout.buffer.flush()

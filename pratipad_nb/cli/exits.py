@@ -20,6 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 import typer
 
 from pratipad_nb.errors import PratipadError, SettingsError, TakenOver
+from pratipad_nb.forks import forget_in_child
 
 __all__ = [
     "FAILED",
@@ -59,6 +60,10 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
+#: The tasks that a signal cancels.
+_taking: set[asyncio.Future[Any]] = set()
+
+
 class Signalled(Exception):
     """A signal ended the command, whose cleaning up is done."""
 
@@ -73,9 +78,11 @@ class Signalled(Exception):
 
 
 def said(text: str) -> None:
-    """Write `text` to stderr, beside the output."""
-    sys.stderr.write(f"pratipad: {text}\n")
-    sys.stderr.flush()
+    """Write `text` to stderr, beside the output; without effect if stderr can't be written."""
+    # A full disk may be what `text` tells of, and what stderr goes to.
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"pratipad: {text}\n")
+        sys.stderr.flush()
 
 
 def raise_last(errors: list[PratipadError]) -> None:
@@ -149,6 +156,7 @@ async def _until_signalled(work: Coroutine[Any, Any, Result]) -> Result:
 
     for each in _SIGNALS:
         loop.add_signal_handler(each, on_signal, each)
+    _taking.add(task)
     try:
         return await task
     except asyncio.CancelledError:
@@ -156,6 +164,7 @@ async def _until_signalled(work: Coroutine[Any, Any, Result]) -> Result:
             raise
         raise Signalled(received[0]) from None
     finally:
+        _taking.discard(task)
         restore()
 
 
@@ -210,6 +219,17 @@ def signals() -> Iterator[Ending]:
         raise Signalled(ending.number or signal.SIGINT) from None
     finally:
         _restore()
+
+
+def _forget_signals() -> None:
+    """Let a forked child end on a signal, as `Process.terminate` expects, and tell its parent nothing."""
+    handlers = [signal.getsignal(each) for each in _SIGNALS]
+    if _taking or any(getattr(each, "__func__", None) is Ending.note for each in handlers):
+        signal.set_wakeup_fd(-1)
+        _restore()
+
+
+forget_in_child(_forget_signals)
 
 
 def _restore() -> None:

@@ -5,10 +5,10 @@ Owns wording and order. Takes the counters as a plain dictionary, as they come o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["COLUMNS", "device_line", "row", "status_line"]
+__all__ = ["COLUMNS", "device_line", "fitting", "row", "rows", "status_line", "troubles"]
 
 COLUMNS = (
     "flow",
@@ -22,6 +22,10 @@ COLUMNS = (
     "p99 ms",
     "devices",
 )
+#: The columns that a narrow terminal leaves out, the first one first.
+_LEFT_OUT = ("p50 ms", "in flight", "waiting", "p99 ms", "dead", "devices")
+#: The column of names is at least so wide.
+_NAME_WIDTH = 8
 
 
 def status_line(stats: Mapping[str, Any]) -> str:
@@ -59,6 +63,52 @@ def row(stats: Mapping[str, Any]) -> tuple[str, ...]:
         f"{stats['p99'] * 1000:.1f}",
         str(_connected(stats)),
     )
+
+
+def rows(stats: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the rows of a flow, of its processors, and of its edges if there are several."""
+    found = [row(stats)]
+    for name, step in stats["processors"].items():
+        found.append(
+            (f"  {name}", step["state"], f"{step['rate']:,.1f}", f"{step['emitted']:,}", "",
+             f"{step['waiting']:,}", f"{step['failed']:,}", f"{step['p50'] * 1000:.1f}",
+             f"{step['p99'] * 1000:.1f}", "")
+        )  # fmt: skip
+    edges = stats.get("edges", ())
+    for edge in edges if len(edges) > 1 else ():
+        numbers = (f"{edge['rate']:,.1f}", f"{edge['delivered']:,}")
+        found.append(
+            (f"  {_place(edge)}", edge["state"], *numbers, "", "", "", "", "", f"{edge['devices']:,}")
+        )
+    return found
+
+
+def troubles(stats: Mapping[str, Any]) -> list[str]:
+    """Return a line for all that holds a flow up: what blocks it, and errors, each with the edge's host."""
+    name, edges = stats["name"], stats.get("edges", ())
+    found = [f"{name}: {stats['error']}"] if stats["error"] else []
+    for edge in edges:
+        found += [f"{name} at {_place(edge)}: blocked: {reason}" for reason in edge["blocked_by"]]
+        found += [f"{name} at {_place(edge)}: {edge['error']}"] if edge["error"] else []
+    if not edges:
+        found += [f"{name}: blocked: {reason}" for reason in stats["blocked_by"]]
+    return found
+
+
+def _place(edge: Mapping[str, Any]) -> str:
+    return f"{edge['host']}/{edge['pid']}"
+
+
+def fitting(table: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Return the columns, by their places, that fit into `width` characters; names may be folded."""
+    widths = [max(len(each[at]) for each in table) for at in range(len(COLUMNS))]
+    widths[0] = min(widths[0], _NAME_WIDTH)
+    kept = list(range(len(COLUMNS)))
+    for column in _LEFT_OUT:
+        if sum(widths[at] + 1 for at in kept) - 1 <= width:
+            break
+        kept.remove(COLUMNS.index(column))
+    return kept
 
 
 def _connected(stats: Mapping[str, Any]) -> int:

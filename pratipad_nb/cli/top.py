@@ -1,7 +1,7 @@
 """``pratipad top``: live rates of a server's flows in a terminal.
 
 Owns finding and asking flows, and the table. The numbers belong to the flows, and any reader may ask for
-them.
+them. They are sums over all edges of a flow.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import typer
 from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled
 from pratipad_nb.cli.local_state import endpoint_for, home_folder, invitation_in, joined_server, known_flows
 from pratipad_nb.cli.options import Certs, Home, Json, Server
-from pratipad_nb.cli.rate_rows import COLUMNS, row
+from pratipad_nb.cli.rate_rows import COLUMNS, fitting, row, rows, troubles
 from pratipad_nb.errors import FlowError, SettingsError, WaitTimeout
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
     from pratipad_nb.cloud.control import Control
 
@@ -50,7 +50,10 @@ def top(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Show the rates of a server's flows.
+    """Show the rates of a server's flows, each summed over all edges that run it.
+
+    Edges are listed if there are several. Below the table stands what blocks a flow and what has failed, with
+    the edge's host and process; --json has the same, under edges.
 
     With --server and --certs the command shows one flow, as the flow's reader. --once exits with 1 if no flow
     answers.
@@ -149,10 +152,13 @@ async def _asked(flows: dict[str, Control]) -> list[dict[str, Any]]:
 
 def _table(stats: list[dict[str, Any]]) -> None:
     """Print the table as plain text, for a file or a pipe."""
-    rows = [COLUMNS, *map(row, stats)]
-    widths = [max(len(each[column]) for each in rows) for column in range(len(COLUMNS))]
-    for each in rows:
+    table = [COLUMNS, *map(row, stats)]
+    widths = [max(len(each[column]) for each in table) for column in range(len(COLUMNS))]
+    for each in table:
         typer.echo("  ".join(text.ljust(width) for text, width in zip(each, widths, strict=True)).rstrip())
+    for flow in stats:
+        for line in troubles(flow):
+            typer.echo(line)
 
 
 async def _draw(flows: dict[str, Control], every: float) -> None:
@@ -162,22 +168,24 @@ async def _draw(flows: dict[str, Control], every: float) -> None:
     with Live(console=Console(), auto_refresh=False, transient=False) as screen:
         while True:
             stats = await _asked(flows)
-            screen.update(drawn(stats), refresh=True)
+            screen.update(drawn(stats, screen.console.width), refresh=True)
             await asyncio.sleep(every)
 
 
-def drawn(stats: list[dict[str, Any]]) -> Table:
-    """Return the table for a terminal, each flow's processors below it; if it is narrow, only names wrap."""
-    from rich.table import Table
+def drawn(stats: list[dict[str, Any]], width: int = 80) -> Group:
+    """Return the table for a terminal of `width`, each flow's processors and edges below it, and troubles.
 
+    If the terminal is narrow, names are folded, and some columns are left out.
+    """
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    found = [each for flow in stats for each in rows(flow)]
+    kept = fitting([COLUMNS, *found], width)
     table = Table(caption="" if stats else "no flow answers", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for index, head in enumerate(COLUMNS):
-        number = index > 1
-        table.add_column(head, no_wrap=index > 0, overflow="fold", justify="right" if number else "left")
-    for each in stats:
-        table.add_row(*row(each))
-        for name, step in each["processors"].items():
-            table.add_row(f"  {name}", step["state"], f"{step['rate']:,.1f}", f"{step['emitted']:,}", "",
-                          f"{step['waiting']:,}", f"{step['failed']:,}", f"{step['p50'] * 1000:.1f}",
-                          f"{step['p99'] * 1000:.1f}", "")  # fmt: skip
-    return table
+    for at in kept:
+        table.add_column(COLUMNS[at], no_wrap=at > 0, overflow="fold", justify="right" if at > 1 else "left")
+    for each in found:
+        table.add_row(*(each[at] for at in kept))
+    return Group(table, *(Text(line) for flow in stats for line in troubles(flow)))

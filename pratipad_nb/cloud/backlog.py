@@ -7,6 +7,7 @@ messages. Also owns making the messages of a frame. Fetching frames is for `log_
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pratipad_nb.message import Message
@@ -53,11 +54,19 @@ def _ids(segment: Segment) -> list[str]:
 
 @dataclass(slots=True)
 class _Held:
-    """A frame whose messages from `start` on are not taken."""
+    """A frame whose messages from `start` on are not taken.
+
+    `lost`: the log went back and has lost the frame, whose place is before the log's frame `sequence`.
+    """
 
     sequence: int
     messages: list[Message]
     start: int
+    lost: bool = False
+
+    def position(self, offset: int) -> ReadFrame:
+        """Return the position of the frame's message `offset` in the log."""
+        return ReadFrame(self.sequence, 0 if self.lost else offset)
 
 
 class Backlog:
@@ -87,7 +96,7 @@ class Backlog:
         """The position of the first message that is not taken."""
         if not self._frames:
             return ReadFrame(self.next, self._start)
-        return ReadFrame(self._frames[0].sequence, self._frames[0].start)
+        return self._frames[0].position(self._frames[0].start)
 
     def begin(self, position: ReadFrame) -> None:
         """Drop all messages; the first message to come is the message at `position`."""
@@ -95,25 +104,44 @@ class Backlog:
         self.count = 0
         self.next, self._start = position.sequence, position.offset
 
-    def add(self, sequence: int, messages: list[Message]) -> None:
-        """Add the frame at `sequence`, which may be empty, from the position on that `begin` was given."""
+    def add(self, sequence: int, messages: list[Message], without: Sequence[tuple[int, int]] = ()) -> None:
+        """Add the frame at `sequence`, which may be empty, from the position on that `begin` was given.
+
+        Messages in the ranges `without`, which are in order, are left out.
+        """
         start = self._start if sequence == self.next else 0
         self.next, self._start = sequence + 1, 0
+        for begin, end in without:
+            self._hold(sequence, messages[:begin], start)
+            start = max(start, end)
+        self._hold(sequence, messages, start)
+
+    def _hold(self, sequence: int, messages: list[Message], start: int) -> None:
         left = len(messages) - start
         if left > 0:
             self._frames.append(_Held(sequence, messages, start))
             self.count += left
+
+    def part(self, at: int) -> None:
+        """Note that the log has lost the frames from the sequence `at` on: other frames have their sequences.
+
+        The messages of those frames stay here. They come before the messages of the log's frame `at`.
+        """
+        for held in self._frames:
+            if held.sequence >= at:
+                held.sequence, held.lost = at, True
+        self.next, self._start = at, 0
 
     def peek(self, n: int) -> tuple[list[Message], ReadFrame]:
         """Return the next `n` messages and the position behind them; at least `n` must wait."""
         taken: list[Message] = []
         for held in self._frames:
             if len(taken) == n:
-                return taken, ReadFrame(held.sequence, held.start)
+                return taken, held.position(held.start)
             end = held.start + n - len(taken)
             taken += held.messages[held.start : end]
             if end < len(held.messages):
-                return taken, ReadFrame(held.sequence, end)
+                return taken, held.position(end)
         return taken, ReadFrame(self.next, 0)
 
     def drop(self, n: int) -> None:

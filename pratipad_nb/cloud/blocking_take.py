@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from pratipad_nb.cloud.reader import Lent, Reader, check_take
 from pratipad_nb.errors import PratipadError, TransportClosed, WaitTimeout
+from pratipad_nb.forks import watch
 from pratipad_nb.message import Message
 from pratipad_nb.portal import Portal
 
@@ -47,6 +48,13 @@ class BlockingReader:
         self._lent = Lent([], over=True)
         self._opened: Reader | None = None
         self._closed = False
+        watch(self)
+
+    def _find_forked(self) -> bool:
+        # Not stranded: the portal refuses the next step, and its error names the process.
+        self._turn = threading.Lock()
+        self._lent = Lent([], over=True)
+        return False
 
     def take(self, n: int = 1, timeout: float | None = 10.0) -> list[Message]:
         """Return the next `n` messages; see `Reader.take`."""

@@ -24,6 +24,7 @@ from pratipad_nb.cloud.reader import Reader, check_take
 from pratipad_nb.cloud.request import AskedThere
 from pratipad_nb.cloud.target import Target
 from pratipad_nb.errors import FlowError, OneWayError, SettingsError, TransportClosed, WaitTimeout
+from pratipad_nb.forks import closing_in_parent, watch
 from pratipad_nb.message import Message
 from pratipad_nb.portal import shared_portal
 from pratipad_nb.request import AsyncRequest, Request, checked_pull
@@ -95,6 +96,10 @@ class AsyncCloud:
         self._opening = asyncio.Lock()
         self._description: tuple[float, Description] | None = None
         self._closed = False
+        watch(self)
+
+    def _find_forked(self) -> bool:
+        return not self._closed and (self._connection is not None or self._opening.locked())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.reader!r} of {self.flow!r} at {self._target}: {self._state}>"
@@ -124,7 +129,8 @@ class AsyncCloud:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        with closing_in_parent():
+            await self.close()
 
     async def connect(self) -> Connection:
         """Connect unless connected, and return the connection, which reconnects by itself from then on.
@@ -366,6 +372,10 @@ class Cloud:
         self._lease = shared_portal()
         self._portal = self._lease.portal
         self._messages = BlockingReader(self._portal, self._twin.opened_reader)
+        watch(self)
+
+    def _find_forked(self) -> bool:
+        return not self._lease.released
 
     def __repr__(self) -> str:
         return repr(self._twin).replace("AsyncCloud", "Cloud")
@@ -377,7 +387,8 @@ class Cloud:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        with closing_in_parent():
+            self.close()
 
     @property
     def flow(self) -> str:

@@ -11,6 +11,9 @@ Owns three things that must agree: the frames that have arrived (`Backlog`), the
 * **Frames** are numbered without gaps, so that a missing frame is noticed. A missing frame is read from the
   log directly; a frame that the log doesn't have either was purged, and is counted. So it does no harm if the
   consumer delivers a frame again, out of turn, to another handle of the same name, or not at all.
+* The **log** may go back: its server comes up with an older store. So after every reconnect all is opened
+  anew, and the log is compared with the newest frame that has arrived (`Trail`), before another frame is read
+  or acknowledged. If the log went back, this reader goes on at the first frame that it hasn't got.
 
 Frames of a fast flow are for `signal_source`; counting messages within frames is for `backlog`.
 """
@@ -18,6 +21,7 @@ Frames of a fast flow are for `signal_source`; counting messages within frames i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Coroutine
@@ -26,10 +30,20 @@ from typing import Any, Literal
 
 from pratipad_nb.bugs import log_bug
 from pratipad_nb.cloud.backlog import Backlog, messages_of
-from pratipad_nb.cloud.position import Patience, StoredPosition
-from pratipad_nb.errors import FrameError, NotInvited, TransportClosed, TransportError, WaitTimeout
+from pratipad_nb.cloud.position import Claim, Patience, StoredPosition
+from pratipad_nb.cloud.trail import Trail
+from pratipad_nb.errors import (
+    Fenced,
+    FrameError,
+    NotInvited,
+    TakenOver,
+    TransportClosed,
+    TransportError,
+    WaitTimeout,
+)
 from pratipad_nb.transport.codec import decode
-from pratipad_nb.transport.frames import OutputFrame, ReadFrame
+from pratipad_nb.transport.frames import OutputFrame, ReadFrame, StoredRead
+from pratipad_nb.transport.landmarks import LATER, Landmark, entry_at, first_since, holds, landmark_of
 from pratipad_nb.transport.protocol import (
     Connection,
     Consumer,
@@ -61,15 +75,19 @@ _GRACE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """The output as it was found when it was opened."""
+    """The output as it was found when it was opened.
+
+    `known` is the stored position's sequence as this handle knew it before its claim. `parting` is the first
+    frame that this reader hasn't got, if the log went back; else None.
+    """
 
     consumer: Consumer
     output: Log
     state: LogState
     marks: Log
-    stored: Record
-    claimed: bool  # whether the position was taken over, or stored anew, while the output was being opened
-    known: int  # the stored position's sequence as this handle knew it before it read `stored`
+    claim: Claim
+    known: int
+    parting: int | None
 
 
 class LogSource:
@@ -89,7 +107,8 @@ class LogSource:
         self.skipped_frames = 0
         self._connection = connection
         self._subjects = Subjects(flow)
-        self._position = StoredPosition(connection, flow, name, patience, self._following)
+        self._trail = Trail()
+        self._position = StoredPosition(connection, flow, name, patience, self._following, self._seen)
         self._flow = flow
         self._name = name
         self._window = window
@@ -100,6 +119,11 @@ class LogSource:
         self._heard = time.monotonic()
         self._begun = False
         self._anew = False
+        #: Whether the log may have gone back since it was opened.
+        self._suspect = False
+        #: Whether the log went back, and the position in it is yet to be stored.
+        self._moved = False
+        self._forget_callback = connection.on_reconnect(self._on_reconnect)
 
     @property
     def astray(self) -> bool:
@@ -116,6 +140,9 @@ class LogSource:
     def _following(self) -> ReadFrame:
         """Return the position of the first message that isn't handed out."""
         return self.held.position if self._begun else self._position.saved
+
+    def _seen(self, position: ReadFrame) -> float:
+        return self._trail.time_of(position.sequence - (not position.offset))
 
     # -- arriving --------------------------------------------------------------------------------------------
 
@@ -134,13 +161,16 @@ class LogSource:
         await self._patiently(self._more(seconds), seconds)
 
     async def confirm(self) -> None:
-        """Make sure that this handle may hand messages out. May return early; see `sure_until`."""
-        if self._open is None:
+        """Make sure that messages may be handed out now. May return early; see `sure_until`."""
+        if self._open is None or self._suspect:
             await self.more(self._patience.sure)
         else:
-            await self._patiently(self._position.confirm(), self._patience.sure)
+            await self._patiently(self._position.lead(), self._patience.sure)
 
     async def _more(self, seconds: float) -> None:
+        if self._suspect:
+            await self._let_go()
+            self._suspect = False
         if self._open is not None and not self._position.sure:
             await self._position.confirm()
         await self._look(seconds)
@@ -151,9 +181,12 @@ class LogSource:
             async with asyncio.timeout(seconds + _GRACE):
                 await work
             frames = self.held.next - self._position.saved.sequence
-            if not self.held.count and frames >= max(1, self._window // 4):
+            if self._moved or (not self.held.count and frames >= max(1, self._window // 4)):
                 # Frames without messages must not hold the flow back.
                 await self.save(self.held.position, 0.0)
+        except TakenOver:
+            await self._let_go()  # else this handle would go on to get deliveries that are the newer handle's
+            raise
         except (TransportClosed, NotInvited):
             raise
         except WaitTimeout:  # the link is down, and comes back by itself
@@ -181,6 +214,8 @@ class LogSource:
             task = self._task = asyncio.create_task(work, name=f"reader {self._name}")
         # No longer than this handle is sure of its name: else a newer handle would wait for this handle.
         await asyncio.wait({task}, timeout=min(seconds, self._patience.silence, self._patience.sure))
+        if self._suspect:
+            return
         if not task.done():
             if self._open is not None and time.monotonic() - self._heard > self._patience.silence:
                 self._heard = time.monotonic()
@@ -236,7 +271,7 @@ class LogSource:
         assert self._open is not None
         left = self._window
         async for record in self._open.output.read(self.held.next):
-            if (before and record.sequence >= before) or not left:
+            if (before and record.sequence >= before) or not left or self._suspect:
                 break
             self._hold(record)
             left -= 1
@@ -245,12 +280,16 @@ class LogSource:
     def _hold(self, record: Record) -> None:
         self.skipped_frames += record.sequence - self.held.next
         try:
-            messages = messages_of(decode(record.data, OutputFrame), self._flow)
+            frame = decode(record.data, OutputFrame)
+            messages = messages_of(frame, self._flow)
         except (FrameError, ValueError) as error:
             log.error("reader %s skips frame %d of %s: %s", self._name, record.sequence, self._flow, error)
             self.skipped_frames += 1
-            messages = []
-        self.held.add(record.sequence, messages)
+            self._trail.add(record, [])
+            self.held.add(record.sequence, [])
+            return
+        self._trail.add(record, frame.covers)
+        self.held.add(record.sequence, messages, self._trail.repeats(frame))
 
     # -- opening ---------------------------------------------------------------------------------------------
 
@@ -264,10 +303,19 @@ class LogSource:
             await asyncio.sleep(_POLL)
         if self._anew:
             await self._forget_consumer(output)
-        state = await output.state()
         known = self._position.at
-        stored, claimed = await self._position.claim(marks, state.first)
-        start = decode(stored.data, ReadFrame).sequence
+        state = await output.state()
+        parting = await self._parting(output, state) if self._begun else None
+        claim = await self._position.claim(marks, state.first, went_back=parting is not None)
+        start = decode(claim.stored.data, ReadFrame).sequence
+        if not self._begun:
+            # After the claim: an older handle may have gone on reading until it handed the name over.
+            state = await output.state()
+            parting = await self._parting_of(claim.stored, output, state)
+        if parting is not None:
+            # The consumer may stand elsewhere: what is known of it is of another log.
+            await self._forget_consumer(output)
+            start = parting
         spec = ConsumerSpec(self._name, "all", max_pending=self._window, ack_wait=_ACK_WAIT, start=start)
         consumer = await output.consumer(spec)
         try:
@@ -276,23 +324,66 @@ class LogSource:
         except BaseException:
             await consumer.close()
             raise
-        return _Opened(consumer, output, state, marks, stored, claimed, known)
+        return _Opened(consumer, output, state, marks, claim, known, parting)
+
+    async def _parting(self, output: Log, state: LogState) -> int | None:
+        """Return the first frame that hasn't arrived if the log went back; else None."""
+        newest, following = self._trail.newest, self.held.next
+        if following <= state.last + 1 and (newest is None or await holds(output, newest, state)):
+            return None
+        return min(following, await self._trail.parting(output, state))
+
+    async def _parting_of(self, stored: Record, output: Log, state: LogState) -> int | None:
+        """Return the first frame that wasn't read if the log went back behind `stored`; else None."""
+        newest, following = _landmark_of(stored), decode(stored.data, ReadFrame).sequence
+        if following <= state.last + 1 and (newest is None or await holds(output, newest, state)):
+            return None
+        if newest is None:
+            return state.last + 1
+        return min(following, await first_since(output, newest.time + LATER, state))
 
     def _begin(self, opened: _Opened) -> None:
         self._open = opened
         self._due.clear()
         self._newest = 0
         self._position.marks = opened.marks
-        at = opened.stored.sequence
-        self._position.adopt_own(opened.stored)
+        claim, stored = opened.claim, opened.claim.stored
+        self._position.adopt_own(stored)
         # `stored` may be older than a position that this handle saved while the output was being opened.
-        unmoved = at == self._position.at or opened.known != self._position.at
-        if self._begun and unmoved and not opened.claimed and self.held.next <= opened.state.last + 1:
-            return  # the same log, and no other handle has moved the position: go on
-        self._begun = True
-        # The log's end may be lost with the last seconds of its disk. New frames get the numbers of the lost.
-        self._position.begin(opened.stored, lost_from=opened.state.last + 1)
-        self.held.begin(self._position.saved)
+        unmoved = stored.sequence == self._position.at or opened.known != self._position.at
+        if self._begun and (claim.went_back or (unmoved and not claim.made)):
+            if claim.went_back:
+                self._position.begin(stored)
+                self._moved = True
+        else:
+            self._begun = True
+            self._position.begin(stored)
+            self._trail.begin(_landmark_of(stored))
+            self.held.begin(self._position.saved)
+        if opened.parting is not None:
+            self._go_back(opened, opened.parting)
+
+    def _go_back(self, opened: _Opened, at: int) -> None:
+        """Go on at frame `at` of a log that went back."""
+        log.warning(
+            "log %s went back, as after a restored backup or a power cut: reader %s had read it up to frame "
+            "%d, and goes on at frame %d of now %d. %s",
+            opened.output.spec.name,
+            self._name,
+            self.held.next - 1,
+            at,
+            opened.state.last,
+            "Messages that this reader has got already are left out where they come again."
+            if self.held.next - at < self._trail.length
+            else "Messages may come again.",
+        )
+        self._trail.part(at)
+        self.held.part(at)
+        self._moved = True
+
+    def _on_reconnect(self) -> None:
+        self._suspect = True
+        self.wake()
 
     def wake(self) -> None:
         """Let a waiting `more` return at once."""
@@ -325,16 +416,26 @@ class LogSource:
         TakenOver
             If a newer handle reads under this reader's name.
         Fenced
-            If the position was moved or forgotten elsewhere. `restart` goes on from the stored position.
+            If the position was moved or forgotten elsewhere, or the log may have gone back; see `restart`.
         WaitTimeout
             If the server doesn't answer.
         """
-        await self._position.save(position, seconds)
+        if self._suspect:
+            raise Fenced(f"the link to {self._flow} was down, and its log may have gone back meanwhile")
+        try:
+            await self._position.save(position, seconds)
+        except TakenOver:
+            await self._let_go()
+            raise
+        except Fenced:
+            self._suspect = self._suspect or await self._position.went_back()
+            raise
+        self._moved = False
         self._acknowledge()
 
     def _acknowledge(self) -> None:
         done = [sequence for sequence in self._due if sequence < self._position.saved.sequence]
-        if not done:
+        if not done or self._suspect:
             return
         newest = self._due[max(done)]
         for sequence in done:
@@ -342,8 +443,20 @@ class LogSource:
         if self._open is not None:
             self._open.consumer.acknowledge(newest)
 
-    async def restart(self) -> None:
-        """Forget the messages that wait; go on from the stored position, which was moved elsewhere."""
+    async def restart(self, seconds: float) -> None:
+        """Find out why the position can't be stored, and go on; try for `seconds` and a little longer.
+
+        If the log may have gone back, go on in the log as it is now, with the messages that wait here. If the
+        position was moved elsewhere, forget these messages, and go on from the stored position.
+
+        Raises
+        ------
+        WaitTimeout
+            If the server doesn't answer.
+        """
+        if self._suspect:
+            await self._compare(max(seconds, self._patience.store))
+            return
         log.warning(
             "the position of reader %s of %s was moved or forgotten elsewhere; reading goes on from there",
             self._name,
@@ -354,13 +467,34 @@ class LogSource:
         self.held.begin(ReadFrame(0, 0))
         await self._let_go()
 
+    async def _compare(self, seconds: float) -> None:
+        """Open the output anew, find the place in it if it went back, and store the position then."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._suspect:
+                    await self._let_go()
+                    self._suspect = False
+                    self._begin(await self._opening())
+                    if self._moved:
+                        with contextlib.suppress(Fenced):  # the link was down again
+                            await self.save(self.held.position, 0.0)
+        except TimeoutError as error:  # `WaitTimeout` is one, too
+            self._suspect = True
+            raise WaitTimeout(
+                f"the output of {self._flow} could not be compared with what reader {self._name} has read: "
+                f"{error or f'no answer came within {seconds:g} s'}. The link comes back by itself."
+            ) from error
+
     async def seek(self, where: Literal["oldest", "newest"]) -> None:
         """Move the position to the oldest message that is kept, or behind the newest."""
         await self._let_go()
+        self._suspect = False
         opened = await self._opening()
         self._begin(opened)
         state = opened.state
         position = ReadFrame(state.first if where == "oldest" else state.last + 1, 0)
+        before = await entry_at(opened.output, position.sequence - 1) if where == "newest" else None
+        self._trail.begin(landmark_of(before) if before is not None else None)
         await self.save(position, _STORE_PATIENTLY)
         self.held.begin(position)
         # The consumer is made anew at the position: it never delivers acknowledged frames again, and need not
@@ -384,5 +518,12 @@ class LogSource:
 
     async def close(self) -> None:
         """Stop getting deliveries, and give the name back; the stored position stays."""
+        self._forget_callback()
         await self._let_go()
         await self._position.give_back()
+
+
+def _landmark_of(stored: Record) -> Landmark | None:
+    """Return the newest frame of which messages before a `stored` position were taken; None if not known."""
+    read = decode(stored.data, StoredRead)
+    return Landmark(read.sequence - (not read.offset), read.seen) if read.seen else None

@@ -11,9 +11,13 @@ for `log_source`.
 * **Sure for a while.** A loop hands messages out before their position is stored. It does so only while this
   handle is `sure` to hold the name: for `Patience.sure` seconds after a look at the stored position. So a
   process that was frozen looks again before it hands anything out.
-* **Handed over.** A newer handle first names itself as the heir. The holder sees that within `Patience.sure`
-  and stores the position behind the messages that it has handed out, for the heir. A holder that doesn't
-  answer within `Patience.handover`, as it was killed or does nothing, loses the name.
+* **Handed over.** Where the holder loops, a newer handle first names itself as the heir. The holder sees that
+  within `Patience.sure`, and stores the position behind the messages that it has handed out, for the heir. A
+  holder that doesn't answer within `Patience.handover`, as it is frozen or does nothing, loses the name. A
+  holder that only takes needn't be asked: its position is stored before a `take` returns.
+* **Not lost to the past.** If the log of positions goes back, as its server comes up with an older store, an
+  older position is the newest again, maybe of an older handle. No handle loses its name to such a position:
+  the handle takes the name over again.
 """
 
 from __future__ import annotations
@@ -64,7 +68,26 @@ class Patience:
     silence: float = 2.0
     store: float = 1.0
     sure: float = 0.4
-    handover: float = 1.0
+    handover: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A handle's claim to its reader's name.
+
+    Attributes
+    ----------
+    stored
+        The stored position.
+    made
+        Whether the position was stored for the claim; else this handle held the name already.
+    went_back
+        Whether the position is older than the position that this handle stored last: its log went back.
+    """
+
+    stored: Record
+    made: bool
+    went_back: bool
 
 
 class StoredPosition:
@@ -74,6 +97,8 @@ class StoredPosition:
     ----------
     following
         Returns the position of the first message that the handle hasn't handed out.
+    seen
+        Returns the time of the newest frame of which messages before a position were taken; see `StoredRead`.
 
     Attributes
     ----------
@@ -82,7 +107,8 @@ class StoredPosition:
     marks
         The log of positions; None: to be looked for.
     sure_until
-        This handle is sure to hold the name until then, by the monotonic clock.
+        Until then, by the monotonic clock, messages may be handed out before their position is stored. A
+        plain attribute, for it is read for every message of a loop.
     """
 
     def __init__(
@@ -92,6 +118,7 @@ class StoredPosition:
         name: str,
         patience: Patience,
         following: Callable[[], ReadFrame],
+        seen: Callable[[ReadFrame], float],
     ) -> None:
         self._connection = connection
         self._subjects = Subjects(flow)
@@ -100,6 +127,7 @@ class StoredPosition:
         self._name = name
         self._patience = patience
         self._following = following
+        self._seen = seen
         self._origin = Origin.here()
         self._has_held = False
         self._newer: Origin | None = None
@@ -108,17 +136,19 @@ class StoredPosition:
         self.saved = ReadFrame(0, 0)
         self.at = 0
         self.marks: Log | None = None
-        self.sure_until = -math.inf
+        self._sure_until = self.sure_until = -math.inf
+        #: Whether this handle hands out messages before their position is stored, and whether that is stored.
+        self._leads = self._leads_stored = False
 
     # -- holding the name ------------------------------------------------------------------------------------
 
     @property
     def sure(self) -> bool:
         """Whether this handle is sure to hold the name now."""
-        return time.monotonic() < self.sure_until
+        return time.monotonic() < self._sure_until
 
-    async def claim(self, marks: Log, first: int) -> tuple[Record, bool]:
-        """Take the name over, unless this handle holds it; return the stored position.
+    async def claim(self, marks: Log, first: int, *, went_back: bool) -> Claim:
+        """Take the name over, unless this handle holds it.
 
         Parameters
         ----------
@@ -126,11 +156,8 @@ class StoredPosition:
             The log of positions.
         first
             Sequence of the frame at which a reader without a position begins.
-
-        Returns
-        -------
-        tuple of Record and bool
-            The stored position, and whether this call has stored it.
+        went_back
+            Whether the output log is known to have gone back, and the log of positions with it.
 
         Raises
         ------
@@ -138,32 +165,40 @@ class StoredPosition:
             If a newer handle holds the name, or is to.
         """
         asked_until: float | None = None
+        made = False
         while True:
             self.check()
             began = time.monotonic()
             stored = await marks.latest(self._subject)
+            if not made:
+                went_back = went_back or await self._is_behind(stored, marks)
             found = decode(stored.data, StoredRead) if stored else StoredRead(first, 0)
             if stored is not None and found.holder == self._origin:
-                await self._judge(stored)
+                if not went_back:
+                    await self._judge(stored)
+                self._leads_stored = found.leads
                 self._is_sure(began)
-                return stored, asked_until is not None
+                return Claim(stored, asked_until is not None, went_back)
             has_to_ask = self._has_to_ask(found)
-            self._check_newest(found, asked=has_to_ask and asked_until is not None)
+            self._check_newest(found, asked=has_to_ask and asked_until is not None, went_back=went_back)
             if has_to_ask and asked_until is not None and began < asked_until:
                 await asyncio.sleep(_POLL)
                 continue
             asks = has_to_ask and asked_until is None
             claim = await self._claim(stored, found, asks=asks)
             if claim is not None and not asks:
+                self._leads_stored = self._leads
                 self._is_sure(began)
-                return claim, True
+                return Claim(claim, True, went_back)
+            made = made or claim is not None
             if claim is not None:
                 asked_until = time.monotonic() + self._patience.handover
 
     async def _claim(self, stored: Record | None, found: StoredRead, *, asks: bool) -> Record | None:
         """Store this handle as the holder, or, if it `asks`, as the heir; None if `stored` is old by now."""
         holder, heir = (found.holder, self._origin) if asks else (self._origin, None)
-        data = encode(StoredRead(found.sequence, found.offset, holder, heir))
+        leads = found.leads if asks else self._leads
+        data = encode(StoredRead(found.sequence, found.offset, holder, leads, heir, found.seen))
         expect = stored.sequence if stored is not None else 0
         try:
             at = await self._connection.append(self._subject, data, expect=expect)
@@ -171,22 +206,23 @@ class StoredPosition:
             return None
         return Record(self._subject, data, at, time.time())
 
-    def _check_newest(self, found: StoredRead, *, asked: bool) -> None:
+    def _check_newest(self, found: StoredRead, *, asked: bool, went_back: bool) -> None:
         """Raise `TakenOver` if a handle that came after this handle has the name, or asks for it."""
-        if self._has_held and found.holder is not None:
+        if self._has_held and not went_back and found.holder is not None:
             self._lose(found.holder)
         if asked and found.heir != self._origin:
             self._lose(found.heir or found.holder)
 
     def _has_to_ask(self, found: StoredRead) -> bool:
-        """Return whether the name's holder may be handing messages out, and is to be asked to end."""
+        """Return whether the name's holder may have messages handed out, and is to be asked to end."""
         holder = found.holder
-        return holder is not None and not holder.in_this_process and not holder.gone
+        return found.leads and holder is not None and not holder.in_this_process and not holder.gone
 
     def _is_sure(self, began: float) -> None:
         """Note that this handle held the name at `began`, by the monotonic clock."""
         self._has_held = True
-        self.sure_until = began + self._patience.sure
+        self._sure_until = began + self._patience.sure
+        self.sure_until = self._sure_until if self._leads_stored else -math.inf
 
     def check(self) -> None:
         """Raise `TakenOver` if this handle has lost the name."""
@@ -196,7 +232,7 @@ class StoredPosition:
     def _lose(self, newer: Origin | None) -> NoReturn:
         assert newer is not None
         self._newer = newer
-        self.sure_until = -math.inf
+        self._sure_until = self.sure_until = -math.inf
         raise TakenOver(
             f"{newer} reads {self._flow!r} as {self._name!r}, and has taken this reader's place: a reader's "
             "messages go to its newest handle alone. To read in both places, give each a reader's name of "
@@ -216,17 +252,36 @@ class StoredPosition:
             If the name is another handle's, or was handed over just now.
         """
         found = decode(stored.data, StoredRead) if stored is not None else None
-        if stored is None or found is None or found.holder is None:
+        if stored is None or found is None or found.holder is None or stored.sequence < self.at:
             return False
         if found.holder != self._origin:
             self._lose(found.holder)
         if found.heir is not None:
             position = self._following()
-            data = encode(StoredRead(position.sequence, position.offset, found.heir))
+            data = self._encoded(position, found.heir)
             with contextlib.suppress(TransportError, WaitTimeout):  # then the heir takes the name by itself
                 await self._connection.append(self._subject, data, expect=stored.sequence)
             self._lose(found.heir)
         return True
+
+    def _encoded(self, position: ReadFrame, holder: Origin | None, *, leads: bool = False) -> bytes:
+        return encode(
+            StoredRead(position.sequence, position.offset, holder, leads, seen=self._seen(position))
+        )
+
+    async def lead(self) -> None:
+        """Make sure that this handle may hand out messages before their position is stored.
+
+        Raises
+        ------
+        TakenOver, Fenced, WaitTimeout
+            As `confirm` and `save`.
+        """
+        if self._leads_stored:
+            await self.confirm()
+        else:
+            self._leads = True
+            await self.save(self.saved, 0.0)
 
     async def confirm(self) -> None:
         """Look whether this handle still holds the name.
@@ -236,7 +291,8 @@ class StoredPosition:
         TakenOver
             If it doesn't.
         Fenced
-            If no handle holds the name: the position was forgotten, or another handle held it and ended.
+            If no handle holds the name: the position was forgotten or went back, or another handle held the
+            name and ended.
         """
         self.check()
         began = time.monotonic()
@@ -248,8 +304,8 @@ class StoredPosition:
         """Store that no handle reads under the name, so that the next handle needn't ask this handle."""
         if not self._has_held or self._newer is not None or not self._connection.connected:
             return
-        data = encode(StoredRead(self.saved.sequence, self.saved.offset))
-        self.sure_until = -math.inf
+        data = self._encoded(self.saved, None)
+        self._sure_until = self.sure_until = -math.inf
         with contextlib.suppress(TransportError, WaitTimeout, TakenOver):
             try:
                 self.at = await self._connection.append(
@@ -265,11 +321,9 @@ class StoredPosition:
         """Whether another position than `saved` may be stored."""
         return bool(self._doubtful)
 
-    def begin(self, stored: Record, *, lost_from: int | None = None) -> None:
-        """Go on from `stored`, or from `lost_from`, the first frame that is lost, if that comes first."""
+    def begin(self, stored: Record) -> None:
+        """Go on from `stored`: no position in doubt can be stored any more."""
         self._adopt(stored)
-        if lost_from is not None and self.saved.sequence > lost_from:
-            self.saved = ReadFrame(lost_from, 0)
 
     def adopt_own(self, stored: Record) -> None:
         """Adopt `stored` if it is an earlier position of this handle that was in doubt."""
@@ -289,14 +343,14 @@ class StoredPosition:
         TakenOver
             If a newer handle holds the name.
         Fenced
-            If no handle holds the name, and the position was moved or forgotten since.
+            If no handle holds the name, and the position was moved or forgotten since, or went back.
         WaitTimeout
             If the server doesn't answer.
         """
         self.check()
         end = time.monotonic() + max(seconds, self._patience.store)
         backoff = Backoff(_POLL, _LONGEST_PAUSE)
-        while position != self.saved or self._doubtful:
+        while position != self.saved or self._doubtful or self._leads != self._leads_stored:
             try:
                 await self._store(position, max(0.1, end - time.monotonic()))
             except WaitTimeout:
@@ -306,7 +360,7 @@ class StoredPosition:
 
     async def _store(self, position: ReadFrame, seconds: float) -> None:
         """Store `position`, or adopt an earlier position of this handle that turns out to be stored."""
-        data = encode(StoredRead(position.sequence, position.offset, self._origin))
+        data = self._encoded(position, self._origin, leads=self._leads)
         began = time.monotonic()
         earlier = frozenset(self._doubtful)
         self._doubtful.add(data)
@@ -323,8 +377,18 @@ class StoredPosition:
             self._adopt(newest)
         else:
             self.saved, self.at = position, at
+            self._leads_stored = self._leads
             self._doubtful.clear()
         self._is_sure(began)
+
+    async def went_back(self) -> bool:
+        """Return whether the stored position is older than the one that this handle has stored."""
+        marks = self.marks or await self._connection.find_log(self._subjects.mark_stream)
+        return marks is None or await self._is_behind(await marks.latest(self._subject), marks)
+
+    async def _is_behind(self, stored: Record | None, marks: Log) -> bool:
+        # A position of this handle that is missing was forgotten, unless its log went back behind it.
+        return (stored.sequence if stored is not None else (await marks.state()).last) < self.at
 
     async def _newest(self) -> Record | None:
         marks = self.marks or await self._connection.find_log(self._subjects.mark_stream)

@@ -73,7 +73,7 @@ class _Source(Protocol):
     async def confirm(self) -> None: ...
     async def more(self, seconds: float) -> None: ...
     async def save(self, position: ReadFrame, seconds: float) -> None: ...
-    async def restart(self) -> None: ...
+    async def restart(self, seconds: float) -> None: ...
     async def seek(self, where: Literal["oldest", "newest"]) -> None: ...
     def wake(self) -> None: ...
     async def pending(self) -> int: ...
@@ -259,7 +259,7 @@ class Reader:
             try:
                 await source.save(position, max(0.0, min(end - loop.time(), _LONG)))
             except Fenced:
-                await source.restart()
+                await source.restart(max(0.0, min(end - loop.time(), _LONG)))
                 continue
             except asyncio.CancelledError:
                 await self._put_back()
@@ -395,7 +395,7 @@ class Reader:
         try:
             await self._source.save(self._source.held.position, _STORE_SECONDS)
         except Fenced:
-            await self._source.restart()
+            await self._source.restart(_STORE_SECONDS)
         except WaitTimeout as error:
             log.info("reader %s of %s stores its position later: %s", self.name, self.flow, error)
             return

@@ -97,7 +97,7 @@ class SignalSource:
     async def save(self, position: ReadFrame, seconds: float) -> None:
         """Do nothing: a fast flow's position is not stored."""
 
-    async def restart(self) -> None:
+    async def restart(self, seconds: float = 0.0) -> None:  # noqa: ARG002 - no server is asked
         """Forget the messages that wait."""
         self.held.begin(ReadFrame(0, 0))
 

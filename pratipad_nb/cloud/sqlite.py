@@ -19,6 +19,8 @@ from typing import Any
 import msgspec
 
 from pratipad_nb.errors import PayloadError, PratipadError, SettingsError
+from pratipad_nb.forks import closing_in_parent, watch
+from pratipad_nb.leaks import leak
 from pratipad_nb.message import Message
 
 __all__ = ["SQLiteSink", "SinkAway", "SinkDamaged"]
@@ -102,6 +104,14 @@ class SQLiteSink:
                 f"{self.path} can't be opened as a SQLite file: {error}. Choose a file in a folder that "
                 "exists and may be written to."
             ) from error
+        watch(self)
+
+    def _find_forked(self) -> bool:
+        self._lock = threading.Lock()
+        if self._connection is None:
+            return False
+        leak(self._connection)
+        return True
 
     def __repr__(self) -> str:
         return (
@@ -114,7 +124,8 @@ class SQLiteSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        with closing_in_parent():
+            self.close()
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")

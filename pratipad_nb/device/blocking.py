@@ -22,6 +22,7 @@ from pratipad_nb.device.outbox import KEEP_BYTES
 from pratipad_nb.device.receipt import Receipt
 from pratipad_nb.device.target import find_endpoint_blocking
 from pratipad_nb.errors import PratipadError
+from pratipad_nb.forks import closing_in_parent, watch
 from pratipad_nb.portal import PortalLease, shared_portal
 from pratipad_nb.transport.codec import encode_payload
 
@@ -58,6 +59,12 @@ class Device:
         self._offer = self._outbox.offer  # bound once: `push` runs a hundred thousand times a second
         self._lock = threading.Lock()
         self._lease: PortalLease | None = None
+        watch(self)
+
+    def _find_forked(self) -> bool:
+        self._lock = threading.Lock()
+        atexit.unregister(self._close_at_exit)
+        return self._lease is not None
 
     def __repr__(self) -> str:
         return self._twin.described(type(self).__name__)
@@ -191,4 +198,5 @@ class Device:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        with closing_in_parent():
+            self.close()

@@ -37,6 +37,7 @@ from pratipad_nb.errors import (
     TransportError,
     WaitTimeout,
 )
+from pratipad_nb.forks import closing_in_parent, watch
 from pratipad_nb.settings import valid_name
 from pratipad_nb.transport.codec import encode_payload
 from pratipad_nb.transport.frames import new_epoch
@@ -70,7 +71,9 @@ class AsyncDevice:
     Parameters
     ----------
     name
-        The device's name, by which the flow invites the device.
+        The device's name, by which the flow invites the device. A name is for one process at a time: of two
+        processes that connect under one name, the readings of both arrive, each once and in order, but an
+        order is run by each of the two.
     read
         The source of readings: a callable without arguments, or any iterable; blocking or asynchronous. A
         blocking `read` runs on a thread of its own. If `read` raises, that reading is skipped, and the next
@@ -132,6 +135,10 @@ class AsyncDevice:
         self._running: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._state = "not connected"
+        watch(self)
+
+    def _find_forked(self) -> bool:
+        return self._state == "open"
 
     def __repr__(self) -> str:
         return self.described(type(self).__name__)
@@ -423,4 +430,5 @@ class AsyncDevice:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        with closing_in_parent():
+            await self.close()

@@ -3,7 +3,8 @@
 Credit has two ends: this module is the device's end, which makes one number of the credit frames that arrive.
 `pratipad_nb.runtime.devices.credit` is the edge's end, which grants.
 
-Owns the rules for credit frames that are lost, repeated, late or forged. Sends nothing.
+Owns the rules for credit frames that are lost, repeated, late or forged, and the doubt whether a grant still
+holds after the link was down. Sends nothing.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ class Credit:
         Whether messages go by at-most-once delivery.
     total
         Number of the last message that may be sent; `UNLIMITED`: no last. 0 until an edge has granted more.
+    doubtful
+        Whether messages that were asked for wait until an edge has said anew what holds: while the link was
+        down, they may have been asked of another device.
     """
 
     def __init__(self, epoch: int = 0) -> None:
@@ -39,6 +43,7 @@ class Credit:
         self.mode = ""
         self.fast = False
         self.total = 0
+        self.doubtful = False
         self._owner = -1
 
     @property
@@ -55,6 +60,14 @@ class Credit:
     def asked(self) -> bool:
         """Whether this device sends only messages that were asked for."""
         return self.mode in ("pull", "demand")
+
+    def doubt(self) -> None:
+        """Take note that the link was down."""
+        self.doubtful = self.known and self.asked
+
+    def may_send(self, sent: int) -> int | None:
+        """Return how many messages may be sent now after the first `sent`; None: without limit."""
+        return self.left(sent) if self.known and not self.doubtful else 0
 
     def left(self, sent: int) -> int | None:
         """Return how many messages may follow the first `sent`; None: without limit."""
@@ -85,6 +98,7 @@ class Credit:
         total = frame.total
         if frame.owner == self._owner and total != UNLIMITED:
             total = UNLIMITED if self.total == UNLIMITED else max(total, self.total)
-        before = (self._owner, self.mode, self.fast, self.total)
+        before = (self._owner, self.mode, self.fast, self.total, self.doubtful)
         self._owner, self.mode, self.fast, self.total = frame.owner, mode, frame.delivery == "fast", total
-        return before != (self._owner, self.mode, self.fast, self.total)
+        self.doubtful = False
+        return before != (self._owner, self.mode, self.fast, self.total, self.doubtful)

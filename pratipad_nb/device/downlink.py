@@ -82,8 +82,10 @@ class Downlink:
         self._receive = receive
         self._changed = changed
         self._addressed = addressed
-        # Epoch and number of the newest order that was queued, and of the last that was run.
+        # Epoch and number of the newest order that was queued, and of the last that was run; and when the
+        # two were stored.
         self._newest = self._run = (-1, 0)
+        self._newest_at = self._run_at = 0.0
         self._replaced: deque[int] = deque(maxlen=_REPLACED)
         self._orders: asyncio.Queue[DownFrame] = asyncio.Queue(_MAX_ORDERS)
         self._worker = Worker(
@@ -98,9 +100,10 @@ class Downlink:
         """Take an order's frame from the edge; on the event loop.
 
         Numbers grow and have gaps, for an order's number is its place in the log of all devices'
-        orders. A flow that was forgotten numbers in another epoch. Two epochs don't say which of them
-        is newer: the epoch that came before is left for the epoch that comes next, and orders of an
-        epoch that was left are late.
+        orders. A flow that was forgotten, or whose order log went back, numbers in another epoch. Two epochs
+        don't say which of them is newer: the epoch that came before is left for the epoch that comes next,
+        and orders of an epoch that was left are late. An order that came back with its log comes with the
+        number and the time that it had, and is known by these.
 
         No order is run twice or before its predecessor, because `_newest` only grows within an epoch, an
         epoch that was left is not entered again (for `_REPLACED` epochs), and an order is queued only once
@@ -120,12 +123,16 @@ class Downlink:
             return
         epoch, newest = self._newest
         if frame.epoch != epoch:
+            if frame.number <= newest and 0 < frame.stored <= self._newest_at:
+                self._changed()
+                return
             self._replaced.append(epoch)
             self._newest, newest = (frame.epoch, 0), 0
         if frame.number > newest:
             # An order whose predecessor got lost waits at the edge until the predecessor has come.
             if frame.after <= newest and not self._orders.full():
                 self._newest = (frame.epoch, frame.number)
+                self._newest_at = frame.stored
                 self._orders.put_nowait(frame)
         elif frame.epoch == self._run[0] and frame.number <= self._run[1]:
             self._changed()  # a repeat says that the acknowledgement got lost
@@ -134,6 +141,11 @@ class Downlink:
     def ready(self) -> int:
         """Number of the last order that was run, 0 before the first."""
         return self._run[1]
+
+    @property
+    def ready_at(self) -> float:
+        """When the last order that was run was stored, by the server's clock; 0 before the first."""
+        return self._run_at
 
     @property
     def numbering(self) -> int:
@@ -145,7 +157,7 @@ class Downlink:
         while True:
             frame = await self._orders.get()
             await self._carry_out(frame)
-            self._run = (frame.epoch, frame.number)
+            self._run, self._run_at = (frame.epoch, frame.number), frame.stored
             self._changed()
 
     async def close(self, patience: float) -> None:

@@ -261,6 +261,7 @@ class Engine:
             answers=self._reading is not None and self._reading.answers and self._outbox.present,
             ready=self._downlink.ready,
             numbering=self._downlink.numbering,
+            ready_at=self._downlink.ready_at,
             error=self.error,
             leaving=self._leaving,
             floor=max(0, self._outbox.floor - self._outbox.base),
@@ -276,6 +277,7 @@ class Engine:
     def _on_credit(self, signal: Signal) -> None:
         try:
             frame = decode(signal.data, CreditFrame)
+            before = self._credit.total
             changed = self._credit.apply(frame)
         except FrameError as error:
             self._reject(signal, error)
@@ -291,6 +293,9 @@ class Engine:
         if changed:
             self._uplink.wake()
             self._greeter.look()
+            if self._credit.asked and self._credit.total < before:
+                # The edge waits for this device's word before it asks another device for the messages.
+                self._greeter.soon()
             if self._reading is not None:
                 self._reading.granted()
 

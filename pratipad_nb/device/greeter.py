@@ -25,6 +25,8 @@ HELLO_SECONDS = 2.0
 #: Longest pause between two hellos, in seconds. A hello takes the edge some 50 µs, so 10,000 devices that say
 #: hello every 30 s cost the edge 2 % of a core.
 LONGEST_SECONDS = 30.0
+#: So many times as often a device says hello that holds messages back until the edge has answered.
+_DOUBTS = 8.0
 #: Shortest pause between two hellos, in seconds: all changes in the meantime go into one hello.
 _SPACING = 0.005
 
@@ -57,6 +59,11 @@ class Greeter:
         self._backoff = Backoff(HELLO_SECONDS, LONGEST_SECONDS)
         self._pause = self._backoff.next()
 
+    def _doubt(self) -> None:
+        self._credit.doubt()
+        self.look()
+        self.soon()
+
     def soon(self) -> None:
         """Say hello now, for the device's state has changed; on the event loop."""
         self._wanted = True
@@ -70,7 +77,7 @@ class Greeter:
 
     async def run(self, link: Connection) -> None:
         """Say hello for ever: at once, on every change and reconnect, and again and again without credit."""
-        link.on_reconnect(self.soon)
+        link.on_reconnect(self._doubt)
         while True:
             self._wanted = False
             await link.publish(self._subject, encode(self._hello()))
@@ -94,6 +101,8 @@ class Greeter:
     def _interval(self) -> float:
         if not self._credit.known:
             return HELLO_SECONDS
+        if self._credit.doubtful:
+            return self._pause / _DOUBTS
         if self._credit.left(self._sent()) != 0:
             return LONGEST_SECONDS
         # A grant may have got lost, so say hello again; but an edge without room doesn't answer,

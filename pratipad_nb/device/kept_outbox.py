@@ -100,6 +100,14 @@ class KeptOutbox(Outbox):
         self._mode = ""
         self._losses: deque[_Loss] = deque(maxlen=_RUNS_REMEMBERED)
 
+    def _find_forked(self) -> bool:
+        store, self._store = self._store, None
+        if store is not None:
+            self._left = store.count
+            store.abandon()
+        self._released = True
+        return super()._find_forked()
+
     # -- how it stands ---------------------------------------------------------------------------------------
 
     @property

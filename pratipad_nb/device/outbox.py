@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pratipad_nb.errors import DeviceError, FlowError, PayloadError, PratipadError, WaitTimeout
+from pratipad_nb.forks import forked_error, watch
 from pratipad_nb.transport.frames import MAX_MESSAGES
 
 __all__ = ["KEEP_BYTES", "MAX_FRAME_BYTES", "MAX_HELD", "Outbox", "Parcel", "tell"]
@@ -123,6 +124,15 @@ class Outbox(ABC):
         self._waiters: list[tuple[int, int, Future[None]]] = []
         self._tidy_at = 64
         self._order = itertools.count()
+        watch(self)
+
+    def _find_forked(self) -> bool:
+        # Not stranded by its class: `Receipt.done` asks it, and `push` is bound to it.
+        self._lock = threading.Lock()
+        if self._loop_thread:
+            self._waiters = []
+            self.error = self._refused = forked_error(f"device {self._device!r}")
+        return False
 
     # -- for subclasses: holding messages --------------------------------------------------------------------
 

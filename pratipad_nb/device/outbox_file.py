@@ -27,6 +27,7 @@ from pathlib import Path
 
 from pratipad_nb.device.overflow import Waiting
 from pratipad_nb.errors import DeviceError
+from pratipad_nb.leaks import leak
 from pratipad_nb.transport.frames import MAX_MESSAGES
 
 __all__ = ["COMPANIONS", "ROW_BYTES", "Dropped", "Start", "Store", "StoreAway", "StoreDamaged"]
@@ -318,6 +319,10 @@ class Store:
             finally:
                 self._file.execute("PRAGMA synchronous = NORMAL")
         self.dirty = False
+
+    def abandon(self) -> None:
+        """Leave the open file to the process from which this process was forked."""
+        leak(self._file)
 
     def remove(self) -> None:
         """Close the file and delete it, which gives its room back to the disk."""

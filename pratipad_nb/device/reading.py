@@ -70,15 +70,19 @@ class Source:
                 "that returns a reading, or an iterable of readings (asynchronous or not)."
             )
 
-    def draw(self, count: int, outbox: Outbox, *, patient: bool) -> bool:
+    def draw(self, count: int, outbox: Outbox, wanted: Callable[[], bool], *, patient: bool) -> bool:
         """Draw `count` values, blocking; return False if there are no more.
 
         Parameters
         ----------
+        wanted
+            Returns whether there is still a use for a further value.
         patient
             Whether to wait for room for a value, rather than drop an older message.
         """
-        for _ in range(count):
+        for drawn in range(count):
+            if drawn and not wanted():
+                break
             try:
                 value = self._next()
             except StopIteration:
@@ -88,9 +92,13 @@ class Source:
             outbox.put(encode_payload(value), patient=patient)
         return True
 
-    async def draw_soon(self, count: int, outbox: Outbox, *, patient: bool) -> bool:
+    async def draw_soon(
+        self, count: int, outbox: Outbox, wanted: Callable[[], bool], *, patient: bool
+    ) -> bool:
         """Draw `count` values, awaiting each; return False if there are no more. See `draw`."""
-        for _ in range(count):
+        for drawn in range(count):
+            if drawn and not wanted():
+                break
             try:
                 value = await awaited(self._next())
             except StopAsyncIteration:
@@ -99,6 +107,10 @@ class Source:
                 return False
             await outbox.put_soon(encode_payload(value), patient=patient)
         return True
+
+
+def _always() -> bool:
+    return True
 
 
 class Reading:
@@ -187,7 +199,10 @@ class Reading:
 
     async def _draw(self, count: int, *, patient: bool) -> bool:
         draw = self._source.draw_soon if self._source.is_async else self._source.draw
-        more: bool = await self._worker.call(partial(draw, count, self._outbox, patient=patient))
+        # What was asked for may be taken back while readings are drawn.
+        wanted = (lambda: self._left() != 0) if self._credit.asked else _always
+        call = partial(draw, count, self._outbox, wanted, patient=patient)
+        more: bool = await self._worker.call(call)
         return more
 
     async def _wanted(self) -> int:

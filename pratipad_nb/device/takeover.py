@@ -12,6 +12,8 @@ from __future__ import annotations
 import threading
 from typing import Generic, TypeVar
 
+from pratipad_nb.forks import watch
+
 __all__ = ["Key", "Registry"]
 
 #: Server URL, flow and device name.
@@ -25,6 +27,12 @@ class Registry(Generic[Holder]):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._holders: dict[Key, Holder] = {}
+        watch(self)
+
+    def _find_forked(self) -> bool:
+        self._lock = threading.Lock()
+        self._holders.clear()
+        return False
 
     def swap(self, key: Key, holder: Holder) -> Holder | None:
         """Give `key` to `holder` and return the previous holder, if any."""

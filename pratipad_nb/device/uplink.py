@@ -121,7 +121,7 @@ class Uplink:
             self._outbox.confirm(parcel)
 
     def _allowed(self) -> int | None:
-        return self._credit.left(self._outbox.sent_of_epoch) if self._credit.known else 0
+        return self._credit.may_send(self._outbox.sent_of_epoch)
 
     def _frame(self, parcel: Parcel) -> bytes:
         payloads = list(map(msgspec.Raw, parcel.payloads))

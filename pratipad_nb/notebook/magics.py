@@ -16,7 +16,8 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 
 from pratipad_nb.dataflow import Step
 from pratipad_nb.dataflow.names import nearest
-from pratipad_nb.errors import FlowError, PratipadError
+from pratipad_nb.errors import FlowError, Forked, PratipadError
+from pratipad_nb.forks import forked_error, watch
 from pratipad_nb.notebook.cell_line import CellOptions, HelpAsked, cell_options, named_in
 from pratipad_nb.notebook.commands import COMMANDS, USAGE, addressed
 from pratipad_nb.notebook.faults import without_frames
@@ -51,6 +52,17 @@ class DataflowMagics(Magics):
         self._shows = shows
         #: Processors that could not be swapped in, by flow, so that the swap isn't tried after every cell.
         self._refused: dict[str, tuple[Step, ...]] = {}
+        self._forked = ""
+        watch(self)
+
+    def _find_forked(self) -> bool:
+        # Not stranded by its class: IPython has the methods.
+        self._forked = str(forked_error("the magic %dataflow, with the flows of this kernel,"))
+        return False
+
+    def _check_process(self) -> None:
+        if self._forked:
+            raise without_frames(Forked(self._forked))
 
     # -- the cell --------------------------------------------------------------------------------------------
 
@@ -58,6 +70,7 @@ class DataflowMagics(Magics):
     @cell_magic("dataflow")  # type: ignore[arg-type] # IPython's decorators are typed for functions, not methods
     def dataflow_cell(self, line: str, cell: str) -> None:
         """Start a dataflow, or change the running flow of that name; bind it to its name and show it live."""
+        self._check_process()
         try:
             self._run_cell(cell_options(line), cell)
         except HelpAsked as text:
@@ -167,6 +180,7 @@ class DataflowMagics(Magics):
     @line_magic("dataflow")  # type: ignore[arg-type]
     def dataflow_line(self, line: str) -> None:
         """List this kernel's flows, or act on a flow; ``%dataflow --help`` lists all commands."""
+        self._check_process()
         command, _, rest = line.strip().partition(" ")
         if command in ("--help", "-h", "help"):
             print(USAGE)  # noqa: T201 - the answer

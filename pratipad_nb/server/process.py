@@ -21,7 +21,8 @@ import sys
 from pathlib import Path
 
 from pratipad_nb.errors import ServerError
-from pratipad_nb.files import keep_from_forks
+from pratipad_nb.forks import keep_from_forks, unforked, watch
+from pratipad_nb.leaks import leak
 
 __all__ = ["ServerProcess", "find_server"]
 
@@ -64,6 +65,11 @@ class ServerProcess:
         self._process = process
         self._watchdog: asyncio.subprocess.Process | None = None
         self._lifeline: int | None = None
+        watch(self)
+
+    def _find_forked(self) -> bool:
+        leak((self._process, self._watchdog))
+        return True
 
     @classmethod
     async def start(cls, binary: Path, config: Path, output: Path, lock: int) -> ServerProcess:
@@ -84,7 +90,9 @@ class ServerProcess:
         ServerError
             If `binary` can't be run.
         """
-        gate_out, gate = os.pipe()
+        with unforked():
+            gate_out, gate = os.pipe()
+            keep_from_forks(gate)
         try:
             said = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             try:
@@ -104,6 +112,7 @@ class ServerProcess:
             raise ServerError(f"{binary} can't be started: {error.strerror}.") from error
         finally:
             os.close(gate_out)
+            keep_from_forks(gate, until_closed=False)
             os.close(gate)
         return self
 
@@ -124,8 +133,9 @@ class ServerProcess:
 
     async def guard(self) -> None:
         """Set a watchdog on the server."""
-        lifeline_out, lifeline = os.pipe()
-        keep_from_forks(lifeline)
+        with unforked():
+            lifeline_out, lifeline = os.pipe()
+            keep_from_forks(lifeline)
         self._lifeline = lifeline
         try:
             self._watchdog = await _shell(_WATCHDOG, str(self.pid), stdin=lifeline_out)

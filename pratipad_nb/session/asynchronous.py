@@ -22,6 +22,7 @@ from pratipad_nb.bugs import explained
 from pratipad_nb.cloud.reader import Reader
 from pratipad_nb.dataflow import Dataflow, resolve
 from pratipad_nb.errors import FlowError, TransportError, WaitTimeout
+from pratipad_nb.forks import closing_in_parent, watch
 from pratipad_nb.runtime.edge.agreement import refuse_a_second
 from pratipad_nb.runtime.edge.edge import Edge
 from pratipad_nb.runtime.edge.forgetting import forget_states
@@ -29,6 +30,7 @@ from pratipad_nb.runtime.edge.running import Running
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.forwarding import Forwarder
 from pratipad_nb.runtime.positions.janitor import HANDLE
+from pratipad_nb.runtime.positions.opening import told_of_storage
 from pratipad_nb.runtime.sharing.partitioned import PartitionedEdge
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs
@@ -54,6 +56,7 @@ from pratipad_nb.settings import (
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.permissions import Role
 from pratipad_nb.transport.protocol import Connection
+from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["AsyncFlow"]
 
@@ -117,6 +120,10 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         self._change_awaited = False
         self._given_up = ""
         self.endpoint: Endpoint | None = None
+        watch(self)
+
+    def _find_forked(self) -> bool:
+        return self._entrance.in_use or self._running is not None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}: {self.notation} ({self.state})>"
@@ -183,7 +190,8 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.stop()
+        with closing_in_parent():
+            await self.stop()
 
     async def start(self) -> AsyncFlow:
         """Start the flow; do nothing if it runs."""
@@ -211,7 +219,8 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         # Edges compare whether results go on, whichever setting says so.
         options = dataclasses.replace(self.settings.options, uplink=self._goes_on_from(access))
         settings = dataclasses.replace(self.settings, options=options)
-        edge: Running = await kind.open(self._connection, self.dataflow, settings)
+        async with told_of_storage(self._connection, settings):
+            edge: Running = await kind.open(self._connection, self.dataflow, settings)
         undo.push_async_callback(edge.close)
         self._reader = Reader(self._connection, self.name, HANDLE, delivery=self.settings.delivery)
         await self._reader.open()
@@ -380,7 +389,8 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         specs = [log_specs(EdgeSettings(self.name, delivery=checked_delivery(each))) for each in deliveries]
         connection = await connect(await access.endpoint_for("edge", ""), role="edge", name=self.name)
         try:
-            found = [name for logs in specs for name in logs if await connection.find_log(name) is not None]
+            names = [*(name for logs in specs for name in logs), Subjects(self.name).former_input_stream]
+            found = [name for name in names if await connection.find_log(name) is not None]
             for name in found:
                 await connection.delete_log(name)
             if self._goes_on_from(access):

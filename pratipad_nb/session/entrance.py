@@ -79,6 +79,11 @@ class Entrance:
             await self._access.failure()
 
     @property
+    def in_use(self) -> bool:
+        """Whether the access is open, or being opened or closed."""
+        return self._access is not None or self._turn.taken
+
+    @property
     def may_have_stored(self) -> bool:
         """Whether the flow may have stored anything, as far as can be told without a connection."""
         return self._server is not None or self._flow in state_folder.flows_in(self._home)

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from pratipad_nb.cloud.blocking_take import BlockingReader
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import FlowError
+from pratipad_nb.forks import closing_in_parent, watch
 from pratipad_nb.portal import Portal, PortalClosed
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.values.plan import EdgeSettings
@@ -113,6 +114,11 @@ class Flow(Messages, Cockpit):
         self._portal: Portal | None = None
         self._messages: BlockingReader | None = None
         self._stop_requested = threading.Event()
+        watch(self)
+
+    def _find_forked(self) -> bool:
+        self._lock = threading.RLock()
+        return self._portal is not None
 
     def __repr__(self) -> str:
         return repr(self._flow).replace("AsyncFlow", "Flow", 1)
@@ -227,7 +233,8 @@ class Flow(Messages, Cockpit):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        with closing_in_parent():
+            self.stop()
 
     def start(self) -> Flow:
         """Start the flow, with the embedded server unless `server` is given; do nothing if the flow runs.

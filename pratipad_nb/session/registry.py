@@ -12,6 +12,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from pratipad_nb.errors import FlowError, PratipadError
+from pratipad_nb.forks import forget_in_child
 
 if TYPE_CHECKING:
     from pratipad_nb.session.flow import Flow
@@ -49,6 +50,16 @@ def leave(flow: Flow) -> None:
     with _lock:
         if _flows.get(flow.name) is flow:
             del _flows[flow.name]
+
+
+def _forget_all() -> None:
+    """Forget the flows, which run in the process from which this process was forked."""
+    global _lock
+    _lock = threading.Lock()  # another thread may have held the lock
+    _flows.clear()
+
+
+forget_in_child(_forget_all)
 
 
 def _stop_all() -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pratipad_nb.errors import ServerError
+from pratipad_nb.forks import forget_in_child
 from pratipad_nb.pki.store import LOOPBACK_HOSTS, CertificateStore
 from pratipad_nb.portal import Portal, PortalClosed
 from pratipad_nb.server.config import ServerFiles
@@ -281,6 +282,15 @@ class Site:
         if role == "reader":
             return self._store.reader(flow, name, identity)
         return self._store.device(flow, name, identity)
+
+
+def _forget_sites() -> None:
+    """Forget the sites, whose servers belong to the process from which this process was forked."""
+    Site._lock = threading.Lock()  # noqa: SLF001 - of this module
+    Site._open.clear()  # noqa: SLF001
+
+
+forget_in_child(_forget_sites)
 
 
 async def _wanted(files: ServerFiles) -> None:

@@ -21,6 +21,11 @@ class Turn:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = asyncio.Lock()
 
+    @property
+    def taken(self) -> bool:
+        """Whether a caller holds the lock of its event loop."""
+        return self._lock.locked()
+
     def here(self) -> asyncio.Lock:
         """Return the running loop's lock; a holder of an earlier loop's lock doesn't count any more."""
         loop = asyncio.get_running_loop()

@@ -158,12 +158,17 @@ class ReadFrame(msgspec.Struct, gc=False):
 class StoredRead(ReadFrame, gc=False, omit_defaults=True):
     """A reader's position as it is stored: with the handle that holds the reader's name.
 
-    `holder` is the handle that alone may move the position; None: no handle reads under the name. `heir` is a
-    newer handle, to which the holder is to hand the name over.
+    `holder` is the handle that alone may move the position; None: no handle reads under the name. `leads`
+    says that the holder may have handed out messages behind the position. `heir` is a newer handle, to which
+    the holder is to hand the name over. `seen` is the time of the newest frame of which messages were taken,
+    by the server's clock at the frame's append, or 0 if that time isn't known: it tells whether the log still
+    holds that frame, or went back.
     """
 
     holder: Origin | None = None
+    leads: bool = False
     heir: Origin | None = None
+    seen: float = 0.0
 
 
 class FailureNote(msgspec.Struct, gc=False):
@@ -213,10 +218,10 @@ class HelloFrame(msgspec.Struct, gc=False):
 
     `sent` messages of this epoch were sent so far, and `waiting` messages are held. `answers` says whether
     the device can make a reading when asked. `ready` is the number of the last order that the device has run,
-    in the epoch `numbering` of `DownFrame`. `error` is the error of the device's last reading, or else of its
-    last order; empty if neither failed. `leaving` says that the device ends. No message up to number `floor`
-    comes any more that hasn't come: the device had to drop messages. `owner` is the owner of the
-    `CreditFrame` whose grants the device goes by.
+    in the epoch `numbering` of `DownFrame`, and `ready_at` that order's `DownFrame.stored`. `error` is the
+    error of the device's last reading, or else of its last order; empty if neither failed. `leaving` says
+    that the device ends. No message up to number `floor` comes any more that hasn't come: the device had to
+    drop messages. `owner` is the owner of the `CreditFrame` whose grants the device goes by.
     """
 
     flow: str
@@ -232,6 +237,7 @@ class HelloFrame(msgspec.Struct, gc=False):
     floor: int = 0
     numbering: int = 0
     owner: int = 0
+    ready_at: float = 0.0
 
 
 class CreditFrame(msgspec.Struct, gc=False):
@@ -275,7 +281,8 @@ class DownFrame(msgspec.Struct, gc=False):
     get lost and the next order arrive.
 
     `to` names the devices behind a gateway that the order is for, as the gateway knows them; None: the
-    gateway itself.
+    gateway itself. `stored` is the server's clock when the order was stored. It tells the order from an order
+    of the same number that the order log lost, as the log went back.
     """
 
     flow: str
@@ -286,6 +293,7 @@ class DownFrame(msgspec.Struct, gc=False):
     payload: Any
     to: list[str] | None = None
     after: int = 0
+    stored: float = 0.0
 
 
 class ControlFrame(msgspec.Struct, gc=False):

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from pratipad_nb.bugs import Bugs
 from pratipad_nb.errors import PayloadError, SettingsError, TransportClosed, TransportError, WaitTimeout
+from pratipad_nb.forks import watch
 from pratipad_nb.settings import Storage
 from pratipad_nb.transport.memory_broker import Broker, Pulse
 from pratipad_nb.transport.memory_log import MemoryConsumer, MemoryLog
@@ -68,6 +69,10 @@ class MemoryConnection:
         self._closed = False
         self._parts: dict[MemoryConsumer | _Subscription, None] = {}
         broker.attach(self)
+        watch(self)
+
+    def _find_forked(self) -> bool:
+        return not self._closed
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "connected" if self.connected else "cut"

@@ -14,9 +14,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from typing import ClassVar, Protocol
 
 from pratipad_nb.errors import TransportError
+from pratipad_nb.forks import forget_in_child
 from pratipad_nb.settings import Storage
 from pratipad_nb.transport.memory_store import StoredLog, matches, overlap
 from pratipad_nb.transport.protocol import ClientInfo, LogSpec, Signal
@@ -186,11 +188,24 @@ class Broker:
                     link.relinked()
             self.tick()
 
-    def restart(self) -> None:
-        """Stop and start at once; signals in flight are lost."""
+    def restart(self, store: dict[str, StoredLog] | None = None) -> None:
+        """Stop and start at once; signals in flight are lost. `store`: start with this earlier copy."""
         with self.lock:
             self.stop()
+            if store is not None:
+                self._go_back(store)
             self.start()
+
+    def copied_store(self) -> dict[str, StoredLog]:
+        """Return a copy of all logs, as a backup holds them."""
+        with self.lock:
+            return deepcopy(self._logs)
+
+    def _go_back(self, store: dict[str, StoredLog]) -> None:
+        for name in self._logs.keys() - store.keys():
+            self.delete_log(name)
+        for name, earlier in store.items():
+            self._logs.setdefault(name, StoredLog(earlier.spec)).go_back(earlier)
 
     def tick(self) -> None:
         """Let every waiter look again: to be called after a clock of the test's own has moved."""
@@ -365,3 +380,12 @@ class Broker:
         for pulse, watched in self._pulses.items():
             if watched is log:
                 pulse.set()
+
+
+def _forget_brokers() -> None:
+    """Forget the brokers, whose parties are in the process from which this process was forked."""
+    Broker._naming = threading.Lock()  # noqa: SLF001 - of this module
+    Broker._named.clear()  # noqa: SLF001
+
+
+forget_in_child(_forget_brokers)

@@ -178,16 +178,16 @@ class MemoryConsumer:
                 for delivery in deliveries:
                     self._position.hold(delivery.sequence, broker.now())
 
-    async def rewind(self, first: int | None = None) -> None:
-        """Let all unacknowledged deliveries, or all entries from `first` on, come again, in order."""
+    async def rewind(self) -> None:
+        """Let all unacknowledged deliveries come again, in order, before newer entries."""
         await self._link.link_up()
         self._check()
-        self.rewind_now(first)
+        self.rewind_now()
 
-    def rewind_now(self, first: int | None = None) -> None:
+    def rewind_now(self) -> None:
         """Rewind without waiting for the link."""
         with self._link.broker.lock:
-            self._position.rewind(first)
+            self._position.rewind()
             self._link.broker.wake(self._log)
 
     async def state(self) -> ConsumerState:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import OrderedDict
 from collections.abc import Iterator
+from copy import deepcopy
 from itertools import takewhile, zip_longest
 
 from pratipad_nb.errors import Fenced, LogFull, TransportError
@@ -128,6 +129,16 @@ class StoredLog:
         """Forget all message ids, as a restarted server does."""
         self._ids.clear()
 
+    def go_back(self, earlier: StoredLog) -> None:
+        """Become again as `earlier`, a copy of this log; consumers made since are gone."""
+        copied = deepcopy(earlier)
+        for key in self.consumers.keys() - copied.consumers.keys():
+            self.consumers[key].gone = True
+        for key, before in copied.consumers.items():
+            consumer = copied.consumers[key] = self.consumers.get(key, before)
+            consumer.become(before, self)
+        vars(self).update(vars(copied))
+
     def remove(self, sequence: int) -> None:
         """Delete an entry, also from the consumers' deliveries in flight; a missing entry is no error."""
         record = self.entries.pop(sequence, None)
@@ -225,6 +236,11 @@ class StoredConsumer:
         self._back: list[int] = []  # sequences that come again, in order
         self._active = now
 
+    def become(self, earlier: StoredConsumer, log: StoredLog) -> None:
+        """Become again as `earlier` was, a consumer of `log`."""
+        vars(self).update(vars(earlier))
+        self._log = log
+
     def take(self, now: float) -> list[Delivery]:
         """Return the deliveries that are due and have room: first repeats, in order, then new entries."""
         self._active = now
@@ -274,21 +290,19 @@ class StoredConsumer:
         if sequence in self._out:
             self._out[sequence] = now + self.spec.ack_wait
 
-    def rewind(self, first: int | None = None) -> None:
-        """Let all entries from `first` on, or from the first unacknowledged entry on, come again, in order.
+    def rewind(self) -> None:
+        """Let all entries from the first unacknowledged entry on come again, in order.
 
         Acknowledged entries that the log still holds are among them: a server keeps no account, over a
         rewind, of what was acknowledged behind an unacknowledged entry.
         """
-        if first is None:
-            first = self._floor + 1
+        first = max(self._floor + 1, self._log.first)
         self._out.clear()
         self._back = [
             sequence
-            for sequence in range(max(first, self._log.first), self._next)
+            for sequence in range(first, self._next)
             if (record := self._log.entries.get(sequence)) and self._wants(record)
         ]
-        self._next = max(self._next, first)
 
     def _wants(self, record: Record) -> bool:
         return not self.spec.subject or matches(self.spec.subject, record.subject)

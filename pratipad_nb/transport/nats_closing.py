@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
-__all__ = ["close_client", "give_up"]
+__all__ = ["close_client", "give_up", "leave_to_parent"]
 
 #: How long the library gets to close politely, in seconds: on a link that stands, where closing takes
 #: milliseconds, and on a link that is down, where politeness reaches no server.
@@ -46,6 +47,21 @@ async def give_up(client: Client, connecting: asyncio.Future[None]) -> None:
     if connecting.done() and not connecting.cancelled():
         connecting.exception()  # marked as seen: the caller reports the failure, or was cancelled
     await close_client(client)
+
+
+def leave_to_parent(client: Client) -> None:
+    """Give up this forked child's copy of the socket: the connection ends with the parent alone.
+
+    The descriptor stays taken, for objects of the parent's close it by its number. And the event loop is not
+    told: it shares what it waits for with the parent's.
+    """
+    transport: Any = client._transport  # noqa: SLF001
+    writer = getattr(transport, "_bare_io_writer", None)
+    descriptor = -1 if writer is None else writer.get_extra_info("socket").fileno()
+    if descriptor >= 0:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, descriptor, inheritable=False)
+        os.close(nothing)
 
 
 def _tasks(client: Client) -> set[asyncio.Task[Any]]:

@@ -70,6 +70,8 @@ class NatsConsumer:
         # for nor taken: they would be newer than the deliveries that come again, and a receiver that
         # recognises repeats by position would skip the older deliveries.
         self._paused = False
+        #: Whether a request found nobody who answers: the server is starting, or the consumer is gone.
+        self._unheard = False
         self._rewinding = asyncio.Lock()
         self._subscription: Any = None
         self._forget_callback: Callable[[], None] = lambda: None
@@ -179,6 +181,8 @@ class NatsConsumer:
             self._fail(self._deleted())
         elif status == "408":  # the request has expired, and is made anew
             await self._ask()
+        elif status == "503":
+            self._unheard = True
         # After any other status the watch asks again, after a pause: errors that come back
         # at once would spin.
 
@@ -215,6 +219,9 @@ class NatsConsumer:
                 # would come any more.
                 if self._paused and self._link.connected and not self._rewinding.locked():
                     await self.rewind()
+                if self._unheard and not await self._api("INFO"):
+                    self._fail(self._deleted())
+                self._unheard = False
                 await self._ask()
 
     # -- acknowledgements ------------------------------------------------------------------------------------
@@ -264,8 +271,8 @@ class NatsConsumer:
             else:
                 return
 
-    async def rewind(self, first: int | None = None) -> None:
-        """Let all unacknowledged deliveries, or all entries from `first` on, come again, in order.
+    async def rewind(self) -> None:
+        """Let all unacknowledged deliveries come again, in order, before newer entries.
 
         Deliveries in flight go to the old inbox, which is not read any more, for they would overtake. The
         invariant that the order rests on: `_inbox` changes only while `_paused` and after the server's RESET,
@@ -276,8 +283,7 @@ class NatsConsumer:
             await self._flush_outbox()
             await self._subscription.close()
             # The server doesn't answer a RESET of a missing consumer.
-            to = {"seq": max(1, first)} if first is not None else None
-            if not await self._without_requests() or not await self._api("RESET", to):
+            if not await self._without_requests() or not await self._api("RESET"):
                 deleted = self._deleted()
                 self._fail(deleted)
                 raise deleted
@@ -301,8 +307,8 @@ class NatsConsumer:
             await asyncio.sleep(min(_LOOK, left))
         return False
 
-    async def _api(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        return await self._jetstream.call(f"CONSUMER.{verb}.{self._stream}.{self._name}", body)
+    async def _api(self, verb: str) -> dict[str, Any]:
+        return await self._jetstream.call(f"CONSUMER.{verb}.{self._stream}.{self._name}")
 
     async def state(self) -> ConsumerState:
         """Return the consumer's progress, as the server knows it."""

@@ -26,8 +26,9 @@ from pratipad_nb.errors import (
     TransportError,
     WaitTimeout,
 )
+from pratipad_nb.forks import watch
 from pratipad_nb.settings import Credentials, Storage
-from pratipad_nb.transport.nats_closing import close_client, give_up
+from pratipad_nb.transport.nats_closing import close_client, give_up, leave_to_parent
 from pratipad_nb.transport.nats_errors import (
     denied,
     denied_subject,
@@ -90,6 +91,11 @@ class NatsLink:
         self._reconnected: list[Callable[[], None]] = []
         self._first_error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.last_error = ""
+        watch(self)
+
+    def _find_forked(self) -> bool:
+        leave_to_parent(self._client)
+        return True
 
     # -- life ------------------------------------------------------------------------------------------------
 

@@ -110,7 +110,7 @@ def edge_user(flow: str) -> User:
             # The inboxes of all parties of the flow, to answer their requests.
             f"_INBOX.{flow}.>",
             f"{_API}.INFO",
-            *(pattern for stream in subjects.streams for pattern in _all_of(stream)),
+            *(p for s in (*subjects.streams, subjects.former_input_stream) for p in _all_of(s)),
             # These subjects lead to a server only where the edge's server is a leaf of it.
             *_cloud_api(subjects),
             _CONNECTIONS,

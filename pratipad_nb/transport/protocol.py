@@ -217,17 +217,11 @@ class Consumer(Protocol):
     def hold(self, deliveries: Sequence[Delivery]) -> None:
         """Start the `ack_wait` of `deliveries` anew, for they are still being worked on."""
 
-    async def rewind(self, first: int | None = None) -> None:
+    async def rewind(self) -> None:
         """Let all unacknowledged deliveries come again, in order, before newer entries.
 
         Deliveries that `get` hasn't returned yet are dropped by the consumer, for they come again, too. Where
         acknowledged entries stay in the log, those behind an unacknowledged entry come again as well.
-
-        Parameters
-        ----------
-        first
-            The sequence to set the consumer to: all entries from there on come again, acknowledged or not,
-            and all entries before count as acknowledged. Default: the first unacknowledged entry.
         """
 
     async def state(self) -> ConsumerState:

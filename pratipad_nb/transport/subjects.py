@@ -10,6 +10,8 @@ subject                     publisher → reader                      stream
 ``in.<partition>.<device>`` server → edge: `up`, split              ``UP_<flow>`` (several partitions)
 ``out.<partition>``         edge → readers: frames of results       ``OUT_<flow>`` (durable delivery)
 ``sent``                    edge → cloud: `out`, by a leaf's link   ``OUT_<flow>`` of the cloud's server
+``moving.<move>.<device>``  edge → itself: the former input's      ``UP_<flow>`` (until it is complete)
+``retired``                 none: the former input has it at last   ``IN_<flow>`` (version 0.1's input)
 ``order``                   reader → edge: orders for devices       ``ORDER_<flow>``
 ``down.<device>``           edge → device: orders                   none
 ``plain.<device>``          edge → device: orders as plain JSON     none
@@ -162,6 +164,19 @@ class Subjects:
     def control(self) -> str:
         """The subject of readers' requests to the edge."""
         return self._below("control")
+
+    def moving(self, move: str, device: str) -> str:
+        """Return the subject of `device`'s frames that the move `move` takes out of the former input."""
+        return self._below("moving", move, valid_name(device, "device"))
+
+    def moving_all(self, move: str) -> str:
+        """Return the pattern of every `moving` of the move `move`."""
+        return self._below("moving", move, "*")
+
+    @property
+    def retired(self) -> str:
+        """The subject that the former input has once it has given up the devices' subjects."""
+        return self._below("retired")
 
     # -- all of a kind ---------------------------------------------------------------------------------------
 

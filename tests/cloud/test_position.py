@@ -37,6 +37,13 @@ async def stored(world):
     return decode((await marks.latest(world.subjects.read("cloud"))).data, StoredRead)
 
 
+def heir_waits(world):
+    async def waits():
+        return (await stored(world)).heir is not None
+
+    return waits
+
+
 @pytest.mark.parametrize("host", ["", "far"])
 async def test_of_two_handles_of_one_name_the_newer_gets_the_rest_and_the_older_is_told(world, host):
     await world.append(*[1] * 10)
@@ -111,11 +118,11 @@ async def test_a_loop_that_thaws_hands_out_nothing_though_messages_are_there(wor
         await anext(older)
 
 
-async def test_a_handle_whose_holder_has_ended_or_was_killed_need_not_wait(world):
-    await world.append(4)
+async def test_a_handle_whose_holder_has_ended_was_killed_or_only_takes_need_not_wait(world):
+    await world.append(1, 1, 1, 1, 1, 1)
     slow = Patience(handover=30.0)
     first = await handle(world, "far", patience=slow)
-    assert payloads(await first.take(1)) == [1]
+    assert (await anext(first)).payload == 1
     await first.close()
     assert (await stored(world)).holder is None
     second = await handle(world, patience=slow)
@@ -124,10 +131,51 @@ async def test_a_handle_whose_holder_has_ended_or_was_killed_need_not_wait(world
     gone.wait()
     third = await handle(world, patience=slow)
     third._source._position._origin = Origin("killed", socket.gethostname(), gone.pid, 1.0)
-    assert payloads(await third.take(1, timeout=patient(5))) == [3]
+    assert [(await anext(third)).payload for _ in range(2)] == [3, 4]
     await world.kill(third)
     fourth = await handle(world, "near", patience=slow)
-    assert payloads(await fourth.take(1, timeout=patient(5))) == [4]
+    assert payloads(await fourth.take(1, timeout=patient(5))) == [3]  # a loop is at least once
+    fifth = await handle(world, patience=slow)
+    assert payloads(await fifth.take(2, timeout=patient(5))) == [4, 5]
+
+
+async def test_a_handle_that_loops_after_it_has_taken_is_asked_from_then_on(world):
+    await world.append(3, 3)
+    older = await handle(world, "far")
+    assert payloads(await older.take(1)) == [1]
+    assert not (await stored(world)).leads
+    assert (await anext(older)).payload == 2
+    assert (await stored(world)).leads
+    newer = await handle(world, patience=Patience(handover=30.0))
+    taking = asyncio.create_task(newer.take(3))
+    await eventually(heir_waits(world))
+    with pytest.raises(TakenOver):
+        await older.take(1)
+    assert payloads(await taking) == [3, 4, 5]
+
+
+async def test_what_the_holder_reads_while_a_newer_handle_opens_is_not_read_again(world, monkeypatch):
+    await world.append(1)
+    older = await handle(world, "far")
+    newer = await handle(world, patience=Patience(handover=30.0))
+    connection = newer._source._connection
+    append = connection.append
+    seen = [(await anext(older)).payload]
+
+    async def late(*arguments, **options):
+        monkeypatch.setattr(connection, "append", append)
+        await world.append(1, 1, 1)
+        seen.extend([(await anext(older)).payload for _ in range(3)])
+        return await append(*arguments, **options)
+
+    monkeypatch.setattr(connection, "append", late)
+    taking = asyncio.create_task(newer.take(1))
+    await eventually(heir_waits(world))
+    with pytest.raises(TakenOver):
+        await anext(older)
+    assert seen == [1, 2, 3, 4]
+    await world.append(1)
+    assert payloads(await taking) == [5]
 
 
 async def test_of_three_handles_the_newest_has_the_name(world):

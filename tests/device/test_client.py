@@ -245,7 +245,7 @@ async def test_signals_that_are_no_frames_are_counted_and_ignored(edge: Any) -> 
             b"",
             b"+ACK",
             b"PNB\x00\xff",
-            b'{"stream":"IN_house","seq":1}',
+            b'{"stream":"UP_house","seq":1}',
             encode(CreditFrame("x", 1, 1, 1)),
         ):
             await edge.link.publish(edge.subjects.credit("room1"), junk)
@@ -391,3 +391,46 @@ def test_arguments_are_checked_in_the_line_that_has_them() -> None:
             AsyncDevice("room1", **wrong)  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="room_1"):
         AsyncDevice("room 1")
+
+
+async def test_after_a_broken_link_no_more_is_sent_until_the_edge_has_said_what_still_holds(
+    edge: Any,
+) -> None:
+    edge.auto = ("pull", 0, "durable")
+    async with await AsyncDevice("room1").connect(edge.endpoint) as device:
+        await eventually(lambda: device.mode == "pull")
+        edge.auto = None
+        edge.broker.cut(edge.identity())
+        await eventually(lambda: not device.connected)
+        for number in range(3):
+            await device.push(number)
+        for _ in range(10):  # the uplink has seen that there is no credit
+            await asyncio.sleep(0)
+        device._credit.total = 3  # an edge has granted it three, and has asked another since
+        greeted = len(edge.hellos)
+        edge.broker.heal(edge.identity())
+        await eventually(lambda: len(edge.hellos) > greeted)
+        assert (edge.payloads, device.waiting) == ([], 3)
+        edge.owner += 1
+        await edge.grant(1, mode="pull")
+        await eventually(lambda: edge.payloads == [0])
+        await eventually(lambda: edge.hello.owner == edge.owner)
+        assert (edge.hello.sent, edge.hello.waiting) == (1, 2)
+        await edge.grant(3, mode="pull")
+        await eventually(lambda: edge.payloads == [0, 1, 2])
+
+
+async def test_a_device_whose_grant_is_taken_back_says_at_once_what_it_has_sent(edge: Any) -> None:
+    edge.auto = ("pull", 5, "durable")
+    async with await AsyncDevice("room1").connect(edge.endpoint) as device:
+        await (await device.push(1))
+        edge.auto = None
+        edge.owner += 1
+        await edge.grant(0, mode="pull")
+        await eventually(lambda: edge.hello.owner == edge.owner)
+        assert (edge.hello.sent, edge.hello.waiting) == (1, 0)
+        await device.push(2)
+        await eventually(lambda: edge.hello.waiting == 1)
+        assert edge.payloads == [1]
+        await edge.grant(2, mode="pull")
+        await eventually(lambda: edge.payloads == [1, 2])

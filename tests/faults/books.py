@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ledger import Key, Result
 from orders import Order
+from states import Key, Result, State
 
 
 class Lines:
@@ -115,4 +115,4 @@ class DatabaseBook:
 
 def _result(device: str, payload: dict[str, Any]) -> Result:
     key = Key(device, payload["start"], payload["n"])
-    return Result(key, payload["value"], payload["count"], payload["total"])
+    return Result(key, State(payload["count"], payload["total"]))

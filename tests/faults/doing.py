@@ -19,7 +19,7 @@ __all__ = ["Doing", "Starting"]
 
 
 class Starting(Protocol):
-    """What starts a process again, once it has ended as it was told to."""
+    """What starts a process again."""
 
     def __call__(self, name: str) -> None:
         """Start the process of that name again."""
@@ -34,9 +34,18 @@ class Doing:
         All processes by their names.
     restart
         Starts a process again once it has ended; it writes its books from then on.
+    supersede
+        Starts a process again beside the one that runs, which has to end by itself.
     """
 
-    def __init__(self, folder: Path, hosts: Hosts, processes: dict[str, Process], restart: Starting) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        hosts: Hosts,
+        processes: dict[str, Process],
+        restart: Starting,
+        supersede: Starting,
+    ) -> None:
         self._hosts = hosts
         self._processes = processes
         self._restart = restart
@@ -55,6 +64,7 @@ class Doing:
             "swap": lambda fault: self._of(fault).command("swap"),
             "concurrency": self._change_concurrency,
             "rewind": self._rewind,
+            "rival": lambda fault: supersede(fault.target),
             "mend": lambda _: self.retry(),
         }
         self._undoes: dict[str, Callable[[Fault], None]] = {

@@ -12,10 +12,13 @@ from pathlib import Path
 from books import DatabaseBook, OutputBook, ReceiptBook, RunBook, SentBook
 from doing import Doing
 from hosts import Hosts
-from ledger import Key, Ledger
+from ledger import Ledger
 from orders import Order, OrderLedger
 from programs import DEVICES, PARTIES, ROOMS, Process, programs, run_command
 from schedule import EDGES, Fault
+from states import Key
+
+from pratipad_nb.cli.exits import TAKEN_OVER
 
 __all__ = ["Hunt"]
 
@@ -49,7 +52,7 @@ class Hunt:
         self._folder = folder
         self._patience = patience
         self._processes = {name: Process(each, folder, hosts) for name, each in programs(hosts).items()}
-        self._doing = Doing(folder, hosts, self._processes, self._start_again)
+        self._doing = Doing(folder, hosts, self._processes, self._start_again, self._supersede)
         self._database = DatabaseBook(folder / "house.db")
         self.ledger = Ledger({"archive": self._database, "witness": OutputBook(folder / "witness.out")})
         self.orders = OrderLedger()
@@ -113,6 +116,17 @@ class Hunt:
     def _start_again(self, name: str) -> None:
         self._await_end(name)
         self._start(name)
+
+    def _supersede(self, name: str) -> None:
+        """Start a process beside the one that runs; that one has to end, and say that it was taken over."""
+        older = self._processes[name].rival()
+        if older is None:
+            return
+        if not self._watch(lambda: older.poll() is not None, self._patience):
+            self.findings.append(f"round {self.rounds}: the older {name} did not end")
+            older.kill()
+        elif older.returncode != TAKEN_OVER:
+            self.findings.append(f"round {self.rounds}: the older {name} ended with {older.returncode}")
 
     def _start(self, name: str) -> None:
         process = self._processes[name]

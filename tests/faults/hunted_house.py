@@ -1,9 +1,9 @@
 """The flow of the hunt, as a user gives it to `pratipad run`, and a line to the hunter.
 
-The environment says with how many instances the flow begins (`HUNT_CONCURRENCY`), and every how many messages
-a processor answers (`HUNT_REPLY_EVERY`). The hunter writes commands to stdin, a line each: `swap` runs the
-processors' cell again, `concurrency 3` runs it with three instances, `retry` retries the dead letters. A
-command that fails is tried again, for the hunter may have taken the server away.
+The environment says with how many instances the flow begins (`HUNT_CONCURRENCY`). The hunter writes commands
+to stdin, a line each: `swap` runs the processors' cell again, `concurrency 3` runs it with three instances,
+`retry` retries the dead letters. A command that fails is tried again, for the hunter may have taken the
+server away.
 """
 
 import os
@@ -13,10 +13,11 @@ import threading
 import time
 from pathlib import Path
 
+from states import REPLY_EVERY
+
 from pratipad_nb import Flow, FlowOptions, Keyed, PratipadError, reply
 
-NOTATION = "Push <~> fragile <~> Tally <~> Output"
-REPLY_EVERY = int(os.environ["HUNT_REPLY_EVERY"])
+NOTATION = "Push <~> Tally <~> fragile <~> Output"
 #: What a poisoned message lacks; while this file is there, `fragile` can deal with it.
 MENDED = Path("mended")
 #: How long a command is tried, in seconds.

@@ -1,11 +1,10 @@
 """Devices of the hunt, as `pratipad device` runs them: their messages are numbered, their receipts booked.
 
-The environment names the devices (`HUNT_DEVICES`), their start (`HUNT_START`), the folder of their outboxes
-(`HUNT_KEEP`, empty: the devices keep none), and every how many messages a message is poisoned
-(`HUNT_POISON_EVERY`). Each start of a device writes two books. A line of DEVICE-START.receipts is a range of
-numbers that are promised to arrive. For a device that keeps its outbox a returned `push` is that promise, for
-another device a receipt that is done. A line of DEVICE-START.run is an order, or a processor's answer, that
-the device has run.
+The environment names the devices (`HUNT_DEVICES`), their start (`HUNT_START`) and the folder of their
+outboxes (`HUNT_KEEP`, empty: the devices keep none). Each start of a device writes two books. A line of
+DEVICE-START.receipts is a range of numbers that are promised to arrive. For a device that keeps its outbox a
+returned `push` is that promise, for another device a receipt that is done. A line of DEVICE-START.run is an
+order, or a processor's answer, that the device has run.
 """
 
 import os
@@ -14,12 +13,13 @@ import threading
 import time
 from collections import deque
 
+from states import POISON_EVERY, value_of
+
 from pratipad_nb import Device
 from pratipad_nb.errors import DeviceError
 
 START = int(os.environ["HUNT_START"])
 KEEP = os.environ["HUNT_KEEP"] or None
-POISON_EVERY = int(os.environ["HUNT_POISON_EVERY"])
 
 
 class Book:
@@ -75,7 +75,7 @@ class Room:
     def _push(self):
         """Push the next number; return False if the device takes none."""
         number = self._number + 1
-        payload = {"start": START, "n": number, "value": random.randrange(1000)}
+        payload = {"start": START, "n": number, "value": value_of(START, number)}
         try:
             receipt = self.device.push(payload | {"poisoned": number % POISON_EVERY == 0})
         except DeviceError:

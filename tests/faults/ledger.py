@@ -8,39 +8,9 @@ before it is a result, so it arrives late, out of order, and once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-#: Every so many messages of a device's start, a message is poisoned: a processor fails on it until mended.
-POISON_EVERY = 97
-#: Every so many messages of a device's start, a processor answers the device.
-REPLY_EVERY = 50
-
-
-class Key(NamedTuple):
-    """A message. Of one device, keys rise in the order of its pushes."""
-
-    device: str
-    start: int
-    number: int
-
-    @property
-    def poisoned(self) -> bool:
-        """Whether a processor fails on the message until the processor is mended."""
-        return self.number % POISON_EVERY == 0
-
-    @property
-    def answered(self) -> bool:
-        """Whether a processor answers the message."""
-        return self.number % REPLY_EVERY == 0
-
-
-class Result(NamedTuple):
-    """A message at Output: its value, and the state behind it: the device's results, and their sum."""
-
-    key: Key
-    value: int
-    count: int
-    total: int
+from states import Key, Result, States
 
 
 class Book(Protocol):
@@ -84,11 +54,11 @@ class Arrivals:
         self.owed: set[Key] = set()
         self.doubled: set[Key] = set()
         self.reordered: set[Key] = set()
-        #: Results whose count or sum does not follow from those of the device's result before.
+        #: Results whose state does not follow from the device's result before.
         self.wrong: set[Key] = set()
         #: The latest message of each device, the poisoned ones apart.
         self.latest: dict[str, Key] = {}
-        self._states: dict[str, tuple[int, int]] = {}
+        self._states = States()
         self._repeats = False
 
     def resume(self) -> None:
@@ -110,20 +80,14 @@ class Arrivals:
         self._repeats = False
         self.got.add(key)
         self.owed.discard(key)
-        self._check_state(result)
+        if not self._states.exact(result):
+            self.wrong.add(key)
         if key.poisoned:
             return
         if key < self.latest.get(key.device, key):
             self.reordered.add(key)
         else:
             self.latest[key.device] = key
-
-    def _check_state(self, result: Result) -> None:
-        """Compare the processor's state with the state behind the device's result before."""
-        count, total = self._states.get(result.key.device, (0, 0))
-        self._states[result.key.device] = (result.count, result.total)
-        if (result.count, result.total) != (count + 1, total + result.value):
-            self.wrong.add(result.key)
 
     def overtaken(self, key: Key) -> bool:
         """Whether a later message of the device has arrived, so that `key` has arrived, or comes too late."""
@@ -164,7 +128,7 @@ class Ledger:
         for other, arrivals in self.arrivals.items():
             if other != reader:
                 arrivals.promise(result.key)
-        if result.key.answered:
+        if result.key.answered and not result.key.poisoned:
             self.answered.add(result.key)
 
     @property

@@ -71,23 +71,48 @@ MUTATIONS = (
     Mutation(
         "an append whose answer is lost is not looked up",
         "runtime/positions/chain.py",
-        "return newest.sequence if (header.writer, header.number) == (self.writer, self._number) else None",
+        "return newest.sequence if _name_of(newest) == (self.writer, self._number) else None",
         "return None",
         (CHAIN,),
     ),
     Mutation(
         "a checkpoint without positions",
         "runtime/positions/chain.py",
-        "MarkFrame(sequence, self.positions.all(), self.states, self.writer)",
-        "MarkFrame(sequence, [], self.states, self.writer)",
+        "MarkFrame(sequence, self.positions.all(), self.states,",
+        "MarkFrame(sequence, [], self.states,",
         (CHAIN,),
     ),
     Mutation(
         "state restored from nowhere",
         "runtime/positions/chain.py",
-        "self.states = mark.states",
-        "self.states = {}",
-        (CHAIN, "tests/runtime/edge/test_edge.py"),
+        "self.states, self.floor = mark.states, mark.floor",
+        "self.floor = mark.floor",
+        (CHAIN,),
+    ),
+    Mutation(
+        "state is not rebuilt from the messages since its checkpoint",
+        "runtime/positions/rebuilding.py",
+        "for place, number in behind.items()",
+        "for place, number in ()",
+        ("tests/runtime/edge/test_exact_state.py",),
+    ),
+    Mutation(
+        "a partition is taken over with the checkpoint as it was before",
+        "runtime/positions/chain.py",
+        "                await self._store_checkpoint()\n                return\n",
+        "                await self._store_checkpoint()\n                return\n"
+        "            newest = await self._marks.latest(self._mark)\n"
+        "            self._marked = newest.sequence if newest else 0\n"
+        "            await self._store_checkpoint()\n            return\n",
+        (CHAIN,),
+    ),
+    Mutation(
+        "the input is purged before a checkpoint covers it",
+        "runtime/edge/upkeep.py",
+        "        if self._keeps_state():\n            # What is acknowledged by now",
+        "        await self._input.purge(progress.floor)\n"
+        "        if self._keeps_state():\n            # What is acknowledged by now",
+        ("tests/runtime/edge/test_exact_state.py",),
     ),
     Mutation(
         "no rewind after a gap",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
-from ledger import Key
+from states import Key
 
 
 class Order(NamedTuple):

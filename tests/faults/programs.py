@@ -17,7 +17,6 @@ from pathlib import Path
 
 import psutil
 from hosts import Hosts
-from ledger import POISON_EVERY, REPLY_EVERY
 
 __all__ = ["DEVICES", "PARTIES", "ROOMS", "Process", "Program", "programs", "run_command"]
 
@@ -131,8 +130,6 @@ class Process:
             "HUNT_CLOCK": str(self._clock),
             "HUNT_CONCURRENCY": str(self.instances),
             "HUNT_DEVICES": ",".join(self._program.devices or ROOMS),
-            "HUNT_POISON_EVERY": str(POISON_EVERY),
-            "HUNT_REPLY_EVERY": str(REPLY_EVERY),
             "HUNT_SENT": str(self.book("sent")),
             "HUNT_SERVER": self._hosts.url,
             "HUNT_START": str(self.starts),
@@ -143,6 +140,14 @@ class Process:
         self.told = True
         if self._popen is not None:
             self._popen.send_signal(number)
+
+    def rival(self) -> subprocess.Popen[bytes] | None:
+        """Start the program once more beside the process that runs, and return that process."""
+        older = self._popen
+        if older is not None and older.stdin is not None:
+            older.stdin.close()
+        self.start()
+        return older
 
     def freeze(self) -> None:
         """Stop the process, and those that it has started."""

@@ -76,6 +76,7 @@ KINDS = {
         Kind("swap", "hot swap", EDGES, 8, most=0.0),
         Kind("concurrency", "other number of instances", EDGES, 8, most=0.0, amount=_instances),
         Kind("rewind", "input sent again; reader from the oldest on", ("input", "archive"), 5, most=0.0),
+        Kind("rival", "a newer reader of the name takes over", ("archive",), 4, most=0.0),
         Kind("mend", "dead letters retried once mended", ("fragile",), 6, least=0.2, most=2.0),
     )
 }  # fmt: skip

@@ -400,11 +400,11 @@ def test_nobody_at_the_cloud_reaches_jetstream_at_the_edge(cloud_side, tmp_path)
         with Device("room1").connect(flow) as device:
             device.push({"n": 0}).wait(10)
             cloud.take(1)
-        for request in ("STREAM.INFO.IN_house", "STREAM.DELETE.OUT_house", "INFO"):
+        for request in ("STREAM.INFO.UP_house", "STREAM.DELETE.OUT_house", "INFO"):
             with pytest.raises(WaitTimeout):
                 cloud_side.portal.run(asked(f"$JS.edge.API.{request}"))
         # At its own server it may, and that is another's JetStream.
-        assert b"stream not found" in cloud_side.portal.run(asked("$JS.API.STREAM.INFO.IN_house"))
+        assert b"stream not found" in cloud_side.portal.run(asked("$JS.API.STREAM.INFO.UP_house"))
         assert flow.state == "running"
 
 

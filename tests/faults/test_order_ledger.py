@@ -7,8 +7,8 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 from books import RunBook, SentBook
-from ledger import Key
 from orders import Order, OrderLedger
+from states import Key
 
 
 class Books:

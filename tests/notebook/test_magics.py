@@ -246,10 +246,10 @@ def failed(flow, until):
     """Let a flow's run end with an error."""
 
     async def fail():
-        async def fails():
+        async def fails(line):
             raise OSError("no space left")
 
-        flow._flow._edge._last_checkpoint = fails
+        flow._flow._edge.parts.upkeep.last_checkpoint = fails
         flow._flow._edge.drain()
 
     flow._portal.run(fail())

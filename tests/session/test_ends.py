@@ -223,10 +223,10 @@ def test_a_flow_that_failed_says_why_it_is_not_running(url, until):
         raise_in(flow._flow._edge)
 
     def raise_in(edge):
-        async def fails():
+        async def fails(line):
             raise TransportError("no space is left")
 
-        edge._last_checkpoint = fails
+        edge.parts.upkeep.last_checkpoint = fails
 
     flow._portal.run(fail())
     until(lambda: flow.state == "failed")

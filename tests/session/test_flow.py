@@ -190,11 +190,11 @@ def test_a_start_that_fails_leaves_nothing_behind_and_can_be_repeated(url):
 def fail(flow):
     """Have the flow fail: its next checkpoint can't be stored."""
 
-    async def fails():
+    async def fails(line):
         raise OSError("no space left")
 
     async def drain():
-        flow._flow._edge._last_checkpoint = fails
+        flow._flow._edge.parts.upkeep.last_checkpoint = fails
         flow._flow._edge.drain()
 
     flow._portal.run(drain())

@@ -300,8 +300,16 @@ def test_what_a_late_call_replies_is_dropped(start: Callable[..., Flow], calls: 
         until(lambda: orders == ["a", "b", "c"])
 
 
+class Mended:
+    concurrency = 2
+
+    def process(self, payload: Any) -> Any:
+        return f"mended {payload}"
+
+
+@pytest.mark.parametrize("mended", [Mended().process, Mended], ids=["function", "more instances"])
 def test_a_processor_that_hangs_for_ever_is_paused_once_too_many_are_left_behind_and_can_be_mended(
-    start: Callable[..., Flow], calls: Calls, until: Callable[..., None]
+    start: Callable[..., Flow], calls: Calls, until: Callable[..., None], mended: Any
 ) -> None:
     flow = start("Push ~> P ~> Output", P=counting(calls, "def", timeout=0.02))
     with Device("room1").connect(flow) as device:
@@ -312,10 +320,30 @@ def test_a_processor_that_hangs_for_ever_is_paused_once_too_many_are_left_behind
         assert "P: 16 instances are left behind in calls that hang" in stats.last_error
         assert flow.state == "running"
         assert len(calls.made) == 16
-        flow.update(flow.notation, {"P": lambda payload: f"mended {payload}"})
+        flow.update(flow.notation, {"P": mended})
         assert taken(flow, 4) == ["mended hang"] * 4
         assert flow.stats().processors["P"].state == "running"
         assert len(flow.dead_letters()) == 16
+
+
+def test_a_processor_that_is_paused_for_want_of_an_instance_can_be_taken_out(
+    start: Callable[..., Flow], calls: Calls, until: Callable[..., None]
+) -> None:
+    def setup(self: Any) -> None:
+        if len(calls.made) > 1:
+            raise ConnectionError("the database is away")
+
+    flow = start("Push ~> P ~> Output", P=counting(calls, "def", setup=setup))
+    with Device("room1").connect(flow) as device:
+        frame(device, "hang", "a")
+        until(lambda: flow.stats().processors["P"].state == "paused", SOON)
+        calls.open.set()  # no call hangs any more, and still there is no instance
+        flow.update("Push ~> same ~> Output", {"same": lambda payload: payload})
+        frame(device, "b")
+        assert taken(flow, 1) == ["b"]
+        late, stranded = (letter.error for letter in flow.dead_letters())
+        assert late.startswith("TookTooLong")
+        assert stranded == "ProcessorError: P has no instance to go on with, while the flow was changed."
 
 
 def test_once_those_that_were_left_behind_have_ended_resume_lets_it_go_on(

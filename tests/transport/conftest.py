@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ EDGE = edge_user(FLOW)
 
 Opener = Callable[[], Awaitable[Connection]]
 Restart = Callable[[], Awaitable[None]]
+#: Copies the server's store, and returns what restarts the server with that copy.
+BackUp = Callable[[], Awaitable[Restart]]
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Transport:
     kind: str
     connect: Opener
     restart: Restart
+    back_up: BackUp
 
 
 @pytest.fixture(scope="session")
@@ -62,19 +66,19 @@ async def transport(
 ) -> AsyncIterator[Transport]:
     async with contextlib.AsyncExitStack() as stack:
         if request.param == "memory":
-            opener, restart = in_memory()
+            opener, restart, back_up = in_memory()
         else:
-            opener, restart = await at_a_server(tmp_path, certificates, stack)
+            opener, restart, back_up = await at_a_server(tmp_path, certificates, stack)
 
         async def connect() -> Connection:
             connection = await opener()
             stack.push_async_callback(connection.close)
             return connection
 
-        yield Transport(request.param, connect, restart)
+        yield Transport(request.param, connect, restart, back_up)
 
 
-def in_memory() -> tuple[Opener, Restart]:
+def in_memory() -> tuple[Opener, Restart, BackUp]:
     broker = Broker("contract")
 
     async def opener() -> Connection:
@@ -83,12 +87,20 @@ def in_memory() -> tuple[Opener, Restart]:
     async def restart() -> None:
         broker.restart()
 
-    return opener, restart
+    async def back_up() -> Restart:
+        store = broker.copied_store()
+
+        async def restore() -> None:
+            broker.restart(store)
+
+        return restore
+
+    return opener, restart, back_up
 
 
 async def at_a_server(
     folder: Path, certificates: Certificates, stack: contextlib.AsyncExitStack
-) -> tuple[Opener, Restart]:
+) -> tuple[Opener, Restart, BackUp]:
     """Start a real server that lets the edge in, with the edge's permissions and no more."""
     server = EmbeddedServer(folder, certificates.server)
     url = await server.start([EDGE])
@@ -102,4 +114,17 @@ async def at_a_server(
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)  # its keeper brings it back
 
-    return opener, restart
+    async def back_up() -> Restart:
+        await server.stop()
+        shutil.copytree(folder / "store", folder / "backup")
+        await server.start([EDGE])
+
+        async def restore() -> None:
+            await server.stop()
+            shutil.rmtree(folder / "store")
+            shutil.copytree(folder / "backup", folder / "store")
+            await server.start([EDGE])
+
+        return restore
+
+    return opener, restart, back_up

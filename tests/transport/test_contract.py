@@ -647,21 +647,24 @@ async def kept(connection):
     )
 
 
-async def test_a_consumer_set_back_to_a_sequence_gets_all_from_there_on_acknowledged_or_not(connection, kept):
-    consumer = await kept.consumer(EACH)
+async def test_a_second_consumer_gets_what_the_first_one_has_acknowledged_from_where_it_is_told(
+    connection, kept
+):
+    first = await kept.consumer(EACH)
     await fill(connection, UP, 6)
-    for delivery in await collect(consumer, 6):
-        if delivery.sequence != 5:
-            consumer.acknowledge(delivery)
+    deliveries = await collect(first, 6)
+    for delivery in deliveries[:4]:
+        first.acknowledge(delivery)
     await eventually(lambda: _floor(kept, "edge", 4))
-    await consumer.rewind(3)
-    again = await collect(consumer, 4)
+    second = await kept.consumer(ConsumerSpec("edge-2", "each", start=3))
+    assert (await second.state()).floor == 2
+    again = await collect(second, 4)
     assert texts(again) == ["3", "4", "5", "6"]
-    assert (await consumer.state()).floor == 2
-    for delivery in again:
-        consumer.acknowledge(delivery)
-    await eventually(lambda: _floor(kept, "edge", 6))
-    assert (await consumer.state()).pending == 0
+    first.acknowledge(deliveries[5])  # says nothing about the second
+    second.acknowledge(again[0])
+    await eventually(lambda: _floor(kept, "edge-2", 3))
+    await second.rewind()
+    assert texts(await collect(second, 3)) == ["4", "5", "6"]
 
 
 async def test_of_a_kept_log_what_is_acknowledged_behind_a_hole_comes_again(connection, kept):
@@ -679,16 +682,20 @@ async def _floor_reached(consumer: Consumer, floor: int) -> bool:
     return (await consumer.state()).floor >= floor
 
 
-async def test_a_consumer_set_to_what_is_purged_goes_on_with_what_is_left(connection, kept):
-    consumer = await kept.consumer(EACH)
+@pytest.mark.parametrize("start", [1, 5])
+async def test_a_consumer_that_starts_with_what_is_purged_or_yet_to_come_gets_what_is_there(
+    connection, kept, start
+):
     await fill(connection, UP, 4)
     await kept.purge(3)
-    await consumer.rewind(1)
-    assert texts(await collect(consumer, 2)) == ["3", "4"]
-    assert (await consumer.state()).pending == 2
+    consumer = await kept.consumer(ConsumerSpec("edge", "each", start=start))
+    await fill(connection, UP, 2, start=5)
+    wanted = ["3", "4", "5", "6"][0 if start == 1 else 2 :]
+    assert texts(await collect(consumer, len(wanted))) == wanted
+    assert (await consumer.state()).pending == len(wanted)
 
 
-async def test_a_consumer_of_one_partition_is_set_back_and_purged_alone(connection, kept):
+async def test_one_partition_is_consumed_and_purged_alone(connection, kept):
     names = [f"room{n}" for n in range(1, 9)]
     for name in names:
         await connection.append(SUBJECTS.up(name), name.encode())
@@ -699,9 +706,8 @@ async def test_a_consumer_of_one_partition_is_set_back_and_purged_alone(connecti
     last = names.index(own[-1]) + 1
     # Entries of the other partition may count as acknowledged, or not.
     await eventually(lambda: _floor_reached(consumer, last))
-    second = names.index(own[1]) + 1
-    await consumer.rewind(second)
-    assert texts(await collect(consumer, len(own) - 1)) == own[1:]
+    second = ConsumerSpec("again-1", "each", SUBJECTS.input_of(1), start=names.index(own[1]) + 1)
+    assert texts(await collect(await kept.consumer(second), len(own) - 1)) == own[1:]
     await kept.purge(last, SUBJECTS.input_of(1))
     left = [name for name in names if name not in own[:-1]]
     assert texts(await entries(kept)) == left

@@ -106,7 +106,7 @@ async def with_streams(connect: Connect) -> Party:
 async def test_a_device_s_upload_is_acknowledged_without_any_jetstream_right(connect: Connect) -> None:
     await with_streams(connect)
     room1 = await connect("room1")
-    assert await room1.request(HOUSE.up("room1"), {}) == {"stream": "IN_house", "seq": 1}
+    assert await room1.request(HOUSE.up("room1"), {}) == {"stream": "UP_house", "seq": 1}
     await room1.client.publish(HOUSE.hello("room1"), b"")
     for subject in (HOUSE.down("room1"), HOUSE.credit("room1"), HOUSE.credit_all):
         await room1.client.subscribe(subject)
@@ -149,10 +149,10 @@ FORBIDDEN_TO_PUBLISH = {
         "pratipad.garden.up.room1",
         INBOXES["room2"] + ".x",
         "$JS.API.INFO",
-        "$JS.API.STREAM.DELETE.IN_house",
-        "$JS.API.STREAM.MSG.GET.IN_house",
-        "$JS.API.CONSUMER.CREATE.IN_house.x",
-        "$JS.ACK.IN_house.edge.1.1.1.1.0",
+        "$JS.API.STREAM.DELETE.UP_house",
+        "$JS.API.STREAM.MSG.GET.UP_house",
+        "$JS.API.CONSUMER.CREATE.UP_house.x",
+        "$JS.ACK.UP_house.edge.1.1.1.1.0",
         "$SYS.REQ.ACCOUNT.PING.CONNZ",
     ],
     "cloud": [
@@ -167,7 +167,7 @@ FORBIDDEN_TO_PUBLISH = {
         "$JS.API.CONSUMER.CREATE.OUT_house",
         "$JS.API.CONSUMER.DELETE.OUT_house.other",
         "$JS.API.CONSUMER.MSG.NEXT.OUT_house.other",
-        "$JS.API.CONSUMER.CREATE.IN_house.cloud",
+        "$JS.API.CONSUMER.CREATE.UP_house.cloud",
         "$JS.API.DIRECT.GET.MARK_house.pratipad.house.read.other",
         "$JS.ACK.OUT_house.other.1.1.1.1.0",
     ],
@@ -249,19 +249,19 @@ async def test_an_edge_may_use_all_of_jetstream_on_its_own_streams(connect: Conn
     consumer = {"durable_name": "edge", "ack_policy": "explicit"}
     for verb, body in [
         ("INFO", None),
-        ("STREAM.INFO.IN_house", None),
-        ("STREAM.UPDATE.IN_house", {"name": "IN_house", "subjects": [HOUSE.up_all], "storage": "memory"}),
-        ("STREAM.MSG.GET.IN_house", {"seq": 1}),
-        ("CONSUMER.CREATE.IN_house.edge", {"stream_name": "IN_house", "config": consumer}),
-        ("CONSUMER.INFO.IN_house.edge", None),
-        ("CONSUMER.NAMES.IN_house", None),
-        ("CONSUMER.LIST.IN_house", None),
-        ("CONSUMER.RESET.IN_house.edge", None),
-        ("CONSUMER.PAUSE.IN_house.edge", {}),
-        ("CONSUMER.DELETE.IN_house.edge", None),
-        ("STREAM.MSG.DELETE.IN_house", {"seq": 1}),
-        ("STREAM.PURGE.IN_house", None),
-        ("STREAM.DELETE.IN_house", None),
+        ("STREAM.INFO.UP_house", None),
+        ("STREAM.UPDATE.UP_house", {"name": "UP_house", "subjects": [HOUSE.up_all], "storage": "memory"}),
+        ("STREAM.MSG.GET.UP_house", {"seq": 1}),
+        ("CONSUMER.CREATE.UP_house.edge", {"stream_name": "UP_house", "config": consumer}),
+        ("CONSUMER.INFO.UP_house.edge", None),
+        ("CONSUMER.NAMES.UP_house", None),
+        ("CONSUMER.LIST.UP_house", None),
+        ("CONSUMER.RESET.UP_house.edge", None),
+        ("CONSUMER.PAUSE.UP_house.edge", {}),
+        ("CONSUMER.DELETE.UP_house.edge", None),
+        ("STREAM.MSG.DELETE.UP_house", {"seq": 1}),
+        ("STREAM.PURGE.UP_house", None),
+        ("STREAM.DELETE.UP_house", None),
     ]:
         answer = await edge.request(f"$JS.API.{verb}", body)
         assert "error" not in answer, f"{verb}: {answer}"

@@ -102,6 +102,6 @@ def test_a_partition_is_a_whole_number(partition: object) -> None:
 
 
 def test_every_stream_stores_subjects_of_its_own() -> None:
-    assert set(HOUSE.streams) == {"IN_house", "OUT_house", "ORDER_house", "MARK_house", "DEAD_house"}
+    assert set(HOUSE.streams) == {"UP_house", "OUT_house", "ORDER_house", "MARK_house", "DEAD_house"}
     stored = [subject for subjects in HOUSE.streams.values() for subject in subjects]
     assert len(stored) == len(set(stored)) == 6

@@ -35,6 +35,7 @@ from pratipad_nb.processors.reply import preparing
 from pratipad_nb.runtime.devices.order_queues import OrderQueues, order_number
 from pratipad_nb.runtime.devices.roster import Roster
 from pratipad_nb.runtime.positions.dead_letters import ORDER_STEP, DeadLetters
+from pratipad_nb.runtime.positions.lineage import Footprint, Lineage
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.stages.member import Member
 from pratipad_nb.runtime.values.plan import EdgeSettings
@@ -72,6 +73,8 @@ class Backward:
     ----------
     orders, marks
         The log of orders, and the log that holds the mark of the orders' numbering.
+    lineage
+        Compares the order log, too, and says when entries may be deleted.
     roster
         The devices that an order to all devices goes to.
     dead_letters
@@ -95,6 +98,7 @@ class Backward:
         settings: EdgeSettings,
         orders: Log,
         marks: Log,
+        lineage: Lineage,
         *,
         roster: Roster,
         dead_letters: DeadLetters,
@@ -108,29 +112,78 @@ class Backward:
         self._roster = roster
         self._dead_letters = dead_letters
         self._line = line
-        self._queues = OrderQueues(connection, self._subjects, orders)
+        self._queues = OrderQueues(connection, self._subjects, orders, lineage)
         self._read_to = 0
+        #: The log's newest entry when the log was opened.
+        self._last = 0
+        #: Set when a device may be ahead of the log: it has run an order beyond the end that is known here
+        #: (`_run_beyond`), or wouldn't run an order with a number of this numbering (`_run_twice`).
+        self._ahead = asyncio.Event()
+        self._run_beyond, self._run_twice = 0, False
+        #: When the numbering began, by the server's clock.
+        self._since = 0.0
+        self._lineage = lineage
+        self._footprint = Footprint(orders)
+        lineage.add([self._footprint.holder])
         self.full = False
         self.epoch = 0
         self.received = self.replies = self.failed = 0
 
     async def open(self) -> None:
         """Find out which numbering of orders holds: numbers begin anew when the flow was forgotten."""
+        self._last = (await self._log.state()).last
+        await self._number_after(0)
+
+    async def _number_after(self, before: int) -> None:
+        """Go on in the numbering that holds; begin a new one if that is `before`, or there is none."""
         subject = self._subjects.mark(_MARK)
-        while (record := await self._marks.latest(subject)) is None:
-            frame = MarkFrame(new_epoch(), [])
+        while True:
+            record = await self._marks.latest(subject)
+            epoch = decode(record.data, MarkFrame).sequence if record is not None else 0
+            if record is not None and epoch != before:
+                self.epoch, self._since = epoch, record.time
+                return
+            expect = record.sequence if record is not None else 0
             with contextlib.suppress(Fenced):  # another partition's edge was first
-                await self._connection.append(subject, encode(frame), expect=0)
-        self.epoch = decode(record.data, MarkFrame).sequence
+                await self._connection.append(subject, encode(MarkFrame(new_epoch(), [])), expect=expect)
+
+    async def _number_anew(self) -> None:
+        """Begin a new numbering whenever a device has run orders that the log lost, for the log went back.
+
+        The log gives the lost orders' numbers to new orders, which the device would take for repeats.
+        """
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        while True:
+            await self._ahead.wait()
+            await self._lineage.compared()
+            try:
+                self._last = (await self._log.state()).last
+                if not self._run_twice and self._run_beyond < order_number(self._last + 1, 0):
+                    self._ahead.clear()  # another edge has read the log further, and sent the order
+                    continue
+                await self._number_after(self.epoch)
+            except (TransportError, WaitTimeout) as error:
+                log.debug("the orders can't be numbered anew now: %s", error)
+                await asyncio.sleep(backoff.next())
+                continue
+            log.warning(
+                "log %s went back: devices have run orders that it has lost. Orders are numbered anew.",
+                self._log.spec.name,
+            )
+            self._queues.number_anew(self.epoch)
+            self._run_beyond, self._run_twice = 0, False
+            self._ahead.clear()
 
     async def run(self) -> None:
         """Read orders and send them on, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._queues.run(), name=f"{self._settings.name}: queues")
+            group.create_task(self._number_anew(), name=f"{self._settings.name}: numbering")
             async with contextlib.aclosing(self._deliveries()) as deliveries:
                 async for delivery in deliveries:
                     await self._take(delivery.sequence, delivery.time, delivery.data)
                     self._read_to = delivery.sequence
+                    self._footprint.note(delivery)
 
     async def _deliveries(self) -> AsyncGenerator[Delivery, None]:
         """Yield the log's entries from the first one on, through losses of the link and of the consumer."""
@@ -226,10 +279,10 @@ class Backward:
             self._queues.begin(sequence)
         for place, order in enumerate(frame.orders):
             self.received += not frame.reply
-            await self._put(order, order_number(sequence, place), frame, expires)
+            await self._put(order, order_number(sequence, place), frame, appended, expires)
         self._queues.end(sequence)
 
-    async def _put(self, order: Order, number: int, frame: OrderFrame, expires: float) -> None:
+    async def _put(self, order: Order, number: int, frame: OrderFrame, stored: float, expires: float) -> None:
         targets = order.to if order.to is not None else self._roster.known
         mine = self._mine(targets)
         if not mine:
@@ -242,7 +295,9 @@ class Backward:
                 return
         for device, behind in mine.items():
             to = None if behind == [""] else behind
-            down = DownFrame(self._settings.name, self.epoch, number, order.id, frame.time, payload, to)
+            down = DownFrame(
+                self._settings.name, self.epoch, number, order.id, frame.time, payload, to, stored=stored
+            )
             self._queues.put(device, down, expires=expires, connected=self._roster.says_hello(device))
 
     def _is_ours_alone(self, order: Order) -> bool:
@@ -330,9 +385,16 @@ class Backward:
 
     def hello(self, frame: HelloFrame, *, connected: bool) -> None:
         """Take note of the orders that a device has run, and send the device the orders that wait."""
-        # Another numbering is that of a flow that was forgotten meanwhile.
-        ready = frame.ready if frame.numbering == self.epoch else 0
-        self._queues.hello(frame.device, ready, connected=connected)
+        # Another numbering is that of a flow that was forgotten meanwhile, or whose order log went back. A
+        # device that has run later orders in another numbering has left the one that holds here.
+        same = frame.numbering == self.epoch
+        ready = frame.ready if same or frame.ready_at else 0
+        ahead = self._queues.hello(frame.device, ready, frame.ready_at, connected=connected, anew=not same)
+        twice = ahead if same else frame.ready_at > self._since
+        if twice or (same and ready >= order_number(max(self._last, self._read_to) + 1, 0)):
+            self._run_beyond = max(self._run_beyond, ready)
+            self._run_twice = self._run_twice or twice
+            self._ahead.set()
 
     def gone(self, device: str) -> None:
         """Take note that a device is away."""

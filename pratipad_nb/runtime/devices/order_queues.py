@@ -27,6 +27,7 @@ from itertools import islice, takewhile
 
 from pratipad_nb.errors import TransportError, WaitTimeout
 from pratipad_nb.runtime.devices.foreign import PlainDevices
+from pratipad_nb.runtime.positions.lineage import Lineage
 from pratipad_nb.runtime.values.metrics import Rate
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import MAX_MESSAGES, DownFrame
@@ -90,12 +91,20 @@ class _OrderQueue:
 
 
 class OrderQueues:
-    """The queues of one edge's devices."""
+    """The queues of one edge's devices.
 
-    def __init__(self, connection: Connection, subjects: Subjects, orders: Log) -> None:
+    Parameters
+    ----------
+    lineage
+        Says whether `orders` is known to be the log that the orders were read from: entries are deleted by
+        their sequences.
+    """
+
+    def __init__(self, connection: Connection, subjects: Subjects, orders: Log, lineage: Lineage) -> None:
         self._connection = connection
         self._subjects = subjects
         self._log = orders
+        self._lineage = lineage
         self._queues: dict[str, _OrderQueue] = {}
         #: The queues with orders whose device is connected, and those whose device is not.
         self._connected: dict[str, _OrderQueue] = {}
@@ -149,17 +158,46 @@ class OrderQueues:
 
     # -- devices ---------------------------------------------------------------------------------------------
 
-    def hello(self, device: str, ready: int, *, connected: bool) -> None:
-        """Take note that a device has run its orders up to number `ready`; send the orders that wait."""
+    def hello(
+        self, device: str, ready: int, ready_at: float = 0.0, *, connected: bool, anew: bool = False
+    ) -> bool:
+        """Take note that a device has run its orders up to number `ready`; send the orders that wait.
+
+        Parameters
+        ----------
+        ready_at
+            When the order `ready` was stored; 0 if that isn't known. An order of a lower number that was
+            stored later is another order: the log went back after the device had run the order `ready`.
+        anew
+            Whether the orders that were sent are sent again. They are in any case if `ready` is 0: the device
+            has just started.
+
+        Returns
+        -------
+        bool
+            Whether an order waits whose number the device has run already.
+        """
         queue = self._queues.get(device)
         if queue is None or not queue.orders:
-            return
-        for number in tuple(takewhile(lambda n: n <= ready, queue.orders)):
+            return False
+        for number, pending in tuple(takewhile(lambda item: item[0] <= ready, queue.orders.items())):
+            if ready_at and pending.frame.stored > ready_at:
+                break
             queue.run += 1
             self._take_out(device, queue, number)
-        if not ready:  # the device has just started, or lost the orders that were sent
+        if anew or not ready:
             self._send_anew(queue)
         self._place(device, queue, connected=connected)
+        return next(iter(queue.orders), ready + 1) <= ready
+
+    def number_anew(self, epoch: int) -> None:
+        """Send all orders again, in the numbering `epoch`."""
+        for device, queue in self._queues.items():
+            for pending in queue.orders.values():
+                pending.frame.epoch = epoch
+            self._send_anew(queue)
+            self._woken[device] = None
+        self._wake.set()
 
     def gone(self, device: str) -> None:
         """Take note that a device is away."""
@@ -278,7 +316,7 @@ class OrderQueues:
                 self._take_out(device, queue, number)
 
     async def _delete_finished(self) -> None:
-        while self._finished:
+        while self._finished and self._lineage.known:
             some = self._finished[:_DELETED_AT_ONCE]
             async with asyncio.TaskGroup() as group:
                 deleted = [group.create_task(self._deleted(sequence)) for sequence in some]

@@ -14,7 +14,10 @@ frame at Output. So nothing here looks at devices or requests that haven't chang
   request names, and one for all requests that name none. A queue is *ready* while a device could answer its
   requests; the ledger's `on_change` says when that may have changed.
 * A device that doesn't answer is *away*: readings that it owes are asked of others as soon as another device
-  could answer.
+  could answer, and the device can't answer any more: it has said so, or its late answer will not pass
+  (`credit`). So as many readings come as were asked for.
+* A claim holds no number above `Account.total`. Where the total falls, for a grant was taken back, the
+  numbers above it go back to their requests.
 
 The invariant: for each open request, `left` is `unclaimed` plus the sizes of its claims, and `owing` has
 these sizes by device. It holds because readings move between the three in pairs: `_add` from `unclaimed` to a
@@ -234,14 +237,19 @@ class Requests:
         """Take back readings that devices owe which are away, and ask devices for unclaimed readings."""
         if not self._open:
             return
-        changed, self._changed = self._changed, {}
-        for account in changed.values():
-            self._look_at(account)
+        self._look()
         if self._away and self._ledger.able:
             away, self._away = self._away, {}
             for device in away:
                 self._take_back(device)
+            self._look()
         self._grant_ready()
+
+    def _look(self) -> None:
+        """Look at the accounts that have changed."""
+        changed, self._changed = self._changed, {}
+        for account in changed.values():
+            self._look_at(account)
 
     def _look_at(self, account: Account) -> None:
         device = account.device
@@ -249,30 +257,31 @@ class Requests:
         while claims and claims[0].epoch != account.epoch:  # the device has started again, and numbers anew
             claim = claims.popleft()
             self._give_back(claim, claim.low - 1)
+        while claims and claims[-1].high > account.total:
+            self._give_back(claims[-1], account.total)
+            if not claims[-1].size:
+                claims.pop()
         if not claims:
             self._claims.pop(device, None)
-        if not claims or account.answering:
-            self._away.pop(device, None)
-        else:
+        if claims and account.stuck:
             self._away[device] = None
-        if self._ledger.next_able(device) is not None:
-            for named in (None, device):
-                if named in self._unasked:
-                    self._ready.setdefault(named)
+        else:
+            self._away.pop(device, None)
+        for named in (None, device):
+            if named in self._unasked and self._ledger.next_able(device) is not None:
+                self._ready.setdefault(named)
 
     # -- taking back -----------------------------------------------------------------------------------------
 
     def _take_back(self, device: str) -> None:
-        """Free the readings that `device`, which is away, failing or silent, owes to requests for any device.
+        """Take back what `device`, which is away, failing or silent, owes to requests for any device.
 
-        The claim of a request that names the device stands. All claims stand while no other device could
-        answer (`settle`): so the device's answers count when it comes back.
+        Nothing is taken back if all requests name the device; else the readings of requests that name it are
+        asked of it anew. All claims stand while no other device could answer (`settle`): so the device's
+        answers count when it comes back.
         """
-        claims, seen = self._claims.get(device, deque()), self._ledger.accounts[device].seen
-        for claim in claims:
-            if claim.request.device is None:
-                self._give_back(claim, seen)
-        self._keep(device, (claim for claim in claims if claim.size))
+        if any(claim.request.device is None for claim in self._claims.get(device, ())):
+            self._ledger.take_back(self._ledger.accounts[device])
 
     def _give_back(self, claim: Claim, last: int) -> None:
         """Free the numbers of a claim that come after `last`."""
@@ -319,7 +328,7 @@ class Requests:
         sharing = self._ledger.able if request.device is None else 1
         while request.unclaimed and (account := self._ledger.next_able(request.device)) is not None:
             fair = -(-request.unclaimed // max(1, sharing))
-            count = self._ledger.limit.room(fair if account.answers else min(fair, account.spare))
+            count = self._ledger.limit.room(min(fair, self._ledger.wanted(account)))
             if count <= 0:
                 return False
             self._add(request, account, self._ledger.grant(account, count))

@@ -144,8 +144,7 @@ class Agreement:
         if "partitions" in differences:
             before = theirs["partitions"]
             where = f" It runs in {runs}." if runs is not None else ""
-            stored = await self._connection.find_log(self._subjects.input_stream) is not None
-            if stored or runs is not None:
+            if runs is not None or await self._stores_messages():
                 raise FlowError(
                     f"flow {name!r} has run in {before} partitions, and {n} are given; its stored messages "
                     f"are divided so, and all its edges have the same number.{where} Give {before}, or "
@@ -157,6 +156,11 @@ class Agreement:
                 "a flow may differ in their code and their rate, but not in these. Give the same settings, "
                 "or stop all edges of the flow first."
             )
+
+    async def _stores_messages(self) -> bool:
+        """Return whether the flow has run with durable delivery: its input is divided into partitions."""
+        logs = (self._subjects.input_stream, self._subjects.former_input_stream)
+        return any([await self._connection.find_log(log) is not None for log in logs])
 
     async def _store(self, expect: int) -> bool:
         """Store this edge's terms; return False if another edge has stored terms since."""

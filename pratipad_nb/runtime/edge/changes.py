@@ -152,9 +152,15 @@ class Changes:
         return await self._drained(line, change.difference)
 
     async def _drained(self, line: Line, difference: Difference) -> SwapReceipt:
-        resting = None if self._status.state == "paused" else self._shape.line.paused
+        running = self._shape.line
+        resting = (
+            None
+            if self._status.state == "paused"
+            # New code takes a processor up that was paused for want of an instance.
+            else [k for k in running.paused if not (k in difference.changed and running.stalled(k))]
+        )
         pending = self._pending = _Pending(line, difference, self._proof.in_flight)
-        self._shape.line.resume()
+        running.resume()
         self._shape.pipeline.drain(leaving=True)
         try:
             receipt = await self._receipt(pending)

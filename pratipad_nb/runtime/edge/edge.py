@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
+from pratipad_nb.backoff import Backoff
+from pratipad_nb.bugs import reasons
 from pratipad_nb.dataflow import Dataflow
-from pratipad_nb.errors import TransportError
+from pratipad_nb.errors import TransportError, WaitTimeout
 from pratipad_nb.runtime.devices.pull import PullRequest
 from pratipad_nb.runtime.edge.agreement import Agreement, alone
 from pratipad_nb.runtime.edge.answers import Answers
@@ -27,6 +30,7 @@ from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.dead_letters import DeadLetter
 from pratipad_nb.runtime.positions.gatekeeper import Tap
 from pratipad_nb.runtime.positions.janitor import forget_reader
+from pratipad_nb.runtime.positions.lineage import WentBack
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.runtime.values.stats import EdgeStats, FlowState, FlowStats
@@ -34,8 +38,12 @@ from pratipad_nb.transport.protocol import Connection
 
 __all__ = ["Edge"]
 
+log = logging.getLogger(__name__)
+
 #: Seconds between two ticks of credit and requests, two samples of counts, and two of devices' counts.
 _TICK, _SAMPLE, _DEVICE_SAMPLE = 0.05, 0.2, 1.0
+#: First and longest pause before a run whose logs went back is opened again, if the server is away.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
 class Edge:
@@ -54,12 +62,19 @@ class Edge:
         agreement: Agreement | None,
         whole: Callable[[], Awaitable[FlowStats]] | None,
     ) -> None:
+        #: The settings of the present: with the rate and the bounds that were set last.
+        self._settings = parts.settings
+        self._whole = whole
+        self._draining = False
+        self._consist_of(parts, undo, agreement)
+
+    def _consist_of(self, parts: Parts, undo: contextlib.AsyncExitStack, agreement: Agreement | None) -> None:
         self.parts = parts
         self._undo = undo
         self._agreement = agreement
         self._reporter = Reporter(parts)
         control = Control(
-            parts.settings.delivery, lambda: parts.shape.line, parts.requests, whole or self.all_edges
+            parts.settings.delivery, lambda: parts.shape.line, parts.requests, self._whole or self.all_edges
         )
         self._answers = Answers(parts.connection, control.verbs | {"who": self._who})
 
@@ -121,6 +136,8 @@ class Edge:
     async def run(self) -> None:
         """Run until drained, then make the last checkpoint.
 
+        If a log went back, the run begins anew, from the logs as they are then.
+
         Raises
         ------
         Fenced
@@ -128,9 +145,81 @@ class Edge:
         PratipadError
             If another error ended the run.
         """
+        paused: Sequence[str | None] = ()
+        while True:
+            try:
+                await self._run(paused)
+            except Exception as error:
+                difference = await self._difference(error)
+                if not difference:
+                    raise
+            else:
+                return
+            paused = await self._begin_anew(difference)
+
+    async def _difference(self, error: Exception) -> str:
+        """Return how a log went back, in words, if that is why the run ended with `error`; else ""."""
+        errors = error if isinstance(error, ExceptionGroup) else ExceptionGroup("", [error])
+        if (found := errors.split(WentBack)[0]) is not None:
+            return str(reasons(found)[0])
+        if errors.split(TransportError)[0] is None:
+            return ""
+        try:
+            return await self.parts.lineage.difference()
+        except TransportError:  # the run's own error says more
+            return ""
+
+    async def _begin_anew(self, difference: str) -> Sequence[str | None]:
+        """Open all parts anew: everything in memory is ahead of logs that went back.
+
+        Counts begin at 0. Taps, and the rate and bounds that were set, stay. Return the processors to pause,
+        or None to pause the run, for `_run`.
+        """
+        before = self.parts
+        log.warning(
+            "flow %r begins anew from its logs, which went back, as after a restored backup or a power cut: "
+            "%s. Messages that came in and results that were stored since are lost, unless they come again.",
+            before.settings.name,
+            difference,
+        )
+        dataflow = before.shape.line.dataflow
+        before.requests.end("the server's logs went back")
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        while True:
+            with contextlib.suppress(TransportError, WaitTimeout):
+                await self._undo.aclose()
+            try:
+                await self._open_anew(dataflow)
+                break
+            except WaitTimeout as error:
+                log.info("flow %r can't be opened anew now: %s", before.settings.name, error)
+            await asyncio.sleep(backoff.next())
+        # All these may have been changed while the parts were being opened.
+        self.parts.gate.taps = before.gate.taps
+        self.parts.limit.set(self._settings.rate)
+        self.parts.ledger.demand(self._settings.max_demand, self._settings.min_demand)
+        paused = [None] if before.status.state == "paused" else before.shape.line.paused
+        before.status.state = "stopped"  # for callers that wait for the run that was given up
+        return paused
+
+    async def _open_anew(self, dataflow: Dataflow) -> None:
+        connection, agreement = self.parts.connection, None
+        if self._agreement is not None:
+            agreement = await alone(connection, self._settings, dataflow.input)
+        async with contextlib.AsyncExitStack() as undo:
+            parts = await open_parts(connection, dataflow, self._settings, undo)
+            self._consist_of(parts, undo.pop_all(), agreement)
+        await self._listen()
+
+    async def _run(self, paused: Sequence[str | None]) -> None:
+        """Run the present parts; the processors `paused`, or with None the whole run, are paused at first."""
         parts = self.parts
         parts.status.state = "running"
         parts.shape.line.set_state("running")
+        for key in paused:
+            self.pause(key)
+        if self._draining:
+            parts.controls.drain()
         parts.announcer.announce()
         async with asyncio.TaskGroup() as group:
             helpers = [
@@ -150,6 +239,7 @@ class Edge:
                     ("malformed", parts.malformed.run()),
                     ("presence", parts.presence.watch()),
                     ("backward", parts.backward.run()),
+                    ("lineage", parts.lineage.run()),
                     ("answers", self._answers.run()),
                 )
             ]
@@ -173,6 +263,7 @@ class Edge:
 
     def drain(self) -> None:
         """Refuse new messages; `run` returns once all messages in flight are safe."""
+        self._draining = True
         self.parts.controls.drain()
 
     async def close(self) -> None:
@@ -255,10 +346,12 @@ class Edge:
 
     def set_rate(self, allowed: float | None) -> None:
         """Change how many messages a second devices are asked for; None lifts the limit."""
+        self._settings = dataclasses.replace(self._settings, rate=allowed)
         self.parts.limit.set(allowed)
 
     def demand(self, max_demand: int, min_demand: int) -> None:
         """Demand: change both bounds, at once."""
+        self._settings = dataclasses.replace(self._settings, max_demand=max_demand, min_demand=min_demand)
         self.parts.ledger.demand(max_demand, min_demand)
 
     def pull(self, n: int, device: str | None = None) -> PullRequest:

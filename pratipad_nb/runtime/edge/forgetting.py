@@ -45,5 +45,7 @@ async def forget_states(connection: Connection, flow: str, processor: str | None
         if len(kept) < len(mark.states):
             forgotten.update(StateKey.parse(name).processor for name in mark.states.keys() - kept.keys())
             fresh = msgspec.structs.replace(mark, states=kept)
+            if not kept:  # no state is to be rebuilt of messages since the checkpoint, either
+                fresh = msgspec.structs.replace(fresh, floor=None, behind=[])
             await connection.append(subject, encode(fresh), expect=record.sequence)
     return tuple(sorted(forgotten))

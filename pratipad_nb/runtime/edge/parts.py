@@ -36,8 +36,9 @@ from pratipad_nb.runtime.positions.dead_letters import DeadLetters
 from pratipad_nb.runtime.positions.gatekeeper import Gatekeeper
 from pratipad_nb.runtime.positions.inputs import Input
 from pratipad_nb.runtime.positions.janitor import Janitor
+from pratipad_nb.runtime.positions.lineage import Lineage
 from pratipad_nb.runtime.positions.malformed import Malformed
-from pratipad_nb.runtime.positions.opening import open_input, open_logs, open_output
+from pratipad_nb.runtime.positions.opening import move_former_input, open_input, open_logs, open_output
 from pratipad_nb.runtime.positions.outputs import Chain, Writer
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
 from pratipad_nb.runtime.positions.storage import StorageWatch
@@ -67,6 +68,7 @@ class Parts:
     timers: Timers
     changes: Changes
     in_flight: InFlight
+    lineage: Lineage
     gate: Gatekeeper
     malformed: Malformed
     writer: Writer
@@ -129,12 +131,18 @@ async def open_parts(
     """
     undo.enter_context(diverted_output())
     settings = fitted(settings, (await connection.storage()).total)
-    stores = await _open_stores(connection, settings, undo)
+    lineage = Lineage(connection)
+    undo.push_async_callback(lineage.close)
+    stores = await _open_stores(connection, settings, lineage, undo)
     line = Line(dataflow, settings.options)
     await line.open(stores.chain.states if stores.chain else {})
     undo.push_async_callback(line.close)
-    source = await open_input(connection, settings, stores.logs, stores.chain, keeps_state=line.keeps_state)
-    parts = _composed(connection, settings, stores, line, source)
+    source = await open_input(
+        connection, settings, stores.logs, stores.chain, lineage, keeps_state=line.keeps_state
+    )
+    if stores.chain is not None and (rebuild := stores.chain.rebuild).going:
+        rebuild.failed = await stores.dead_letters.failed_in(rebuild.gaps)
+    parts = _composed(connection, settings, stores, line, lineage, source)
     undo.push_async_callback(_close_line, parts.shape)
     undo.push_async_callback(parts.changes.close)
     undo.push_async_callback(source.close)
@@ -148,34 +156,43 @@ async def _close_line(shape: Shape) -> None:
 
 
 async def _open_stores(
-    connection: Connection, settings: EdgeSettings, undo: contextlib.AsyncExitStack
+    connection: Connection, settings: EdgeSettings, lineage: Lineage, undo: contextlib.AsyncExitStack
 ) -> _Stores:
-    logs = await open_logs(connection, settings)
-    subjects = Subjects(settings.name)
+    subjects, specs = Subjects(settings.name), log_specs(settings)
+    later = specs.pop(subjects.input_stream, None)  # another log may have its subjects yet
+    logs = await open_logs(connection, specs.values())
     dead_letters = DeadLetters(connection, logs[subjects.dead_stream], subjects)
-    first = settings.delivery == "durable" and settings.partition == 0
-    storage = StorageWatch(connection, log_specs(settings)[subjects.input_stream] if first else None)
+    storage = StorageWatch(connection, later if settings.partition == 0 else None)
     undo.push_async_callback(storage.close)
     await storage.look()
     output, chain = await open_output(connection, settings, logs, lambda: storage.state)
     await dead_letters.find(settings.owns, chain.before if chain is not None else ("", 0))
+    if chain is not None and later is not None:
+        await move_former_input(connection, settings, logs, chain)
+        logs |= await open_logs(connection, [later])
     if chain is None:
         return _Stores(logs, dead_letters, output, None, None, None, storage)
+    lineage.add([chain.holder])
     checkpoints = Checkpoints(chain, logs[subjects.mark_stream], subjects, settings.options.partitions)
     janitor = None
+
+    async def reach() -> int:
+        return await checkpoints.reach() if lineage.known else 0
+
     if settings.partition == 0:  # one partition's run cuts the output log, to which all partitions write
         janitor = Janitor(
-            logs[subjects.output_stream],
-            checkpoints.reach,
-            settings.keep,
-            settings.options,
-            lambda: storage.state,
+            logs[subjects.output_stream], reach, settings.keep, settings.options, lambda: storage.state
         )
     return _Stores(logs, dead_letters, output, chain, checkpoints, janitor, storage)
 
 
 def _composed(
-    connection: Connection, settings: EdgeSettings, stores: _Stores, first: Line, source: Input
+    connection: Connection,
+    settings: EdgeSettings,
+    stores: _Stores,
+    first: Line,
+    lineage: Lineage,
+    source: Input,
 ) -> Parts:
     """Make every part, and pass to each the parts that it uses.
 
@@ -191,10 +208,19 @@ def _composed(
     )
     rebuild = stores.chain.rebuild if stores.chain else Rebuild(settings.name, {}, stored)
     gate = Gatekeeper(
-        subjects, source, stored, stores.durable, malformed.put_aside, ledger.arrived, in_flight, rebuild
+        subjects,
+        source,
+        stored,
+        stores.durable,
+        malformed.put_aside,
+        ledger.arrived,
+        in_flight,
+        ledger.void,
+        lambda: ledger.max_demand if ledger.mode == "Demand" else None,
+        rebuild,
     )
     roster = Roster(ledger.accounts, gate.counts, settings.owns)
-    backward = _backward(connection, settings, stores, roster, lambda: shape.line)
+    backward = _backward(connection, settings, stores, lineage, roster, lambda: shape.line)
 
     def on_stored(positions: Sequence[Position]) -> None:
         upkeep.note_append()
@@ -270,6 +296,7 @@ def _composed(
         timers=timers,
         changes=Changes(status, shape, controls, timers, proof, upkeep, change_mode),
         in_flight=in_flight,
+        lineage=lineage,
         gate=gate,
         malformed=malformed,
         writer=writer,
@@ -322,6 +349,7 @@ def _backward(
     connection: Connection,
     settings: EdgeSettings,
     stores: _Stores,
+    lineage: Lineage,
     roster: Roster,
     line: Callable[[], Line],
 ) -> Backward:
@@ -331,6 +359,7 @@ def _backward(
         settings,
         stores.logs[subjects.order_stream],
         stores.logs[subjects.mark_stream],
+        lineage,
         roster=roster,
         dead_letters=stores.dead_letters,
         line=line,

@@ -20,16 +20,19 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from pratipad_nb.runtime.positions.dead_letters import LATE_STEP
 from pratipad_nb.runtime.positions.gatekeeper import Admitted, Gatekeeper
 from pratipad_nb.runtime.positions.inputs import Input
 from pratipad_nb.runtime.positions.outputs import Writer
 from pratipad_nb.runtime.stages.gathering import Gathering
+from pratipad_nb.runtime.stages.member import dead_letter
 from pratipad_nb.runtime.stages.shards import Splitter
 from pratipad_nb.runtime.stages.stage import Stage
 from pratipad_nb.runtime.values.batch import Barrier, Batch, Item, Source
 from pratipad_nb.runtime.values.metrics import InFlight
 from pratipad_nb.runtime.values.sampling import Sampler
 from pratipad_nb.settings import FlowOptions
+from pratipad_nb.transport.frames import FailureNote
 from pratipad_nb.transport.protocol import Delivery
 
 T = TypeVar("T")
@@ -47,6 +50,30 @@ _SHARD_BATCHES = 256
 _HOLD_SECONDS = 10.0
 #: Seconds between two looks whether an instance that a barrier waits for hangs.
 _HANG_LOOK = 0.5
+
+
+_VOID = (
+    "LateReading: {device} sent this reading after it had been asked of another device, and as many readings "
+    "had been passed on as pull() asked for. Pass it on, too, with retry_dead_letters(), or drop it with "
+    "clear_dead_letters()."
+)
+
+
+def _without_void(source: Source, admitted: Sequence[Admitted]) -> Batch:
+    """Return the batch of `admitted`, with dead letters in the place of messages that are not to pass."""
+    payloads = [payload for each in admitted for payload in each.payloads]
+    whole = Batch(source, payloads, range(source.size), source.size)
+    void = [
+        row
+        for each, start in zip(admitted, source.starts, strict=True)
+        for row in range(start + len(each.payloads) - each.void, start + len(each.payloads))
+    ]
+    dead = []
+    for row in void:
+        note = FailureNote("Pull", _VOID.format(device=source.device(row)), "")
+        dead.append((LATE_STEP, dead_letter(whole, row, payloads[row], [note])[1]))
+    kept = sorted(set(range(source.size)).difference(void))
+    return Batch(source, [payloads[row] for row in kept], kept, source.size, dead=dead)
 
 
 class BatchQueue(asyncio.Queue[Item]):
@@ -167,6 +194,8 @@ class Pipeline:
             return True
 
     def _stage_of(self, step: str) -> int:
+        if step == LATE_STEP:
+            return 0
         for stage in self._stages:
             if any(member.key == step for member in stage.members):
                 return stage.index
@@ -205,6 +234,12 @@ class Pipeline:
                 arrived.extend(await self._deliveries())
             await self._admission()
             while arrived and not self._leaving and (self._room.is_set() or self._draining.is_set()):
+                if not self._gate.has_room(arrived[0]):
+                    if admitted:  # else their completion would be waited for here
+                        await first.put(self._batch(admitted))
+                        admitted, size = [], 0
+                    await self._room_for(arrived[0])
+                    continue
                 new = await self._gate.admit(arrived.popleft())
                 if new is None:
                     continue
@@ -224,14 +259,29 @@ class Pipeline:
 
     def _batch(self, admitted: list[Admitted]) -> Batch:
         kind = admitted[0].kind
-        followed = None
-        if kind == "new":
+        followed = failed = None
+        if kind == "rebuild":
+            failed = self._gate.rebuild.failed
+        else:
             followed = self._sampler.choose(sum(len(each.payloads) for each in admitted))
-        source = Source(self._flow, [each.frame for each in admitted], followed=followed, kind=kind)
+        source = Source(
+            self._flow, [each.frame for each in admitted], followed=followed, kind=kind, failed=failed
+        )
+        if any(each.void for each in admitted):
+            return _without_void(source, admitted)
         payloads = admitted[0].payloads
         if len(admitted) > 1:
             payloads = [payload for each in admitted for payload in each.payloads]
         return Batch(source, payloads, range(source.size), source.size)
+
+    async def _room_for(self, delivery: Delivery) -> None:
+        """Wait until messages in flight have made room for `delivery`, or it is left to the next pipeline."""
+        while not self._gate.has_room(delivery) and not self._leaving:
+            progress = self._in_flight.progress(self._in_flight.completed)
+            if self._draining.is_set():  # nothing but the messages in flight is waited for
+                await progress
+            else:
+                await self._unless_draining(progress)
 
     async def _deliveries(self) -> Sequence[Delivery]:
         """Wait for deliveries while messages may be admitted; return none once the pipeline drains."""
@@ -286,6 +336,7 @@ class Pipeline:
             return True
         finally:
             joined.cancel()
+            await asyncio.gather(joined, return_exceptions=True)
 
     def _getter(
         self, stage: Stage, queue: BatchQueue, following: BatchQueue, shard: int = 0

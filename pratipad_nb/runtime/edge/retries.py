@@ -103,7 +103,7 @@ class Retries:
         places = {place: (gap.passed, gap.until) for place, gap in gaps.items() if is_letter(place)}
         passing = set()
         with contextlib.suppress(FlowError):  # the run ends
-            async for letter in self._dead_letters.rebuilds(places):
+            async for letter in self._dead_letters.rebuilds(places, self._rebuild.failed):
                 (frame,) = letter.batch.source.frames
                 place = frame.position(1)[:2]
                 passing.add(place)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import Fenced, FrameError, LogFull, PayloadError, WaitTimeout
+from pratipad_nb.runtime.positions.lineage import Holder
 from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.positions.rebuilding import Behind, Rebuild
 from pratipad_nb.settings import Storage
@@ -80,6 +81,8 @@ class OutputChain:
         #: The messages that the restored states lack; none until `restored`.
         self.rebuild = Rebuild("", {}, self.positions)
         self.last = 0
+        #: Writer and number of the frame at `last`; None if they aren't known.
+        self._newest: tuple[str, int] | None = None
         self.checkpointed = 0
         self.full = asyncio.Event()
         #: The last frame of the owner before: its writer, and its number by that writer.
@@ -98,9 +101,11 @@ class OutputChain:
         Fenced
             If yet another owner takes it over at the same time.
         """
-        await self._take_over_the_output()
+        taken_over = await self._take_over_the_output()
         while True:
             await self._read_checkpoint()
+            if self.checkpointed > taken_over:
+                self._note_lost_end(taken_over)
             await self._read_since(self.checkpointed)
             # An earlier owner can't put an old checkpoint over ours, and no checkpoint of a deleted log
             # stays.
@@ -113,24 +118,35 @@ class OutputChain:
         """The next frame: its writer, and the least number that it may have."""
         return self.writer, self._number + 1
 
-    async def _take_over_the_output(self) -> None:
+    async def _take_over_the_output(self) -> int:
+        """Append an empty frame, if there is room; return the sequence of the partition's newest frame."""
         for _ in range(_TRIES):
             newest = await self._output.latest(self._out)
-            self.before = _name(newest)
+            self.before = (_name_of(newest) if newest is not None else None) or ("", 0)
+            at = newest.sequence if newest is not None else 0
             try:
                 # An empty frame of ours breaks the condition of every append that an earlier owner has yet to
                 # make.
-                await self._connection.append(
-                    self._out, self._frame([], []), expect=newest.sequence if newest else 0
-                )
+                at = await self._connection.append(self._out, self._frame([], []), expect=at)
             except Fenced:
                 continue
             except LogFull:
                 # The first frame with results will take the output over. A full log takes no other owner's
                 # frame either.
                 pass
-            return
+            else:
+                self._newest = (self.writer, self._number)
+            return at
         raise Fenced(f"another edge goes on writing to {self._out}. Stop it first.")
+
+    async def read(self) -> None:
+        """Read the positions and the states; take nothing over."""
+        await self._read_checkpoint()
+        await self._read_since(self.checkpointed)
+
+    async def check_owner(self) -> None:
+        """Raise `Fenced` if another owner has taken over."""
+        await self._store_checkpoint()
 
     async def _read_checkpoint(self) -> None:
         """Read the newest checkpoint, or none, in place of all that was read before."""
@@ -144,10 +160,19 @@ class OutputChain:
         self.states, self.floor = mark.states, mark.floor
         self.behind = {(device, epoch): number for device, epoch, number in mark.behind}
         self._marked = record.sequence
-        # A log that was deleted and made anew counts from 1 again; then the checkpoint's sequence is of the
-        # old log.
-        state = await self._output.state()
-        self.last = self.checkpointed = min(mark.sequence, state.last)
+        self.last = self.checkpointed = mark.sequence
+
+    def _note_lost_end(self, at: int) -> None:
+        """Go on behind frame `at`, the newest: the output lost the frames from there to the checkpoint."""
+        log.warning(
+            "log %s went back, as after a power cut: the checkpoint of %s is of frame %d, and the newest "
+            "frame is %d. Results between the two are lost.",
+            self._output.spec.name,
+            self._out,
+            self.checkpointed,
+            at,
+        )
+        self.last = self.checkpointed = at
 
     async def _read_since(self, sequence: int) -> None:
         async for record in self._output.read(sequence + 1, self._out):
@@ -155,8 +180,10 @@ class OutputChain:
                 header = decode(record.data, OutputHeader)
             except FrameError:
                 log.warning("frame %d of %s is no output frame; skipped", record.sequence, self._out)
+                self._newest = None
             else:
                 self._advance(header.covers)
+                self._newest = (header.writer, header.number)
             self.last = record.sequence
 
     def _advance(self, covers: list[Position]) -> None:
@@ -216,9 +243,31 @@ class OutputChain:
                     break
                 if isinstance(error, Fenced):
                     raise
+        self._newest = (self.writer, self._number)
         self.full.clear()
         self._advance(covers)
         return self.last
+
+    @property
+    def holder(self) -> Holder:
+        """The output, for a `Lineage`."""
+        return Holder(self._output.spec.name, self._difference)
+
+    async def _difference(self) -> str:
+        """Return how the output differs from what this owner knows, in words; empty if it goes on from there.
+
+        Raises
+        ------
+        Fenced
+            If another owner has taken over.
+        """
+        record = await self._output.latest(self._out)
+        at, name = (record.sequence, _name_of(record)) if record is not None else (0, None)
+        if at < self.last or (at == self.last and self._newest is not None and name != self._newest):
+            return f"{self._out} was at frame {self.last}, and log {self._output.spec.name} is now at {at}"
+        if at > self.last and name is not None and name[0] != self.writer:
+            raise Fenced(f"another edge has taken over {self._out}: it has appended frame {at}.")
+        return ""
 
     async def _stored_sequence(self) -> int | None:
         """Return the sequence of the frame that was sent last; None if that frame isn't stored."""
@@ -231,7 +280,7 @@ class OutputChain:
                 await asyncio.sleep(backoff.next())
         if newest is None:
             return None
-        return newest.sequence if _name(newest) == (self.writer, self._number) else None
+        return newest.sequence if _name_of(newest) == (self.writer, self._number) else None
 
     async def keep_up(self) -> None:
         """Append an empty frame if other partitions are far ahead, so that their frames can be purged."""
@@ -272,7 +321,12 @@ class OutputChain:
             except (WaitTimeout, Fenced):
                 # As with results, the answer to this checkpoint or to an earlier one may be lost.
                 newest = await self._marks.latest(self._mark)
-                if newest is None or newest.sequence == self._marked:
+                at = newest.sequence if newest is not None else 0
+                if at < self._marked and not await self._difference():
+                    # The log of checkpoints went back alone. The output is what counts.
+                    self._marked = at
+                    continue
+                if newest is None or at <= self._marked:
                     raise
                 if decode(newest.data, MarkFrame).writer != self.writer:
                     raise
@@ -280,10 +334,10 @@ class OutputChain:
         self.checkpointed = sequence
 
 
-def _name(frame: Record | None) -> tuple[str, int]:
-    """Return a frame's writer, and its number by that writer; of what is no output frame, an empty writer."""
+def _name_of(record: Record) -> tuple[str, int] | None:
+    """Return the writer and the number of the frame in `record`; None if it is no output frame."""
     try:
-        header = decode(frame.data, OutputHeader) if frame is not None else None
+        header = decode(record.data, OutputHeader)
     except FrameError:
-        header = None
-    return ("", 0) if header is None else (header.writer, header.number)
+        return None
+    return header.writer, header.number

@@ -18,15 +18,15 @@ from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import FrameError, LogFull, PayloadError, WaitTimeout
 from pratipad_nb.runtime.positions.letter_room import LetterRoom
 from pratipad_nb.runtime.positions.positions import Positions
-from pratipad_nb.runtime.positions.rebuilding import Place
-from pratipad_nb.runtime.values.batch import Batch, InputFrame, Kind, Source
+from pratipad_nb.runtime.positions.rebuilding import Gap, Place
+from pratipad_nb.runtime.values.batch import Batch, Failed, InputFrame, Kind, Source
 from pratipad_nb.runtime.values.packing import as_text
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import DeadEntry, DeadFrame, message_id
 from pratipad_nb.transport.protocol import Connection, Log, Record
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["ORDER_STEP", "DeadLetter", "DeadLetters", "Retry"]
+__all__ = ["LATE_STEP", "ORDER_STEP", "DeadLetter", "DeadLetters", "Retry"]
 
 #: Most entries in one frame; of large entries a frame has fewer.
 _ENTRIES = 128
@@ -35,6 +35,9 @@ _ENTRIES = 128
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 #: The suffix of a processor's key in the dead letters of its `backward`: an order failed, and no reading.
 ORDER_STEP = "-backward"
+#: In the place of a processor's key, in the dead letters of readings that came after they were asked of
+#: another device: no processor has seen them.
+LATE_STEP = "Pull-late"
 
 
 #: Begins the name in place of a device, in the positions of retried entries.
@@ -284,24 +287,43 @@ class DeadLetters:
         async for letter in self._chosen(left, "new"):
             yield letter
 
-    async def rebuilds(self, places: Mapping[Place, tuple[int, int]]) -> AsyncIterator[Retry]:
+    async def rebuilds(self, places: Mapping[Place, tuple[int, int]], failed: Failed) -> AsyncIterator[Retry]:
         """Iterate over batches of dead letters that pass again.
 
         Parameters
         ----------
         places
             For each place of retried entries, how many entries the states have, and how many were retried.
+        failed
+            As of `failed_in`.
         """
 
         def lacking(record: Record, _: DeadFrame) -> range:
             return range(*places.get((_place(record.sequence), 0), (0, 0)))
 
         if places:
-            async for letter in self._chosen(lacking, "rebuild"):
+            async for letter in self._chosen(lacking, "rebuild", failed):
                 yield letter
 
-    async def _chosen(self, chosen: Callable[[Record, DeadFrame], range], kind: Kind) -> AsyncIterator[Retry]:
-        """Iterate over the entries that `chosen` returns for a frame, counted from 0."""
+    async def failed_in(self, gaps: Mapping[Place, Gap]) -> Failed:
+        """Return the messages in `gaps` that have dead letters, and the processors that failed on them."""
+        retried: set[tuple[str, int, int, int]] = set()
+        async for record, frame in self._frames():
+            if gap := gaps.get((_place(record.sequence), 0)):
+                retried.update(map(_message, frame.entries[gap.passed : gap.until]))
+        found: dict[tuple[str, int, int, int], frozenset[str]] = {}
+        async for _, frame in self._frames():
+            for entry in frame.entries:
+                gap, message = gaps.get((entry.device, entry.epoch)), _message(entry)
+                if message in retried or (gap is not None and gap.passed < entry.number <= gap.until):
+                    keys = frozenset(note.processor for note in entry.failures)
+                    found[message] = found.get(message, frozenset()) | keys
+        return found
+
+    async def _chosen(
+        self, chosen: Callable[[Record, DeadFrame], range], kind: Kind, failed: Failed | None = None
+    ) -> AsyncIterator[Retry]:
+        """Iterate over batches of the entries that `chosen` returns for a frame, counted from 0."""
         last, newest = 0, {}
         async for record, frame in self._frames():
             last = record.sequence
@@ -312,13 +334,15 @@ class DeadLetters:
                 return
             for index in chosen(record, frame):
                 at, entry = index + 1, frame.entries[index]
-                source = Source(self._subjects.flow, [_input(entry, record.sequence, at)], kind=kind)
+                frames = [_input(entry, record.sequence, at)]
+                source = Source(self._subjects.flow, frames, kind=kind, failed=failed)
                 if newest[_identity(frame.step, entry)] != (record.sequence, at):
                     # After a crash between two writes a message may be stored twice. The older entry is
                     # completed without a retry.
                     batch = Batch(source, [], range(0), 1)
                 else:
-                    only = frozenset(note.processor for note in entry.failures)
+                    keys = frozenset(note.processor for note in entry.failures)
+                    only = None if frame.step == LATE_STEP else keys
                     batch = Batch(source, [entry.payload], range(1), 1, only=only)
                 ends = at == len(frame.entries)
                 yield Retry(frame.step, batch, record.sequence, at, ends, len(record.data))
@@ -400,5 +424,9 @@ def _device_of(frame: DeadFrame) -> str:
     return entry.to[0] if entry.to else entry.device
 
 
+def _message(entry: DeadEntry) -> tuple[str, int, int, int]:
+    return entry.device, entry.epoch, entry.number, entry.part
+
+
 def _identity(step: str, entry: DeadEntry) -> tuple[str, str, int, int, int]:
-    return step, entry.device, entry.epoch, entry.number, entry.part
+    return step, *_message(entry)

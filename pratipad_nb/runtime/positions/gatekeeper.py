@@ -20,7 +20,7 @@ from pratipad_nb.runtime.positions.rebuilding import Gap, Rebuild
 from pratipad_nb.runtime.values.batch import InputFrame, Kind
 from pratipad_nb.runtime.values.metrics import InFlight
 from pratipad_nb.transport.codec import decode_plain
-from pratipad_nb.transport.frames import Position, decode_uplink, new_epoch
+from pratipad_nb.transport.frames import MAX_MESSAGES, Position, decode_uplink, new_epoch
 from pratipad_nb.transport.protocol import Delivery
 from pratipad_nb.transport.subjects import Subjects
 
@@ -60,12 +60,14 @@ class DeviceCount:
 class Admitted:
     """Messages of a delivery that are to pass: their frame and their payloads.
 
-    `kind` is ``"new"``, or ``"rebuild"`` if the messages' results are at Output already.
+    The last `void` of them are not to pass: they were asked of another device since. `kind` is ``"new"``, or
+    ``"rebuild"`` if the messages' results are at Output already.
     """
 
     frame: InputFrame
     payloads: list[Any]
     kind: Kind = "new"
+    void: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,11 @@ class Gatekeeper:
         Called with a malformed delivery, and the reason; it acknowledges the delivery.
     on_arrival
         Called with the last message of every admitted frame: device, epoch, number.
+    void
+        Returns how many messages of a frame, the last ones, are not to pass: device, epoch, first and last
+        number.
+    most_in_flight
+        Returns how many messages may be in flight; None for any number.
     in_flight
         Counts the messages that are admitted.
     rebuild
@@ -157,6 +164,8 @@ class Gatekeeper:
     on_malformed: Callable[[Delivery, FrameError], Awaitable[None]]
     on_arrival: Callable[[str, int, int], None] = lambda *_: None
     in_flight: InFlight = field(default_factory=InFlight)
+    void: Callable[[str, int, int, int], int] = lambda *_: 0
+    most_in_flight: Callable[[], int | None] = lambda: None
     rebuild: Rebuild = field(default_factory=lambda: Rebuild("", {}, Positions()))
     accepted: Positions = field(init=False)
     counts: dict[str, DeviceCount] = field(default_factory=dict)
@@ -174,6 +183,9 @@ class Gatekeeper:
     #: rewound for that gap.
     _rewound_for: dict[str, dict[tuple[int, int], int]] = field(default_factory=dict)
     _foreign_number: int = 0
+    #: A delivery that was decoded before its turn, and its frame.
+    #: The delivery that `has_room` was asked about last, and its messages.
+    _ahead: tuple[Delivery, _Arrived] | None = None
     _waiting_repeats: list[tuple[Position, Delivery]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -184,6 +196,20 @@ class Gatekeeper:
         """Count anew the frames that wait."""
         self.waiting = await self.input.waiting() + len(self.arrived)
 
+    def has_room(self, delivery: Delivery) -> bool:
+        """Return whether the messages of `delivery` may be in flight besides those that are."""
+        most, count = self.most_in_flight(), self.in_flight.count
+        if most is None or not count:
+            return True
+        if most - count >= MAX_MESSAGES:
+            return True
+        try:
+            frame = self._arrived(delivery)
+        except FrameError:
+            return True
+        self._ahead = delivery, frame
+        return count + len(frame.payloads) <= most
+
     async def admit(self, delivery: Delivery) -> Admitted | None:
         """Return the new messages of `delivery`; None if there are none, and the delivery is dealt with.
 
@@ -193,7 +219,7 @@ class Gatekeeper:
         device = self.subjects.device_of(delivery.subject)
         again = self.rebuild.comes_again(delivery.sequence)
         try:
-            frame = self._decoded(device, delivery)
+            frame = self._arrived(delivery)
         except FrameError as error:
             if again:  # an earlier run has stored it
                 self.input.acknowledge(delivery)
@@ -204,7 +230,7 @@ class Gatekeeper:
         gap = self.rebuild.gaps.get((device, frame.epoch)) if self.rebuild.going else None
         if gap is not None and gap.seen < min(frame.last, gap.until):
             return await self._rebuilds(frame, gap)
-        if again:
+        if again and not self._is_lost(frame):
             self._settle_repeat(frame.position, delivery)
             return None
         admission = self.accepted.admit(device, frame.epoch, frame.first, len(frame.payloads))
@@ -219,11 +245,23 @@ class Gatekeeper:
                 return None
         return self._accept(frame, frame.first + admission.skip, tally)
 
-    def _decoded(self, device: str, delivery: Delivery) -> _Arrived:
+    def _is_lost(self, frame: _Arrived) -> bool:
+        """Return whether the output lost the results of `frame`, which an earlier run has acknowledged.
+
+        The output went back then, as after a power cut, and the input did not. The position of an epoch that
+        was forgotten says nothing.
+        """
+        return 0 < self.accepted.number(frame.device, frame.epoch) < frame.last
+
+    def _arrived(self, delivery: Delivery) -> _Arrived:
         """Return the messages of `delivery`; the plain JSON of a foreign client is one message.
 
         The number of such a message is its sequence in the log.
         """
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] is delivery:
+            return ahead[1]
+        device = self.subjects.device_of(delivery.subject)
         frame = decode_uplink(delivery.data, self.subjects.flow, device)
         if frame is not None:
             return _Arrived(
@@ -328,13 +366,14 @@ class Gatekeeper:
         """Admit the messages of `frame` from number `first` on."""
         device, epoch, last = frame.device, frame.epoch, frame.last
         count = last - first + 1
+        void = self.void(device, epoch, first, last)
         self.accepted.advance([frame.position])
         self._forget_gaps(device, epoch, last)
         tally.received += count
         self.received += count
         self.in_flight.taken += count
         self.on_arrival(device, epoch, last)
-        admitted = Admitted(*frame.part(first, last, self._acknowledging(frame.delivery)))
+        admitted = Admitted(*frame.part(first, last, self._acknowledging(frame.delivery)), void=void)
         sources = admitted.frame.sources
         if sources:
             tally.note_sources(sources)

@@ -11,9 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from pratipad_nb.errors import Fenced, TransportClosed, TransportError, WaitTimeout
+from pratipad_nb.runtime.positions.lineage import Footprint, Lineage
 from pratipad_nb.transport.protocol import (
     Connection,
     Consumer,
+    ConsumerSpec,
     ConsumerState,
     Delivery,
     Log,
@@ -81,8 +84,11 @@ class DurableInput:
         The consumer of the whole log, or of one partition.
     input_log
         The log, which keeps acknowledged frames until they are purged.
-    subject
-        The pattern of the partition's frames; empty: all frames.
+    spec
+        The consumer's name, and the pattern of the partition's frames.
+    lineage
+        Compares this log, too, and says when it is known to be the log that positions are of. Until then no
+        delivery is returned, acknowledged or purged: those in flight come again after a reconnect.
     partitions
         How many partitions share the log's bound.
 
@@ -92,12 +98,19 @@ class DurableInput:
         Set when so much is acknowledged that it should be purged early.
     """
 
-    def __init__(self, consumer: Consumer, input_log: Log, subject: str = "", partitions: int = 1) -> None:
+    def __init__(
+        self, consumer: Consumer, input_log: Log, spec: ConsumerSpec, lineage: Lineage, partitions: int = 1
+    ) -> None:
         self.due = asyncio.Event()
         self._consumer = consumer
         self._log = input_log
-        self._subject = subject
+        self._spec = spec
+        self._lineage = lineage
+        self._footprint = Footprint(input_log)
+        lineage.add([self._footprint.holder])
         self._share = min(input_log.spec.max_bytes // _SHARE // partitions, _MOST_UNPURGED)
+        #: Deliveries that have arrived, and wait until the log is known.
+        self._arrived: list[Delivery] = []
         self._held: dict[int, Delivery] = {}
         #: The bytes of frames acknowledged since the last look at the progress, and the newest such frame.
         self._bytes = self._newest = 0
@@ -111,13 +124,38 @@ class DurableInput:
 
     async def get(self) -> list[Delivery]:
         """Wait for deliveries; see `Input`."""
-        deliveries = await self._consumer.get()
+        if not self._arrived:
+            self._arrived = await self._next()
+        await self._lineage.compared()
+        deliveries, self._arrived = self._arrived, []
+        self._footprint.note(deliveries[-1])
         self._held.update((delivery.sequence, delivery) for delivery in deliveries)
         return deliveries
+
+    async def _is_replaced(self) -> bool:
+        """Return whether another run has a consumer in the place of this one."""
+        family, _, _ = self._spec.name.rpartition("-")
+        try:
+            found = [each.name for each in await self._log.consumers()]
+        except (TransportError, WaitTimeout):
+            return False
+        return self._spec.name not in found and any(name.startswith(f"{family}-") for name in found)
+
+    async def _next(self) -> list[Delivery]:
+        try:
+            return await self._consumer.get()
+        except TransportClosed:
+            raise
+        except TransportError as error:
+            if await self._is_replaced():
+                raise Fenced("another edge has taken the input over.") from error
+            raise
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Have `delivery` come again no more, unless the input is set back to a checkpoint."""
         self._held.pop(delivery.sequence, None)
+        if not self._lineage.known:
+            return
         self._consumer.acknowledge(delivery)
         self._newest = max(self._newest, delivery.sequence)
         self._bytes += len(delivery.data) + _ENTRY_OVERHEAD
@@ -146,8 +184,8 @@ class DurableInput:
 
     async def purge(self, through: int) -> None:
         """Delete the frames up to the sequence `through`."""
-        if through > self._purged:
-            await self._log.purge(through + 1, self._subject)
+        if through > self._purged and self._lineage.known:
+            await self._log.purge(through + 1, self._spec.subject)
             self._purged = through
 
     async def close(self) -> None:

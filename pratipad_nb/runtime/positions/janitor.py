@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from pratipad_nb import wording
 from pratipad_nb.settings import FlowOptions, Keep, Storage
+from pratipad_nb.transport.landmarks import entry_at, first_since
 from pratipad_nb.transport.protocol import ConsumerState, Log, Logs, LogState
 from pratipad_nb.transport.subjects import Subjects
 
@@ -108,23 +109,12 @@ class Janitor:
         return min(state.bytes, max(beyond, self.storage().missing))
 
     async def _too_old(self, state: LogState) -> int:
-        """Return the sequence of the first frame that is young enough, found by bisection."""
+        """Return the sequence of the first frame that is young enough."""
         oldest = time.time() - self.keep.seconds
-        low, high = state.first, state.last + 1
-        if not state.messages or await self._time(low) >= oldest:
-            return low
-        while low < high:
-            middle = (low + high) // 2
-            if await self._time(middle) < oldest:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
-    async def _time(self, sequence: int) -> float:
-        async for record in self.output.read(sequence):
-            return record.time
-        return float("inf")
+        first = await entry_at(self.output, state.first) if state.messages else None
+        if first is None or first.time >= oldest:
+            return state.first
+        return await first_since(self.output, oldest, state)
 
 
 async def forget_reader(logs: Logs, subjects: Subjects, name: str) -> None:

@@ -8,28 +8,31 @@ take is in `pratipad_nb.runtime.values.plan`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
 from pratipad_nb import wording
 from pratipad_nb.errors import FlowError, ServerFull, TransportError, WaitTimeout
 from pratipad_nb.runtime.positions.chain import OutputChain
+from pratipad_nb.runtime.positions.former_input import FormerInput
 from pratipad_nb.runtime.positions.inputs import DurableInput, FastInput, Input
+from pratipad_nb.runtime.positions.lineage import Lineage
 from pratipad_nb.runtime.positions.outputs import Chain, FastChain
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
 from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs, marks_bytes, reserved_bytes
 from pratipad_nb.settings import Storage
-from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Log
+from pratipad_nb.transport.partitions import partition_of
+from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Log, LogSpec
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["open_input", "open_logs", "open_output", "told_of_storage"]
+__all__ = ["move_former_input", "open_input", "open_logs", "open_output", "told_of_storage"]
 
-#: The name of the input's consumer, the same in all runs of a flow. With several partitions, each has a
-#: consumer.
+#: Begins the names of the input's consumers; the partition and a run's own part follow.
 _CONSUMER = "edge"
 
 
-async def open_logs(connection: Connection, settings: EdgeSettings) -> dict[str, Log]:
-    """Return all logs of a flow, by name. While the disk is tight, logs that are there stay as they are.
+async def open_logs(connection: Connection, specs: Iterable[LogSpec]) -> dict[str, Log]:
+    """Return the logs of `specs`, by name. While the disk is tight, logs that are there stay as they are.
 
     Raises
     ------
@@ -37,10 +40,10 @@ async def open_logs(connection: Connection, settings: EdgeSettings) -> dict[str,
         If the server has no room for one of them; see `told_of_storage`.
     """
     tight = (await connection.storage()).tight
-    logs = {}
-    for name, spec in log_specs(settings).items():
-        found = await connection.find_log(name) if tight else None
-        logs[name] = found or await connection.open_log(spec)
+    logs: dict[str, Log] = {}
+    for spec in specs:
+        found = await connection.find_log(spec.name) if tight else None
+        logs[spec.name] = found or await connection.open_log(spec)
     return logs
 
 
@@ -68,14 +71,16 @@ async def told_of_storage(connection: Connection, settings: EdgeSettings) -> Asy
 
 async def _delete_unused(connection: Connection, settings: EdgeSettings) -> None:
     """Delete the logs of a flow that never ran: they would leave still less room for the next start."""
-    marks = Subjects(settings.name).mark_stream  # has an entry from the first try on
+    subjects, specs = Subjects(settings.name), log_specs(settings)
+    # What a start itself stores in these says nothing of a flow that has run.
+    begun = (subjects.mark_stream, subjects.output_stream)
     with contextlib.suppress(TransportError, WaitTimeout):
-        found = {name: await connection.find_log(name) for name in log_specs(settings)}
-        for name, log in found.items():
-            if log is not None and name != marks and (await log.state()).last > 0:
+        for name in (subjects.input_stream, subjects.former_input_stream):
+            if await connection.find_log(name) is not None:
                 return
-        for name, log in found.items():
-            if log is not None:
+        for name in specs:
+            made = await connection.find_log(name)
+            if made is not None and (name in begun or (await made.state()).last == 0):
                 await connection.delete_log(name)
 
 
@@ -106,20 +111,46 @@ async def open_output(
     FlowError
         If the delivery is fast, and messages of an earlier durable run are stored.
     """
-    subjects, out = Subjects(settings.name), Subjects(settings.name).out(settings.partition)
     if settings.delivery == "fast":
         await _refuse_stored_messages(connection, settings)
-        return FastChain(connection, out), None
-    chain = OutputChain(
+        return FastChain(connection, Subjects(settings.name).out(settings.partition)), None
+    chain = _chain_of(settings.partition, connection, settings, logs, storage)
+    await chain.open()
+    return chain, chain
+
+
+def _chain_of(
+    partition: int,
+    connection: Connection,
+    settings: EdgeSettings,
+    logs: Mapping[str, Log],
+    storage: Callable[[], Storage] = Storage,
+) -> OutputChain:
+    subjects = Subjects(settings.name)
+    return OutputChain(
         connection,
         logs[subjects.output_stream],
         logs[subjects.mark_stream],
-        out_subject=out,
-        mark_subject=subjects.mark(f"partition-{settings.partition}"),
+        out_subject=subjects.out(partition),
+        mark_subject=subjects.mark(f"partition-{partition}"),
         storage=storage,
     )
-    await chain.open()
-    return chain, chain
+
+
+async def move_former_input(
+    connection: Connection, settings: EdgeSettings, logs: Mapping[str, Log], chain: OutputChain
+) -> None:
+    """Move the input that version 0.1 has stored, if there is any, into the log of today."""
+    chains = {settings.partition: chain}
+
+    async def is_stored(device: str, number: int) -> bool:
+        partition = partition_of(device, settings.options.partitions)
+        if partition not in chains:
+            chains[partition] = _chain_of(partition, connection, settings, logs)
+            await chains[partition].read()
+        return chains[partition].positions.number(device, 0) >= number
+
+    await FormerInput(connection, settings, is_stored=is_stored, check_owner=chain.check_owner).move()
 
 
 async def open_input(
@@ -127,32 +158,40 @@ async def open_input(
     settings: EdgeSettings,
     logs: Mapping[str, Log],
     chain: OutputChain | None,
+    lineage: Lineage,
     *,
     keeps_state: bool,
 ) -> Input:
     """Return the input, at the first delivery that isn't acknowledged.
 
-    If processors keep a state, the input is set back to the first delivery that the states of `chain` lack.
+    `lineage` compares the input's log, too. If processors keep a state, the input is set back to the first
+    delivery that the states of `chain` lack.
     """
     subjects = Subjects(settings.name)
     if chain is None:
         fast = FastInput(lambda subject: settings.owns(subject.rpartition(".")[2]))
         await fast.listen(connection, subjects.up_all)
         return fast
-    spec = ConsumerSpec(_CONSUMER, "each")
-    if settings.partitioned:
-        partition = settings.partition
-        spec = ConsumerSpec(f"{_CONSUMER}-{partition}", "each", subjects.input_of(partition))
-    input_log = logs[subjects.input_stream]
-    consumer = await input_log.consumer(spec)
-    if not keeps_state or chain.floor is None:
-        await consumer.rewind()
-    else:
+    input_log, family = logs[subjects.input_stream], f"{_CONSUMER}-{settings.partition}-"
+    last = (await input_log.state()).last
+    # Messages of foreign devices bear the input's sequences. If the input went back alone, as after a power
+    # cut, it gives the sequences of lost messages to new messages.
+    chain.positions.drop([position for position in chain.positions.of_foreign() if position[2] > last])
+    earlier = [each for each in await input_log.consumers() if each.name.startswith(family)]
+    acknowledged = max((each.floor for each in earlier), default=0)
+    start = acknowledged + 1
+    if keeps_state and chain.floor is not None:
         # The server may know less than the checkpoint does, after a power failure for example.
-        acknowledged, last = (await consumer.state()).floor, (await input_log.state()).last
-        await consumer.rewind(min(chain.floor, acknowledged) + 1)
+        start = min(chain.floor, acknowledged) + 1
         chain.rebuild = Rebuild(settings.name, chain.behind, chain.positions, floor=acknowledged, last=last)
-    return DurableInput(consumer, input_log, spec.subject, settings.options.partitions)
+    subject = subjects.input_of(settings.partition) if settings.partitioned else ""
+    # A consumer of this run's own: an edge that was replaced, and doesn't know it yet, takes no delivery
+    # away, and its acknowledgements say nothing about the states here.
+    spec = ConsumerSpec(f"{family}{secrets.token_hex(4)}", "each", subject, start=start)
+    consumer = await input_log.consumer(spec)
+    for each in earlier:
+        await input_log.forget_consumer(each.name)
+    return DurableInput(consumer, input_log, spec, lineage, settings.options.partitions)
 
 
 async def _refuse_stored_messages(connection: Connection, settings: EdgeSettings) -> None:

@@ -145,7 +145,7 @@ class Writer:
         complete: list[InputFrame] = []
         finished = sum(batch.source.advance(batch.done, covers, complete) for batch in batches)
         await self._store([segment for batch in batches for segment in segments_of(batch)], covers)
-        self._in_flight.completed += finished
+        self._in_flight.complete(finished)
         now = time.time()
         self.latency.add([now - frame.received for frame in complete])
         for frame in complete:

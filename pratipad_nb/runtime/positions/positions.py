@@ -164,6 +164,14 @@ class Positions:
         self.drop((device, epoch, number) for epoch, number in tuple(self._numbers.get(device, {}).items()))
         self._numbers.pop(device, None)
 
+    def of_foreign(self) -> list[Position]:
+        """Return the positions of foreign devices, whose messages the edge numbers in epoch 0."""
+        return [
+            (device, 0, epochs[0])
+            for device, epochs in self._numbers.items()
+            if 0 in epochs and not device.startswith("#")
+        ]
+
     def all(self) -> list[Position]:
         """Return every position, for a checkpoint."""
         return [

@@ -28,6 +28,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pratipad_nb.runtime.positions.positions import Positions
+from pratipad_nb.runtime.values.batch import Failed
 from pratipad_nb.transport.frames import Position
 from pratipad_nb.transport.protocol import ConsumerState
 
@@ -91,6 +92,9 @@ class Rebuild:
             for place, number in behind.items()
             if (until := stored.number(*place)) > number and not place[0].startswith(REPLAYED)
         }
+        #: Of the messages that pass again, those that failed the first time. They pass the processors before,
+        #: and no further, whatever has become of the cause: they go on when their dead letters are retried.
+        self.failed: Failed = {}
         self.messages = sum(gap.until - gap.passed for gap in self.gaps.values())
         if self.gaps:
             log.info("%s: %d messages at Output pass again to rebuild the state", flow, self.messages)

@@ -9,6 +9,8 @@ Owns the calls of processors and the order of their results. Where a processor's
 ``stage``      one processor, or several in braces, between two queues
 ``tracks``     several instances at work on one batch, whose results come together in its order
 ``shards``     instances of one processor, each for devices of its own, which never wait for each other
+``states``     the state of one instance, encoded, and its division by keys
+``moving``     the state of a processor on its way to other instances
 ``gathering``  rows of several batches, put together for `process_batch`
 ``line``       all stages of a notation, and the exchange of instances
 =============  ==============================================================================================

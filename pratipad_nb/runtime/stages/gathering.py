@@ -58,6 +58,8 @@ class Gathering:
             except TimeoutError:
                 await self._work(self._rows)
                 continue
+            if isinstance(item, Batch) and item.stage <= self._stage.index:
+                item = self._stage.entering(item)
             if isinstance(item, Batch) and item.payloads and item.stage <= self._stage.index:
                 if self._held and self._held[0][0].rebuilds != item.source.rebuilds:
                     await self._work(self._rows)

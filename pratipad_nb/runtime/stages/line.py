@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from pratipad_nb.dataflow import Dataflow, Step
+from pratipad_nb.processors.adapter import makes_instances
 from pratipad_nb.runtime.stages.member import Member
 from pratipad_nb.runtime.stages.moving import Scratch, StateMove, carry_over, check_movable, moved, shares
 from pratipad_nb.runtime.stages.runner import Bequest, Runner
@@ -99,18 +100,19 @@ class Line:
                         if step.key in kept and discards[step.key] == concurrent:
                             members.append(old[step.key])
                             continue
-                        members.append(await line._member(step, discard=concurrent))
-                        made.append(members[-1])
-                        if step.key in old:
-                            await check_movable(
-                                old[step.key], members[-1], line._scratch(step, discard=concurrent)
-                            )
+                        made.append(await line._member(step, discard=concurrent))
+                        members.append(made[-1])
+                        await line._check_state(old.get(step.key), made[-1], step, discard=concurrent)
                     line._add(members, concurrent=concurrent)
         except BaseException:
             for member in made:
                 await _close(member.runners)
             raise
         return line
+
+    async def _check_state(self, before: Member | None, after: Member, step: Step, *, discard: bool) -> None:
+        if before is not None:
+            await check_movable(before, after, self._scratch(step, discard=discard))
 
     def _take_over(self, before: Line, key: str) -> None:
         """Go on with the counters, the log and the samples of the processor `key` in the line `before`."""
@@ -325,16 +327,24 @@ class Line:
 
         If the processor is `changed`, the messages of the call go to an instance of the new code. If the
         processor is unchanged, the same code would hang again, and if it is gone, there is no code: the
-        messages of the call, and the messages behind them, become dead letters.
+        messages of the call, and the messages behind them, become dead letters. So do the messages of an
+        instance in whose place no instance of the new code can be made.
         """
-        fresh = {member.key: member for stage in line.stages for member in stage.members}
-        for runner in self.hanging:
-            key = runner.step.key
-            log.warning("%s; it is left behind, for the flow is being changed.", runner.at_work)
-            if key in changed and key in fresh:
-                runner.leave(step=fresh[key].runners[0].step)
+        steps = {step.key: step for step in line.dataflow.steps if step.key in changed}
+        for runner in [each for stage in self.stages for each in stage.runners if each.hangs or each.stalled]:
+            if runner.refuses:
+                continue
+            why = runner.at_work if runner.hangs else f"{runner.step.key} has no instance to go on with"
+            log.warning("%s; it is left behind, for the flow is being changed.", why)
+            step = steps.get(runner.step.key)
+            if step is None or not makes_instances(step.target) or (runner.stalled and runner.step is step):
+                runner.leave(refused=f"ProcessorError: {why}, while the flow was changed.")
             else:
-                runner.leave(refused=f"ProcessorError: {runner.at_work}, while the flow was changed.")
+                runner.leave(step=step)
+
+    def stalled(self, key: str) -> bool:
+        """Return whether the processor `key` is paused for want of an instance to go on with."""
+        return any(runner.stalled for runner in self.runners_of(key))
 
     def accept(self) -> None:
         """Let every instance take messages again."""

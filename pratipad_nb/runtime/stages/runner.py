@@ -91,6 +91,8 @@ class Runner:
         self._renewing = asyncio.Lock()
         #: Why the runner was paused for want of an instance to go on with; empty if there is an instance.
         self._stalled = ""
+        #: Whether the next instance is the first of new code: then any number may be left behind.
+        self._of_new_code = False
         #: Why every message fails while a change waits for messages in flight; empty if messages don't fail.
         self._refused = ""
 
@@ -110,6 +112,16 @@ class Runner:
     def hangs(self) -> bool:
         """Whether the call in progress has lasted so long that nothing should wait for it."""
         return self._worker.seconds > self._slice + self._hang_seconds
+
+    @property
+    def refuses(self) -> bool:
+        """Whether all messages fail until `accept`."""
+        return bool(self._refused)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the instance was left behind, and there is none to go on with."""
+        return bool(self._stalled) and self._worker.left
 
     @property
     def at_work(self) -> str:
@@ -307,7 +319,10 @@ class Runner:
             If not empty, why all messages fail until `accept`, in place of going to a new instance.
         """
         self._refused = refused
-        self.step = step or self.step
+        if step is not None:
+            self.step, self._of_new_code = step, True
+        if step is not None or refused:
+            self._unstall()
         self._worker.leave()
         self.meter.leave(self._worker)
 
@@ -326,7 +341,11 @@ class Runner:
     def go_on(self) -> None:
         """Work again after `hand_over_to`."""
         self._steady.set()
-        if self._stalled and not self._worker.left:
+        if not self._worker.left:
+            self._unstall()
+
+    def _unstall(self) -> None:
+        if self._stalled:
             self._stalled = ""
             self._open_gate.set()
             self.meter.state = "running"
@@ -412,6 +431,7 @@ class Runner:
                         adapted, adapted.run_backward, [payload], lambda _: message, deadline
                     )
             except LeftBehind:
+                payload = copied(payload)  # the call that was left behind may yet change its payload
                 continue
             self.meter.retried += outcome.retried
             return outcome
@@ -455,7 +475,7 @@ class Runner:
                     "a new instance can be made, and run its cell again."
                 )
                 return False
-            if self.meter.left_behind >= _MOST_LEFT:
+            if self.meter.left_behind >= _MOST_LEFT and not self._of_new_code:
                 self._stall(
                     f"{self.step.key}: {self.meter.left_behind} instances are left behind in calls that "
                     "hang, each with its thread, so no further one is made and the processor is paused. Mend "
@@ -470,6 +490,7 @@ class Runner:
                 return False
             if self._worker is left:
                 self.become(fresh)
+                self._of_new_code = False
             else:  # a change of the flow was quicker
                 await fresh.close()
             return True

@@ -66,7 +66,9 @@ class _Division:
         self.parts: list[_Part] = []
         for shard in range(shards):
             mine = [at for at, found in enumerate(self.shard_of_frame) if found == shard]
-            part = Source(source.flow, [source.frames[at] for at in mine], kind=source.kind)
+            part = Source(
+                source.flow, [source.frames[at] for at in mine], kind=source.kind, failed=source.failed
+            )
             self.parts.append(_Part(part, [source.starts[at] for at in mine]))
         taken = [0] * shards
         for frame, start, shard in zip(source.frames, source.starts, self.shard_of_frame, strict=True):

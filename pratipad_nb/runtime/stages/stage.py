@@ -163,12 +163,32 @@ class Stage:
         if batch.stage > self.index or not batch.payloads:
             await emit(batch)
         elif self.concurrent:
-            members = [m for m in self.members if self._concerned(batch, m)]
-            await OnTracks(batch, emit, [t for m in members for t in tracks_of(m, batch)], keep=True).run()
+            await self._in_braces(batch, emit)
+        elif not (batch := self.entering(batch)).payloads:
+            await emit(batch)
         elif self.shards == 1 and len(self.members[0].runners) > 1:
             await OnTracks(batch, emit, tracks_of(self.members[0], batch), keep=False).run()
         else:
             await _in_sequence(self.members[0], self.members[0].runners[shard], batch, emit)
+
+    def entering(self, batch: Batch) -> Batch:
+        """Return `batch` with the rows that are for this stage's one processor."""
+        return batch.only_rows(batch.passing({self.members[0].key}, self.index))
+
+    async def _in_braces(self, batch: Batch, emit: Emit) -> None:
+        members = [m for m in self.members if self._concerned(batch, m)]
+        tracks = [t for m in members for t in tracks_of(m, batch, batch.passing({m.key}, self.index))]
+        if batch.source.failed:
+            # What failed on one member passed the others, and went no further.
+            keys, all_of = {member.key for member in members}, emit
+
+            async def emit(done: Batch) -> None:
+                await all_of(done.only_rows(done.passing(keys, self.index)))
+
+        if tracks:
+            await OnTracks(batch, emit, tracks, keep=True).run()
+        else:
+            await emit(batch)
 
     def noting(self, batch: Batch, emit: Emit) -> Emit:
         """Return an `emit` that also notes the results of the messages that are followed."""

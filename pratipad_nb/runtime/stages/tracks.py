@@ -145,14 +145,17 @@ class OnTracks:
         return [batch.payloads[row] for row in rows], [batch.origins[row] for row in rows]
 
 
-def tracks_of(member: Member, batch: Batch) -> list[Track]:
-    """Spread the rows of `batch` over the instances of `member`, by its key."""
+def tracks_of(member: Member, batch: Batch, chosen: Sequence[int] | None = None) -> list[Track]:
+    """Spread the `chosen` rows of `batch`, or all, over the instances of `member`, by its key."""
+    if chosen is None:
+        chosen = range(len(batch))
     shards = len(member.runners)
     if shards == 1:
-        return [Track(member, member.runners[0], range(len(batch)))]
+        return [Track(member, member.runners[0], chosen)] if chosen else []
     rows: list[list[int]] = [[] for _ in range(shards)]
     by = member.partition_by
-    for row, (payload, origin) in enumerate(zip(batch.payloads, batch.origins, strict=True)):
+    for row in chosen:
+        payload, origin = batch.payloads[row], batch.origins[row]
         key = batch.source.device(origin) if by == "device" else _value(payload, by)
         rows[instance_of(key, by, shards)].append(row)
     return [Track(member, runner, found) for runner, found in zip(member.runners, rows, strict=True) if found]

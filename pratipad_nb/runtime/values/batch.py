@@ -7,8 +7,8 @@ object is made per message: a message is an index into its source until its meta
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pratipad_nb.message import Message
@@ -16,7 +16,11 @@ from pratipad_nb.runtime.values.sampling import Followed
 from pratipad_nb.transport.frames import DeadEntry, Position, message_id
 from pratipad_nb.transport.protocol import ConsumerState
 
-__all__ = ["Barrier", "Batch", "InputFrame", "Item", "Kind", "Source"]
+__all__ = ["Barrier", "Batch", "Failed", "InputFrame", "Item", "Kind", "Source"]
+
+#: Of messages that rebuild a state and failed the first time, told apart by device, epoch, number and part:
+#: the keys of the processors that failed on them.
+Failed = Mapping[tuple[str, int, int, int], frozenset[str]]
 
 #: The kinds of messages. ``"new"``: from the input, or a dead letter that is retried. ``"replay"``: from a
 #: tape. ``"rebuild"``: messages whose results are at Output, which pass the processors again for the sake of
@@ -74,6 +78,7 @@ class Source:
         "__weakref__",
         "_complete",
         "_written",
+        "failed",
         "flow",
         "followed",
         "frames",
@@ -89,11 +94,14 @@ class Source:
         *,
         followed: Followed | None = None,
         kind: Kind = "new",
+        failed: Failed | None = None,
     ) -> None:
         self.flow = flow
         #: The messages that are followed through the flow, for the inspector.
         self.followed = followed
         self.kind = kind
+        #: Messages that failed the first time, where messages rebuild a state.
+        self.failed = failed or {}
         self.frames = frames
         self.starts: list[int] = []
         size = 0
@@ -185,9 +193,36 @@ class Batch:
 
     def message(self, row: int, payload: Any) -> Message:
         """Return the message in `row`, with the given `payload`."""
-        origin = self.origins[row]
-        part = 0 if isinstance(self.origins, range) else row - bisect_left(self.origins, origin)
-        return self.source.message(origin, payload, part)
+        return self.source.message(self.origins[row], payload, self._part(row))
+
+    def _part(self, row: int) -> int:
+        """Return which of the results of its message `row` is."""
+        if isinstance(self.origins, range):
+            return 0
+        return row - bisect_left(self.origins, self.origins[row])
+
+    def passing(self, keys: Collection[str], stage: int) -> Sequence[int]:
+        """Return the rows that pass the processors `keys` of a stage: all but those that failed there before.
+
+        Only rows that rebuild a state have failed before. A retried dead letter passes the processor that it
+        failed on.
+        """
+        if not self.source.failed or (stage == self.stage and any(f.retry for f in self.source.frames)):
+            return range(len(self))
+        return [row for row in range(len(self)) if self._failed_on(row).isdisjoint(keys)]
+
+    def _failed_on(self, row: int) -> frozenset[str]:
+        frame, offset = self.source.locate(self.origins[row])
+        identity = (frame.device, frame.epoch, frame.first + offset, frame.part + self._part(row))
+        return self.source.failed.get(identity, frozenset())
+
+    def only_rows(self, rows: Sequence[int]) -> Batch:
+        """Return the batch with no other rows; its messages count as complete all the same."""
+        if len(rows) == len(self):
+            return self
+        return replace(
+            self, payloads=[self.payloads[row] for row in rows], origins=[self.origins[row] for row in rows]
+        )
 
 
 @dataclass(slots=True)

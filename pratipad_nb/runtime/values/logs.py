@@ -26,6 +26,8 @@ from contextvars import ContextVar
 from time import time
 from typing import Any, Final, NamedTuple
 
+from pratipad_nb.forks import forget_in_child
+
 __all__ = ["LogLine", "ProcessorLog", "current_log", "diverted_output", "logging_to"]
 
 #: The longest line that is kept, in characters; a longer line, or a line that never ends, is cut into such
@@ -245,3 +247,14 @@ def _diverting(call_handlers: Any) -> tuple[Any, Any]:
 
 
 _diversion = _Diversion()
+
+
+def _forget_diversion() -> None:
+    """Let what a forked child prints go where the program prints: its parent's logs are not the child's."""
+    global _diversion
+    _diversion._remove()  # noqa: SLF001 - of this module
+    _diversion = _Diversion()  # another thread may have held the lock
+    current_log.set(None)
+
+
+forget_in_child(_forget_diversion)

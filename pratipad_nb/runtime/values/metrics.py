@@ -6,6 +6,7 @@ snapshot is assembled in `pratipad_nb.runtime.edge.report`.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import deque
@@ -101,11 +102,23 @@ class InFlight:
         Messages of `taken` that are dealt with: at Output, filtered, or a dead letter.
     """
 
-    __slots__ = ("completed", "taken")
+    __slots__ = ("_progress", "completed", "taken")
 
     def __init__(self) -> None:
         self.taken = 0
         self.completed = 0
+        self._progress = asyncio.Event()
+
+    def complete(self, count: int) -> None:
+        """Count `count` messages as dealt with."""
+        self.completed += count
+        self._progress.set()
+
+    async def progress(self, completed: int) -> None:
+        """Return once more than `completed` messages are dealt with."""
+        while self.completed <= completed:
+            self._progress.clear()
+            await self._progress.wait()
 
     @property
     def count(self) -> int:

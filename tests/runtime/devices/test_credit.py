@@ -46,6 +46,14 @@ class Yard:
     def hello(self, device, *, sent=0, waiting=0, answers=True, epoch=1, **more):
         return self.ledger.hello(HelloFrame("house", device, epoch, sent, waiting, answers, **more))
 
+    def heed(self, device, sent=0):
+        """Let a device say hello that has heard all that it was told."""
+        account = self.ledger.accounts[device]
+        waiting, owner = account.held - sent, account.owner
+        return self.hello(
+            device, sent=sent, waiting=waiting, answers=account.answers, epoch=account.epoch, owner=owner
+        )
+
     def arrive(self, device, count=None):
         """Let a device send what it was granted, or `count` of it, and the pipeline finish it at once."""
         account = self.ledger.accounts[device]
@@ -170,7 +178,53 @@ class TestDemand:
         assert yard.asked["here"] == 0
         clock.advance(PATIENCE)
         yard.ledger.tick()
-        assert yard.asked["here"] == 100
+        assert yard.asked["here"] == 0  # the silent device may be about to send
+        yard.heed("silent")
+        assert yard.asked == {"silent": 0, "here": 100}
+        yard.arrive("here")
+        yard.ledger.settle()
+        assert yard.asked == {"silent": 0, "here": 100}
+        clock.advance(PATIENCE)
+        yard.arrive("here")
+        yard.ledger.tick()
+        assert yard.asked == {"silent": 1, "here": 99}
+
+    def test_what_a_silent_device_has_sent_by_then_is_not_asked_of_others(self, clock):
+        yard = Yard(most=100, least=50)
+        yard.hello("silent", waiting=1000, answers=False)
+        yard.hello("here", waiting=1000, answers=False)
+        clock.advance(1.5 * PATIENCE)
+        yard.ledger.tick()
+        yard.heed("silent", sent=60)
+        assert yard.asked == {"silent": 60, "here": 0}
+        yard.arrive("silent", 10)
+        yard.ledger.settle()
+        assert yard.asked["here"] > 0
+
+    def test_the_word_of_a_silent_device_is_not_waited_for_for_ever(self, clock):
+        yard = Yard(most=100, least=50)
+        yard.hello("frozen", waiting=1000, answers=False)
+        yard.hello("here", waiting=1000, answers=False)
+        for _ in range(3):
+            clock.advance(PATIENCE)
+            yard.ledger.tick()
+        assert yard.asked == {"frozen": 0, "here": 100}
+
+    def test_a_device_that_takes_two_seconds_for_a_reading_is_waited_for_as_long(self, clock):
+        yard = Yard(most=1, least=0)
+        yard.hello("slow")
+        for _ in range(3):
+            clock.advance(2.0)
+            yard.ledger.tick()
+            yard.arrive("slow", 1)
+            yard.ledger.settle()
+        yard.hello("here", waiting=9, answers=False)
+        clock.advance(3.0)
+        yard.ledger.tick()
+        assert yard.ledger.accounts["slow"].taking is None
+        clock.advance(1.5)
+        yard.ledger.tick()
+        assert yard.ledger.accounts["slow"].taking is not None
 
     def test_a_device_that_was_late_is_asked_again_once_it_answers(self, clock):
         yard = Yard(most=100, least=50)
@@ -383,19 +437,17 @@ class TestManyDevices:
 
 
 class TestLate:
-    def test_who_is_late_is_found_by_the_time_each_has_moved_last(self, clock):
-        yard = Yard(most=1000, least=999)
+    def test_who_is_late_is_found_by_the_time_at_which_each_answered_last(self, clock):
+        yard = Yard(most=3, least=2)
         for name in ("a", "b", "c"):
             yard.hello(name)
             clock.advance(PATIENCE / 4)
-        yard.hello("a")  # it has been asked longest ago, and has moved since
+        yard.hello("here", waiting=9, answers=False)
+        yard.hello("b")  # saying hello is no answer
+        yard.arrive("a", 1)
         clock.advance(PATIENCE * 0.6)
         yard.ledger.tick()
-        assert {name: account.counted for name, account in yard.ledger.accounts.items()} == {
-            "a": 1,
-            "b": 0,
-            "c": 1,
-        }
+        assert {name for name, a in yard.ledger.accounts.items() if a.taking is not None} == {"b"}
 
     def test_of_those_that_were_late_and_come_again_each_is_asked_in_turn(self, clock):
         yard = Yard(most=2, least=1)

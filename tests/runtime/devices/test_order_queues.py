@@ -15,10 +15,14 @@ from pratipad_nb.transport.subjects import Subjects
 
 
 class Wire:
-    """A connection and an order log that note what they are told; `down` makes them fail."""
+    """A connection and an order log that note what they are told; `down` makes them fail.
+
+    `known`: the order log is known to be the log that the orders were read from.
+    """
 
     def __init__(self):
         self.sent, self.deleted, self.asked, self.down = [], [], [], False
+        self.known = True
         self.on_publish = lambda: None
 
     async def publish(self, subject, data):
@@ -46,7 +50,7 @@ def wire():
 
 @pytest.fixture
 async def queues(wire):
-    queues = OrderQueues(wire, Subjects("house"), wire)
+    queues = OrderQueues(wire, Subjects("house"), wire, wire)
     task = asyncio.create_task(queues.run())
     yield queues
     task.cancel()

@@ -7,7 +7,8 @@ import pytest
 from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.runtime.positions.gatekeeper import Gatekeeper
 from pratipad_nb.runtime.positions.positions import Positions
-from pratipad_nb.transport.codec import encode
+from pratipad_nb.runtime.positions.rebuilding import Rebuild
+from pratipad_nb.transport.codec import MAGIC, encode
 from pratipad_nb.transport.frames import UplinkFrame
 from pratipad_nb.transport.protocol import Delivery
 from pratipad_nb.transport.subjects import Subjects
@@ -47,14 +48,25 @@ class Door:
         self.bad.append((delivery.sequence, str(error)))
 
     async def come(self, first, count, *, device="room1", epoch=7, flow="house"):
+        admitted = await self.admitted(first, count, device=device, epoch=epoch, flow=flow)
+        return admitted and admitted.payloads
+
+    async def kind(self, first, count):
+        admitted = await self.admitted(first, count)
+        return admitted and (admitted.payloads, admitted.kind)
+
+    async def admitted(self, first, count, *, device="room1", epoch=7, flow="house"):
         payloads = list(range(first, first + count))
         frame = encode(UplinkFrame(flow, device, epoch, first, [1.0] * count, payloads))
-        return await self.raw(frame, device)
+        return await self.delivered(frame, device)
 
     async def raw(self, data, device="room1"):
-        self.sequence += 1
-        admitted = await self.gate.admit(Delivery(f"pratipad.house.up.{device}", data, self.sequence, 2.0))
+        admitted = await self.delivered(data, device)
         return admitted and admitted.payloads
+
+    async def delivered(self, data, device="room1"):
+        self.sequence += 1
+        return await self.gate.admit(Delivery(f"pratipad.house.up.{device}", data, self.sequence, 2.0))
 
 
 async def test_what_is_new_is_let_in_and_counted():
@@ -279,3 +291,132 @@ async def test_taps_hear_what_is_let_in_and_no_repeats():
     door.gate.taps.append(lambda device, times, received, payloads: heard.append((device, payloads)))
     await door.come(1, 4)
     assert heard == [("room1", [3, 4])]
+
+
+def rebuilding(states, stored, *, floor=10, last=20):
+    """Return a door behind which states are rebuilt that stand at `states`, as positions of epoch 7."""
+    door = Door(*((device, 7, number) for device, number in stored.items()))
+    behind = {(device, 7): number for device, number in states.items()}
+    door.gate.rebuild = door.rebuild = Rebuild("house", behind, door.gate.stored, floor=floor, last=last)
+    return door
+
+
+class TestStateThatIsRebuilt:
+    async def test_what_it_lacks_comes_again_and_what_it_has_and_what_is_new_do_not_mix(self):
+        door = rebuilding({"room1": 2}, {"room1": 4}, floor=0)
+        admitted = await door.kind(1, 6)
+        assert admitted == ([3, 4], "rebuild")
+        assert door.input.acknowledged == []
+        again = await door.gate.admit(door.gate.arrived.popleft())
+        assert (again.payloads, again.kind, again.frame.first) == ([5, 6], "new", 5)
+        assert not door.gate.arrived
+
+    async def test_it_is_not_counted_again(self):
+        door = rebuilding({"room1": 0}, {"room1": 4})
+        taps, arrivals = [], []
+        door.gate.taps.append(lambda *tapped: taps.append(tapped))
+        door.gate.on_arrival = lambda *arrival: arrivals.append(arrival)
+        assert await door.kind(1, 4) == ([1, 2, 3, 4], "rebuild")
+        door.rebuild.passed([("room1", 7, 4)])
+        assert await door.kind(1, 4) is None
+        gate = door.gate
+        assert (gate.received, gate.repeats, gate.missing, gate.counts, taps, arrivals) == (
+            0,
+            0,
+            0,
+            {},
+            [],
+            [],
+        )
+        assert gate.in_flight.taken == 4  # but it is in flight
+
+    async def test_a_frame_is_acknowledged_once_it_has_passed(self):
+        door = rebuilding({"room1": 0}, {"room1": 4})
+        admitted = await door.admitted(1, 4)
+        assert door.input.acknowledged == []
+        admitted.frame.on_safe()
+        assert door.input.acknowledged == [1]
+
+    async def test_a_repeat_of_what_is_yet_to_pass_waits(self):
+        door = rebuilding({"room1": 0}, {"room1": 4}, floor=0)
+        await door.kind(1, 4)
+        assert await door.kind(1, 4) is None  # the input was rewound
+        door.gate.sweep()
+        assert door.input.acknowledged == []
+        door.rebuild.passed([("room1", 7, 4)])
+        door.gate.sweep()
+        assert door.input.acknowledged == [2]
+
+    async def test_what_it_has_already_is_acknowledged_at_once(self):
+        door = rebuilding({"room1": 4}, {"room1": 8})
+        assert await door.kind(1, 4) is None
+        assert door.input.acknowledged == [1]
+
+    async def test_a_message_of_a_foreign_client_comes_again_though_its_numbers_jump(self):
+        door = Door(("plain", 0, 9))
+        door.gate.rebuild = Rebuild("house", {("plain", 0): 2}, door.gate.stored, floor=9, last=20)
+        door.sequence = 2
+        kinds = []
+        for text in ("3", "4"):
+            admitted = await door.delivered(text.encode(), "plain")
+            kinds.append((admitted.payloads, admitted.kind))
+        door.sequence = 9
+        admitted = await door.delivered(b"10", "plain")
+        assert kinds == [([3], "rebuild"), ([4], "rebuild")]
+        assert admitted is None
+        assert door.input.rewinds == 1  # number 9 hasn't come: the delivery is out of order
+
+    async def test_a_gateways_messages_come_again_as_those_of_its_devices(self):
+        door = rebuilding({"hall": 1}, {"hall": 2})
+        frame = UplinkFrame("house", "hall", 7, 1, [1.0] * 2, [1, 2], ["a", "b"])
+        admitted = await door.delivered(encode(frame), "hall")
+        assert (admitted.kind, admitted.frame.sources) == ("rebuild", ["hall.b"])
+
+    async def test_what_was_malformed_is_not_stored_again(self):
+        door = rebuilding({}, {}, floor=1)
+        assert await door.raw(MAGIC + b"no frame") is None
+        assert (door.bad, door.input.acknowledged) == ([], [1])
+        await door.raw(MAGIC + b"no frame")  # behind what was acknowledged
+        assert [sequence for sequence, _ in door.bad] == [2]
+
+    async def test_an_acknowledged_frame_of_a_forgotten_epoch_is_not_new(self):
+        door = rebuilding({}, {}, floor=1)
+        assert await door.come(1, 3, epoch=99) is None
+        assert (door.input.acknowledged, door.gate.repeats) == ([1], 0)
+        assert (
+            await door.come(4, 3, epoch=99) is None
+        )  # behind the floor: the device's messages 1 to 3 are missing
+        assert door.input.rewinds == 1
+
+    async def test_a_gap_is_rewound_for_and_passed_without_counting_it(self):
+        door = rebuilding({"room1": 2}, {"room1": 8})
+        for _ in range(10):
+            assert await door.kind(5, 2) is None
+        assert await door.kind(5, 2) == ([5, 6], "rebuild")
+        assert (door.input.rewinds, door.gate.missing) == (10, 0)
+
+    async def test_new_messages_wait_for_those_that_come_again(self):
+        door = rebuilding({"room1": 2}, {"room1": 4}, floor=0)
+        assert await door.kind(5, 2) is None
+        assert door.input.rewinds == 1
+        assert await door.kind(3, 2) == ([3, 4], "rebuild")
+        assert await door.kind(5, 2) == ([5, 6], "new")
+
+    async def test_new_messages_pass_in_the_end_though_those_before_are_gone(self, caplog):
+        door = rebuilding({"room1": 2}, {"room1": 4}, floor=0)
+        for _ in range(10):
+            assert await door.kind(5, 2) is None
+        assert await door.kind(5, 2) is None
+        assert (await door.gate.admit(door.gate.arrived.popleft())).payloads == [5, 6]
+        assert "2 messages of room1 are gone from the input" in caplog.text
+        assert not door.rebuild.going
+
+
+async def test_what_an_earlier_run_has_acknowledged_is_new_if_the_output_lost_its_results():
+    door = Door(("room1", 7, 2))
+    door.gate.rebuild = Rebuild("house", {}, door.gate.stored, floor=3, last=9)
+    assert await door.come(1, 2) is None
+    assert await door.come(3, 2) == [3, 4]
+    assert await door.come(1, 9, epoch=8) is None  # an epoch that may have been forgotten
+    assert await door.come(5, 1) == [5]
+    assert door.input.acknowledged == [1, 3]

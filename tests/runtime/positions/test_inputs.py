@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from pratipad_nb.runtime.positions.inputs import DurableInput, FastInput
+from pratipad_nb.runtime.positions.lineage import Lineage
 from pratipad_nb.transport.protocol import ConsumerSpec, LogSpec, Signal
 
 
@@ -14,7 +15,8 @@ async def test_a_durable_inputs_deliveries_do_not_come_again_while_they_are_held
     stream = memory.subjects.input_stream
     spec = LogSpec(stream, memory.subjects.streams[stream], 1 << 20, "log")
     log = await connection.open_log(spec)
-    held = DurableInput(await log.consumer(ConsumerSpec("edge", "each", ack_wait=0.2)), log)
+    spec = ConsumerSpec("edge-0-1", "each", ack_wait=0.2)
+    held = DurableInput(await log.consumer(spec), log, spec, Lineage(connection))
     for number in (1, 2):
         await connection.append(memory.subjects.up("room1"), str(number).encode())
     arrived = []

@@ -88,3 +88,24 @@ def test_its_own_beats_and_those_that_say_nothing_new_are_no_news():
     assert heard(here, "other", [0])
     assert not heard(here, "other", [0])
     assert heard(here, "other", [0, 1])
+
+
+def test_an_edge_that_fails_or_falls_silent_is_remembered_for_an_hour_and_until_it_is_heard_again():
+    now = 0.0
+    here = Membership(origin("here"), 2, lambda: now)
+    heard(here, "left", [0])
+    heard(here, "left", [], leaving=True)
+    heard(here, "failed", [], leaving=True, error="the disk is full")
+    heard(here, "silent", [0])
+    now = LOST_SECONDS + 0.1
+    assert [(gone.edge.id, gone.error.partition(":")[0]) for gone in here.gone()] == [
+        ("failed", "the disk is full"),
+        ("silent", "has sent no heartbeat for 2.5 s"),
+    ]
+    heard(here, "silent", [0])
+    assert [gone.edge.id for gone in here.gone()] == ["failed"]
+    now = 3601.0
+    assert [gone.edge.id for gone in here.gone()] == ["silent"]
+    for number in range(40):
+        heard(here, f"failed{number}", [], leaving=True, error="x")
+    assert len(here.gone()) == 16

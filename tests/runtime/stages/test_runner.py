@@ -7,6 +7,7 @@ import sqlite3
 import threading
 
 import pytest
+from patience import until
 
 from pratipad_nb.dataflow import resolve
 from pratipad_nb.errors import ProcessorError
@@ -293,6 +294,32 @@ class TestCounting:
         assert runner.meter.snapshot().retried == 4
         await runner.run_backward(1, MESSAGE)
         assert runner.meter.snapshot().retried == 6
+
+    async def test_an_instance_that_was_left_behind_changes_no_order_of_the_next_one(self, runner_of):
+        begun, go, seen = threading.Event(), threading.Event(), []
+
+        class Hangs:
+            def process(self, payload):
+                return payload
+
+            def backward(self, order):
+                seen.append(order)
+                if len(seen) == 1:
+                    begun.set()
+                    go.wait()
+                    order["late"] = True
+                return order
+
+        runner = runner_of(Hangs)
+        await runner.open()
+        running = asyncio.create_task(runner.run_backward({}, MESSAGE))
+        await asyncio.to_thread(begun.wait)
+        runner.leave()
+        outcome = await running
+        go.set()
+        await asyncio.to_thread(until, lambda: "late" in seen[0])
+        assert (outcome.payloads, seen[1]) == ([{}], {})
+        await runner.close()
 
     async def test_each_of_several_instances_is_a_share_of_the_processors_work(self, runner_of):
         class Several:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from pratipad_nb.hardware.clock import ManualClock
 from pratipad_nb.processors import Outcome
 from pratipad_nb.processors.outcome import Failure
 from pratipad_nb.runtime.values import metrics
-from pratipad_nb.runtime.values.metrics import Histogram, Meter, Rate
+from pratipad_nb.runtime.values.metrics import Histogram, InFlight, Meter, Rate
 
 
 @pytest.fixture
@@ -95,3 +97,16 @@ def test_busy_is_the_share_of_time_that_an_instance_was_at_work_on_average(clock
             meter.record(Outcome(1, ["a"], range(1), elapsed=0.1), instances=4)
         meter.sample()
     assert meter.snapshot().busy == pytest.approx(0.5)
+
+
+async def test_progress_that_was_made_before_it_is_waited_for_is_not_missed():
+    in_flight = InFlight()
+    in_flight.taken = 2
+    waiting = asyncio.create_task(in_flight.progress(in_flight.completed))
+    in_flight.complete(1)  # before the task begins
+    await asyncio.wait_for(waiting, 10)
+    waiting = asyncio.create_task(in_flight.progress(in_flight.completed))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    in_flight.complete(1)
+    await asyncio.wait_for(waiting, 10)

@@ -1,12 +1,15 @@
-"""The database of ``pratipad cloud --sqlite``: written to in any case, however long that takes.
+"""The output of ``pratipad cloud``, its database and stdout: written to in any case, however long that takes.
 
-Owns what becomes of a full disk and of a damaged file. A reader ends for neither: the reader's rule may be
-what closes a window. The table is for `pratipad_nb.cloud.sqlite`.
+Owns what becomes of a full disk and of a damaged database. A reader ends for neither: the reader's rule may
+be what closes a window. The database's table is for `pratipad_nb.cloud.sqlite`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,10 +20,29 @@ from pratipad_nb.errors import SettingsError
 from pratipad_nb.files import set_aside
 from pratipad_nb.message import Message
 
-__all__ = ["PatientSink"]
+__all__ = ["PatientSink", "print_patiently"]
 
 #: First and longest pause before a write is tried again, in seconds.
 _PAUSES = (0.1, 5.0)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+async def print_patiently(data: bytes, pauses: tuple[float, float] = _PAUSES) -> None:
+    """Write `data` to stdout; wait while stdout is a file on a full disk."""
+    sys.stdout.flush()
+    left = memoryview(data)
+    backoff = Backoff(*pauses)
+    waits = False
+    while left:
+        try:
+            left = left[os.write(sys.stdout.fileno(), left) :]
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            if not waits:
+                said(f"results can't be printed: {error.strerror}. They wait for room; none is lost.")
+            waits = True
+            await asyncio.sleep(backoff.next())
 
 
 class PatientSink:

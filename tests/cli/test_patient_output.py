@@ -1,9 +1,10 @@
-"""The database of ``pratipad cloud --sqlite`` on a disk without room, and damaged."""
+"""What ``pratipad cloud`` writes to, on a disk without room, and a database that is damaged."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 from disks import small_files_only
 from patience import eventually
 
-from pratipad_nb.cli.patient_sink import PatientSink
+from pratipad_nb.cli.exits import said
+from pratipad_nb.cli.patient_output import PatientSink, print_patiently
 from pratipad_nb.cloud.sqlite import SQLiteSink
 from pratipad_nb.errors import SettingsError
 from pratipad_nb.message import Message
@@ -48,10 +50,10 @@ async def test_a_full_disk_is_said_once_and_waited_out(tmp_path: Path, capsys: A
     await writing
     sink.close()
     assert count_in(path) == 100
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 2
-    assert "house.db, table 'messages', failed: " in said[0]
-    assert said[1].endswith("house.db can be written again.")
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2
+    assert "house.db, table 'messages', failed: " in told[0]
+    assert told[1].endswith("house.db can be written again.")
 
 
 async def test_a_disk_that_fills_up_later_is_waited_out_as_well(tmp_path: Path, capsys: Any) -> None:
@@ -87,3 +89,26 @@ async def test_a_file_that_never_was_a_database_is_left_alone(tmp_path: Path) ->
     with pytest.raises(SettingsError, match=r"notes\.txt can't be opened as a SQLite file"):
         await patient(path).open()
     assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
+
+
+async def test_results_are_printed_whole_once_there_is_room(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    lines = b"".join(b"%05d\n" % number for number in range(1000))
+    with (tmp_path / "out").open("w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        with small_files_only(2500):
+            printing = asyncio.ensure_future(print_patiently(lines, (0.01, 0.01)))
+            await asyncio.sleep(0.1)
+            assert not printing.done()
+        await printing
+    assert (tmp_path / "out").read_bytes() == lines
+    assert capsys.readouterr().err.count("can't be printed: File too large") == 1
+
+
+def test_a_command_whose_messages_can_not_be_written_goes_on(tmp_path: Path, monkeypatch: Any) -> None:
+    with (tmp_path / "err").open("w", buffering=1) as err:
+        monkeypatch.setattr(sys, "stderr", err)
+        with small_files_only():
+            said("the disk is full")
+        monkeypatch.undo()
