@@ -224,7 +224,9 @@ class FlowOptions:
     Attributes
     ----------
     input_bytes
-        Bound of the input log. When the log is full, devices wait. 256 MiB hold minutes of full speed.
+        Bound of the input log. When the log is full, devices wait. 256 MiB hold minutes of full speed. Where
+        processors keep a state, frames stay until a checkpoint has it; a smaller bound makes checkpoints
+        more frequent at full speed.
     order_bytes, order_seconds
         Bound and expiry of the orders that are kept for devices that are away.
     dead_letter_bytes
