@@ -207,6 +207,28 @@ async def test_two_devices_of_one_name_that_are_asked_for_what_they_send_are_bot
         assert [n for who, n in found if who == name] == list(range(200))
 
 
+async def test_of_two_devices_of_one_name_both_run_an_order_once_and_a_pull_is_met_once(scene: Any) -> None:
+    class Elsewhere(AsyncDevice):
+        """A device that no other of this process takes over, as those of another process."""
+
+        _holders = Registry()
+
+    flow = await scene.flow("Pull <~> same <~> Output")
+    run: tuple[list[Any], list[Any]] = ([], [])
+    async with (
+        await AsyncDevice("room1", read=lambda: "one", receive=run[0].append).connect(flow),
+        await Elsewhere("room1", read=lambda: "other", receive=run[1].append).connect(flow),
+    ):
+        await eventually(lambda: flow.devices)
+        for _ in range(3):
+            await (await flow.pull(10)).wait(30)
+        for order in "ab":
+            await flow.send(order, to="room1")
+        await eventually(lambda: run == (["a", "b"], ["a", "b"]))
+        assert len(await came(flow)) == 30
+        assert flow.stats().devices["room1"].orders_sent == 2
+
+
 async def test_a_flow_that_was_forgotten_and_made_by_a_clock_that_stands_behind_still_sends_orders(
     scene: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

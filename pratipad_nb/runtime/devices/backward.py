@@ -375,6 +375,7 @@ class Backward:
         self.failed += 1
         member.meter.failed += 1
         member.meter.last_error = f"backward: {failed.error}"
+        await self._dead_letters.room.free.wait()
         note = FailureNote(member.key, failed.error, failed.traceback)
         to = list(_addresses(mine))
         entry = DeadEntry("", self.epoch, number, 0, sent, sent, order.payload, [note], to=to)

@@ -11,6 +11,11 @@ the edge once it is stored at the cloud. A frame is appended on condition that t
 newest at the cloud. And after every cut the cloud's newest frame is looked up in the edge's log: the frame
 behind it is the next to forward. The reader's own position may lag behind that frame, since a server that is
 killed forgets the latest acknowledgements.
+
+The same look-up finds the place after either server came up with an older store. If the cloud's log went
+back, the edge's log has the frames behind the cloud's newest frame, as far as it keeps them, and they are
+sent again. If the edge's log went back, the cloud has the frames of the edge's log up to the last frame by
+the writer of the cloud's newest frame. So every reconnect of the edge begins anew with this look-up.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from collections.abc import Callable, Sequence
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import FrameError, LogFull, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.runtime.positions.janitor import UPLINK, Janitor, forget_reader
+from pratipad_nb.runtime.values.plan import marks_bytes
 from pratipad_nb.settings import FlowOptions, Keep
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import OutputHeader
@@ -42,7 +48,6 @@ _PATIENCE = 5.0
 #: is back.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _SWEEP = 1.0
-_MARKS_BYTES = 64 << 20
 
 
 class Forwarder:
@@ -104,23 +109,35 @@ class Forwarder:
         output = await self._connection.find_log(self._subjects.output_stream)
         if output is None:
             return
+        reconnected = asyncio.Event()
+        forget_callback = self._connection.on_reconnect(reconnected.set)
         # The reader comes first: from now on no frame is deleted at the edge that isn't stored at the cloud.
-        consumer = await output.consumer(ConsumerSpec(UPLINK, "all", max_pending=_WINDOW))
+        consumer = await output.consumer(_reader())
         try:
             beyond = await self._open_logs()
+            floor = (await consumer.state()).floor
+            position = await self._position(output, beyond, floor)
+            if position <= floor:  # a consumer delivers no acknowledged frame again
+                await consumer.close()
+                await output.forget_consumer(UPLINK)
+                consumer = await output.consumer(_reader(position))
             await consumer.rewind()
-            position = await self._position(output, beyond)
             self.error = ""
             async with asyncio.TaskGroup() as group:
-                sweeps = group.create_task(self._sweep(beyond))
+                beside = [
+                    group.create_task(self._sweep(beyond)),
+                    group.create_task(_end_at(reconnected)),
+                ]
                 await self._pump(consumer, position)
-                sweeps.cancel()
+                for task in beside:
+                    task.cancel()
         except BaseExceptionGroup as errors:
             # Not `except*`: before Python 3.11.4, an exception raised inside it comes out wrapped in a group.
             if errors.split((TransportError, WaitTimeout))[1] is not None:
                 raise
             raise _first(errors) from None
         finally:
+            forget_callback()
             with contextlib.suppress(TransportError, WaitTimeout):
                 await consumer.close()
 
@@ -129,7 +146,7 @@ class Forwarder:
         subjects, logs = self._subjects, self._connection.beyond()
         takes = subjects.cloud_streams
         await logs.open_log(
-            LogSpec(subjects.mark_stream, takes[subjects.mark_stream], _MARKS_BYTES, "latest")
+            LogSpec(subjects.mark_stream, takes[subjects.mark_stream], marks_bytes(1), "latest")
         )
         return await logs.open_log(
             LogSpec(
@@ -141,21 +158,32 @@ class Forwarder:
             )
         )
 
-    async def _position(self, output: Log, beyond: Log) -> int:
-        """Return the sequence, in the edge's log, of the frame behind the cloud's newest frame."""
+    async def _position(self, output: Log, beyond: Log, floor: int) -> int:
+        """Return the sequence, in the edge's log, of the frame behind the cloud's newest frame.
+
+        Parameters
+        ----------
+        floor
+            The sequence up to which the edge's log says that all frames were forwarded.
+        """
         newest = await beyond.latest(self._subjects.out(0))
         self._last = newest.sequence if newest is not None else 0
-        floor = next(each.floor for each in await output.consumers() if each.name == UPLINK)
         first = (await output.state()).first
-        if newest is not None:
-            writer, number = _name(newest.data)
-            async for record in output.read(max(floor, first)):
-                name = _name(record.data)
-                if name == (writer, number):
-                    return record.sequence + 1
-                if name[0] == writer and name[1] > number:
-                    break
-        return max(floor + 1, first)
+        if newest is None:  # the cloud has none of the frames that the edge keeps
+            return first
+        name = _name(newest.data)
+        found = await _behind(output, max(floor, first), name)
+        if found is None and floor > first:
+            found = await _behind(output, first, name, until=floor)
+            if found is not None and found <= floor:
+                log.warning(
+                    "log %s of the cloud went back, as after a restored backup: frames %d to %d of the "
+                    "edge's log are sent again",
+                    beyond.spec.name,
+                    found,
+                    floor,
+                )
+        return max(floor + 1, first) if found is None else found
 
     async def _pump(self, consumer: Consumer, position: int) -> None:
         """Send the frames from `position` on in order, although redelivered frames arrive in any order."""
@@ -210,8 +238,36 @@ class Forwarder:
             await self._connection.beyond().delete_log(name)
 
 
+def _reader(start: int = 0) -> ConsumerSpec:
+    return ConsumerSpec(UPLINK, "all", max_pending=_WINDOW, start=start)
+
+
 async def _everything() -> int:
     return sys.maxsize
+
+
+async def _end_at(reconnected: asyncio.Event) -> None:
+    """Raise `WaitTimeout` once the link to the edge's server was down: its log may have gone back."""
+    await reconnected.wait()
+    raise WaitTimeout("the link to the edge's server was down; the logs are compared anew")
+
+
+async def _behind(output: Log, start: int, newest: tuple[str, int], until: int = sys.maxsize) -> int | None:
+    """Return the sequence behind the last frame from `start` to `until` that the cloud has.
+
+    The cloud has the frames by the writer of its `newest` frame, up to that frame. None: there is none.
+    """
+    writer, number = newest
+    found = None
+    async for record in output.read(start):
+        name = _name(record.data)
+        if record.sequence > until or (name[0] == writer and name[1] > number):
+            break
+        if name[0] == writer:
+            found = record.sequence + 1
+        if name == newest:
+            break
+    return found
 
 
 def _name(frame: bytes) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""A chain whose logs went back, one without the other as after a power cut, goes on behind its frames."""
+"""A chain whose logs went back, each by itself as after a power cut, goes on behind the newest frame."""
 
 from __future__ import annotations
 
