@@ -254,7 +254,8 @@ class FlowOptions:
     ----------
     input_bytes
         Bound of the input log. When the log is full, devices wait. 256 MiB hold minutes of full speed. On a
-        small disk, the bound is an eighth of the disk.
+        small disk, the bound is an eighth of the disk. Where processors keep a state, frames stay until a
+        checkpoint has it; a smaller bound makes checkpoints more frequent at full speed.
     order_bytes, order_seconds
         Bound and expiry of the orders that are kept for devices that are away.
     dead_letter_bytes

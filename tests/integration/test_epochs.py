@@ -109,14 +109,16 @@ async def test_a_kept_outbox_that_a_power_cut_set_back_is_delivered_once_after_m
     outbox.open(lambda: None)
     for n in range(6):
         outbox.offer(msgspec.msgpack.encode(["kept", n]))
-    outbox.release()
     shutil.copytree(tmp_path / "kept", tmp_path / "before")
+    # With one more message the frame has another id, so that the server stores the repeats, too.
+    outbox.offer(msgspec.msgpack.encode(["kept", 6]))
+    outbox.release()
     await started(flow, [], keep=tmp_path / "kept")
     for start in range(12):
         await started(flow, [[start, 0]])
-    await started(flow, [["kept", n] for n in (6, 7)], keep=tmp_path / "before")
+    await started(flow, [["kept", n] for n in (7, 8)], keep=tmp_path / "before")
     found = await came(flow)
-    assert [payload for payload in found if payload[0] == "kept"] == [["kept", n] for n in range(8)]
+    assert [payload for payload in found if payload[0] == "kept"] == [["kept", n] for n in range(9)]
     assert flow.stats().repeats == 6
 
 

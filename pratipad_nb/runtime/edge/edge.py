@@ -31,7 +31,6 @@ from pratipad_nb.runtime.positions.dead_letters import DeadLetter
 from pratipad_nb.runtime.positions.gatekeeper import Tap
 from pratipad_nb.runtime.positions.janitor import forget_reader
 from pratipad_nb.runtime.positions.lineage import WentBack
-from pratipad_nb.runtime.positions.opening import told_of_storage
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.runtime.values.stats import EdgeStats, FlowState, FlowStats
@@ -107,17 +106,16 @@ class Edge:
         ------
         FlowError
             If the flow runs elsewhere, ran with the other delivery and still has messages, or ran in several
-            partitions; or if the server has no room for its logs, or the disk there is full.
+            partitions.
         ProcessorError
             If a processor can't be set up. Nothing was started then.
         """
         undo = contextlib.AsyncExitStack()
         agreement = None
         try:
-            async with told_of_storage(connection, settings):
-                if not settings.partitioned:
-                    agreement = await alone(connection, settings, dataflow.input)
-                edge = cls(await open_parts(connection, dataflow, settings, undo), undo, agreement, whole)
+            if not settings.partitioned:
+                agreement = await alone(connection, settings, dataflow.input)
+            edge = cls(await open_parts(connection, dataflow, settings, undo), undo, agreement, whole)
             await edge._listen()
         except BaseException:
             await undo.aclose()

@@ -160,7 +160,7 @@ async def _open_stores(
 ) -> _Stores:
     subjects, specs = Subjects(settings.name), log_specs(settings)
     later = specs.pop(subjects.input_stream, None)  # another log may have its subjects yet
-    logs = await open_logs(connection, specs)
+    logs = await open_logs(connection, specs.values())
     dead_letters = DeadLetters(connection, logs[subjects.dead_stream], subjects)
     storage = StorageWatch(connection, later if settings.partition == 0 else None)
     undo.push_async_callback(storage.close)
@@ -169,7 +169,7 @@ async def _open_stores(
     await dead_letters.find(settings.owns, chain.before if chain is not None else ("", 0))
     if chain is not None and later is not None:
         await move_former_input(connection, settings, logs, chain)
-        logs |= await open_logs(connection, {later.name: later})
+        logs |= await open_logs(connection, [later])
     if chain is None:
         return _Stores(logs, dead_letters, output, None, None, None, storage)
     lineage.add([chain.holder])

@@ -122,8 +122,8 @@ class OutputChain:
         """Append an empty frame, if there is room; return the sequence of the partition's newest frame."""
         for _ in range(_TRIES):
             newest = await self._output.latest(self._out)
-            at = newest.sequence if newest is not None else 0
             self.before = (_name_of(newest) if newest is not None else None) or ("", 0)
+            at = newest.sequence if newest is not None else 0
             try:
                 # An empty frame of ours breaks the condition of every append that an earlier owner has yet to
                 # make.

@@ -323,7 +323,7 @@ class DeadLetters:
     async def _chosen(
         self, chosen: Callable[[Record, DeadFrame], range], kind: Kind, failed: Failed | None = None
     ) -> AsyncIterator[Retry]:
-        """Iterate over the entries that `chosen` returns for a frame, counted from 0."""
+        """Iterate over batches of the entries that `chosen` returns for a frame, counted from 0."""
         last, newest = 0, {}
         async for record, frame in self._frames():
             last = record.sequence

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
 from pratipad_nb import wording
 from pratipad_nb.errors import FlowError, ServerFull, TransportError, WaitTimeout
@@ -31,7 +31,7 @@ __all__ = ["move_former_input", "open_input", "open_logs", "open_output", "told_
 _CONSUMER = "edge"
 
 
-async def open_logs(connection: Connection, specs: Mapping[str, LogSpec]) -> dict[str, Log]:
+async def open_logs(connection: Connection, specs: Iterable[LogSpec]) -> dict[str, Log]:
     """Return the logs of `specs`, by name. While the disk is tight, logs that are there stay as they are.
 
     Raises
@@ -41,9 +41,9 @@ async def open_logs(connection: Connection, specs: Mapping[str, LogSpec]) -> dic
     """
     tight = (await connection.storage()).tight
     logs: dict[str, Log] = {}
-    for name, spec in specs.items():
-        found = await connection.find_log(name) if tight else None
-        logs[name] = found or await connection.open_log(spec)
+    for spec in specs:
+        found = await connection.find_log(spec.name) if tight else None
+        logs[spec.name] = found or await connection.open_log(spec)
     return logs
 
 
@@ -71,14 +71,16 @@ async def told_of_storage(connection: Connection, settings: EdgeSettings) -> Asy
 
 async def _delete_unused(connection: Connection, settings: EdgeSettings) -> None:
     """Delete the logs of a flow that never ran: they would leave still less room for the next start."""
-    marks = Subjects(settings.name).mark_stream  # has an entry from the first try on
+    subjects, specs = Subjects(settings.name), log_specs(settings)
+    # What a start itself stores in these says nothing of a flow that has run.
+    begun = (subjects.mark_stream, subjects.output_stream)
     with contextlib.suppress(TransportError, WaitTimeout):
-        found = {name: await connection.find_log(name) for name in log_specs(settings)}
-        for name, log in found.items():
-            if log is not None and name != marks and (await log.state()).last > 0:
+        for name in (subjects.input_stream, subjects.former_input_stream):
+            if await connection.find_log(name) is not None:
                 return
-        for name, log in found.items():
-            if log is not None:
+        for name in specs:
+            made = await connection.find_log(name)
+            if made is not None and (name in begun or (await made.state()).last == 0):
                 await connection.delete_log(name)
 
 

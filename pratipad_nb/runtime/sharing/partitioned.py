@@ -29,7 +29,6 @@ from pratipad_nb.runtime.edge.replaying import Entry
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.dead_letters import DeadLetter
 from pratipad_nb.runtime.positions.gatekeeper import Tap
-from pratipad_nb.runtime.positions.opening import told_of_storage
 from pratipad_nb.runtime.sharing.membership import HEARTBEAT_SECONDS, Membership
 from pratipad_nb.runtime.sharing.merging import merged
 from pratipad_nb.runtime.stages.line import Line
@@ -128,10 +127,7 @@ class PartitionedEdge:
     async def _open(self) -> None:
         origin = self._membership.edge
         # Before the first heartbeat: other edges would give partitions up to this edge.
-        async with told_of_storage(self.connection, self.settings):
-            self._agreement = await Agreement.reached(
-                self.connection, self.settings, self.dataflow.input, origin
-            )
+        self._agreement = await Agreement.reached(self.connection, self.settings, self.dataflow.input, origin)
         await self._tell_other_code()
         for subject, callback in (
             (self._subjects.edges, self._heard),

@@ -89,7 +89,7 @@ async def test_no_log_is_changed_while_the_disk_is_tight(memory):
     await watch.look()
     await connection.append(memory.subjects.up("room1"), bytes(1000))
     smaller = EdgeSettings("house", keep=Keep(bytes=MIB))
-    logs = await open_logs(connection, log_specs(smaller))
+    logs = await open_logs(connection, log_specs(smaller).values())
     assert logs[memory.subjects.output_stream].spec.max_bytes == Keep().bytes
 
 
