@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -103,9 +104,8 @@ def _command(test: str) -> list[str]:
 
 def _first_failure(output: str) -> str:
     """Return the name of the first test that failed, or a hunt's first finding."""
-    for line in output.splitlines():
-        if line.startswith(("FAILED ", "ERROR ")):
-            return line.split(" - ")[0].split(" ", 1)[1].rpartition("/")[2]
+    if found := re.search(r"^(?:FAILED|ERROR) \S*?([^/\s]+::\S+)", output, re.MULTILINE):
+        return found.group(1)
     lines = [line.strip() for line in output.splitlines() if line.startswith("  ")]
     return f"hunt: {lines[0][:100]}" if lines else ""
 
