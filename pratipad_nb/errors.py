@@ -21,6 +21,7 @@ Every error that reaches a user belongs to this tree. A foreign error (of the NA
     │   ├── NotInvited          the server, or its permissions, turned us away
     │   ├── TransportClosed     this side closed the connection
     │   ├── LogFull             an ordered log is at its bound; try again later
+    │   │   └── ServerFull      the server, or its account, is at a limit: its storage, logs or consumers
     │   └── Fenced              another owner writes to this log now
     ├── FlowError               an operation is not possible in the flow's present state
     │   └── OneWayError         the notation lets nothing pass in that direction
@@ -50,6 +51,7 @@ __all__ = [
     "PratipadError",
     "ProcessorError",
     "ServerError",
+    "ServerFull",
     "SettingsError",
     "TakenOver",
     "TransportClosed",
@@ -105,6 +107,10 @@ class TransportClosed(TransportError):
 
 class LogFull(TransportError):
     """An ordered log is at its bound; the same append may succeed later."""
+
+
+class ServerFull(LogFull):
+    """The server, or the account there, is at a limit: of its storage, or of its logs or consumers."""
 
 
 class Fenced(TransportError):

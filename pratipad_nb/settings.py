@@ -167,13 +167,41 @@ class Endpoint:
 
     `url` is ``tls://host:port`` (several, comma-separated, for a cluster), or ``memory://NAME`` for the
     in-memory transport of `pratipad_nb.testing`, which needs no credentials. `whereabouts` returns the
-    address where a server of this computer listens now, if that has changed (empty: not known).
+    address where a server of this computer listens now, if that has changed (empty: not known). `disk`
+    returns how the disk of a server of this computer stands.
     """
 
     url: str
     flow: str
     credentials: Credentials | None = None
     whereabouts: Callable[[], str] | None = field(default=None, compare=False, repr=False)
+    disk: Callable[[], Storage] | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How the storage of a server stands, as far as it is known.
+
+    Attributes
+    ----------
+    trouble
+        Why the server stores no entries at present, or soon won't, in words; empty while it stores them.
+    total
+        Size of the disk in bytes; 0: not known.
+    missing
+        How many bytes of old results should be deleted, so that the disk does not get full.
+    short
+        Whether the disk is so full that no new message should be taken.
+    tight
+        Whether the disk is so full that results have to wait, too: a write that fails costs a restart of the
+        server.
+    """
+
+    trouble: str = ""
+    total: int = 0
+    missing: int = 0
+    short: bool = False
+    tight: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +234,8 @@ class Keep:
         Older results are deleted once every named reader has read them. Default: one hour.
     bytes
         Bound of the output log. When the log is full, the flow waits for its slowest named reader. Default: 1
-        GiB.
+        GiB, and at most a quarter of the server's disk. On a disk that gets full, results are deleted before
+        that.
     """
 
     seconds: float = 3600.0
@@ -224,11 +253,15 @@ class FlowOptions:
     Attributes
     ----------
     input_bytes
-        Bound of the input log. When the log is full, devices wait. 256 MiB hold minutes of full speed.
+        Bound of the input log. When the log is full, devices wait. 256 MiB hold minutes of full speed. On a
+        small disk, the bound is an eighth of the disk. Where processors keep a state, frames stay until a
+        checkpoint has it; a smaller bound makes checkpoints more frequent at full speed.
     order_bytes, order_seconds
         Bound and expiry of the orders that are kept for devices that are away.
     dead_letter_bytes
-        Bound of the dead letters. When it is reached, the flow waits, and loses no dead letter.
+        Bound of the dead letters. Near the bound, the flow takes no new message until dead letters are
+        retried or cleared. The messages in flight are stored beyond the bound if they fail: no dead letter is
+        lost, and a retry always ends.
     batch_messages
         Most messages that go through a processor in one hop to its thread. 2,048 messages amortise the hop to
         under 0.1 µs a message, and stay a small part of a second of work.

@@ -13,6 +13,7 @@ __all__ = [
     "in_words",
     "rate",
     "share",
+    "size",
     "span",
     "storable",
 ]
@@ -61,6 +62,14 @@ def duration(seconds: float) -> str:
 def share(value: float) -> str:
     """Return a fraction from 0 to 1 in per cent: ``34 %``."""
     return f"{round(100 * min(1.0, max(0.0, value)))} %"
+
+
+def size(value: int) -> str:
+    """Return a number of bytes: ``950 bytes``, ``12.5 KiB``, ``64 MiB``, ``1.4 GiB``."""
+    for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if value >= 1 << power:
+            return f"{_three_digits(value / (1 << power))} {unit}"
+    return counted(value, "byte")
 
 
 def span(seconds: float) -> str:

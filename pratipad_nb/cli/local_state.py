@@ -151,6 +151,7 @@ async def endpoint_for(
 async def _endpoint_here(
     home: Path, role: Role, name: str, flow: str | None, patience: float | None
 ) -> Endpoint:
+    from pratipad_nb.server.disk import storage_in
     from pratipad_nb.server.state import url_in
 
     if flow is None:
@@ -162,7 +163,10 @@ async def _endpoint_here(
         await server.allow([user_of(role, flow, name)])
     finally:
         await server.stop()
-    return Endpoint(url, flow, credentials, functools.partial(url_in, home / "server"))
+    folder = home / "server"
+    return Endpoint(
+        url, flow, credentials, functools.partial(url_in, folder), functools.partial(storage_in, folder)
+    )
 
 
 def _store(home: Path) -> CertificateStore:

@@ -21,7 +21,7 @@ import typer
 from pratipad_nb.cli.exits import Ending, raise_last, reported, said, signals
 from pratipad_nb.cli.local_state import answering_server, home_folder, invitation_in, started_server
 from pratipad_nb.cli.options import Certs, Home, Json, Server
-from pratipad_nb.errors import FlowError, PratipadError
+from pratipad_nb.errors import ConnectionRefused, FlowError, PratipadError, WaitTimeout
 from pratipad_nb.settings import Credentials
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def run(
             asyncio.run(_server_is_there(home, certs, join=join))
             # With --json, stdout holds the JSON alone.
             with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-                namespace = _execute(file)
+                namespace = _execute(file, patient=join or certs is not None)
             if not flows():
                 _nothing_runs(file, namespace)
                 return
@@ -133,7 +133,7 @@ def _take_for_granted(home: Path | None, server: str | None, certs: Path | None)
             os.environ[f"PRATIPAD_{name}"] = str(value)
 
 
-def _execute(file: Path) -> Mapping[str, Any]:
+def _execute(file: Path, *, patient: bool) -> Mapping[str, Any]:
     if file.suffix == ".ipynb":
         from pratipad_nb.cli.notebooks import execute_notebook
 
@@ -144,8 +144,31 @@ def _execute(file: Path) -> Mapping[str, Any]:
     namespace = execute(file, name="__main__")
     for flow in defined(namespace, Flow):
         if flow.endpoint is None:  # never started; a flow that the file has stopped stays stopped
-            flow.start()
+            _start(flow, patient=patient)
     return namespace
+
+
+def _start(flow: Flow, *, patient: bool) -> None:
+    """Start a flow. If the server is another process's, wait out that it goes away, or that the link does.
+
+    Raises
+    ------
+    PratipadError
+        As `Flow.start`.
+    """
+    told = False
+    while True:
+        try:
+            flow.start()
+        except (ConnectionRefused, WaitTimeout) as error:
+            if not patient:
+                raise
+            if not told:
+                said(f"{flow.name} is started again until its server answers: {error}")
+            told = True
+            time.sleep(_LOOK_SECONDS)
+        else:
+            return
 
 
 def _keep(ending: Ending, seconds: float | None, status: float, as_json: bool) -> None:

@@ -178,6 +178,7 @@ async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: 
         leaf_of=leaf,
         standalone=True,
         on_exit=lambda event: said(f"{event.reason}; it is restarted in {event.pause:.2g} s"),
+        on_full=said,
     )
     try:
         url = await running.start()

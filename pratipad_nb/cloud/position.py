@@ -106,6 +106,9 @@ class StoredPosition:
         The position that was stored last, and its sequence in the log of positions.
     marks
         The log of positions; None: to be looked for.
+    sure_until
+        Until then, by the monotonic clock, messages may be handed out before their position is stored. A
+        plain attribute, for it is read for every message of a loop.
     """
 
     def __init__(
@@ -133,7 +136,7 @@ class StoredPosition:
         self.saved = ReadFrame(0, 0)
         self.at = 0
         self.marks: Log | None = None
-        self._sure_until = -math.inf
+        self._sure_until = self.sure_until = -math.inf
         #: Whether this handle hands out messages before their position is stored, and whether that is stored.
         self._leads = self._leads_stored = False
 
@@ -143,11 +146,6 @@ class StoredPosition:
     def sure(self) -> bool:
         """Whether this handle is sure to hold the name now."""
         return time.monotonic() < self._sure_until
-
-    @property
-    def sure_until(self) -> float:
-        """Until then, by the monotonic clock, messages may be handed out before their position is stored."""
-        return self._sure_until if self._leads_stored else -math.inf
 
     async def claim(self, marks: Log, first: int, *, went_back: bool) -> Claim:
         """Take the name over, unless this handle holds it.
@@ -224,6 +222,7 @@ class StoredPosition:
         """Note that this handle held the name at `began`, by the monotonic clock."""
         self._has_held = True
         self._sure_until = began + self._patience.sure
+        self.sure_until = self._sure_until if self._leads_stored else -math.inf
 
     def check(self) -> None:
         """Raise `TakenOver` if this handle has lost the name."""
@@ -233,7 +232,7 @@ class StoredPosition:
     def _lose(self, newer: Origin | None) -> NoReturn:
         assert newer is not None
         self._newer = newer
-        self._sure_until = -math.inf
+        self._sure_until = self.sure_until = -math.inf
         raise TakenOver(
             f"{newer} reads {self._flow!r} as {self._name!r}, and has taken this reader's place: a reader's "
             "messages go to its newest handle alone. To read in both places, give each a reader's name of "
@@ -306,7 +305,7 @@ class StoredPosition:
         if not self._has_held or self._newer is not None or not self._connection.connected:
             return
         data = self._encoded(self.saved, None)
-        self._sure_until = -math.inf
+        self._sure_until = self.sure_until = -math.inf
         with contextlib.suppress(TransportError, WaitTimeout, TakenOver):
             try:
                 self.at = await self._connection.append(

@@ -71,7 +71,9 @@ class AsyncDevice:
     Parameters
     ----------
     name
-        The device's name, by which the flow invites the device.
+        The device's name, by which the flow invites the device. A name is for one process at a time: of two
+        processes that connect under one name, the readings of both arrive, each once and in order, but an
+        order is run by each of the two.
     read
         The source of readings: a callable without arguments, or any iterable; blocking or asynchronous. A
         blocking `read` runs on a thread of its own. If `read` raises, that reading is skipped, and the next

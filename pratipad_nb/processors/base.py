@@ -98,6 +98,9 @@ class Processor:
     def snapshot(self) -> Any:
         """Return the state to carry over a swap, a move or a restart: a JSON-like value; ``None``: none.
 
+        The state is stored about once a second. After a crash, messages since then pass again to rebuild it,
+        so it is exact as far as it depends on messages alone, and not on timers, clocks or chance.
+
         State by the key of messages is returned as `Keyed`, so that it follows its keys to another number of
         instances. The value is encoded at once: the instance may go on changing it.
         """

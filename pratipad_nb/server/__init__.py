@@ -11,5 +11,6 @@ Owns the server's process, folder, configuration and users. The messages that tr
 ``users``     letting users in and out while the server runs
 ``state``     which server runs in a folder, and its owner
 ``log_file``  the server's own log
+``disk``      the disk of the server's logs: whether there is room, and when that calls for a restart
 ============  ==============================================================================================
 """

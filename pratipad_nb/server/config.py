@@ -48,6 +48,10 @@ MAX_PAYLOAD = 8 << 20
 #: A user that no certificate has. With an empty list the server would ask for no user at all.
 _NOBODY = "urn:pratipad:nobody"
 _RANDOM_PORT = -1
+#: What JetStream may store, in bytes: more than any disk has. When a log is made, the server takes the log's
+#: whole bound off this number, whose default is 75 % of what the disk has free: few flows' bounds, though
+#: their logs are empty. A bound is no reservation here: the disk itself is watched (`disk`).
+_MAX_STORE = 1 << 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,7 @@ def rendered_config(
         "jetstream": {
             "store_dir": str(files.store),
             "sync_interval": "2m" if sync == "interval" else "always",
+            "max_file_store": _MAX_STORE,
         },
         "log_file": str(files.log),
         # Two files of a megabyte: enough to explain a failure, and bounded.

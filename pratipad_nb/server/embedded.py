@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.bugs import Bugs
 from pratipad_nb.errors import ServerError, SettingsError
 from pratipad_nb.files import FileLock, private_folder, write_whole
 from pratipad_nb.server.config import LEAF_PORT, LOOPBACK, MQTT_PORT, ServerFiles, rendered_config
+from pratipad_nb.server.disk import DiskWatch, storage_in
 from pratipad_nb.server.log_file import ServerLog
 from pratipad_nb.server.process import ServerProcess, find_server
 from pratipad_nb.server.state import ServerState, locked_folder, unwant, write_state
@@ -42,11 +43,14 @@ _WELL_SECONDS = 60.0
 _PORT_TAKEN = "address already in use"
 
 _log = logging.getLogger(__name__)
+News = TypeVar("News")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerExit:
-    """The server ended by itself, or could not be restarted; its owner tries again.
+    """The server ended by itself, was ended for a full disk's sake, or could not be restarted.
+
+    Its owner tries again.
 
     Attributes
     ----------
@@ -67,7 +71,7 @@ class EmbeddedServer:
     """A NATS server as a child of this process, with mutual TLS and JetStream; by default on 127.0.0.1.
 
     The server ends with this process, in whatever way that ends. If the server ends by itself, it is
-    restarted on the same port and store.
+    restarted on the same port and store; so is a server whose disk was full, once there is room again.
 
     Parameters
     ----------
@@ -100,7 +104,9 @@ class EmbeddedServer:
         take it over when this process ends: this process is started again, and would find the folder taken. A
         flow's process that has started a server of its own before is asked to hand the folder over.
     on_exit
-        Called, on the event loop, when the server has ended by itself.
+        Called, on the event loop, when the server has ended by itself, or is restarted for its disk.
+    on_full
+        Called, on the event loop, with the words, when the disk of the server's logs is found to be full.
     """
 
     def __init__(
@@ -116,6 +122,7 @@ class EmbeddedServer:
         leaf_of: Leaf | None = None,
         standalone: bool = False,
         on_exit: Callable[[ServerExit], None] | None = None,
+        on_full: Callable[[str], None] | None = None,
     ) -> None:
         self._files = ServerFiles(folder.absolute())
         self._credentials = credentials
@@ -129,6 +136,8 @@ class EmbeddedServer:
         self._leaf_of = leaf_of
         self._standalone = standalone
         self._on_exit = on_exit
+        self._on_full = on_full
+        self._disk = DiskWatch(self._files, self._report_full)
         self._log = ServerLog(self._files.log)
         self._admission = Admission(self._files, self._running_pid)
         self._lock: FileLock | None = None
@@ -214,6 +223,11 @@ class EmbeddedServer:
             await self._launch(binary)
         except BaseException as error:
             await asyncio.shield(self.stop())
+            trouble = storage_in(self._files.folder).trouble
+            if trouble and isinstance(error, (OSError, ServerError)):
+                raise ServerError(
+                    f"{trouble}. Make room there, or choose another folder (PRATIPAD_HOME moves it)."
+                ) from error
             if isinstance(error, OSError):
                 raise ServerError(
                     f"the server's folder {self._files.folder} can't be used: {error.strerror} "
@@ -365,15 +379,14 @@ class EmbeddedServer:
     # -- keeping it up ---------------------------------------------------------------------------------------
 
     async def _keep(self, binary: Path) -> None:
-        """Restart the server whenever it has ended, until this task is cancelled."""
+        """Restart the server whenever it has ended, or was ended for its disk, until cancelled."""
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             assert self._process is not None
             since = time.monotonic()
-            await self._process.ended()
-            if time.monotonic() - since > _WELL_SECONDS:
+            reason = await self._end_of(self._process)
+            if self._disk.was_full or time.monotonic() - since > _WELL_SECONDS:
                 backoff.reset()
-            reason = f"the NATS server ended with code {self._process.exit_code}"
             await self._ended()
             write_state(self._files, None)
             while True:
@@ -381,6 +394,7 @@ class EmbeddedServer:
                 self._report(ServerExit(reason, self._restarts, pause))
                 await asyncio.sleep(pause)
                 try:
+                    await self._disk.room()
                     await self._launch(binary)
                 except (ServerError, OSError) as error:
                     reason = str(error)
@@ -388,14 +402,37 @@ class EmbeddedServer:
                     self._restarts += 1
                     break
 
+    async def _end_of(self, process: ServerProcess) -> str:
+        """Wait until the server has ended, or end it once its disk has room again; return why, in words."""
+        ended = asyncio.ensure_future(process.ended())
+        recovered = asyncio.ensure_future(self._disk.recovered())
+        try:
+            await asyncio.wait({ended, recovered}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                reason = recovered.result()
+                await process.stop()
+                return reason
+        finally:
+            for task in (ended, recovered):
+                task.cancel()
+            await asyncio.gather(ended, recovered, return_exceptions=True)
+        return f"the NATS server ended with code {process.exit_code}"
+
     def _report(self, event: ServerExit) -> None:
         _log.warning("%s; restarting it in %.2g s", event.reason, event.pause)
-        if self._on_exit is None:
+        self._tell(self._on_exit, event)
+
+    def _report_full(self, words: str) -> None:
+        _log.warning("%s. Flows wait until there is room, and then go on by themselves.", words)
+        self._tell(self._on_full, words)
+
+    def _tell(self, listener: Callable[[News], None] | None, news: News) -> None:
+        if listener is None:
             return
         try:
-            self._on_exit(event)
+            listener(news)
         except Exception:  # noqa: BLE001 - logged; a listener's fault must not cost the server
-            _log.exception("the callback for the server's end failed")
+            _log.exception("the callback for news of the server failed")
 
     def _running_pid(self) -> int | None:
         if self._lock is None:

@@ -30,6 +30,7 @@ from pratipad_nb.runtime.edge.running import Running
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.forwarding import Forwarder
 from pratipad_nb.runtime.positions.janitor import HANDLE
+from pratipad_nb.runtime.positions.opening import told_of_storage
 from pratipad_nb.runtime.sharing.partitioned import PartitionedEdge
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs
@@ -218,7 +219,8 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         # Edges compare whether results go on, whichever setting says so.
         options = dataclasses.replace(self.settings.options, uplink=self._goes_on_from(access))
         settings = dataclasses.replace(self.settings, options=options)
-        edge: Running = await kind.open(self._connection, self.dataflow, settings)
+        async with told_of_storage(self._connection, settings):
+            edge: Running = await kind.open(self._connection, self.dataflow, settings)
         undo.push_async_callback(edge.close)
         self._reader = Reader(self._connection, self.name, HANDLE, delivery=self.settings.delivery)
         await self._reader.open()

@@ -29,6 +29,7 @@ from pratipad_nb.forks import forget_in_child
 from pratipad_nb.pki.store import LOOPBACK_HOSTS, CertificateStore
 from pratipad_nb.portal import Portal, PortalClosed
 from pratipad_nb.server.config import ServerFiles
+from pratipad_nb.server.disk import storage_in
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.server.joined import JoinedServer
 from pratipad_nb.server.state import ServerLocked, is_wanted, read_state, url_in
@@ -254,7 +255,14 @@ class Site:
         """Let a party in, making its certificate if there is none, and return its endpoint."""
         user = edge_user(flow) if role == "edge" else _USERS[role](flow, name)
         credentials = await self._on_portal(self._let_in(flow, role, name, user))
-        return Endpoint(self.url, flow, credentials, functools.partial(url_in, self.home / "server"))
+        folder = self.home / "server"
+        return Endpoint(
+            self.url,
+            flow,
+            credentials,
+            functools.partial(url_in, folder),
+            functools.partial(storage_in, folder),
+        )
 
     async def _let_in(self, flow: str, role: Role, name: str, user: User) -> Credentials:
         known = self._invited.get(user.identity)

@@ -64,4 +64,5 @@ async def connect(endpoint: Endpoint, *, role: Role, name: str) -> Connection:
         name=called,
         inbox_prefix=inbox,
         whereabouts=endpoint.whereabouts,
+        disk=endpoint.disk,
     )

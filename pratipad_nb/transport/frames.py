@@ -199,11 +199,18 @@ class DeadEntry(msgspec.Struct, gc=False):
 
 
 class DeadFrame(msgspec.Struct, gc=False):
-    """Messages that failed at one stage; `step` is the key of the (first) processor that failed."""
+    """Messages that failed at one stage; `step` is the key of the (first) processor that failed.
+
+    The output frame `number` of `writer`, or a later one of `writer`, completes the messages. If it was never
+    stored, the messages come again from the input, and their dead letters are void. An empty `writer`: the
+    dead letters are valid in any case.
+    """
 
     step: str
     time: float
     entries: list[DeadEntry]
+    writer: str = ""
+    number: int = 0
 
 
 class HelloFrame(msgspec.Struct, gc=False):

@@ -17,6 +17,7 @@ from typing import NoReturn
 from pratipad_nb.bugs import Bugs
 from pratipad_nb.errors import PayloadError, SettingsError, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.forks import watch
+from pratipad_nb.settings import Storage
 from pratipad_nb.transport.memory_broker import Broker, Pulse
 from pratipad_nb.transport.memory_log import MemoryConsumer, MemoryLog
 from pratipad_nb.transport.protocol import ClientInfo, Logs, LogSpec, Signal
@@ -156,6 +157,8 @@ class MemoryConnection:
         """Append to the log that takes `subject`, and return the sequence."""
         self._check(data)
         await self.link_up(timeout)
+        if not await self._holds(lambda: not self.broker.storage.trouble, timeout):
+            raise WaitTimeout(f"no answer to an append under {subject!r}: the broker's disk is full.")
         sequence = self.broker.append(subject, data, expect, message_id)
         lost = self.broker.answer_lost(self)
         # A real append takes a round trip: other tasks get their turn, so that a loop of
@@ -195,6 +198,10 @@ class MemoryConnection:
         await self.link_up()
         return self.broker.listeners(pattern)
 
+    async def storage(self) -> Storage:
+        """Return how the broker's storage stands; see `Connection.storage`."""
+        return self.broker.storage
+
     async def close(self) -> None:
         """Close the connection, and its subscriptions and consumers."""
         if self._closed:
@@ -214,18 +221,21 @@ class MemoryConnection:
         TransportClosed
             If this side has closed the connection.
         """
+        if not await self._holds(lambda: self.connected, timeout):
+            raise WaitTimeout(f"the link of {self.identity!r} is down and did not come back in {timeout} s.")
+
+    async def _holds(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Wait until `condition`, of the broker's state, holds; return False after `timeout` seconds."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         while True:
             with self.broker.lock:
                 self.check_open()
-                if self.connected:
-                    return
+                if condition():
+                    return True
                 self.pulse.arm()
             if not await self.pulse.wait(max(0.0, end - loop.time())):
-                raise WaitTimeout(
-                    f"the link of {self.identity!r} is down and did not come back in {timeout} s."
-                )
+                return False
 
     def check_open(self) -> None:
         """Raise `TransportClosed` if this side has closed the connection."""

@@ -19,6 +19,7 @@ from typing import ClassVar, Protocol
 
 from pratipad_nb.errors import TransportError
 from pratipad_nb.forks import forget_in_child
+from pratipad_nb.settings import Storage
 from pratipad_nb.transport.memory_store import StoredLog, matches, overlap
 from pratipad_nb.transport.protocol import ClientInfo, LogSpec, Signal
 
@@ -110,6 +111,7 @@ class Broker:
         self._running = True
         self._cut: set[str] = set()
         self._lost_answers: Counter[str] = Counter()
+        self.storage = Storage()
 
     def __repr__(self) -> str:
         return f"<Broker memory://{self.name}: {len(self._links)} connections, {len(self._logs)} logs>"
@@ -157,6 +159,12 @@ class Broker:
         """Let the next `count` appends of `identity` be stored, but end in `WaitTimeout`."""
         with self.lock:
             self._lost_answers[identity] += count
+
+    def store_as(self, storage: Storage) -> None:
+        """Let the storage stand so: while it has a `trouble`, no append is stored or answered."""
+        with self.lock:
+            self.storage = storage
+            self.tick()
 
     def stop(self) -> None:
         """Take down every link, as a server does that ends; the entries of logs stay."""

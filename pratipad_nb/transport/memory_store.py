@@ -68,7 +68,7 @@ class StoredLog:
 
     def state(self) -> LogState:
         """Return the sequences of the first and last entry, and the log's size."""
-        return LogState(self.first, self.last, len(self.entries), self._bytes)
+        return LogState(self.first, self.last, len(self.entries), self._bytes, self.spec.max_bytes)
 
     def newest(self, subject: str) -> int:
         """Return the sequence of the newest entry under `subject`; 0 if there is no entry."""

@@ -10,9 +10,14 @@ its `fetch` is five times slower than the pull requests of `nats_consumer`.
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 from nats.aio.client import Client
 
 from pratipad_nb.bugs import Bugs
+from pratipad_nb.errors import Fenced, LogFull, ServerFull, Unavailable, WaitTimeout
+from pratipad_nb.settings import Storage
 from pratipad_nb.transport.nats_api import JetStream
 from pratipad_nb.transport.nats_clients import clients, listeners
 from pratipad_nb.transport.nats_errors import sequence_of
@@ -26,6 +31,11 @@ from pratipad_nb.transport.subjects import stream_of
 
 __all__ = ["NatsConnection"]
 
+_SILENT = (
+    "the server stores nothing, although the link to it stands: its disk may be full, or the server hangs "
+    "(its log says more)"
+)
+
 
 class NatsConnection(NatsLink):
     """A `pratipad_nb.transport.protocol.Connection` over NATS with mutual TLS."""
@@ -35,6 +45,8 @@ class NatsConnection(NatsLink):
         self._jetstream = JetStream(self, "$JS.API")
         self._logs = NatsLogs(self._jetstream)
         self._beyond = NatsLogs(JetStream(self, f"$JS.{CLOUD}.API"))
+        #: Why the last append was not stored, where the server is to blame and not the log.
+        self._trouble = ""
 
     async def append(
         self,
@@ -51,8 +63,28 @@ class NatsConnection(NatsLink):
             headers = {"Nats-Expected-Last-Subject-Sequence": str(expect)}
         if message_id is not None:
             headers = (headers or {}) | {"Nats-Msg-Id": message_id}
-        answer = await self._jetstream.ask_log(stream_of(subject), subject, data, headers, timeout)
-        return sequence_of(subject, answer.data)
+        try:
+            answer = await self._jetstream.ask_log(stream_of(subject), subject, data, headers, timeout)
+            sequence = sequence_of(subject, answer.data)
+        except ServerFull as error:
+            self._trouble = str(error)
+            raise
+        except Unavailable:
+            raise
+        except WaitTimeout:
+            if self.connected:
+                self._trouble = self._trouble or _SILENT
+            raise
+        except (LogFull, Fenced):
+            self._trouble = ""
+            raise
+        self._trouble = ""
+        return sequence
+
+    async def storage(self) -> Storage:
+        """Return how the server's storage stands; see `Connection.storage`."""
+        disk = await asyncio.to_thread(self._disk) if self._disk is not None else Storage()
+        return disk if disk.trouble else replace(disk, trouble=self._trouble)
 
     async def open_log(self, spec: LogSpec) -> NatsLog:
         """Make the log, or change it to `spec`."""

@@ -16,6 +16,7 @@ from pratipad_nb.errors import (
     Fenced,
     LogFull,
     NotInvited,
+    ServerFull,
     TransportClosed,
     TransportError,
     Unavailable,
@@ -41,9 +42,14 @@ NO_SUCH_LOG = 10059
 #: The entry to delete is missing.
 NO_SUCH_SEQUENCE = frozenset({10057, 10043})
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
-_FULL = frozenset({10077, 10047, 10023})
+#: The log is at its bound.
+_FULL = 10077
+#: The server's or the account's limits: bytes in all (10002, 10023, 10028, 10047), bytes of a log (10122),
+#: logs (10027) and consumers (10026).
+_SERVER_FULL = frozenset({10002, 10023, 10026, 10027, 10028, 10047, 10122})
 #: Unavailable now: a cluster is electing or incomplete, a log or a consumer is off, or is being set back.
-_UNAVAILABLE = frozenset({10004, 10007, 10008, 10009, 10118, 10119, 10158, 10194, 10195})
+#: 10039 and 10076: JetStream is off, as after writes that the disk didn't permit.
+_UNAVAILABLE = frozenset({10004, 10007, 10008, 10009, 10039, 10076, 10118, 10119, 10158, 10194, 10195})
 
 
 def sequence_of(subject: str, data: bytes) -> int:
@@ -64,15 +70,19 @@ def sequence_of(subject: str, data: bytes) -> int:
     code, text = error.get("err_code"), error.get("description")
     if code in _WRONG_LAST_SEQUENCE:
         raise Fenced(f"another writer has appended to {subject}: {text}")
-    if code in _FULL:
+    if code == _FULL:
         raise LogFull(f"the log behind {subject} is full: {text}")
     raise refused(f"an append to {subject}", error)
 
 
 def refused(doing: str, error: Mapping[str, Any]) -> TransportError | Unavailable:
-    """Return JetStream's `error` about `doing`: `Unavailable` if the same may succeed later."""
+    """Return JetStream's `error` about `doing`: `Unavailable` or `ServerFull` if it may succeed later."""
     code, text = error.get("err_code"), error.get("description")
-    kind = Unavailable if code in _UNAVAILABLE else TransportError
+    kind: type[TransportError | Unavailable] = TransportError
+    if code in _UNAVAILABLE:
+        kind = Unavailable
+    elif code in _SERVER_FULL:
+        kind = ServerFull
     return kind(f"JetStream refused {doing}: {text} ({code})")
 
 

@@ -27,7 +27,7 @@ from pratipad_nb.errors import (
     WaitTimeout,
 )
 from pratipad_nb.forks import watch
-from pratipad_nb.settings import Credentials
+from pratipad_nb.settings import Credentials, Storage
 from pratipad_nb.transport.nats_closing import close_client, give_up, leave_to_parent
 from pratipad_nb.transport.nats_errors import (
     denied,
@@ -87,6 +87,7 @@ class NatsLink:
         self._waiting: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
         self._url = ""
         self._whereabouts: Callable[[], str] | None = None
+        self._disk: Callable[[], Storage] | None = None
         self._reconnected: list[Callable[[], None]] = []
         self._first_error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.last_error = ""
@@ -108,10 +109,12 @@ class NatsLink:
         inbox_prefix: str,
         timeout: float = 5.0,
         whereabouts: Callable[[], str] | None = None,
+        disk: Callable[[], Storage] | None = None,
     ) -> Self:
         """Connect to the server at `url`, and from then on reconnect for ever.
 
-        Reconnects go to the URL that `whereabouts` returns, and to `url` without `whereabouts`.
+        Reconnects go to the URL that `whereabouts` returns, and to `url` without `whereabouts`. `disk` says
+        how the server's disk stands.
 
         Raises
         ------
@@ -123,7 +126,7 @@ class NatsLink:
         await probe(url, credentials, timeout=timeout)
         client, bugs = Client(), Bugs()
         self = cls(client, inbox_prefix, Refusal(url, credentials, name, bugs), bugs)
-        self._url, self._whereabouts = url, whereabouts
+        self._url, self._whereabouts, self._disk = url, whereabouts, disk
         connecting = asyncio.ensure_future(
             client.connect(
                 servers=url.split(","),

@@ -103,7 +103,8 @@ class NatsLog:
             raise no_such_log(self._spec.name)
         state = found["state"]
         first = state["first_seq"] if state["messages"] else state["last_seq"] + 1
-        return LogState(first, state["last_seq"], state["messages"], state["bytes"])
+        bound = found["config"]["max_bytes"]
+        return LogState(first, state["last_seq"], state["messages"], state["bytes"], bound)
 
     async def purge(self, below: int, subject: str = "") -> None:
         """Delete all entries, or those under `subject`, with a sequence lower than `below`."""

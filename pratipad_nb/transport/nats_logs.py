@@ -5,8 +5,10 @@ Owns making, finding and deleting logs. A log itself is for `pratipad_nb.transpo
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+from pratipad_nb import wording
+from pratipad_nb.errors import ServerFull, TransportError, WaitTimeout
 from pratipad_nb.transport.nats_api import JetStream
 from pratipad_nb.transport.nats_log import NatsLog, stream_config
 from pratipad_nb.transport.protocol import LogSpec
@@ -21,21 +23,40 @@ class NatsLogs:
         self._jetstream = jetstream
 
     async def open_log(self, spec: LogSpec) -> NatsLog:
-        """Make the log, or change it to `spec`."""
+        """Make the log, or change it to `spec`; `ServerFull` says how much of which limit is taken."""
         wanted = stream_config(spec)
         found = await self._jetstream.call(f"STREAM.INFO.{spec.name}")
+        try:
+            await self._fit(spec.name, wanted, spec.first, found)
+        except ServerFull as error:
+            raise ServerFull(f"{error}. {await self._limits()}") from error
+        return NatsLog(self._jetstream, spec)
+
+    async def _fit(self, name: str, wanted: dict[str, Any], first: int, found: dict[str, Any]) -> None:
         if not found:
-            first = {"first_seq": spec.first} if spec.first else {}
-            await self._jetstream.call(f"STREAM.CREATE.{spec.name}", wanted | first)
-            return NatsLog(self._jetstream, spec)
+            beginning = {"first_seq": first} if first else {}
+            await self._jetstream.call(f"STREAM.CREATE.{name}", wanted | beginning)
+            return
         known = found["config"]
         # A transform that isn't wanted any more is left out: a value of null would be one that differs.
         transform = known.pop("subject_transform", None)
         if transform != wanted.get("subject_transform") or any(
             known.get(key) != value for key, value in wanted.items() if key != "subject_transform"
         ):
-            await self._jetstream.call(f"STREAM.UPDATE.{spec.name}", known | wanted)
-        return NatsLog(self._jetstream, spec)
+            await self._jetstream.call(f"STREAM.UPDATE.{name}", known | wanted)
+
+    async def _limits(self) -> str:
+        """Return how much of the account's limits is taken, in words; empty if the server doesn't tell."""
+        try:
+            told = await self._jetstream.call("INFO")
+        except (TransportError, WaitTimeout):
+            return ""
+        limits = told.get("limits", {})
+        most, logs = limits.get("max_storage", -1), limits.get("max_streams", -1)
+        taken = wording.size(told.get("reserved_storage", 0))
+        of = f" of {wording.size(most)}" if most >= 0 else ""
+        count = f" in {told.get('streams', 0)}" + (f" of {logs}" if logs >= 0 else "")
+        return f"Its logs have reserved {taken}{of}{count} logs."
 
     async def find_log(self, name: str) -> NatsLog | None:
         """Return the log called `name`; None if there is no such log."""

@@ -15,10 +15,12 @@ contract tests hold for both.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NoReturn, Protocol
 
+from pratipad_nb.settings import Storage
 from pratipad_nb.transport.partitions import partition_of
 
 __all__ = [
@@ -127,13 +129,14 @@ class LogState:
     """The ends and the size of a log.
 
     `first` and `last` are sequences (an empty log has ``first == last + 1``); `bytes` is the size that counts
-    to the bound.
+    to the `bound`, which another party may have changed since the log was opened.
     """
 
     first: int
     last: int
     messages: int
     bytes: int
+    bound: int = field(default=sys.maxsize, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +293,13 @@ class Connection(Logs, Protocol):
     def refusal(self) -> str:
         """Why the server doesn't let this party back in; empty while the server does, or is away."""
 
+    async def storage(self) -> Storage:
+        """Return how the server's storage stands.
+
+        Known are the disk of a server of this computer, the limits that the server has told, and whether the
+        server has answered this party's last append although the link stood.
+        """
+
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have `callback` called, on the event loop, each time the link stands again.
 
@@ -362,6 +372,8 @@ class Connection(Logs, Protocol):
             If `expect` is not the newest.
         LogFull
             If the log is at its bound.
+        ServerFull
+            If the server, or its account, is at a limit; a `LogFull`.
         WaitTimeout
             If no answer came: the entry may or may not be stored.
         Unavailable

@@ -220,7 +220,7 @@ def lab(request: pytest.FixtureRequest, jupyter: Jupyter, browser) -> Iterator[C
             nbformat.write(made, target)
         else:
             shutil.copy(ROOT / "notebooks" / target.name, target)
-        context = browser.new_context(viewport={"width": width, "height": height}, device_scale_factor=2)
+        context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
         opened.append(context)
         return Lab(context.new_page(), jupyter, target.name)
 

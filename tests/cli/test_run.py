@@ -8,6 +8,12 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
+from pratipad_nb import Flow, PratipadError
+from pratipad_nb.cli import run
+from pratipad_nb.errors import ConnectionRefused, WaitTimeout
+
 HUT = (
     "%load_ext pratipad_nb",
     ("1 / 0", "notebook-only"),
@@ -107,3 +113,25 @@ def test_an_edge_that_a_server_elsewhere_does_not_let_in_ends_and_says_so(shell:
     shell("certs", "issue", "edge", "house", "--url", url, "--home", "other", "--out", "edge-certs")
     shell.start("server", "--listen", f"127.0.0.1:{port}").says("tls://")
     shell("run", "house.py", "--certs", "edge-certs", code=1)
+
+
+@pytest.mark.parametrize("error", [WaitTimeout("no answer"), ConnectionRefused("nobody answers")])
+def test_a_server_that_goes_away_while_an_edge_starts_there_is_waited_out_and_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: PratipadError
+) -> None:
+    starts = [error, error, None]
+
+    def start(flow: Flow) -> Flow:
+        if (failure := starts.pop(0)) is not None:
+            raise failure
+        return flow
+
+    monkeypatch.setattr(Flow, "start", start)
+    monkeypatch.setattr(run, "_LOOK_SECONDS", 0.001)
+    house = Flow("Push ~> same ~> Output", name="house", namespace={"same": lambda payload: payload})
+    run._start(house, patient=True)
+    assert starts == []
+    assert capsys.readouterr().err.count("house is started again") == 1
+    starts.append(error)
+    with pytest.raises(type(error)):
+        run._start(house, patient=False)

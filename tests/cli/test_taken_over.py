@@ -50,18 +50,18 @@ def test_the_older_reader_is_told_by_name_and_host_and_between_them_nothing_is_l
     house: Any,
 ) -> None:
     first = house.reader("first.db")
-    until(lambda: len(ids(house, "first.db")) > 200)
+    until(lambda: len(ids(house, "first.db")) > 100)
     second = house.reader("second.db")
     assert first.wait() == TAKEN_OVER
     told = first.says("has taken this reader's place")
     assert f"process {second.process.pid} on {socket.gethostname()}" in told
-    until(lambda: len(ids(house, "second.db")) > 200)
+    until(lambda: len(ids(house, "second.db")) > 100)
 
     # Frozen for longer than any reader waits: the newer reader takes the name without an answer.
     second.process.send_signal(signal.SIGSTOP)
     before = ids(house, "second.db")
     third = house.reader("third.db")
-    until(lambda: len(ids(house, "third.db")) > 200)
+    until(lambda: len(ids(house, "third.db")) > 100)
     second.process.send_signal(signal.SIGCONT)
     assert second.wait() == TAKEN_OVER
     assert len(ids(house, "second.db")) - len(before) <= 1000  # what it held in its hands, at most

@@ -17,7 +17,7 @@ from pratipad_nb.transport.frames import StoredRead
 from pratipad_nb.transport.origin import Origin
 
 pytestmark = pytest.mark.timeout(60)
-QUICK = Patience(sure=0.05, handover=0.3)
+QUICK = Patience(silence=0.1, sure=0.05, handover=0.3)
 
 
 def payloads(messages):

@@ -175,7 +175,7 @@ async def test_a_save_that_waited_for_the_link_moves_no_position_beyond_what_was
     await world.append(2, 2)
     backup = world.broker.copied_store()
     await world.append(2)
-    reader = await world.reader(patience=Patience(store=30, sure=60))
+    reader = await world.reader(patience=Patience(store=30, sure=30))
     assert payloads(await reader.take(4)) == [1, 2, 3, 4]
     iterating = aiter(reader)
     assert (await anext(iterating)).payload == 5

@@ -2,9 +2,9 @@
 
 The environment names the devices (`HUNT_DEVICES`), their start (`HUNT_START`) and the folder of their
 outboxes (`HUNT_KEEP`, empty: the devices keep none). Each start of a device writes two books. A line of
-DEVICE-START.receipts is a range of numbers that are promised to arrive. For a device that keeps its outbox a
-returned `push` is that promise, for another device a receipt that is done. A line of DEVICE-START.run is an
-order, or a processor's answer, that the device has run.
+DEVICE-START.receipts is a range of numbers that are promised to arrive. A message is promised once its
+receipt is done, or, for a device that keeps its outbox, once the message is kept. A line of DEVICE-START.run
+is an order, or a processor's answer, that the device has run.
 """
 
 import os
@@ -81,14 +81,11 @@ class Room:
         except DeviceError:
             return False
         self._number = number
-        if KEEP is None:
-            self._receipts.append(receipt)
-        else:
-            self._promised = number
+        self._receipts.append(receipt)
         return True
 
     def _note(self):
-        while self._receipts and self._receipts[0].done:
+        while self._receipts and (self._receipts[0].kept if KEEP else self._receipts[0].done):
             self._promised = self._receipts.popleft().number
         self._promises.write(self._promised)
 

@@ -128,7 +128,7 @@ class Ledger:
         for other, arrivals in self.arrivals.items():
             if other != reader:
                 arrivals.promise(result.key)
-        if result.key.answered:
+        if result.key.answered and not result.key.poisoned:
             self.answered.add(result.key)
 
     @property

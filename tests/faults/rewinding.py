@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from pathlib import Path
 
 import nats
@@ -23,6 +24,8 @@ from pratipad_nb.transport.tls import client_context
 __all__ = ["rewind_inputs"]
 
 _API = "$JS.API"
+# Of a TLS connection that ends, asyncio says that an answer of the client's library has no effect.
+logging.getLogger("asyncio").setLevel(logging.ERROR)
 #: How long the server may take to answer, in seconds; the hunt may have taken it away.
 _SECONDS = 2.0
 

@@ -12,8 +12,8 @@ reader reads again; the witness reads each result once, so that a result which s
 In a round a fault happens, at times two (`schedule.py` lists the kinds). The round is over when new messages
 of all devices arrive, new orders reach all devices, and all that was promised until then has arrived.
 Devices push all the while. A message is promised once its receipt is done, or, by a device that keeps its
-outbox, once `push` returns. An order is promised once `send` returns. A dead letter is retried, and arrives
-once.
+outbox, once the message is kept. An order is promised once `send` returns. A dead letter is retried, and
+arrives once.
 
 With links that are cut and disks that are full the hunt runs in namespaces of its own (`hosts.py`).
 

@@ -109,14 +109,16 @@ async def test_a_kept_outbox_that_a_power_cut_set_back_is_delivered_once_after_m
     outbox.open(lambda: None)
     for n in range(6):
         outbox.offer(msgspec.msgpack.encode(["kept", n]))
-    outbox.release()
     shutil.copytree(tmp_path / "kept", tmp_path / "before")
+    # With one more message the frame has another id, so that the server stores the repeats, too.
+    outbox.offer(msgspec.msgpack.encode(["kept", 6]))
+    outbox.release()
     await started(flow, [], keep=tmp_path / "kept")
     for start in range(12):
         await started(flow, [[start, 0]])
-    await started(flow, [["kept", n] for n in (6, 7)], keep=tmp_path / "before")
+    await started(flow, [["kept", n] for n in (7, 8)], keep=tmp_path / "before")
     found = await came(flow)
-    assert [payload for payload in found if payload[0] == "kept"] == [["kept", n] for n in range(8)]
+    assert [payload for payload in found if payload[0] == "kept"] == [["kept", n] for n in range(9)]
     assert flow.stats().repeats == 6
 
 
@@ -205,6 +207,28 @@ async def test_two_devices_of_one_name_that_are_asked_for_what_they_send_are_bot
         found = await came(flow)
     for name in ("one", "other"):
         assert [n for who, n in found if who == name] == list(range(200))
+
+
+async def test_of_two_devices_of_one_name_both_run_an_order_once_and_a_pull_is_met_once(scene: Any) -> None:
+    class Elsewhere(AsyncDevice):
+        """A device that no other of this process takes over, as those of another process."""
+
+        _holders = Registry()
+
+    flow = await scene.flow("Pull <~> same <~> Output")
+    run: tuple[list[Any], list[Any]] = ([], [])
+    async with (
+        await AsyncDevice("room1", read=lambda: "one", receive=run[0].append).connect(flow),
+        await Elsewhere("room1", read=lambda: "other", receive=run[1].append).connect(flow),
+    ):
+        await eventually(lambda: flow.devices)
+        for _ in range(3):
+            await (await flow.pull(10)).wait(30)
+        for order in "ab":
+            await flow.send(order, to="room1")
+        await eventually(lambda: run == (["a", "b"], ["a", "b"]))
+        assert len(await came(flow)) == 30
+        assert flow.stats().devices["room1"].orders_sent == 2
 
 
 async def test_a_flow_that_was_forgotten_and_made_by_a_clock_that_stands_behind_still_sends_orders(

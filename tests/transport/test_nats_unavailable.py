@@ -15,7 +15,7 @@ import pytest
 from nats import errors as nats_errors
 from patience import patient
 
-from pratipad_nb.errors import Fenced, LogFull, TransportError, Unavailable, WaitTimeout
+from pratipad_nb.errors import Fenced, LogFull, ServerFull, TransportError, Unavailable, WaitTimeout
 from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.transport.nats import NatsConnection
@@ -173,7 +173,15 @@ def test_what_passes_by_itself_is_waited_out(code: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"), [(10071, Fenced), (10077, LogFull), (10052, TransportError), (None, TransportError)]
+    ("code", "kind"),
+    [
+        (10071, Fenced),
+        (10077, LogFull),
+        (10023, ServerFull),
+        (10047, ServerFull),
+        (10052, TransportError),
+        (None, TransportError),
+    ],
 )
 def test_what_does_not_pass_is_not(code: int | None, kind: type[TransportError]) -> None:
     error = {"err_code": code, "description": "no"}

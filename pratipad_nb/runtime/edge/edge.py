@@ -112,9 +112,9 @@ class Edge:
         """
         undo = contextlib.AsyncExitStack()
         agreement = None
-        if not settings.partitioned:
-            agreement = await alone(connection, settings, dataflow.input)
         try:
+            if not settings.partitioned:
+                agreement = await alone(connection, settings, dataflow.input)
             edge = cls(await open_parts(connection, dataflow, settings, undo), undo, agreement, whole)
             await edge._listen()
         except BaseException:
@@ -232,6 +232,7 @@ class Edge:
                     ("device samples", _every(_DEVICE_SAMPLE, self._reporter.sample_devices)),
                     ("sweeps", parts.upkeep.sweep()),
                     ("looks", parts.upkeep.looks()),
+                    ("storage", parts.storage.run()),
                     ("checkpoints", parts.upkeep.checkpoints()),
                     ("purges", parts.upkeep.purges()),
                     ("rebuilt dead letters", parts.retries.rebuild()),

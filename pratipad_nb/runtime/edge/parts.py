@@ -38,16 +38,17 @@ from pratipad_nb.runtime.positions.inputs import Input
 from pratipad_nb.runtime.positions.janitor import Janitor
 from pratipad_nb.runtime.positions.lineage import Lineage
 from pratipad_nb.runtime.positions.malformed import Malformed
-from pratipad_nb.runtime.positions.opening import move_former_input, open_input, open_output
+from pratipad_nb.runtime.positions.opening import move_former_input, open_input, open_logs, open_output
 from pratipad_nb.runtime.positions.outputs import Chain, Writer
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
+from pratipad_nb.runtime.positions.storage import StorageWatch
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.batch import Barrier
 from pratipad_nb.runtime.values.logs import diverted_output
 from pratipad_nb.runtime.values.metrics import InFlight
-from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs
+from pratipad_nb.runtime.values.plan import EdgeSettings, fitted, log_specs
 from pratipad_nb.transport.codec import encode
-from pratipad_nb.transport.frames import Position
+from pratipad_nb.transport.frames import DeadEntry, Position
 from pratipad_nb.transport.protocol import Connection, Log
 from pratipad_nb.transport.subjects import Subjects
 
@@ -75,6 +76,7 @@ class Parts:
     retries: Retries
     janitor: Janitor | None
     upkeep: Upkeep
+    storage: StorageWatch
     settling: Settling
     blockage: Blockage
     signals: Signals
@@ -97,6 +99,7 @@ class _Stores:
     chain: OutputChain | None
     checkpoints: Checkpoints | None
     janitor: Janitor | None
+    storage: StorageWatch
 
     @property
     def durable(self) -> bool:
@@ -127,9 +130,10 @@ async def open_parts(
         If a processor can't be set up. Nothing was started then.
     """
     undo.enter_context(diverted_output())
+    settings = fitted(settings, (await connection.storage()).total)
     lineage = Lineage(connection)
     undo.push_async_callback(lineage.close)
-    stores = await _open_stores(connection, settings, lineage)
+    stores = await _open_stores(connection, settings, lineage, undo)
     line = Line(dataflow, settings.options)
     await line.open(stores.chain.states if stores.chain else {})
     undo.push_async_callback(line.close)
@@ -151,18 +155,23 @@ async def _close_line(shape: Shape) -> None:
     await shape.line.close()
 
 
-async def _open_stores(connection: Connection, settings: EdgeSettings, lineage: Lineage) -> _Stores:
+async def _open_stores(
+    connection: Connection, settings: EdgeSettings, lineage: Lineage, undo: contextlib.AsyncExitStack
+) -> _Stores:
     subjects, specs = Subjects(settings.name), log_specs(settings)
     later = specs.pop(subjects.input_stream, None)  # another log may have its subjects yet
-    logs: dict[str, Log] = {name: await connection.open_log(spec) for name, spec in specs.items()}
+    logs = await open_logs(connection, specs.values())
     dead_letters = DeadLetters(connection, logs[subjects.dead_stream], subjects)
-    await dead_letters.find(settings.owns)
-    output, chain = await open_output(connection, settings, logs)
+    storage = StorageWatch(connection, later if settings.partition == 0 else None)
+    undo.push_async_callback(storage.close)
+    await storage.look()
+    output, chain = await open_output(connection, settings, logs, lambda: storage.state)
+    await dead_letters.find(settings.owns, chain.before if chain is not None else ("", 0))
     if chain is not None and later is not None:
         await move_former_input(connection, settings, logs, chain)
-        logs[later.name] = await connection.open_log(later)
+        logs |= await open_logs(connection, [later])
     if chain is None:
-        return _Stores(logs, dead_letters, output, None, None, None)
+        return _Stores(logs, dead_letters, output, None, None, None, storage)
     lineage.add([chain.holder])
     checkpoints = Checkpoints(chain, logs[subjects.mark_stream], subjects, settings.options.partitions)
     janitor = None
@@ -171,8 +180,10 @@ async def _open_stores(connection: Connection, settings: EdgeSettings, lineage: 
         return await checkpoints.reach() if lineage.known else 0
 
     if settings.partition == 0:  # one partition's run cuts the output log, to which all partitions write
-        janitor = Janitor(logs[subjects.output_stream], reach, settings.keep, settings.options)
-    return _Stores(logs, dead_letters, output, chain, checkpoints, janitor)
+        janitor = Janitor(
+            logs[subjects.output_stream], reach, settings.keep, settings.options, lambda: storage.state
+        )
+    return _Stores(logs, dead_letters, output, chain, checkpoints, janitor, storage)
 
 
 def _composed(
@@ -232,10 +243,13 @@ def _composed(
         requests.end(f"the flow begins with {mode} now")
         announcer.change_mode(mode)
 
+    async def store_dead(entries: Sequence[tuple[str, DeadEntry]]) -> None:
+        await stores.dead_letters.store(entries, stores.chain.next if stores.chain is not None else ("", 0))
+
     writer = Writer(
         stores.output,
         in_flight,
-        store_dead=stores.dead_letters.store,
+        store_dead=store_dead,
         send_replies=backward.reply,
         on_stored=on_stored,
         on_rebuilt=on_rebuilt,
@@ -243,7 +257,16 @@ def _composed(
     )
     shape = Shape(
         first,
-        lambda line: Pipeline(settings.name, line.stages, source, gate, writer, in_flight, settings.options),
+        lambda line: Pipeline(
+            settings.name,
+            line.stages,
+            source,
+            gate,
+            writer,
+            in_flight,
+            settings.options,
+            stores.dead_letters.room.free,
+        ),
     )
     controls, timers = Controls(status, shape), Timers(settings.name, lambda: shape.line)
     upkeep = Upkeep(
@@ -253,12 +276,15 @@ def _composed(
         source=source,
         rebuild=rebuild,
         keeps_state=lambda: shape.line.keeps_state,
-        look=gate.look,
+        looks=(gate.look, stores.dead_letters.look, lambda: retries.tidy()),
         inject=controls.inject,
         checkpoint_seconds=settings.options.checkpoint_seconds,
         always=settings.partitioned,
     )
-    blockage = Blockage(connection, stores.full, stores.janitor, stores.dead_letters, backward)
+    retries = _retries(settings, stores, status, controls, backward, shape, upkeep, rebuild)
+    blockage = Blockage(
+        connection, stores.full, stores.janitor, stores.dead_letters, backward, stores.storage
+    )
     proof = Proof(status, in_flight, gate.accepted, stored, lambda: bool(shape.line.paused))
     return Parts(
         connection=connection,
@@ -275,9 +301,10 @@ def _composed(
         malformed=malformed,
         writer=writer,
         dead_letters=stores.dead_letters,
-        retries=_retries(settings, stores, status, controls, backward, shape, upkeep, rebuild),
+        retries=retries,
         janitor=stores.janitor,
         upkeep=upkeep,
+        storage=stores.storage,
         settling=Settling(
             connection,
             subjects,
@@ -356,7 +383,18 @@ def _retries(
         stores.output.positions,
         settings.owns,
         backward.again,
-        lambda: [runner.at_work for runner in shape.line.hanging],
+        lambda step: _standing(status, stores.dead_letters, shape.line, step),
         upkeep,
         rebuild,
     )
+
+
+def _standing(status: Status, dead_letters: DeadLetters, line: Line, step: str) -> list[str]:
+    """Return why messages don't pass the processors from `step` on, each reason with the next step."""
+    if status.state == "paused":
+        return ["the flow is paused: resume() it"]
+    reasons = [f"{runner.at_work}: mend the processor, and run its cell again" for runner in line.hanging]
+    reasons += [f"processor {key} is paused: resume({key!r})" for key in line.paused_from(step)]
+    if dead_letters.room.refusal:
+        reasons.append(f"there is no room for letters that fail again ({dead_letters.room.words})")
+    return reasons

@@ -112,7 +112,13 @@ class ShardQueue(BatchQueue):
 
 
 class Pipeline:
-    """Moves messages from the input through the stages to the output until it is drained."""
+    """Moves messages from the input through the stages to the output until it is drained.
+
+    Parameters
+    ----------
+    room
+        Set while new messages may be admitted.
+    """
 
     def __init__(
         self,
@@ -123,6 +129,7 @@ class Pipeline:
         writer: Writer,
         in_flight: InFlight,
         options: FlowOptions,
+        room: asyncio.Event,
     ) -> None:
         self._flow = flow
         self._stages = stages
@@ -131,6 +138,7 @@ class Pipeline:
         self._writer = writer
         self._in_flight = in_flight
         self._options = options
+        self._room = room
         self.queues = [BatchQueue(_QUEUE) for _ in range(len(stages) + 1)]
         self._shards: dict[int, list[ShardQueue]] = {}
         self._draining = asyncio.Event()
@@ -224,7 +232,8 @@ class Pipeline:
             size = 0
             if not arrived:
                 arrived.extend(await self._deliveries())
-            while arrived and not self._leaving:
+            await self._admission()
+            while arrived and not self._leaving and (self._room.is_set() or self._draining.is_set()):
                 if not self._gate.has_room(arrived[0]):
                     if admitted:  # else their completion would be waited for here
                         await first.put(self._batch(admitted))
@@ -275,13 +284,16 @@ class Pipeline:
                 await self._unless_draining(progress)
 
     async def _deliveries(self) -> Sequence[Delivery]:
-        """Wait for deliveries while the pipeline is not paused; return none once it drains."""
-        if not self._flowing.is_set() and not await self._unless_draining(self._flowing.wait()):
-            return ()
-        deliveries = await self._unless_draining(self._input.get()) or ()
-        if not self._flowing.is_set():  # paused while `get` waited
-            await self._unless_draining(self._flowing.wait())
-        return deliveries
+        """Wait for deliveries while messages may be admitted; return none once the pipeline drains."""
+        await self._admission()
+        return await self._unless_draining(self._input.get()) or ()
+
+    async def _admission(self) -> None:
+        """Wait while the pipeline is paused, or has no room for dead letters; not once it drains."""
+        waits = (self._flowing, self._room)
+        while not self._draining.is_set() and not all(each.is_set() for each in waits):
+            for each in waits:
+                await self._unless_draining(each.wait())
 
     async def _unless_draining(self, waiting: Coroutine[Any, Any, T]) -> T | None:
         task = asyncio.ensure_future(waiting)

@@ -13,6 +13,7 @@ from pratipad_nb.errors import TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.runtime.devices.backward import Backward
 from pratipad_nb.runtime.positions.dead_letters import DeadLetters
 from pratipad_nb.runtime.positions.janitor import Janitor
+from pratipad_nb.runtime.positions.storage import StorageWatch
 from pratipad_nb.runtime.values.metrics import InFlight
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.subjects import Subjects
@@ -39,28 +40,33 @@ class Blockage:
         janitor: Janitor | None,
         dead_letters: DeadLetters,
         backward: Backward,
+        storage: StorageWatch,
     ) -> None:
         self._connection = connection
         self._full = full
         self._janitor = janitor
         self._dead_letters = dead_letters
         self._backward = backward
+        self._storage = storage
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """Every reason, in words; empty if nothing blocks the run."""
         reasons: list[str] = []
+        trouble = self._storage.state.trouble if self._full is not None else ""
         if self._full is not None and self._full.is_set():
             named = self._janitor.blocked_by if self._janitor else ()
-            reasons += named or ("the output log is full; its oldest frames are being deleted",)
-        if self._dead_letters.full.is_set():
-            reasons.append("the dead letters are full: retry_dead_letters() or clear_dead_letters()")
+            cut = "the output log is full; its oldest frames are being deleted"
+            reasons += named or (() if trouble else (cut,))
+        reasons += self._dead_letters.blocked_by
         if self._backward.full:
             reasons.append(
                 "the orders are full: replies wait until devices have run theirs, or orders expire"
             )
         if not self._connection.connected:
             reasons.append("the link to the server is down")
+        elif trouble:
+            reasons.append(trouble)
         return tuple(reasons)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import Fenced, FlowError, TransportClosed, TransportError, WaitTimeout
@@ -23,7 +23,7 @@ __all__ = ["Upkeep"]
 
 #: Seconds between two rounds of the janitor, in general, and while the output is full.
 _SWEEP, _FULL_TICK = 1.0, 0.05
-#: Seconds between two looks at the input: each is a question to the server.
+#: Seconds between two looks at the logs: each is a question to the server.
 _LOOK = 0.5
 #: First and longest pause, in seconds, before the input's progress is asked for again.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
@@ -46,8 +46,9 @@ class Upkeep:
         The messages at Output that the restored states lack.
     keeps_state
         Returns whether a processor keeps a state: then the input is purged behind a checkpoint alone.
-    look
-        Counts the messages that wait at the input.
+    looks
+        Each asks the server how a log stands: which messages wait at the input, and whether there is room for
+        dead letters.
     inject
         Puts a barrier into the pipeline.
     checkpoint_seconds
@@ -66,7 +67,7 @@ class Upkeep:
         source: Input,
         rebuild: Rebuild,
         keeps_state: Callable[[], bool],
-        look: Callable[[], Awaitable[None]],
+        looks: Sequence[Callable[[], Awaitable[None]]],
         inject: Callable[[Barrier], Awaitable[None]],
         checkpoint_seconds: float,
         always: bool,
@@ -77,7 +78,7 @@ class Upkeep:
         self._input = source
         self._rebuild = rebuild
         self._keeps_state = keeps_state
-        self._look = look
+        self._looks = looks
         self._inject = inject
         self._checkpoint_seconds = checkpoint_seconds
         self._always = always
@@ -114,10 +115,11 @@ class Upkeep:
                 self._sweep_now.set()
 
     async def looks(self) -> None:
-        """Count the messages that wait at the input, for the statistics."""
+        """Look at the logs, for the statistics and for what waits for room."""
         while True:
-            with contextlib.suppress(TransportError, WaitTimeout):
-                await self._look()
+            for look in self._looks:
+                with contextlib.suppress(TransportError, WaitTimeout):
+                    await look()
             await asyncio.sleep(_LOOK)
 
     async def checkpoints(self) -> None:

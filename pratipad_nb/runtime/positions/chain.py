@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import logging
 import uuid
+from collections.abc import Callable
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import Fenced, FrameError, LogFull, PayloadError, WaitTimeout
 from pratipad_nb.runtime.positions.lineage import Holder
 from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.positions.rebuilding import Behind, Rebuild
+from pratipad_nb.settings import Storage
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import MarkFrame, OutputFrame, OutputHeader, Position, Segment
 from pratipad_nb.transport.protocol import Connection, Log, Record
@@ -48,16 +50,26 @@ class OutputChain:
         The connection to the server, the output's log, and the log that holds checkpoints.
     out_subject, mark_subject
         The partition's subjects.
+    storage
+        How the server's storage stands; results wait while the disk is tight.
     """
 
     def __init__(
-        self, connection: Connection, output: Log, marks: Log, *, out_subject: str, mark_subject: str
+        self,
+        connection: Connection,
+        output: Log,
+        marks: Log,
+        *,
+        out_subject: str,
+        mark_subject: str,
+        storage: Callable[[], Storage] = Storage,
     ) -> None:
         self._connection = connection
         self._output = output
         self._marks = marks
         self._out = out_subject
         self._mark = mark_subject
+        self._storage = storage
         self.writer = uuid.uuid4().hex
         self.positions = Positions()
         #: States of processors' instances, by `StateKey`, as of the newest barrier.
@@ -73,6 +85,8 @@ class OutputChain:
         self._newest: tuple[str, int] | None = None
         self.checkpointed = 0
         self.full = asyncio.Event()
+        #: The last frame of the owner before: its writer, and its number by that writer.
+        self.before: tuple[str, int] = ("", 0)
         self._number = 0
         self._marked = 0
 
@@ -99,10 +113,16 @@ class OutputChain:
                 await self._store_checkpoint()
                 return
 
+    @property
+    def next(self) -> tuple[str, int]:
+        """The next frame: its writer, and the least number that it may have."""
+        return self.writer, self._number + 1
+
     async def _take_over_the_output(self) -> int:
         """Append an empty frame, if there is room; return the sequence of the partition's newest frame."""
         for _ in range(_TRIES):
             newest = await self._output.latest(self._out)
+            self.before = (_name_of(newest) if newest is not None else None) or ("", 0)
             at = newest.sequence if newest is not None else 0
             try:
                 # An empty frame of ours breaks the condition of every append that an earlier owner has yet to
@@ -180,7 +200,8 @@ class OutputChain:
     async def append(self, covers: list[Position], segments: list[Segment]) -> int:
         """Store results and the positions they complete; return the frame's sequence once the frame is safe.
 
-        Waits for as long as the log is full (`full` is set meanwhile) or the server is away.
+        Waits for as long as the log is full or the disk is tight (`full` is set meanwhile), or the server is
+        away.
 
         Raises
         ------
@@ -200,6 +221,9 @@ class OutputChain:
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
+                if self._storage().tight:
+                    # On a full disk the log would break, and could not even be purged.
+                    raise LogFull("the disk is full")
                 self.last = await self._connection.append(self._out, data, expect=self.last)
                 break
             except LogFull:

@@ -1,13 +1,14 @@
 """Dead letters: messages that a processor failed on, kept until somebody retries or clears them.
 
 Owns storing and listing dead letters, and turning them back into batches. Which messages fail is for `stage`;
-when a dead letter is retried is for `retries`.
+when a dead letter is retried is for `retries`; the bound is for `letter_room`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,6 +16,7 @@ from typing import Any
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import FrameError, LogFull, PayloadError, WaitTimeout
+from pratipad_nb.runtime.positions.letter_room import LetterRoom
 from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.positions.rebuilding import Gap, Place
 from pratipad_nb.runtime.values.batch import Batch, Failed, InputFrame, Kind, Source
@@ -24,7 +26,7 @@ from pratipad_nb.transport.frames import DeadEntry, DeadFrame, message_id
 from pratipad_nb.transport.protocol import Connection, Log, Record
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["LATE_STEP", "ORDER_STEP", "DeadLetter", "DeadLetters"]
+__all__ = ["LATE_STEP", "ORDER_STEP", "DeadLetter", "DeadLetters", "Retry"]
 
 #: Most entries in one frame; of large entries a frame has fewer.
 _ENTRIES = 128
@@ -77,66 +79,138 @@ class DeadLetter:
     traceback: str
 
 
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A dead letter as a batch for the pipeline.
+
+    Attributes
+    ----------
+    step
+        Key of the (first) processor that failed.
+    batch
+        The letter's message; a batch without messages if a later letter is of the same message.
+    sequence
+        The letter's frame.
+    at, last
+        The letter's place in the frame, from 1 on, and whether the frame ends there.
+    size
+        The frame's bytes.
+    """
+
+    step: str
+    batch: Batch
+    sequence: int
+    at: int
+    last: bool
+    size: int
+
+
 class DeadLetters:
-    """The dead letters of a flow."""
+    """The dead letters of a flow.
+
+    Attributes
+    ----------
+    room
+        The bound of the letters, which new messages wait for.
+    """
 
     def __init__(self, connection: Connection, log: Log, subjects: Subjects) -> None:
         self._connection = connection
         self._log = log
         self._subjects = subjects
-        #: How many entries each frame of this edge's devices holds, by the frame's sequence. A sum alone
-        #: would go wrong where two edges delete the same frame, or where a frame was stored whose
-        #: acknowledgement was lost.
-        self._sizes: dict[int, int] = {}
-        self.full = asyncio.Event()
+        #: The step of each frame of this edge's devices, and how many entries the frame holds, by the frame's
+        #: sequence. A sum alone would go wrong where two edges delete the same frame, or where a frame was
+        #: stored whose acknowledgement was lost.
+        self._known: dict[int, tuple[str, int]] = {}
+        self.room = LetterRoom(connection, log)
+        #: The last output frame of the run before: its writer, and its number by that writer.
+        self._before: tuple[str, int] = ("", 0)
 
     @property
     def count(self) -> int:
         """How many dead letters this edge's devices have."""
-        return sum(self._sizes.values())
+        return sum(count for _, count in self._known.values())
 
-    async def find(self, owns: Callable[[str], bool]) -> None:
-        """Count the dead letters that an earlier run has left of the devices that this edge `owns`."""
-        self._sizes = {
-            record.sequence: len(frame.entries)
+    @property
+    def blocked_by(self) -> tuple[str, ...]:
+        """Why no new message is admitted; empty while there is room for dead letters."""
+        if self.room.free.is_set():
+            return ()
+        by_step: Counter[str] = Counter()
+        for step, count in self._known.values():
+            by_step[step] += count
+        named = ", ".join(f"{count:,} of {step}" for step, count in by_step.most_common())
+        full = f"{self.room.words}; {named or 'other edges have stored them'}"
+        next_step = "retry_dead_letters() or clear_dead_letters()"
+        return (f"the dead letters are full ({full}), so no new message is taken: {next_step}",)
+
+    async def find(self, owns: Callable[[str], bool], before: tuple[str, int] = ("", 0)) -> None:
+        """Count the dead letters that an earlier run has left of the devices that this edge `owns`.
+
+        Parameters
+        ----------
+        before
+            The last output frame of the run before: its writer, and its number by that writer.
+        """
+        self._before = before
+        await self._delete_void()
+        self._known = {
+            record.sequence: (frame.step, len(frame.entries))
             async for record, frame in self._frames()
             if owns(_device_of(frame))
         }
+        await self.room.look()
 
-    async def store(self, entries: Sequence[tuple[str, DeadEntry]]) -> None:
-        """Store `entries`, pairs of the failing processor's key and the entry. Wait while the log is full."""
+    async def look(self) -> None:
+        """Find out whether there is room, where this edge has dead letters or waits for room."""
+        if self._known or not self.room.free.is_set():
+            await self.room.look()
+
+    async def store(
+        self, entries: Sequence[tuple[str, DeadEntry]], completed_by: tuple[str, int] = ("", 0)
+    ) -> None:
+        """Store `entries`, pairs of the failing processor's key and the entry, also beyond the bound.
+
+        Parameters
+        ----------
+        completed_by
+            The output frame that will complete the messages: its writer, and its number by that writer.
+        """
         by_step = sorted(entries, key=lambda entry: entry[0])
         for step, group in groupby(by_step, key=lambda entry: entry[0]):
             letters = [entry for _, entry in group]
             for at in range(0, len(letters), _ENTRIES):
-                await self._append(step, letters[at : at + _ENTRIES])
+                await self._append(step, letters[at : at + _ENTRIES], completed_by)
 
-    async def _append(self, step: str, letters: list[DeadEntry]) -> None:
+    async def _append(self, step: str, letters: list[DeadEntry], completed_by: tuple[str, int]) -> None:
         """Store `letters` in as few frames as can hold them.
 
         A payload that can't travel, or is too large, is stored as its text.
         """
-        data = self._fitting(DeadFrame(step, time.time(), letters))
+        data = self._fitting(DeadFrame(step, time.time(), letters, *completed_by))
         if data is None and len(letters) > 1:
             middle = len(letters) // 2
-            await self._append(step, letters[:middle])
-            await self._append(step, letters[middle:])
+            await self._append(step, letters[:middle], completed_by)
+            await self._append(step, letters[middle:], completed_by)
             return
         if data is None:
             (letter,) = letters
             letter.payload = str(as_text(letter.payload))
-            data = encode(DeadFrame(step, time.time(), letters))
+            data = encode(DeadFrame(step, time.time(), letters, *completed_by))
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 sequence = await self._connection.append(self._subjects.dead(step), data)
                 break
-            except (LogFull, WaitTimeout) as error:
-                if isinstance(error, LogFull):
-                    self.full.set()
-                await asyncio.sleep(backoff.next())
-        self._sizes[sequence] = len(letters)
-        self.full.clear()
+            except LogFull:
+                await self.room.enlarge(len(data))
+                if not self.room.refusal:
+                    continue
+            except WaitTimeout:
+                pass
+            await asyncio.sleep(backoff.next())
+        self._known[sequence] = (step, len(letters))
+        self.room.stored(len(data))
 
     def _fitting(self, frame: DeadFrame) -> bytes | None:
         """Return the bytes of `frame`; None if the frame can't be encoded, or is too large."""
@@ -147,11 +221,29 @@ class DeadLetters:
         return data if len(data) <= self._connection.max_frame_bytes else None
 
     async def _frames(self) -> AsyncIterator[tuple[Record, DeadFrame]]:
+        async for record, frame in self._all_frames():
+            if not self._is_void(frame):
+                yield record, frame
+
+    async def _all_frames(self) -> AsyncIterator[tuple[Record, DeadFrame]]:
         async for record in self._log.read(0):
             try:
                 yield record, decode(record.data, DeadFrame)
             except FrameError:
                 continue
+
+    def _is_void(self, frame: DeadFrame) -> bool:
+        """Return whether the run before ended between storing the letters and completing the messages.
+
+        The messages pass the processors once more, and may have been mended: they must not arrive twice.
+        """
+        writer, number = self._before
+        return writer != "" and frame.writer == writer and frame.number > number
+
+    async def _delete_void(self) -> None:
+        async for record, frame in self._all_frames():
+            if self._is_void(frame):
+                await self._delete(record.sequence)
 
     async def list(self) -> list[DeadLetter]:
         """Return all dead letters, oldest first; a message has one for each processor that failed on it."""
@@ -176,8 +268,8 @@ class DeadLetters:
         self,
         positions: Positions,
         owns: Callable[[str], bool] = lambda _: True,
-    ) -> AsyncIterator[tuple[str, Batch]]:
-        """Iterate over batches that retry all dead letters, each with its (first) failed processor's key.
+    ) -> AsyncIterator[Retry]:
+        """Iterate over batches that retry all dead letters.
 
         Parameters
         ----------
@@ -190,15 +282,13 @@ class DeadLetters:
         def left(record: Record, frame: DeadFrame) -> range:
             if frame.step.endswith(ORDER_STEP) or not owns(_device_of(frame)):
                 return range(0)
-            return range(positions.number(_place(record.sequence), 0), len(frame.entries))
+            return range(self.retried(record.sequence, positions), len(frame.entries))
 
-        async for step, batch in self._batches(left, "new"):
-            yield step, batch
+        async for letter in self._chosen(left, "new"):
+            yield letter
 
-    async def rebuilds(
-        self, places: Mapping[Place, tuple[int, int]], failed: Failed
-    ) -> AsyncIterator[tuple[str, Batch]]:
-        """Iterate over batches of dead letters that pass again, each with its (first) failed processor's key.
+    async def rebuilds(self, places: Mapping[Place, tuple[int, int]], failed: Failed) -> AsyncIterator[Retry]:
+        """Iterate over batches of dead letters that pass again.
 
         Parameters
         ----------
@@ -212,8 +302,8 @@ class DeadLetters:
             return range(*places.get((_place(record.sequence), 0), (0, 0)))
 
         if places:
-            async for step, batch in self._batches(lacking, "rebuild", failed):
-                yield step, batch
+            async for letter in self._chosen(lacking, "rebuild", failed):
+                yield letter
 
     async def failed_in(self, gaps: Mapping[Place, Gap]) -> Failed:
         """Return the messages in `gaps` that have dead letters, and the processors that failed on them."""
@@ -230,9 +320,9 @@ class DeadLetters:
                     found[message] = found.get(message, frozenset()) | keys
         return found
 
-    async def _batches(
+    async def _chosen(
         self, chosen: Callable[[Record, DeadFrame], range], kind: Kind, failed: Failed | None = None
-    ) -> AsyncIterator[tuple[str, Batch]]:
+    ) -> AsyncIterator[Retry]:
         """Iterate over batches of the entries that `chosen` returns for a frame, counted from 0."""
         last, newest = 0, {}
         async for record, frame in self._frames():
@@ -249,11 +339,18 @@ class DeadLetters:
                 if newest[_identity(frame.step, entry)] != (record.sequence, at):
                     # After a crash between two writes a message may be stored twice. The older entry is
                     # completed without a retry.
-                    yield frame.step, Batch(source, [], range(0), 1)
-                    continue
-                keys = frozenset(note.processor for note in entry.failures)
-                only = None if frame.step == LATE_STEP else keys
-                yield frame.step, Batch(source, [entry.payload], range(1), 1, only=only)
+                    batch = Batch(source, [], range(0), 1)
+                else:
+                    keys = frozenset(note.processor for note in entry.failures)
+                    only = None if frame.step == LATE_STEP else keys
+                    batch = Batch(source, [entry.payload], range(1), 1, only=only)
+                ends = at == len(frame.entries)
+                yield Retry(frame.step, batch, record.sequence, at, ends, len(record.data))
+
+    @staticmethod
+    def retried(sequence: int, positions: Positions) -> int:
+        """Return how many letters of the frame `sequence`, the first ones, were retried."""
+        return positions.number(_place(sequence), 0)
 
     async def orders(self, owns: Callable[[str], bool] = lambda _: True) -> AsyncIterator[DeadEntry]:
         """Iterate over the failed orders to devices that this edge `owns`, deleting each frame afterwards."""
@@ -264,21 +361,26 @@ class DeadLetters:
                 await self._delete(record.sequence)
 
     async def sweep(self, positions: Positions) -> None:
-        """Delete the frames all of whose entries have been retried."""
+        """Delete the frames all of whose letters have been retried, and find out how much room there is."""
+        await self._delete_void()  # the run before may have been frozen, and have stored more
         # A frame that is gone was cleared by another edge, or its deletion by this edge was not confirmed.
-        gone = set(self._sizes)
+        gone = set(self._known)
         async for record, frame in self._frames():
             gone.discard(record.sequence)
-            place = _place(record.sequence)
-            if positions.number(place, 0) >= len(frame.entries):
-                await self._delete(record.sequence)
-                positions.forget(place)
+            if self.retried(record.sequence, positions) >= len(frame.entries):
+                await self.delete(record.sequence, positions)
         for sequence in gone:
-            self._sizes.pop(sequence, None)
+            self._known.pop(sequence, None)
+        await self.room.look()
+
+    async def delete(self, sequence: int, positions: Positions) -> None:
+        """Delete the frame `sequence`, all of whose letters were retried."""
+        await self._delete(sequence)
+        positions.forget(_place(sequence))
 
     async def _delete(self, sequence: int) -> None:
         await self._log.delete(sequence)
-        self._sizes.pop(sequence, None)
+        self._known.pop(sequence, None)
 
     async def clear(self, beside: Iterable[DeadLetters] = ()) -> int:
         """Delete all dead letters; return how many there were.
@@ -294,7 +396,8 @@ class DeadLetters:
 
     def purged(self, below: int) -> None:
         """Note that all frames before the sequence `below` are deleted."""
-        self._sizes = {sequence: size for sequence, size in self._sizes.items() if sequence >= below}
+        self._known = {sequence: known for sequence, known in self._known.items() if sequence >= below}
+        self.room.emptied()
 
 
 def _input(entry: DeadEntry, sequence: int, at: int) -> InputFrame:

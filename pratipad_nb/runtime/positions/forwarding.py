@@ -29,6 +29,7 @@ from collections.abc import Callable, Sequence
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import FrameError, LogFull, TransportClosed, TransportError, WaitTimeout
 from pratipad_nb.runtime.positions.janitor import UPLINK, Janitor, forget_reader
+from pratipad_nb.runtime.values.plan import marks_bytes
 from pratipad_nb.settings import FlowOptions, Keep
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import OutputHeader
@@ -47,7 +48,6 @@ _PATIENCE = 5.0
 #: is back.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _SWEEP = 1.0
-_MARKS_BYTES = 64 << 20
 
 
 class Forwarder:
@@ -146,7 +146,7 @@ class Forwarder:
         subjects, logs = self._subjects, self._connection.beyond()
         takes = subjects.cloud_streams
         await logs.open_log(
-            LogSpec(subjects.mark_stream, takes[subjects.mark_stream], _MARKS_BYTES, "latest")
+            LogSpec(subjects.mark_stream, takes[subjects.mark_stream], marks_bytes(1), "latest")
         )
         return await logs.open_log(
             LogSpec(

@@ -11,7 +11,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from pratipad_nb.settings import FlowOptions, Keep
+from pratipad_nb import wording
+from pratipad_nb.settings import FlowOptions, Keep, Storage
 from pratipad_nb.transport.landmarks import entry_at, first_since
 from pratipad_nb.transport.protocol import ConsumerState, Log, Logs, LogState
 from pratipad_nb.transport.subjects import Subjects
@@ -48,6 +49,8 @@ class Janitor:
     ----------
     checkpointed
         Returns the sequence up to which all positions are in a checkpoint.
+    storage
+        How the server's storage stands; a disk that gets full is cleaned up before the log is at its bound.
     readers
         How far each reader was behind in the last round.
     """
@@ -56,6 +59,7 @@ class Janitor:
     checkpointed: Callable[[], Awaitable[int]]
     keep: Keep
     options: FlowOptions
+    storage: Callable[[], Storage] = Storage
     readers: dict[str, ReaderLag] = field(default_factory=dict)
 
     async def sweep(self) -> None:
@@ -65,7 +69,7 @@ class Janitor:
         cut = max(await self._too_old(state), self._too_much(state))
         holding = [c for c in consumers if not self._expired(c)]
         floor = min((c.floor + 1 for c in holding), default=state.last + 1)
-        full = state.bytes > self.keep.bytes * _FULL
+        full = self._surplus(state) > 0
         if self.options.on_lag == "discard" and full:
             floor, holding = state.last + 1, []
         self.readers = {
@@ -82,7 +86,8 @@ class Janitor:
         return tuple(self._words(name, lag.pending) for name, lag in self.readers.items() if lag.blocking)
 
     def _words(self, name: str, pending: int) -> str:
-        full = f"{pending} frames behind and the output log is full ({self.keep.bytes >> 20} MiB)"
+        log = f"output log is full ({wording.size(self.keep.bytes)})"
+        full = f"{pending} frames behind and the {'disk is full' if self.storage().missing else log}"
         if name == UPLINK:
             return f"the cloud's server is {full}: the link to it is down or too slow"
         return f"reader {name!r} is {full}: let it read, or flow.forget_reader({name!r})"
@@ -92,10 +97,16 @@ class Janitor:
         return expiry is not None and consumer.active is not None and consumer.active > expiry
 
     def _too_much(self, state: LogState) -> int:
-        if state.bytes <= self.keep.bytes * _FULL:
+        surplus = self._surplus(state)
+        if not surplus:
             return 0
-        surplus = 1 - self.keep.bytes * _CUT / state.bytes
-        return state.first + max(1, int(state.messages * surplus))
+        return state.first + max(1, int(state.messages * surplus / state.bytes))
+
+    def _surplus(self, state: LogState) -> int:
+        """Return how many bytes are too many: for the log's bound, or for the disk."""
+        bound = min(self.keep.bytes, state.bound)
+        beyond = state.bytes - int(bound * _CUT) if state.bytes > bound * _FULL else 0
+        return min(state.bytes, max(beyond, self.storage().missing))
 
     async def _too_old(self, state: LogState) -> int:
         """Return the sequence of the first frame that is young enough."""

@@ -1,34 +1,108 @@
 """Opening: the input and the output that a flow's delivery asks for: logs (durable), or signals (fast).
 
-Owns which input and output are opened, and under which names. The inputs and outputs themselves are in
-`inputs`, `outputs` and `chain`.
+Owns which logs, input and output are opened, and under which names, and the words for a server that has no
+room for the logs. The inputs and outputs themselves are in `inputs`, `outputs` and `chain`; what the logs may
+take is in `pratipad_nb.runtime.values.plan`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
-from pratipad_nb.errors import FlowError
+from pratipad_nb import wording
+from pratipad_nb.errors import FlowError, ServerFull, TransportError, WaitTimeout
 from pratipad_nb.runtime.positions.chain import OutputChain
 from pratipad_nb.runtime.positions.former_input import FormerInput
 from pratipad_nb.runtime.positions.inputs import DurableInput, FastInput, Input
 from pratipad_nb.runtime.positions.lineage import Lineage
 from pratipad_nb.runtime.positions.outputs import Chain, FastChain
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
-from pratipad_nb.runtime.values.plan import EdgeSettings
+from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs, marks_bytes, reserved_bytes
+from pratipad_nb.settings import Storage
 from pratipad_nb.transport.partitions import partition_of
-from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Log
+from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Log, LogSpec
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["move_former_input", "open_input", "open_output"]
+__all__ = ["move_former_input", "open_input", "open_logs", "open_output", "told_of_storage"]
 
 #: Begins the names of the input's consumers; the partition and a run's own part follow.
 _CONSUMER = "edge"
 
 
+async def open_logs(connection: Connection, specs: Iterable[LogSpec]) -> dict[str, Log]:
+    """Return the logs of `specs`, by name. While the disk is tight, logs that are there stay as they are.
+
+    Raises
+    ------
+    ServerFull
+        If the server has no room for one of them; see `told_of_storage`.
+    """
+    tight = (await connection.storage()).tight
+    logs: dict[str, Log] = {}
+    for spec in specs:
+        found = await connection.find_log(spec.name) if tight else None
+        logs[spec.name] = found or await connection.open_log(spec)
+    return logs
+
+
+@contextlib.asynccontextmanager
+async def told_of_storage(connection: Connection, settings: EdgeSettings) -> AsyncIterator[None]:
+    """Raise `FlowError` for errors of the block that a lack of room at the server has caused."""
+    try:
+        yield
+    except ServerFull as error:
+        await _delete_unused(connection, settings)
+        raise FlowError(
+            f"flow {settings.name!r} can't start: its server gives it no room. {error} {_needs(settings)} "
+            "The server reserves that for each flow that was ever started there, running or not. Make these "
+            "bounds smaller, forget() a flow that is no longer needed, or raise the limit (the server's "
+            "max_file_store, or the account's max_file)."
+        ) from error
+    except WaitTimeout as error:
+        trouble = (await connection.storage()).trouble
+        if not trouble:
+            raise
+        raise FlowError(
+            f"flow {settings.name!r} can't start now: {trouble}. Make room, then start it."
+        ) from error
+
+
+async def _delete_unused(connection: Connection, settings: EdgeSettings) -> None:
+    """Delete the logs of a flow that never ran: they would leave still less room for the next start."""
+    subjects, specs = Subjects(settings.name), log_specs(settings)
+    # What a start itself stores in these says nothing of a flow that has run.
+    begun = (subjects.mark_stream, subjects.output_stream)
+    with contextlib.suppress(TransportError, WaitTimeout):
+        for name in (subjects.input_stream, subjects.former_input_stream):
+            if await connection.find_log(name) is not None:
+                return
+        for name in specs:
+            made = await connection.find_log(name)
+            if made is not None and (name in begun or (await made.state()).last == 0):
+                await connection.delete_log(name)
+
+
+def _needs(settings: EdgeSettings) -> str:
+    """Return how much the logs of a flow may take, and by which settings, in words."""
+    options, keep = settings.options, settings.keep
+    parts = [
+        f"{wording.size(options.dead_letter_bytes)} dead letters (FlowOptions(dead_letter_bytes=…))",
+        f"{wording.size(options.order_bytes)} orders (order_bytes=…)",
+        f"{wording.size(marks_bytes(options.partitions))} checkpoints",
+    ]
+    if settings.delivery == "durable":
+        parts.insert(0, f"{wording.size(options.input_bytes)} input (FlowOptions(input_bytes=…))")
+        parts.insert(0, f"{wording.size(keep.bytes)} results (keep=Keep(bytes=…))")
+    return f"The flow may take {wording.size(reserved_bytes(settings))}: {', '.join(parts)}."
+
+
 async def open_output(
-    connection: Connection, settings: EdgeSettings, logs: Mapping[str, Log]
+    connection: Connection,
+    settings: EdgeSettings,
+    logs: Mapping[str, Log],
+    storage: Callable[[], Storage],
 ) -> tuple[Chain, OutputChain | None]:
     """Return the chain of results, and the same as an `OutputChain` in durable delivery, else None.
 
@@ -40,13 +114,17 @@ async def open_output(
     if settings.delivery == "fast":
         await _refuse_stored_messages(connection, settings)
         return FastChain(connection, Subjects(settings.name).out(settings.partition)), None
-    chain = _chain_of(settings.partition, connection, settings, logs)
+    chain = _chain_of(settings.partition, connection, settings, logs, storage)
     await chain.open()
     return chain, chain
 
 
 def _chain_of(
-    partition: int, connection: Connection, settings: EdgeSettings, logs: Mapping[str, Log]
+    partition: int,
+    connection: Connection,
+    settings: EdgeSettings,
+    logs: Mapping[str, Log],
+    storage: Callable[[], Storage] = Storage,
 ) -> OutputChain:
     subjects = Subjects(settings.name)
     return OutputChain(
@@ -55,6 +133,7 @@ def _chain_of(
         logs[subjects.mark_stream],
         out_subject=subjects.out(partition),
         mark_subject=subjects.mark(f"partition-{partition}"),
+        storage=storage,
     )
 
 

@@ -7,6 +7,7 @@ then the acknowledgement. The log of the results is for `chain`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
@@ -26,8 +27,11 @@ from pratipad_nb.runtime.values.metrics import Histogram, InFlight
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import DeadEntry, OutputFrame, Position, Segment
 from pratipad_nb.transport.protocol import Connection
+from pratipad_nb.wording import counted
 
 __all__ = ["Chain", "FastChain", "Writer"]
+
+log = logging.getLogger(__name__)
 
 #: Most results that are gathered into one frame. Longer frames would be stored no faster.
 _FRAME_MESSAGES = 4096
@@ -129,6 +133,15 @@ class Writer:
         complete: list[InputFrame] = []
         finished = sum(batch.source.advance(batch.done, covers, complete) for batch in batches)
         self._in_flight.completed += finished
+        if failed := [letter for batch in batches for letter in batch.dead]:
+            step, entry = failed[0]
+            log.warning(
+                "%s of %s failed on %s while rebuilding the state, which lacks what they changed: %s",
+                counted(len(failed), "message"),
+                batches[0].source.flow,
+                step,
+                entry.failures[0].error,
+            )
         self._on_rebuilt(covers)
         for frame in complete:
             if frame.on_safe is not None:

@@ -294,6 +294,16 @@ class Line:
         """The keys of the processors that are paused."""
         return [key for key, meter in self.meters.items() if meter.state == "paused"]
 
+    def paused_from(self, step: str) -> list[str]:
+        """Return the keys of the paused processors that a message from the processor `step` on passes."""
+        passed = False
+        keys: list[str] = []
+        for stage in self.stages:
+            members = [member.key for member in stage.members]
+            passed = passed or step in members
+            keys += members if passed else ()
+        return [key for key in self.paused if key in keys]
+
     def set_state(self, state: FlowState) -> None:
         """Set the state of every processor in the statistics."""
         for meter in self.meters.values():

@@ -5,17 +5,22 @@ Owns the values alone. The run itself is in `pratipad_nb.runtime.edge`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pratipad_nb.settings import Delivery, FlowOptions, Keep, gateway_of
 from pratipad_nb.transport.partitions import partition_of
 from pratipad_nb.transport.protocol import LogSpec, Partitioning
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["EdgeSettings", "log_specs"]
+__all__ = ["EdgeSettings", "fitted", "log_specs", "marks_bytes", "reserved_bytes"]
 
-#: Bound of the log of checkpoints and readers' positions, in bytes; of each, the newest is kept.
-_MARKS_BYTES = 64 << 20
+#: Bound of the log of checkpoints and readers' positions, in bytes, and what each further partition adds: a
+#: checkpoint is at most a frame of the server, 8 MiB, and its successor is stored before it is deleted.
+_MARKS_BYTES, _PARTITION_BYTES = 64 << 20, 16 << 20
+#: The parts of the server's disk that one flow's results and input may take, where their bounds are larger:
+#: logs that reach their bounds make devices and readers wait, while a disk that is full stops all flows.
+_OUTPUT_PART, _INPUT_PART = 4, 8
+_LEAST_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +46,37 @@ class EdgeSettings:
         return partition_of(gateway_of(device), self.options.partitions) == self.partition
 
 
+def marks_bytes(partitions: int) -> int:
+    """Return the bound of the log of checkpoints and readers' positions, in bytes."""
+    return _MARKS_BYTES + (partitions - 1) * _PARTITION_BYTES
+
+
+def fitted(settings: EdgeSettings, disk: int) -> EdgeSettings:
+    """Return `settings` with the bounds that fit a disk of `disk` bytes; 0: unchanged."""
+    if not disk:
+        return settings
+    keep, options = settings.keep, settings.options
+    results = min(keep.bytes, max(_LEAST_BYTES, disk // _OUTPUT_PART))
+    taken = min(options.input_bytes, max(_LEAST_BYTES, disk // _INPUT_PART))
+    return replace(settings, keep=replace(keep, bytes=results), options=replace(options, input_bytes=taken))
+
+
+def reserved_bytes(settings: EdgeSettings) -> int:
+    """Return how many bytes a flow's logs may take in all: what they reserve at a server that has a limit."""
+    return sum(spec.max_bytes for spec in log_specs(settings).values())
+
+
 def log_specs(settings: EdgeSettings) -> dict[str, LogSpec]:
-    """Return the specifications of a flow's logs, by the name of their stream."""
+    """Return the specifications of a flow's logs, by the name of their stream; the input, if any, is last.
+
+    A log that takes messages is made last, so that no message is taken before all other logs are there.
+    """
     subjects, options = Subjects(settings.name), settings.options
     streams = subjects.streams
     specs = [
-        LogSpec(subjects.mark_stream, streams[subjects.mark_stream], _MARKS_BYTES, "latest"),
+        LogSpec(
+            subjects.mark_stream, streams[subjects.mark_stream], marks_bytes(options.partitions), "latest"
+        ),
         LogSpec(subjects.dead_stream, streams[subjects.dead_stream], options.dead_letter_bytes, "log"),
         LogSpec(
             subjects.order_stream,
@@ -59,6 +89,7 @@ def log_specs(settings: EdgeSettings) -> dict[str, LogSpec]:
     if settings.delivery == "durable":
         split = Partitioning(subjects.up_all, subjects.input_root, options.partitions)
         specs += [
+            LogSpec(subjects.output_stream, streams[subjects.output_stream], settings.keep.bytes, "log"),
             LogSpec(
                 subjects.input_stream,
                 streams[subjects.input_stream],
@@ -66,6 +97,5 @@ def log_specs(settings: EdgeSettings) -> dict[str, LogSpec]:
                 "log",
                 partitioning=split if settings.partitioned else None,
             ),
-            LogSpec(subjects.output_stream, streams[subjects.output_stream], settings.keep.bytes, "log"),
         ]
     return {spec.name: spec for spec in specs}

@@ -173,18 +173,25 @@ async def test_who_asked_for_a_change_is_told_when_the_run_ends_in_the_midst_of_
 
 
 async def test_a_retry_that_waits_for_room_keeps_nobody_from_changing_the_flow(edges, push, until):
+    gate = asyncio.Event()
+    gate.set()
+
     class Picky:
-        def process(self, payload):
+        async def process(self, payload):
+            await gate.wait()
             raise ValueError("no")
 
     edge = await edges.running("Push ~> Picky ~> Output", {"Picky": Picky})
     for number in range(1, 61):
         await push(number, first=number)
     await until(lambda: edge.parts.dead_letters.count == 60)
-    edge.line.pause("Picky")
+    gate.clear()
     retry = asyncio.create_task(edge.retry_dead_letters())
     await until(lambda: edge.parts.shape.pipeline.waiting(0))
+    mended = resolve("Push ~> Picky ~> Output", {"Picky": lambda payload: payload})
     async with asyncio.timeout(5):
-        await edge.swap(resolve("Push ~> Picky ~> Output", {"Picky": lambda payload: payload}))
-        edge.line.resume("Picky")
+        change = asyncio.create_task(edge.swap(mended))
+        await until(lambda: edge.parts.changes._turn.locked())
+        gate.set()
+        await change
         assert await retry == 60

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import random
 import secrets
+from typing import ClassVar
 
 import pytest
 from patience import eventually, patient
@@ -311,6 +312,56 @@ async def test_state_and_results_are_exact_after_a_crash_at_any_moment(memory, n
     await world.ends()
 
 
+class Moody(Sums):
+    """Fails as the weather is: what failed may pass when it comes again, and what passed always passes."""
+
+    weather = random.Random(1)
+    bad = 0.0
+    passed: ClassVar[set[str]] = set()
+
+    def process(self, payload, message):
+        if message.id not in self.passed and self.weather.random() < self.bad:
+            raise ValueError(payload)
+        self.passed.add(message.id)
+        return super().process(payload, message)
+
+
+@pytest.mark.parametrize(
+    "notation", ["Push ~> spread ~> Moody ~> Output", "Push ~> {spread, Moody} ~> Output"]
+)
+@pytest.mark.parametrize("seed", range(4))
+async def test_dead_letters_that_are_retried_between_crashes_are_in_the_state_once(memory, notation, seed):
+    world = World(memory, notation, f"{notation} {seed}")
+    moody = type("Moody", (Moody,), {"weather": world.random, "passed": set()})
+    world.names = NAMES | {"Moody": moody}
+    connection = await memory.connection()
+    await memory.logs(connection, options=OPTIONS)
+    for _ in range(6):
+        moody.bad = world.random.choice([0.0, 0.2, 0.2, 0.8])
+        await world.starts(dies_at=world.random.randrange(5, 60), stored=world.random.random() < 0.5)
+        await world.come(world.random.randrange(1, 20))
+        if world.edge is not None:
+            moody.bad = world.random.choice([0.0, 0.2])
+            retrying = asyncio.create_task(world.edge.retry_dead_letters())
+            dying = asyncio.create_task(world.connection.died.wait())
+            await asyncio.wait({retrying, dying}, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
+            for task in (retrying, dying):
+                task.cancel()
+            await asyncio.gather(retrying, dying, return_exceptions=True)
+        await world.is_killed()
+    moody.bad = 0.0
+    await world.starts()
+    await world.settled()
+    await world.edge.retry_dead_letters()
+    await world.settled()
+    assert world.state == {device: sum(sent) for device, sent in world.sent.items()}
+    results = await world.results()
+    assert {device: len(rows) for device, rows in results.items()} == {
+        device: len(sent) for device, sent in world.sent.items()
+    }
+    await world.ends()
+
+
 #: Checkpoints are made where a change or a retry asks for one alone.
 SELDOM = FlowOptions(checkpoint_seconds=60.0)
 
@@ -456,6 +507,29 @@ async def test_dead_letters_that_were_retried_since_the_checkpoint_are_in_the_st
     await lives.restarts()
     assert lives.state == {"d1": 18}
     assert len((await lives.results())["d1"]) == 4
+    await lives.ends()
+
+
+async def test_what_fails_as_it_rebuilds_a_state_is_told_and_stored_nowhere(memory, caplog):
+    lives = Lives(memory, "Push ~> Sums ~> Output")
+    await lives.starts()
+    await lives.sends(1, 2, 3)
+    await lives.settled()
+    await lives.is_killed()
+
+    class Failing(Sums):
+        def process(self, payload, message):
+            if payload == 2:
+                raise ValueError("the database is away")
+            return super().process(payload, message)
+
+    lives.names["Sums"] = Failing
+    await lives.starts()
+    await lives.settled()
+    assert lives.state == {"d1": 4}
+    assert "1 message of house failed on Sums while rebuilding the state" in caplog.text
+    assert "the database is away" in caplog.text
+    assert await lives.edge.dead_letters() == []
     await lives.ends()
 
 

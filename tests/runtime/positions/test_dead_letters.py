@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 
 import pytest
 
 from pratipad_nb import AsyncDevice, AsyncFlow
-from pratipad_nb.errors import LogFull
+from pratipad_nb.errors import FlowError, TransportError
 from pratipad_nb.runtime.positions.dead_letters import ORDER_STEP, DeadLetters
 from pratipad_nb.runtime.positions.positions import Positions
+from pratipad_nb.settings import FlowOptions
 from pratipad_nb.testing import memory_server
 from pratipad_nb.transport.frames import DeadEntry, FailureNote
+from tests.patience import eventually, patient
 
 
 def entry(number, *steps, payload=None, device="room1", part=0):
@@ -29,7 +32,7 @@ async def letters(memory):
 
 
 async def retried(letters, positions=None):
-    return [batch async for _, batch in letters.retries(positions or Positions())]
+    return [letter.batch async for letter in letters.retries(positions or Positions())]
 
 
 async def test_a_letter_says_what_failed_where_and_how(letters):
@@ -98,8 +101,8 @@ async def test_what_was_stored_twice_around_a_crash_is_retried_once_and_both_are
 async def test_what_fails_while_a_retry_goes_on_is_left_to_the_next_one(letters):
     await letters.store([("P1", entry(1)), ("P1", entry(2))])
     seen = []
-    async for _, batch in letters.retries(Positions()):
-        seen += batch.payloads
+    async for letter in letters.retries(Positions()):
+        seen += letter.batch.payloads
         await letters.store([("P1", entry(2 + len(seen)))])
     assert seen == [{"n": 1}, {"n": 2}]
 
@@ -119,8 +122,9 @@ async def test_what_fails_before_a_retry_has_read_the_log_twice_is_left_to_the_n
 
 async def test_a_retry_begins_at_the_processor_that_failed_with_the_members_that_did(letters):
     await letters.store([("P2", entry(3, "P2", "P3"))])
-    ((step, batch),) = [each async for each in letters.retries(Positions())]
-    assert (step, batch.only, batch.payloads) == ("P2", frozenset({"P2", "P3"}), [{"n": 3}])
+    (letter,) = [each async for each in letters.retries(Positions())]
+    assert (letter.step, letter.batch.payloads) == ("P2", [{"n": 3}])
+    assert letter.batch.only == frozenset({"P2", "P3"})
 
 
 async def test_what_was_retried_before_a_crash_is_not_retried_again(letters):
@@ -212,23 +216,68 @@ async def test_clearing_deletes_all_and_says_how_many(letters):
     assert (await letters.list(), letters.count) == ([], 0)
 
 
-async def test_while_they_are_full_storing_waits_and_says_so(letters, monkeypatch):
-    tries = 0
-    append = letters._connection.append
+SMALL = FlowOptions(dead_letter_bytes=1 << 20)
+SOON = patient(20)
 
-    async def full(*arguments, **more):
-        nonlocal tries
-        tries += 1
-        if tries < 3:
-            raise LogFull("full")
-        return await append(*arguments, **more)
 
-    monkeypatch.setattr(letters._connection, "append", full)
-    storing = asyncio.create_task(letters.store([("P1", entry(1))]))
-    await asyncio.wait_for(letters.full.wait(), 5)
+def large(number):
+    return entry(number, payload=random.Random(number).randbytes(100_000))
+
+
+async def small_letters(place):
+    connection = await place.connection()
+    logs = await place.logs(connection, options=SMALL)
+    letters = DeadLetters(connection, logs[place.subjects.dead_stream], place.subjects)
+    await letters.find(lambda _: True)
+    return letters
+
+
+async def test_letters_of_messages_in_flight_are_stored_beyond_the_bound_and_a_start_keeps_them(place):
+    letters = await small_letters(place)
+    async with asyncio.timeout(SOON):
+        for number in range(15):
+            await letters.store([("P1", large(number))])
+    assert letters.count == 15
+    later = await small_letters(place)
+    assert (later.count, len(await later.list())) == (15, 15)
+    assert not later.room.free.is_set()
+
+
+async def test_full_letters_are_counted_and_named_until_they_are_cleared(place):
+    letters = await small_letters(place)
+    await letters.store([("P1", large(number)) for number in range(8)])
+    assert letters.blocked_by == ()
+    await letters.store([("P2", large(number)) for number in range(8, 10)])
+    (reason,) = letters.blocked_by
+    assert "KiB of 1 MiB; 8 of P1, 2 of P2" in reason
+    assert await letters.clear() == 10
+    assert letters.blocked_by == ()
+
+
+async def test_room_that_another_edge_makes_is_found(place):
+    letters = await small_letters(place)
+    await letters.store([("P1", large(number)) for number in range(10)])
+    other = await small_letters(place)
+    await other.clear()
+    assert letters.blocked_by
+    await letters.look()
+    assert letters.blocked_by == ()
+
+
+async def test_where_the_server_gives_no_more_storing_waits_and_says_so(memory, monkeypatch):
+    letters = await small_letters(memory)
+    await letters.store([("P1", large(number)) for number in range(10)])
+
+    async def refused(_):
+        raise TransportError("the account is at its limit")
+
+    monkeypatch.setattr(letters._connection, "open_log", refused)
+    storing = asyncio.create_task(letters.store([("P1", large(10))]))
+    await eventually(lambda: letters.room.refusal)
+    assert "the account is at its limit" in letters.blocked_by[0]
+    await letters.clear()
     await storing
-    assert not letters.full.is_set()
-    assert len(await letters.list()) == 1
+    assert (letters.count, letters.room.refusal, letters.blocked_by) == (1, "", ())
 
 
 class Faulty:
@@ -305,3 +354,182 @@ async def test_those_that_fail_again_are_there_again_once():
         assert sorted(letter.payload for letter in await flow.dead_letters()) == [1, 3, 5]
         await device.close()
         await flow.stop()
+
+
+class Full:
+    """A flow whose processor failed until the dead letters were full, and more messages wait."""
+
+    def __init__(self):
+        self.mended = False
+        self.seen = Counter()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.number = 0
+
+    async def fails(self, payload):
+        await self.gate.wait()
+        number, _ = payload
+        self.seen[number] += 1
+        if not self.mended:
+            raise ValueError(number)
+        return number
+
+    async def push(self, device, count, size=50_000):
+        for _ in range(count):
+            self.number += 1
+            noise = random.Random(self.number).randbytes(size)
+            await device.push((self.number, noise))
+
+    @contextlib.asynccontextmanager
+    async def running(self, url, count=40, size=50_000):
+        names = {"fails": self.fails}
+        flow = AsyncFlow("Push ~> fails ~> Output", name="house", server=url, namespace=names, options=SMALL)
+        async with flow, await AsyncDevice("room1").connect(flow) as device:
+            await self.push(device, count, size)
+            await device.flush()
+            await eventually(lambda: any("dead letters are full" in each for each in flow.stats().blocked_by))
+            yield flow, device
+
+
+@pytest.fixture
+def url():
+    with memory_server() as url:
+        yield url
+
+
+async def test_a_retry_of_full_letters_ends_when_every_one_fails_again(url):
+    full = Full()
+    async with full.running(url) as (flow, _):
+        dead = await flow.dead_letters()
+        async with asyncio.timeout(SOON):
+            assert await flow.retry_dead_letters() == len(dead)
+        again = await flow.dead_letters()
+        assert sorted(letter.id for letter in again) == sorted(letter.id for letter in dead)
+        assert {full.seen[letter.payload[0]] for letter in again} == {2}
+        await flow.clear_dead_letters()
+        full.mended = True
+
+
+async def test_a_retry_of_full_letters_that_were_mended_ends_and_what_waited_flows_on(url):
+    full = Full()
+    async with full.running(url) as (flow, _):
+        full.mended = True
+        async with asyncio.timeout(SOON):
+            assert await flow.retry_dead_letters() > 10
+            assert sorted([m.payload for m in await flow.take(40)]) == list(range(1, 41))
+        assert await flow.dead_letters() == []
+        assert flow.stats().blocked_by == ()
+
+
+async def test_a_retry_of_full_letters_ends_while_new_messages_fail(url):
+    full = Full()
+    async with full.running(url) as (flow, device):
+        more = asyncio.create_task(full.push(device, 60))
+        async with asyncio.timeout(SOON):
+            for _ in range(3):
+                assert await flow.retry_dead_letters() > 10
+            full.mended = True
+            while full.seen.total() < 100 or flow.stats().dead:
+                await flow.retry_dead_letters()
+            await more
+            assert sorted([m.payload for m in await flow.take(100)]) == list(range(1, 101))
+
+
+async def test_a_retry_that_was_cancelled_is_gone_on_with_and_runs_no_letter_twice(url):
+    full = Full()
+    async with full.running(url) as (flow, _):
+        dead = len(await flow.dead_letters())
+        full.mended = True
+        full.gate.clear()
+        for _ in range(2):
+            retry = asyncio.create_task(flow.retry_dead_letters())
+            await eventually(lambda: flow.stats().in_flight)
+            retry.cancel()
+            await asyncio.gather(retry, return_exceptions=True)
+        full.gate.set()
+        async with asyncio.timeout(SOON):
+            await flow.retry_dead_letters()
+            assert sorted([m.payload for m in await flow.take(40)]) == list(range(1, 41))
+        assert await flow.dead_letters() == []
+        assert {n for number, n in full.seen.items() if number <= dead} == {2}
+
+
+async def test_letters_of_a_cancelled_retry_leave_room_by_themselves(url):
+    full = Full()
+    async with full.running(url, count=1, size=950_000) as (flow, _):
+        full.mended = True
+        full.gate.clear()
+        retry = asyncio.create_task(flow.retry_dead_letters())
+        await eventually(lambda: flow.stats().in_flight)
+        retry.cancel()
+        await asyncio.gather(retry, return_exceptions=True)
+        full.gate.set()
+        await eventually(lambda: not flow.stats().blocked_by)
+
+
+async def test_a_retry_while_the_flow_or_the_processor_is_paused_says_so_and_keeps_the_letters(url):
+    full = Full()
+    async with full.running(url) as (flow, _):
+        dead = len(await flow.dead_letters())
+        for processor, named in ((None, "flow is paused"), ("fails", "processor fails is paused")):
+            await flow.pause(processor)
+            async with asyncio.timeout(SOON):
+                with pytest.raises(FlowError, match=named):
+                    await flow.retry_dead_letters()
+            assert len(await flow.dead_letters()) == dead
+            await flow.resume(processor)
+        full.mended = True
+        assert await flow.retry_dead_letters() == dead
+
+
+async def test_a_retry_of_full_letters_ends_with_a_flow_that_stops(url):
+    full = Full()
+    async with full.running(url) as (flow, _):
+        full.gate.clear()
+        retry = asyncio.create_task(flow.retry_dead_letters())
+        await eventually(lambda: flow.stats().in_flight)
+        stop = asyncio.create_task(flow.stop())
+        full.gate.set()
+        async with asyncio.timeout(SOON):
+            await asyncio.gather(stop, retry, return_exceptions=True)
+        assert retry.exception() is None or isinstance(retry.exception(), FlowError)
+
+
+async def taken_over(place, before=None):
+    """Return the dead letters and the chain of a run that takes the flow over."""
+    connection = await place.connection()
+    letters = DeadLetters(
+        connection, (await place.logs(connection))[place.subjects.dead_stream], place.subjects
+    )
+    chain = await place.chain(connection)
+    await chain.open()
+    await letters.find(lambda _: True, chain.before)
+    return letters, chain
+
+
+async def test_a_letter_is_void_if_its_run_ended_before_its_message_was_completed(place):
+    letters, chain = await taken_over(place)
+    await letters.store([("P1", entry(1))], chain.next)
+    await chain.append([("room1", 7, 1)], [])
+    await letters.store([("P1", entry(2))], chain.next)  # and its message comes again, in the next run
+    later, _ = await taken_over(place)
+    assert ([letter.payload["n"] for letter in await later.list()], later.count) == ([1], 1)
+    await later.store([("P1", entry(2))])
+    assert [letter.payload["n"] for letter in await later.list()] == [1, 2]
+
+
+async def test_a_letter_that_a_frozen_run_stores_after_the_next_has_begun_is_void(place):
+    letters, chain = await taken_over(place)
+    later, _ = await taken_over(place)
+    await letters.store([("P1", entry(1))], chain.next)
+    assert await retried(later) == []
+    await later.sweep(Positions())
+    assert await letters.list() == []
+
+
+async def test_letters_that_no_result_completes_are_never_void(place):
+    letters, chain = await taken_over(place)
+    await chain.append([], [])
+    await letters.store([("P1", entry(1)), ("P1" + ORDER_STEP, order_entry(2, "room1"))])
+    later, _ = await taken_over(place)
+    assert later.count == 2
