@@ -33,6 +33,9 @@ _MAX_ORDERS = 256
 _PATIENCE = 1.0
 #: So many replaced epochs are remembered, so that their late orders are not run.
 _REPLACED = 8
+#: So many orders are known by their ids after they were run: more than can be sent and not confirmed, and
+#: more than come back with an order log that went back.
+_REMEMBERED = 1024
 
 
 def checked_receive(receive: Callable[..., Any] | None) -> Callable[..., Any] | None:
@@ -83,9 +86,11 @@ class Downlink:
         self._changed = changed
         self._addressed = addressed
         # Epoch and number of the newest order that was queued, and of the last that was run; and when the
-        # two were stored.
+        # latter was stored.
         self._newest = self._run = (-1, 0)
-        self._newest_at = self._run_at = 0.0
+        self._run_at = 0.0
+        # Ids of the orders that were run last.
+        self._done: dict[str, None] = {}
         self._replaced: deque[int] = deque(maxlen=_REPLACED)
         self._orders: asyncio.Queue[DownFrame] = asyncio.Queue(_MAX_ORDERS)
         self._worker = Worker(
@@ -102,8 +107,8 @@ class Downlink:
         Numbers grow and have gaps, for an order's number is its place in the log of all devices'
         orders. A flow that was forgotten, or whose order log went back, numbers in another epoch. Two epochs
         don't say which of them is newer: the epoch that came before is left for the epoch that comes next,
-        and orders of an epoch that was left are late. An order that came back with its log comes with the
-        number and the time that it had, and is known by these.
+        and orders of an epoch that was left are late. An order that comes in the next epoch, too, is known by
+        its id (for `_REMEMBERED` orders).
 
         No order is run twice or before its predecessor, because `_newest` only grows within an epoch, an
         epoch that was left is not entered again (for `_REPLACED` epochs), and an order is queued only once
@@ -123,16 +128,13 @@ class Downlink:
             return
         epoch, newest = self._newest
         if frame.epoch != epoch:
-            if frame.number <= newest and 0 < frame.stored <= self._newest_at:
-                self._changed()
-                return
-            self._replaced.append(epoch)
-            self._newest, newest = (frame.epoch, 0), 0
+            newest = 0
         if frame.number > newest:
             # An order whose predecessor got lost waits at the edge until the predecessor has come.
             if frame.after <= newest and not self._orders.full():
+                if frame.epoch != epoch:
+                    self._replaced.append(epoch)
                 self._newest = (frame.epoch, frame.number)
-                self._newest_at = frame.stored
                 self._orders.put_nowait(frame)
         elif frame.epoch == self._run[0] and frame.number <= self._run[1]:
             self._changed()  # a repeat says that the acknowledgement got lost
@@ -156,9 +158,16 @@ class Downlink:
         """Run orders for ever."""
         while True:
             frame = await self._orders.get()
-            await self._carry_out(frame)
+            if frame.id not in self._done:
+                await self._carry_out(frame)
+                self._remember(frame.id)
             self._run, self._run_at = (frame.epoch, frame.number), frame.stored
             self._changed()
+
+    def _remember(self, order: str) -> None:
+        self._done[order] = None
+        if len(self._done) > _REMEMBERED:
+            del self._done[next(iter(self._done))]
 
     async def close(self, patience: float) -> None:
         """End the thread, if there is one; a call in progress gets `patience` seconds."""

@@ -100,9 +100,17 @@ class Edge:
         await self.link.publish(self.subjects.credit(self.hello.device), encode(frame))
 
     async def order(
-        self, number: int, payload: Any, *, epoch: int = 1, after: int = 0, device: str = "room1"
+        self,
+        number: int,
+        payload: Any,
+        *,
+        epoch: int = 1,
+        after: int = 0,
+        device: str = "room1",
+        id: str = "",  # noqa: A002 - as the frame's
     ) -> None:
-        frame = DownFrame(FLOW, epoch, number, f"order-{number}", 0.0, payload, after=after)
+        id = id or f"order-{number}" + (f"-{epoch}" if epoch != 1 else "")  # noqa: A001 - as the frame's
+        frame = DownFrame(FLOW, epoch, number, id, 0.0, payload, after=after)
         await self.link.publish(self.subjects.down(device), encode(frame))
 
     def identity(self, device: str = "room1") -> str:

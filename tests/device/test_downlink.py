@@ -41,6 +41,26 @@ async def test_a_repeat_is_not_run_again_but_confirmed_again(edge: Any) -> None:
         assert run == ["led on"]
 
 
+async def test_an_order_that_comes_in_the_next_numbering_too_is_run_once_and_confirmed(edge: Any) -> None:
+    go, run = asyncio.Event(), []
+
+    async def receive(payload: Any) -> None:
+        run.append(payload)
+        await go.wait()
+
+    async with await AsyncDevice("room1", receive=receive).connect(edge.endpoint):
+        for number in (7, 8):
+            await edge.order(number, f"order {number}", after=number - 1 if number > 7 else 0)
+        await eventually(lambda: run == ["order 7"])
+        await edge.order(8, "order 8", epoch=2, after=7, id="order-8")  # its predecessor isn't here
+        await edge.order(7, "order 7", epoch=2, id="order-7")
+        await edge.order(8, "order 8", epoch=2, after=7, id="order-8")
+        await edge.order(9, "order 9", epoch=2, after=8, id="order-9")
+        go.set()
+        await eventually(lambda: (edge.hello.numbering, edge.hello.ready) == (2, 9))
+        assert run == ["order 7", "order 8", "order 9"]
+
+
 async def test_a_repeat_of_an_order_that_is_running_is_neither_run_nor_confirmed(edge: Any) -> None:
     go, run = asyncio.Event(), []
 

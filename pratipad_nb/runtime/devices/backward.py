@@ -389,9 +389,10 @@ class Backward:
         # device that has run later orders in another numbering has left the one that holds here.
         same = frame.numbering == self.epoch
         ready = frame.ready if same or frame.ready_at else 0
+        beyond = same and ready >= order_number(max(self._last, self._read_to) + 1, 0)
         ahead = self._queues.hello(frame.device, ready, frame.ready_at, connected=connected, anew=not same)
         twice = ahead if same else frame.ready_at > self._since
-        if twice or (same and ready >= order_number(max(self._last, self._read_to) + 1, 0)):
+        if twice or beyond:
             self._run_beyond = max(self._run_beyond, ready)
             self._run_twice = self._run_twice or twice
             self._ahead.set()
