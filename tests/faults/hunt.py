@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -58,6 +59,8 @@ class Hunt:
         self.orders = OrderLedger()
         self.faults: Counter[str] = Counter()
         self._to_answer: set[Key] = set()
+        #: Processes that go on though newer ones were started, by their names.
+        self._superseded: list[tuple[str, subprocess.Popen[bytes]]] = []
         self.rounds = 0
         self.longest_stall = 0.0
         #: What happened besides, a sentence each.
@@ -67,6 +70,8 @@ class Hunt:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for _, older in self._superseded:
+            older.kill()
         for each in reversed(self._processes.values()):
             each.destroy()
         self._read()
@@ -118,15 +123,23 @@ class Hunt:
         self._start(name)
 
     def _supersede(self, name: str) -> None:
-        """Start a process beside the one that runs; that one has to end, and say that it was taken over."""
+        """Start a process beside the one that runs; `_await_superseded` waits for the end of that one."""
         older = self._processes[name].rival()
-        if older is None:
-            return
-        if not self._watch(lambda: older.poll() is not None, self._patience):
-            self.findings.append(f"round {self.rounds}: the older {name} did not end")
-            older.kill()
-        elif older.returncode != TAKEN_OVER:
-            self.findings.append(f"round {self.rounds}: the older {name} ended with {older.returncode}")
+        if older is not None:
+            self._superseded.append((name, older))
+
+    def _await_superseded(self) -> None:
+        """Wait for the ends of processes that newer ones have taken over from; each has to say so.
+
+        After the round's faults alone: while the server is away, nobody can tell the older process.
+        """
+        for name, older in self._superseded:
+            if not self._watch(lambda older=older: older.poll() is not None, self._patience):
+                self.findings.append(f"round {self.rounds}: the older {name} did not end")
+                older.kill()
+            elif older.returncode != TAKEN_OVER:
+                self.findings.append(f"round {self.rounds}: the older {name} ended with {older.returncode}")
+        self._superseded.clear()
 
     def _start(self, name: str) -> None:
         process = self._processes[name]
@@ -174,6 +187,7 @@ class Hunt:
         Returns how long that took.
         """
         began = time.monotonic()
+        self._await_superseded()
         self._read()
         before = self._latest()
         owed = {
