@@ -1,6 +1,7 @@
 """The package as a whole: public names, cost of its import, errors, layers, lists of dependencies."""
 
 import ast
+import functools
 import importlib
 import inspect
 import json
@@ -248,12 +249,14 @@ def own_classes():
     return {node.name: node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
+@functools.cache
 def methods(kind):
     return {
         each.name: each for each in kind.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))
     }
 
 
+@functools.cache
 def of_self(node, context):
     """Return the names of attributes of `self` that `node` stores, or loads."""
     return {

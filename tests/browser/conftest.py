@@ -1,4 +1,8 @@
-"""One JupyterLab for all browser tests, with empty folders of its own, and pages of Chromium that show it."""
+"""One JupyterLab for all browser tests, with empty folders of its own, and a page of Chromium that shows it.
+
+Loading JupyterLab takes the page several seconds of computing, so the page stays from test to test, and only
+its notebook is another one. A test that fails takes its page with it.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,11 @@ ARTEFACTS = ROOT / "artefacts"
 #: What a page may take to show something on a quiet machine, in seconds.
 _SHOWS_WITHIN = 30.0
 _STARTS_WITHIN = 60.0
+CLOSE_ALL = """() => {
+  const shell = window.jupyterapp.shell;
+  shell.activateById("filebrowser");
+  for (const widget of [...shell.widgets("main")]) widget.dispose();
+}"""
 _FAILED = pytest.StashKey[bool]()
 
 
@@ -129,15 +138,37 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
     jupyter.stop()
 
 
-# A module's and not the session's: while Playwright runs, no asyncio test can.
-@pytest.fixture(scope="module")
-def browser(jupyter: Jupyter) -> Iterator[object]:
+# The package's and not the session's: while Playwright runs, no asyncio test can.
+@pytest.fixture(scope="package")
+def pages(jupyter: Jupyter) -> Iterator[Pages]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        yield browser
+        yield Pages(browser)
         browser.close()
+
+
+class Pages:
+    """The page that the tests share, made anew when it has been given up."""
+
+    def __init__(self, browser) -> None:
+        self._browser = browser
+        self._page = None
+
+    def get(self, width: int, height: int):
+        size = {"width": width, "height": height}
+        if self._page is None:
+            context = self._browser.new_context(viewport=size, reduced_motion="reduce")
+            self._page = context.new_page()
+            self._page.set_default_timeout(1000 * patient(_SHOWS_WITHIN))
+        self._page.set_viewport_size(size)
+        return self._page
+
+    def give_up(self) -> None:
+        """Close the page, for what it shows is no beginning for another test."""
+        page, self._page = self._page, None
+        page.context.close()
 
 
 class Lab:
@@ -148,13 +179,47 @@ class Lab:
         self.jupyter = jupyter
         self.notebook = notebook
         self.errors: list[str] = []
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.set_default_timeout(1000 * patient(_SHOWS_WITHIN))
-        self.open()
+        #: The sizes of the frames that the page's new web sockets have received.
+        self.frames: list[int] = []
+        page.on("pageerror", self._note_error)
+        page.on("websocket", self._count_frames)
+
+    def _note_error(self, error) -> None:
+        self.errors.append(str(error))
+
+    def _count_frames(self, socket) -> None:
+        socket.on("framereceived", lambda frame: self.frames.append(len(frame)))
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the page shows JupyterLab, and not Notebook 7 or a file."""
+        return bool(
+            self.page.evaluate("Boolean(window.jupyterapp && document.querySelector('#jp-main-statusbar'))")
+        )
 
     def open(self) -> None:
+        """Load the page anew."""
         self.page.goto(self.jupyter.url(self.notebook))
         self.until_idle()
+
+    def show(self) -> None:
+        """Open the notebook in the page that JupyterLab has been loaded into, if there is such a page."""
+        if not self.is_loaded:
+            self.open()
+            return
+        self.page.evaluate(
+            "path => window.jupyterapp.commands.execute('docmanager:open', { path }).then(() => {})",
+            self.notebook,
+        )
+        self.until_idle()
+
+    def leave(self) -> None:
+        """Close the notebook, unsaved, and leave JupyterLab as it is after its start."""
+        self.page.remove_listener("pageerror", self._note_error)
+        self.page.remove_listener("websocket", self._count_frames)
+        if self.is_loaded:
+            self.page.evaluate(CLOSE_ALL)
+            self.page.locator(".jp-Launcher").wait_for()
 
     def until_idle(self) -> None:
         self.page.wait_for_selector(
@@ -208,11 +273,23 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.fixture
-def lab(request: pytest.FixtureRequest, jupyter: Jupyter, browser) -> Iterator[Callable[..., Lab]]:
-    """Open a notebook: one of the project's by its name, or one made of the given code cells."""
-    opened = []
+def lab(unopened: Callable[..., Lab]) -> Callable[..., Lab]:
+    """Open a notebook in JupyterLab: a notebook of the project, by its name, or one made of code cells."""
 
-    def open_notebook(name: str, *cells: str, width: int = 1200, height: int = 1000) -> Lab:
+    def open_notebook(name: str, *cells: str, **size: int) -> Lab:
+        opened = unopened(name, *cells, **size)
+        opened.show()
+        return opened
+
+    return open_notebook
+
+
+@pytest.fixture
+def unopened(request: pytest.FixtureRequest, jupyter: Jupyter, pages: Pages) -> Iterator[Callable[..., Lab]]:
+    """Write a notebook, for a page that does not show the notebook yet."""
+    written = []
+
+    def write_notebook(name: str, *cells: str, width: int = 1200, height: int = 1000) -> Lab:
         target = jupyter.notebooks / f"{name}.ipynb"
         if cells:
             made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
@@ -220,14 +297,15 @@ def lab(request: pytest.FixtureRequest, jupyter: Jupyter, browser) -> Iterator[C
             nbformat.write(made, target)
         else:
             shutil.copy(ROOT / "notebooks" / target.name, target)
-        context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
-        opened.append(context)
-        return Lab(context.new_page(), jupyter, target.name)
+        written.append(Lab(pages.get(width, height), jupyter, target.name))
+        return written[-1]
 
-    yield open_notebook
-    for number, context in enumerate(opened):
+    yield write_notebook
+    for number, opened in enumerate(written):
         if request.node.stash.get(_FAILED, False):
             ARTEFACTS.mkdir(exist_ok=True)
-            context.pages[0].screenshot(path=ARTEFACTS / f"failed-{request.node.name}-{number}.png")
-        context.close()
+            opened.page.screenshot(path=ARTEFACTS / f"failed-{request.node.name}-{number}.png")
+            pages.give_up()
+        else:
+            opened.leave()
     jupyter.end_kernels()

@@ -9,8 +9,8 @@ pytestmark = pytest.mark.timeout(180)
 ARTEFACTS = Path(__file__).parents[2] / "artefacts"
 
 
-def test_the_first_notebook_runs_in_notebook_7_and_stops(lab, jupyter):
-    page = lab("01_first_dataflow").page
+def test_the_first_notebook_runs_in_notebook_7_and_stops(unopened, jupyter):
+    page = unopened("01_first_dataflow").page
     page.goto(jupyter.url("01_first_dataflow.ipynb", "notebooks"))
     page.locator(".jp-NotebookPanel .jp-Cell").nth(7).wait_for()
     page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for()

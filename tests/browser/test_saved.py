@@ -52,3 +52,4 @@ def test_without_a_kernel_the_last_picture_is_shown_and_nothing_claims_to_run(la
     picture.wait_for()
     assert picture.evaluate("it => it.naturalWidth") > 500
     opened.shot("offline-html")
+    page.context.set_offline(False)

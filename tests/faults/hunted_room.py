@@ -81,12 +81,16 @@ class Room:
         except DeviceError:
             return False
         self._number = number
-        self._receipts.append(receipt)
+        self._receipts.append((number, receipt))
         return True
 
     def _note(self):
-        while self._receipts and (self._receipts[0].kept if KEEP else self._receipts[0].done):
-            self._promised = self._receipts.popleft().number
+        while self._receipts:
+            number, receipt = self._receipts[0]
+            if not (receipt.kept if KEEP else receipt.done):
+                break
+            self._promised = number
+            self._receipts.popleft()
         self._promises.write(self._promised)
 
 

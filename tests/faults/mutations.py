@@ -182,14 +182,14 @@ MUTATIONS = (
         "device/uplink.py",
         "            await self._store(link, frame, message_id)\n            self._outbox.confirm(parcel)\n",
         "            self._outbox.confirm(parcel)\n            await self._store(link, frame, message_id)\n",
-        ("tests/device",),
+        ("tests/device/test_client.py",),
     ),
     Mutation(
         "a message is not tried again when the server is silent",
         "device/uplink.py",
         '                log.debug("device %s: %s; trying again", self._device, error)\n',
         "                return\n",
-        ("tests/device",),
+        ("tests/device/test_client.py",),
     ),
     Mutation(
         "an order is forgotten before the device has confirmed it",

@@ -67,7 +67,8 @@ def hunt(seed: int, rounds: Iterator[tuple[Fault, ...]], options: argparse.Names
         with Hunt(folder, hosts, options.patience, tell) as running:
             running.run(rounds)
         if running.failed:
-            shutil.copytree(folder / ".pratipad", folder / "store", dirs_exist_ok=True)
+            for disk in (".pratipad", "outbox"):  # what a disk of the hunt's own holds goes with the disk
+                shutil.copytree(folder / disk, folder / f"{disk.strip('.')}-kept", dirs_exist_ok=True)
     finally:
         hosts.close()
     line = running.line(seed, time.monotonic() - began)

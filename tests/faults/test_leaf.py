@@ -257,10 +257,10 @@ def test_nothing_is_lost_doubled_or_reordered_over_a_cut_of_three_seconds(cloud_
     assert held_over_a_cut(cloud_side, tmp_path / "edge", how, 3.0) < patient(15.0)
 
 
+# The servers notice a silent cut after five to fifteen seconds, and a closed link at once.
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["closed", "silent"])
-def test_nothing_is_lost_doubled_or_reordered_over_a_cut_of_fifteen_seconds(cloud_side, tmp_path, how):
-    assert held_over_a_cut(cloud_side, tmp_path / "edge", how, 15.0) < patient(40.0)
+def test_nothing_is_lost_doubled_or_reordered_over_a_silent_cut_of_fifteen_seconds(cloud_side, tmp_path):
+    assert held_over_a_cut(cloud_side, tmp_path / "edge", "silent", 15.0) < patient(40.0)
 
 
 def test_a_flow_starts_and_works_while_the_link_is_down(cloud_side, tmp_path):

@@ -1,6 +1,6 @@
 """Demand while devices come, go and fail at random: no stall, nothing lost, doubled or overtaken.
 
-The long run takes 30 s, or as long as the environment's ``PRATIPAD_CHURN_SECONDS`` says.
+The long run takes 12 s, or as long as the environment's ``PRATIPAD_CHURN_SECONDS`` says.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 import pytest
 from patience import eventually
 
-SECONDS = float(os.environ.get("PRATIPAD_CHURN_SECONDS", "30"))
+SECONDS = float(os.environ.get("PRATIPAD_CHURN_SECONDS", "12"))
 #: Demand is open, devices are ready, and nothing moves: the run fails after so many seconds of that.
 STALL = 2.0
 MAX_DEMAND = 40
