@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from patience import eventually
 
 from pratipad_nb.cloud.log_source import Patience
@@ -255,3 +260,50 @@ async def test_a_newer_handle_that_came_after_the_restoring_is_not_taken_from(wo
     with pytest.raises(TakenOver):
         await older.take(1)
     assert payloads(await newer.take(1)) == [again[0] + 1]
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("append"), st.lists(st.integers(0, 3), max_size=5)),
+    st.tuples(st.just("take"), st.integers(1, 8)),
+    st.tuples(st.sampled_from(["back up", "restore", "restart", "cut", "heal"]), st.none()),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(steps=st.lists(STEPS, min_size=4, max_size=16), window=st.sampled_from([1, 3, 64]))
+def test_whatever_is_restored_when_no_message_comes_twice_and_all_that_the_log_has_come(
+    make_world, steps, window
+):
+    async def history():
+        world = await make_world()
+        try:
+            await run(world, await world.reader(window=window, patience=Patience(silence=0.1)), steps)
+        finally:
+            await world.close()
+
+    asyncio.run(history())
+
+
+async def run(world, reader, steps):
+    taken, backup = [], world.broker.copied_store()
+    for step, value in [*steps, ("heal", None)]:
+        if step == "append":
+            await world.append(*value)
+        elif step == "take":
+            with contextlib.suppress(WaitTimeout):
+                for _ in range(value):
+                    taken += payloads(await reader.take(1, timeout=0.01))
+        elif step == "back up":
+            backup = world.broker.copied_store()
+        elif step == "restore":
+            world.broker.restart(backup)
+        elif step == "restart":
+            world.broker.restart()
+        else:
+            (world.broker.cut if step == "cut" else world.broker.heal)("cloud")
+    await world.append(1)
+    while not taken or taken[-1] != world.number:
+        taken += payloads(await reader.take(1, timeout=20))
+    assert taken == sorted(set(taken))
+    stored = [decode(record.data, OutputFrame) async for record in world.output.read(1)]
+    assert {n for frame in stored for each in frame.segments for n in each.payloads} <= set(taken)

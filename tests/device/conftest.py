@@ -107,10 +107,10 @@ class Edge:
         epoch: int = 1,
         after: int = 0,
         device: str = "room1",
-        id: str = "",  # noqa: A002 - as the frame's
+        called: str = "",
     ) -> None:
-        id = id or f"order-{number}" + (f"-{epoch}" if epoch != 1 else "")  # noqa: A001 - as the frame's
-        frame = DownFrame(FLOW, epoch, number, id, 0.0, payload, after=after)
+        called = called or f"order-{number}" + (f"-{epoch}" if epoch != 1 else "")
+        frame = DownFrame(FLOW, epoch, number, called, 0.0, payload, after=after)
         await self.link.publish(self.subjects.down(device), encode(frame))
 
     def identity(self, device: str = "room1") -> str:

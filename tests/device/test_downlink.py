@@ -52,10 +52,10 @@ async def test_an_order_that_comes_in_the_next_numbering_too_is_run_once_and_con
         for number in (7, 8):
             await edge.order(number, f"order {number}", after=number - 1 if number > 7 else 0)
         await eventually(lambda: run == ["order 7"])
-        await edge.order(8, "order 8", epoch=2, after=7, id="order-8")  # its predecessor isn't here
-        await edge.order(7, "order 7", epoch=2, id="order-7")
-        await edge.order(8, "order 8", epoch=2, after=7, id="order-8")
-        await edge.order(9, "order 9", epoch=2, after=8, id="order-9")
+        await edge.order(8, "order 8", epoch=2, after=7, called="order-8")  # its predecessor isn't here
+        await edge.order(7, "order 7", epoch=2, called="order-7")
+        await edge.order(8, "order 8", epoch=2, after=7, called="order-8")
+        await edge.order(9, "order 9", epoch=2, after=8, called="order-9")
         go.set()
         await eventually(lambda: (edge.hello.numbering, edge.hello.ready) == (2, 9))
         assert run == ["order 7", "order 8", "order 9"]

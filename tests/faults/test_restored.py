@@ -136,3 +136,24 @@ async def test_a_database_that_is_ahead_gets_each_message_once(server, tmp_path)
             assert sink.write(again) == 5
             assert [message.payload for message in sink.read()] == list(range(25))
         await device.close()
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+async def test_all_go_on_at_a_server_whose_store_vanished(server, partitions):
+    ordered = []
+    async with flow_at(server.home, partitions) as flow, await cloud_of(flow) as cloud:
+        device = await AsyncDevice("room1", receive=ordered.append).connect(flow)
+        await pushed(device, range(10))
+        assert await taken(cloud, 10) == list(range(10))
+        for number in range(3):
+            await flow.send(number, to="room1")
+        await eventually(lambda: ordered == [0, 1, 2])
+        await server.stop()
+        shutil.rmtree(server.store)
+        await server.start()
+        await pushed(device, range(10, 20))
+        assert await taken(cloud, 10) == list(range(10, 20))
+        await eventually(lambda: flow.stats().devices["room1"].gaps == 10)
+        await flow.send(3, to="room1")
+        await eventually(lambda: ordered == [0, 1, 2, 3])
+        await device.close()
