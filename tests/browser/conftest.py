@@ -84,6 +84,8 @@ class Jupyter:
                     f"--IdentityProvider.token={self.token}",
                 ),
                 "--LabApp.expose_app_in_browser=True",
+                # A kernel whose device pushes on when its flow has stopped is terminated after half of that.
+                "--KernelManager.shutdown_wait_time=2",
                 f"--ServerApp.root_dir={self.notebooks}",
             ],
             env=os.environ | private,
