@@ -22,9 +22,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Scale each test's time-out by the patience that this machine needs, and put long files first."""
-    items.sort(
-        key=lambda item: LONG.index(item.path.parent.name) if item.path.parent.name in LONG else len(LONG)
-    )
+    items.sort(key=lambda item: _turn(item.path.parent.name))
     usual = config.getoption("timeout", None) or float(config.getini("timeout"))
     for item in items:
         marker = item.get_closest_marker("timeout")

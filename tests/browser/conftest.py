@@ -84,6 +84,8 @@ class Jupyter:
                     f"--IdentityProvider.token={self.token}",
                 ),
                 "--LabApp.expose_app_in_browser=True",
+                # A kernel whose device pushes on when its flow has stopped is terminated after half of that.
+                "--KernelManager.shutdown_wait_time=2",
                 f"--ServerApp.root_dir={self.notebooks}",
             ],
             env=os.environ | private,
@@ -301,11 +303,10 @@ def unopened(request: pytest.FixtureRequest, jupyter: Jupyter, pages: Pages) -> 
         return written[-1]
 
     yield write_notebook
-    for number, opened in enumerate(written):
-        if request.node.stash.get(_FAILED, False):
-            ARTEFACTS.mkdir(exist_ok=True)
-            opened.page.screenshot(path=ARTEFACTS / f"failed-{request.node.name}-{number}.png")
-            pages.give_up()
-        else:
+    if written and request.node.stash.get(_FAILED, False):
+        written[-1].shot(f"failed-{request.node.name}")
+        pages.give_up()
+    else:
+        for opened in written:
             opened.leave()
     jupyter.end_kernels()

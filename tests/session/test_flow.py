@@ -95,7 +95,7 @@ def test_a_processor_that_never_returns_holds_up_a_stop_for_drain_seconds_and_it
         returned.set()
         return payload
 
-    options = FlowOptions(drain_seconds=0.3)
+    options = FlowOptions(drain_seconds=0.3, hang_seconds=0.2)
     flow = Flow("Push ~> sticks ~> Output", server=url, namespace={"sticks": sticks}, options=options).start()
     with Device("d").connect(flow) as device:
         device.push("kept").wait(5)
@@ -127,7 +127,7 @@ def test_a_coroutine_that_swallows_its_cancellation_is_left_behind_and_named_and
         "Push ~> swallows ~> Output",
         home=home,
         namespace={"swallows": swallows},
-        options=FlowOptions(drain_seconds=0.1),
+        options=FlowOptions(drain_seconds=0.1, hang_seconds=0.2),
     ).start()
     with Device("d").connect(flow) as device:
         device.push(1).wait(5)
