@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pratipad_nb.runtime.devices.credit import Ledger, RateLimit
+from pratipad_nb.runtime.devices.credit import Ledger
+from pratipad_nb.runtime.devices.rate_limit import RateLimit
 from pratipad_nb.transport.frames import CreditFrame, HelloFrame
 
 

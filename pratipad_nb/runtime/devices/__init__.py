@@ -7,7 +7,10 @@ A hello arrives in ``presence``; an order waits in ``order_queues``.
 ``presence``      which devices are connected: hellos, and the server's answer
 ``announcer``     asks all devices to say hello
 ``signals``       sends credit frames and other signals, the newest of each subject
-``credit``        how many messages each device may send
+``credit``        how many messages each device may send: who is granted messages, and when
+``account``       what was granted to one device, what has come, and the device's own pace
+``turns``         the order in which devices are asked
+``rate_limit``    the limit of the rate at which messages are asked for
 ``pull``          the cloud's requests for readings
 ``backward``      orders and replies: from the log, through `backward` of the processors
 ``order_queues``  the orders of each device, until the device has run them

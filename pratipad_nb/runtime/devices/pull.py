@@ -34,7 +34,8 @@ from dataclasses import dataclass, field
 
 from pratipad_nb.errors import DeviceError, FlowError
 from pratipad_nb.request import CANCELLED, Standing, checked_pull
-from pratipad_nb.runtime.devices.credit import Account, Ledger
+from pratipad_nb.runtime.devices.account import Account
+from pratipad_nb.runtime.devices.credit import Ledger
 from pratipad_nb.settings import gateway_of
 from pratipad_nb.transport.frames import Position
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from pratipad_nb.runtime.devices.credit import Account
+from pratipad_nb.runtime.devices.account import Account
 from pratipad_nb.runtime.positions.gatekeeper import DeviceCount
 
 __all__ = ["Roster"]

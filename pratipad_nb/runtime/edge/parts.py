@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pratipad_nb.dataflow import Dataflow
+from pratipad_nb.runtime.devices.account import Account
 from pratipad_nb.runtime.devices.announcer import Announcer
 from pratipad_nb.runtime.devices.backward import Backward
-from pratipad_nb.runtime.devices.credit import Account, Ledger, RateLimit
+from pratipad_nb.runtime.devices.credit import Ledger
 from pratipad_nb.runtime.devices.presence import Presence
 from pratipad_nb.runtime.devices.pull import Requests
+from pratipad_nb.runtime.devices.rate_limit import RateLimit
 from pratipad_nb.runtime.devices.roster import Roster
 from pratipad_nb.runtime.devices.signals import Signals
 from pratipad_nb.runtime.edge.changes import Changes

@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 
 import pytest
+from by_clock import by_clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pratipad_nb.device.credit import Credit
 from pratipad_nb.hardware.clock import ManualClock
-from pratipad_nb.runtime.devices import credit as module
-from pratipad_nb.runtime.devices.credit import PATIENCE, UNLIMITED, Account, Ledger, RateLimit, Turns
+from pratipad_nb.runtime.devices.account import PATIENCE, Account
+from pratipad_nb.runtime.devices.credit import UNLIMITED, Ledger
+from pratipad_nb.runtime.devices.rate_limit import RateLimit
+from pratipad_nb.runtime.devices.turns import Turns
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import HelloFrame
 
@@ -68,7 +71,7 @@ class Yard:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    by_clock(monkeypatch, clock)
     return clock
 
 
@@ -300,7 +303,7 @@ class TestDemand:
     def test_whatever_devices_do_demand_is_never_below_zero_and_never_stalls(self, seed):
         with pytest.MonkeyPatch.context() as patch:
             clock = Clock()
-            patch.setattr(module, "time", clock)
+            by_clock(patch, clock)
             self._live(random.Random(seed), clock)
 
     def _live(self, chance, clock):

@@ -12,14 +12,15 @@ import itertools
 import random
 
 import pytest
+from by_clock import by_clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pratipad_nb.device.credit import ANY_EPOCH, Credit
 from pratipad_nb.hardware.clock import ManualClock
-from pratipad_nb.runtime.devices import credit as module
-from pratipad_nb.runtime.devices.credit import Ledger, RateLimit
+from pratipad_nb.runtime.devices.credit import Ledger
 from pratipad_nb.runtime.devices.pull import Requests
+from pratipad_nb.runtime.devices.rate_limit import RateLimit
 from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.transport.frames import HelloFrame
 
@@ -245,7 +246,7 @@ class Phone:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    by_clock(monkeypatch, clock)
     return clock
 
 
@@ -287,7 +288,7 @@ def thawed(phone, run):
 def test_as_many_pass_as_were_asked_for_whatever_happens_to_devices_and_links(seed):
     with pytest.MonkeyPatch.context() as patch:
         clock, chance = Clock(), random.Random(seed)
-        patch.setattr(module, "time", clock)
+        by_clock(patch, clock)
         world, requests = World(chance, clock), []
         for name in "abcd":
             pace = chance.choice([0.001, 0.05, 0.9, 1.5, 4.0])
@@ -368,7 +369,7 @@ def test_what_a_killed_device_answers_from_its_store_counts_for_the_next_request
 def test_no_more_are_asked_for_than_demand_says_while_devices_are_slow(seed):
     with pytest.MonkeyPatch.context() as patch:
         clock, chance = Clock(), random.Random(seed)
-        patch.setattr(module, "time", clock)
+        by_clock(patch, clock)
         world = World(chance, clock, "Demand", most=20)
         phones = [Phone(world, name, chance.choice([0.001, 0.05, 1.5, 4.0])) for name in "abcd"]
         for phone in phones:

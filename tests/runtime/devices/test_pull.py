@@ -6,14 +6,16 @@ import random
 from collections import Counter
 
 import pytest
+from by_clock import by_clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pratipad_nb.errors import DeviceError, FlowError, SettingsError
 from pratipad_nb.hardware.clock import ManualClock
-from pratipad_nb.runtime.devices import credit
-from pratipad_nb.runtime.devices.credit import PATIENCE, Ledger, RateLimit
+from pratipad_nb.runtime.devices.account import PATIENCE
+from pratipad_nb.runtime.devices.credit import Ledger
 from pratipad_nb.runtime.devices.pull import MOST_OPEN, Requests
+from pratipad_nb.runtime.devices.rate_limit import RateLimit
 from pratipad_nb.transport.frames import HelloFrame
 
 
@@ -114,7 +116,7 @@ def test_what_a_device_that_goes_away_owes_is_asked_of_others(yard):
 def silent(yard, monkeypatch):
     """A request whose readings `b` has brought and `a` has not, in its time."""
     clock = ManualClock()
-    monkeypatch.setattr(credit, "time", clock)
+    by_clock(monkeypatch, clock)
     for account in yard.ledger.accounts.values():
         account.since = clock.monotonic()
     request = yard.requests.pull(4)
@@ -433,7 +435,7 @@ def test_a_name_that_no_device_can_have_is_refused(yard, device):
 def test_whatever_devices_do_every_reading_is_asked_of_somebody_or_waited_for_and_all_come_at_last(seed):
     with pytest.MonkeyPatch.context() as patch:
         clock = ManualClock()
-        patch.setattr(credit, "time", clock)
+        by_clock(patch, clock)
         patch.setattr(clock, "time_ns", lambda: 1, raising=False)
         live(random.Random(seed), clock)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pratipad_nb.runtime.devices.credit import Account
+from pratipad_nb.runtime.devices.account import Account
 from pratipad_nb.runtime.devices.roster import Roster
 from pratipad_nb.runtime.positions.gatekeeper import DeviceCount
 
