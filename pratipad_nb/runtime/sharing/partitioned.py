@@ -1,8 +1,8 @@
 """A flow in partitions, which several edges run: the partitions of this process, each run by an `Edge`.
 
 Owns taking partitions over, giving partitions up, and requests that concern all partitions here. Which edge
-is to own which partition is for `membership`; that two edges never write the same partition is for
-`chain`.
+is to own which partition is for `membership`, and the counts are for `counts`; that two edges never write the
+same partition is for `chain`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import Fenced, FlowError, FrameError, PratipadError, TransportError, WaitTimeout
 from pratipad_nb.runtime.devices.backward import append_order
@@ -29,15 +27,15 @@ from pratipad_nb.runtime.edge.replaying import Entry
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.dead_letters import DeadLetter
 from pratipad_nb.runtime.positions.gatekeeper import Tap
+from pratipad_nb.runtime.sharing.counts import Counts
 from pratipad_nb.runtime.sharing.membership import HEARTBEAT_SECONDS, Membership
-from pratipad_nb.runtime.sharing.merging import merged
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.stages.moving import together
 from pratipad_nb.runtime.values.plan import EdgeSettings
-from pratipad_nb.runtime.values.stats import EdgeStats, FlowState, FlowStats
+from pratipad_nb.runtime.values.stats import FlowState, FlowStats
 from pratipad_nb.tasks import first_of, gathered
 from pratipad_nb.transport.codec import decode, encode
-from pratipad_nb.transport.frames import ControlFrame, HeartbeatFrame
+from pratipad_nb.transport.frames import HeartbeatFrame
 from pratipad_nb.transport.origin import Origin
 from pratipad_nb.transport.protocol import Connection, Signal, Subscription
 from pratipad_nb.transport.subjects import Subjects
@@ -50,8 +48,6 @@ log = logging.getLogger(__name__)
 _LISTEN = 0.3
 #: Pause before this edge tries to take a partition again that another edge was taking over, in seconds.
 _AFTER_FENCED = 1.0
-#: How long another edge may take to tell its counts, in seconds.
-_COUNTS = 1.0
 
 
 class PartitionedEdge:
@@ -91,8 +87,7 @@ class PartitionedEdge:
         #: Whether another edge goes by another agreement than this edge.
         self._doubtful = False
         self._answers = Answers(connection, {"who": self._who, "stats": self._stats})
-        #: The counts of partitions that ran here and have ended.
-        self._past: FlowStats | None = None
+        self._counts = Counts(connection, self._subjects, self._membership, self.edges)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._wait_until: dict[int, float] = {}
         self._look = asyncio.Event()
@@ -271,7 +266,7 @@ class PartitionedEdge:
             self._wait_until[partition] = asyncio.get_running_loop().time() + _AFTER_FENCED
         finally:
             if self.edges.pop(partition, None) is not None and edge is not None:
-                self._keep_counts(edge)
+                self._counts.keep(edge, handed_on=self.state not in ("draining", "stopped", "failed"))
             if edge is not None:
                 with contextlib.suppress(TransportError, WaitTimeout):
                     await edge.close()
@@ -358,54 +353,20 @@ class PartitionedEdge:
 
     def snapshot(self) -> FlowStats:
         """Return the counters of all partitions here, also of those that have ended, as one flow's."""
-        past = [self._past] if self._past is not None else []
-        stats = merged(
-            [*past, *(edge.snapshot() for edge in self.edges.values())],
-            FlowStats(self.settings.name, self.dataflow.notation, self.settings.delivery, time=time.time()),
+        flow = FlowStats(
+            self.settings.name,
+            self.dataflow.notation,
+            self.settings.delivery,
             state=self.state,
             error=self.error,
+            time=time.time(),
         )
         uptime = time.monotonic() - self._started
-        return dataclasses.replace(stats, notation=self.dataflow.notation, uptime=uptime)
-
-    def _keep_counts(self, edge: Edge) -> None:
-        """Keep the counts of a partition that ends here; another edge may go on with it."""
-        ended = edge.snapshot().at_rest()
-        if self.state not in ("draining", "stopped", "failed"):
-            ended = ended.handed_on()
-        past = [self._past] if self._past is not None else []
-        self._past = merged([*past, ended], ended, state="stopped", error="")
+        return dataclasses.replace(self._counts.here(flow), notation=self.dataflow.notation, uptime=uptime)
 
     async def all_edges(self) -> FlowStats:
         """Return the counters of all edges, which are asked for them."""
-        mine = self.snapshot()
-        others = self._membership.origins()
-        found = await gathered([self._counts_of(each) for each in others])
-        edges = [EdgeStats.of(self._membership.edge, self.edges, mine), *(edge for edge, _ in found)]
-        gone = [
-            EdgeStats(each.edge.host, each.edge.pid, each.edge.since, "failed", error=each.error)
-            for each in self._membership.gone()
-        ]
-        stats = merged(
-            [mine, *(stats for _, stats in found if stats is not None)],
-            mine,
-            state=mine.state,
-            error=mine.error,
-        )
-        return dataclasses.replace(stats, edges=(*sorted(edges, key=lambda each: each.since), *gone))
-
-    async def _counts_of(self, edge: Origin) -> tuple[EdgeStats, FlowStats | None]:
-        """Ask another edge for its counts; None, and the reason as the edge's error, if no answer comes."""
-        question = encode(ControlFrame("stats"))
-        try:
-            data = await self.connection.request(self._subjects.edge(edge.id), question, _COUNTS)
-            answer = decode(data, ControlFrame).arguments
-            stats = msgspec.convert(answer["stats"], FlowStats)
-            partitions = msgspec.convert(answer["partitions"], list[int])
-        except (PratipadError, KeyError, msgspec.ValidationError) as error:
-            reason = f"doesn't tell its counts, which are missing here: {error}"
-            return EdgeStats(edge.host, edge.pid, edge.since, error=reason), None
-        return EdgeStats.of(edge, partitions, stats), stats
+        return await self._counts.of_all_edges(self.snapshot())
 
     async def order(self, payload: Any, to: str | Sequence[str] | None = None) -> str:
         """Append an order; the edges that own its devices' partitions send it on."""

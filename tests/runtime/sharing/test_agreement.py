@@ -265,7 +265,7 @@ async def test_the_counts_of_all_edges_are_summed_and_each_edge_is_named(url):
 
 
 async def test_an_edge_that_tells_no_counts_is_named_with_its_reason(url, monkeypatch):
-    monkeypatch.setattr("pratipad_nb.runtime.sharing.partitioned._COUNTS", 0.05)
+    monkeypatch.setattr("pratipad_nb.runtime.sharing.counts._ANSWER", 0.05)
     async with flow_at(url) as flow:
         connection = await connect_memory(url, name="edge")
         silent = Origin("silent", "far", 7, 1.0)
