@@ -304,6 +304,9 @@ class NatsLink:
                 await asyncio.wait({answer})
         except nats_errors.Error as error:
             raise translated(error, "flushing") from error
+        except AttributeError as error:
+            # Python's TLS transport loses its protocol when it is closed a second time, and then can't write.
+            raise WaitTimeout("flushing: the link went down") from error
         except TimeoutError as error:
             raise WaitTimeout(f"flushing: no answer came within {_FLUSH_SECONDS:g} s") from error
 

@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.transport.nats import NatsConnection
 from pratipad_nb.transport.permissions import edge_user, inbox_prefix
@@ -51,6 +54,19 @@ async def test_with_the_link_down_every_close_ends_and_leaves_no_task(
     async with cut_links(tmp_path, certificates, 60) as (links, _):
         await asyncio.gather(*(close_at(link, 1.2 * index / 60) for index, link in enumerate(links)))
     assert asyncio.all_tasks() == before
+
+
+async def test_a_flush_on_a_link_whose_tls_has_ended_says_that_the_link_is_down(
+    tmp_path: Path, certificates: Any
+) -> None:
+    async with cut_links(tmp_path, certificates, 1) as (links, _):
+        (link,) = links
+        tls = link._client._transport._io_writer.transport
+        tls.close()
+        tls.close()
+        with pytest.raises(WaitTimeout, match="the link went down"):
+            await link.flush()
+        await link.close()
 
 
 async def test_the_memory_of_a_closed_links_tls_is_freed_at_once(tmp_path: Path, certificates: Any) -> None:
