@@ -266,6 +266,8 @@ class Engine:
             leaving=self._leaving,
             floor=max(0, self._outbox.floor - self._outbox.base),
             owner=self._credit.owner,
+            former=self._uplink.former[0],
+            former_sent=self._uplink.former[1],
         )
 
     def _starved(self) -> None:

@@ -61,6 +61,11 @@ class Uplink:
         Called when the credit is used up, whether more messages are held or not.
     turned
         Called when the messages that follow are of another epoch, for which the edge has to grant credit.
+
+    Attributes
+    ----------
+    former
+        The epoch before, all of whose messages are sent, and how many there were; (0, 0): there was none.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class Uplink:
         self._credit = credit
         self._starved = starved
         self._turned = turned
+        self.former = (0, 0)
         self._subject = Subjects(flow).up(device)
         self._wake = asyncio.Event()
 
@@ -95,9 +101,11 @@ class Uplink:
         """
         while True:
             self._wake.clear()
+            sent = self._outbox.sent_of_epoch
             parcel = self._outbox.take(self._allowed(), min(1 << 20, self._outbox.max_payload))
             if parcel is None:
                 if self._outbox.epoch != self._credit.epoch:
+                    self.former = self._credit.epoch, sent
                     self._credit.begin(self._outbox.epoch)
                     self._turned()
                     continue

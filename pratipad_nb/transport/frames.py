@@ -221,7 +221,8 @@ class HelloFrame(msgspec.Struct, gc=False):
     in the epoch `numbering` of `DownFrame`, and `ready_at` that order's `DownFrame.stored`. `error` is the
     error of the device's last reading, or else of its last order; empty if neither failed. `leaving` says
     that the device ends. No message up to number `floor` comes any more that hasn't come: the device had to
-    drop messages. `owner` is the owner of the `CreditFrame` whose grants the device goes by.
+    drop messages. `owner` is the owner of the `CreditFrame` whose grants the device goes by. `former` is the
+    device's epoch before, of which `former_sent` messages were sent and stored; 0: not known.
     """
 
     flow: str
@@ -238,6 +239,8 @@ class HelloFrame(msgspec.Struct, gc=False):
     numbering: int = 0
     owner: int = 0
     ready_at: float = 0.0
+    former: int = 0
+    former_sent: int = 0
 
 
 class CreditFrame(msgspec.Struct, gc=False):

@@ -209,7 +209,7 @@ def test_a_server_that_comes_after_a_flow_with_its_own_takes_it_over(
     seen = len(cloud.out)
     until(lambda: len(cloud.out) > seen + 50)
     assert device.end() == 0
-    sent = int(device.says("closed").split(" sent")[0].rpartition(" ")[2])
+    sent = int(device.says("closed").split(" sent")[0].rpartition(" ")[2].replace(",", ""))
     until(lambda: len(cloud.out) == sent)
     assert cloud.end(signal.SIGINT) == 0
     values = [json.loads(line)["payload"]["value"] for line in cloud.out]

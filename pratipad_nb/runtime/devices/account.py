@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from math import inf
+from typing import TypeVar
 
 from pratipad_nb.transport.frames import HelloFrame
 
@@ -26,8 +27,10 @@ _AHEAD_SECONDS = 10.0
 #: request sets the bound.
 MOST_AHEAD = 4096
 _ANY = 1 << 40
-#: So many starts of a device are remembered whose messages may be void.
+#: So many starts of a device are remembered.
 _STARTS = 8
+
+Value = TypeVar("Value")
 
 
 @dataclass(slots=True)
@@ -68,6 +71,9 @@ class Account:
     void
         By a start of the device, the numbers whose grant it may answer though they were asked of others:
         those above the first number, up to the second one.
+    former
+        By an earlier start of the device, the number up to which the start's messages have come, or come for
+        certain.
     counted
         The device's part of the ledger's sum of messages that are asked for.
     watched
@@ -96,6 +102,7 @@ class Account:
     rests: int = 0
     rested: float = -inf
     void: dict[int, tuple[int, int]] = field(default_factory=dict)
+    former: dict[int, int] = field(default_factory=dict)
     counted: int = 0
     watched: float = inf
     turn: int = 0
@@ -158,10 +165,15 @@ class Account:
             ahead = max(1, int(_AHEAD_SECONDS / self.pace)) if self.pace else _ANY
         return max(0, ahead - self.outstanding)
 
-    def begin(self, epoch: int, sent: int) -> None:
-        """Begin anew with a start of the device or of this edge; messages up to `sent` aren't waited for."""
-        if self.outstanding:
-            self._void()
+    def begin(self, epoch: int, sent: int, *, sure: int = 0) -> None:
+        """Begin anew with a start of the device or of this edge; messages up to `sent` aren't waited for.
+
+        Messages of the start before come for certain up to number `sure`.
+        """
+        sure = max(self.seen, min(self.total, sure))
+        _put(self.former, self.epoch, sure)
+        if self.total > sure or self.epoch in self.void:
+            self._void(sure)  # what is sure to come was asked for again, if it was ever asked of others
         self.epoch, self.total, self.seen = epoch, sent, sent
         self.since, self.taking, self.rests = time.monotonic(), None, 0
         self.window, self._trial = 1, None
@@ -229,14 +241,12 @@ class Account:
     def give_up(self) -> None:
         """Take the grant back without waiting for the device."""
         self.rest()
-        self._void()
+        self._void(self.seen)
         self.total, self.taking = self.seen, None
 
-    def _void(self) -> None:
-        before = self.void.pop(self.epoch, (0, 0))
-        self.void[self.epoch] = self.seen, max(self.total, before[1])
-        while len(self.void) > _STARTS:
-            del self.void[next(iter(self.void))]
+    def _void(self, low: int) -> None:
+        before = self.void.get(self.epoch, (0, 0))
+        _put(self.void, self.epoch, (low, max(self.total, before[1])))
 
     def void_of(self, epoch: int, first: int, last: int) -> int:
         """Return how many of the messages from `first` to `last`, the last ones, have void numbers."""
@@ -256,3 +266,11 @@ class Account:
         if self.resting:
             moments.append(self.rested)
         return min(moments)
+
+
+def _put(starts: dict[int, Value], epoch: int, value: Value) -> None:
+    """Put `value` last into `starts`, and forget the starts beyond the limit."""
+    starts.pop(epoch, None)
+    starts[epoch] = value
+    while len(starts) > _STARTS:
+        del starts[next(iter(starts))]

@@ -117,7 +117,9 @@ class Ledger:
                 return (
                     account  # the farewell of the device's earlier start, overtaken by the hello of its next
                 )
-            account.begin(frame.epoch, frame.sent)
+            # What a device has sent of its epoch before is in the input log: a durable frame has its receipt.
+            sure = self._delivery == "durable" and frame.former == account.epoch
+            account.begin(frame.epoch, frame.sent, sure=frame.former_sent if sure else 0)
         if frame.owner > account.owner:  # this edge's clock stands behind that of an earlier edge
             account.owner = min(frame.owner, MAX_NUMBER) + 1
         if not account.connected or frame.leaving:

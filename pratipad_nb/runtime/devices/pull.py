@@ -31,6 +31,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from pratipad_nb.errors import DeviceError, FlowError
 from pratipad_nb.request import CANCELLED, Standing, checked_pull
@@ -255,10 +256,13 @@ class Requests:
     def _look_at(self, account: Account) -> None:
         device = account.device
         claims = self._claims.get(device)
-        while claims and claims[0].epoch != account.epoch:  # the device has started again, and numbers anew
-            claim = claims.popleft()
-            self._give_back(claim, claim.low - 1)
-        while claims and claims[-1].high > account.total:
+        former = list(takewhile(lambda claim: claim.epoch != account.epoch, claims or ()))
+        for claim in former:  # the device numbers anew since
+            self._give_back(claim, account.former.get(claim.epoch, 0))
+        if claims and not all(claim.size for claim in former):
+            self._keep(device, [claim for claim in claims if claim.size])
+            claims = self._claims.get(device)
+        while claims and claims[-1].epoch == account.epoch and claims[-1].high > account.total:
             self._give_back(claims[-1], account.total)
             if not claims[-1].size:
                 claims.pop()

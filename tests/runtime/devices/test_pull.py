@@ -72,6 +72,54 @@ def test_devices_are_asked_in_turn_for_so_many_in_all(yard):
     assert sorted(yard.asked.values()) == [2, 3]
 
 
+@pytest.mark.parametrize("arrived", [0, 2, 3])
+def test_what_a_device_has_sent_of_its_epoch_before_counts_though_its_next_hello_overtakes_it(yard, arrived):
+    yard.hello("kept", waiting=3, answers=False)
+    request = yard.requests.pull(3, "kept")
+    yard.ledger.arrived("kept", 1, arrived)
+    yard.hello("kept", epoch=2, answers=False, former=1, former_sent=3)
+    assert (yard.asked["kept"], request.unclaimed) == (0, 0)
+    assert yard.ledger.void("kept", 1, 1, 3) == 0
+    yard.requests.stored([("kept", 1, 3)])
+    assert request.done.is_set()
+
+
+def test_what_is_asked_for_again_counts_though_the_next_hello_overtakes_it(yard):
+    yard.hello("kept", waiting=3, answers=False)
+    yard.requests.pull(9)
+    assert yard.asked["kept"] == 3
+    yard.ledger.gone("kept")
+    yard.requests.settle()  # asked of the others
+    yard.hello("kept", waiting=3, answers=False)
+    request = yard.requests.pull(3, "kept")
+    yard.hello("kept", epoch=2, answers=False, former=1, former_sent=3)
+    assert yard.ledger.void("kept", 1, 1, 3) == 0
+    yard.requests.stored([("kept", 1, 3)])
+    assert request.done.is_set()
+
+
+def test_what_a_device_was_asked_for_beyond_its_epoch_before_is_asked_of_its_next_epoch(yard):
+    yard.hello("kept", waiting=3, answers=True)
+    request = yard.requests.pull(5, "kept")
+    assert yard.asked["kept"] == 5
+    yard.hello("kept", epoch=2, former=1, former_sent=3)
+    assert (yard.asked["kept"], request.unclaimed) == (2, 0)
+    yard.requests.stored([("kept", 1, 3)])
+    yard.bring("kept", 2)
+    assert request.done.is_set()
+
+
+def test_what_has_arrived_of_a_start_that_has_ended_counts_once_it_is_stored(yard):
+    yard.hello("a", waiting=2, answers=False, epoch=5)
+    request = yard.requests.pull(2, "a")
+    yard.ledger.arrived("a", 5, 1)
+    yard.hello("a", waiting=1, answers=False, epoch=6)  # killed after the first, and started again
+    assert (yard.asked["a"], request.left) == (1, 2)
+    yard.requests.stored([("a", 5, 1)])
+    yard.bring("a", 1)
+    assert request.done.is_set()
+
+
 def test_a_device_that_is_named_is_asked_alone(yard):
     yard.requests.pull(5, "b")
     assert yard.asked == {"a": 0, "b": 5}
@@ -441,7 +489,7 @@ def test_whatever_devices_do_every_reading_is_asked_of_somebody_or_waited_for_an
 
 
 def live(chance, clock):
-    yard, epochs, requests = Yard(), dict.fromkeys("abcd", 0), []
+    yard, epochs, requests, arrived = Yard(), dict.fromkeys("abcd", 0), [], {}
     for _ in range(120):
         device = chance.choice("abcd")
         account = yard.ledger.accounts.get(device)
@@ -463,6 +511,7 @@ def live(chance, clock):
                 yard.hello(device, epoch=epochs[device], answers=chance.random() < 0.5, waiting=3)
             case "bring" if account and account.outstanding:
                 yard.bring(device, chance.randint(1, account.outstanding), stored=chance.random() < 0.8)
+                arrived[device, account.epoch] = account.seen
             case "gone":
                 yard.ledger.gone(device)
             case "silence":
@@ -475,6 +524,8 @@ def live(chance, clock):
         epochs[device] += 1
         yard.hello(device, epoch=epochs[device])
     yard.tick()
+    # What has arrived leaves the pipeline at last, also of earlier starts.
+    yard.requests.stored([(*start, number) for start, number in arrived.items()])
     for _ in range(200):  # a slow device is asked for a few readings at a time
         for device in "abcd":
             yard.bring(device, yard.asked[device])
