@@ -11,9 +11,6 @@ import pytest
 from patience import until
 
 from pratipad_nb import Cloud, Device
-from pratipad_nb.portal import Portal
-from pratipad_nb.session.site import Site
-from pratipad_nb.testing import real_server
 
 EDGE = Path(__file__).with_name("edge.py")
 PARTITIONS = 4
@@ -57,15 +54,6 @@ class EdgeProcess:
             self.process.stdin.flush()
 
         self.end(ask)
-
-
-@pytest.fixture
-def endpoint_for():
-    """Give a function that lets a party in at a server which outlives all edges."""
-    with real_server() as home, Portal("test server") as portal:
-        site = portal.run(Site.acquire(home, "interval"))
-        yield lambda role, name: portal.run(site.endpoint_for("house", role, name))
-        portal.run(site.release())
 
 
 class Pushing:

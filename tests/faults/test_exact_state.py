@@ -11,22 +11,10 @@ from pathlib import Path
 import pytest
 
 from pratipad_nb import Cloud, Device
-from pratipad_nb.portal import Portal
-from pratipad_nb.session.site import Site
-from pratipad_nb.testing import real_server
 
 SUMMING = Path(__file__).with_name("summing.py")
 DEVICES = [f"room{n}" for n in range(4)]
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-def endpoint_for():
-    """Give a function that lets a party in at a server which outlives all edges."""
-    with real_server() as home, Portal("test server") as portal:
-        site = portal.run(Site.acquire(home, "interval"))
-        yield lambda role, name: portal.run(site.endpoint_for("house", role, name))
-        portal.run(site.release())
 
 
 class Edge:
