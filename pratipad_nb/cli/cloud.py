@@ -210,7 +210,7 @@ async def _run(endpoint: Any, name: str, wishes: _Wishes) -> None:
 
 def _tell_if_unknown(home: Path, flow: str, reader: str) -> None:
     """Say that there is no such flow: a reader may come first, but a mistyped name would wait for ever."""
-    flows = known_flows(joined_server(home).users)
+    flows = known_flows(joined_server(home).register)
     if flow not in flows:
         said(
             f"the server in {home} has no flow {flow!r} yet; it has {', '.join(flows) or 'none'}. This waits "

@@ -110,7 +110,7 @@ def _names(flow: str | None, server: str | None, certs: Path | None, home: Path)
         return [flow or (said.flow if said else "")]
     if server is not None and flow is not None:
         return [flow]
-    found = known_flows(joined_server(home).users)
+    found = known_flows(joined_server(home).register)
     if not found:
         raise FlowError(f"the server in {home} has no flow yet. Start one: pratipad run FILE")
     if flow is not None and flow not in found:

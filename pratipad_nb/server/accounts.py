@@ -17,14 +17,13 @@ account         users                                      why an account of its
 The names of a tenant's accounts begin with the tenant and ``~``. Where a flow's devices don't trust each
 other, each has an account of its own, ``D_f:name``.
 
-In the accounts of devices, a *mapping* swallows what comes under the subjects of orders and credit from within
-the account: the server delivers an acknowledgement to any reply subject, so that a device could else order
-another device something. Messages of the flow's account are imported, and not mapped.
+In the accounts of devices, a *mapping* swallows what comes under the subjects of orders and credit from
+within the account: the server delivers an acknowledgement to any reply subject, so that a device could else
+order another device something. Messages of the flow's account are imported, and not mapped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from pratipad_nb.server.register import Quota, Register, Rules
@@ -32,7 +31,7 @@ from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.rights import Right, rights_of
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["OWNER", "SYSTEM", "account_of", "flow_account", "rendered_accounts"]
+__all__ = ["OWNER", "SYSTEM", "account_names", "account_of", "flow_account", "rendered_accounts"]
 
 #: The name of the server's owner: a user of the system account.
 OWNER = "urn:pratipad:_owner"
@@ -41,6 +40,8 @@ SYSTEM = "SYS"
 _VOID = "_void"
 #: What the server may keep for the sessions of a flow's MQTT devices, in bytes: some 10,000 sessions.
 _MQTT_BYTES = 64 << 20
+#: What a flow's account may store beyond its logs, in bytes: the positions of readers.
+_SPARE_BYTES = 1 << 30
 #: A reader has one connection, and while it reconnects a second one. A device that has an account of its own
 #: has no more.
 _CONNECTIONS_EACH = 8
@@ -67,18 +68,22 @@ def _named(kind: str, flow: str, tenant: str) -> str:
     return f"{tenant}~{kind}_{flow}" if tenant else f"{kind}_{flow}"
 
 
-def rendered_accounts(register: Register, flows: Iterable[str] = ()) -> dict[str, Account]:
-    """Return all accounts by name, as the server's configuration has them.
+def account_names(register: Register) -> set[str]:
+    """Return the names of all accounts of `register`."""
+    names = {SYSTEM}
+    for key in register.flows:
+        tenant, _, flow = key.rpartition("/")
+        names.add(flow_account(flow, tenant))
+        if not register.rules_of(key).each_device:
+            names.add(_named("D", flow, tenant))
+    names |= {account_of(party, register.rules_of(party.key)) for party in register.parties.values()}
+    return names
 
-    Parameters
-    ----------
-    register
-        The register.
-    flows
-        Keys of further flows that have accounts, although no party of theirs is let in yet.
-    """
+
+def rendered_accounts(register: Register) -> dict[str, Account]:
+    """Return all accounts of `register` by name, as the server's configuration has them."""
     accounts: dict[str, Account] = {SYSTEM: {"users": [{"user": OWNER}], "exports": []}}
-    for key in sorted({*register.flows, *flows}):
+    for key in register.flows:
         tenant, _, flow = key.rpartition("/")
         _add_flow(accounts, flow, tenant, register)
     for party in register.parties.values():
@@ -97,13 +102,27 @@ def _add_flow(accounts: dict[str, Account], flow: str, tenant: str, register: Re
     rules = register.rules_of(f"{tenant}/{flow}" if tenant else flow)
     edge, device = Party(flow, "edge", tenant=tenant), Party(flow, "device", "device", tenant)
     accounts[account_of(edge, rules)] = {
-        "jetstream": {"max_mem": 0, "max_file": rules.bytes or -1},
+        "jetstream": {"max_mem": 0, "max_file": _file_bound(register, flow, tenant)},
         "users": [],
         "exports": [],
         "imports": [],
     }
     if not rules.each_device:
         _add_client(accounts, account_of(device, rules), device, rules)
+
+
+def _file_bound(register: Register, flow: str, tenant: str) -> int:
+    """Return how many bytes the streams of a flow may take in all; -1: any number.
+
+    The flow's own logs have their own bounds: this is the bound of what an edge might make beyond. While a
+    log is carried over into another, both are there. A tenant's quota is shared out among its flows.
+    """
+    wanted = register.rules_of(f"{tenant}/{flow}" if tenant else flow).bytes
+    quota = register.quotas.get(tenant, Quota()).bytes
+    if not quota:
+        return 2 * wanted + _SPARE_BYTES if wanted else -1
+    flows = [key for key in register.flows if key.rpartition("/")[0] == tenant]
+    return wanted + max(0, quota - register.bytes_of(tenant)) // len(flows)
 
 
 def _add_client(accounts: dict[str, Account], name: str, party: Party, rules: Rules) -> None:

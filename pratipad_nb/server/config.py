@@ -256,8 +256,8 @@ def leaf_party(credentials: Credentials) -> Party:
     party = Party.parse(named)
     if party is None or party.role != "leaf":
         raise CertificateError(
-            f"{credentials.certificate} is the certificate of {named!r:.100}, and no leaf's. Issue one beside "
-            "the server to join, and carry it here: pratipad certs issue leaf NAME --flow FLOW"
+            f"{credentials.certificate} is the certificate of {named!r:.100}, and no leaf's. Issue one "
+            "beside the server to join, and carry it here: pratipad certs issue leaf NAME --flow FLOW"
         )
     return party
 

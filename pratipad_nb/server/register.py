@@ -7,8 +7,9 @@ for `pratipad_nb.server.accounts`, changing the register of a running server is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 
@@ -16,7 +17,9 @@ from pratipad_nb.errors import ServerError, SettingsError
 from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.rights import Arrows
 
-__all__ = ["Quota", "Register", "Rules", "parsed_register", "rendered_register"]
+__all__ = ["Change", "Quota", "Register", "Rules", "parsed_register", "rendered_register"]
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,30 +68,18 @@ class Register:
     rules: Mapping[str, Rules] = field(default_factory=dict)
     quotas: Mapping[str, Quota] = field(default_factory=dict)
 
-    def with_parties(self, parties: Iterable[Party], gone: Iterable[Party] = ()) -> Register:
-        """Return the register with `parties` let in, and without the parties `gone`.
-
-        A party without a serial number stands for all certificates of its identity when it is gone.
-        """
-        left = dict(self.parties)
-        for party in gone:
-            if party.serial:
-                left.pop(party.user, None)
-            else:
-                left = {user: each for user, each in left.items() if each.identity != party.identity}
-        for party in parties:
-            left[party.user] = party
-        return replace(self, parties=left)
-
-    def with_rules(self, rules: Mapping[str, Rules | None]) -> Register:
-        """Return the register with the rules of flows changed; None: forgotten."""
-        left = {key: each for key, each in {**self.rules, **rules}.items() if each is not None}
-        return replace(self, rules=left)
-
-    def with_quotas(self, quotas: Mapping[str, Quota | None]) -> Register:
-        """Return the register with the quotas of tenants changed; None: forgotten."""
-        left = {tenant: each for tenant, each in {**self.quotas, **quotas}.items() if each is not None}
-        return replace(self, quotas=left)
+    def changed(self, *changes: Change) -> Register:
+        """Return the register after `changes`, one after the other."""
+        parties = dict(self.parties)
+        rules: dict[str, Rules | None] = {**self.rules}
+        quotas: dict[str, Quota | None] = {**self.quotas}
+        for change in changes:
+            for party in change.gone:
+                _remove(parties, party)
+            parties |= {party.user: party for party in change.parties}
+            rules |= change.rules
+            quotas |= change.quotas
+        return Register(parties, _kept(rules), _kept(quotas))
 
     def rules_of(self, key: str) -> Rules:
         """Return the rules of the flow `key`."""
@@ -96,10 +87,14 @@ class Register:
 
     @property
     def flows(self) -> list[str]:
-        """The keys of all flows of which a party is let in, sorted."""
-        return sorted({party.key for party in self.parties.values()})
+        """The keys of all flows that are known, sorted."""
+        return sorted({party.key for party in self.parties.values()} | self.rules.keys())
 
-    def check_quotas(self) -> None:
+    def bytes_of(self, tenant: str) -> int:
+        """Return how many bytes the logs of the tenant's flows may take in all."""
+        return sum(each.bytes for key, each in self.rules.items() if key.rpartition("/")[0] == tenant)
+
+    def check(self) -> None:
         """Raise `SettingsError` if a tenant has more than its quota."""
         for tenant, quota in self.quotas.items():
             devices = {
@@ -110,9 +105,51 @@ class Register:
             if quota.devices and len(devices) > quota.devices:
                 raise SettingsError(
                     f"the tenant {tenant!r} may have {quota.devices} devices, and this would be number "
-                    f"{len(devices)}. Revoke a device (pratipad certs revoke device NAME), or raise the quota "
-                    f"(pratipad tenant {tenant} --devices N)."
+                    f"{len(devices)}. Revoke a device (pratipad certs revoke device NAME), or raise the "
+                    f"quota (pratipad tenant {tenant} --devices N)."
                 )
+            if quota.bytes and (wanted := self.bytes_of(tenant)) > quota.bytes:
+                raise SettingsError(
+                    f"the logs of the flows of tenant {tenant!r} may take {quota.bytes:,} bytes of the disk, "
+                    f"and these flows would take {wanted:,}. Lower a flow's bounds (keep=, FlowOptions), "
+                    f"forget a flow (`flow.forget()`), or raise the quota (pratipad tenant {tenant} --disk "
+                    "SIZE)."
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of a register.
+
+    Attributes
+    ----------
+    gone
+        Parties to be let in no more. A party without a serial number stands for all certificates of its
+        identity. A party with a serial number stands for that certificate, and for certificates of version
+        0.1, which have none: their holder's other certificates have the same identity.
+    parties
+        Parties to let in, after that.
+    rules, quotas
+        New rules of flows, and quotas of tenants; None: forgotten.
+    """
+
+    parties: tuple[Party, ...] = ()
+    gone: tuple[Party, ...] = ()
+    rules: Mapping[str, Rules | None] = field(default_factory=dict)
+    quotas: Mapping[str, Quota | None] = field(default_factory=dict)
+
+
+def _remove(parties: dict[str, Party], party: Party) -> None:
+    if party.serial:
+        parties.pop(party.user, None)
+        parties.pop(party.identity, None)
+        return
+    for user in [user for user, each in parties.items() if each.identity == party.identity]:
+        del parties[user]
+
+
+def _kept(values: Mapping[str, Value | None]) -> dict[str, Value]:
+    return {key: value for key, value in values.items() if value is not None}
 
 
 class _Listed(msgspec.Struct, frozen=True, omit_defaults=True):

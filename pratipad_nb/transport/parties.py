@@ -13,7 +13,7 @@ their name.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 from pratipad_nb.errors import SettingsError
 from pratipad_nb.settings import valid_name
@@ -105,15 +105,45 @@ class Party:
     def inbox(self) -> str:
         """The prefix of the party's own inboxes, without a dot at its end.
 
-        A party may subscribe to its own inboxes alone, so that no party can read the answers to another party.
-        Tokens are parted by dots and not by underscores, since names may hold underscores: two parties never
-        share a prefix.
+        A party may subscribe to its own inboxes alone, so that no party can read the answers to another
+        party. Tokens are parted by dots and not by underscores, since names may hold underscores: two parties
+        never share a prefix.
         """
         return ".".join(("_INBOX", self.flow, self.role, *([self.name] if self.name else [])))
 
     def with_serial(self, serial: str) -> Party:
         """Return the same party with the certificate of that serial number."""
         return replace(self, serial=serial)
+
+    @classmethod
+    def called(cls, role: Role, flow: str, name: str = "", tenant: str = "") -> Party:
+        """Return the party that a user means.
+
+        Parameters
+        ----------
+        flow
+            The flow's name, or `flow_key`: ``acme/house``.
+        name
+            The name of the device, reader or site; an edge's is left out.
+        tenant
+            The party's own tenant, which a reader may have beside the flow's.
+
+        Raises
+        ------
+        SettingsError
+            If a name is none, or a party that is no reader is of another tenant than its flow.
+        """
+        owner, _, bare = flow.rpartition("/")
+        if role == "edge":
+            name = ""
+        if owner and tenant and owner != tenant:
+            if role != "reader":
+                raise SettingsError(
+                    f"the flow {flow!r} is of the tenant {owner!r}, and the {role} of {tenant!r}. Readers "
+                    "alone may be of another tenant (flow.share)."
+                )
+            name = f"{name}{_OF}{tenant}"
+        return cls(bare, role, name, owner or tenant)
 
     @classmethod
     def parse(cls, user: str, *, mqtt: bool = False) -> Party | None:
@@ -127,6 +157,6 @@ class Party:
         if role not in _ROLES or len(name) > 1:
             return None
         try:
-            return cls(flow, role, "".join(name), tenant, serial, mqtt)
+            return cls(flow, cast("Role", role), "".join(name), tenant, serial, mqtt)
         except SettingsError:
             return None

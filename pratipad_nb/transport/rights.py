@@ -122,10 +122,10 @@ def who_can(verb: Verb, subject: str, parties: Iterable[tuple[Party, Arrows]]) -
 def _covers(pattern: str, subject: str) -> bool:
     """Return whether every subject that `subject` (perhaps a pattern) means is one that `pattern` means."""
     wanted, asked = pattern.split("."), subject.split(".")
-    for position, token in enumerate(wanted):
-        if token == ">":
+    for position, part in enumerate(wanted):
+        if part == ">":
             return len(asked) > position
-        if position >= len(asked) or asked[position] == ">" or (token != "*" and asked[position] != token):
+        if position >= len(asked) or asked[position] == ">" or part not in ("*", asked[position]):
             return False
     return len(wanted) == len(asked)
 

@@ -32,7 +32,7 @@ from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import Credentials, Endpoint, FlowOptions, Leaf
 from pratipad_nb.testing import real_server
 from pratipad_nb.transport.connecting import connect
-from pratipad_nb.transport.permissions import User, identity_of, leaf_identity, leaf_user, reader_user
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.subjects import Subjects
 
 HOUSE = Subjects("house")
@@ -128,7 +128,7 @@ class CloudSide:
         self.server = self._server("127.0.0.1:" + str(free_port()))
         self.url = self.portal.run(
             self._start(
-                [leaf_user("barn", ["house"]), reader_user("house", "cloud"), User(ANYBODY, (">",), (">",))]
+                [leaf_user("barn", ["house"]), Party("house", "reader", "cloud"), User(ANYBODY, (">",), (">",))]
             )
         )
         self.proxy = Proxy(("127.0.0.1", int(self.server.leaves_url.rpartition(":")[2])))
@@ -145,7 +145,7 @@ class CloudSide:
             credentials = self.store.authority.issue(leaf_identity("barn"), self.home / "barn")
         return Leaf(f"tls://127.0.0.1:{self.proxy.port}", credentials)
 
-    def reader(self, identity: str = identity_of("house", "reader", "cloud")) -> Endpoint:
+    def reader(self, identity: str = Party("house", "reader", "cloud").identity) -> Endpoint:
         name = identity.rpartition(":")[2]
         return Endpoint(self.url, "house", self.store.reader("house", name, identity))
 
@@ -416,7 +416,7 @@ def test_a_leaf_that_is_not_invited_gets_nothing_and_the_edge_goes_on(cloud_side
     elif whose == "nobody":
         identity = leaf_identity("stable")
     else:
-        identity = identity_of("house", "reader", "cloud")
+        identity = Party("house", "reader", "cloud").identity
     credentials = authority.issue(identity, tmp_path / "leaf")
     # What the leaf trusts is right in each case; what it shows isn't.
     shown = Credentials(cloud_side.store.authority.certificate, credentials.certificate, credentials.key)

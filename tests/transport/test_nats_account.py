@@ -12,9 +12,9 @@ from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.transport.nats import NatsConnection
 from pratipad_nb.transport.nats_account import QUESTION, account_of
-from pratipad_nb.transport.permissions import edge_user, inbox_prefix
+from pratipad_nb.transport.parties import Party
 
-EDGE = edge_user("house")
+EDGE = Party("house", "edge")
 
 
 @contextlib.asynccontextmanager
@@ -22,7 +22,7 @@ async def connected(folder, certificates, user):
     server = EmbeddedServer(folder, certificates.server)
     url = await server.start([user])
     try:
-        inbox = f"{inbox_prefix('house', 'edge')}.{secrets.token_hex(4)}"
+        inbox = f"{Party('house', 'edge').inbox}.{secrets.token_hex(4)}"
         yield await NatsConnection.connect(url, certificates.edge, name="edge", inbox_prefix=inbox)
     finally:
         await server.stop()

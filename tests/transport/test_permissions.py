@@ -17,13 +17,7 @@ from pratipad_nb.errors import SettingsError
 from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import NAME_PATTERN, RESERVED_NAMES
-from pratipad_nb.transport.permissions import (
-    device_user,
-    edge_user,
-    identity_of,
-    inbox_prefix,
-    reader_user,
-)
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.subjects import Subjects
 from pratipad_nb.transport.tls import client_context
 
@@ -31,18 +25,18 @@ names = st.from_regex(NAME_PATTERN, fullmatch=True).filter(lambda n: n not in RE
 HOUSE = Subjects("house")
 
 USERS = {
-    "edge": edge_user("house"),
-    "room1": device_user("house", "room1"),
-    "room2": device_user("house", "room2"),
-    "cloud": reader_user("house", "cloud"),
-    "garden": edge_user("garden"),
+    "edge": Party("house", "edge"),
+    "room1": Party("house", "device", "room1"),
+    "room2": Party("house", "device", "room2"),
+    "cloud": Party("house", "reader", "cloud"),
+    "garden": Party("garden", "edge"),
 }
 INBOXES = {
-    "edge": inbox_prefix("house", "edge"),
-    "room1": inbox_prefix("house", "device", "room1"),
-    "room2": inbox_prefix("house", "device", "room2"),
-    "cloud": inbox_prefix("house", "reader", "cloud"),
-    "garden": inbox_prefix("garden", "edge"),
+    "edge": Party("house", "edge").inbox,
+    "room1": Party("house", "device", "room1").inbox,
+    "room2": Party("house", "device", "room2").inbox,
+    "cloud": Party("house", "reader", "cloud").inbox,
+    "garden": Party("garden", "edge").inbox,
 }
 
 
@@ -316,8 +310,8 @@ async def test_a_reader_reads_the_output_from_a_position_of_its_own(connect: Con
 def test_two_parties_share_neither_identity_nor_inbox(a: tuple[str, str], b: tuple[str, str]) -> None:
     parties = {(flow, role, name) for flow, name in (a, b) for role in ("device", "reader")}
     parties |= {(flow, "edge", "") for flow, _ in (a, b)}
-    assert len({identity_of(*party) for party in parties}) == len(parties)  # type: ignore[arg-type]
-    inboxes = [inbox_prefix(*party) + "." for party in parties]  # type: ignore[arg-type]
+    assert len({Party(*party).identity for party in parties}) == len(parties)  # type: ignore[arg-type]
+    inboxes = [Party(*party).inbox + "." for party in parties]  # type: ignore[arg-type]
     assert not [1 for one in inboxes for other in inboxes if one != other and one.startswith(other)]
 
 
