@@ -289,8 +289,8 @@ def flows_of(user: User) -> list[str]:
     flow, *_ = user.identity.split(":")[2:]
     if not _is_leaf(user):
         return [flow]
-    names = (subject.split(".")[1] for subject in user.subscribe if subject.endswith(".order"))
-    return sorted(name for name in names if Subjects(name).order in user.subscribe)
+    names = (subject.split(".")[1] for subject in user.subscribe if ".order" in subject)
+    return sorted(name for name in names if Subjects(name).order_all in user.subscribe)
 
 
 def known_flows(users: Iterable[User]) -> list[str]:

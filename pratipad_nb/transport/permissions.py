@@ -147,8 +147,8 @@ def reader_user(flow: str, name: str) -> User:
     return User(
         identity_of(flow, "reader", name),
         publish=(
-            subjects.order,
-            subjects.control,
+            subjects.order(name),
+            subjects.control(name),
             subjects.read(name),
             f"{_API}.STREAM.INFO.{out}",
             f"{_API}.STREAM.INFO.{mark}",
@@ -191,7 +191,7 @@ def leaf_user(site: str, flows: Iterable[str]) -> User:
         subjects = Subjects(flow)
         publish += [subjects.sent, subjects.stats, subjects.out_all, f"_INBOX.{flow}.reader.>"]
         publish += _cloud_api(subjects)
-        subscribe += [subjects.order, subjects.control, f"{inbox_prefix(flow, 'edge')}.>"]
+        subscribe += [subjects.order_all, subjects.control_all, f"{inbox_prefix(flow, 'edge')}.>"]
     return User(leaf_identity(site), tuple(publish), tuple(subscribe), listeners=("LEAFNODE",))
 
 
