@@ -246,7 +246,9 @@ async def _tell_who_is_unknown(client: AsyncCloud, to: list[str] | None) -> None
     from pratipad_nb.cloud.control import Control
 
     try:
-        stats = await Control(await client.connect(), client.flow).ask("stats", {}, _STATS_SECONDS)
+        stats = await Control(await client.connect(), client.flow, client.reader).ask(
+            "stats", {}, _STATS_SECONDS
+        )
     except (TransportError, WaitTimeout):
         return  # the order is stored all the same
     known = stats["devices"]

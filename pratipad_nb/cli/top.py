@@ -132,7 +132,7 @@ async def _control(flow: str, server: str | None, certs: Path | None, home: Path
     endpoint = await endpoint_for("reader", name, flow=flow, server=server, certs=certs, home=home)
     connection = await connect(endpoint, role="reader", name=name)
     try:
-        yield Control(connection, flow)
+        yield Control(connection, flow, name)
     finally:
         await connection.close()
 

@@ -59,7 +59,7 @@ async def connect(endpoint: Endpoint, *, role: Role, name: str) -> Connection:
     from pratipad_nb.transport.nats import NatsConnection
 
     # Two connections of one party, a predecessor and its successor, must not read each other's answers.
-    inbox = f"{party.inbox}.{secrets.token_hex(4)}"
+    inbox = f"{party.inbox}.{secrets.token_hex(8)}"
     return await NatsConnection.connect(
         endpoint.url,
         endpoint.credentials,

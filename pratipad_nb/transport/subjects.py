@@ -26,7 +26,6 @@ subject                     publisher → reader                      stream
 ``edge.<edge>``             edge → one edge: requests (stats)       none
 ``stats``                   edge → readers: snapshots               none
 ``control.<reader>``        reader → edge: requests (pull, stats)   none
-``control``                 reader → edge: requests (pull, forget)  none
 ``presence.<kind>``         edge → server: which devices are there  none
 ``connected.<kind>``        server → edge: a device has come        none
 ``disconnected.<kind>``     server → edge: a device has gone        none

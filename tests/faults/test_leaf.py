@@ -371,7 +371,7 @@ def test_up_the_link_passes_what_the_cloud_is_for_and_nothing_else(cloud_side, t
     with house(tmp_path / "edge", cloud_side.leaf()) as flow:
         kept = [HOUSE.up("room1"), HOUSE.down("room1"), HOUSE.plain("room1"), HOUSE.hello("room1"),
                 HOUSE.mark("x"), HOUSE.credit("room1"), HOUSE.read("cloud"), HOUSE.dead("tag"),
-                HOUSE.control]  # fmt: skip
+                HOUSE.control("cloud")]  # fmt: skip
         assert heard_across(cloud_side, flow, [*kept, HOUSE.stats], at_edge=True) == {HOUSE.stats}
 
 
@@ -382,7 +382,9 @@ def test_down_the_link_pass_orders_and_requests_and_nothing_else(cloud_side, tmp
                 HOUSE.stats]  # fmt: skip
         # The frames that the flow itself forwards are heard at the edge, too.
         until(lambda: (lag := flow.stats().readers.get("_uplink")) is not None and not lag.pending)
-        assert heard_across(cloud_side, flow, [*kept, HOUSE.control], at_edge=False) == {HOUSE.control}
+        assert heard_across(cloud_side, flow, [*kept, HOUSE.control("cloud")], at_edge=False) == {
+            HOUSE.control("cloud")
+        }
 
 
 def test_nobody_at_the_cloud_reaches_jetstream_at_the_edge(cloud_side, tmp_path):

@@ -59,8 +59,8 @@ async def stored(url: str, credentials: Credentials) -> None:
     try:
         spec = LogSpec(SUBJECTS.order_stream, SUBJECTS.streams[SUBJECTS.order_stream], 1 << 20, "log", 0.0)
         log = await connection.open_log(spec)
-        await connection.append(SUBJECTS.order, b"kept")
-        record = await log.latest(SUBJECTS.order)
+        await connection.append(SUBJECTS.edge_order, b"kept")
+        record = await log.latest(SUBJECTS.edge_order)
         assert record is not None
         assert record.data == b"kept"
     finally:

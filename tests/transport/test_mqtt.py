@@ -233,13 +233,19 @@ def test_a_device_can_do_nothing_but_its_own(house):
     own = [HOUSE.plain("room1"), HOUSE.down("room1")]
     assert device.subscribe(*own) == [True, True]
     foreign = [
-        HOUSE.plain("room2"), HOUSE.down("room2"), HOUSE.up("room1"), HOUSE.up("room2"), HOUSE.order,
-        HOUSE.control, HOUSE.out(0), "#", "pratipad.#", "pratipad.house.plain.+",
+        HOUSE.plain("room2"), HOUSE.down("room2"), HOUSE.up("room1"), HOUSE.up("room2"), HOUSE.order("cloud"),
+        HOUSE.control("cloud"), HOUSE.out(0), "#", "pratipad.#", "pratipad.house.plain.+",
         "$SYS.#", "$MQTT.sub.#", "_INBOX.#",
     ]  # fmt: skip
     assert device.subscribe(*foreign) == [False] * len(foreign)
     assert device.subscribe(*foreign, qos=1) == [False] * len(foreign)
-    for subject in (HOUSE.up("room2"), HOUSE.plain("room2"), HOUSE.down("room2"), HOUSE.order, HOUSE.out(0)):
+    for subject in (
+        HOUSE.up("room2"),
+        HOUSE.plain("room2"),
+        HOUSE.down("room2"),
+        HOUSE.order("cloud"),
+        HOUSE.out(0),
+    ):
         device.publish(subject, '{"evil": 1}')  # acknowledged, as the server does it, and gone
     device.publish("$JS.API.STREAM.DELETE.OUT_house", b"")
     device.publish(HOUSE.up("room1"), '{"t": 1}')

@@ -25,8 +25,8 @@ from pratipad_nb.transport.protocol import ConsumerSpec, LogSpec
 from pratipad_nb.transport.subjects import Subjects, stream_of
 
 SUBJECTS = Subjects("house")
-ORDER, OUT, UP = SUBJECTS.order, SUBJECTS.out(0), SUBJECTS.up("room1")
-ORDERS = LogSpec(SUBJECTS.order_stream, (ORDER,), 1 << 20, "log", 0.0)
+ORDER, OUT, UP = SUBJECTS.order("archive"), SUBJECTS.out(0), SUBJECTS.up("room1")
+ORDERS = LogSpec(SUBJECTS.order_stream, (SUBJECTS.order_all,), 1 << 20, "log", 0.0)
 OUTPUT = LogSpec(SUBJECTS.output_stream, (SUBJECTS.out_all,), 1 << 20, "log", 0.0)
 #: The log of orders while it takes none: nobody answers an append, though the log is there.
 DEAF = dataclasses.replace(ORDERS, subjects=(SUBJECTS.dead_all,))

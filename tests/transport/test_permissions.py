@@ -121,9 +121,9 @@ async def test_a_device_hears_what_the_edge_sends_it_and_what_it_sends_all(conne
 
 async def test_an_edge_answers_a_reader_s_request(connect: Connect) -> None:
     edge, cloud = await connect("edge"), await connect("cloud")
-    control = await edge.client.subscribe(HOUSE.control)
+    control = await edge.client.subscribe(HOUSE.control("cloud"))
     await edge.settle()
-    asking = asyncio.ensure_future(cloud.client.request(HOUSE.control, b"pull", timeout=5))
+    asking = asyncio.ensure_future(cloud.client.request(HOUSE.control("cloud"), b"pull", timeout=5))
     await (await control.next_msg(5)).respond(b"done")
     assert (await asking).data == b"done"
 
@@ -135,8 +135,8 @@ FORBIDDEN_TO_PUBLISH = {
         HOUSE.down("room1"),
         HOUSE.down("room2"),
         HOUSE.credit("room1"),
-        HOUSE.order,
-        HOUSE.control,
+        HOUSE.order("cloud"),
+        HOUSE.control("cloud"),
         HOUSE.out(0),
         HOUSE.mark("room1"),
         HOUSE.stats,
@@ -154,6 +154,10 @@ FORBIDDEN_TO_PUBLISH = {
         HOUSE.down("room1"),
         HOUSE.out(0),
         HOUSE.read("other"),
+        HOUSE.order("other"),
+        HOUSE.control("other"),
+        HOUSE.edge_order,
+        HOUSE.former_order,
         HOUSE.mark("room1"),
         "$JS.API.STREAM.PURGE.OUT_house",
         "$JS.API.STREAM.DELETE.OUT_house",
@@ -299,7 +303,7 @@ async def test_a_reader_reads_the_output_from_a_position_of_its_own(connect: Con
     assert json.loads(again.data) == {"n": 1}
     own = await cloud.client.request(f"$JS.API.DIRECT.GET.MARK_house.{HOUSE.read('cloud')}", timeout=5)
     assert json.loads(own.data) == {"at": 1}
-    assert (await cloud.request(HOUSE.order, {}))["stream"] == "ORDER_house"
+    assert (await cloud.request(HOUSE.order("cloud"), {}))["stream"] == "ORDER_house"
     for subject in (HOUSE.out_all, HOUSE.stats):
         await cloud.client.subscribe(subject)
     await cloud.settle()
