@@ -128,7 +128,7 @@ class CloudSide:
         self.server = self._server("127.0.0.1:" + str(free_port()))
         self.url = self.portal.run(
             self._start(
-                [leaf_user("barn", ["house"]), Party("house", "reader", "cloud"), User(ANYBODY, (">",), (">",))]
+                [Party("house", "leaf", "barn"), Party("house", "reader", "cloud"), Party("house", "edge")]
             )
         )
         self.proxy = Proxy(("127.0.0.1", int(self.server.leaves_url.rpartition(":")[2])))
@@ -136,13 +136,15 @@ class CloudSide:
     def _server(self, leaves: str) -> EmbeddedServer:
         return EmbeddedServer(self.home / "server", self.store.server("urn:pratipad:server"), leaves=leaves)
 
-    async def _start(self, users: list[User]) -> str:
-        return await self.server.start(users)
+    async def _start(self, parties: list[Party]) -> str:
+        return await self.server.start(parties)
 
     def leaf(self, credentials: Credentials | None = None) -> Leaf:
         """Return what the site "barn" joins with."""
         if credentials is None:
-            credentials = self.store.authority.issue(leaf_identity("barn"), self.home / "barn")
+            credentials = self.store.authority.issue(
+                Party("house", "leaf", "barn").identity, self.home / "barn"
+            )
         return Leaf(f"tls://127.0.0.1:{self.proxy.port}", credentials)
 
     def reader(self, identity: str = Party("house", "reader", "cloud").identity) -> Endpoint:
@@ -412,11 +414,11 @@ def test_nobody_at_the_cloud_reaches_jetstream_at_the_edge(cloud_side, tmp_path)
 
 @pytest.mark.parametrize("whose", ["another authority", "nobody", "a reader"])
 def test_a_leaf_that_is_not_invited_gets_nothing_and_the_edge_goes_on(cloud_side, tmp_path, whose):
-    authority, identity = cloud_side.store.authority, leaf_identity("barn")
+    authority, identity = cloud_side.store.authority, Party("house", "leaf", "barn").identity
     if whose == "another authority":
         authority = Authority.open(tmp_path / "another")
     elif whose == "nobody":
-        identity = leaf_identity("stable")
+        identity = Party("house", "leaf", "stable").identity
     else:
         identity = Party("house", "reader", "cloud").identity
     credentials = authority.issue(identity, tmp_path / "leaf")

@@ -49,7 +49,7 @@ async def connect(server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Conne
     store = CertificateStore.open(tmp_path)
     async with contextlib.AsyncExitStack() as stack:
 
-        async def made(user: User, credentials: Any, prefix: str) -> NatsConnection:
+        async def made(user: Party, credentials: Any, prefix: str) -> NatsConnection:
             connection = await NatsConnection.connect(
                 server.url, credentials, name="test", inbox_prefix=prefix
             )
