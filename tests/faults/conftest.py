@@ -12,5 +12,5 @@ def endpoint_for():
     """Give a function that lets a party in at a server which outlives all edges."""
     with real_server() as home, Portal("test server") as portal:
         site = portal.run(Site.acquire(home, "interval"))
-        yield lambda role, name: portal.run(site.endpoint_for("house", role, name))
+        yield lambda role, name: portal.run(site.endpoint_for(Party.called(role, "house", name)))
         portal.run(site.release())

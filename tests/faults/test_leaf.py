@@ -36,7 +36,7 @@ from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.subjects import Subjects
 
 HOUSE = Subjects("house")
-ANYBODY = "urn:pratipad:house:reader:anybody"
+BARN = Party("house", "leaf", "barn")
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -142,10 +142,12 @@ class CloudSide:
     def leaf(self, credentials: Credentials | None = None) -> Leaf:
         """Return what the site "barn" joins with."""
         if credentials is None:
-            credentials = self.store.authority.issue(
-                Party("house", "leaf", "barn").identity, self.home / "barn"
-            )
+            credentials = self.store.authority.issue(BARN.identity, self.home / "barn")
         return Leaf(f"tls://127.0.0.1:{self.proxy.port}", credentials)
+
+    def edge(self) -> Endpoint:
+        """Return the endpoint of an edge, which may do anything in the account of its flow."""
+        return Endpoint(self.url, "house", self.store.edge("house", Party("house", "edge").identity))
 
     def reader(self, identity: str = Party("house", "reader", "cloud").identity) -> Endpoint:
         name = identity.rpartition(":")[2]
@@ -352,7 +354,7 @@ def heard_across(cloud_side: CloudSide, flow: Flow, publishing: list[str], at_ed
     heard: set[str] = set()
 
     async def tried() -> None:
-        cloud = await connect(cloud_side.reader(ANYBODY), role="reader", name="anybody")
+        cloud = await connect(cloud_side.edge(), role="edge", name="house")
         try:
             source, target = (edge, cloud) if at_edge else (cloud, edge)
             for pattern in ("pratipad.>", "_INBOX.house.>") if at_edge else (HOUSE.everything,):
@@ -391,7 +393,7 @@ def test_down_the_link_pass_orders_and_requests_and_nothing_else(cloud_side, tmp
 
 def test_nobody_at_the_cloud_reaches_jetstream_at_the_edge(cloud_side, tmp_path):
     async def asked(subject: str) -> bytes:
-        connection = await connect(cloud_side.reader(ANYBODY), role="reader", name="anybody")
+        connection = await connect(cloud_side.edge(), role="edge", name="house")
         try:
             return await connection.request(subject, b"", 1.0)
         finally:

@@ -94,9 +94,8 @@ async def test_a_leaf_joins_with_certificates_in_a_folder_of_any_name(name: str,
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
     async with served(cloud, leaves=f"127.0.0.1:{port}") as leaves:
-        barn = Authority.open(cloud / "authority").issue(
-            Party("house", "leaf", "barn").identity, cloud / "barn"
-        )
+        authority, identity = Authority.open(cloud / "authority"), Party("house", "leaf", "barn").identity
+        barn = authority.issue(identity, cloud / "barn")
         site = tmp_path / "site" / name
         async with served(site, leaf_of=Leaf(leaves, barn)):
             log = site / "server/log"
