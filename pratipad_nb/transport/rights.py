@@ -35,7 +35,7 @@ __all__ = ["API", "CLOUD", "USER_INFO", "Arrows", "Right", "Verb", "own_api", "r
 CLOUD = "cloud"
 #: The prefix of JetStream's calls.
 API = "$JS.API"
-#: Where the server tells a party its account.
+#: Where the server tells a party its account. Each node answers for its own clients, so there is one answer.
 USER_INFO = "$SYS.REQ.USER.INFO"
 
 Verb = Literal["publish", "subscribe"]

@@ -5,6 +5,7 @@ import pytest
 from pratipad_nb.portal import Portal
 from pratipad_nb.session.site import Site
 from pratipad_nb.testing import real_server
+from pratipad_nb.transport.parties import Party
 
 
 @pytest.fixture

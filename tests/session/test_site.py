@@ -10,6 +10,7 @@ from pratipad_nb import AsyncDevice, AsyncFlow, Device, Flow, FlowOptions
 from pratipad_nb.errors import FlowError, ServerError
 from pratipad_nb.session import asynchronous
 from pratipad_nb.session.site import Site
+from pratipad_nb.transport.parties import Party
 
 
 def same(payload):

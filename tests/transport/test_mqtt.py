@@ -100,7 +100,7 @@ class House:
         return device
 
     def invited(self, name: str) -> Credentials:
-        credentials = self.flow.invite(name, self.folder / name).credentials
+        credentials = self.flow.invite(name, self.folder / name, mqtt=True).credentials
         assert credentials is not None
         return credentials
 
