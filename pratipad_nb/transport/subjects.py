@@ -25,6 +25,9 @@ subject                     publisher → reader                      stream
 ``edge.<edge>``             edge → one edge: requests (stats)       none
 ``stats``                   edge → readers: snapshots               none
 ``control``                 reader → edge: requests (pull, forget)  none
+``presence.<kind>``         edge → server: which devices are there  none
+``connected.<kind>``        server → edge: a device has come        none
+``disconnected.<kind>``     server → edge: a device has gone        none
 =========================== ======================================= ==================================
 
 Each subject stands below ``pratipad.<flow>.``.
@@ -164,6 +167,22 @@ class Subjects:
     def control(self) -> str:
         """The subject of readers' requests to the edge."""
         return self._below("control")
+
+    def presence(self, kind: str) -> str:
+        """Return the subject of the question which devices of `kind` are connected.
+
+        The kinds are ``devices`` and ``mqtt``; where each device has an account of its own, the device's name
+        is a kind.
+        """
+        return self._below("presence", kind)
+
+    def connected(self, kind: str) -> str:
+        """Return the subject on which the server says that a device of `kind` has connected."""
+        return self._below("connected", kind)
+
+    def disconnected(self, kind: str) -> str:
+        """Return the subject on which the server says that a connection of a device of `kind` has ended."""
+        return self._below("disconnected", kind)
 
     def moving(self, move: str, device: str) -> str:
         """Return the subject of `device`'s frames that the move `move` takes out of the former input."""
