@@ -69,11 +69,11 @@ class Presence:
         self._note_hello(device, leaving=frame.leaving)
 
     def _note_hello(self, device: str, *, leaving: bool) -> None:
-        self._heard[device] = time.monotonic()
+        now = self._heard[device] = time.monotonic()
         if leaving:
             self._roster.parted(device)
         elif self._attendance.live and device not in self._roster.connections:
-            self._doubt(device)
+            self._doubt(device, now)
 
     async def watch(self) -> None:
         """Follow the server's news, until cancelled."""
@@ -109,17 +109,18 @@ class Presence:
             log.warning("device %s has %d connections at once; %d are usual", device, count, MOST_CONNECTIONS)
         if count:
             self._roster.connections[device] = count
+            self._doubted.pop(device, None)
             if self._roster.owns(device):
                 self._backward.came(device)
             return
         self._roster.parted(device)
         if self._roster.says_hello(device):
-            self._doubt(device)
+            self._doubt(device, time.monotonic())
 
     # -- doubts ----------------------------------------------------------------------------------------------
 
-    def _doubt(self, device: str) -> None:
-        self._doubted[device] = time.monotonic()
+    def _doubt(self, device: str, since: float) -> None:
+        self._doubted[device] = since
         self._doubts.set()
 
     async def _settle(self) -> None:
