@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,16 @@ def identity(device: str) -> str:
     return f"urn:pratipad:house:device:{device}"
 
 
-def config(folder: Path, server: Credentials, accounts: dict[str, Any], port: int) -> str:
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def config(
+    folder: Path, server: Credentials, accounts: dict[str, Any], port: int, mqtt: int, more: Any
+) -> str:
     tls = {
         "cert_file": str(server.certificate),
         "key_file": str(server.key),
@@ -33,9 +43,10 @@ def config(folder: Path, server: Credentials, accounts: dict[str, Any], port: in
         "ports_file_dir": str(folder),
         "tls": {**tls, "handshake_first": True},
         "jetstream": {"store_dir": str(folder / "store")},
-        "mqtt": {"listen": "127.0.0.1:-1", "tls": tls},
+        "mqtt": {"listen": f"127.0.0.1:{mqtt}", "tls": tls},
         "system_account": "SYS",
         "accounts": accounts,
+        **more,
     }
     return json.dumps(sections)
 
@@ -92,20 +103,26 @@ def accounts_of(kinds: dict[str, Iterable[str]], *, edge: tuple[str, ...] = ("pr
 
 
 class Server:
-    """The process, with its addresses; `restart` kills it and starts it at the same address."""
+    """The process, with its addresses; `restart` kills it and starts it at the same address.
 
-    def __init__(self, folder: Path, credentials: Credentials, accounts: dict[str, Any]) -> None:
+    `more` are further sections of the configuration.
+    """
+
+    def __init__(
+        self, folder: Path, credentials: Credentials, accounts: dict[str, Any], more: dict[str, Any]
+    ) -> None:
         self.folder = folder
         self.credentials = credentials
         self.accounts = accounts
+        self.more = more
         self.url = ""
-        self.mqtt = 0
+        self.mqtt = free_port()  # the server's report of its ports leaves MQTT's out
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         port = int(self.url.rpartition(":")[2] or -1)
         file = self.folder / "server.conf"
-        file.write_text(config(self.folder, self.credentials, self.accounts, port))
+        file.write_text(config(self.folder, self.credentials, self.accounts, port, self.mqtt, self.more))
         for old in self.folder.glob("*.ports"):
             old.unlink()
         with (self.folder / "log").open("ab") as log:
@@ -118,7 +135,6 @@ class Server:
                 await asyncio.sleep(0.005)
         ports = json.loads(found[0].read_text())
         self.url = f"tls://127.0.0.1:{ports['nats'][0].rpartition(':')[2]}"
-        self.mqtt = int(ports["mqtt"][0].rpartition(":")[2]) if "mqtt" in ports else 0
 
     async def stop(self) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -131,9 +147,11 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, credentials: Credentials, accounts: dict[str, Any]) -> AsyncIterator[Server]:
+async def running(
+    folder: Path, credentials: Credentials, accounts: dict[str, Any], **more: Any
+) -> AsyncIterator[Server]:
     folder.mkdir(parents=True, exist_ok=True)
-    server = Server(folder, credentials, accounts)
+    server = Server(folder, credentials, accounts, more)
     try:
         await server.start()
         yield server
