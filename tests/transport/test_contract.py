@@ -884,38 +884,6 @@ async def test_a_closed_connection_refuses_everything(transport, output):
             await refused
 
 
-async def test_who_is_connected_is_known(transport, connection):
-    second = await transport.connect()
-    assert [(c.identity, c.name) for c in await connection.clients()] == [
-        ("urn:pratipad:house:edge", "edge")
-    ] * 2
-    await second.close()
-
-    async def alone() -> bool:
-        return len(await connection.clients()) == 1
-
-    await eventually(alone)
-
-
-async def test_who_listens_to_single_subjects_is_known(transport, connection):
-    second = await transport.connect()
-    pattern = SUBJECTS.plain_all
-    assert await connection.listeners(pattern) == {}
-    lamp = await second.subscribe(SUBJECTS.plain("lamp"), Heard())
-    await second.subscribe(SUBJECTS.down("lamp"), Heard())
-    await connection.subscribe(pattern, Heard())  # to a pattern: doesn't count
-    found = {SUBJECTS.plain("lamp"): frozenset({"urn:pratipad:house:edge"})}
-    assert await connection.listeners(pattern) == found
-    assert await connection.listeners(SUBJECTS.plain("lamp")) == found
-    assert await connection.listeners(SUBJECTS.plain("other")) == {}
-    await lamp.close()
-
-    async def nobody() -> bool:
-        return not await connection.listeners(pattern)
-
-    await eventually(nobody)
-
-
 # -- partitions ----------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from pratipad_nb.runtime.devices.account import Account
 from pratipad_nb.runtime.devices.announcer import Announcer
 from pratipad_nb.runtime.devices.backward import Backward
 from pratipad_nb.runtime.devices.credit import Ledger
+from pratipad_nb.runtime.devices.foreign import PlainDevices
 from pratipad_nb.runtime.devices.presence import Presence
 from pratipad_nb.runtime.devices.pull import Requests
 from pratipad_nb.runtime.devices.rate_limit import RateLimit
@@ -222,7 +223,9 @@ def _composed(
         rebuild,
     )
     roster = Roster(ledger.accounts, gate.counts, settings.owns)
-    backward = _backward(connection, settings, stores, lineage, roster, lambda: shape.line)
+    attendance = connection.attendance(settings.name, lambda: roster.known)
+    plain = PlainDevices(connection, subjects, attendance, roster)
+    backward = _backward(connection, settings, stores, lineage, roster, plain, lambda: shape.line)
 
     def on_stored(positions: Sequence[Position]) -> None:
         upkeep.note_append()
@@ -322,7 +325,7 @@ def _composed(
         ledger=ledger,
         requests=requests,
         roster=roster,
-        presence=Presence(connection, subjects, roster, ledger, backward),
+        presence=Presence(attendance, subjects, roster, ledger, backward),
         backward=backward,
     )
 
@@ -353,6 +356,7 @@ def _backward(
     stores: _Stores,
     lineage: Lineage,
     roster: Roster,
+    plain: PlainDevices,
     line: Callable[[], Line],
 ) -> Backward:
     subjects = Subjects(settings.name)
@@ -363,6 +367,7 @@ def _backward(
         stores.logs[subjects.mark_stream],
         lineage,
         roster=roster,
+        plain=plain,
         dead_letters=stores.dead_letters,
         line=line,
     )

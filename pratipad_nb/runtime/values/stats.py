@@ -97,6 +97,8 @@ class DeviceStats:
         The last failure of the device's reading; empty if there was none.
     sources
         How many devices speak through this one, if it is a gateway.
+    connections
+        How many connections the device has, by the server's word.
     """
 
     connected: bool = False
@@ -108,6 +110,7 @@ class DeviceStats:
     orders_run: int = 0
     error: str = ""
     sources: int = 0
+    connections: int = 0
 
 
 @dataclass(frozen=True, slots=True)
