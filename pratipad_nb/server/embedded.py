@@ -21,7 +21,7 @@ from typing import NoReturn, TypeVar
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.bugs import Bugs
 from pratipad_nb.errors import ServerError, SettingsError
-from pratipad_nb.files import FileLock, private_folder, write_whole
+from pratipad_nb.files import FileLock, guarded_folder, private_folder, write_whole
 from pratipad_nb.server.config import LEAF_PORT, LOOPBACK, MQTT_PORT, ServerFiles, rendered_config
 from pratipad_nb.server.disk import DiskWatch, storage_in
 from pratipad_nb.server.log_file import ServerLog
@@ -215,7 +215,7 @@ class EmbeddedServer:
             )
         binary = find_server()
         try:
-            private_folder(self._files.folder)
+            guarded_folder(self._files.folder)
             self._lock = await locked_folder(self._files, self._takes_over)
             private_folder(self._files.run)
             await self._admission.write(users)
