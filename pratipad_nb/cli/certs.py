@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -21,7 +21,8 @@ from pratipad_nb.cli import local_state
 from pratipad_nb.cli.exits import reported, said
 from pratipad_nb.cli.options import Home, Json
 from pratipad_nb.errors import CertificateError, ServerError, SettingsError
-from pratipad_nb.settings import valid_name
+from pratipad_nb.pki.invitation import Invitation
+from pratipad_nb.settings import party_name, valid_name
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.store import CertificateStore
@@ -111,21 +112,21 @@ def init(
 
 
 def _take(home: Path, ca: Path, key: Path) -> None:
-    from pratipad_nb.files import private_folder
+    from pratipad_nb.files import guarded_folder
     from pratipad_nb.pki.authority import Authority
     from pratipad_nb.pki.certificates import read_authority
 
     pair = read_authority(ca.expanduser(), key.expanduser())  # before anything is written
-    private_folder(home)
-    private_folder(home / "pki")
+    guarded_folder(home)
+    guarded_folder(home / "pki")
     Authority.take(home / "pki" / "authority", pair)
 
 
 def _opened(home: Path) -> CertificateStore:
-    from pratipad_nb.files import private_folder
+    from pratipad_nb.files import guarded_folder
     from pratipad_nb.pki.store import CertificateStore
 
-    private_folder(home)
+    guarded_folder(home)
     return CertificateStore.open(home)
 
 
@@ -166,6 +167,7 @@ def issue(
       pratipad certs issue leaf barn --flow house,garden --url tls://cloud.example:7422
     """
     flow = _flow(role, name, flow)
+    party_name(name, role.value)
     folder = local_state.home_folder(home)
     if not (folder / "pki" / "authority" / "ca.pem").exists():
         raise CertificateError(
@@ -173,14 +175,15 @@ def issue(
         )
     store = _opened(folder)
     out = (out or Path(f"{name}-certs")).expanduser()
-    until = _written(store, role, flow, name, out)
+    invitation = Invitation(role.value, name, flow)
+    until = _written(store, role, invitation, out)
     running = asyncio.run(local_state.allow(folder, [local_state.user_of(role, flow, name)]))
     server = url or (
         local_state.public_leaves_url(folder)
         if role is Role.LEAF
         else local_state.public_url(folder) or running
     )
-    local_state.Invitation(role, name, flow, server).write(out)
+    replace(invitation, server=server).write(out)
     if as_json:
         told = {
             "folder": str(out),
@@ -216,11 +219,12 @@ def _flow(role: Role, name: str, flow: str | None) -> str:
     return valid_name(flow, "flow")
 
 
-def _written(store: CertificateStore, role: Role, flow: str, name: str, out: Path) -> str:
+def _written(store: CertificateStore, role: Role, invitation: Invitation, out: Path) -> str:
     """Write the certificate into `out`, and return the end of its validity."""
-    from pratipad_nb.files import private_folder, write_whole
     from pratipad_nb.pki.authority import CLIENT_DAYS
 
+    flow, name = invitation.flow, invitation.name
+    invitation.claim(out, store.authority.certificate)
     if role in (Role.EDGE, Role.LEAF):
         # Carried by hand, as a device's certificate is, so valid as long; the certificate of this machine's
         # edge is renewed at each start.
@@ -228,11 +232,7 @@ def _written(store: CertificateStore, role: Role, flow: str, name: str, out: Pat
         made = store.authority.ensure(identity, out, days=CLIENT_DAYS)
         store.note_carried("edge" if role is Role.EDGE else "leaf", name, out)
     else:
-        made = local_state.certificate(store, role, flow, name)
-        private_folder(out)
-        write_whole(out / "key.pem", made.key.read_bytes())
-        for path in (made.certificate, made.authority):
-            write_whole(out / path.name, path.read_bytes(), 0o644)
+        made = invitation.fill(out, local_state.certificate(store, role, flow, name))
     return _until(made.certificate)
 
 

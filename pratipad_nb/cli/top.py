@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled
-from pratipad_nb.cli.local_state import endpoint_for, home_folder, invitation_in, joined_server, known_flows
+from pratipad_nb.cli.local_state import endpoint_for, home_folder, joined_server, known_flows
 from pratipad_nb.cli.options import Certs, Home, Json, Server
 from pratipad_nb.cli.rate_rows import COLUMNS, fitting, row, rows, troubles
 from pratipad_nb.errors import FlowError, SettingsError, WaitTimeout
+from pratipad_nb.pki.invitation import invitation_in
 
 if TYPE_CHECKING:
     from rich.console import Group
