@@ -188,5 +188,6 @@ def drawn(stats: list[dict[str, Any]], width: int = 80) -> Group:
     for at in kept:
         table.add_column(COLUMNS[at], no_wrap=at > 0, overflow="fold", justify="right" if at > 1 else "left")
     for each in found:
-        table.add_row(*(each[at] for at in kept))
+        # As text, for a name in brackets would be taken for Rich's markup.
+        table.add_row(*(Text(each[at]) for at in kept))
     return Group(table, *(Text(line) for flow in stats for line in troubles(flow)))
