@@ -17,6 +17,7 @@ from typing import Literal, TypeGuard, get_args
 from pratipad_nb.errors import SettingsError
 
 __all__ = [
+    "HANDLE",
     "NAME_PATTERN",
     "RESERVED_NAMES",
     "Address",
@@ -36,6 +37,7 @@ __all__ = [
     "checked_path",
     "checked_wait",
     "gateway_of",
+    "party_name",
     "valid_address",
     "valid_name",
 ]
@@ -50,6 +52,9 @@ Security = Literal["accounts", "account-per-device", "shared-account"]
 #: all of them take.
 NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
 RESERVED_NAMES = frozenset({"Push", "Pull", "Demand", "Output"})
+#: The reader that is a flow's own handle. No party is let in under this name: it would move the handle's
+#: position. The names of the other parties of a flow's own begin with an underscore, as no valid name does.
+HANDLE = "notebook"
 
 _NAME = re.compile(NAME_PATTERN)
 
@@ -73,6 +78,22 @@ def valid_name(name: object, what: str) -> str:
             f"Choose another, for example {name.lower() + '1'!r}."
         )
     return name
+
+
+def party_name(name: object, role: str) -> str:
+    """Return `name` if a party of that role ("device", "reader", "edge", "leaf") may be let in under `name`.
+
+    Raises
+    ------
+    SettingsError
+        If `name` is no valid name, or is reserved for a flow's own handle.
+    """
+    if role == "reader" and name == HANDLE:
+        raise SettingsError(
+            f"{name!r} can't name a reader that is let in: a flow's own handle reads under that name. Choose "
+            "another, for example 'cloud'."
+        )
+    return valid_name(name, role)
 
 
 def valid_address(name: object) -> str:

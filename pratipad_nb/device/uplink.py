@@ -121,11 +121,7 @@ class Uplink:
                 if len(parcel.payloads) > 1:
                     await asyncio.sleep(began + _FAST_PERIOD - time.monotonic())
                 continue
-            # The id names both ends of the frame: after a restart the same first message may
-            # begin a longer frame.
-            base = self._outbox.base
-            message_id = f"{self._device}-{self._credit.epoch}-{parcel.first - base}-{parcel.last - base}"
-            await self._store(link, frame, message_id)
+            await self._store(link, frame)
             self._outbox.confirm(parcel)
 
     def _allowed(self) -> int | None:
@@ -155,13 +151,17 @@ class Uplink:
         except WaitTimeout:
             log.debug("device %s: a frame was handed over and the link went down", self._device)
 
-    async def _store(self, link: Connection, frame: bytes, message_id: str) -> None:
-        """Append `frame` until it is safe. Its numbers stay the same, so the edge recognises repeats."""
+    async def _store(self, link: Connection, frame: bytes) -> None:
+        """Append `frame` until it is safe. Its numbers stay the same, so the edge recognises repeats.
+
+        The append has no message id. All devices of a flow share one space of ids, so a device that names the
+        next id of another device would have the other device's frame acknowledged and dropped.
+        """
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         told = False
         while True:
             try:
-                await link.append(self._subject, frame, message_id=message_id)
+                await link.append(self._subject, frame)
             except LogFull:
                 log.debug("device %s: the flow's input is full, waiting", self._device)
             except (NotInvited, TransportClosed, PayloadError):

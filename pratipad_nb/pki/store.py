@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pratipad_nb.errors import CertificateError
-from pratipad_nb.files import private_folder, write_whole
-from pratipad_nb.settings import Credentials, valid_name
+from pratipad_nb.files import guarded_folder, private_folder, write_whole
+from pratipad_nb.settings import Credentials, party_name, valid_name
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.authority import Authority
@@ -50,6 +50,8 @@ class CertificateStore:
         ------
         CertificateError
             If the authority can't be opened or made, or `cryptography` isn't installed.
+        SettingsError
+            If others may write to the folder.
         """
         try:
             # Imported late: `cryptography` takes longer to import than all else in a session that brings its
@@ -62,7 +64,8 @@ class CertificateStore:
             ) from error
         folder = state / "pki"
         try:
-            private_folder(folder)
+            guarded_folder(state)
+            guarded_folder(folder)
         except OSError as error:
             raise CertificateError(
                 f"{folder} can't be made: {error.strerror}. Choose a state folder that can be written to "
@@ -97,7 +100,7 @@ class CertificateStore:
 
     def reader(self, flow: str, name: str, identity: str) -> Credentials:
         """Return the credentials of the reader `name` of `flow`, renewed if need be; valid for 397 days."""
-        return self._authority.ensure(identity, self._of("reader", flow) / valid_name(name, "reader"))
+        return self._authority.ensure(identity, self._of("reader", flow) / party_name(name, "reader"))
 
     def note_carried(self, role: Literal["edge", "leaf"], flow: str, name: str, issued: Path) -> None:
         """Keep a copy of the certificate in `issued`, a folder to be carried away, to know when it ends."""

@@ -117,6 +117,9 @@ class LogSpec:
         The subject that all entries bear in the log; empty: each entry bears the subject of its append.
     first
         Sequence of the first entry of a *new* log; 0: entries count from 1.
+    message_ids
+        Whether a repeat of a recent append with the same message id is stored once. All writers of a log
+        share one space of ids, so a log of many writers takes none, or ids that nobody can guess.
     """
 
     name: str
@@ -127,6 +130,7 @@ class LogSpec:
     partitioning: Partitioning | None = None
     stored_as: str = ""
     first: int = 0
+    message_ids: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,8 +426,8 @@ class Connection(Logs, Protocol):
         expect
             The sequence that must be the newest under `subject` (0: there is no entry yet).
         message_id
-            Repeats of a recent append with the same id are stored once. This is a courtesy with a short
-            memory only.
+            Repeats of a recent append with the same id are stored once, if the log's spec says so. This is a
+            courtesy with a short memory only.
 
         Raises
         ------

@@ -101,13 +101,6 @@ async def test_an_append_without_an_answer_is_repeated_with_the_same_numbers(edg
     await device.flush()
     await eventually(lambda: device.mode == "push")
     edge.broker.lose_answers(edge.identity(), 1)
-    edge.broker.restart()  # forgets message ids, so that the repeat is stored, too
-    original = edge.broker.append
-
-    def forgetful(subject: str, data: bytes, expect: int | None, message_id: str | None) -> int:
-        return original(subject, data, expect, None)
-
-    edge.broker.append = forgetful
     await (await device.push("a"))
     await (await device.push("b"))
     await eventually(lambda: len(edge.frames) == 3)

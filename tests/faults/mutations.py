@@ -180,8 +180,8 @@ MUTATIONS = (
     Mutation(
         "the outbox forgets messages before their receipt",
         "device/uplink.py",
-        "            await self._store(link, frame, message_id)\n            self._outbox.confirm(parcel)\n",
-        "            self._outbox.confirm(parcel)\n            await self._store(link, frame, message_id)\n",
+        "            await self._store(link, frame)\n            self._outbox.confirm(parcel)\n",
+        "            self._outbox.confirm(parcel)\n            await self._store(link, frame)\n",
         ("tests/device/test_client.py",),
     ),
     Mutation(

@@ -124,7 +124,8 @@ async def site(request: Any, tmp_path: Path, issued: Certificates) -> AsyncItera
         else:
             if request.param == "shared":
                 server = EmbeddedServer(tmp_path / "server", issued.server)
-                users = [Party("house", "edge"), *(Party("house", "device", each) for each in ("room1", "room2"))]
+                rooms = [Party("house", "device", each) for each in ("room1", "room2")]
+                users = [Party("house", "edge"), *rooms]
                 url = await server.start(users)
                 stack.push_async_callback(server.stop)
             else:

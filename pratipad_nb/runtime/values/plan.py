@@ -84,6 +84,8 @@ def log_specs(settings: EdgeSettings) -> dict[str, LogSpec]:
             options.order_bytes,
             "log",
             options.order_seconds,
+            # The log of the orders alone takes message ids: those of orders are random.
+            message_ids=True,
         ),
     ]
     if settings.delivery == "durable":
