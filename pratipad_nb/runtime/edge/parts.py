@@ -205,8 +205,12 @@ def _composed(
     ledger = _ledger(settings, first, signals, in_flight, lambda account: requests.note(account))
     requests = Requests(ledger)
     announcer = Announcer(signals, subjects, ledger, settings.delivery)
+    shares = stores.dead_letters.shares
     malformed = Malformed(
-        subjects, stores.dead_letters.store, source.acknowledge, lambda: shape.line.dataflow.input
+        stores.dead_letters.store_malformed,
+        source.acknowledge,
+        lambda: shape.line.dataflow.input,
+        shares.drops_malformed,
     )
     rebuild = stores.chain.rebuild if stores.chain else Rebuild(settings.name, {}, stored)
     gate = Gatekeeper(
@@ -222,6 +226,7 @@ def _composed(
         rebuild,
     )
     roster = Roster(ledger.accounts, gate.counts, settings.owns)
+    shares.devices = lambda: len(roster.known) * settings.options.partitions
     backward = _backward(connection, settings, stores, lineage, roster, lambda: shape.line)
 
     def on_stored(positions: Sequence[Position]) -> None:
@@ -256,6 +261,7 @@ def _composed(
         on_stored=on_stored,
         on_rebuilt=on_rebuilt,
         on_barrier=on_barrier,
+        drops=shares.drops,
     )
     shape = Shape(
         first,
