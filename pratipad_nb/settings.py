@@ -291,8 +291,11 @@ class FlowOptions:
         Bound and expiry of the orders that are kept for devices that are away.
     dead_letter_bytes
         Bound of the dead letters. Near the bound, the flow takes no new message until dead letters are
-        retried or cleared. The messages in flight are stored beyond the bound if they fail: no dead letter is
-        lost, and a retry always ends.
+        retried or cleared. The messages in flight are stored beyond the bound if they fail, and a retry
+        always ends. No device takes the room of the others: where a few devices have used up the room, the
+        others go on, and the newest letters of those few are dropped and counted
+        (``stats().dropped_letters``). Letters of malformed frames have a smaller share of the room: at most a
+        quarter of the bound for a device.
     batch_messages
         Most messages that go through a processor in one hop to its thread. 2,048 messages amortise the hop to
         under 0.1 µs a message, and stay a small part of a second of work.

@@ -206,8 +206,12 @@ def _composed(
     ledger = _ledger(settings, first, signals, in_flight, lambda account: requests.note(account))
     requests = Requests(ledger)
     announcer = Announcer(signals, subjects, ledger, settings.delivery)
+    shares = stores.dead_letters.shares
     malformed = Malformed(
-        subjects, stores.dead_letters.store, source.acknowledge, lambda: shape.line.dataflow.input
+        stores.dead_letters.store_malformed,
+        source.acknowledge,
+        lambda: shape.line.dataflow.input,
+        shares.drops_malformed,
     )
     rebuild = stores.chain.rebuild if stores.chain else Rebuild(settings.name, {}, stored)
     gate = Gatekeeper(
@@ -223,6 +227,7 @@ def _composed(
         rebuild,
     )
     roster = Roster(ledger.accounts, gate.counts, settings.owns)
+    shares.devices = lambda: len(roster.known) * settings.options.partitions
     attendance = connection.attendance(settings.name, lambda: roster.known)
     plain = PlainDevices(connection, subjects, attendance, roster)
     backward = _backward(connection, settings, stores, lineage, roster, plain, lambda: shape.line)
@@ -259,6 +264,7 @@ def _composed(
         on_stored=on_stored,
         on_rebuilt=on_rebuilt,
         on_barrier=on_barrier,
+        drops=shares.drops,
     )
     shape = Shape(
         first,

@@ -6,6 +6,7 @@ the way of admitted messages is for `pipeline`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -47,6 +48,7 @@ class DeviceCount:
     received: int = 0
     gaps: int = 0
     repeats: int = 0
+    malformed: int = 0
     #: If the device is a gateway, the devices that speak through it; the first `_MOST_SOURCES` of them.
     sources: set[str] = field(default_factory=set)
 
@@ -216,17 +218,16 @@ class Gatekeeper:
         Messages that rebuild a state are returned first; `arrived` then begins with the same delivery, for
         the messages behind them.
         """
-        device = self.subjects.device_of(delivery.subject)
         again = self.rebuild.comes_again(delivery.sequence)
         try:
             frame = self._arrived(delivery)
         except FrameError as error:
             if again:  # an earlier run has stored it
                 self.input.acknowledge(delivery)
-                return None
-            self.malformed += 1
-            await self.on_malformed(delivery, error)
+            else:
+                await self._refuse(delivery, error)
             return None
+        device = frame.device
         gap = self.rebuild.gaps.get((device, frame.epoch)) if self.rebuild.going else None
         if gap is not None and gap.seen < min(frame.last, gap.until):
             return await self._rebuilds(frame, gap)
@@ -244,6 +245,14 @@ class Gatekeeper:
                 self._settle_repeat(frame.position, delivery)
                 return None
         return self._accept(frame, frame.first + admission.skip, tally)
+
+    async def _refuse(self, delivery: Delivery, error: FrameError) -> None:
+        """Count a malformed delivery, and put it aside."""
+        self.malformed += 1
+        with contextlib.suppress(FrameError):  # its subject names no device
+            device = self.subjects.device_of(delivery.subject)
+            self.counts.setdefault(device, DeviceCount()).malformed += 1
+        await self.on_malformed(delivery, error)
 
     def _is_lost(self, frame: _Arrived) -> bool:
         """Return whether the output lost the results of `frame`, which an earlier run has acknowledged.
