@@ -211,13 +211,16 @@ def memory_of(data: bytes) -> int:
     Raises
     ------
     FrameError
-        If `data` begins as a frame and is damaged.
+        If `data` is damaged, or takes more memory than `MAX_DECODED_BYTES`.
     """
-    if not data.startswith(MAGIC):
-        decoded = decoded_size_of_json(data)
+    if data.startswith(MAGIC):
+        body = _body(data)
+        size, decoded = len(body), decoded_size(body, MAX_DECODED_BYTES)
     else:
-        decoded = decoded_size(_body(data), MAX_DECODED_BYTES)
-    return len(data) + min(decoded, MAX_DECODED_BYTES)
+        size, decoded = len(data), decoded_size_of_json(data)
+    if size > SURE_BODY_BYTES and decoded > MAX_DECODED_BYTES:
+        raise _too_much(f"a body of {size:,} bytes holds many objects", MAX_DECODED_BYTES)
+    return min(len(data) + decoded, most_memory_of(data))
 
 
 def _body(data: bytes) -> bytes | memoryview:

@@ -191,7 +191,8 @@ def test_a_small_frame_of_many_objects_is_refused_before_the_objects_are_made(pa
     frame = uplink(packed)
     assert len(frame) < len(packed) / 50
     assert peak(lambda: decode_uplink(frame, "house", "room1")) < 4 * len(packed) + (4 << 20)
-    assert memory_of(frame) > MAX_DECODED_BYTES
+    with pytest.raises(FrameError, match="memory"):
+        memory_of(frame)
 
 
 def test_times_without_end_are_refused_before_they_are_made():
@@ -221,3 +222,13 @@ def test_no_sender_sends_what_no_receiver_accepts():
     assert len(msgspec.msgpack.encode(dense[:300_000])) < MAX_ORDER_BYTES
     with pytest.raises(PayloadError, match="an order of"):
         order_payload(dense[:300_000])
+
+
+def test_what_may_be_decoded_has_a_memory():
+    text = b"[" + b"{}," * 180_000 + b"0]"
+    assert len(text) < SURE_BODY_BYTES
+    assert len(decode_plain(text)) == 180_001
+    frame = uplink(b"\xdd" + struct.pack(">I", 150_000) + b"\x81\xa0\x80" * 150_000)
+    assert decode_uplink(frame, "house", "room1") is not None
+    for data in (text, frame):
+        assert MAX_DECODED_BYTES * 0.7 < memory_of(data) <= most_memory_of(data)

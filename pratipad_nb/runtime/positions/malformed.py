@@ -59,7 +59,8 @@ class Malformed:
 
     async def put_aside(self, delivery: Delivery, error: FrameError) -> None:
         """Have `delivery` stored; waits while the bound of waiting deliveries is reached."""
-        await self._waiting.put((delivery, error))
+        # The traceback of `error` holds all that was decompressed.
+        await self._waiting.put((delivery, FrameError(str(error))))
 
     async def run(self) -> None:
         """Store the deliveries put aside, until cancelled; deliveries not stored by then come again."""
