@@ -287,6 +287,10 @@ class FlowOptions:
         Bound of the input log. When the log is full, devices wait. 256 MiB hold minutes of full speed. On a
         small disk, the bound is an eighth of the disk. Where processors keep a state, frames stay until a
         checkpoint has it; a smaller bound makes checkpoints more frequent at full speed.
+    memory_bytes
+        Bound of the memory that the messages in flight take as Python objects; on the wire, compressed, they
+        may be a thousandth of that. Beyond it, frames wait in the input log. A device's messages take at most
+        as much as is free: half of it, if no other device sends. Partitions have equal shares.
     order_bytes, order_seconds
         Bound and expiry of the orders that are kept for devices that are away.
     dead_letter_bytes
@@ -349,6 +353,7 @@ class FlowOptions:
     """
 
     input_bytes: int = 256 << 20
+    memory_bytes: int = 256 << 20
     order_bytes: int = 64 << 20
     order_seconds: float = 3600.0
     dead_letter_bytes: int = 64 << 20
@@ -368,7 +373,7 @@ class FlowOptions:
     security: Security = "accounts"
 
     def __post_init__(self) -> None:
-        for name in ("input_bytes", "order_bytes", "dead_letter_bytes"):
+        for name in ("input_bytes", "memory_bytes", "order_bytes", "dead_letter_bytes"):
             self._is_count(name, 1 << 20)
         for name in ("batch_messages", "partitions"):
             self._is_count(name, 1)

@@ -44,6 +44,7 @@ from pratipad_nb.runtime.positions.malformed import Malformed
 from pratipad_nb.runtime.positions.opening import move_former_input, open_input, open_logs, open_output
 from pratipad_nb.runtime.positions.outputs import Chain, Writer
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
+from pratipad_nb.runtime.positions.room import Room
 from pratipad_nb.runtime.positions.storage import StorageWatch
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.batch import Barrier
@@ -225,6 +226,7 @@ def _composed(
         ledger.void,
         lambda: ledger.max_demand if ledger.mode == "Demand" else None,
         rebuild,
+        Room(settings.memory_bytes),
     )
     roster = Roster(ledger.accounts, gate.counts, settings.owns)
     shares.devices = lambda: len(roster.known) * settings.options.partitions
