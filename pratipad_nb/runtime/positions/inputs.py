@@ -24,7 +24,7 @@ from pratipad_nb.transport.protocol import (
     Subscription,
 )
 
-__all__ = ["DurableInput", "FastInput", "Input"]
+__all__ = ["DurableInput", "FastInput", "Input", "Succession"]
 
 #: Frames that may stand in the buffer of a fast flow; at full speed that is about a second.
 _FAST_BUFFER_FRAMES = 256
@@ -252,3 +252,26 @@ class FastInput:
         """Stop receiving."""
         if self._subscription is not None:
             await self._subscription.close()
+
+
+class Succession:
+    """Tells whether deliveries arrive without a hole, as the consumer numbers them.
+
+    A log's entries are sent in their order, and a rewind lets all unacknowledged entries be sent again. So
+    where no delivery is missing since the last rewind, no entry is yet to come that lies before an entry that
+    has come.
+    """
+
+    def __init__(self) -> None:
+        self._series = self._last = 0
+        self._whole = False
+
+    def whole_up_to(self, delivery: Delivery) -> bool:
+        """Return whether every delivery since the last rewind has arrived, up to `delivery`, the newest."""
+        same = delivery.series == self._series
+        if delivery.number == 1:
+            self._whole = True
+        elif not same or delivery.number not in (self._last, self._last + 1):
+            self._whole = False
+        self._series, self._last = delivery.series, delivery.number
+        return self._whole
