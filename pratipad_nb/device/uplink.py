@@ -124,7 +124,7 @@ class Uplink:
         return self._credit.may_send(self._outbox.sent_of_epoch)
 
     def _frames(self, parcel: Parcel) -> Iterator[bytes]:
-        """Yield the frame of `parcel`; the frames of its parts if together its messages take too much memory at an edge."""
+        """Yield the frame of `parcel`, in parts if its messages together take too much memory at an edge."""
         try:
             frame = self._frame(parcel)
         except PayloadError:

@@ -69,11 +69,16 @@ class Record:
 class Delivery(Record):
     """A record as a consumer got it.
 
-    `redelivered` says that the record was delivered before. `token` is for the transport's own use.
+    `redelivered` says that the record was delivered before. `token` is for the transport's own use. `number`
+    counts the deliveries that the consumer was sent, from 1 on, and begins anew with each rewind; 0: not
+    known. `series` counts the rewinds before. A receiver that misses a number of a series has yet to get an
+    entry that was sent earlier.
     """
 
     redelivered: bool = False
     token: str = ""
+    number: int = 0
+    series: int = 0
 
 
 @dataclass(frozen=True, slots=True)

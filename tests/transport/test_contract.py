@@ -612,6 +612,19 @@ async def test_after_a_rewind_all_unacknowledged_comes_again_before_what_is_newe
     assert texts(await collect(consumer, 5)) == ["1", "3", "4", "5", "6"]
 
 
+async def test_deliveries_are_counted_and_after_a_rewind_counted_anew(connection, work):
+    consumer = await work.consumer(EACH)
+    await fill(connection, UP, 3)
+    first = await collect(consumer, 3)
+    consumer.acknowledge(first[1])
+    await eventually(lambda: _has(work, 2))
+    await consumer.rewind()
+    await fill(connection, UP, 1, start=4)
+    again = await collect(consumer, 3)
+    counts = [[(each.number, each.series) for each in some] for some in (first, again)]
+    assert counts == [[(1, 0), (2, 0), (3, 0)], [(1, 1), (2, 1), (3, 1)]]
+
+
 async def test_after_a_restart_of_the_server_all_unacknowledged_comes_again_before_what_is_newer(
     transport, connection, other, work
 ):

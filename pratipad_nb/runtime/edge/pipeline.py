@@ -316,7 +316,7 @@ class Pipeline:
         coming = self._coming
         if coming is not None and coming.done():
             self._coming = None
-            self._gate.arrived.extend(coming.result())
+            self._gate.take(coming.result())
 
     async def _stop_coming(self) -> None:
         """Get no more deliveries; those that have come are for the next pipeline."""

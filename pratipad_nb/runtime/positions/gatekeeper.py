@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 from pratipad_nb.errors import FrameError, TransportError, WaitTimeout
-from pratipad_nb.runtime.positions.inputs import Input
+from pratipad_nb.runtime.positions.inputs import Input, Succession
 from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.positions.rebuilding import Gap, Rebuild
 from pratipad_nb.runtime.positions.room import Place, Room
@@ -36,9 +36,9 @@ Tap = Callable[[str, list[float], float, list[Any]], None]
 
 #: So many devices of one gateway are counted, and at most a frame's length more: the bound of that memory.
 _MOST_SOURCES = 50_000
-#: How often the input is rewound for a gap before the missing messages are held to be gone. A single rewind
-#: isn't enough: after a cut of a leaf's link, nats-server 2.15 was seen to send unacknowledged frames again
-#: out of order.
+#: How often the input is rewound for a gap before the missing messages are held to be gone, while deliveries
+#: are missing themselves. A single rewind isn't enough: after a cut of a leaf's link, nats-server 2.15 was
+#: seen to send unacknowledged frames again out of order.
 _REWINDS = 10
 #: The memory for messages in flight if there are no `FlowOptions.memory_bytes`.
 _MEMORY = 256 << 20
@@ -127,8 +127,11 @@ class Gatekeeper:
     It holds for these reasons:
 
     * A frame holds consecutive numbers, so its repeats are its first messages and the rest is new. A frame
-      behind a gap is not admitted: the input is rewound, and the frame arrives again behind the missing
-      messages. Only after `_REWINDS` rewinds, or in fast delivery, is a gap passed and counted.
+      behind a gap is not admitted while deliveries are missing: the input is rewound, and the frame arrives
+      again behind the missing messages. Where no delivery is missing (`Succession`), the missing messages are
+      not in the input. No honest device sends them later, for a device sends the next frame once the last is
+      stored. So the gap is passed at once and counted, and a device that leaves gaps costs others nothing. In
+      fast delivery, and after `_REWINDS` rewinds, a gap is passed, too.
     * One task calls `admit`, and `admit` awaits nothing between the look at `accepted` and its advance. So no
       two deliveries are judged by the same position.
     * The messages of a device stay in order up to Output, so `stored` moves in the order of `accepted` and
@@ -193,6 +196,7 @@ class Gatekeeper:
     #: rewound for that gap.
     _rewound_for: dict[str, dict[tuple[int, int], int]] = field(default_factory=dict)
     _foreign_number: int = 0
+    _succession: Succession = field(default_factory=Succession)
     #: The delivery that `_is_demanded` was asked about last, and its messages.
     _ahead: tuple[Delivery, _Arrived] | None = None
     #: The memory that those deliveries in `arrived` take that had to wait, by their `id`.
@@ -206,6 +210,12 @@ class Gatekeeper:
     async def look(self) -> None:
         """Count anew the frames that wait."""
         self.waiting = await self.input.waiting() + len(self.arrived)
+
+    def take(self, deliveries: Iterable[Delivery]) -> None:
+        """Add `deliveries`, which have just come, to those that have `arrived`."""
+        for delivery in deliveries:
+            self._succession.note(delivery)
+            self.arrived.append(delivery)
 
     def next(self) -> Delivery | None:
         """Take the first delivery of `arrived` whose messages may be in flight besides those that are.
@@ -359,14 +369,15 @@ class Gatekeeper:
     async def _tolerates(self, frame: _Arrived, missing: int, *, counted: bool = True) -> bool:
         """Return whether a frame behind a gap may be admitted, and count the gap if so.
 
-        In durable delivery the missing frames were sent into a link that broke, and would arrive after this
-        frame; a rewind of the input brings them first. If the gap is still there after `_REWINDS` rewinds,
-        the missing frames don't exist (the flow was forgotten while its device went on).
+        In durable delivery, if deliveries are missing, the missing frames were sent into a link that broke,
+        and would arrive after this frame; a rewind of the input brings them first. If no delivery is missing,
+        or the gap is still there after `_REWINDS` rewinds, the missing frames don't exist (the flow was
+        forgotten while its device went on, or the device had to drop messages).
         """
         device, epoch, first = frame.device, frame.epoch, frame.first
-        gaps = self._rewound_for.setdefault(device, {})
+        gaps = self._rewound_for.get(device, {})
         rewound = gaps.get((epoch, first), 0)
-        if self.durable and rewound < _REWINDS:
+        if self.durable and not self._succession.whole_up_to(frame.delivery) and rewound < _REWINDS:
             try:
                 await self.input.rewind()
             except (TransportError, WaitTimeout) as error:
@@ -375,7 +386,7 @@ class Gatekeeper:
                 return False
             # Deliveries that have arrived with this one are admitted all the same: the missing frames may be
             # among them, out of order.
-            gaps[epoch, first] = rewound + 1
+            self._rewound_for.setdefault(device, gaps)[epoch, first] = rewound + 1
             return False
         if not self.durable and self.accepted.number(device, epoch) == 0:
             return True  # the device was sending before this edge listened: no message is known to be lost

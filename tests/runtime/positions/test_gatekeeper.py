@@ -44,6 +44,8 @@ class Door:
             self._malformed,
         )
         self.sequence = 0
+        #: The number of the next delivery as the consumer counts; 0: the consumer doesn't count.
+        self.number = self.series = 0
 
     async def _malformed(self, delivery, error):
         self.bad.append((delivery.sequence, str(error)))
@@ -67,7 +69,20 @@ class Door:
 
     async def delivered(self, data, device="room1"):
         self.sequence += 1
-        return await self.gate.admit(Delivery(f"pratipad.house.up.{device}", data, self.sequence, 2.0))
+        delivery = Delivery(
+            f"pratipad.house.up.{device}",
+            data,
+            self.sequence,
+            2.0,
+            number=self.number,
+            series=self.series,
+        )
+        self.number += self.number > 0
+        return await self.gate.admit(delivery)
+
+    def rewound(self):
+        """Have the consumer count its deliveries anew."""
+        self.number, self.series = 1, self.series + 1
 
 
 async def test_what_is_new_is_let_in_and_counted():
@@ -177,6 +192,39 @@ async def test_a_gap_that_is_there_after_many_rewinds_is_counted_and_passed():
         admitted = await door.come(5, 2)
     assert admitted == [5, 6]
     assert (door.gate.missing, door.gate.counts["room1"].gaps, door.input.rewinds) == (2, 2, 10)
+
+
+async def test_a_gap_in_deliveries_of_which_none_is_missing_is_counted_and_passed_at_once():
+    door = Door()
+    door.rewound()
+    await door.come(1, 2)
+    assert await door.come(5, 2) == [5, 6]
+    assert await door.come(9, 2, epoch=8) == [9, 10]
+    assert (door.gate.missing, door.gate.counts["room1"].gaps, door.input.rewinds) == (10, 10, 0)
+
+
+async def test_before_a_gap_in_deliveries_of_which_one_is_missing_the_input_is_rewound():
+    door = Door()
+    door.rewound()
+    await door.come(1, 2)
+    door.number += 1  # lost on the way, with messages 3 and 4
+    assert await door.come(5, 2) is None
+    assert await door.come(5, 2) is None
+    assert door.input.rewinds == 2
+    door.rewound()
+    assert await door.come(3, 2) == [3, 4]
+    assert await door.come(5, 2) == [5, 6]
+    assert (door.gate.missing, door.input.rewinds) == (0, 2)
+
+
+async def test_the_first_deliveries_after_a_rewind_may_be_missing_too():
+    door = Door()
+    door.rewound()
+    await door.come(1, 2)
+    door.rewound()
+    door.number += 1  # the new number is the next of the old series
+    assert await door.come(5, 2) is None
+    assert door.input.rewinds == 1
 
 
 async def test_in_fast_delivery_a_gap_is_counted_at_once():
