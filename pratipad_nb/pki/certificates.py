@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pratipad_nb.errors import CertificateError
+from pratipad_nb.validity import valid_until
 
 __all__ = [
     "CLOCK_SKEW",
@@ -206,11 +207,6 @@ def _has(certificate: x509.Certificate, extension: type[x509.ExtensionType], fie
         return bool(getattr(certificate.extensions.get_extension_for_class(extension).value, field))
     except (x509.ExtensionNotFound, ValueError):
         return False
-
-
-def valid_until(certificate: Path) -> datetime:
-    """Return when the certificate in a PEM file expires; raise `CertificateError` if the file holds none."""
-    return _read_certificate(certificate).not_valid_after_utc
 
 
 def serial_of(certificate: Path) -> str:

@@ -65,4 +65,5 @@ async def connect(endpoint: Endpoint, *, role: Role, name: str) -> Connection:
         inbox_prefix=inbox,
         whereabouts=endpoint.whereabouts,
         disk=endpoint.disk,
+        renewed=endpoint.renewed,
     )

@@ -24,6 +24,7 @@ from pratipad_nb.transport.nats_link import NatsLink
 from pratipad_nb.transport.nats_log import NatsLog
 from pratipad_nb.transport.nats_logs import NatsLogs
 from pratipad_nb.transport.nats_refusal import Refusal
+from pratipad_nb.transport.own_certificate import OwnCertificate
 from pratipad_nb.transport.permissions import CLOUD
 from pratipad_nb.transport.protocol import ClientInfo, LogSpec
 from pratipad_nb.transport.subjects import stream_of
@@ -39,8 +40,10 @@ _SILENT = (
 class NatsConnection(NatsLink):
     """A `pratipad_nb.transport.protocol.Connection` over NATS with mutual TLS."""
 
-    def __init__(self, client: Client, inbox: str, refusal: Refusal, bugs: Bugs) -> None:
-        super().__init__(client, inbox, refusal, bugs)
+    def __init__(
+        self, client: Client, inbox: str, refusal: Refusal, certificate: OwnCertificate, bugs: Bugs
+    ) -> None:
+        super().__init__(client, inbox, refusal, certificate, bugs)
         self._jetstream = JetStream(self, "$JS.API")
         self._logs = NatsLogs(self._jetstream)
         self._beyond = NatsLogs(JetStream(self, f"$JS.{CLOUD}.API"))
