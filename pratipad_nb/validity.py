@@ -14,8 +14,13 @@ from pathlib import Path
 
 from pratipad_nb.errors import CertificateError
 
-__all__ = ["WARNING_DAYS", "ending", "valid_until"]
+__all__ = ["CARRIED_ADVICE", "WARNING_DAYS", "ending", "valid_until"]
 
+#: The advice to who holds a certificate that was issued on another machine.
+CARRIED_ADVICE = (
+    "Renew it where it was issued (pratipad certs renew) and put the new files in the place of the old ones; "
+    "no restart is needed."
+)
 #: So many days before its end, a certificate that was not renewed is warned of.
 WARNING_DAYS = 14.0
 

@@ -11,6 +11,8 @@ import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cryptography import x509
+
 from pratipad_nb.errors import CertificateError
 from pratipad_nb.files import FileLock, private_folder, write_together
 from pratipad_nb.pki.certificates import (
@@ -29,12 +31,13 @@ log = logging.getLogger(__name__)
 
 #: Ten years: an authority never leaves its folder, and its end makes every invitation void at once.
 AUTHORITY_DAYS = 3650.0
-#: A month, for a server's certificate: every start renews it without anybody noticing.
+#: A month, for a server's certificate: every start, and the running program, renews it without a word.
 SERVER_DAYS = 30.0
 #: A year and a month (the longest that web authorities have issued), for a certificate carried by hand.
 CLIENT_DAYS = 397.0
-#: `Authority.ensure` renews a certificate that has less than this fraction of its life left.
-RENEWAL_FRACTION = 1 / 3
+#: `Authority.ensure` renews a certificate that has less than this fraction of its life left. Of a server's
+#: certificate, that is before the 14 days begin in which a certificate that is not renewed is warned of.
+RENEWAL_FRACTION = 1 / 2
 
 #: Another process makes the authority, or a certificate, in milliseconds; a slower process is stuck.
 _LOCK_SECONDS = 10.0
@@ -193,21 +196,36 @@ class Authority:
                 "writable, or choose another state folder (PRATIPAD_HOME)."
             ) from error
 
+    def is_due(self, credentials: Credentials) -> bool:
+        """Return whether the certificate has less than `RENEWAL_FRACTION` of its life left.
+
+        Raises
+        ------
+        CertificateError
+            If the files can't be read.
+        """
+        leaf = read_pair(credentials.certificate, credentials.key).certificate
+        return not _has_left(leaf, RENEWAL_FRACTION)
+
     def _is_good(self, credentials: Credentials, wanted: Profile, left: float = RENEWAL_FRACTION) -> bool:
         try:
             leaf = read_pair(credentials.certificate, credentials.key)
             authority = credentials.authority.read_bytes()
         except (CertificateError, OSError):
             return False
-        begin, end = leaf.certificate.not_valid_before_utc, leaf.certificate.not_valid_after_utc
-        now = datetime.now(UTC)
         return (
             leaf.signed_by(self._pair)
             and authority == self._pair.certificate_pem()
             and profile_of(leaf.certificate) == wanted
-            and begin <= now
-            and (end - now) > (end - begin) * left
+            and _has_left(leaf.certificate, left)
         )
+
+
+def _has_left(certificate: x509.Certificate, fraction: float) -> bool:
+    """Return whether the certificate is valid, and has more than `fraction` of its life left."""
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    now = datetime.now(UTC)
+    return begin <= now and (end - now) > (end - begin) * fraction
 
 
 def _opened(folder: Path) -> Pair:

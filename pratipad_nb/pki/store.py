@@ -16,13 +16,16 @@ Owns that layout. The form of an identity belongs to `pratipad_nb.transport.perm
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pratipad_nb.errors import CertificateError
 from pratipad_nb.files import private_folder, write_whole
 from pratipad_nb.settings import Credentials, valid_name
+from pratipad_nb.validity import valid_until
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.authority import Authority
@@ -98,6 +101,22 @@ class CertificateStore:
         for part in ("carried", role, name, issued.resolve().name):
             folder = private_folder(folder / part)
         write_whole(folder / certificate.name, certificate.read_bytes(), 0o644)
+
+    def carried_until(self) -> dict[str, datetime]:
+        """Return when the newest certificate ends of each party whose files may have been carried away.
+
+        The keys are identities. Certificates of this computer's server and edges aren't among them: a start
+        renews them.
+        """
+        from pratipad_nb.pki.certificates import identity_in, party_of
+
+        found: dict[str, datetime] = {}
+        for role in ("device", "reader", "carried"):
+            for path in (self._folder / role).rglob("cert.pem"):
+                with contextlib.suppress(CertificateError):  # deleted meanwhile, or damaged
+                    identity, until = party_of(identity_in(path)), valid_until(path)
+                    found[identity] = max(until, found.get(identity, until))
+        return found
 
     def names(self, flow: str, role: Literal["device", "reader"]) -> list[str]:
         """Return the devices or readers of `flow` that have a certificate in this store, sorted."""

@@ -32,6 +32,7 @@ from pratipad_nb.server.config import ServerFiles
 from pratipad_nb.server.disk import storage_in
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.server.joined import JoinedServer
+from pratipad_nb.server.renewal import Renewal
 from pratipad_nb.server.state import ServerLocked, is_wanted, read_state, url_in
 from pratipad_nb.session import state_folder
 from pratipad_nb.settings import Address, Credentials, Endpoint, Leaf, Sync
@@ -73,6 +74,8 @@ class Site:
         self._ending: concurrent.futures.Future[None] | None = None
         self._started: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._renewal: Renewal | None = None
+        self._renewing: asyncio.Task[None] | None = None
         #: Done with the exception of the first bug that ends the watch over the server.
         self._broken: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._invited: dict[str, Credentials] = {}
@@ -162,7 +165,10 @@ class Site:
     async def _start(self) -> None:
         store = self._store = await asyncio.to_thread(self._open_store)
         self._credentials = await asyncio.to_thread(store.server, _SERVER, _hosts(self._mqtt))
+        self._renewal = Renewal(store)
         self.url = await self._own_or_join()
+        self._renewing = asyncio.create_task(self._renewal.run(), name="renewal of certificates")
+        self._renewing.add_done_callback(self._note_end)
 
     @property
     def is_leaf(self) -> bool:
@@ -178,6 +184,8 @@ class Site:
         """Start the server, or join the server that another process has started on this folder."""
         folder = self.home / "server"
         assert self._credentials is not None
+        assert self._store is not None
+        assert self._renewal is not None
         own = EmbeddedServer(
             folder, self._credentials, sync=self._sync, mqtt=self._mqtt, leaf_of=self._leaf_of
         )
@@ -187,11 +195,19 @@ class Site:
         except ServerLocked as locked:
             joined = JoinedServer(folder)
             self._server = joined
+            self._renewal.drop(_SERVER)  # the owner's
             url = await joined.start()
             if locked.state.standalone:
                 return url
             self._watch(self._take_over_after(joined), "watch a joined server")
             return url
+        self._renewal.keep(
+            _SERVER,
+            "the server",
+            self._credentials,
+            ensure=functools.partial(self._store.server, _SERVER, _hosts(self._mqtt)),
+            renewed=lambda _credentials: own.reload(),
+        )
         self._watch(self._hand_over_when_wanted(own), "watch for a server's owner")
         return url
 
@@ -243,9 +259,10 @@ class Site:
     async def _stop(self) -> None:
         if self._started is not None:
             await asyncio.wait({self._started})
-            if self._watching is not None:
-                self._watching.cancel()
-                await asyncio.wait({self._watching})
+            for task in (self._watching, self._renewing):
+                if task is not None:
+                    task.cancel()
+                    await asyncio.wait({task})
             if self._started.exception() is None and self._server is not None:
                 await self._server.stop()
 
@@ -256,22 +273,34 @@ class Site:
         user = edge_user(flow) if role == "edge" else _USERS[role](flow, name)
         credentials = await self._on_portal(self._let_in(flow, role, name, user))
         folder = self.home / "server"
+        assert self._renewal is not None
         return Endpoint(
             self.url,
             flow,
             credentials,
             functools.partial(url_in, folder),
             functools.partial(storage_in, folder),
+            functools.partial(self._renewal.warnings, flow)
+            if role == "edge"
+            else functools.partial(self._renewal.warnings_of, user.identity),
         )
 
     async def _let_in(self, flow: str, role: Role, name: str, user: User) -> Credentials:
         known = self._invited.get(user.identity)
         if known is not None:
             return known
-        credentials = await asyncio.to_thread(self._certificate, flow, role, name, user.identity)
-        async with self._moving:
-            assert self._server is not None
-            await self._server.allow([user])
+        ensure = functools.partial(self._certificate, flow, role, name, user.identity)
+        credentials = await asyncio.to_thread(ensure)
+
+        async def allow(_credentials: Credentials) -> None:
+            async with self._moving:
+                assert self._server is not None
+                await self._server.allow([user])
+
+        await allow(credentials)
+        assert self._renewal is not None
+        whose = f"the {role} {name!r} of {flow!r}" if name else f"the edge of {flow!r}"
+        self._renewal.keep(user.identity, whose, credentials, flow=flow, ensure=ensure, renewed=allow)
         self._invited[user.identity] = credentials
         return credentials
 

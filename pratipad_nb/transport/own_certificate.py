@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pratipad_nb.errors import CertificateError
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.tls import client_context
-from pratipad_nb.validity import ending, valid_until
+from pratipad_nb.validity import CARRIED_ADVICE, ending, valid_until
 
 __all__ = ["OwnCertificate"]
 
@@ -26,10 +26,6 @@ log = logging.getLogger(__name__)
 #: Seconds between two looks at the certificate's end, and how often a warning is logged again.
 _LOOK_SECONDS = 3600.0
 _AGAIN = timedelta(days=1)
-_ADVICE = (
-    "Renew it where it was issued (pratipad certs renew) and put the new files in the place of the old ones; "
-    "no restart is needed."
-)
 
 
 class OwnCertificate:
@@ -94,7 +90,7 @@ class OwnCertificate:
             return self._renewed()
         if self._until is None:
             return ()
-        found = ending(self._name, self._until, self._now(), _ADVICE)
+        found = ending(self._name, self._until, self._now(), CARRIED_ADVICE)
         return (found,) if found else ()
 
     @property
