@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pratipad_nb.errors import CertificateError
 
-__all__ = ["CARRIED_ADVICE", "WARNING_DAYS", "ending", "valid_until"]
+__all__ = ["CARRIED_ADVICE", "WARNING_DAYS", "ending", "party_ending", "valid_until"]
 
 #: The advice to who holds a certificate that was issued on another machine.
 CARRIED_ADVICE = (
@@ -68,6 +68,19 @@ def ending(whose: str, until: datetime, now: datetime, advice: str) -> str:
     if left <= timedelta(0):
         return f"the certificate of {whose} ended on {when}. {advice}"
     return f"the certificate of {whose} ends on {when}, in {_in_words(left)}. {advice}"
+
+
+def party_ending(flow: str, role: str, name: str, until: datetime, now: datetime) -> str:
+    """Return the warning that the certificate of a party ends, as `ending`, with the command that renews it.
+
+    The flow of a tenant's party is ``TENANT/FLOW``. An edge, and a leaf, have no flow beside their name.
+    """
+    of_flow = role in ("device", "reader")
+    tenant, _, alone = flow.rpartition("/")
+    options = (f" --flow {alone}" if of_flow else "") + (f" --tenant {tenant}" if tenant else "")
+    command = f"pratipad certs renew {role} {name.rpartition('/')[2]}{options}"
+    whose = f"the {role} {name!r}" + (f" of {flow!r}" if of_flow else "")
+    return ending(whose, until, now, f"Renew it where it was issued: {command}")
 
 
 def _in_words(left: timedelta) -> str:

@@ -233,6 +233,7 @@ def _written(store: CertificateStore, role: Role, flow: str, name: str, out: Pat
         write_whole(out / "key.pem", made.key.read_bytes())
         for path in (made.certificate, made.authority):
             write_whole(out / path.name, path.read_bytes(), 0o644)
+        store.note_carried(role.value, name, out, flow)
     return _until(made.certificate)
 
 
@@ -314,7 +315,8 @@ def revoke(role: _RoleArgument, name: _NameArgument, flow: _FlowOption = None, h
     asyncio.run(_revoked(folder, identity))
     stored = folder / "pki" / role.value / (flow if role is Role.EDGE else f"{flow}/{name}")
     shutil.rmtree(stored, ignore_errors=True)
-    shutil.rmtree(folder / "pki" / "carried" / role.value / name, ignore_errors=True)
+    party = name if role in (Role.EDGE, Role.LEAF) else f"{flow}/{name}"
+    shutil.rmtree(folder / "pki" / "carried" / role.value / party, ignore_errors=True)
     typer.echo(f"the {role} {name!r}{flow and f' of {flow!r}'} is let in no more")
 
 

@@ -38,6 +38,7 @@ def status_line(stats: Mapping[str, Any]) -> str:
     ]
     parts += [f"{stats['dead']:,} dead letters"] if stats["dead"] else []
     parts += [f"blocked: {reason}" for reason in stats["blocked_by"]]
+    parts += [f"warning: {each}" for each in stats.get("warnings", ())]
     parts += [stats["error"]] if stats["error"] else []
     return ", ".join(parts)
 
@@ -45,6 +46,7 @@ def status_line(stats: Mapping[str, Any]) -> str:
 def device_line(device: Any) -> str:
     """Return one line on a device."""
     error = f", last error: {device.error}" if device.error else ""
+    error += "".join(f", warning: {each}" for each in device.warnings)
     kept = f" (kept in {device.kept_in})" if device.waiting and device.kept_in else ""
     return f"{device.name}: {device.state}, {device.sent:,} sent, {device.waiting:,} waiting{kept}{error}"
 
@@ -92,7 +94,7 @@ def troubles(stats: Mapping[str, Any]) -> list[str]:
         found += [f"{name} at {_place(edge)}: {edge['error']}"] if edge["error"] else []
     if not edges:
         found += [f"{name}: blocked: {reason}" for reason in stats["blocked_by"]]
-    return found
+    return found + [f"{name}: warning: {each}" for each in stats.get("warnings", ())]
 
 
 def _place(edge: Mapping[str, Any]) -> str:

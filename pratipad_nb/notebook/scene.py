@@ -71,6 +71,7 @@ def numbers(stats: FlowStats) -> dict[str, Any]:
         "dead": stats.dead,
         "malformed": stats.malformed,
         "blocked": list(stats.blocked_by),
+        "warnings": list(stats.warnings),
         "error": stats.error,
         "back": [
             _short(back.rate), back.received, back.replies, back.sent, back.failed, back.expired, back.waiting

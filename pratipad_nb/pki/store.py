@@ -9,7 +9,8 @@
     ├── device/FLOW/NAME/
     ├── reader/FLOW/NAME/
     ├── carried/edge/FLOW/DIR/    cert.pem alone: a copy of the certificate that was issued into DIR
-    └── carried/leaf/SITE/DIR/    cert.pem alone
+    ├── carried/leaf/SITE/DIR/
+    └── carried/device/FLOW/NAME/DIR/, carried/reader/FLOW/NAME/DIR/
 
 Owns that layout. The form of an identity belongs to `pratipad_nb.transport.permissions`.
 """
@@ -94,25 +95,41 @@ class CertificateStore:
         """Return the credentials of the reader `name` of `flow`, renewed if need be; valid for 397 days."""
         return self._authority.ensure(identity, self._of("reader", flow) / valid_name(name, "reader"))
 
-    def note_carried(self, role: Literal["edge", "leaf"], name: str, issued: Path) -> None:
-        """Keep a copy of the certificate in `issued`, a folder to be carried away, to know when it ends."""
+    def note_carried(self, role: str, name: str, issued: Path, flow: str = "") -> None:
+        """Keep a copy of the certificate in `issued`, a folder to be carried away, to know when it ends.
+
+        Parameters
+        ----------
+        role, name
+            The party: a device, reader, edge or leaf. The name of an edge is its flow's.
+        issued
+            The folder.
+        flow
+            The flow of a device or a reader.
+        """
         certificate = issued / "cert.pem"
         folder = self._folder
-        for part in ("carried", role, name, issued.resolve().name):
+        for part in ("carried", role, *([flow] if flow else []), name, issued.resolve().name):
             folder = private_folder(folder / part)
         write_whole(folder / certificate.name, certificate.read_bytes(), 0o644)
 
-    def carried_until(self) -> dict[str, datetime]:
-        """Return when the newest certificate ends of each party whose files may have been carried away.
+    def stored_until(self) -> dict[str, datetime]:
+        """Return when the certificates of devices and readers in this store end, by the holders' identities.
 
-        The keys are identities. Certificates of this computer's server and edges aren't among them: a start
-        renews them.
+        Certificates of this computer's server and edges aren't among them: a start renews them.
         """
+        return self._until("device", "reader")
+
+    def carried_until(self) -> dict[str, datetime]:
+        """Return when the newest certificate ends that was carried away, by the holders' identities."""
+        return self._until("carried")
+
+    def _until(self, *folders: str) -> dict[str, datetime]:
         from pratipad_nb.pki.certificates import identity_in, party_of
 
         found: dict[str, datetime] = {}
-        for role in ("device", "reader", "carried"):
-            for path in (self._folder / role).rglob("cert.pem"):
+        for folder in folders:
+            for path in (self._folder / folder).rglob("cert.pem"):
                 with contextlib.suppress(CertificateError):  # deleted meanwhile, or damaged
                     identity, until = party_of(identity_in(path)), valid_until(path)
                     found[identity] = max(until, found.get(identity, until))
@@ -127,7 +144,7 @@ class CertificateStore:
         """Delete all certificates of `flow`; only revoking the server's user keeps a holder of a copy out."""
         for role in ("edge", "device", "reader"):
             shutil.rmtree(self._of(role, flow), ignore_errors=True)
-        shutil.rmtree(self._folder / "carried" / "edge" / valid_name(flow, "flow"), ignore_errors=True)
+            shutil.rmtree(self._folder / "carried" / role / valid_name(flow, "flow"), ignore_errors=True)
 
     def _of(self, role: str, flow: str) -> Path:
         return private_folder(self._folder / role) / valid_name(flow, "flow")

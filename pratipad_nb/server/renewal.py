@@ -22,7 +22,7 @@ from typing import NoReturn
 from pratipad_nb.errors import CertificateError, PratipadError
 from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.settings import Credentials
-from pratipad_nb.validity import CARRIED_ADVICE, ending, valid_until
+from pratipad_nb.validity import CARRIED_ADVICE, WARNING_DAYS, ending, party_ending, valid_until
 
 __all__ = ["Renewal"]
 
@@ -91,6 +91,7 @@ class Renewal:
         self._now = now
         self._kept: dict[str, _Kept] = {}
         self._woken = asyncio.Event()
+        self._soon = False
         self._found = _Found()
         self._told: dict[str, datetime] = {}
 
@@ -136,6 +137,12 @@ class Renewal:
         self.keep(whose, whose, credentials, ensure=lambda: credentials, renewed=renewed)
         self._kept[whose].carried = True
 
+    def note_carried(self, until: datetime) -> None:
+        """Have a certificate that was carried away, and ends on `until`, warned of now if it ends soon."""
+        if until - self._now() < timedelta(days=WARNING_DAYS):
+            self._soon = True
+            self._woken.set()
+
     def drop(self, identity: str) -> None:
         """Renew the certificate of `identity` no longer."""
         self._kept.pop(identity, None)
@@ -163,6 +170,7 @@ class Renewal:
         """Sleep until the next look; a certificate that is kept meanwhile may need an earlier look."""
         loop = asyncio.get_running_loop()
         since, early = loop.time(), 1 - _JITTER * random.random()  # noqa: S311 - spreads looks, guards nothing
+        self._soon = False
         while (left := since + self._pause() * early - loop.time()) > 0:
             self._woken.clear()
             with contextlib.suppress(TimeoutError):
@@ -171,6 +179,8 @@ class Renewal:
 
     def _pause(self) -> float:
         pause = _AGAIN_SECONDS if self._found.failed else _LOOK_SECONDS
+        if self._soon:
+            pause = _LEAST_SECONDS
         lefts = [(kept.until - self._now()).total_seconds() / _LOOKS_LEFT for kept in self._kept.values()]
         return max(_LEAST_SECONDS, min([pause, *(left for left in lefts if left > 0)]))
 
@@ -209,10 +219,11 @@ class Renewal:
         """Return the warnings of certificates that were carried away, by identity, and of the authority."""
         now = self._now()
         found: dict[str, _Warning] = {}
-        for identity, until in self._store.carried_until().items():
-            if identity not in self._kept:
-                text = ending(_called(identity), until, now, f"Renew it: {_command(identity)}")
-                found |= {identity: _Warning(text, _flow_of(identity))} if text else {}
+        stored = {each: until for each, until in self._store.stored_until().items() if each not in self._kept}
+        for identity, until in (stored | self._store.carried_until()).items():
+            flow, role, name = _parts(identity)
+            if text := party_ending(flow, role, name, until, now):
+                found[f"carried {identity}"] = _Warning(text, flow)
         with contextlib.suppress(CertificateError):
             end = valid_until(self._store.authority.certificate)
             if end - now < timedelta(days=_AUTHORITY_DAYS):
@@ -239,19 +250,3 @@ def _parts(identity: str) -> tuple[str, str, str]:
     if flow == "_leaf":
         return "", "leaf", role
     return flow, role, name[0] if name else flow
-
-
-def _flow_of(identity: str) -> str:
-    return _parts(identity)[0]
-
-
-def _called(identity: str) -> str:
-    flow, role, name = _parts(identity)
-    return f"the {role} {name!r}" + (f" of {flow!r}" if role in ("device", "reader") else "")
-
-
-def _command(identity: str) -> str:
-    flow, role, name = _parts(identity)
-    tenant, _, flow = flow.rpartition("/")
-    options = f" --flow {flow}" if role in ("device", "reader") else ""
-    return f"pratipad certs renew {role} {name.rpartition('/')[2]}{options}{tenant and f' --tenant {tenant}'}"

@@ -60,6 +60,7 @@ class EmbeddedAccess:
         credentials = endpoint.credentials
         assert credentials is not None
         copied = await asyncio.to_thread(_copy, credentials, folder)
+        await self._site.note_carried(self._flow, role, name, folder)
         return Endpoint(endpoint.url, endpoint.flow, copied)
 
     async def failure(self) -> None:

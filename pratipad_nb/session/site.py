@@ -38,6 +38,7 @@ from pratipad_nb.session import state_folder
 from pratipad_nb.settings import Address, Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.tasks import first_of
 from pratipad_nb.transport.permissions import Role, User, device_user, edge_user, reader_user
+from pratipad_nb.validity import valid_until
 
 __all__ = ["Site"]
 
@@ -284,6 +285,16 @@ class Site:
             if role == "edge"
             else functools.partial(self._renewal.warnings_of, user.identity),
         )
+
+    async def note_carried(self, flow: str, role: Role, name: str, folder: Path) -> None:
+        """Know of a party's certificate in `folder`, to be carried away, so that its end is warned of."""
+        await self._on_portal(self._note_carried(flow, role, name, folder))
+
+    async def _note_carried(self, flow: str, role: Role, name: str, folder: Path) -> None:
+        assert self._store is not None
+        assert self._renewal is not None
+        await asyncio.to_thread(self._store.note_carried, role, name or flow, folder, flow if name else "")
+        self._renewal.note_carried(valid_until(folder / "cert.pem"))
 
     async def _let_in(self, flow: str, role: Role, name: str, user: User) -> Credentials:
         known = self._invited.get(user.identity)

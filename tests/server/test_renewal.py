@@ -229,7 +229,9 @@ async def test_the_issuer_warns_of_what_was_carried_and_names_the_command(
         await eventually(lambda: len(renewal.warnings()) == 3)
     lamp = next(each for each in renewal.warnings() if "'lamp'" in each)
     assert lamp.startswith("the certificate of the device 'lamp' of 'house' ends on ")
-    assert lamp.endswith("in 9 days. Renew it: pratipad certs renew device lamp --flow house")
+    assert lamp.endswith(
+        "in 9 days. Renew it where it was issued: pratipad certs renew device lamp --flow house"
+    )
     assert any("'attic' of 'house' ended on" in each for each in renewal.warnings("house"))
     assert [each for each in renewal.warnings("garden") if "pratipad certs renew leaf barn" in each]
     assert len(renewal.warnings("garden")) == 1
