@@ -4,7 +4,7 @@
 
     pki/                          0700
     ├── authority/                ca.pem, ca-key.pem
-    ├── server/                   ca.pem, cert.pem, key.pem, as in the folders below
+    ├── server/, listener/        ca.pem, cert.pem, key.pem, as in the folders below
     ├── edge/FLOW/
     ├── device/FLOW/NAME/
     ├── reader/FLOW/NAME/
@@ -118,22 +118,51 @@ class CertificateStore:
 
         Certificates of this computer's server and edges aren't among them: a start renews them.
         """
-        return self._until("device", "reader")
+        return _ends(self._certificates("device", "reader"))
 
     def carried_until(self) -> dict[str, datetime]:
         """Return when the newest certificate ends that was carried away, by the holders' identities."""
-        return self._until("carried")
+        return _ends(self._certificates("carried"))
 
-    def _until(self, *folders: str) -> dict[str, datetime]:
+    def left_behind(self) -> list[str]:
+        """Return the parties that have no certificate of the present authority, by identity, sorted.
+
+        They are those for whom a change of the authority can't be finished yet.
+        """
+        found = self._certificates("device", "reader", "carried")
+        known = {identity: False for identity, _ in found}
+        for identity, path in found:
+            known[identity] = known[identity] or self._authority.has_signed(path)
+        return sorted(identity for identity, has in known.items() if not has)
+
+    def _certificates(self, *folders: str) -> list[tuple[str, Path]]:
+        """Return the holder's identity and the file of each certificate below `folders`."""
         from pratipad_nb.pki.certificates import identity_in, party_of
 
-        found: dict[str, datetime] = {}
+        found = []
         for folder in folders:
             for path in (self._folder / folder).rglob("cert.pem"):
                 with contextlib.suppress(CertificateError):  # deleted meanwhile, or damaged
-                    identity, until = party_of(identity_in(path)), valid_until(path)
-                    found[identity] = max(until, found.get(identity, until))
+                    found.append((party_of(identity_in(path)), path))
         return found
+
+    def renew_servers(self) -> None:
+        """Have the certificates of this computer's servers fit the authority, which has changed.
+
+        The servers show and trust them once they have read their files again.
+
+        Raises
+        ------
+        CertificateError
+            If a certificate can't be written.
+        """
+        from pratipad_nb.pki.certificates import profile_of, read_certificate
+
+        for folder in (self._folder / "server", self._folder / "listener"):
+            if (folder / "cert.pem").exists():
+                profile = profile_of(read_certificate(folder / "cert.pem"))
+                if profile is not None:
+                    self._authority.ensure(profile.identity, folder, hosts=profile.hosts, server=True)
 
     def names(self, flow: str, role: Literal["device", "reader"]) -> list[str]:
         """Return the devices or readers of `flow` that have a certificate in this store, sorted."""
@@ -148,3 +177,12 @@ class CertificateStore:
 
     def _of(self, role: str, flow: str) -> Path:
         return private_folder(self._folder / role) / valid_name(flow, "flow")
+
+
+def _ends(certificates: list[tuple[str, Path]]) -> dict[str, datetime]:
+    """Return when each party's newest certificate ends."""
+    found: dict[str, datetime] = {}
+    for identity, path in certificates:
+        until = valid_until(path)
+        found[identity] = max(until, found.get(identity, until))
+    return found

@@ -38,8 +38,10 @@ _LOOKS_LEFT = 3
 _TOLD_AGAIN = timedelta(days=1)
 #: An authority's end is warned of so many days before: all certificates have to be carried anew until then.
 _AUTHORITY_DAYS = 90.0
-#: The key of the warning about the authority, which concerns all flows.
-_AUTHORITY = ""
+#: The keys of the warnings that concern all flows: about the authority, its change, and all that was carried.
+_AUTHORITY, _CHANGE, _CARRIED = "", "change", "carried"
+#: So many parties are named in a warning.
+_NAMED = 5
 
 
 @dataclass(slots=True)
@@ -196,7 +198,11 @@ class Renewal:
                 trouble = ending(kept.whose, kept.until, self._now(), CARRIED_ADVICE)
             if trouble:
                 found.warnings[identity] = _Warning(trouble, kept.flow)
-        found.warnings |= await asyncio.to_thread(self._carried)
+        try:
+            found.warnings |= await asyncio.to_thread(self._carried)
+        except (PratipadError, OSError) as error:
+            found.warnings[_CARRIED] = _Warning(f"certificates that were carried away can't be read: {error}")
+            found.failed = True
         self._found = found
         self._tell()
 
@@ -232,6 +238,9 @@ class Renewal:
                     "pratipad certs rotate"
                 )
                 found[_AUTHORITY] = _Warning(text)
+        finish_by = self._store.authority.finish_by
+        if finish_by is not None and finish_by < now:
+            found[_CHANGE] = _Warning(_unfinished(finish_by, self._store.left_behind()))
         return found
 
     def _tell(self) -> None:
@@ -242,6 +251,18 @@ class Renewal:
                 log.warning("%s", warning.text)
                 self._told[key] = now
         self._told = {key: told for key, told in self._told.items() if key in self._found.warnings}
+
+
+def _unfinished(finish_by: datetime, left: list[str]) -> str:
+    begin = f"the change of the authority was to be finished by {finish_by:%Y-%m-%d}, and "
+    end = "pratipad certs rotate --finish"
+    if not left:
+        return f"{begin}isn't, though all certificates are of the new authority. Finish it: {end}"
+    named = ", ".join(left[:_NAMED]) + (", …" if len(left) > _NAMED else "")
+    return (
+        f"{begin}certificates that were carried away are still of the former authority: {named}. Renew them "
+        f"(pratipad certs renew), then finish: {end}"
+    )
 
 
 def _parts(identity: str) -> tuple[str, str, str]:

@@ -278,3 +278,35 @@ async def test_files_that_are_renewed_elsewhere_are_shown_and_their_end_is_warne
         store.authority.issue("urn:pratipad:_leaf:barn", tmp_path / "barn")
         await eventually(lambda: told == [serial_of(credentials.certificate)])
         await eventually(lambda: renewal.warnings() == ())
+
+
+async def test_a_change_of_the_authority_that_is_not_finished_in_time_names_who_is_left(
+    store: CertificateStore, tmp_path: Path, quick: None
+) -> None:
+    store.device("house", "lamp", LAMP.identity)
+    store.authority.begin_change(days=-1)
+    renewal = Renewal(store)
+    async with running(renewal):
+        await eventually(lambda: bool(renewal.warnings()))
+        assert (
+            "certificates that were carried away are still of the former authority"
+            in renewal.warnings("any")[0]
+        )
+        assert LAMP.identity in renewal.warnings()[0]
+        store.device("house", "lamp", LAMP.identity)
+        await eventually(lambda: "Finish it: pratipad certs rotate --finish" in renewal.warnings()[0])
+        store.authority.finish_change()
+        await eventually(lambda: renewal.warnings() == ())
+
+
+async def test_a_store_that_is_away_ends_no_renewal(
+    store: CertificateStore, tmp_path: Path, quick: None, caplog: Any
+) -> None:
+    renewal = Renewal(store)
+    folder = tmp_path / "pki" / "authority"
+    async with running(renewal):
+        folder.rename(tmp_path / "away")
+        await eventually(lambda: "can't be read" in "".join(renewal.warnings()))
+        (tmp_path / "away").rename(folder)
+        await eventually(lambda: renewal.warnings() == ())
+    assert caplog.text.count("can't be read") == 1
