@@ -14,6 +14,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable
+from dataclasses import replace
 from typing import NoReturn
 
 from pratipad_nb.bugs import Bugs
@@ -23,6 +24,7 @@ from pratipad_nb.settings import Storage
 from pratipad_nb.transport.memory_broker import Broker, Pulse
 from pratipad_nb.transport.memory_log import MemoryConsumer, MemoryLog
 from pratipad_nb.transport.protocol import Logs, LogSpec, News, Signal
+from pratipad_nb.transport.subjects import OTHER_ACCOUNT, is_inbox
 
 __all__ = ["MAX_FRAME_BYTES", "SIGNALS_HELD", "URL_SCHEME", "MemoryConnection", "connect_memory"]
 
@@ -135,7 +137,8 @@ class MemoryConnection:
             if not answer.done():
                 answer.set_result(signal.data)
 
-        inbox = f"_INBOX.{next(_inboxes)}"
+        # As of a request from another account: whose inbox it is can't be told by its name.
+        inbox = f"{OTHER_ACCOUNT}{next(_inboxes)}"
         subscription = await self.subscribe(inbox, answered)
         try:
             if not self.broker.publish(Signal(subject, data, inbox)):
@@ -347,8 +350,9 @@ class _Subscription:
             self._held -= 1
             lost = era != self._era
         if not lost:
+            reply = signal.reply if is_inbox(signal.reply) else ""
             with self.link.bugs:
-                self._callback(signal)
+                self._callback(signal if reply == signal.reply else replace(signal, reply=""))
 
     async def close(self) -> None:
         """End the subscription; its callback isn't called any more."""

@@ -279,6 +279,9 @@ class NatsAttendance:
             tell = self._table.came if happened == "connected" else self._table.went
             tell(kind, event.server.id, event.client.id, identity_in(event.client.user))
             self._wake.set()
+            if self._asked is not None and kind not in self._asked:
+                # The account was made after the last list, as for a flow's first device that speaks MQTT.
+                self.refresh()
 
     def _on_reconnect(self) -> None:
         # Events got lost, and the server may be another one.

@@ -38,6 +38,7 @@ from pratipad_nb.transport.nats_errors import (
 )
 from pratipad_nb.transport.nats_refusal import Refusal
 from pratipad_nb.transport.protocol import Signal, Subscription
+from pratipad_nb.transport.subjects import is_inbox
 from pratipad_nb.transport.tls import client_context, probe
 
 __all__ = ["NatsLink"]
@@ -323,7 +324,8 @@ class NatsLink:
         """Have `callback` called for every signal under `subject`."""
 
         async def deliver(message: Msg) -> None:
-            callback(Signal(message.subject, message.data, message.reply))
+            reply = message.reply if is_inbox(message.reply) else ""
+            callback(Signal(message.subject, message.data, reply))
 
         subscription = await self.subscribe_raw(subject, deliver)
         try:

@@ -28,7 +28,7 @@ from pratipad_nb.transport.memory import MemoryConnection
 from pratipad_nb.transport.memory_broker import Broker
 from pratipad_nb.transport.nats import NatsConnection
 from pratipad_nb.transport.nats_attendance import Table
-from pratipad_nb.transport.permissions import device_user, edge_user, inbox_prefix
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import Attendance, Connection, News
 from pratipad_nb.transport.tls import client_context
 
@@ -93,7 +93,7 @@ async def followed(site: Site) -> AsyncIterator[Site]:
 
 
 async def connect_edge(url: str, issued: Certificates) -> NatsConnection:
-    inbox = f"{inbox_prefix('house', 'edge')}.{secrets.token_hex(4)}"
+    inbox = f"{Party('house', 'edge').inbox}.{secrets.token_hex(4)}"
     return await NatsConnection.connect(url, issued.of(EDGE), name="edge", inbox_prefix=inbox)
 
 
@@ -124,7 +124,7 @@ async def site(request: Any, tmp_path: Path, issued: Certificates) -> AsyncItera
         else:
             if request.param == "shared":
                 server = EmbeddedServer(tmp_path / "server", issued.server)
-                users = [edge_user("house"), *(device_user("house", each) for each in ("room1", "room2"))]
+                users = [Party("house", "edge"), *(Party("house", "device", each) for each in ("room1", "room2"))]
                 url = await server.start(users)
                 stack.push_async_callback(server.stop)
             else:

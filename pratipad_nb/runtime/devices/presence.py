@@ -22,7 +22,7 @@ from pratipad_nb.runtime.devices.roster import Roster
 from pratipad_nb.runtime.values.stats import MOST_CONNECTIONS
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import HelloFrame
-from pratipad_nb.transport.permissions import identity_of
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import Attendance, News, Signal
 from pratipad_nb.transport.subjects import Subjects
 
@@ -45,7 +45,7 @@ class Presence:
         self._roster = roster
         self._ledger = ledger
         self._backward = backward
-        self._prefix = identity_of(subjects.flow, "device", "x")[:-1]
+        self._prefix = Party(subjects.flow, "device", "x").identity[:-1]
         #: When each device last said hello, by the monotonic clock.
         self._heard: dict[str, float] = {}
         #: Devices that count as connected, although the server names no connection of theirs, and since when.
