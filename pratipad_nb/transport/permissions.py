@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pratipad_nb.settings import valid_name
+from pratipad_nb.transport.nats_account import QUESTION
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "inbox_prefix",
     "leaf_identity",
     "leaf_user",
+    "own_api",
     "reader_user",
 ]
 
@@ -110,6 +112,10 @@ def edge_user(flow: str) -> User:
             # The inboxes of all parties of the flow, to answer their requests.
             f"_INBOX.{flow}.>",
             f"{_API}.INFO",
+            # The logs of readers' positions: no pattern stands for their names alone.
+            f"{_API}.STREAM.NAMES",
+            *(f"{_API}.STREAM.{verb}.*" for verb in ("CREATE", "UPDATE", "INFO", "DELETE")),
+            f"{_API}.DIRECT.GET.*.{subjects.read_all}",
             *(p for s in (*subjects.streams, subjects.former_input_stream) for p in _all_of(s)),
             # These subjects lead to a server only where the edge's server is a leaf of it.
             *_cloud_api(subjects),
@@ -143,32 +149,35 @@ def device_user(flow: str, name: str) -> User:
 def reader_user(flow: str, name: str) -> User:
     """Return the user of the reader `name`: the output by its consumer, its position, orders, requests."""
     subjects = Subjects(flow)
-    out, mark = subjects.output_stream, subjects.mark_stream
+    out, position = subjects.output_stream, subjects.position_stream(name)
     return User(
         identity_of(flow, "reader", name),
         publish=(
             subjects.order(name),
             subjects.control(name),
             subjects.read(name),
+            QUESTION,
             f"{_API}.STREAM.INFO.{out}",
-            f"{_API}.STREAM.INFO.{mark}",
-            f"{_API}.CONSUMER.CREATE.{out}.{name}",
-            # With one filter subject, the filter is part of the request's subject.
-            f"{_API}.CONSUMER.CREATE.{out}.{name}.{subjects.out_all}",
+            # A reader makes and deletes no consumer: a consumer may be told to deliver to any subject.
             f"{_API}.CONSUMER.INFO.{out}.{name}",
             f"{_API}.CONSUMER.RESET.{out}.{name}",
-            f"{_API}.CONSUMER.DELETE.{out}.{name}",  # to seek, a reader makes its consumer anew
             f"{_API}.CONSUMER.MSG.NEXT.{out}.{name}",
             f"$JS.ACK.{out}.{name}.>",
             # The entry of a delivery that got lost is read from the log.
             f"{_API}.DIRECT.GET.{out}",
-            # The reader's position. STREAM.MSG.GET can't be narrowed to a subject: it shows other readers'
-            # positions, too.
-            f"{_API}.DIRECT.GET.{mark}.{subjects.read(name)}",
-            f"{_API}.STREAM.MSG.GET.{mark}",
+            f"{_API}.STREAM.INFO.{position}",
+            f"{_API}.DIRECT.GET.{position}.{subjects.read(name)}",
         ),
         subscribe=(subjects.out_all, subjects.stats, f"{inbox_prefix(flow, 'reader', name)}.>"),
     )
+
+
+def own_api(flow: str) -> str:
+    """Return the prefix of the calls to the JetStream of `flow` in a reader's own account.
+
+    Not ``$JS.API``: there the reader's own account answers, too, and says that it has no JetStream.
+    """
+    return f"$JS.{flow}.API"
 
 
 def leaf_identity(site: str) -> str:
@@ -199,14 +208,21 @@ def _cloud_api(subjects: Subjects) -> list[str]:
     """Return the requests by which an edge keeps its store at the cloud's server."""
     return [
         f"{_CLOUD_API}.{request}"
-        for stream in subjects.cloud_streams
+        for request in (
+            "STREAM.NAMES",
+            *(f"STREAM.{verb}.*" for verb in ("CREATE", "UPDATE", "INFO", "DELETE")),
+            f"DIRECT.GET.*.{subjects.read_all}",
+        )
+    ] + [
+        f"{_CLOUD_API}.{request}"
+        for stream in (*subjects.cloud_streams, subjects.mark_stream)
         for request in (
             f"STREAM.*.{stream}",
             f"DIRECT.GET.{stream}",
             f"DIRECT.GET.{stream}.>",
             f"STREAM.MSG.DELETE.{stream}",
-            f"CONSUMER.LIST.{stream}",
-            f"CONSUMER.DELETE.{stream}.*",
+            f"CONSUMER.*.{stream}",
+            f"CONSUMER.*.{stream}.*",
         )
     ]
 
