@@ -167,20 +167,30 @@ FORBIDDEN_TO_PUBLISH = {
         HOUSE.mark("room1"),
         "$JS.API.STREAM.PURGE.OUT_house",
         "$JS.API.STREAM.DELETE.OUT_house",
+        "$JS.API.CONSUMER.CREATE.OUT_house.cloud",
+        "$JS.API.CONSUMER.CREATE.OUT_house.cloud.pratipad.house.out.*",
+        "$JS.API.CONSUMER.DURABLE.CREATE.OUT_house.cloud",
+        "$JS.API.CONSUMER.DELETE.OUT_house.cloud",
         "$JS.API.CONSUMER.CREATE.OUT_house.other",
         "$JS.API.CONSUMER.CREATE.OUT_house",
         "$JS.API.CONSUMER.DELETE.OUT_house.other",
         "$JS.API.CONSUMER.MSG.NEXT.OUT_house.other",
         "$JS.API.CONSUMER.CREATE.UP_house.cloud",
-        "$JS.API.DIRECT.GET.MARK_house.pratipad.house.read.other",
+        "$JS.API.CONSUMER.RESET.OUT_house.other",
+        "$JS.API.STREAM.MSG.GET.MARK_house",
+        "$JS.API.STREAM.INFO.MARK_house",
+        "$JS.API.DIRECT.GET.MARK_house.pratipad.house.read.cloud",
+        "$JS.API.STREAM.CREATE.READ_house:cloud",
+        "$JS.API.STREAM.DELETE.READ_house:cloud",
+        "$JS.API.STREAM.INFO.READ_house:other",
+        "$JS.API.DIRECT.GET.READ_house:other.pratipad.house.read.other",
         "$JS.ACK.OUT_house.other.1.1.1.1.0",
     ],
     "edge": [
         "pratipad.garden.up.room1",
-        "$JS.API.STREAM.CREATE.IN_garden",
-        "$JS.API.STREAM.DELETE.IN_garden",
-        "$JS.API.STREAM.INFO.IN_garden",
-        "$JS.API.STREAM.NAMES",
+        "$JS.API.STREAM.PURGE.IN_garden",
+        "$JS.API.STREAM.MSG.GET.IN_garden",
+        "$JS.API.STREAM.LIST",
         "$JS.API.CONSUMER.CREATE.IN_garden.x",
         "$JS.API.CONSUMER.MSG.NEXT.IN_garden.x",
         "$JS.API.DIRECT.GET.IN_garden",
@@ -287,13 +297,17 @@ async def test_an_edge_sees_who_is_connected(connect: Connect) -> None:
 async def test_a_reader_reads_the_output_from_a_position_of_its_own(connect: Connect) -> None:
     edge, cloud = await with_streams(connect), await connect("cloud")
     await edge.request(HOUSE.out(0), {"n": 1})
-    config = {"durable_name": "cloud", "ack_policy": "all", "filter_subject": HOUSE.out_all}
-    for suffix in ("", f".{HOUSE.out_all}"):
-        answer = await cloud.request(
-            f"$JS.API.CONSUMER.CREATE.OUT_house.cloud{suffix}", {"stream_name": "OUT_house", "config": config}
-        )
-        assert suffix == "" or "error" not in answer
-    for verb in ("STREAM.INFO.OUT_house", "STREAM.INFO.MARK_house", "CONSUMER.INFO.OUT_house.cloud"):
+    config = {"name": "cloud", "durable_name": "cloud", "ack_policy": "all"}
+    body = {"stream_name": "OUT_house", "config": config}
+    assert "error" not in await edge.request("$JS.API.CONSUMER.CREATE.OUT_house.cloud", body)
+    body = {"name": "READ_house:cloud", "subjects": [HOUSE.read("cloud")], "allow_direct": True}
+    assert "error" not in await edge.request("$JS.API.STREAM.CREATE.READ_house:cloud", body)
+    for verb in (
+        "STREAM.INFO.OUT_house",
+        "STREAM.INFO.READ_house:cloud",
+        "CONSUMER.INFO.OUT_house.cloud",
+        "CONSUMER.RESET.OUT_house.cloud",
+    ):
         assert "error" not in await cloud.request(f"$JS.API.{verb}")
     # The old style, for a message of a stream keeps its subject, by which the new one would
     # tell answers apart.
@@ -302,12 +316,12 @@ async def test_a_reader_reads_the_output_from_a_position_of_its_own(connect: Con
     )
     assert json.loads(got.data) == {"n": 1}
     await cloud.client.request(got.reply, b"+ACK", timeout=5)
-    assert (await cloud.request(HOUSE.read("cloud"), {"at": 1}))["stream"] == "MARK_house"
+    assert (await cloud.request(HOUSE.read("cloud"), {"at": 1}))["stream"] == "READ_house:cloud"
     again = await cloud.client.request(
         "$JS.API.DIRECT.GET.OUT_house", b'{"seq": 1}', timeout=5, old_style=True
     )
     assert json.loads(again.data) == {"n": 1}
-    own = await cloud.client.request(f"$JS.API.DIRECT.GET.MARK_house.{HOUSE.read('cloud')}", timeout=5)
+    own = await cloud.client.request(f"$JS.API.DIRECT.GET.READ_house:cloud.{HOUSE.read('cloud')}", timeout=5)
     assert json.loads(own.data) == {"at": 1}
     assert (await cloud.request(HOUSE.order("cloud"), {}))["stream"] == "ORDER_house"
     for subject in (HOUSE.out_all, HOUSE.stats):
