@@ -32,6 +32,8 @@ class SignalSource:
     ----------
     astray
         False: no position is stored.
+    lack
+        Empty: nothing has to be made for a reader of signals.
     sure_until
         Infinite: each handle gets all frames that are sent while it listens, whatever its name.
 
@@ -47,6 +49,7 @@ class SignalSource:
         self.skipped_frames = 0
         self.most = most
         self.astray = False
+        self.lack = ""
         self.sure_until = math.inf
         self._connection = connection
         self._flow = flow

@@ -54,6 +54,7 @@ from pratipad_nb.runtime.values.plan import EdgeSettings, fitted, log_specs
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import DeadEntry, Position
 from pratipad_nb.transport.protocol import Connection, Log
+from pratipad_nb.transport.readers import carry_positions, prepare_known_readers
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Parts", "open_parts"]
@@ -171,6 +172,8 @@ async def _open_stores(
     await storage.look()
     output, chain = await open_output(connection, settings, logs, lambda: storage.state)
     await dead_letters.find(settings.owns, chain.before if chain is not None else ("", 0))
+    if settings.partition == 0:
+        await (carry_positions if chain is None else prepare_known_readers)(connection, settings.name)
     if chain is not None and later is not None:
         await move_former_input(connection, settings, logs, chain)
         logs |= await open_logs(connection, [later])
