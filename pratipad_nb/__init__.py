@@ -14,6 +14,7 @@ settings      names, credentials, endpoints, options: frozen and checked
 backoff       how long to wait before a thing that failed is tried again
 portal        an event loop in a thread, for synchronous handles
 files         files that two processes may want at once
+seldom        log lines at a bounded rate
 tables        small tables, as text and as HTML, that values show themselves as
 tasks         several pieces of work as one await
 calls         the one place where functions of the user are called

@@ -116,6 +116,11 @@ class AsyncCloud:
         """Name of the reader."""
         return self._name
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings that the certificate of this reader ends, from 14 days before; empty as a rule."""
+        return self._connection.warnings if self._connection is not None else ()
+
     async def __aenter__(self) -> AsyncCloud:
         await self.connect()
         return self
@@ -252,7 +257,7 @@ class AsyncCloud:
         """
         now = time.monotonic()
         if self._description is None or now - self._description[0] > _FRESH:
-            control = Control(await self.connect(), self.flow)
+            control = Control(await self.connect(), self.flow, self.reader)
             self._description = (now, await control.describe(timeout))
         return self._description[1]
 
@@ -282,7 +287,7 @@ class AsyncCloud:
         description = await self._described()
         if not description.cloud_reaches_devices:
             raise OneWayError(description.text)
-        await store(await self.connect(), self.flow, data, order.id)
+        await store(await self.connect(), self.flow, self.reader, data, order.id)
         return order.id
 
     async def _described(self) -> Description:
@@ -314,7 +319,7 @@ class AsyncCloud:
             If the flow isn't running.
         """
         checked_pull(n, device)
-        control = Control(await self.connect(), self.flow)
+        control = Control(await self.connect(), self.flow, self.reader)
         request = await control.pull(n, device)
         return AsyncRequest(self.flow, request, n, AskedThere(control, request, n))
 
@@ -398,6 +403,11 @@ class Cloud:
     def skipped_frames(self) -> int:
         """Frames that were gone before this client could read them."""
         return self._twin.skipped_frames
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings that the certificate of this reader ends, from 14 days before; empty as a rule."""
+        return self._twin.warnings
 
     def take(self, n: int = 1, timeout: float | None = 10.0) -> list[Message]:
         """Return the next `n` messages; see `AsyncCloud.take`."""
