@@ -21,7 +21,7 @@ from pratipad_nb.cli import local_state
 from pratipad_nb.cli.exits import reported, said
 from pratipad_nb.cli.options import Home, Json
 from pratipad_nb.errors import CertificateError, SettingsError
-from pratipad_nb.pki.invitation import Invitation
+from pratipad_nb.pki.invitation import Invitation, made_folder
 from pratipad_nb.settings import party_name
 
 if TYPE_CHECKING:
@@ -191,6 +191,8 @@ def issue(
     store = _opened(folder)
     out = (out or Path(f"{name}-certs")).expanduser()
     invitation = Invitation(role.value, name, ",".join(party.key for party in parties), tenant=tenant)
+    # Before a certificate is made: a folder of another party leaves no trace.
+    invitation.claim(out, store.authority.certificate)
     made = {party: _written(store, party, invitation, out) for party in parties}
     listed = tuple(local_state.listed(party, credentials) for party, credentials in made.items())
     running = asyncio.run(local_state.change(folder, Change(listed)))
@@ -250,8 +252,8 @@ def _written(store: CertificateStore, party: Party, invitation: Invitation, out:
         return made
     # Carried by hand, as a device's certificate is, so valid as long; the certificate of this machine's edge
     # is renewed at each start.
-    invitation.claim(out, store.authority.certificate)
     own = out / party.key.replace("/", "~") if party.role == "leaf" else out
+    made_folder(own)
     made = store.authority.ensure(party.identity, own, days=CLIENT_DAYS)
     store.note_carried(party.role, party.key, party.name, own)
     return made
