@@ -130,11 +130,17 @@ class Server:
                 find_server(), "-c", file, stdout=log, stderr=log
             )
         async with asyncio.timeout(10):
-            while not (found := list(self.folder.glob("*.ports"))):
+            while not (ports := self._reported()):
                 assert self._process.returncode is None, (self.folder / "log").read_text()
                 await asyncio.sleep(0.005)
-        ports = json.loads(found[0].read_text())
         self.url = f"tls://127.0.0.1:{ports['nats'][0].rpartition(':')[2]}"
+
+    def _reported(self) -> dict[str, list[str]]:
+        """Return the server's report of its ports; empty until the report is there as a whole."""
+        for file in self.folder.glob("*.ports"):
+            with contextlib.suppress(json.JSONDecodeError):
+                return dict(json.loads(file.read_text()))
+        return {}
 
     async def stop(self) -> None:
         if self._process is not None and self._process.returncode is None:

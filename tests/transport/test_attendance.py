@@ -124,8 +124,8 @@ async def site(request: Any, tmp_path: Path, issued: Certificates) -> AsyncItera
         else:
             if request.param == "shared":
                 server = EmbeddedServer(tmp_path / "server", issued.server)
-                users = [Party("house", "edge"), *(Party("house", "device", each) for each in ("room1", "room2"))]
-                url = await server.start(users)
+                devices = [Party("house", "device", each) for each in ("room1", "room2")]
+                url = await server.start([Party("house", "edge"), *devices])
                 stack.push_async_callback(server.stop)
             else:
                 accounts = accounts_of({"devices": [ROOM1, ROOM2], "mqtt": [LAMP]})

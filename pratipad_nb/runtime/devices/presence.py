@@ -5,7 +5,7 @@ whose power was cut is missed all the same, and foreign devices, which say no he
 the list of devices is for `roster`, and the credit that answers a hello for `credit`.
 
 Hellos and the server's news come on several ways, so that either may overtake the other. A device that has
-left, by the news, is doubted for a moment, and has not left if it says hello meanwhile.
+left, by the news, is doubted for a moment, and has not left if the device says hello meanwhile.
 """
 
 from __future__ import annotations
@@ -99,9 +99,10 @@ class Presence:
             identity[cut:]: count for identity, count in counts.items() if identity.startswith(self._prefix)
         }
         for device, account in self._ledger.accounts.items():
-            absent = account.connected and device not in self._roster.connections
-            if absent and self._heard.get(device, 0.0) < news.asked:
-                self._part_with(device)
+            if account.connected and device not in self._roster.connections:
+                heard = self._heard.get(device, 0.0)
+                if heard < news.asked and self._doubted.get(device, 0.0) <= heard:
+                    self._doubt(device, news.asked)
 
     def _note_count(self, device: str, count: int) -> None:
         """Take note of the number of a device's connections, by the server."""
