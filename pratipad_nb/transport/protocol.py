@@ -69,11 +69,16 @@ class Record:
 class Delivery(Record):
     """A record as a consumer got it.
 
-    `redelivered` says that the record was delivered before. `token` is for the transport's own use.
+    `redelivered` says that the record was delivered before. `token` is for the transport's own use. `number`
+    counts the deliveries that the consumer was sent, from 1 on, and begins anew with each rewind; 0: not
+    known. `series` counts the rewinds before. A receiver that misses a number of a series has yet to get an
+    entry that was sent earlier.
     """
 
     redelivered: bool = False
     token: str = ""
+    number: int = 0
+    series: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,9 @@ class LogSpec:
         The subject that all entries bear in the log; empty: each entry bears the subject of its append.
     first
         Sequence of the first entry of a *new* log; 0: entries count from 1.
+    message_ids
+        Whether a repeat of a recent append with the same message id is stored once. All writers of a log
+        share one space of ids, so a log of many writers takes none, or ids that nobody can guess.
     """
 
     name: str
@@ -127,6 +135,7 @@ class LogSpec:
     partitioning: Partitioning | None = None
     stored_as: str = ""
     first: int = 0
+    message_ids: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +361,17 @@ class Connection(Logs, Protocol):
     def refusal(self) -> str:
         """Why the server doesn't let this party back in; empty while the server does, or is away."""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should look at before the server lets this party in no more: certificates that end.
+
+        Empty while all certificates are valid for long, or are renewed by a program that runs.
+        """
+
+    @property
+    def valid_until(self) -> float:
+        """When this party's certificate ends, in seconds since 1970-01-01 UTC; 0.0 if it has none."""
+
     async def storage(self) -> Storage:
         """Return how the server's storage stands.
 
@@ -422,8 +442,8 @@ class Connection(Logs, Protocol):
         expect
             The sequence that must be the newest under `subject` (0: there is no entry yet).
         message_id
-            Repeats of a recent append with the same id are stored once. This is a courtesy with a short
-            memory only.
+            Repeats of a recent append with the same id are stored once, if the log's spec says so. This is a
+            courtesy with a short memory only.
 
         Raises
         ------

@@ -15,13 +15,12 @@ from typing import Any
 import nats
 import paho.mqtt.client as mqtt
 import pytest
-from accounts_by_hand import EDGE, Server, accounts_of, free_port, identity, running
 from cryptography import x509
 from patience import eventually
+from servers_by_hand import EDGE, Server, accounts_of, free_port, running, shared_account
 
 from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.pki.authority import Authority
-from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport import nats_attendance, nats_clients
 from pratipad_nb.transport.memory import MemoryConnection
@@ -32,7 +31,13 @@ from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import Attendance, Connection, News
 from pratipad_nb.transport.tls import client_context
 
-ROOM1, ROOM2, LAMP = identity("room1"), identity("room2"), identity("lamp")
+
+def device(name: str, serial: str = "") -> Party:
+    return Party("house", "device", name, serial=serial)
+
+
+ROOM1, ROOM2, LAMP = (device(name).identity for name in ("room1", "room2", "lamp"))
+LIGHT = Party("house", "device", "lamp", mqtt=True)
 PLAIN = "pratipad.house.plain"
 
 
@@ -97,10 +102,10 @@ async def connect_edge(url: str, issued: Certificates) -> NatsConnection:
     return await NatsConnection.connect(url, issued.of(EDGE), name="edge", inbox_prefix=inbox)
 
 
-async def raw(url: str, credentials: Credentials, name: str, **options: Any) -> nats.NATS:
+async def raw(url: str, issued: Certificates, name: str, **options: Any) -> nats.NATS:
     return await nats.connect(
         url,
-        tls=client_context(credentials),
+        tls=client_context(issued.of(device(name).identity)),
         tls_handshake_first=True,
         inbox_prefix=f"_INBOX.house.device.{name}",
         error_cb=_quiet,
@@ -119,26 +124,23 @@ async def site(request: Any, tmp_path: Path, issued: Certificates) -> AsyncItera
             broker = Broker("attendance")
             edge: Connection = MemoryConnection(broker, identity=EDGE)
 
-            async def device(name: str) -> Any:
-                return MemoryConnection(broker, identity=identity(name))
+            async def connect(name: str) -> Any:
+                return MemoryConnection(broker, identity=device(name).identity)
         else:
             if request.param == "shared":
-                server = EmbeddedServer(tmp_path / "server", issued.server)
-                devices = [Party("house", "device", each) for each in ("room1", "room2")]
-                url = await server.start([Party("house", "edge"), *devices])
-                stack.push_async_callback(server.stop)
+                accounts = shared_account(ROOM1, ROOM2)
             else:
-                accounts = accounts_of({"devices": [ROOM1, ROOM2], "mqtt": [LAMP]})
-                url = (await stack.enter_async_context(running(tmp_path, issued.server, accounts))).url
+                accounts = accounts_of(device("room1"), device("room2"), LIGHT)
+            url = (await stack.enter_async_context(running(tmp_path, issued.server, accounts))).url
             edge = await connect_edge(url, issued)
 
-            async def device(name: str) -> Any:
-                return await raw(url, issued.of(identity(name)), name)
+            async def connect(name: str) -> Any:
+                return await raw(url, issued, name)
 
         stack.push_async_callback(edge.close)
 
         async def opened(name: str) -> Any:
-            connection = await device(name)
+            connection = await connect(name)
             stack.push_async_callback(connection.close)
             return connection
 
@@ -160,10 +162,10 @@ async def test_who_is_connected_is_known_and_by_how_many_connections(site: Site)
 
 async def test_each_change_is_news_of_the_identity(site: Site) -> None:
     site.news.clear()
-    device = await site.device("room1")
+    client = await site.device("room1")
     await eventually(lambda: any(ROOM1 in news.identities for news in site.news))
     site.news.clear()
-    await device.close()
+    await client.close()
     await eventually(lambda: any(ROOM1 in news.identities for news in site.news))
 
 
@@ -279,20 +281,21 @@ def test_a_kind_that_the_server_knows_no_more_has_no_connections() -> None:
 
 @contextlib.asynccontextmanager
 async def house(
-    folder: Path, issued: Certificates, kinds: dict[str, Any], known: tuple[str, ...] = (), **more: Any
+    folder: Path, issued: Certificates, *devices: Party, known: tuple[str, ...] = (), **rules: Any
 ) -> AsyncIterator[tuple[Site, Server]]:
     """A server with accounts, an edge that follows who comes and goes, and devices, closed at last."""
     async with contextlib.AsyncExitStack() as stack:
-        server = await stack.enter_async_context(running(folder, issued.server, accounts_of(kinds, **more)))
+        accounts = accounts_of(*devices, **rules)
+        server = await stack.enter_async_context(running(folder, issued.server, accounts))
         edge = await connect_edge(server.url, issued)
         stack.push_async_callback(edge.close)
 
-        async def device(name: str, **options: Any) -> nats.NATS:
-            client = await raw(server.url, issued.of(identity(name)), name, **options)
+        async def connect(name: str, **options: Any) -> nats.NATS:
+            client = await raw(server.url, issued, name, **options)
             stack.push_async_callback(client.close)
             return client
 
-        site = Site(edge, device, edge.attendance("house", lambda: known))
+        site = Site(edge, connect, edge.attendance("house", lambda: known))
         yield await stack.enter_async_context(followed(site)), server
 
 
@@ -301,9 +304,8 @@ async def test_a_certificates_serial_number_is_no_part_of_the_identity(
 ) -> None:
     certificate = x509.load_pem_x509_certificate(issued.of(ROOM2).certificate.read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    numbered, _ = names.get_values_for_type(x509.UniformResourceIdentifier)
-    assert numbered.startswith(f"{ROOM2}#")
-    async with house(tmp_path, issued, {"devices": [numbered]}) as (site, _):
+    serial = names.get_values_for_type(x509.UniformResourceIdentifier)[0].removeprefix(f"{ROOM2}#")
+    async with house(tmp_path, issued, device("room2", serial)) as (site, _):
         assert site.attendance.live
         room2 = await site.device("room2")
         await eventually(lambda: site.of_devices() == {ROOM2: 1})  # by an event
@@ -318,7 +320,7 @@ async def test_a_certificates_serial_number_is_no_part_of_the_identity(
 async def test_a_device_that_speaks_mqtt_is_known_and_what_it_listens_to(
     tmp_path: Path, issued: Certificates
 ) -> None:
-    async with house(tmp_path, issued, {"devices": [], "mqtt": [LAMP]}) as (site, server):
+    async with house(tmp_path, issued, LIGHT) as (site, server):
         credentials = issued.of(LAMP)
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "x", protocol=mqtt.MQTTv311)
         context = ssl.create_default_context(cafile=str(credentials.authority))
@@ -341,7 +343,7 @@ async def test_a_device_that_speaks_mqtt_is_known_and_what_it_listens_to(
 
 
 async def test_after_a_reconnect_a_list_counts_everybody_once(tmp_path: Path, issued: Certificates) -> None:
-    async with house(tmp_path, issued, {"devices": [ROOM1, ROOM2]}) as (site, server):
+    async with house(tmp_path, issued, device("room1"), device("room2")) as (site, server):
         await site.device("room1", reconnect_time_wait=0.01, max_reconnect_attempts=-1)
         await site.device("room2", allow_reconnect=False)
         await eventually(lambda: site.of_devices() == {ROOM1: 1, ROOM2: 1})
@@ -352,8 +354,8 @@ async def test_after_a_reconnect_a_list_counts_everybody_once(tmp_path: Path, is
 async def test_where_each_device_has_its_own_account_those_are_asked_by_their_names(
     tmp_path: Path, issued: Certificates
 ) -> None:
-    kinds = {"room1": [ROOM1], "room2": [ROOM2]}
-    async with house(tmp_path, issued, kinds, known=("room1", "room3")) as (site, _):
+    devices, known = (device("room1"), device("room2")), ("room1", "room3")
+    async with house(tmp_path, issued, *devices, known=known, each_device=True) as (site, _):
         assert site.attendance.live
         assert site.of_devices() == {}
         room1, room2 = await site.device("room1"), await site.device("room2")
@@ -374,10 +376,10 @@ async def test_long_lists_come_in_pages(
 ) -> None:
     monkeypatch.setattr(nats_clients, "_PAGE", 4)
     monkeypatch.setattr(nats_clients, "_OVERLAP", 1)
-    async with house(tmp_path, issued, {"devices": [ROOM1]}) as (site, _):
+    async with house(tmp_path, issued, device("room1")) as (site, _):
         for _ in range(11):
-            device = await site.device("room1")
-            await heard_by(device, f"{PLAIN}.room1")
+            client = await site.device("room1")
+            await heard_by(client, f"{PLAIN}.room1")
         answered = await nats_clients.connections(site.edge, "pratipad.house.presence.devices")
         assert [len(clients) for clients in answered.clients.values()] == [11]
         assert await site.attendance.listening([f"{PLAIN}.room1"]) == {f"{PLAIN}.room1"}
@@ -386,7 +388,7 @@ async def test_long_lists_come_in_pages(
 async def test_idle_devices_cost_the_edges_link_next_to_nothing(tmp_path: Path, issued: Certificates) -> None:
     """300 idle devices: one list of 35 kB a minute."""
     names = [f"idle{number}" for number in range(50)]
-    async with house(tmp_path, issued, {"devices": [identity(name) for name in names]}) as (site, _):
+    async with house(tmp_path, issued, *map(device, names)) as (site, _):
         for name in names:
             await site.device(name)
         await eventually(lambda: len(site.of_devices()) == len(names))
@@ -404,7 +406,7 @@ async def test_idle_devices_cost_the_edges_link_next_to_nothing(tmp_path: Path, 
 async def test_an_account_that_is_shared_and_denies_the_question_gives_no_news(
     tmp_path: Path, issued: Certificates
 ) -> None:
-    accounts = {"G": {"users": [{"user": EDGE, "permissions": {"publish": ["pratipad.house.>"]}}]}, "SYS": {}}
+    accounts = shared_account(may_ask=False)
     async with running(tmp_path, issued.server, accounts) as server:
         edge = await connect_edge(server.url, issued)
         attendance = edge.attendance("house")
@@ -422,7 +424,8 @@ async def test_each_node_of_a_cluster_tells_of_its_own_clients(
     tmp_path: Path, issued: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nats_attendance, "_MISSING_SECONDS", 0.2)
-    accounts = accounts_of({"devices": [ROOM1, ROOM2]})
+    accounts = accounts_of(device("room1"), device("room2"))
+    del accounts["F_house"]["jetstream"]
     ports = [free_port(), free_port()]
     async with contextlib.AsyncExitStack() as stack:
         servers = [
@@ -444,9 +447,9 @@ async def test_each_node_of_a_cluster_tells_of_its_own_clients(
             return len(asked.clients) == 2
 
         await eventually(joined)
-        room1 = await raw(servers[0].url, issued.of(ROOM1), "room1")
+        room1 = await raw(servers[0].url, issued, "room1")
         stack.push_async_callback(room1.close)
-        room2 = await raw(servers[1].url, issued.of(ROOM2), "room2", allow_reconnect=False)
+        room2 = await raw(servers[1].url, issued, "room2", allow_reconnect=False)
         stack.push_async_callback(room2.close)
         await heard_by(room2, f"{PLAIN}.room2")
         site = Site(edge, None, edge.attendance("house"))

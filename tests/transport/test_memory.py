@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import threading
 
@@ -168,7 +169,7 @@ async def test_after_a_restart_what_is_unacknowledged_comes_again(broker, edge, 
 
 
 async def test_a_restart_loses_signals_and_message_ids(broker, edge, device):
-    log = await edge.open_log(WORK)
+    log = await edge.open_log(dataclasses.replace(WORK, message_ids=True))
     heard = []
     await edge.subscribe("stats", heard.append)
     sending = asyncio.create_task(device.publish("stats", b"lost"))

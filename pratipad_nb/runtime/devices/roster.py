@@ -67,3 +67,11 @@ class Roster:
         """Return the last words of `device` on its own failures; empty if there are none."""
         account = self._accounts.get(device)
         return account.error if account is not None else ""
+
+    def ending(self, before: float) -> list[tuple[str, float]]:
+        """Return the connected devices whose certificates end before that time, and when; sorted by name."""
+        return sorted(
+            (name, account.until)
+            for name, account in self._accounts.items()
+            if account.connected and 0 < account.until < before
+        )

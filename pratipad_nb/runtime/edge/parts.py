@@ -44,6 +44,7 @@ from pratipad_nb.runtime.positions.malformed import Malformed
 from pratipad_nb.runtime.positions.opening import move_former_input, open_input, open_logs, open_output
 from pratipad_nb.runtime.positions.outputs import Chain, Writer
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
+from pratipad_nb.runtime.positions.room import Room
 from pratipad_nb.runtime.positions.storage import StorageWatch
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.batch import Barrier
@@ -206,8 +207,12 @@ def _composed(
     ledger = _ledger(settings, first, signals, in_flight, lambda account: requests.note(account))
     requests = Requests(ledger)
     announcer = Announcer(signals, subjects, ledger, settings.delivery)
+    shares = stores.dead_letters.shares
     malformed = Malformed(
-        subjects, stores.dead_letters.store, source.acknowledge, lambda: shape.line.dataflow.input
+        stores.dead_letters.store_malformed,
+        source.acknowledge,
+        lambda: shape.line.dataflow.input,
+        shares.drops_malformed,
     )
     rebuild = stores.chain.rebuild if stores.chain else Rebuild(settings.name, {}, stored)
     gate = Gatekeeper(
@@ -221,8 +226,10 @@ def _composed(
         ledger.void,
         lambda: ledger.max_demand if ledger.mode == "Demand" else None,
         rebuild,
+        Room(settings.memory_bytes),
     )
     roster = Roster(ledger.accounts, gate.counts, settings.owns)
+    shares.devices = lambda: len(roster.known) * settings.options.partitions
     attendance = connection.attendance(settings.name, lambda: roster.known)
     plain = PlainDevices(connection, subjects, attendance, roster)
     backward = _backward(connection, settings, stores, lineage, roster, plain, lambda: shape.line)
@@ -259,6 +266,7 @@ def _composed(
         on_stored=on_stored,
         on_rebuilt=on_rebuilt,
         on_barrier=on_barrier,
+        drops=shares.drops,
     )
     shape = Shape(
         first,

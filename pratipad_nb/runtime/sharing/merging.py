@@ -45,6 +45,7 @@ def merged(parts: Sequence[FlowStats], empty: FlowStats, *, state: FlowState, er
             "dropped",
             "repeats",
             "malformed",
+            "dropped_letters",
         )
     }
     return FlowStats(
@@ -63,6 +64,7 @@ def merged(parts: Sequence[FlowStats], empty: FlowStats, *, state: FlowState, er
         dead=sum(part.dead for part in parts),
         backward=_backward([part.backward for part in parts]),
         blocked_by=tuple(dict.fromkeys(reason for part in parts for reason in part.blocked_by)),
+        warnings=tuple(dict.fromkeys(warning for part in parts for warning in part.warnings)),
         **counts,
     )
 
