@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -87,12 +88,18 @@ class Server:
         self.more = more
         self.url = ""
         self.mqtt = free_port()  # the server's report of its ports leaves MQTT's out
+        self._port = -1
         self._process: asyncio.subprocess.Process | None = None
 
-    async def start(self) -> None:
-        port = int(self.url.rpartition(":")[2] or -1)
+    def _write(self) -> Path:
         file = self.folder / "server.conf"
-        file.write_text(config(self.folder, self.credentials, self.accounts, port, self.mqtt, self.more))
+        text = config(self.folder, self.credentials, self.accounts, self._port, self.mqtt, self.more)
+        file.write_text(text)
+        return file
+
+    async def start(self) -> None:
+        self._port = int(self.url.rpartition(":")[2] or -1)
+        file = self._write()
         for old in self.folder.glob("*.ports"):
             old.unlink()
         with (self.folder / "log").open("ab") as log:
@@ -111,6 +118,19 @@ class Server:
             with contextlib.suppress(json.JSONDecodeError):
                 return dict(json.loads(file.read_text()))
         return {}
+
+    async def reload(self, accounts: dict[str, Any]) -> None:
+        """Let the server have `accounts`. What a new account imports works after the second reload alone."""
+        assert self._process is not None
+        self.accounts = accounts
+        self._write()
+        log = self.folder / "log"
+        for _ in range(2):
+            before = log.read_text().count("Reloaded server configuration")
+            self._process.send_signal(signal.SIGHUP)
+            async with asyncio.timeout(10):
+                while log.read_text().count("Reloaded server configuration") == before:
+                    await asyncio.sleep(0.005)
 
     async def stop(self) -> None:
         if self._process is not None and self._process.returncode is None:

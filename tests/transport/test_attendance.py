@@ -268,14 +268,6 @@ def test_the_same_server_after_a_restart_counts_nobody_twice() -> None:
     assert table.counts == {ROOM1: 1}
 
 
-def test_a_kind_that_the_server_knows_no_more_has_no_connections() -> None:
-    table = Table()
-    table.listed("devices", {"n1": {1: ROOM1}}, alone=True)
-    table.listed("mqtt", {"n1": {2: LAMP}}, alone=True)
-    table.keep_to(["devices"])
-    assert table.counts == {ROOM1: 1}
-
-
 # -- accounts of ours ----------------------------------------------------------------------------------------
 
 
@@ -317,10 +309,11 @@ async def test_a_certificates_serial_number_is_no_part_of_the_identity(
         await eventually(lambda: any(ROOM2 in news.identities for news in site.news))
 
 
-async def test_a_device_that_speaks_mqtt_is_known_and_what_it_listens_to(
+async def test_the_first_device_that_speaks_mqtt_is_known_and_what_it_listens_to(
     tmp_path: Path, issued: Certificates
 ) -> None:
-    async with house(tmp_path, issued, LIGHT) as (site, server):
+    async with house(tmp_path, issued, device("room1")) as (site, server):
+        await server.reload(accounts_of(device("room1"), LIGHT))
         credentials = issued.of(LAMP)
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "x", protocol=mqtt.MQTTv311)
         context = ssl.create_default_context(cafile=str(credentials.authority))
@@ -340,6 +333,51 @@ async def test_a_device_that_speaks_mqtt_is_known_and_what_it_listens_to(
             await asyncio.to_thread(client.disconnect)
             client.loop_stop()
         await eventually(lambda: site.of_devices() == {})
+
+
+async def test_several_readers_of_the_news_share_one_roll(tmp_path: Path, issued: Certificates) -> None:
+    """A connection serves the edges of several partitions."""
+    async with house(tmp_path, issued, device("room1"), device("room2")) as (site, _):
+        await site.device("room1")
+        await eventually(lambda: site.of_devices() == {ROOM1: 1})
+        second, third = (Site(site.edge, None, site.edge.attendance("house")) for _ in range(2))
+        received = site.edge._client.stats
+        async with followed(third):
+            async with followed(second):
+                assert second.news[0].identities == {ROOM1}
+                assert second.of_devices() == {ROOM1: 1}
+                before = received["in_msgs"]
+                await site.device("room2")
+                for each in (site, second, third):
+                    await eventually(lambda each=each: any(ROOM2 in n.identities for n in each.news))
+                assert received["in_msgs"] == before + 1
+            third.news.clear()
+            await site.device("room1")
+            await eventually(lambda: any(ROOM1 in news.identities for news in third.news))
+
+
+async def test_a_reader_that_leaves_lets_another_one_keep_the_roll(
+    tmp_path: Path, issued: Certificates
+) -> None:
+    accounts = accounts_of(device("room1"))
+    async with running(tmp_path, issued.server, accounts) as server:
+        edge = await connect_edge(server.url, issued)
+        first, second = (Site(edge, None, edge.attendance("house")) for _ in range(2))
+        async with contextlib.AsyncExitStack() as left:
+            await left.enter_async_context(followed(first))  # keeps the roll
+            keeping = left.pop_all()
+            async with followed(second):
+                await keeping.aclose()
+                client = await raw(server.url, issued, "room1")
+                await eventually(lambda: second.of_devices() == {ROOM1: 1})
+                await client.close()
+                await eventually(lambda: second.of_devices() == {})
+        third = Site(edge, None, edge.attendance("house"))  # when nobody has kept the roll for a while
+        async with followed(third):
+            client = await raw(server.url, issued, "room1")
+            await eventually(lambda: third.of_devices() == {ROOM1: 1})
+            await client.close()
+        await edge.close()
 
 
 async def test_after_a_reconnect_a_list_counts_everybody_once(tmp_path: Path, issued: Certificates) -> None:
