@@ -55,7 +55,7 @@ _AT_ONCE = 32
 #: Subjects that are asked about one by one: of more, all listeners of all devices are asked for at once.
 _ONE_BY_ONE = 8
 #: The kinds of devices whose accounts are asked.
-_KINDS = ("devices", "mqtt")
+_KINDS = frozenset({"devices", "mqtt"})
 #: The kind of all clients where all parties share an account.
 _SHARED = ""
 #: The accounts of flows' edges begin with this, after the tenant.
@@ -284,7 +284,7 @@ class Roll:
                 for kind, subject in self._asked.items()
                 for wanted in filters
                 # Where a device has an account of its own, the kind is the device's name.
-                if kind in (*_KINDS, _SHARED) or wanted in (f"{root}.{kind}", f"{root}.*")
+                if kind in _KINDS or kind == _SHARED or wanted in (f"{root}.{kind}", f"{root}.*")
             ]
         )
         return frozenset(found & set(subjects))
@@ -428,6 +428,7 @@ class Roll:
             self.live = bool(answers)
             if "devices" not in answers and await self._in_account_of_flow():
                 self.live = True
+            if self.live and self._has_each_device(answers):
                 answers |= await self._answers_of(self._names())
             if self.live:
                 self._asked = {kind: self._subjects.presence(kind) for kind in answers}
@@ -437,10 +438,16 @@ class Roll:
         self._asked = {_SHARED: OWN_ACCOUNT}
         return {_SHARED: answered}
 
+    def _has_each_device(self, answers: Collection[str]) -> bool:
+        """Return whether each device may have an account of its own: one of them may be called `devices`."""
+        return "devices" not in answers or bool(self._names() & _KINDS or self._told_of())
+
     def _names(self) -> set[str]:
         """Return the devices that events or readers have named."""
-        names = self.table.kinds.difference(_KINDS)
-        return names.union(*(reader.devices() for reader in self._readers))
+        return self._told_of().union(*(reader.devices() for reader in self._readers))
+
+    def _told_of(self) -> set[str]:
+        return self.table.kinds - _KINDS - {_SHARED}
 
     async def _in_account_of_flow(self) -> bool:
         # Where each device has an account of its own, no account is there before the first device.

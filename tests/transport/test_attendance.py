@@ -409,6 +409,22 @@ async def test_where_each_device_has_its_own_account_those_are_asked_by_their_na
         await eventually(lambda: site.of_devices() == {ROOM1: 1})
 
 
+async def test_a_device_may_be_called_like_the_account_of_all_devices(
+    tmp_path: Path, issued: Certificates
+) -> None:
+    parties = (device("devices"), device("room1"))
+    async with house(tmp_path, issued, *parties, each_device=True) as (site, _):
+        for party in parties:
+            await site.device(party.name)
+        both = {party.identity: 1 for party in parties}
+        await eventually(lambda: site.of_devices() == both)
+        for _ in range(3):
+            site.news.clear()
+            site.attendance.refresh()
+            await eventually(lambda: any(news.asked for news in site.news))
+            assert site.of_devices() == both
+
+
 async def test_long_lists_come_in_pages(
     tmp_path: Path, issued: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
