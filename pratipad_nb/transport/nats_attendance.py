@@ -38,8 +38,9 @@ __all__ = ["NatsAttendance", "Roll", "Table"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two lists where events tell of changes.
-_LIST_SECONDS = 60.0
+#: Seconds between two lists where events tell of changes. Lists of very many clients, or of clients with very
+#: long names, come less often: by so many bytes a second, and after so many seconds at last.
+_LIST_SECONDS, _LIST_BYTES_A_SECOND, _LONGEST_LIST_SECONDS = 60.0, 1 << 16, 600.0
 #: Seconds until the next list where no account of devices has answered.
 _UNANSWERED_SECONDS = 10.0
 #: Bytes of lists a second, at most: a list of 300 devices has some 40 kB, and comes every ten seconds then.
@@ -405,7 +406,8 @@ class Roll:
         self._pause = min(_LIST_SECONDS, max(_SHORTEST, size / _BYTES_A_SECOND))
         period = self._pause
         if self.live:  # without any answer, an account of devices may be in the making
-            period = _LIST_SECONDS if answers else _UNANSWERED_SECONDS
+            period = min(_LONGEST_LIST_SECONDS, max(_LIST_SECONDS, size / _LIST_BYTES_A_SECOND))
+            period = period if answers else _UNANSWERED_SECONDS
         self._plan(period if complete else min(period, _MISSING_SECONDS), era)
         return True
 

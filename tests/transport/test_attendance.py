@@ -440,7 +440,7 @@ async def test_long_lists_come_in_pages(
 
 
 async def test_idle_devices_cost_the_edges_link_next_to_nothing(tmp_path: Path, issued: Certificates) -> None:
-    """300 idle devices: one list of 35 kB a minute."""
+    """300 idle devices: one list of 40 kB a minute."""
     names = [f"idle{number}" for number in range(50)]
     async with house(tmp_path, issued, *map(device, names)) as (site, _):
         for name in names:
