@@ -29,10 +29,10 @@ def same(payload: object) -> object:
     return payload
 
 
-@pytest.fixture
-def flow(home: Path) -> Iterator[Flow]:
+@pytest.fixture(params=["", "acme"])
+def flow(request: pytest.FixtureRequest, home: Path) -> Iterator[Flow]:
     name = f"there{time.monotonic_ns()}"
-    with Flow("Push <~> same <~> Output", name=name, home=home) as flow:
+    with Flow("Push <~> same <~> Output", name=name, tenant=request.param, home=home) as flow:
         yield flow
 
 
