@@ -79,8 +79,8 @@ def peak(call: Any) -> int:
 @given(values)
 def test_the_estimate_is_at_least_what_the_objects_take(value):
     body = msgspec.msgpack.encode(value)
-    wide = 3 * sum(map(len, _texts(value)))  # characters of four bytes, in texts that aren't looked into
-    assert memory(msgspec.msgpack.decode(body)) <= decoded_size(body, 1 << 40) * 1.15 + wide + 200
+    wide = 3 * sum(map(len, _texts(value)))  # characters of four bytes
+    assert memory(msgspec.msgpack.decode(body)) <= decoded_size(body, 1 << 40) * 1.4 + wide + 200
 
 
 @settings(deadline=None, max_examples=60)
@@ -97,7 +97,7 @@ def test_the_estimate_of_json_is_at_least_what_the_objects_take(value):
         body = msgspec.json.encode(value)
     except msgspec.MsgspecError:
         return
-    assert memory(msgspec.json.decode(body)) <= decoded_size_of_json(body) * 1.15 + 200
+    assert memory(msgspec.json.decode(body)) <= decoded_size_of_json(body) * 1.4 + 200
 
 
 def _texts(value: Any) -> list[str]:
@@ -128,7 +128,7 @@ ODD = [
 def test_what_no_encoder_of_ours_writes_is_estimated_as_well(items):
     body = b"\xdc" + struct.pack(">H", len(items)) + b"".join(items)
     value = msgspec.msgpack.decode(body)
-    assert memory(value) <= decoded_size(body, 1 << 40) * 1.15 + 200
+    assert memory(value) <= decoded_size(body, 1 << 40) * 1.4 + 200
     assert memory(value) <= MOST_A_BYTE * len(body) + 200
 
 
