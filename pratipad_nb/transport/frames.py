@@ -37,6 +37,7 @@ __all__ = [
     "OrderFrame",
     "OutputFrame",
     "OutputHeader",
+    "PackedDeadFrame",
     "Position",
     "ReadFrame",
     "Segment",
@@ -213,6 +214,18 @@ class DeadFrame(msgspec.Struct, gc=False):
     entries: list[DeadEntry]
     writer: str = ""
     number: int = 0
+
+
+class PackedEntry(DeadEntry, gc=False):
+    """A `DeadEntry` whose payload is left as it is on the wire, where it takes little memory."""
+
+    payload: msgspec.Raw
+
+
+class PackedDeadFrame(DeadFrame, gc=False):
+    """A `DeadFrame` whose payloads are left as they are on the wire."""
+
+    entries: list[PackedEntry]  # type: ignore[assignment] # no entry is put into a decoded frame
 
 
 class HelloFrame(msgspec.Struct, gc=False):

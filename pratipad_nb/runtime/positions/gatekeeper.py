@@ -18,12 +18,12 @@ from pratipad_nb.errors import FrameError, TransportError, WaitTimeout
 from pratipad_nb.runtime.positions.inputs import Input, Succession
 from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.positions.rebuilding import Gap, Rebuild
-from pratipad_nb.runtime.positions.room import Place, Room
 from pratipad_nb.runtime.values.batch import InputFrame, Kind
 from pratipad_nb.runtime.values.metrics import InFlight
 from pratipad_nb.transport.codec import decode_plain
 from pratipad_nb.transport.frames import MAX_MESSAGES, Position, decode_uplink, new_epoch
 from pratipad_nb.transport.protocol import Delivery
+from pratipad_nb.transport.room import Place, Room
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Admitted", "DeviceCount", "Gatekeeper", "Tap"]

@@ -8,10 +8,10 @@ from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.runtime.positions.gatekeeper import Gatekeeper
 from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
-from pratipad_nb.runtime.positions.room import Room
 from pratipad_nb.transport.codec import MAGIC, encode
 from pratipad_nb.transport.frames import UplinkFrame
 from pratipad_nb.transport.protocol import Delivery
+from pratipad_nb.transport.room import Room
 from pratipad_nb.transport.subjects import Subjects
 
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pratipad_nb.errors import FrameError
-from pratipad_nb.runtime.positions.room import Place, Room
 from pratipad_nb.transport.codec import encode, most_memory_of
 from pratipad_nb.transport.frames import UplinkFrame
+from pratipad_nb.transport.room import Place, Room
 
 MOST = 100
 
