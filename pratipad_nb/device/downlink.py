@@ -135,7 +135,7 @@ class Downlink:
             newest = 0
         if frame.number > newest:
             # An order whose predecessor got lost waits at the edge until the predecessor has come.
-            place = self._room.place(frame.id, data)
+            place = Place.of(frame.id, data)
             if frame.after <= newest and not self._orders.full() and self._room.fits(place):
                 if frame.epoch != epoch:
                     self._replaced.append(epoch)

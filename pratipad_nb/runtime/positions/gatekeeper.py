@@ -239,7 +239,7 @@ class Gatekeeper:
 
     def _fits(self, device: str, delivery: Delivery) -> bool:
         """Return whether there is memory for the messages of `delivery`, which aren't decoded for that."""
-        place = self._places.get(id(delivery)) or self.room.place(device, delivery.data)
+        place = self._places.get(id(delivery)) or Place.of(device, delivery.data)
         try:
             fits = self.room.fits(place)
         except FrameError:
@@ -322,7 +322,7 @@ class Gatekeeper:
             return ahead[1]
         device = self.subjects.device_of(delivery.subject)
         if place is None:
-            place = self.room.place(device, delivery.data)
+            place = Place.of(device, delivery.data)
         frame = decode_uplink(delivery.data, self.subjects.flow, device)
         if frame is not None:
             return _Arrived(
