@@ -81,6 +81,8 @@ class UplinkFrame(msgspec.Struct, gc=False, omit_defaults=True):
     A gateway names in `sources` the device behind it that each message is from; empty: the gateway itself.
     """
 
+    COMES_IN: ClassVar[bool] = True
+
     flow: str
     device: str
     epoch: int
@@ -291,6 +293,8 @@ class OrderFrame(msgspec.Struct, gc=False):
 
     `reply` marks the answers of processors, which pass no further processor on the way to their devices.
     """
+
+    COMES_IN: ClassVar[bool] = True
 
     time: float
     orders: list[Order]
