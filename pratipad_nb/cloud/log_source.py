@@ -45,7 +45,7 @@ from pratipad_nb.errors import (
     TransportError,
     WaitTimeout,
 )
-from pratipad_nb.transport.codec import decode
+from pratipad_nb.transport.codec import decode, most_memory_of
 from pratipad_nb.transport.frames import OutputFrame, ReadFrame, StoredRead
 from pratipad_nb.transport.landmarks import LATER, Landmark, entry_at, first_since, holds, landmark_of
 from pratipad_nb.transport.protocol import (
@@ -68,6 +68,8 @@ log = logging.getLogger(__name__)
 _POLL = 0.05
 #: Seconds between two requests to the edge for what is missing.
 _ASK_AGAIN = 1.0
+#: Most memory that the frames take which one call of `more` decodes, and a single frame may take more.
+_MEMORY = 256 << 20
 #: A save without a time-out, that of `seek`, is tried for this long, in seconds.
 _STORE_PATIENTLY = 5.0
 #: How much longer than `seconds` a call of `more` may take, in seconds: a call without time to wait still
@@ -219,6 +221,8 @@ class LogSource:
             await asyncio.sleep(min(_POLL, seconds))
 
     async def _look(self, seconds: float) -> None:
+        if self._open is not None and self._hold_due():
+            return
         if self._open is not None and (self._newest >= self.held.next or len(self._due) >= self._window):
             await self._catch_up(seconds)
         else:
@@ -250,8 +254,20 @@ class LogSource:
             self._begin(outcome)
             return
         # All deliveries are noted before the first wait: a call that runs out of time loses none.
+        memory = 0
         for delivery in [each for each in outcome if self._is_due(each)]:
+            if memory > _MEMORY:
+                return  # the next calls hold the others
             await self._admit(delivery)
+            memory += most_memory_of(delivery.data)
+
+    def _hold_due(self) -> bool:
+        """Hold the next frames that have arrived, as far as memory goes; return whether there was any."""
+        begin, memory = self.held.next, 0
+        while memory <= _MEMORY and (delivery := self._due.get(self.held.next)) is not None:
+            self._hold(delivery)
+            memory += most_memory_of(delivery.data)
+        return self.held.next > begin
 
     def _is_due(self, delivery: Delivery) -> bool:
         """Note a delivery and return whether its frame is to be held.
@@ -289,12 +305,13 @@ class LogSource:
     async def _read_on(self, before: int = 0) -> bool:
         """Read the next frames from the log itself, at most a window, and only before `before` if given."""
         assert self._open is not None
-        left = self._window
+        left, memory = self._window, 0
         async for record in self._open.output.read(self.held.next):
-            if (before and record.sequence >= before) or not left or self._suspect:
+            if (before and record.sequence >= before) or not left or memory > _MEMORY or self._suspect:
                 break
             self._hold(record)
             left -= 1
+            memory += most_memory_of(record.data)
         return left < self._window
 
     def _hold(self, record: Record) -> None:

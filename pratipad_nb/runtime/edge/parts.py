@@ -44,7 +44,6 @@ from pratipad_nb.runtime.positions.malformed import Malformed
 from pratipad_nb.runtime.positions.opening import move_former_input, open_input, open_logs, open_output
 from pratipad_nb.runtime.positions.outputs import Chain, Writer
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
-from pratipad_nb.runtime.positions.room import Room
 from pratipad_nb.runtime.positions.storage import StorageWatch
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.batch import Barrier
@@ -55,6 +54,7 @@ from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import DeadEntry, Position
 from pratipad_nb.transport.protocol import Connection, Log
 from pratipad_nb.transport.readers import carry_positions, prepare_known_readers
+from pratipad_nb.transport.room import Room
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Parts", "open_parts"]
