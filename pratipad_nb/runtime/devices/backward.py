@@ -36,13 +36,15 @@ from pratipad_nb.runtime.devices.order_queues import OrderQueues, order_number
 from pratipad_nb.runtime.devices.roster import Roster
 from pratipad_nb.runtime.positions.dead_letters import ORDER_STEP, DeadLetters
 from pratipad_nb.runtime.positions.lineage import Footprint, Lineage
+from pratipad_nb.runtime.positions.unreadable import Unreadable
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.stages.member import Member
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.runtime.values.stats import BackwardStats
 from pratipad_nb.settings import valid_address
-from pratipad_nb.transport.codec import decode, encode, order_payload
+from pratipad_nb.transport.codec import MAX_ORDER_BYTES, decode, encode, order_payload
 from pratipad_nb.transport.frames import (
+    MAX_MESSAGES,
     DeadEntry,
     DownFrame,
     FailureNote,
@@ -52,7 +54,7 @@ from pratipad_nb.transport.frames import (
     OrderFrame,
     new_epoch,
 )
-from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Delivery, Log
+from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Delivery, Log, Record
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Backward", "append_order", "check_open"]
@@ -79,6 +81,8 @@ class Backward:
         The devices that an order to all devices goes to.
     dead_letters
         Stores an order that a processor failed on.
+    unreadable
+        Counts the entries that are no orders.
     line
         Returns the current line of processors: a change may replace the line while an order passes.
 
@@ -102,6 +106,7 @@ class Backward:
         *,
         roster: Roster,
         dead_letters: DeadLetters,
+        unreadable: Unreadable,
         line: Callable[[], Line],
     ) -> None:
         self._connection = connection
@@ -111,6 +116,7 @@ class Backward:
         self._marks = marks
         self._roster = roster
         self._dead_letters = dead_letters
+        self._unreadable = unreadable
         self._line = line
         self._queues = OrderQueues(connection, self._subjects, orders, lineage)
         self._read_to = 0
@@ -139,13 +145,21 @@ class Backward:
         subject = self._subjects.mark(_MARK)
         while True:
             record = await self._marks.latest(subject)
-            epoch = decode(record.data, MarkFrame).sequence if record is not None else 0
-            if record is not None and epoch != before:
+            epoch = self._epoch_of(record) if record is not None else 0
+            if record is not None and epoch not in (0, before):
                 self.epoch, self._since = epoch, record.time
                 return
             expect = record.sequence if record is not None else 0
             with contextlib.suppress(Fenced):  # another partition's edge was first
                 await self._connection.append(subject, encode(MarkFrame(new_epoch(), [])), expect=expect)
+
+    def _epoch_of(self, record: Record) -> int:
+        """Return the numbering in `record`; 0 if it can't be read, and another numbering has to begin."""
+        try:
+            return decode(record.data, MarkFrame).sequence
+        except FrameError as error:
+            self._unreadable.note(self._marks.spec.name, record, error, shared=True)
+            return 0
 
     async def _number_anew(self) -> None:
         """Begin a new numbering whenever a device has run orders that the log lost, for the log went back.
@@ -181,7 +195,7 @@ class Backward:
             group.create_task(self._number_anew(), name=f"{self._settings.name}: numbering")
             async with contextlib.aclosing(self._deliveries()) as deliveries:
                 async for delivery in deliveries:
-                    await self._take(delivery.sequence, delivery.time, delivery.data)
+                    await self._take(delivery)
                     self._read_to = delivery.sequence
                     self._footprint.note(delivery)
 
@@ -267,12 +281,13 @@ class Backward:
         frame = OrderFrame(time.time(), [Order(uuid.uuid4().hex, entry.payload, entry.to)])
         await self._connection.append(self._subjects.order, encode(frame))
 
-    async def _take(self, sequence: int, appended: float, data: bytes) -> None:
+    async def _take(self, record: Record) -> None:
         """Pass an entry's orders through the processors, then put the orders into their devices' queues."""
+        sequence, appended = record.sequence, record.time
         try:
-            frame = decode(data, OrderFrame)
+            frame = _orders_in(record.data)
         except FrameError as error:
-            log.warning("an entry of the order log can't be read and is skipped: %s", error)
+            self._unreadable.note(self._log.spec.name, record, error, shared=True)
             frame = OrderFrame(appended, [])
         expires = appended + self._settings.options.order_seconds
         if all(map(self._is_ours_alone, frame.orders)):
@@ -417,6 +432,20 @@ def _refused(_: Any) -> Any:
     raise ProcessorError(
         "reply() was called in `backward`, where there is no reading to answer: return the new order instead."
     )
+
+
+def _orders_in(data: bytes) -> OrderFrame:
+    """Return the orders in `data`; raise `FrameError` if they are none that a party of this package sends."""
+    frame = decode(data, OrderFrame)
+    if len(frame.orders) > MAX_MESSAGES:
+        raise FrameError(f"a frame has {len(frame.orders)} orders; at most {MAX_MESSAGES} are allowed.")
+    if len(data) > MAX_ORDER_BYTES:
+        try:
+            for order in frame.orders:
+                order_payload(order.payload)
+        except PayloadError as error:
+            raise FrameError(str(error)) from error
+    return frame
 
 
 def _addresses(devices: dict[str, list[str]]) -> Iterator[str]:
