@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pratipad_nb.errors import CertificateError
-from pratipad_nb.files import FileLock, private_folder, write_together
+from pratipad_nb.files import FileLock, guarded_folder, private_folder, write_together
 from pratipad_nb.pki.certificates import (
     Pair,
     Profile,
@@ -58,7 +58,7 @@ class Authority:
             expired.
         """
         try:
-            private_folder(folder)
+            guarded_folder(folder)
             with FileLock(folder / "lock").held(_LOCK_SECONDS):
                 return cls(folder, _opened(folder))
         except TimeoutError as error:
@@ -86,7 +86,7 @@ class Authority:
                 f"folder {folder.parent} away first, and issue new ones afterwards."
             )
         try:
-            private_folder(folder)
+            guarded_folder(folder)
             _write(folder, pair)
         except OSError as error:
             raise CertificateError(

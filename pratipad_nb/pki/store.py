@@ -5,13 +5,15 @@
     pki/                          0700
     ├── authority/                ca.pem, ca-key.pem
     ├── server/                   ca.pem, cert.pem, key.pem, as in the folders below
+    ├── owner/                    the server's owner, a user of its system account
     ├── edge/FLOW/
     ├── device/FLOW/NAME/
     ├── reader/FLOW/NAME/
     ├── carried/edge/FLOW/DIR/    cert.pem alone: a copy of the certificate that was issued into DIR
-    └── carried/leaf/SITE/DIR/    cert.pem alone
+    └── carried/leaf/FLOW/SITE/DIR/    cert.pem alone
 
-Owns that layout. The form of an identity belongs to `pratipad_nb.transport.permissions`.
+Owns that layout. The form of an identity, and of a FLOW (``house``, or of a tenant
+``acme/house``, whose folder is ``acme~house``), belongs to `pratipad_nb.transport.parties`.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pratipad_nb.errors import CertificateError
-from pratipad_nb.files import private_folder, write_whole
-from pratipad_nb.settings import Credentials, valid_name
+from pratipad_nb.files import guarded_folder, private_folder, write_whole
+from pratipad_nb.settings import Credentials, party_name, valid_name
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.authority import Authority
@@ -48,6 +50,8 @@ class CertificateStore:
         ------
         CertificateError
             If the authority can't be opened or made, or `cryptography` isn't installed.
+        SettingsError
+            If others may write to the folder.
         """
         try:
             # Imported late: `cryptography` takes longer to import than all else in a session that brings its
@@ -60,7 +64,8 @@ class CertificateStore:
             ) from error
         folder = state / "pki"
         try:
-            private_folder(folder)
+            guarded_folder(state)
+            guarded_folder(folder)
         except OSError as error:
             raise CertificateError(
                 f"{folder} can't be made: {error.strerror}. Choose a state folder that can be written to "
@@ -77,6 +82,12 @@ class CertificateStore:
         """Return the server's credentials, renewed if need be; valid for 30 days."""
         return self._authority.ensure(identity, self._folder / "server", hosts=hosts, server=True)
 
+    def owner(self, identity: str) -> Credentials:
+        """Return the credentials of the server's owner, renewed if need be; valid for 30 days."""
+        from pratipad_nb.pki.authority import SERVER_DAYS
+
+        return self._authority.ensure(identity, self._folder / "owner", days=SERVER_DAYS)
+
     def edge(self, flow: str, identity: str) -> Credentials:
         """Return the credentials of the edge of `flow`, renewed if need be; valid for 30 days."""
         from pratipad_nb.pki.authority import SERVER_DAYS
@@ -89,13 +100,13 @@ class CertificateStore:
 
     def reader(self, flow: str, name: str, identity: str) -> Credentials:
         """Return the credentials of the reader `name` of `flow`, renewed if need be; valid for 397 days."""
-        return self._authority.ensure(identity, self._of("reader", flow) / valid_name(name, "reader"))
+        return self._authority.ensure(identity, self._of("reader", flow) / party_name(name, "reader"))
 
-    def note_carried(self, role: Literal["edge", "leaf"], name: str, issued: Path) -> None:
+    def note_carried(self, role: Literal["edge", "leaf"], flow: str, name: str, issued: Path) -> None:
         """Keep a copy of the certificate in `issued`, a folder to be carried away, to know when it ends."""
         certificate = issued / "cert.pem"
         folder = self._folder
-        for part in ("carried", role, name, issued.resolve().name):
+        for part in ("carried", role, _folder_name(flow), *([name] if name else []), issued.resolve().name):
             folder = private_folder(folder / part)
         write_whole(folder / certificate.name, certificate.read_bytes(), 0o644)
 
@@ -108,7 +119,11 @@ class CertificateStore:
         """Delete all certificates of `flow`; only revoking the server's user keeps a holder of a copy out."""
         for role in ("edge", "device", "reader"):
             shutil.rmtree(self._of(role, flow), ignore_errors=True)
-        shutil.rmtree(self._folder / "carried" / "edge" / valid_name(flow, "flow"), ignore_errors=True)
+        shutil.rmtree(self._folder / "carried" / "edge" / _folder_name(flow), ignore_errors=True)
 
     def _of(self, role: str, flow: str) -> Path:
-        return private_folder(self._folder / role) / valid_name(flow, "flow")
+        return private_folder(self._folder / role) / _folder_name(flow)
+
+
+def _folder_name(flow: str) -> str:
+    return flow.replace("/", "~")

@@ -134,4 +134,5 @@ class Reporter:
             orders_run=run,
             error=self._parts.roster.error(name),
             sources=len(count.sources),
+            connections=self._parts.roster.connections.get(name, 0),
         )

@@ -67,7 +67,8 @@ class Malformed:
         if self._drops(_device_of(delivery)):
             self._acknowledge(delivery)
         else:
-            await self._waiting.put((delivery, error))
+            # The traceback of `error` holds all that was decompressed.
+            await self._waiting.put((delivery, FrameError(str(error))))
 
     async def run(self) -> None:
         """Store the deliveries put aside, until cancelled; deliveries not stored by then come again."""

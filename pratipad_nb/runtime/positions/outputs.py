@@ -137,7 +137,7 @@ class Writer:
         covers: list[Position] = []
         complete: list[InputFrame] = []
         finished = sum(batch.source.advance(batch.done, covers, complete) for batch in batches)
-        self._in_flight.completed += finished
+        self._in_flight.complete(finished)
         if failed := [letter for batch in batches for letter in batch.dead]:
             step, entry = failed[0]
             log.warning(

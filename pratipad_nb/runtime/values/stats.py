@@ -102,6 +102,8 @@ class DeviceStats:
         The last failure of the device's reading; empty if there was none.
     sources
         How many devices speak through this one, if it is a gateway.
+    connections
+        How many connections the device has, by the server's word.
     """
 
     connected: bool = False
@@ -115,6 +117,7 @@ class DeviceStats:
     orders_run: int = 0
     error: str = ""
     sources: int = 0
+    connections: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,10 @@ class BackwardStats:
         Orders and replies that wait for devices that are away.
     rate
         `sent`, a second.
+    refused
+        Entries of the order log that were refused: the notation lets none pass, a reader pretended that its
+        order is a processor's reply, or the orders are too many or too large. `received` doesn't count their
+        orders. Entries that can't be read at all are counted in `FlowStats.unreadable`.
     """
 
     received: int = 0
@@ -159,6 +166,7 @@ class BackwardStats:
     expired: int = 0
     waiting: int = 0
     rate: float = 0.0
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)

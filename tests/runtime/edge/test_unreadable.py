@@ -358,22 +358,22 @@ async def test_an_entry_among_the_orders_is_skipped_and_the_next_order_is_sent(
     edges: Any, memory: Place, put: Any, until: Any, garbage: bytes
 ) -> None:
     edge = await edges.running()
-    await put(memory.subjects.order, garbage)
+    await put(memory.subjects.edge_order, garbage)
     await edge.order("on", "room1")
     await until(lambda: edge.snapshot().backward.waiting == 1)
     assert (edge.snapshot().unreadable, edge.snapshot().backward.received) == (1, 1)
 
 
-async def test_more_orders_in_an_entry_than_can_be_numbered_and_orders_too_large_are_skipped(
+async def test_more_orders_in_an_entry_than_can_be_numbered_and_orders_too_large_are_refused(
     edges: Any, memory: Place, put: Any, until: Any
 ) -> None:
     edge = await edges.running()
     many = [Order(f"o{number}", number, ["room1"]) for number in range(MAX_MESSAGES + 1)]
     large = [Order("large", random.Random(1).randbytes(2 << 20), ["room1"])]
-    await put(memory.subjects.order, *[encode(OrderFrame(1.0, orders)) for orders in (many, large)])
+    await put(memory.subjects.edge_order, *[encode(OrderFrame(1.0, orders)) for orders in (many, large)])
     await edge.order("on", "room1")
     await until(lambda: edge.snapshot().backward.waiting == 1)
-    assert edge.snapshot().unreadable == 2
+    assert edge.snapshot().backward.refused == 2
 
 
 # -- dead letters --------------------------------------------------------------------------------------------
