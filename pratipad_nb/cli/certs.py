@@ -245,7 +245,9 @@ def _written(store: CertificateStore, party: Party, invitation: Invitation, out:
     from pratipad_nb.pki.authority import CLIENT_DAYS
 
     if party.role not in ("edge", "leaf"):
-        return invitation.fill(out, local_state.certificate(store, party))
+        made = invitation.fill(out, local_state.certificate(store, party))
+        store.note_carried(party.role, party.key, party.name, out)
+        return made
     # Carried by hand, as a device's certificate is, so valid as long; the certificate of this machine's edge
     # is renewed at each start.
     invitation.claim(out, store.authority.certificate)

@@ -41,6 +41,7 @@ def status_line(stats: Mapping[str, Any]) -> str:
     ]
     parts += [f"{stats['dead']:,} dead letters"] if stats["dead"] else []
     parts += [f"blocked: {reason}" for reason in stats["blocked_by"]]
+    parts += [f"warning: {each}" for each in stats.get("warnings", ())]
     parts += [stats["error"]] if stats["error"] else []
     return printable(", ".join(parts))
 
@@ -48,6 +49,7 @@ def status_line(stats: Mapping[str, Any]) -> str:
 def device_line(device: Any) -> str:
     """Return one line on a device."""
     error = f", last error: {device.error}" if device.error else ""
+    error += "".join(f", warning: {each}" for each in device.warnings)
     kept = f" (kept in {device.kept_in})" if device.waiting and device.kept_in else ""
     return printable(
         f"{device.name}: {device.state}, {device.sent:,} sent, {device.waiting:,} waiting{kept}{error}"
@@ -107,7 +109,7 @@ def troubles(stats: Mapping[str, Any]) -> list[str]:
         found += [f"{name} at {_place(edge)}: {edge['error']}"] if edge["error"] else []
     if not edges:
         found += [f"{name}: blocked: {reason}" for reason in stats["blocked_by"]]
-    return list(map(printable, found))
+    return list(map(printable, [*found, *(f"{name}: warning: {each}" for each in stats.get("warnings", ()))]))
 
 
 def _place(edge: Mapping[str, Any]) -> str:

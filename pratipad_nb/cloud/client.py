@@ -116,6 +116,11 @@ class AsyncCloud:
         """Name of the reader."""
         return self._name
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings that the certificate of this reader ends, from 14 days before; empty as a rule."""
+        return self._connection.warnings if self._connection is not None else ()
+
     async def __aenter__(self) -> AsyncCloud:
         await self.connect()
         return self
@@ -398,6 +403,11 @@ class Cloud:
     def skipped_frames(self) -> int:
         """Frames that were gone before this client could read them."""
         return self._twin.skipped_frames
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings that the certificate of this reader ends, from 14 days before; empty as a rule."""
+        return self._twin.warnings
 
     def take(self, n: int = 1, timeout: float | None = 10.0) -> list[Message]:
         """Return the next `n` messages; see `AsyncCloud.take`."""

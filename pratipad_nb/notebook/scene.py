@@ -72,6 +72,7 @@ def numbers(stats: FlowStats) -> dict[str, Any]:
         "dead": stats.dead,
         "malformed": stats.malformed,
         "blocked": list(map(wording.printable, stats.blocked_by)),
+        "warnings": list(map(wording.printable, stats.warnings)),
         "error": wording.printable(stats.error, lines=True),
         "back": [
             _short(back.rate), back.received, back.replies, back.sent, back.failed, back.expired, back.waiting

@@ -78,11 +78,14 @@ class EmbeddedAccess:
         called, key = name if role != "edge" else self._flow, flow_key(self._flow, self._tenant)
         invitation = Invitation(role, called, key, endpoint.url)
         copied = await asyncio.to_thread(invitation.fill, folder, credentials)
+        await self._site.note_carried(self._party(role, name), folder)
         return Endpoint(endpoint.url, endpoint.flow, copied, tenant=endpoint.tenant)
 
     async def _let_in(self, role: Role, name: str, mqtt: bool | None = None) -> Endpoint:
-        called = "" if role == "edge" else name
-        return await self._site.endpoint_for(Party(self._flow, role, called, self._tenant), mqtt)
+        return await self._site.endpoint_for(self._party(role, name), mqtt)
+
+    def _party(self, role: Role, name: str) -> Party:
+        return Party(self._flow, role, "" if role == "edge" else name, self._tenant)
 
     async def failure(self) -> None:
         """Wait until the site fails, and raise its exception."""

@@ -36,11 +36,13 @@ from pratipad_nb.server.disk import storage_in
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.server.joined import JoinedServer
 from pratipad_nb.server.register import Change, Register, Rules
+from pratipad_nb.server.renewal import Renewal
 from pratipad_nb.server.state import ServerLocked, is_wanted, read_state, url_in
 from pratipad_nb.session import state_folder
 from pratipad_nb.settings import Address, Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.tasks import first_of
 from pratipad_nb.transport.parties import Party
+from pratipad_nb.validity import valid_until
 
 __all__ = ["Site"]
 
@@ -77,10 +79,12 @@ class Site:
         self._ending: concurrent.futures.Future[None] | None = None
         self._started: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._renewal: Renewal | None = None
+        self._renewing: asyncio.Task[None] | None = None
         #: Done with the exception of the first bug that ends the watch over the server.
         self._broken: concurrent.futures.Future[None] = concurrent.futures.Future()
-        #: The certificates of parties that were let in here, and their serial numbers, by identity.
-        self._invited: dict[str, tuple[str, Credentials]] = {}
+        #: The certificates of parties that were let in here, by identity.
+        self._invited: dict[str, Credentials] = {}
         #: Held while the server is handed over to another process.
         self._moving = asyncio.Lock()
 
@@ -168,7 +172,10 @@ class Site:
         store = self._store = await asyncio.to_thread(self._open_store)
         self._credentials = await asyncio.to_thread(store.server, _SERVER, _hosts(self._mqtt))
         self._owner = await asyncio.to_thread(store.owner, OWNER)
+        self._renewal = Renewal(store)
         self.url = await self._own_or_join()
+        self._renewing = asyncio.create_task(self._renewal.run(), name="renewal of certificates")
+        self._renewing.add_done_callback(self._note_end)
 
     @property
     def is_leaf(self) -> bool:
@@ -184,6 +191,8 @@ class Site:
         """Start the server, or join the server that another process has started on this folder."""
         folder = self.home / "server"
         assert self._credentials is not None
+        assert self._store is not None
+        assert self._renewal is not None
         own = EmbeddedServer(
             folder,
             self._credentials,
@@ -198,11 +207,19 @@ class Site:
         except ServerLocked as locked:
             joined = JoinedServer(folder, self._owner)
             self._server = joined
+            self._renewal.drop(_SERVER)  # the owner's
             url = await joined.start()
             if locked.state.standalone:
                 return url
             self._watch(self._take_over_after(joined), "watch a joined server")
             return url
+        self._renewal.keep(
+            _SERVER,
+            "the server",
+            self._credentials,
+            ensure=functools.partial(self._store.server, _SERVER, _hosts(self._mqtt)),
+            renewed=lambda _credentials: own.reload(),
+        )
         self._watch(self._hand_over_when_wanted(own), "watch for a server's owner")
         return url
 
@@ -254,9 +271,10 @@ class Site:
     async def _stop(self) -> None:
         if self._started is not None:
             await asyncio.wait({self._started})
-            if self._watching is not None:
-                self._watching.cancel()
-                await asyncio.wait({self._watching})
+            for task in (self._watching, self._renewing):
+                if task is not None:
+                    task.cancel()
+                    await asyncio.wait({task})
             if self._started.exception() is None and self._server is not None:
                 await self._server.stop()
 
@@ -279,12 +297,16 @@ class Site:
         """
         credentials = await self._on_portal(self._let_in(party, mqtt))
         folder = self.home / "server"
+        assert self._renewal is not None
         return Endpoint(
             self.url,
             party.flow,
             credentials,
             functools.partial(url_in, folder),
             functools.partial(storage_in, folder),
+            functools.partial(self._renewal.warnings, party.key)
+            if party.role == "edge"
+            else functools.partial(self._renewal.warnings_of, party.identity),
             party.tenant,
         )
 
@@ -299,28 +321,53 @@ class Site:
         if rules != before:
             await self._on_portal(self._change(Change(rules={key: rules})))
 
+    async def note_carried(self, party: Party, folder: Path) -> None:
+        """Know of a party's certificate in `folder`, to be carried away, so that its end is warned of."""
+        await self._on_portal(self._note_carried(party, folder))
+
+    async def _note_carried(self, party: Party, folder: Path) -> None:
+        assert self._store is not None
+        assert self._renewal is not None
+        await asyncio.to_thread(self._store.note_carried, party.role, party.key, party.name, folder)
+        self._renewal.note_carried(valid_until(folder / "cert.pem"))
+
     @property
     def _register(self) -> Register:
         assert self._server is not None
         return self._server.register
 
     async def _let_in(self, party: Party, mqtt: bool | None) -> Credentials:
-        serial, known = self._invited.get(party.identity, ("", None))
-        if known is None or self._listed(party, serial) is None:  # another process may have revoked it
+        known = self._invited.get(party.identity)
+        if known is None or await self._listed(party, known) is None:  # another process may have revoked it
             known = await asyncio.to_thread(self._certificate, party)
-            named = Party.parse(await asyncio.to_thread(identity_in, known.certificate))
-            serial = named.serial if named is not None else ""
-        listed = self._listed(party, serial)
-        speaks = (listed is not None and listed.mqtt) if mqtt is None else mqtt
-        wanted = replace(party, serial=serial, mqtt=speaks)
-        if listed != wanted:
-            await self._change(Change((wanted,)))
-        self._invited[party.identity] = serial, known
+        await self._list(party, known, mqtt)
+        if party.identity not in self._invited:
+            assert self._renewal is not None
+            self._renewal.keep(
+                party.identity,
+                party.in_words,
+                known,
+                flow=party.key,
+                ensure=functools.partial(self._certificate, party),
+                renewed=functools.partial(self._list, party),
+            )
+        self._invited[party.identity] = known
         return known
 
-    def _listed(self, party: Party, serial: str) -> Party | None:
-        """Return the entry of the register for the party's certificate of that serial number, if any."""
-        return self._register.parties.get(party.with_serial(serial).user)
+    async def _list(self, party: Party, credentials: Credentials, mqtt: bool | None = None) -> None:
+        """Have the server let `party` in with the certificate in `credentials`."""
+        listed = await self._listed(party, credentials)
+        speaks = any(each.mqtt for each in self._entries(party)) if mqtt is None else mqtt
+        wanted = replace(party, serial=await _serial_in(credentials), mqtt=speaks)
+        if listed != wanted:
+            await self._change(Change((wanted,)))
+
+    async def _listed(self, party: Party, credentials: Credentials) -> Party | None:
+        """Return the entry of the register for the party's certificate in `credentials`, if any."""
+        return self._register.parties.get(party.with_serial(await _serial_in(credentials)).user)
+
+    def _entries(self, party: Party) -> list[Party]:
+        return [each for each in self._register.parties.values() if each.identity == party.identity]
 
     async def _change(self, change: Change) -> None:
         async with self._moving:
@@ -334,6 +381,12 @@ class Site:
         if party.role == "reader":
             return self._store.reader(party.key, party.name, party.identity)
         return self._store.device(party.key, party.name, party.identity)
+
+
+async def _serial_in(credentials: Credentials) -> str:
+    """Return the serial number by which the certificate names its holder; empty if it names none."""
+    named = Party.parse(await asyncio.to_thread(identity_in, credentials.certificate))
+    return named.serial if named is not None else ""
 
 
 def _forget_sites() -> None:

@@ -67,4 +67,5 @@ async def connect(endpoint: Endpoint, *, role: Role, name: str) -> Connection:
         inbox_prefix=inbox,
         whereabouts=endpoint.whereabouts,
         disk=endpoint.disk,
+        renewed=endpoint.renewed,
     )

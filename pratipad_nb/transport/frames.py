@@ -224,7 +224,8 @@ class HelloFrame(msgspec.Struct, gc=False):
     error of the device's last reading, or else of its last order; empty if neither failed. `leaving` says
     that the device ends. No message up to number `floor` comes any more that hasn't come: the device had to
     drop messages. `owner` is the owner of the `CreditFrame` whose grants the device goes by. `former` is the
-    device's epoch before, of which `former_sent` messages were sent and stored; 0: not known.
+    device's epoch before, of which `former_sent` messages were sent and stored; 0: not known. `until` is when
+    the device's certificate ends (seconds since 1970-01-01 UTC); 0.0: not known, or renewed by itself.
     """
 
     MOST_DECODED: ClassVar[int] = _SMALL_DECODED
@@ -245,6 +246,7 @@ class HelloFrame(msgspec.Struct, gc=False):
     ready_at: float = 0.0
     former: int = 0
     former_sent: int = 0
+    until: float = 0.0
 
 
 class CreditFrame(msgspec.Struct, gc=False):

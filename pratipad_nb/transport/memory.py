@@ -94,6 +94,16 @@ class MemoryConnection:
         """Empty: the in-memory transport refuses no party."""
         return ""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Empty: the in-memory transport has no certificates."""
+        return ()
+
+    @property
+    def valid_until(self) -> float:
+        """0.0: the in-memory transport has no certificates."""
+        return 0.0
+
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have `callback` called after every reconnect; return a function that ends this."""
         self._reconnected.append(callback)

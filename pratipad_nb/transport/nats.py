@@ -25,6 +25,7 @@ from pratipad_nb.transport.nats_link import NatsLink
 from pratipad_nb.transport.nats_log import NatsLog
 from pratipad_nb.transport.nats_logs import NatsLogs
 from pratipad_nb.transport.nats_refusal import Refusal
+from pratipad_nb.transport.own_certificate import OwnCertificate
 from pratipad_nb.transport.protocol import LogSpec
 from pratipad_nb.transport.rights import CLOUD
 from pratipad_nb.transport.subjects import stream_of
@@ -40,8 +41,10 @@ _SILENT = (
 class NatsConnection(NatsLink):
     """A `pratipad_nb.transport.protocol.Connection` over NATS with mutual TLS."""
 
-    def __init__(self, client: Client, inbox: str, refusal: Refusal, bugs: Bugs) -> None:
-        super().__init__(client, inbox, refusal, bugs)
+    def __init__(
+        self, client: Client, inbox: str, refusal: Refusal, certificate: OwnCertificate, bugs: Bugs
+    ) -> None:
+        super().__init__(client, inbox, refusal, certificate, bugs)
         self._jetstream = JetStream(self, "$JS.API")
         self._logs = NatsLogs(self._jetstream)
         self._beyond = NatsLogs(JetStream(self, f"$JS.{CLOUD}.API"))

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NoReturn, Protocol, Self
 
@@ -37,9 +38,10 @@ from pratipad_nb.transport.nats_errors import (
     unanswered,
 )
 from pratipad_nb.transport.nats_refusal import Refusal
+from pratipad_nb.transport.own_certificate import OwnCertificate
 from pratipad_nb.transport.protocol import Signal, Subscription
 from pratipad_nb.transport.subjects import is_inbox
-from pratipad_nb.transport.tls import client_context, probe
+from pratipad_nb.transport.tls import probe
 
 __all__ = ["NatsLink"]
 
@@ -74,14 +76,30 @@ class Dependent(Protocol):
         """End, for the link is about to be closed."""
 
 
+class _Client(Client):
+    """The library's client, which shows the certificate that its files hold at each try to connect."""
+
+    def __init__(self, certificate: OwnCertificate) -> None:
+        super().__init__()
+        self._certificate = certificate
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """Return the context for the next try to connect."""
+        return self._certificate.context()
+
+
 class NatsLink:
     """A connection to NATS with mutual TLS, without logs."""
 
-    def __init__(self, client: Client, inbox: str, refusal: Refusal, bugs: Bugs) -> None:
+    def __init__(
+        self, client: Client, inbox: str, refusal: Refusal, certificate: OwnCertificate, bugs: Bugs
+    ) -> None:
         self.bugs = bugs
         self._client = client
         self._inbox = inbox
         self._refusal = refusal
+        self._certificate = certificate
         self._up = asyncio.Event()
         self._closing = False
         self._closed = False
@@ -115,11 +133,12 @@ class NatsLink:
         timeout: float = 5.0,
         whereabouts: Callable[[], str] | None = None,
         disk: Callable[[], Storage] | None = None,
+        renewed: Callable[[], tuple[str, ...]] | None = None,
     ) -> Self:
         """Connect to the server at `url`, and from then on reconnect for ever.
 
         Reconnects go to the URL that `whereabouts` returns, and to `url` without `whereabouts`. `disk` says
-        how the server's disk stands.
+        how the server's disk stands. `renewed` returns the warnings of a program that renews `credentials`.
 
         Raises
         ------
@@ -129,13 +148,14 @@ class NatsLink:
             If the handshake fails, with the cause of the failure.
         """
         await probe(url, credentials, timeout=timeout)
-        client, bugs = Client(), Bugs()
-        self = cls(client, inbox_prefix, Refusal(url, credentials, name, bugs), bugs)
+        certificate, bugs = OwnCertificate(credentials, name, renewed), Bugs()
+        client = _Client(certificate)
+        self = cls(client, inbox_prefix, Refusal(url, credentials, name, bugs), certificate, bugs)
         self._url, self._whereabouts, self._disk = url, whereabouts, disk
         connecting = asyncio.ensure_future(
             client.connect(
                 servers=url.split(","),
-                tls=client_context(credentials),
+                tls=certificate.context(),
                 tls_handshake_first=True,
                 name=name,
                 inbox_prefix=inbox_prefix,
@@ -154,6 +174,7 @@ class NatsLink:
         await self._first_connect(connecting, url, timeout)
         self._up.set()
         await client.subscribe(f"{inbox_prefix}.ack.*", cb=self._on_answer)
+        certificate.watch()
         return self
 
     async def _first_connect(self, connecting: asyncio.Future[None], url: str, seconds: float) -> None:
@@ -183,6 +204,7 @@ class NatsLink:
         if self._closing:
             return
         self._closing = True
+        self._certificate.close()
         for consumer in tuple(self._consumers):
             await consumer.close()
         self._closed = True
@@ -206,6 +228,16 @@ class NatsLink:
     def refusal(self) -> str:
         """Why the server doesn't let this party back in; empty while the server does, or is away."""
         return self._refusal.cause
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should look at before the server lets this party in no more."""
+        return self._certificate.warnings
+
+    @property
+    def valid_until(self) -> float:
+        """When this party's certificate ends, in seconds since 1970-01-01 UTC."""
+        return self._certificate.valid_until
 
     @property
     def max_frame_bytes(self) -> int:

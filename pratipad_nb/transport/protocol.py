@@ -361,6 +361,17 @@ class Connection(Logs, Protocol):
     def refusal(self) -> str:
         """Why the server doesn't let this party back in; empty while the server does, or is away."""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should look at before the server lets this party in no more: certificates that end.
+
+        Empty while all certificates are valid for long, or are renewed by a program that runs.
+        """
+
+    @property
+    def valid_until(self) -> float:
+        """When this party's certificate ends, in seconds since 1970-01-01 UTC; 0.0 if it has none."""
+
     async def storage(self) -> Storage:
         """Return how the server's storage stands.
 

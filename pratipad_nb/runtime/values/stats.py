@@ -15,6 +15,7 @@ from pratipad_nb.runtime.values.stats_tables import DeviceTable, ProcessorTable,
 from pratipad_nb.transport.origin import Origin
 
 __all__ = [
+    "MOST_CONNECTIONS",
     "BackwardStats",
     "DeviceStats",
     "EdgeStats",
@@ -24,6 +25,8 @@ __all__ = [
     "ReaderStats",
 ]
 
+#: A device has one connection, and while it reconnects a second one. More than so many are no accident.
+MOST_CONNECTIONS = 8
 #: The state of a flow, or of a processor.
 FlowState = Literal["starting", "running", "paused", "draining", "stopped", "failed"]
 
@@ -118,6 +121,11 @@ class DeviceStats:
     error: str = ""
     sources: int = 0
     connections: int = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the device has more connections than `MOST_CONNECTIONS`."""
+        return self.connections > MOST_CONNECTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +275,9 @@ class FlowStats:
     blocked_by
         Why no more results can be stored, in words that name the reader or the log; also of which devices the
         newest dead letters are dropped, while the others go on. Empty if nothing blocks.
+    warnings
+        What a person should see to before it stops the flow or a party: certificates that end within 14 days,
+        or can't be renewed. Empty as a rule.
     error
         Why the flow has failed, empty unless `state` is "failed".
     edges
@@ -298,6 +309,7 @@ class FlowStats:
     unreadable: int = 0
     backward: BackwardStats = field(default_factory=BackwardStats)
     blocked_by: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     error: str = ""
     edges: tuple[EdgeStats, ...] = ()
 
@@ -319,6 +331,7 @@ class FlowStats:
             processors={key: replace(p, rate=0.0, busy=0.0) for key, p in self.processors.items()},
             devices={name: replace(d, rate=0.0, connected=False) for name, d in self.devices.items()},
             backward=replace(self.backward, rate=0.0),
+            warnings=(),
         )
 
     def handed_on(self) -> FlowStats:
@@ -334,6 +347,7 @@ class FlowStats:
             readers={},
             backward=replace(self.backward, waiting=0),
             blocked_by=(),
+            warnings=(),
             error="",
         )
 
@@ -376,5 +390,6 @@ class FlowStats:
             if r.skipped
         ]
         facts += [f"waits: {reason}" for reason in self.blocked_by]
+        facts += [f"warning: {warning}" for warning in self.warnings]
         facts += [f"failed: {self.error}"] if self.error else []
         return "; ".join(facts)
