@@ -222,8 +222,8 @@ async def test_the_issuer_warns_of_what_was_carried_and_names_the_command(
     for days, name in ((10, "lamp"), (15, "door"), (-0.5, "attic")):
         monkeypatch.setattr("pratipad_nb.pki.authority.CLIENT_DAYS", days)
         store.device("house", name, Party("house", "device", name).identity)
-    store.authority.issue("urn:pratipad:_leaf:barn", tmp_path / "barn-certs", days=3)
-    store.note_carried("leaf", "barn", tmp_path / "barn-certs")
+    store.authority.issue("urn:pratipad:house:leaf:barn", tmp_path / "barn-certs", days=3)
+    store.note_carried("leaf", "house", "barn", tmp_path / "barn-certs")
     renewal = Renewal(store)
     async with running(renewal):
         await eventually(lambda: len(renewal.warnings()) == 3)
@@ -243,7 +243,7 @@ async def test_a_newer_certificate_of_the_same_party_ends_the_warning(
 ) -> None:
     for days, name in ((3, "old"), (300, "new")):
         store.authority.issue("urn:pratipad:house:edge", tmp_path / name, days=days)
-        store.note_carried("edge", "house", tmp_path / name)
+        store.note_carried("edge", "house", "", tmp_path / name)
     renewal = Renewal(store)
     async with running(renewal):
         await asyncio.sleep(0.05)
@@ -264,7 +264,7 @@ async def test_an_authority_that_ends_is_warned_of_three_months_before(
 async def test_files_that_are_renewed_elsewhere_are_shown_and_their_end_is_warned_of(
     store: CertificateStore, tmp_path: Path, quick: None
 ) -> None:
-    credentials = store.authority.issue("urn:pratipad:_leaf:barn", tmp_path / "barn", days=5)
+    credentials = store.authority.issue("urn:pratipad:house:leaf:barn", tmp_path / "barn", days=5)
     told: list[str] = []
 
     async def renewed(found: Credentials) -> None:
@@ -275,7 +275,7 @@ async def test_files_that_are_renewed_elsewhere_are_shown_and_their_end_is_warne
     async with running(renewal):
         await eventually(lambda: bool(renewal.warnings()))
         assert "put the new files in the place of the old ones" in renewal.warnings()[0]
-        store.authority.issue("urn:pratipad:_leaf:barn", tmp_path / "barn")
+        store.authority.issue("urn:pratipad:house:leaf:barn", tmp_path / "barn")
         await eventually(lambda: told == [serial_of(credentials.certificate)])
         await eventually(lambda: renewal.warnings() == ())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,11 @@ class House:
     def issue(self, days: float | None = None) -> Credentials:
         return self.authority.issue(LAMP.identity, self.folder / "lamp", days=days)
 
-    async def allow(self, credentials: Credentials) -> str:
-        name = identity_in(credentials.certificate)
-        await self.server.allow([replace(LAMP, identity=name)])
-        return name
+    async def allow(self, credentials: Credentials) -> Party:
+        named = Party.parse(identity_in(credentials.certificate))
+        assert named is not None
+        await self.server.allow([named])
+        return named
 
     async def connect(self, credentials: Credentials, **options: Any) -> NatsConnection:
         prefix = Party("house", "device", "lamp").inbox
@@ -76,7 +77,7 @@ async def test_while_new_files_are_half_copied_the_certificate_read_before_is_sh
     shutil.copy(house.authority.certificate.parent / "ca-key.pem", credentials.key)
     await house.server.revoke(name)
     await eventually(lambda: not link.connected)
-    await house.server.allow([replace(LAMP, identity=name)])
+    await house.server.allow([name])
     await eventually(lambda: link.connected)
     assert "goes on with the certificate that was read before" in caplog.text
     await link.close()
