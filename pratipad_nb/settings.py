@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeGuard, get_args
@@ -26,6 +26,7 @@ __all__ = [
     "FlowOptions",
     "Keep",
     "Leaf",
+    "Security",
     "Sync",
     "checked_count",
     "checked_delivery",
@@ -41,6 +42,8 @@ __all__ = [
 
 Delivery = Literal["durable", "fast"]
 Sync = Literal["interval", "always"]
+#: How a server keeps parties apart; see `FlowOptions`.
+Security = Literal["accounts", "account-per-device", "shared-account"]
 
 #: The name of a flow, a device, a reader or a tenant. A name is a token of a NATS subject, part of a file
 #: name and of a certificate, and (for flows) a Python variable, so the pattern is kept to the characters that
@@ -168,8 +171,9 @@ class Endpoint:
     `url` is ``tls://host:port`` (several, comma-separated, for a cluster), or ``memory://NAME`` for the
     in-memory transport of `pratipad_nb.testing`, which needs no credentials. `whereabouts` returns the
     address where a server of this computer listens now, if that has changed (empty: not known). `disk`
-    returns how the disk of a server of this computer stands. `renewed` returns the warnings of the program
-    that renews the credentials, a part of this process; None: no such program runs.
+    returns how the disk of a server of this computer stands. `tenant` is the flow's tenant; empty: none.
+    `renewed` returns the warnings of the program that renews the credentials, a part of this process; None:
+    no such program runs.
     """
 
     url: str
@@ -177,6 +181,7 @@ class Endpoint:
     credentials: Credentials | None = None
     whereabouts: Callable[[], str] | None = field(default=None, compare=False, repr=False)
     disk: Callable[[], Storage] | None = field(default=None, compare=False, repr=False)
+    tenant: str = ""
     renewed: Callable[[], tuple[str, ...]] | None = field(default=None, compare=False, repr=False)
 
 
@@ -206,17 +211,21 @@ class Storage:
     tight: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Leaf:
     """A server elsewhere that our server joins as a leaf, and the credentials for it.
 
     `url` is ``tls://host:port``, the address of that server's listener for leaf nodes (by default port 7422).
+    `credentials` are one for each flow whose results go on: a certificate lets one flow's account in.
     """
 
     url: str
-    credentials: Credentials
+    credentials: tuple[Credentials, ...]
 
-    def __post_init__(self) -> None:
+    def __init__(self, url: str, credentials: Credentials | Iterable[Credentials]) -> None:
+        given = (credentials,) if isinstance(credentials, Credentials) else tuple(credentials)
+        object.__setattr__(self, "url", url)
+        object.__setattr__(self, "credentials", given)
         url = self.url if isinstance(self.url, str) else ""
         host, _, port = url.removeprefix("tls://").rpartition(":")
         if not url.startswith("tls://") or not host or not port.isdigit():
@@ -224,6 +233,8 @@ class Leaf:
                 f"{self.url!r} is no server to be a leaf of: it is tls://HOST:PORT, as a rule with port "
                 "7422. There is no link without TLS."
             )
+        if not given:
+            raise SettingsError("a leaf needs the credentials of at least one flow.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +320,11 @@ class FlowOptions:
     hang_seconds
         A call of a processor that lasts longer hangs: a change of the flow, a checkpoint and the end don't
         wait for its end. Its instance is left behind, and the messages of the call go to the next instance.
+    security
+        How the server keeps parties apart. ``"accounts"``: the flow, its devices, and each reader have an
+        account of their own. ``"account-per-device"``: so has each device, for small fleets whose devices
+        don't trust each other; each takes some 50 KiB of the server's memory. ``"shared-account"``: accepts a
+        server that others run, whose one account all parties share; `docs/security.md` says what stays open.
     """
 
     input_bytes: int = 256 << 20
@@ -328,6 +344,7 @@ class FlowOptions:
     drain_seconds: float = 30.0
     setup_seconds: float = 60.0
     hang_seconds: float = 5.0
+    security: Security = "accounts"
 
     def __post_init__(self) -> None:
         for name in ("input_bytes", "order_bytes", "dead_letter_bytes"):
@@ -347,6 +364,7 @@ class FlowOptions:
             self._is_number("reader_expiry", " of seconds, or None for never")
         self._is_one_of("on_lag", "wait", "discard")
         self._is_one_of("sync", "interval", "always")
+        self._is_one_of("security", *get_args(Security))
         self._is_one_of("uplink", None, True, False)
         if not isinstance(self.mqtt, bool):
             Address.parse(self.mqtt)

@@ -110,7 +110,7 @@ def _names(flow: str | None, server: str | None, certs: Path | None, home: Path)
         return [flow or (said.flow if said else "")]
     if server is not None and flow is not None:
         return [flow]
-    found = known_flows(joined_server(home).users)
+    found = known_flows(joined_server(home).register)
     if not found:
         raise FlowError(f"the server in {home} has no flow yet. Start one: pratipad run FILE")
     if flow is not None and flow not in found:
@@ -132,7 +132,7 @@ async def _control(flow: str, server: str | None, certs: Path | None, home: Path
     endpoint = await endpoint_for("reader", name, flow=flow, server=server, certs=certs, home=home)
     connection = await connect(endpoint, role="reader", name=name)
     try:
-        yield Control(connection, flow)
+        yield Control(connection, flow, name)
     finally:
         await connection.close()
 

@@ -263,7 +263,7 @@ class AsyncCloud:
         """
         now = time.monotonic()
         if self._description is None or now - self._description[0] > _FRESH:
-            control = Control(await self.connect(), self.flow)
+            control = Control(await self.connect(), self.flow, self.reader)
             self._description = (now, await control.describe(timeout))
         return self._description[1]
 
@@ -293,7 +293,7 @@ class AsyncCloud:
         description = await self._described()
         if not description.cloud_reaches_devices:
             raise OneWayError(description.text)
-        await store(await self.connect(), self.flow, data, order.id)
+        await store(await self.connect(), self.flow, self.reader, data, order.id)
         return order.id
 
     async def _described(self) -> Description:
@@ -325,7 +325,7 @@ class AsyncCloud:
             If the flow isn't running.
         """
         checked_pull(n, device)
-        control = Control(await self.connect(), self.flow)
+        control = Control(await self.connect(), self.flow, self.reader)
         request = await control.pull(n, device)
         return AsyncRequest(self.flow, request, n, AskedThere(control, request, n))
 

@@ -1,6 +1,6 @@
 """Certificates: an authority in a folder, and the certificates that it has signed.
 
-Knows neither NATS nor the meaning of an identity, which is a string from `pratipad_nb.transport.permissions`.
+Knows neither NATS nor the meaning of an identity, which is a string from `pratipad_nb.transport.parties`.
 
 ================  ==========================================================================================
 ``authority``     the authority: made once in a folder, signs certificates and renews them

@@ -5,14 +5,16 @@
     pki/                          0700
     ├── authority/                ca.pem, ca-key.pem
     ├── server/, listener/        ca.pem, cert.pem, key.pem, as in the folders below
+    ├── owner/                    the server's owner, a user of its system account
     ├── edge/FLOW/
     ├── device/FLOW/NAME/
     ├── reader/FLOW/NAME/
     ├── carried/edge/FLOW/DIR/    cert.pem alone: a copy of the certificate that was issued into DIR
-    ├── carried/leaf/SITE/DIR/
+    ├── carried/leaf/FLOW/SITE/DIR/
     └── carried/device/FLOW/NAME/DIR/, carried/reader/FLOW/NAME/DIR/
 
-Owns that layout. The form of an identity belongs to `pratipad_nb.transport.permissions`.
+Owns that layout. The form of an identity, and of a FLOW (``house``, or of a tenant
+``acme/house``, whose folder is ``acme~house``), belongs to `pratipad_nb.transport.parties`.
 """
 
 from __future__ import annotations
@@ -81,6 +83,12 @@ class CertificateStore:
         """Return the server's credentials, renewed if need be; valid for 30 days."""
         return self._authority.ensure(identity, self._folder / "server", hosts=hosts, server=True)
 
+    def owner(self, identity: str) -> Credentials:
+        """Return the credentials of the server's owner, renewed if need be; valid for 30 days."""
+        from pratipad_nb.pki.authority import SERVER_DAYS
+
+        return self._authority.ensure(identity, self._folder / "owner", days=SERVER_DAYS)
+
     def edge(self, flow: str, identity: str) -> Credentials:
         """Return the credentials of the edge of `flow`, renewed if need be; valid for 30 days."""
         from pratipad_nb.pki.authority import SERVER_DAYS
@@ -95,21 +103,19 @@ class CertificateStore:
         """Return the credentials of the reader `name` of `flow`, renewed if need be; valid for 397 days."""
         return self._authority.ensure(identity, self._of("reader", flow) / valid_name(name, "reader"))
 
-    def note_carried(self, role: str, name: str, issued: Path, flow: str = "") -> None:
-        """Keep a copy of the certificate in `issued`, a folder to be carried away, to know when it ends.
+    def named(self, role: str, flow: str, name: str) -> str:
+        """Return the name in the certificate that a party has here at present; empty if there is none."""
+        from pratipad_nb.pki.certificates import identity_in
 
-        Parameters
-        ----------
-        role, name
-            The party: a device, reader, edge or leaf. The name of an edge is its flow's.
-        issued
-            The folder.
-        flow
-            The flow of a device or a reader.
-        """
+        with contextlib.suppress(CertificateError):
+            return identity_in(self._of(role, flow) / name / "cert.pem")
+        return ""
+
+    def note_carried(self, role: str, flow: str, name: str, issued: Path) -> None:
+        """Keep a copy of the certificate in `issued`, a folder to be carried away, to know when it ends."""
         certificate = issued / "cert.pem"
         folder = self._folder
-        for part in ("carried", role, *([flow] if flow else []), name, issued.resolve().name):
+        for part in ("carried", role, _folder_name(flow), *([name] if name else []), issued.resolve().name):
             folder = private_folder(folder / part)
         write_whole(folder / certificate.name, certificate.read_bytes(), 0o644)
 
@@ -173,10 +179,14 @@ class CertificateStore:
         """Delete all certificates of `flow`; only revoking the server's user keeps a holder of a copy out."""
         for role in ("edge", "device", "reader"):
             shutil.rmtree(self._of(role, flow), ignore_errors=True)
-            shutil.rmtree(self._folder / "carried" / role / valid_name(flow, "flow"), ignore_errors=True)
+            shutil.rmtree(self._folder / "carried" / role / _folder_name(flow), ignore_errors=True)
 
     def _of(self, role: str, flow: str) -> Path:
-        return private_folder(self._folder / role) / valid_name(flow, "flow")
+        return private_folder(self._folder / role) / _folder_name(flow)
+
+
+def _folder_name(flow: str) -> str:
+    return flow.replace("/", "~")
 
 
 def _ends(certificates: list[tuple[str, Path]]) -> dict[str, datetime]:

@@ -17,11 +17,14 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import NoReturn
 
 from pratipad_nb.errors import CertificateError, PratipadError
 from pratipad_nb.pki.store import CertificateStore
+from pratipad_nb.server.accounts import OWNER
 from pratipad_nb.settings import Credentials
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.validity import CARRIED_ADVICE, WARNING_DAYS, ending, party_ending, valid_until
 
 __all__ = ["Renewal"]
@@ -61,7 +64,7 @@ class _Kept:
 
 @dataclass(frozen=True, slots=True)
 class _Warning:
-    """A warning, and the flow that it concerns; every flow, if `flow` is empty."""
+    """A warning, and the flow that it concerns, by its `flow_key`; every flow, if `flow` is empty."""
 
     text: str
     flow: str = ""
@@ -128,6 +131,14 @@ class Renewal:
         until = valid_until(credentials.certificate)
         self._kept[identity] = _Kept(whose, flow, ensure, renewed, shown, until)
         self._woken.set()
+
+    def keep_owner(self, credentials: Credentials) -> None:
+        """Renew the certificate of the server's owner, whose connections are short, from now on."""
+
+        async def shown_next_time(_credentials: Credentials) -> None: ...
+
+        ensure = partial(self._store.owner, OWNER)
+        self.keep(OWNER, "the server's owner", credentials, ensure=ensure, renewed=shown_next_time)
 
     def follow(
         self, whose: str, credentials: Credentials, *, renewed: Callable[[Credentials], Awaitable[None]]
@@ -227,9 +238,9 @@ class Renewal:
         found: dict[str, _Warning] = {}
         stored = {each: until for each, until in self._store.stored_until().items() if each not in self._kept}
         for identity, until in (stored | self._store.carried_until()).items():
-            flow, role, name = _parts(identity)
-            if text := party_ending(flow, role, name, until, now):
-                found[f"carried {identity}"] = _Warning(text, flow)
+            party = Party.parse(identity)
+            if party is not None and (text := party_ending(party.key, party.role, party.name, until, now)):
+                found[f"carried {identity}"] = _Warning(text, party.key)
         with contextlib.suppress(CertificateError):
             end = valid_until(self._store.authority.certificate)
             if end - now < timedelta(days=_AUTHORITY_DAYS):
@@ -263,11 +274,3 @@ def _unfinished(finish_by: datetime, left: list[str]) -> str:
         f"{begin}certificates that were carried away are still of the former authority: {named}. Renew them "
         f"(pratipad certs renew), then finish: {end}"
     )
-
-
-def _parts(identity: str) -> tuple[str, str, str]:
-    """Return flow, role and name of a party; of a leaf, the flow is empty."""
-    flow, role, *name = identity.split(":")[2:]
-    if flow == "_leaf":
-        return "", "leaf", role
-    return flow, role, name[0] if name else flow

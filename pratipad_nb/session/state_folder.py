@@ -59,5 +59,8 @@ def _write(path: Path) -> None:
 
 
 def flows_in(home: Path) -> list[str]:
-    """Return the names of the flows that have ever run on the embedded server of `home`, sorted."""
-    return sorted(path.parent.name for path in (home / "pki" / "edge").glob("*/cert.pem"))
+    """Return the keys of the flows that have ever run on the embedded server of `home`, sorted.
+
+    A key is a flow's name, of a tenant's flow ``TENANT/NAME``.
+    """
+    return sorted(path.parent.name.replace("~", "/") for path in (home / "pki" / "edge").glob("*/cert.pem"))

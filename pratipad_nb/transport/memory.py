@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NoReturn
 
 from pratipad_nb.bugs import Bugs
@@ -21,6 +22,7 @@ from pratipad_nb.settings import Storage
 from pratipad_nb.transport.memory_broker import Broker, Pulse
 from pratipad_nb.transport.memory_log import MemoryConsumer, MemoryLog
 from pratipad_nb.transport.protocol import ClientInfo, Logs, LogSpec, Signal
+from pratipad_nb.transport.subjects import OTHER_ACCOUNT, is_inbox
 
 __all__ = ["MAX_FRAME_BYTES", "SIGNALS_HELD", "URL_SCHEME", "MemoryConnection", "connect_memory"]
 
@@ -141,7 +143,8 @@ class MemoryConnection:
             if not answer.done():
                 answer.set_result(signal.data)
 
-        inbox = f"_INBOX.{next(_inboxes)}"
+        # As of a request from another account: whose inbox it is can't be told by its name.
+        inbox = f"{OTHER_ACCOUNT}{next(_inboxes)}"
         subscription = await self.subscribe(inbox, answered)
         try:
             if not self.broker.publish(Signal(subject, data, inbox)):
@@ -316,8 +319,9 @@ class _Subscription:
             self._held -= 1
             lost = era != self._era
         if not lost:
+            reply = signal.reply if is_inbox(signal.reply) else ""
             with self.link.bugs:
-                self._callback(signal)
+                self._callback(signal if reply == signal.reply else replace(signal, reply=""))
 
     async def close(self) -> None:
         """End the subscription; its callback isn't called any more."""

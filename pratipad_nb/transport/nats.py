@@ -25,8 +25,8 @@ from pratipad_nb.transport.nats_log import NatsLog
 from pratipad_nb.transport.nats_logs import NatsLogs
 from pratipad_nb.transport.nats_refusal import Refusal
 from pratipad_nb.transport.own_certificate import OwnCertificate
-from pratipad_nb.transport.permissions import CLOUD
 from pratipad_nb.transport.protocol import ClientInfo, LogSpec
+from pratipad_nb.transport.rights import CLOUD
 from pratipad_nb.transport.subjects import stream_of
 
 __all__ = ["NatsConnection"]

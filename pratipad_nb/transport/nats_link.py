@@ -40,6 +40,7 @@ from pratipad_nb.transport.nats_errors import (
 from pratipad_nb.transport.nats_refusal import Refusal
 from pratipad_nb.transport.own_certificate import OwnCertificate
 from pratipad_nb.transport.protocol import Signal, Subscription
+from pratipad_nb.transport.subjects import is_inbox
 from pratipad_nb.transport.tls import probe
 
 __all__ = ["NatsLink"]
@@ -346,7 +347,8 @@ class NatsLink:
         """Have `callback` called for every signal under `subject`."""
 
         async def deliver(message: Msg) -> None:
-            callback(Signal(message.subject, message.data, message.reply))
+            reply = message.reply if is_inbox(message.reply) else ""
+            callback(Signal(message.subject, message.data, reply))
 
         subscription = await self.subscribe_raw(subject, deliver)
         try:

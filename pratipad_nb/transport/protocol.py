@@ -43,7 +43,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A message to the subscriptions of `subject`. `reply` is the subject for an answer; empty: no answer."""
+    """A message to the subscriptions of `subject`.
+
+    `reply` is the subject for an answer; empty: no answer. A connection leaves out a reply subject that is no
+    inbox: see `pratipad_nb.transport.subjects.is_inbox`.
+    """
 
     subject: str
     data: bytes

@@ -14,7 +14,7 @@ from pratipad_nb.device import AsyncDevice
 from pratipad_nb.errors import CertificateError, DeviceError, NotInvited
 from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.settings import Endpoint
-from pratipad_nb.transport.permissions import identity_of
+from pratipad_nb.transport.parties import Party
 
 FLOW = "house"
 
@@ -82,7 +82,7 @@ async def test_a_device_that_is_not_invited_is_told_so_at_once(house: Any) -> No
     with pytest.raises(NotInvited):
         await AsyncDevice("stranger").connect(house.endpoint("stranger"))
     other = CertificateStore.open(house.store._folder.parent / "other")
-    credentials = other.device(FLOW, "room1", identity_of(FLOW, "device", "room1"))
+    credentials = other.device(FLOW, "room1", Party(FLOW, "device", "room1").identity)
     with pytest.raises(CertificateError):
         await AsyncDevice("room1").connect(Endpoint(house.server.url, FLOW, credentials))
 
@@ -137,7 +137,7 @@ async def test_a_device_that_is_revoked_while_it_runs_says_so_once_and_comes_bac
 ) -> None:
     device = await AsyncDevice("room1").connect(house.endpoint())
     room1 = house.users[1]
-    await house.server.revoke(room1.identity)
+    await house.server.revoke(room1)
     await eventually(lambda: device.state.startswith("not let in: "), 10)
     assert "revoked" in device.state
     await house.server.allow([room1])

@@ -10,6 +10,7 @@ from pratipad_nb import AsyncDevice, AsyncFlow, Device, Flow, FlowOptions
 from pratipad_nb.errors import FlowError, ServerError
 from pratipad_nb.session import asynchronous
 from pratipad_nb.session.site import Site
+from pratipad_nb.transport.parties import Party
 
 
 def same(payload):
@@ -157,7 +158,7 @@ async def test_a_device_that_was_let_in_once_needs_no_new_certificate(home):
 async def test_on_a_server_of_others_only_who_runs_it_lets_devices_in(tmp_path, home):
     site = await Site.acquire(home, "interval")  # stands for that server
     try:
-        credentials = (await site.endpoint_for("elsewhere", "edge", "")).credentials
+        credentials = (await site.endpoint_for(Party("elsewhere", "edge"))).credentials
         for name in ("authority", "certificate", "key"):
             kept = tmp_path / {"authority": "ca.pem", "certificate": "cert.pem", "key": "key.pem"}[name]
             kept.write_bytes(getattr(credentials, name).read_bytes())

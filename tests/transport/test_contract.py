@@ -272,23 +272,23 @@ async def test_what_a_foreign_client_publishes_under_a_logs_subject_is_stored(co
 async def test_a_request_returns_the_answer(connection, other):
     async with asyncio.TaskGroup() as answers:
         await other.subscribe(
-            SUBJECTS.control,
+            SUBJECTS.control("cloud"),
             lambda asked: answers.create_task(other.publish(asked.reply, b"re: " + asked.data)),
         )
-        assert await connection.request(SUBJECTS.control, b"pull", 5) == b"re: pull"
+        assert await connection.request(SUBJECTS.control("cloud"), b"pull", 5) == b"re: pull"
 
 
 async def test_a_request_that_nobody_listens_to_ends_at_once(connection):
     began = time.monotonic()
     with pytest.raises(WaitTimeout):
-        await connection.request(SUBJECTS.control, b"", 30)
+        await connection.request(SUBJECTS.control("cloud"), b"", 30)
     assert time.monotonic() - began < 5
 
 
 async def test_a_request_that_nobody_answers_ends_after_its_timeout(connection, other):
-    await other.subscribe(SUBJECTS.control, Heard())
+    await other.subscribe(SUBJECTS.control("cloud"), Heard())
     with pytest.raises(WaitTimeout):
-        await connection.request(SUBJECTS.control, b"", 0.05)
+        await connection.request(SUBJECTS.control("cloud"), b"", 0.05)
 
 
 # Logs
@@ -457,7 +457,7 @@ async def test_with_the_newest_deleted_the_one_before_is_the_newest(connection, 
 
 async def test_entries_older_than_the_age_go_by_themselves(connection):
     log = await connection.open_log(spec_of(SUBJECTS.order_stream, "log", max_age=0.2))
-    await connection.append(SUBJECTS.order, b"old")
+    await connection.append(SUBJECTS.edge_order, b"old")
     await eventually(lambda: _has(log, 0))
     assert await entries(log) == []
 
@@ -876,7 +876,7 @@ async def test_a_closed_connection_refuses_everything(transport, output):
     for refused in (
         connection.publish(SUBJECTS.stats, b""),
         connection.subscribe(SUBJECTS.stats, Heard()),
-        connection.request(SUBJECTS.control, b"", 1),
+        connection.request(SUBJECTS.control("cloud"), b"", 1),
         connection.append(OUT, b""),
         connection.open_log(output.spec),
     ):

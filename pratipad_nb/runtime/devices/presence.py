@@ -17,7 +17,7 @@ from pratipad_nb.runtime.devices.credit import Ledger
 from pratipad_nb.runtime.devices.roster import Roster
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import HelloFrame
-from pratipad_nb.transport.permissions import identity_of
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import Connection, Signal
 from pratipad_nb.transport.subjects import Subjects
 
@@ -42,7 +42,7 @@ class Presence:
         self._roster = roster
         self._ledger = ledger
         self._backward = backward
-        self._prefix = identity_of(subjects.flow, "device", "x")[:-1]
+        self._prefix = Party(subjects.flow, "device", "x").identity[:-1]
 
     def on_hello(self, signal: Signal) -> None:
         """Take note of a device's hello; the callback of the subscription."""

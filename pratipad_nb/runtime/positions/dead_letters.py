@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -352,7 +352,7 @@ class DeadLetters:
         """Return how many letters of the frame `sequence`, the first ones, were retried."""
         return positions.number(_place(sequence), 0)
 
-    async def orders(self, owns: Callable[[str], bool] = lambda _: True) -> AsyncIterator[DeadEntry]:
+    async def orders(self, owns: Callable[[str], bool] = lambda _: True) -> AsyncGenerator[DeadEntry, None]:
         """Iterate over the failed orders to devices that this edge `owns`, deleting each frame afterwards."""
         async for record, frame in self._frames():
             if frame.step.endswith(ORDER_STEP) and owns(_device_of(frame)):

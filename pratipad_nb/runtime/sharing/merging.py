@@ -91,8 +91,12 @@ def _added(values: Sequence[Value]) -> Value:
 
 
 def _backward(parts: Sequence[BackwardStats]) -> BackwardStats:
-    # Every partition reads the whole order log; an order is counted once.
-    total = dataclasses.replace(parts[0], received=max(part.received for part in parts))
+    # Every partition reads the whole order log; an order is counted once, and so is a refusal.
+    total = dataclasses.replace(
+        parts[0],
+        received=max(part.received for part in parts),
+        refused=max(part.refused for part in parts),
+    )
     for part in parts[1:]:
         total = dataclasses.replace(
             total,

@@ -143,6 +143,9 @@ class BackwardStats:
         Orders and replies that wait for devices that are away.
     rate
         `sent`, a second.
+    refused
+        Entries of the order log that were refused: the notation lets none pass, a reader pretended that its
+        order is a processor's reply, or the entry can't be read. `received` doesn't count their orders.
     """
 
     received: int = 0
@@ -152,6 +155,7 @@ class BackwardStats:
     expired: int = 0
     waiting: int = 0
     rate: float = 0.0
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
