@@ -17,6 +17,7 @@ from typing import Literal, TypeGuard, get_args
 from pratipad_nb.errors import SettingsError
 
 __all__ = [
+    "HANDLE",
     "NAME_PATTERN",
     "RESERVED_NAMES",
     "Address",
@@ -36,6 +37,7 @@ __all__ = [
     "checked_path",
     "checked_wait",
     "gateway_of",
+    "party_name",
     "valid_address",
     "valid_name",
 ]
@@ -50,6 +52,9 @@ Security = Literal["accounts", "account-per-device", "shared-account"]
 #: all of them take.
 NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
 RESERVED_NAMES = frozenset({"Push", "Pull", "Demand", "Output"})
+#: The reader that is a flow's own handle. No party is let in under this name: it would move the handle's
+#: position. The names of the other parties of a flow's own begin with an underscore, as no valid name does.
+HANDLE = "notebook"
 
 _NAME = re.compile(NAME_PATTERN)
 
@@ -73,6 +78,22 @@ def valid_name(name: object, what: str) -> str:
             f"Choose another, for example {name.lower() + '1'!r}."
         )
     return name
+
+
+def party_name(name: object, role: str) -> str:
+    """Return `name` if a party of that role ("device", "reader", "edge", "leaf") may be let in under `name`.
+
+    Raises
+    ------
+    SettingsError
+        If `name` is no valid name, or is reserved for a flow's own handle.
+    """
+    if role == "reader" and name == HANDLE:
+        raise SettingsError(
+            f"{name!r} can't name a reader that is let in: a flow's own handle reads under that name. Choose "
+            "another, for example 'cloud'."
+        )
+    return valid_name(name, role)
 
 
 def valid_address(name: object) -> str:
@@ -269,12 +290,19 @@ class FlowOptions:
         Bound of the input log. When the log is full, devices wait. 256 MiB hold minutes of full speed. On a
         small disk, the bound is an eighth of the disk. Where processors keep a state, frames stay until a
         checkpoint has it; a smaller bound makes checkpoints more frequent at full speed.
+    memory_bytes
+        Bound of the memory that the messages in flight take as Python objects; on the wire, compressed, they
+        may be a thousandth of that. Beyond it, frames wait in the input log. A device's messages take at most
+        as much as is free: half of it, if no other device sends. Partitions have equal shares.
     order_bytes, order_seconds
         Bound and expiry of the orders that are kept for devices that are away.
     dead_letter_bytes
         Bound of the dead letters. Near the bound, the flow takes no new message until dead letters are
-        retried or cleared. The messages in flight are stored beyond the bound if they fail: no dead letter is
-        lost, and a retry always ends.
+        retried or cleared. The messages in flight are stored beyond the bound if they fail, and a retry
+        always ends. No device takes the room of the others: where a few devices have used up the room, the
+        others go on, and the newest letters of those few are dropped and counted
+        (``stats().dropped_letters``). Letters of malformed frames have a smaller share of the room: at most a
+        quarter of the bound for a device.
     batch_messages
         Most messages that go through a processor in one hop to its thread. 2,048 messages amortise the hop to
         under 0.1 µs a message, and stay a small part of a second of work.
@@ -328,6 +356,7 @@ class FlowOptions:
     """
 
     input_bytes: int = 256 << 20
+    memory_bytes: int = 256 << 20
     order_bytes: int = 64 << 20
     order_seconds: float = 3600.0
     dead_letter_bytes: int = 64 << 20
@@ -347,7 +376,7 @@ class FlowOptions:
     security: Security = "accounts"
 
     def __post_init__(self) -> None:
-        for name in ("input_bytes", "order_bytes", "dead_letter_bytes"):
+        for name in ("input_bytes", "memory_bytes", "order_bytes", "dead_letter_bytes"):
             self._is_count(name, 1 << 20)
         for name in ("batch_messages", "partitions"):
             self._is_count(name, 1)

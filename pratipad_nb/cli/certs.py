@@ -21,6 +21,8 @@ from pratipad_nb.cli import local_state
 from pratipad_nb.cli.exits import reported, said
 from pratipad_nb.cli.options import Home, Json
 from pratipad_nb.errors import CertificateError, SettingsError
+from pratipad_nb.pki.invitation import Invitation
+from pratipad_nb.settings import party_name
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.store import CertificateStore
@@ -119,21 +121,21 @@ def init(
 
 
 def _take(home: Path, ca: Path, key: Path) -> None:
-    from pratipad_nb.files import private_folder
+    from pratipad_nb.files import guarded_folder
     from pratipad_nb.pki.authority import Authority
     from pratipad_nb.pki.certificates import read_authority
 
     pair = read_authority(ca.expanduser(), key.expanduser())  # before anything is written
-    private_folder(home)
-    private_folder(home / "pki")
+    guarded_folder(home)
+    guarded_folder(home / "pki")
     Authority.take(home / "pki" / "authority", pair)
 
 
 def _opened(home: Path) -> CertificateStore:
-    from pratipad_nb.files import private_folder
+    from pratipad_nb.files import guarded_folder
     from pratipad_nb.pki.store import CertificateStore
 
-    private_folder(home)
+    guarded_folder(home)
     return CertificateStore.open(home)
 
 
@@ -180,6 +182,7 @@ def issue(
     from pratipad_nb.server.register import Change
 
     parties = _parties(role, name, flow, tenant, mqtt)
+    party_name(name, role.value)
     folder = local_state.home_folder(home)
     if not (folder / "pki" / "authority" / "ca.pem").exists():
         raise CertificateError(
@@ -187,17 +190,18 @@ def issue(
         )
     store = _opened(folder)
     out = (out or Path(f"{name}-certs")).expanduser()
-    made = {party: _written(store, party, _own_folder(out, party)) for party in parties}
+    invitation = Invitation(role.value, name, ",".join(party.key for party in parties), tenant=tenant)
+    made = {party: _written(store, party, invitation, out) for party in parties}
     listed = tuple(local_state.listed(party, credentials) for party, credentials in made.items())
     running = asyncio.run(local_state.change(folder, Change(listed)))
     until = min(_until(credentials.certificate) for credentials in made.values())
-    flow = ",".join(party.key for party in parties)
+    flow = invitation.flow
     server = url or (
         local_state.public_leaves_url(folder)
         if role is Role.LEAF
         else local_state.public_url(folder) or running
     )
-    local_state.Invitation(role, name, flow, server).write(out)
+    replace(invitation, server=server).write(out)
     if as_json:
         told = {
             "folder": str(out),
@@ -236,27 +240,19 @@ def _parties(role: Role, name: str, flow: str | None, tenant: str, mqtt: bool = 
     return [replace(Party.called(role.value, each.strip(), name, tenant), mqtt=mqtt) for each in flows]
 
 
-def _own_folder(out: Path, party: Party) -> Path:
-    """Return the folder for the party's certificate: a leaf has one for each flow."""
-    return out / party.key.replace("/", "~") if party.role == "leaf" else out
-
-
-def _written(store: CertificateStore, party: Party, out: Path) -> Credentials:
-    """Write the certificate of `party` into `out`, and return it."""
-    from pratipad_nb.files import private_folder, write_whole
+def _written(store: CertificateStore, party: Party, invitation: Invitation, out: Path) -> Credentials:
+    """Write the certificate of `party` into `out`, and return it; a leaf has a folder there for each flow."""
     from pratipad_nb.pki.authority import CLIENT_DAYS
 
-    private_folder(out.parent if party.role == "leaf" else out)
     if party.role in ("edge", "leaf"):
         # Carried by hand, as a device's certificate is, so valid as long; the certificate of this machine's
         # edge is renewed at each start.
-        made = store.authority.ensure(party.identity, out, days=CLIENT_DAYS)
+        invitation.claim(out, store.authority.certificate)
+        own = out / party.key.replace("/", "~") if party.role == "leaf" else out
+        made = store.authority.ensure(party.identity, own, days=CLIENT_DAYS)
     else:
-        made = local_state.certificate(store, party)
-        write_whole(out / "key.pem", made.key.read_bytes())
-        for path in (made.certificate, made.authority):
-            write_whole(out / path.name, path.read_bytes(), 0o644)
-    store.note_carried(party.role, party.key, party.name, out)
+        own, made = out, invitation.fill(out, local_state.certificate(store, party))
+    store.note_carried(party.role, party.key, party.name, own)
     return made
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from pratipad_nb.cli.local_state import invitation_in
 from pratipad_nb.errors import SettingsError
+from pratipad_nb.pki.invitation import invitation_in
 
 if TYPE_CHECKING:
     from pratipad_nb.settings import Leaf

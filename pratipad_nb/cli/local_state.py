@@ -1,25 +1,23 @@
 """The state folder as the command line uses it: its server, if it runs, and certificates for others.
 
-Owns the contents of a folder that is carried to another machine (certificate, key, authority and
-``pratipad.json``, which says where to connect to), and how a command finds its endpoint. Certificates are
-made by `pratipad_nb.pki`, users are let in by `pratipad_nb.server`; neither is imported where a certificate
-folder says all.
+Owns how a command finds its endpoint: in a folder that was carried here, or in the state folder. Certificates
+are made by `pratipad_nb.pki`, users are let in by `pratipad_nb.server`; neither the authority nor the server
+is imported where a certificate folder says all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pratipad_nb.cli.exits import said
 from pratipad_nb.errors import ConnectionRefused, ServerError, SettingsError
 from pratipad_nb.files import write_whole
-from pratipad_nb.settings import Credentials, Endpoint, valid_name
+from pratipad_nb.pki.invitation import invitation_in
+from pratipad_nb.settings import Credentials, Endpoint, party_name
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.store import CertificateStore
@@ -29,14 +27,11 @@ if TYPE_CHECKING:
     from pratipad_nb.transport.parties import Party, Role
 
 __all__ = [
-    "INVITATION",
-    "Invitation",
     "answering_server",
     "certificate",
     "change",
     "endpoint_for",
     "home_folder",
-    "invitation_in",
     "joined_server",
     "known_flows",
     "listed",
@@ -48,45 +43,10 @@ __all__ = [
     "started_server",
 ]
 
-#: The file of a certificate folder that names its party, flow and server.
-INVITATION = "pratipad.json"
 #: Seconds between two looks for a server that a command waits for.
 _LOOK_SECONDS = 0.2
 _PUBLIC_URL = "public-url"
 _PUBLIC_LEAVES_URL = "public-leaves-url"
-
-
-@dataclass(frozen=True, slots=True)
-class Invitation:
-    """The party that a certificate folder lets in, its flow and its server (empty: not known).
-
-    A leaf's flows stand in `flow` with commas between, and its `server` is the listener for leaves; the
-    folder has a folder of certificates for each of its flows. A tenant's flow is called ``TENANT/NAME``.
-    """
-
-    role: str
-    name: str
-    flow: str
-    server: str = ""
-    tenant: str = ""
-
-    def write(self, folder: Path) -> None:
-        """Write the invitation into `folder`."""
-        write_whole(folder / INVITATION, (json.dumps(asdict(self), indent=2) + "\n").encode(), 0o644)
-
-
-def invitation_in(folder: Path) -> Invitation | None:
-    """Return the invitation in a certificate folder, None if there is none."""
-    path = folder.expanduser() / INVITATION
-    try:
-        return Invitation(**json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise SettingsError(
-            f"{path} can't be read: {error}. Issue the folder again, or delete that file and pass --server "
-            "and --flow."
-        ) from error
 
 
 def home_folder(home: Path | None) -> Path:
@@ -131,7 +91,7 @@ async def endpoint_for(
     """
     from pratipad_nb.transport.parties import Party
 
-    valid_name(name, role)
+    party_name(name, role)
     party = Party.called(role, flow, name, tenant) if flow is not None else None
     if server is not None and server.startswith("memory://") and party is not None:
         return Endpoint(server, party.flow, tenant=party.tenant)
@@ -268,14 +228,15 @@ async def answering_server(url: str, credentials: Credentials) -> None:
 
 async def change(home: Path, change: Change) -> str:
     """Change the register of the server of `home` and return its URL; empty if it doesn't run yet."""
-    from pratipad_nb.files import private_folder
+    from pratipad_nb.files import guarded_folder
     from pratipad_nb.server.admission import Admission
 
     try:
         server = joined_server(home)
     except ServerError:
         files = server_files(home)
-        private_folder(files.folder)
+        guarded_folder(home)
+        guarded_folder(files.folder)
         await Admission(files, lambda: None).write(change)
         return ""
     try:

@@ -154,7 +154,7 @@ def _taken(home: Path, state: ServerState) -> str:
 
 
 async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: Any, as_json: bool) -> None:
-    from pratipad_nb.files import private_folder
+    from pratipad_nb.files import guarded_folder
     from pratipad_nb.pki.store import CertificateStore
     from pratipad_nb.server.accounts import OWNER
     from pratipad_nb.server.config import LOOPBACK
@@ -162,7 +162,7 @@ async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: 
     from pratipad_nb.session.state_folder import ignore_in_git
     from pratipad_nb.tasks import first_of
 
-    await asyncio.to_thread(private_folder, home)
+    await asyncio.to_thread(guarded_folder, home)
     store = await asyncio.to_thread(CertificateStore.open, home)
     await asyncio.to_thread(ignore_in_git, home)
     hosts = _hosts(listening)

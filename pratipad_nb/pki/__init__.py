@@ -7,6 +7,7 @@ Knows neither NATS nor the meaning of an identity, which is a string from `prati
 ``signers``       the authority's own pairs: one, and two while the authority is changed
 ``certificates``  the contents of a certificate: written, signed, read back from files
 ``store``         the folders of the certificates of one state folder
+``invitation``    the folder that is carried to a party's machine
 ================  ==========================================================================================
 
 Nothing is imported with this package itself: `cryptography` takes longer to import than a device takes to

@@ -17,7 +17,7 @@ from pathlib import Path
 from cryptography import x509
 
 from pratipad_nb.errors import CertificateError
-from pratipad_nb.files import FileLock, private_folder, write_together
+from pratipad_nb.files import FileLock, guarded_folder, private_folder, write_together
 from pratipad_nb.pki.certificates import (
     Pair,
     Profile,
@@ -84,7 +84,7 @@ class Authority:
             expired.
         """
         try:
-            private_folder(folder)
+            guarded_folder(folder)
             with FileLock(folder / "lock").held(_LOCK_SECONDS):
                 return cls(folder, _opened(folder))
         except TimeoutError as error:
@@ -112,7 +112,7 @@ class Authority:
                 f"folder {folder.parent} away first, and issue new ones afterwards."
             )
         try:
-            private_folder(folder)
+            guarded_folder(folder)
             write_first(folder, pair)
             return cls(folder, Signers(pair))
         except OSError as error:

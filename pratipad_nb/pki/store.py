@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pratipad_nb.errors import CertificateError
-from pratipad_nb.files import private_folder, write_whole
-from pratipad_nb.settings import Credentials, valid_name
+from pratipad_nb.files import guarded_folder, private_folder, write_whole
+from pratipad_nb.settings import Credentials, party_name, valid_name
 from pratipad_nb.validity import valid_until
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class CertificateStore:
         ------
         CertificateError
             If the authority can't be opened or made, or `cryptography` isn't installed.
+        SettingsError
+            If others may write to the folder.
         """
         try:
             # Imported late: `cryptography` takes longer to import than all else in a session that brings its
@@ -66,7 +68,8 @@ class CertificateStore:
             ) from error
         folder = state / "pki"
         try:
-            private_folder(folder)
+            guarded_folder(state)
+            guarded_folder(folder)
         except OSError as error:
             raise CertificateError(
                 f"{folder} can't be made: {error.strerror}. Choose a state folder that can be written to "
@@ -101,7 +104,7 @@ class CertificateStore:
 
     def reader(self, flow: str, name: str, identity: str) -> Credentials:
         """Return the credentials of the reader `name` of `flow`, renewed if need be; valid for 397 days."""
-        return self._authority.ensure(identity, self._of("reader", flow) / valid_name(name, "reader"))
+        return self._authority.ensure(identity, self._of("reader", flow) / party_name(name, "reader"))
 
     def named(self, role: str, flow: str, name: str) -> str:
         """Return the name in the certificate that a party has here at present; empty if there is none."""

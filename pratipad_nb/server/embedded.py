@@ -21,7 +21,7 @@ from typing import NoReturn, TypeVar
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.bugs import Bugs
 from pratipad_nb.errors import ServerError, SettingsError
-from pratipad_nb.files import FileLock, private_folder, write_whole
+from pratipad_nb.files import FileLock, guarded_folder, private_folder, write_whole
 from pratipad_nb.server.admission import Admission
 from pratipad_nb.server.carrying import carry_streams, former_parties
 from pratipad_nb.server.config import (
@@ -231,7 +231,7 @@ class EmbeddedServer:
             )
         binary = find_server()
         try:
-            private_folder(self._files.folder)
+            guarded_folder(self._files.folder)
             self._lock = await locked_folder(self._files, self._takes_over)
             private_folder(self._files.run)
             await self._admission.write(self._first_change(tuple(parties)))

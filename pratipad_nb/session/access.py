@@ -8,11 +8,11 @@ it is. Opening one access for a flow at a time is for `entrance`.
 from __future__ import annotations
 
 import asyncio
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pratipad_nb.errors import FlowError, SettingsError
+from pratipad_nb.pki.invitation import Invitation
 from pratipad_nb.settings import Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.transport.parties import Party, Role, flow_key
 
@@ -64,11 +64,20 @@ class EmbeddedAccess:
         await self._site.declare(flow_key(self._flow, self._tenant), rules)
 
     async def invite(self, name: str, folder: Path, role: Role, mqtt: bool) -> Endpoint:
-        """Let a party in, copy its certificate into `folder`, and return its endpoint."""
+        """Let a party in, copy its certificate into `folder`, and return its endpoint.
+
+        Raises
+        ------
+        SettingsError
+            If `folder` holds anything else than this party's certificate, or can't be written to.
+        """
         endpoint = await self._let_in(role, name, mqtt)
         credentials = endpoint.credentials
         assert credentials is not None
-        copied = await asyncio.to_thread(_copy, credentials, folder)
+        # An edge's certificate bears the name of its flow.
+        called, key = name if role != "edge" else self._flow, flow_key(self._flow, self._tenant)
+        invitation = Invitation(role, called, key, endpoint.url)
+        copied = await asyncio.to_thread(invitation.fill, folder, credentials)
         await self._site.note_carried(self._party(role, name), folder)
         return Endpoint(endpoint.url, endpoint.flow, copied, tenant=endpoint.tenant)
 
@@ -85,22 +94,6 @@ class EmbeddedAccess:
     async def close(self) -> None:
         """Release the site; its server stops with the last release."""
         await self._site.release()
-
-
-def _copy(credentials: Credentials, folder: Path) -> Credentials:
-    """Copy the certificate files into `folder`, under the names of `Credentials.in_folder`."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        key = folder / "key.pem"
-        key.touch(0o600)  # before the key is written
-        shutil.copyfile(credentials.authority, folder / "ca.pem")
-        shutil.copyfile(credentials.certificate, folder / "cert.pem")
-        shutil.copyfile(credentials.key, key)
-    except OSError as error:
-        raise SettingsError(
-            f"the certificate can't be written to {folder}: {error.strerror}. Name a folder that can be."
-        ) from error
-    return Credentials.in_folder(folder)
 
 
 class ExternalAccess:

@@ -29,7 +29,6 @@ from pratipad_nb.runtime.edge.forgetting import forget_states
 from pratipad_nb.runtime.edge.running import Running
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.forwarding import Forwarder
-from pratipad_nb.runtime.positions.janitor import HANDLE
 from pratipad_nb.runtime.positions.opening import told_of_storage
 from pratipad_nb.runtime.sharing.partitioned import PartitionedEdge
 from pratipad_nb.runtime.stages.line import Line
@@ -46,6 +45,7 @@ from pratipad_nb.session.entrance import Entrance
 from pratipad_nb.session.messages import AsyncMessages
 from pratipad_nb.session.turn import Turn
 from pratipad_nb.settings import (
+    HANDLE,
     Endpoint,
     FlowOptions,
     Keep,

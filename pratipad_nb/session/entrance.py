@@ -14,7 +14,7 @@ from pratipad_nb.session import state_folder
 from pratipad_nb.session.access import Access, open_access
 from pratipad_nb.session.checks import checked_mqtt, checked_role
 from pratipad_nb.session.turn import Turn
-from pratipad_nb.settings import Endpoint, FlowOptions, checked_path, valid_name
+from pratipad_nb.settings import Endpoint, FlowOptions, checked_path, party_name
 from pratipad_nb.transport.parties import Role, flow_key
 
 __all__ = ["Entrance"]
@@ -106,7 +106,7 @@ class Entrance:
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
         """Let a party in by that name, and return its endpoint."""
-        valid_name(name, checked_role(role))
+        party_name(name, checked_role(role))
         while True:
             access = await self.opened()
             try:
@@ -125,6 +125,6 @@ class Entrance:
         self, name: str, folder: str | Path, role: Role = "device", mqtt: bool = False
     ) -> Endpoint:
         """Let a party in by that name, write its certificate into `folder`, and return its endpoint."""
-        valid_name(name, checked_role(role))
+        party_name(name, checked_role(role))
         path = checked_path(folder, "invite: folder")
         return await (await self.opened()).invite(name, path, role, checked_mqtt(mqtt, role))

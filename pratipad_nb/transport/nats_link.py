@@ -1,8 +1,8 @@
-"""The NATS client: signals, and requests with one answer, over one TLS connection that comes back by itself.
+"""The NATS client: signals, and requests with answers, over one TLS connection that comes back by itself.
 
 Owns the connection and the table of requests that wait for an answer. Requests to JetStream are for
 `nats_api`, translating the client library's errors is for `nats_errors`. The modules `nats`, `nats_api`,
-`nats_closing`, `nats_errors` and this module alone import the client library.
+`nats_clients`, `nats_closing`, `nats_errors` and this module alone import the client library.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import logging
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NoReturn, Protocol, Self
 
 from nats import errors as nats_errors
@@ -60,6 +60,8 @@ logging.getLogger("asyncio").addFilter(_is_news)
 _RECONNECT_PAUSE = 0.25
 #: How long the server may take to answer a flush, in seconds.
 _FLUSH_SECONDS = 5.0
+#: Most further answers to one request that wait to be read; a cluster has no more nodes than that.
+_MOST_FURTHER = 256
 #: Bytes of signals that are buffered while the link is down. Appends aren't buffered: they wait for the link.
 _PENDING_BYTES = 8 << 20
 
@@ -104,6 +106,8 @@ class NatsLink:
         self._consumers: dict[Dependent, None] = {}
         self._numbers = itertools.count(1)
         self._waiting: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
+        #: By the key of a request in `_waiting`, the answers that come after the first.
+        self._further: dict[str, asyncio.Queue[Msg]] = {}
         self._url = ""
         self._whereabouts: Callable[[], str] | None = None
         self._disk: Callable[[], Storage] | None = None
@@ -239,6 +243,11 @@ class NatsLink:
     def max_frame_bytes(self) -> int:
         """Largest frame, in bytes: the server's limit less a little for headers."""
         return int(self._client.max_payload) - 4096
+
+    @property
+    def clustered(self) -> bool:
+        """Whether the connected server is a node of a cluster."""
+        return bool(self._client._server_info.get("cluster"))  # noqa: SLF001
 
     def own(self, consumer: Dependent) -> None:
         """Close `consumer` when this connection closes, and pause it when the link goes down."""
@@ -392,17 +401,57 @@ class NatsLink:
             raise unanswered(subject)
         return answer
 
+    async def request_all(
+        self,
+        subject: str,
+        data: bytes,
+        headers: dict[str, str] | None = None,
+        *,
+        timeout: float,
+        silence: float,
+        complete: Callable[[Sequence[Msg]], bool],
+    ) -> list[Msg]:
+        """Send a signal and return all answers, of which each node of a cluster may send one.
+
+        The answers end when `complete` says so of those that have come, or after `silence` seconds without a
+        further answer. `timeout` is for the first answer.
+
+        Raises
+        ------
+        WaitTimeout
+            If no answer comes, or the link goes down meanwhile.
+        """
+        key, reconnects = str(next(self._numbers)), self._client.stats["reconnects"]
+        further = self._further[key] = asyncio.Queue(_MOST_FURTHER)
+        try:
+            first = await self.exchange(subject, data, headers, timeout, key)
+            if is_unanswered(first.headers):
+                raise unanswered(subject)
+            answers = [first]
+            while not complete(answers):
+                try:
+                    async with asyncio.timeout(silence):
+                        answers.append(await further.get())
+                except TimeoutError:
+                    break
+        finally:
+            del self._further[key]
+        if not self.connected or reconnects != self._client.stats["reconnects"]:
+            raise WaitTimeout(f"{subject}: the link to the server went down while answers were coming")
+        return answers
+
     async def exchange(
         self,
         subject: str,
         data: bytes,
         headers: dict[str, str] | None,
         timeout: float,
+        key: str = "",
     ) -> Msg:
-        """Publish with a reply subject of this connection, and return the answer."""
+        """Publish with a reply subject of this connection, which `key` is part of, and return the answer."""
         if self._closed:
             raise TransportClosed("the connection was closed")
-        key = str(next(self._numbers))
+        key = key or str(next(self._numbers))
         answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(timeout):
@@ -426,9 +475,13 @@ class NatsLink:
 
     async def _on_answer(self, message: Msg) -> None:
         with self.bugs:
-            _, answer = self._waiting.pop(message.subject.rpartition(".")[2], ("", None))
+            key = message.subject.rpartition(".")[2]
+            _, answer = self._waiting.pop(key, ("", None))
+            further = self._further.get(key)
             if answer is not None and not answer.done():
                 answer.set_result(message)
+            elif further is not None and not further.full():
+                further.put_nowait(message)
 
     def unique_inbox(self, kind: str) -> str:
         """Return a subject of this connection that is used nowhere else."""

@@ -82,8 +82,8 @@ class Edge:
 
     def take(self, signal: Signal) -> None:
         frame = decode_uplink(signal.data, FLOW, self.subjects.device_of(signal.subject))
-        assert frame is not None
-        self.frames.append(frame)
+        if frame is not None:  # None: a reading of a foreign device
+            self.frames.append(frame)
 
     def _on_hello(self, signal: Signal) -> None:
         hello = decode(signal.data, HelloFrame)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from nats import errors as nats_errors
-from patience import patient
+from patience import eventually, patient
 
 from pratipad_nb.errors import Fenced, LogFull, ServerFull, TransportError, Unavailable, WaitTimeout
 from pratipad_nb.pki.store import CertificateStore
@@ -162,6 +162,33 @@ async def test_a_rewind_of_a_consumer_that_is_gone_says_so_at_once(edge: NatsCon
     await log.forget_consumer("cloud")
     with pytest.raises(TransportError, match="was deleted"):
         await asyncio.wait_for(consumer.rewind(), patient(4))
+
+
+async def test_a_receiver_that_is_cancelled_while_it_asks_for_more_loses_no_delivery(
+    edge: NatsConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await edge.open_log(OUTPUT)
+    consumer = await log.consumer(ConsumerSpec("cloud", "all", max_pending=4))
+    await edge.append(OUT, b"1")
+    await consumer.get()
+    await edge.append(OUT, b"2")
+    await eventually(lambda: consumer._buffer)
+    asks, sends = asyncio.Event(), consumer._link.publish
+
+    async def slow(*arguments: Any, **options: Any) -> None:
+        asks.set()
+        await asyncio.sleep(0.05)
+        await sends(*arguments, **options)
+
+    consumer._under_way = 0  # the request has been served: `get` asks for more
+    monkeypatch.setattr(consumer._link, "publish", slow)
+    receiving = asyncio.create_task(consumer.get())
+    await asks.wait()
+    receiving.cancel()
+    await asyncio.wait({receiving})
+    async with asyncio.timeout(patient(5)):
+        (delivery,) = await consumer.get()
+    assert (delivery.data, delivery.number) == (b"2", 2)
 
 
 @pytest.mark.parametrize("code", [10004, 10007, 10008, 10009, 10118, 10119, 10158, 10194, 10195])

@@ -45,6 +45,7 @@ def merged(parts: Sequence[FlowStats], empty: FlowStats, *, state: FlowState, er
             "dropped",
             "repeats",
             "malformed",
+            "dropped_letters",
         )
     }
     return FlowStats(

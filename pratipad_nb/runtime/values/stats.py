@@ -91,12 +91,19 @@ class DeviceStats:
         Messages that are missing, found by a gap in the device's numbers.
     repeats
         Messages that were dropped as repeats.
+    malformed
+        Deliveries of the device that were no valid frames.
+    dropped_letters
+        Messages and malformed deliveries of the device that became no dead letter, for the device had used up
+        its share of the room for dead letters; since the start.
     orders_sent, orders_run
         Orders sent to the device, and orders that the device has confirmed as run.
     error
         The last failure of the device's reading; empty if there was none.
     sources
         How many devices speak through this one, if it is a gateway.
+    connections
+        How many connections the device has, by the server's word.
     """
 
     connected: bool = False
@@ -104,10 +111,13 @@ class DeviceStats:
     rate: float = 0.0
     gaps: int = 0
     repeats: int = 0
+    malformed: int = 0
+    dropped_letters: int = 0
     orders_sent: int = 0
     orders_run: int = 0
     error: str = ""
     sources: int = 0
+    connections: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,10 +255,14 @@ class FlowStats:
         Dead letters that are stored, also by an earlier run; retried and cleared dead letters don't count.
     malformed
         Deliveries that were no valid frames.
+    dropped_letters
+        Messages and malformed deliveries that became no dead letter, for their devices had used up their
+        shares of the room; see `DeviceStats.dropped_letters`.
     backward
         The way back to devices: orders and replies.
     blocked_by
-        Why no more results can be stored, in words that name the reader or the log; empty if nothing blocks.
+        Why no more results can be stored, in words that name the reader or the log; also of which devices the
+        newest dead letters are dropped, while the others go on. Empty if nothing blocks.
     warnings
         What a person should see to before it stops the flow or a party: certificates that end within 14 days,
         or can't be renewed. Empty as a rule.
@@ -279,6 +293,7 @@ class FlowStats:
     repeats: int = 0
     dead: int = 0
     malformed: int = 0
+    dropped_letters: int = 0
     backward: BackwardStats = field(default_factory=BackwardStats)
     blocked_by: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -348,6 +363,9 @@ class FlowStats:
         facts += [f"{wording.counted(self.waiting, 'frame')} waiting"] if self.waiting else []
         facts += [f"{wording.count(self.dropped)} lost"] if self.dropped else []
         facts += [wording.counted(self.dead, "dead letter")] if self.dead else []
+        facts += (
+            [wording.counted(self.dropped_letters, "letter") + " dropped"] if self.dropped_letters else []
+        )
         facts += [
             f"{key} has left {wording.counted(p.left_behind, 'instance')} behind in a call that hangs"
             for key, p in self.processors.items()
