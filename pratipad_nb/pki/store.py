@@ -189,7 +189,9 @@ class CertificateStore:
 
 
 def _folder_name(flow: str) -> str:
-    return flow.replace("/", "~")
+    tenant, of, name = flow.rpartition("/")
+    valid_name(name, "flow")
+    return f"{valid_name(tenant, 'tenant')}~{name}" if of else name
 
 
 def _ends(certificates: list[tuple[str, Path]]) -> dict[str, datetime]:
