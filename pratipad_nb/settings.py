@@ -192,9 +192,9 @@ class Endpoint:
     `url` is ``tls://host:port`` (several, comma-separated, for a cluster), or ``memory://NAME`` for the
     in-memory transport of `pratipad_nb.testing`, which needs no credentials. `whereabouts` returns the
     address where a server of this computer listens now, if that has changed (empty: not known). `disk`
-    returns how the disk of a server of this computer stands. `tenant` is the flow's tenant; empty: none.
-    `renewed` returns the warnings of the program that renews the credentials, a part of this process; None:
-    no such program runs.
+    returns how the disk of a server of this computer stands. `renewed` returns the warnings of the program
+    that renews the credentials, a part of this process; None: no such program runs. `tenant` is the flow's
+    tenant; empty: none.
     """
 
     url: str
@@ -202,8 +202,8 @@ class Endpoint:
     credentials: Credentials | None = None
     whereabouts: Callable[[], str] | None = field(default=None, compare=False, repr=False)
     disk: Callable[[], Storage] | None = field(default=None, compare=False, repr=False)
-    tenant: str = ""
     renewed: Callable[[], tuple[str, ...]] | None = field(default=None, compare=False, repr=False)
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,14 +244,15 @@ def _written(store: CertificateStore, party: Party, invitation: Invitation, out:
     """Write the certificate of `party` into `out`, and return it; a leaf has a folder there for each flow."""
     from pratipad_nb.pki.authority import CLIENT_DAYS
 
-    if party.role in ("edge", "leaf"):
-        # Carried by hand, as a device's certificate is, so valid as long; the certificate of this machine's
-        # edge is renewed at each start.
-        invitation.claim(out, store.authority.certificate)
-        own = out / party.key.replace("/", "~") if party.role == "leaf" else out
-        made = store.authority.ensure(party.identity, own, days=CLIENT_DAYS)
-    else:
-        own, made = out, invitation.fill(out, local_state.certificate(store, party))
+    if party.role not in ("edge", "leaf"):
+        made = invitation.fill(out, local_state.certificate(store, party))
+        store.note_carried(party.role, party.key, party.name, out)
+        return made
+    # Carried by hand, as a device's certificate is, so valid as long; the certificate of this machine's edge
+    # is renewed at each start.
+    invitation.claim(out, store.authority.certificate)
+    own = out / party.key.replace("/", "~") if party.role == "leaf" else out
+    made = store.authority.ensure(party.identity, own, days=CLIENT_DAYS)
     store.note_carried(party.role, party.key, party.name, own)
     return made
 

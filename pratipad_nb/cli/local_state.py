@@ -137,7 +137,7 @@ async def _endpoint_here(home: Path, party: Party | None, patience: float | None
         credentials,
         functools.partial(url_in, folder),
         functools.partial(storage_in, folder),
-        party.tenant,
+        tenant=party.tenant,
     )
 
 

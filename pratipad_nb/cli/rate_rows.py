@@ -109,8 +109,7 @@ def troubles(stats: Mapping[str, Any]) -> list[str]:
         found += [f"{name} at {_place(edge)}: {edge['error']}"] if edge["error"] else []
     if not edges:
         found += [f"{name}: blocked: {reason}" for reason in stats["blocked_by"]]
-    found += [f"{name}: warning: {each}" for each in stats.get("warnings", ())]
-    return list(map(printable, found))
+    return list(map(printable, [*found, *(f"{name}: warning: {each}" for each in stats.get("warnings", ()))]))
 
 
 def _place(edge: Mapping[str, Any]) -> str:

@@ -248,7 +248,7 @@ def _renewal(
     )
     renewal.keep_owner(owner)
     for each in leaf.credentials if leaf is not None else ():
-        renewal.follow(f"the leaf {each.certificate.parent}", each, renewed=reload)
+        renewal.follow(f"the leaf in {each.certificate.parent}", each, renewed=reload)
     return renewal
 
 

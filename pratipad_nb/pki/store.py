@@ -106,16 +106,16 @@ class CertificateStore:
         """Return the credentials of the reader `name` of `flow`, renewed if need be; valid for 397 days."""
         return self._authority.ensure(identity, self._of("reader", flow) / party_name(name, "reader"))
 
-    def named(self, role: str, flow: str, name: str) -> str:
-        """Return the name in the certificate that a party has here at present; empty if there is none."""
-        from pratipad_nb.pki.certificates import identity_in
-
-        with contextlib.suppress(CertificateError):
-            return identity_in(self._of(role, flow) / name / "cert.pem")
-        return ""
-
     def note_carried(self, role: str, flow: str, name: str, issued: Path) -> None:
-        """Keep a copy of the certificate in `issued`, a folder to be carried away, to know when it ends."""
+        """Keep a copy of the certificate in `issued`, a folder to be carried away, to know when it ends.
+
+        Parameters
+        ----------
+        role, flow, name
+            The party; an edge has no name.
+        issued
+            The folder.
+        """
         certificate = issued / "cert.pem"
         folder = self._folder
         for part in ("carried", role, _folder_name(flow), *([name] if name else []), issued.resolve().name):

@@ -83,8 +83,8 @@ class Site:
         self._renewing: asyncio.Task[None] | None = None
         #: Done with the exception of the first bug that ends the watch over the server.
         self._broken: concurrent.futures.Future[None] = concurrent.futures.Future()
-        #: The certificates of parties that were let in here, and their serial numbers, by identity.
-        self._invited: dict[str, tuple[str, Credentials]] = {}
+        #: The certificates of parties that were let in here, by identity.
+        self._invited: dict[str, Credentials] = {}
         #: Held while the server is handed over to another process.
         self._moving = asyncio.Lock()
 
@@ -305,21 +305,11 @@ class Site:
             credentials,
             functools.partial(url_in, folder),
             functools.partial(storage_in, folder),
-            party.tenant,
             functools.partial(self._renewal.warnings, party.key)
             if party.role == "edge"
             else functools.partial(self._renewal.warnings_of, party.identity),
+            party.tenant,
         )
-
-    async def note_carried(self, party: Party, folder: Path) -> None:
-        """Know of a party's certificate in `folder`, to be carried away, so that its end is warned of."""
-        await self._on_portal(self._note_carried(party, folder))
-
-    async def _note_carried(self, party: Party, folder: Path) -> None:
-        assert self._store is not None
-        assert self._renewal is not None
-        await asyncio.to_thread(self._store.note_carried, party.role, party.key, party.name, folder)
-        self._renewal.note_carried(valid_until(folder / "cert.pem"))
 
     async def declare(self, key: str, rules: Rules) -> None:
         """Have the server go by `rules` for the flow `key` from now on.
@@ -332,59 +322,53 @@ class Site:
         if rules != before:
             await self._on_portal(self._change(Change(rules={key: rules})))
 
+    async def note_carried(self, party: Party, folder: Path) -> None:
+        """Know of a party's certificate in `folder`, to be carried away, so that its end is warned of."""
+        await self._on_portal(self._note_carried(party, folder))
+
+    async def _note_carried(self, party: Party, folder: Path) -> None:
+        assert self._store is not None
+        assert self._renewal is not None
+        await asyncio.to_thread(self._store.note_carried, party.role, party.key, party.name, folder)
+        self._renewal.note_carried(valid_until(folder / "cert.pem"))
+
     @property
     def _register(self) -> Register:
         assert self._server is not None
         return self._server.register
 
     async def _let_in(self, party: Party, mqtt: bool | None) -> Credentials:
-        serial, known = self._invited.get(party.identity, ("", None))
-        if known is None or self._listed(party, serial) is None:  # another process may have revoked it
-            assert self._store is not None
-            former = await asyncio.to_thread(self._store.named, party.role, party.key, party.name)
+        known = self._invited.get(party.identity)
+        if known is None or await self._listed(party, known) is None:  # another process may have revoked it
             known = await asyncio.to_thread(self._certificate, party)
-            await self._list(party, former, mqtt, known)
-            self._keep(party, known)
-        elif mqtt is not None:
-            await self._list(party, party.with_serial(serial).user, mqtt, known)
+        await self._list(party, known, mqtt)
+        if party.identity not in self._invited:
+            assert self._renewal is not None
+            self._renewal.keep(
+                party.identity,
+                party.in_words,
+                known,
+                flow=party.key,
+                ensure=functools.partial(self._certificate, party),
+                renewed=functools.partial(self._list, party),
+            )
+        self._invited[party.identity] = known
         return known
 
-    async def _list(self, party: Party, former: str, mqtt: bool | None, credentials: Credentials) -> None:
-        """Have the server let the party's certificate in, and remember the certificate.
-
-        The certificate called `former`, which the party may still show, says whether the party speaks MQTT,
-        if `mqtt` doesn't.
-        """
-        named = Party.parse(await asyncio.to_thread(identity_in, credentials.certificate))
-        serial = named.serial if named is not None else ""
-        if mqtt is None:
-            before = self._register.parties.get(former)
-            mqtt = before is not None and before.mqtt
-        wanted = replace(party, serial=serial, mqtt=mqtt)
-        if self._listed(party, serial) != wanted:
+    async def _list(self, party: Party, credentials: Credentials, mqtt: bool | None = None) -> None:
+        """Have the server let `party` in with the certificate in `credentials`."""
+        listed = await self._listed(party, credentials)
+        speaks = any(each.mqtt for each in self._entries(party)) if mqtt is None else mqtt
+        wanted = replace(party, serial=await _serial_in(credentials), mqtt=speaks)
+        if listed != wanted:
             await self._change(Change((wanted,)))
-        self._invited[party.identity] = serial, credentials
 
-    async def _list_renewed(self, party: Party, credentials: Credentials) -> None:
-        serial, _ = self._invited[party.identity]
-        await self._list(party, party.with_serial(serial).user, None, credentials)
+    async def _listed(self, party: Party, credentials: Credentials) -> Party | None:
+        """Return the entry of the register for the party's certificate in `credentials`, if any."""
+        return self._register.parties.get(party.with_serial(await _serial_in(credentials)).user)
 
-    def _keep(self, party: Party, credentials: Credentials) -> None:
-        """Renew the party's certificate from now on; a new certificate is let in before it is shown."""
-        assert self._renewal is not None
-        called = f"{party.role} {party.name!r}" if party.name else party.role
-        self._renewal.keep(
-            party.identity,
-            f"the {called} of {party.key!r}",
-            credentials,
-            flow=party.key,
-            ensure=functools.partial(self._certificate, party),
-            renewed=functools.partial(self._list_renewed, party),
-        )
-
-    def _listed(self, party: Party, serial: str) -> Party | None:
-        """Return the entry of the register for the party's certificate of that serial number, if any."""
-        return self._register.parties.get(party.with_serial(serial).user)
+    def _entries(self, party: Party) -> list[Party]:
+        return [each for each in self._register.parties.values() if each.identity == party.identity]
 
     async def _change(self, change: Change) -> None:
         async with self._moving:
@@ -398,6 +382,12 @@ class Site:
         if party.role == "reader":
             return self._store.reader(party.key, party.name, party.identity)
         return self._store.device(party.key, party.name, party.identity)
+
+
+async def _serial_in(credentials: Credentials) -> str:
+    """Return the serial number by which the certificate names its holder; empty if it names none."""
+    named = Party.parse(await asyncio.to_thread(identity_in, credentials.certificate))
+    return named.serial if named is not None else ""
 
 
 def _forget_sites() -> None:

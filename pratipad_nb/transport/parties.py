@@ -97,6 +97,11 @@ class Party:
         return f"{self.identity}#{self.serial}" if self.serial else self.identity
 
     @property
+    def in_words(self) -> str:
+        """The party in words, for messages: ``the device 'room1' of 'house'``."""
+        return f"the {self.role} {self.name!r} of {self.key!r}" if self.name else f"the edge of {self.key!r}"
+
+    @property
     def guest_of(self) -> str:
         """The tenant of a reader that reads another tenant's flow; empty for all other parties."""
         return self.name.partition(_OF)[2] if self.role == "reader" else ""

@@ -21,7 +21,7 @@ from patience import eventually
 
 from pratipad_nb import AsyncFlow, FlowOptions
 from pratipad_nb.transport.frames import UplinkFrame
-from pratipad_nb.transport.permissions import inbox_prefix
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.subjects import Subjects
 from pratipad_nb.transport.tls import client_context
 
@@ -38,7 +38,7 @@ async def raw_client(flow: AsyncFlow, device: str) -> AsyncIterator[Client]:
         endpoint.url,
         tls=client_context(endpoint.credentials),
         tls_handshake_first=True,
-        inbox_prefix=inbox_prefix(flow.name, "device", device),
+        inbox_prefix=Party(flow.name, "device", device).inbox,
     )
     try:
         yield client

@@ -18,7 +18,8 @@ import time
 from pratipad_nb.errors import FrameError
 from pratipad_nb.runtime.devices.backward import Backward
 from pratipad_nb.runtime.devices.credit import Ledger
-from pratipad_nb.runtime.devices.roster import MOST_CONNECTIONS, Roster
+from pratipad_nb.runtime.devices.roster import Roster
+from pratipad_nb.runtime.values.stats import MOST_CONNECTIONS
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import HelloFrame
 from pratipad_nb.transport.parties import Party

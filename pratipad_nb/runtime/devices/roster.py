@@ -11,10 +11,7 @@ from collections.abc import Callable, Mapping
 from pratipad_nb.runtime.devices.account import Account
 from pratipad_nb.runtime.positions.gatekeeper import DeviceCount
 
-__all__ = ["MOST_CONNECTIONS", "Roster"]
-
-#: A device has one connection, and while it reconnects a second one. More than so many are no accident.
-MOST_CONNECTIONS = 8
+__all__ = ["Roster"]
 
 
 class Roster:
@@ -65,15 +62,6 @@ class Roster:
     def parted(self, device: str) -> None:
         """Take note that `device` has said farewell, or has no connection left."""
         self.connections.pop(device, None)
-
-    @property
-    def crowded(self) -> dict[str, int]:
-        """The devices of this partition with more than `MOST_CONNECTIONS`, and how many they have."""
-        return {
-            device: count
-            for device, count in self.connections.items()
-            if count > MOST_CONNECTIONS and self.owns(device)
-        }
 
     def error(self, device: str) -> str:
         """Return the last words of `device` on its own failures; empty if there are none."""

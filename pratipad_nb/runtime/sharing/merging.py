@@ -24,7 +24,7 @@ Value = TypeVar("Value", ProcessorStats, DeviceStats, ReaderStats)
 
 #: Of these counts the highest of any partition is taken: a fraction of time, or a count that all partitions
 #: see alike.
-_HIGHEST = frozenset({"busy", "p50", "p99", "version", "pending", "skipped"})
+_HIGHEST = frozenset({"busy", "connections", "p50", "p99", "version", "pending", "skipped"})
 
 
 def merged(parts: Sequence[FlowStats], empty: FlowStats, *, state: FlowState, error: str) -> FlowStats:

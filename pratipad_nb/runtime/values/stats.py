@@ -15,6 +15,7 @@ from pratipad_nb.runtime.values.stats_tables import DeviceTable, ProcessorTable,
 from pratipad_nb.transport.origin import Origin
 
 __all__ = [
+    "MOST_CONNECTIONS",
     "BackwardStats",
     "DeviceStats",
     "EdgeStats",
@@ -24,6 +25,8 @@ __all__ = [
     "ReaderStats",
 ]
 
+#: A device has one connection, and while it reconnects a second one. More than so many are no accident.
+MOST_CONNECTIONS = 8
 #: The state of a flow, or of a processor.
 FlowState = Literal["starting", "running", "paused", "draining", "stopped", "failed"]
 
@@ -118,6 +121,11 @@ class DeviceStats:
     error: str = ""
     sources: int = 0
     connections: int = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the device has more connections than `MOST_CONNECTIONS`."""
+        return self.connections > MOST_CONNECTIONS
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,19 @@ def test_it_shows_a_row_for_each_processor_and_each_device():
     assert stats(2)._repr_html_().count("<tr>") == 5
 
 
+def test_a_device_with_too_many_connections_is_named():
+    devices = {"room1": DeviceStats(True, connections=8), "room2": DeviceStats(True, connections=9)}
+    assert [
+        line.split("  ")[-1].strip()
+        for line in repr(FlowStats("house", devices=devices).devices).splitlines()
+    ] == [
+        "2 devices",
+        "state",
+        "connected",
+        "9 connections at once",
+    ]
+
+
 def test_of_many_devices_it_shows_the_first():
     lines = repr(stats(1000)).splitlines()
     assert len(lines) == 18
