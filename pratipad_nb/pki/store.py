@@ -133,6 +133,16 @@ class CertificateStore:
         """Return when the newest certificate ends that was carried away, by the holders' identities."""
         return _ends(self._certificates("carried"))
 
+    def carried_names(self, role: str, flow: str) -> frozenset[str]:
+        """Return the names in the certificates of a flow's parties of that role that were carried away."""
+        from pratipad_nb.pki.certificates import identity_in
+
+        found = set()
+        for path in (self._folder / "carried" / role / _folder_name(flow)).rglob("cert.pem"):
+            with contextlib.suppress(CertificateError):
+                found.add(identity_in(path))
+        return frozenset(found)
+
     def left_behind(self) -> list[str]:
         """Return the parties that have no certificate of the present authority, by identity, sorted.
 

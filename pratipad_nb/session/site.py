@@ -361,7 +361,20 @@ class Site:
         speaks = any(each.mqtt for each in self._entries(party)) if mqtt is None else mqtt
         wanted = replace(party, serial=await _serial_in(credentials), mqtt=speaks)
         if listed != wanted:
-            await self._change(Change((wanted,)))
+            former = await self._former(wanted) if party.role == "edge" else ()
+            await self._change(Change((wanted,), former))
+
+    async def _former(self, edge: Party) -> tuple[Party, ...]:
+        """Return the entries of the edge's former certificates of this computer, which nobody shows any more.
+
+        A connection that was made with one ends, and comes back at once with the new certificate: an edge is
+        renewed 24 times a year.
+        """
+        assert self._store is not None
+        carried = await asyncio.to_thread(self._store.carried_names, edge.role, edge.key)
+        entries = [each for each in self._entries(edge) if each.serial and each != edge]
+        # Without the identity, by which certificates of version 0.1 are listed, a carried one would be out.
+        return () if edge.identity in carried else tuple(e for e in entries if e.user not in carried)
 
     async def _listed(self, party: Party, credentials: Credentials) -> Party | None:
         """Return the entry of the register for the party's certificate in `credentials`, if any."""

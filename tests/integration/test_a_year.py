@@ -17,6 +17,8 @@ from pratipad_nb.pki import authority
 from pratipad_nb.pki.authority import Authority
 from pratipad_nb.pki.certificates import serial_of
 from pratipad_nb.server import renewal
+from pratipad_nb.server.admission import Admission
+from pratipad_nb.server.config import ServerFiles
 from pratipad_nb.server.joined import JoinedServer
 from pratipad_nb.settings import Credentials, Endpoint
 from pratipad_nb.transport.connecting import connect
@@ -68,6 +70,8 @@ async def test_a_flow_and_its_parties_outlive_the_certificates_that_they_began_w
         await lamp.push(2)
         assert (await cloud.take(1))[0].payload == 2
         assert flow.stats().warnings == lamp.warnings == cloud.warnings == ()
+        listed = Admission(ServerFiles(tmp_path / "server"), lambda: None).register().parties.values()
+        assert len([party for party in listed if party.role == "edge"]) == 1
 
 
 async def test_the_picture_and_stats_warn_of_each_party_that_nobody_renews(
