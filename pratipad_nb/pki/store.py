@@ -106,6 +106,10 @@ class CertificateStore:
         """Return the credentials of the reader `name` of `flow`, renewed if need be; valid for 397 days."""
         return self._authority.ensure(identity, self._of("reader", flow) / party_name(name, "reader"))
 
+    def renew(self, role: str, flow: str, name: str, identity: str) -> Credentials:
+        """Return credentials of a device or a reader with a new key, whatever the present ones are."""
+        return self._authority.issue(identity, self._of(role, flow) / party_name(name, role))
+
     def note_carried(self, role: str, flow: str, name: str, issued: Path) -> None:
         """Keep a copy of the certificate in `issued`, a folder to be carried away, to know when it ends.
 

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks; after a failure; and at least.
 _LOOK_SECONDS, _AGAIN_SECONDS, _LEAST_SECONDS = 3600.0, 60.0, 1.0
+#: So often it is looked whether the authority is another, in seconds: a system call.
+_STAMP_SECONDS = 1.0
 #: Looks are earlier by up to this fraction, so that a site's programs don't all look at the same time.
 _JITTER = 0.1
 #: A certificate is looked at so many times before its end.
@@ -176,19 +178,26 @@ class Renewal:
     async def run(self) -> NoReturn:
         """Look once an hour, for ever; the first look is at once."""
         while True:
+            stamp = self._store.authority.stamp
             await self._look()
-            await self._rest()
+            await self._rest(stamp)
 
-    async def _rest(self) -> None:
-        """Sleep until the next look; a certificate that is kept meanwhile may need an earlier look."""
+    async def _rest(self, stamp: tuple[int, int]) -> None:
+        """Sleep until the next look.
+
+        A certificate that is kept meanwhile may need an earlier look, and so does an authority that is not
+        the one of `stamp`.
+        """
         loop = asyncio.get_running_loop()
         since, early = loop.time(), 1 - _JITTER * random.random()  # noqa: S311 - spreads looks, guards nothing
         self._soon = False
         while (left := since + self._pause() * early - loop.time()) > 0:
             self._woken.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(min(left, _STAMP_SECONDS)):
                     await self._woken.wait()
+            if self._store.authority.stamp != stamp:
+                return
 
     def _pause(self) -> float:
         pause = _AGAIN_SECONDS if self._found.failed else _LOOK_SECONDS

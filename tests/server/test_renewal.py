@@ -335,3 +335,17 @@ async def test_parties_are_let_in_while_the_server_s_certificate_is_half_renewed
     assert await asyncio.to_thread(shown_at, int(server.url.rpartition(":")[2]), lamp) == expected
     assert key not in server._files.pair.read_bytes()
     assert server._files.pair.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_change_of_the_authority_is_followed_at_once(
+    store: CertificateStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal_module, "_STAMP_SECONDS", 0.01)
+    holder = Holder(store, tmp_path / "lamp")
+    renewal = Renewal(store)
+    holder.keep(renewal)
+    async with running(renewal):
+        await asyncio.sleep(0.05)
+        CertificateStore.open(tmp_path).authority.begin_change()  # as another process does
+        await eventually(lambda: len(holder.told) == 1)
+    assert store.authority.has_signed(holder.folder / "cert.pem")
