@@ -203,9 +203,9 @@ class CertificateStore:
 
 
 def _folder_name(flow: str) -> str:
-    tenant, of, name = flow.rpartition("/")
+    tenant, _, name = flow.rpartition("/")
     valid_name(name, "flow")
-    return f"{valid_name(tenant, 'tenant')}~{name}" if of else name
+    return f"{valid_name(tenant, 'tenant')}~{name}" if tenant else name
 
 
 def _ends(certificates: list[tuple[str, Path]]) -> dict[str, datetime]:

@@ -311,14 +311,15 @@ class Site:
             party.tenant,
         )
 
-    async def declare(self, key: str, rules: Rules) -> None:
-        """Have the server go by `rules` for the flow `key` from now on.
+    async def declare(self, key: str, rules: Rules | None) -> None:
+        """Have the server go by `rules` for the flow `key` from now on; None: it has nothing stored any more.
 
         The bound never gets smaller: the flow's logs reserve their old bounds until its edge has changed
         them.
         """
-        before = self._register.rules_of(key)
-        rules = replace(rules, bytes=max(rules.bytes, before.bytes))
+        before = self._register.rules.get(key)
+        if rules is not None and before is not None:
+            rules = replace(rules, bytes=max(rules.bytes, before.bytes))
         if rules != before:
             await self._on_portal(self._change(Change(rules={key: rules})))
 
