@@ -1,8 +1,8 @@
 """Presence: which devices are connected, by their own hellos and by the server's list of clients.
 
-Owns receiving the hellos, and asking the server. The server needs no word from a device: a device whose power
-was cut is missed all the same, and foreign devices, which say no hello, are known too. Keeping the list of
-devices is for `roster`, and the credit that answers a hello for `credit`.
+Owns what a hello says, and asking the server. Receiving the hellos is for `hellos`. The server needs no word
+from a device: a device whose power was cut is missed all the same, and foreign devices, which say no hello,
+are known too. Keeping the list of devices is for `roster`, and the credit that answers a hello for `credit`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import asyncio
 import logging
 import time
 
-from pratipad_nb.errors import FrameError, TransportError, WaitTimeout
+from pratipad_nb.errors import TransportError, WaitTimeout
 from pratipad_nb.runtime.devices.backward import Backward
 from pratipad_nb.runtime.devices.credit import Ledger
 from pratipad_nb.runtime.devices.roster import Roster
-from pratipad_nb.transport.codec import decode
-from pratipad_nb.transport.frames import HelloFrame
+from pratipad_nb.transport.frames import decode_hello
 from pratipad_nb.transport.permissions import identity_of
 from pratipad_nb.transport.protocol import Connection, Signal
 from pratipad_nb.transport.subjects import Subjects
@@ -45,18 +44,9 @@ class Presence:
         self._prefix = identity_of(subjects.flow, "device", "x")[:-1]
 
     def on_hello(self, signal: Signal) -> None:
-        """Take note of a device's hello; the callback of the subscription."""
-        try:
-            frame = decode(signal.data, HelloFrame)
-            device = self._subjects.device_of(signal.subject)
-        except FrameError as error:
-            log.info("a malformed hello: %s", error)
-            return
-        if (frame.flow, frame.device) != (self._subjects.flow, device):
-            log.info("a hello of %s came on the subject of %s", frame.device, device)
-            return
-        if not self._roster.owns(device):
-            return
+        """Take note of a device's hello; raise `FrameError` if the hello is malformed."""
+        device = self._subjects.device_of(signal.subject)
+        frame = decode_hello(signal.data, self._subjects.flow, device)
         account = self._ledger.hello(frame)
         self._backward.hello(frame, connected=account.connected)
 

@@ -17,6 +17,7 @@ from pratipad_nb.runtime.devices.account import Account
 from pratipad_nb.runtime.devices.announcer import Announcer
 from pratipad_nb.runtime.devices.backward import Backward
 from pratipad_nb.runtime.devices.credit import Ledger
+from pratipad_nb.runtime.devices.hellos import Hellos
 from pratipad_nb.runtime.devices.presence import Presence
 from pratipad_nb.runtime.devices.pull import Requests
 from pratipad_nb.runtime.devices.rate_limit import RateLimit
@@ -88,6 +89,7 @@ class Parts:
     requests: Requests
     roster: Roster
     presence: Presence
+    hellos: Hellos
     backward: Backward
 
 
@@ -224,6 +226,8 @@ def _composed(
     roster = Roster(ledger.accounts, gate.counts, settings.owns)
     backward = _backward(connection, settings, stores, lineage, roster, lambda: shape.line)
 
+    presence = Presence(connection, subjects, roster, ledger, backward)
+
     def on_stored(positions: Sequence[Position]) -> None:
         upkeep.note_append()
         status.note_append()
@@ -322,7 +326,8 @@ def _composed(
         ledger=ledger,
         requests=requests,
         roster=roster,
-        presence=Presence(connection, subjects, roster, ledger, backward),
+        presence=presence,
+        hellos=Hellos(settings.owns, presence.on_hello),
         backward=backward,
     )
 

@@ -130,4 +130,5 @@ class Reporter:
             orders_run=run,
             error=self._parts.roster.error(name),
             sources=len(count.sources),
+            hellos_dropped=self._parts.hellos.dropped.get(name, 0),
         )
