@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -205,7 +206,7 @@ def _composed(
     subjects, stored = Subjects(settings.name), stores.output.positions
     status, signals, in_flight = Status(settings.name), Signals(connection), InFlight()
     ledger = _ledger(settings, first, signals, in_flight, lambda account: requests.note(account))
-    requests = Requests(ledger)
+    requests = Requests(ledger, lambda device, epoch: gate.accepted.number(device, epoch))
     announcer = Announcer(signals, subjects, ledger, settings.delivery)
     malformed = Malformed(
         subjects, stores.dead_letters.store, source.acknowledge, lambda: shape.line.dataflow.input
@@ -227,6 +228,12 @@ def _composed(
     backward = _backward(connection, settings, stores, lineage, roster, lambda: shape.line)
 
     presence = Presence(connection, subjects, roster, ledger, backward)
+
+    async def look() -> None:
+        began = time.monotonic()
+        await gate.look()
+        if gate.emptied:
+            requests.emptied(began)
 
     def on_stored(positions: Sequence[Position]) -> None:
         upkeep.note_append()
@@ -282,7 +289,7 @@ def _composed(
         source=source,
         rebuild=rebuild,
         keeps_state=lambda: shape.line.keeps_state,
-        looks=(gate.look, stores.dead_letters.look, lambda: retries.tidy()),
+        looks=(look, stores.dead_letters.look, lambda: retries.tidy()),
         inject=controls.inject,
         checkpoint_seconds=settings.options.checkpoint_seconds,
         always=settings.partitioned,

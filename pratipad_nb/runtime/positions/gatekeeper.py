@@ -180,15 +180,14 @@ class Gatekeeper:
     waiting: int = 0
     #: Deliveries to be admitted next.
     arrived: deque[Delivery] = field(default_factory=deque)
+    #: Whether every delivery has arrived that was sent before the newest.
+    succession: Succession = field(default_factory=Succession)
     #: Called with all admitted messages; the payloads are not to be changed.
     taps: list[Tap] = field(default_factory=list)
     #: For each device: the epoch and the first number behind each of its gaps, and how often the input was
     #: rewound for that gap.
     _rewound_for: dict[str, dict[tuple[int, int], int]] = field(default_factory=dict)
     _foreign_number: int = 0
-    _succession: Succession = field(default_factory=Succession)
-    #: Whether every delivery has arrived that was sent before the delivery that is being admitted.
-    _whole: bool = False
     #: The delivery that `has_room` was asked about last, and its messages.
     _ahead: tuple[Delivery, _Arrived] | None = None
     _waiting_repeats: list[tuple[Position, Delivery]] = field(default_factory=list)
@@ -200,6 +199,11 @@ class Gatekeeper:
     async def look(self) -> None:
         """Count anew the frames that wait."""
         self.waiting = await self.input.waiting() + len(self.arrived)
+
+    @property
+    def emptied(self) -> bool:
+        """Whether the last `look` has found that all messages are admitted that were stored before it."""
+        return not self.waiting and (self.succession.whole or not self.durable)
 
     def has_room(self, delivery: Delivery) -> bool:
         """Return whether the messages of `delivery` may be in flight besides those that are."""
@@ -221,7 +225,7 @@ class Gatekeeper:
         Messages that rebuild a state are returned first; `arrived` then begins with the same delivery, for
         the messages behind them.
         """
-        self._whole = self._succession.whole_up_to(delivery)
+        self.succession.note(delivery)
         device = self.subjects.device_of(delivery.subject)
         again = self.rebuild.comes_again(delivery.sequence)
         try:
@@ -312,7 +316,7 @@ class Gatekeeper:
         device, epoch, first = frame.device, frame.epoch, frame.first
         gaps = self._rewound_for.get(device, {})
         rewound = gaps.get((epoch, first), 0)
-        if self.durable and not self._whole and rewound < _REWINDS:
+        if self.durable and not self.succession.whole and rewound < _REWINDS:
             try:
                 await self.input.rewind()
             except (TransportError, WaitTimeout) as error:

@@ -260,18 +260,23 @@ class Succession:
     A log's entries are sent in their order, and a rewind lets all unacknowledged entries be sent again. So
     where no delivery is missing since the last rewind, no entry is yet to come that lies before an entry that
     has come.
+
+    Attributes
+    ----------
+    whole
+        Whether every delivery since the last rewind has arrived, up to the newest.
     """
 
     def __init__(self) -> None:
+        self.whole = True
         self._series = self._last = 0
-        self._whole = False
 
-    def whole_up_to(self, delivery: Delivery) -> bool:
-        """Return whether every delivery since the last rewind has arrived, up to `delivery`, the newest."""
+    def note(self, delivery: Delivery) -> None:
+        """Take note of the newest delivery, which may be the same as before."""
+        number = delivery.number
         same = delivery.series == self._series
-        if delivery.number == 1:
-            self._whole = True
-        elif not same or delivery.number not in (self._last, self._last + 1):
-            self._whole = False
-        self._series, self._last = delivery.series, delivery.number
-        return self._whole
+        if number == 1:
+            self.whole = True
+        elif not number or not same or number not in (self._last, self._last + 1):
+            self.whole = False
+        self._series, self._last = delivery.series, number
