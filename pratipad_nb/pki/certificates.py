@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pratipad_nb.errors import CertificateError
+from pratipad_nb.validity import valid_until
 
 __all__ = [
     "CLOCK_SKEW",
@@ -35,8 +36,10 @@ __all__ = [
     "party_of",
     "profile_of",
     "read_authority",
+    "read_certificate",
     "read_pair",
     "serial_of",
+    "signed_by",
     "valid_until",
 ]
 
@@ -80,11 +83,16 @@ class Pair:
 
     def signed_by(self, authority: Pair) -> bool:
         """Return whether `authority` signed this certificate."""
-        try:
-            self.certificate.verify_directly_issued_by(authority.certificate)
-        except (InvalidSignature, ValueError, TypeError):
-            return False
-        return True
+        return signed_by(self.certificate, authority)
+
+
+def signed_by(certificate: x509.Certificate, authority: Pair) -> bool:
+    """Return whether `authority` signed `certificate`."""
+    try:
+        certificate.verify_directly_issued_by(authority.certificate)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
 
 
 def made_authority(name: str, days: float) -> Pair:
@@ -159,7 +167,7 @@ def read_pair(certificate: Path, key: Path) -> Pair:
     CertificateError
         If a file is missing, unreadable or no such PEM, or the two don't belong together.
     """
-    found = _read_certificate(certificate)
+    found = read_certificate(certificate)
     try:
         private = serialization.load_pem_private_key(key.read_bytes(), password=None)
     except OSError as error:
@@ -208,11 +216,6 @@ def _has(certificate: x509.Certificate, extension: type[x509.ExtensionType], fie
         return False
 
 
-def valid_until(certificate: Path) -> datetime:
-    """Return when the certificate in a PEM file expires; raise `CertificateError` if the file holds none."""
-    return _read_certificate(certificate).not_valid_after_utc
-
-
 def serial_of(certificate: Path) -> str:
     """Return the serial number of the certificate in a PEM file, in hexadecimal digits.
 
@@ -221,7 +224,7 @@ def serial_of(certificate: Path) -> str:
     CertificateError
         If the file holds no certificate.
     """
-    return _written_serial(_read_certificate(certificate).serial_number)
+    return _written_serial(read_certificate(certificate).serial_number)
 
 
 def identity_in(certificate: Path) -> str:
@@ -234,7 +237,7 @@ def identity_in(certificate: Path) -> str:
     CertificateError
         If the file holds no certificate, or a certificate without such a name.
     """
-    found = _read_certificate(certificate)
+    found = read_certificate(certificate)
     try:
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         return str(names.get_values_for_type(x509.UniformResourceIdentifier)[0])
@@ -254,7 +257,14 @@ def _written_serial(serial: int) -> str:
     return f"{serial:x}"
 
 
-def _read_certificate(path: Path) -> x509.Certificate:
+def read_certificate(path: Path) -> x509.Certificate:
+    """Return the certificate in a PEM file, the first if there are several.
+
+    Raises
+    ------
+    CertificateError
+        If the file can't be read, or holds no certificate.
+    """
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except OSError as error:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 import secrets
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from pratipad_nb.errors import FrameError, SettingsError
 from pratipad_nb.settings import valid_name
-from pratipad_nb.transport.codec import MAGIC, decode
+from pratipad_nb.transport.codec import MAGIC, MAX_ORDER_DECODED_BYTES, decode
 from pratipad_nb.transport.origin import Origin
 
 __all__ = [
@@ -54,6 +54,8 @@ MAX_MESSAGES = 4096
 #: Highest number and epoch. Counting on from here by a frame's length still gives an integer that
 #: MessagePack carries.
 MAX_NUMBER = 1 << 62
+#: Most memory that a device's hello or credit takes once decoded: such frames hold numbers and short texts.
+_SMALL_DECODED = 1 << 20
 #: New epochs are below this: JSON, SQLite and floating-point numbers all carry such an integer exactly.
 _EPOCHS = 1 << 53
 
@@ -222,8 +224,11 @@ class HelloFrame(msgspec.Struct, gc=False):
     error of the device's last reading, or else of its last order; empty if neither failed. `leaving` says
     that the device ends. No message up to number `floor` comes any more that hasn't come: the device had to
     drop messages. `owner` is the owner of the `CreditFrame` whose grants the device goes by. `former` is the
-    device's epoch before, of which `former_sent` messages were sent and stored; 0: not known.
+    device's epoch before, of which `former_sent` messages were sent and stored; 0: not known. `until` is when
+    the device's certificate ends (seconds since 1970-01-01 UTC); 0.0: not known, or renewed by itself.
     """
+
+    MOST_DECODED: ClassVar[int] = _SMALL_DECODED
 
     flow: str
     device: str
@@ -241,6 +246,7 @@ class HelloFrame(msgspec.Struct, gc=False):
     ready_at: float = 0.0
     former: int = 0
     former_sent: int = 0
+    until: float = 0.0
 
 
 class CreditFrame(msgspec.Struct, gc=False):
@@ -249,6 +255,8 @@ class CreditFrame(msgspec.Struct, gc=False):
     The grant is a total and not an increment, so that a lost or repeated frame does no harm. `owner` numbers
     the edge's run: grants of a higher owner replace those of a lower owner.
     """
+
+    MOST_DECODED: ClassVar[int] = _SMALL_DECODED
 
     mode: str
     owner: int
@@ -287,6 +295,8 @@ class DownFrame(msgspec.Struct, gc=False):
     gateway itself. `stored` is the server's clock when the order was stored. It tells the order from an order
     of the same number that the order log lost, as the log went back.
     """
+
+    MOST_DECODED: ClassVar[int] = 2 * MAX_ORDER_DECODED_BYTES
 
     flow: str
     epoch: int

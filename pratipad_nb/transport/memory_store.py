@@ -93,6 +93,8 @@ class StoredLog:
                 f"{subject!r}, which is {newest}: another owner has written. Read the log's end before "
                 "writing on."
             )
+        if not self.spec.message_ids:
+            message_id = None
         if message_id is not None and message_id in self._ids:
             return self._ids[message_id]
         replaced = newest if self.spec.retention == "latest" else 0
@@ -244,6 +246,7 @@ class StoredConsumer:
         self._next = min(max(spec.start, log.first), log.last + 1)
         self._out: dict[int, float] = {}  # sequence in flight → time at which it comes again
         self._back: list[int] = []  # sequences that come again, in order
+        self._delivered = self._rewinds = 0  # deliveries since the last rewind, and rewinds
         self._active = now
 
     def become(self, earlier: StoredConsumer, log: StoredLog) -> None:
@@ -271,8 +274,16 @@ class StoredConsumer:
 
     def _deliver(self, record: Record, now: float, *, redelivered: bool) -> Delivery:
         self._out[record.sequence] = now + self.spec.ack_wait
+        self._delivered += 1
         return Delivery(
-            record.subject, record.data, record.sequence, record.time, redelivered, str(record.sequence)
+            record.subject,
+            record.data,
+            record.sequence,
+            record.time,
+            redelivered,
+            str(record.sequence),
+            self._delivered,
+            self._rewinds,
         )
 
     def _overdue(self, now: float) -> None:
@@ -311,6 +322,7 @@ class StoredConsumer:
         """
         first = max(self._floor + 1, self._log.first)
         self._out.clear()
+        self._delivered, self._rewinds = 0, self._rewinds + 1
         self._back = [
             sequence
             for sequence in range(first, self._next)
@@ -321,6 +333,7 @@ class StoredConsumer:
         """Let the next delivery be the first entry from `sequence` on, whatever was acknowledged."""
         self._out.clear()
         self._back.clear()
+        self._delivered, self._rewinds = 0, self._rewinds + 1
         self._next = max(sequence, 1)
 
     def _wants(self, record: Record) -> bool:

@@ -1,7 +1,7 @@
 """The account that a connection belongs to: a question to the server about one's own user.
 
 Owns the question and the reading of the server's answer. Asking needs the permission to publish to
-`QUESTION`. Concluding from the account how a server is laid out is for the callers.
+`USER_INFO`. Concluding from the account how a server is laid out is for the callers.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ import json
 from typing import Protocol
 
 from pratipad_nb.errors import NotInvited, Unavailable
+from pratipad_nb.transport.rights import USER_INFO
 
-__all__ = ["QUESTION", "account_of"]
+__all__ = ["account_of"]
 
-#: The subject of the question. Each node answers for its own clients, so there is one answer.
-QUESTION = "$SYS.REQ.USER.INFO"
 _SECONDS = 2.0
 
 
@@ -36,7 +35,7 @@ async def account_of(connection: Asking) -> str:
         If the link is down, or the server is silent: the account is not known then.
     """
     try:
-        answer = await connection.request(QUESTION, b"", _SECONDS)
+        answer = await connection.request(USER_INFO, b"", _SECONDS)
     except (NotInvited, Unavailable):
         return ""
     account: str = json.loads(answer).get("data", {}).get("account", "")

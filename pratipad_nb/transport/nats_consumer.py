@@ -74,6 +74,7 @@ class NatsConsumer:
         # for nor taken: they would be newer than the deliveries that come again, and a receiver that
         # recognises repeats by position would skip the older deliveries.
         self._paused = False
+        self._rewinds = 0
         #: Whether a request found nobody who answers: the server is starting, or the consumer is gone.
         self._unheard = False
         self._rewinding = asyncio.Lock()
@@ -83,9 +84,9 @@ class NatsConsumer:
     async def open(self) -> None:
         """Make the consumer at the server if it is missing, and begin to deliver."""
         await self._create()
-        await self.begin()
+        await self.start()
 
-    async def begin(self) -> None:
+    async def start(self) -> None:
         """Begin to deliver from the consumer, which the server has."""
         self._subscription = await self._link.subscribe_raw(self._inbox, self._on_message)
         self._forget_callback = self._link.on_reconnect(self._on_reconnect)
@@ -126,9 +127,10 @@ class NatsConsumer:
                 raise self._failure
             self._arrived.clear()
             await self._arrived.wait()
+        await self._ask(taken=len(self._buffer))
+        # Nothing is awaited from here on: a receiver that is cancelled leaves all deliveries in the buffer.
         deliveries = list(self._buffer)
         self._buffer.clear()
-        await self._ask()
         return deliveries
 
     async def _on_message(self, message: Any) -> None:
@@ -148,7 +150,7 @@ class NatsConsumer:
         if self._paused:
             return
         try:
-            delivery = _delivery(message, self._stream, self._name)
+            delivery = _delivery(message, self._stream, self._name, self._rewinds)
         except (IndexError, ValueError):
             log.info("consumer %s of %s got no delivery but %r", self._name, self._stream, message)
             return
@@ -182,9 +184,9 @@ class NatsConsumer:
     def _deleted(self) -> TransportError:
         return TransportError(f"the consumer {self._name} of {self._stream} was deleted.")
 
-    async def _ask(self) -> None:
-        """Ask for as many deliveries as there is room for, in one request."""
-        room = self._spec.max_pending - len(self._buffer) - self._under_way
+    async def _ask(self, *, taken: int = 0) -> None:
+        """Ask in one request for as many deliveries as have room once `taken` have left the buffer."""
+        room = self._spec.max_pending - (len(self._buffer) - taken) - self._under_way
         if not self._wanted or self._closed or self._paused or room < max(1, self._spec.max_pending // 4):
             return
         self._asked = time.monotonic()
@@ -287,6 +289,7 @@ class NatsConsumer:
             self._inbox = self._link.unique_inbox("pull")
             self._subscription = await self._link.subscribe_raw(self._inbox, self._on_message)
             self._under_way = 0
+            self._rewinds += 1
             self._paused = False
         await self._ask()
 
@@ -385,8 +388,8 @@ async def prepare(jetstream: JetStream, stream: str, spec: ConsumerSpec) -> None
         await _make(jetstream, stream, wanted, "update")
 
 
-def _delivery(message: Any, stream: str, consumer: str) -> Delivery:
-    """Return the delivery in `message`, whose position is in the acknowledgement subject.
+def _delivery(message: Any, stream: str, consumer: str, series: int) -> Delivery:
+    """Return the delivery of `series` in `message`, whose position is in the acknowledgement subject.
 
     The server's ``$JS.ACK`` has 9 tokens, or 11 and more.
 
@@ -409,6 +412,8 @@ def _delivery(message: Any, stream: str, consumer: str) -> Delivery:
         time=int(tokens[at + 3]) / 1e9,
         redelivered=tokens[at] != "1",
         token=message.reply,
+        number=int(tokens[at + 2]),  # a RESET lets the server count from 1 again
+        series=series,
     )
 
 

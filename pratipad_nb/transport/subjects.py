@@ -1,6 +1,6 @@
 """Every NATS subject and stream name of a flow, built and parsed here alone.
 
-Owns the table below. Deriving the parties' permissions from it is for `pratipad_nb.transport.permissions`,
+Owns the table below. The parties' rights to them are for `pratipad_nb.transport.rights`,
 the frames that travel under a subject are for `pratipad_nb.transport.frames`.
 
 =========================== ======================================= ==================================
@@ -26,6 +26,9 @@ subject                     publisher → reader                      stream
 ``edge.<edge>``             edge → one edge: requests (stats)       none
 ``stats``                   edge → readers: snapshots               none
 ``control.<reader>``        reader → edge: requests (pull, stats)   none
+``presence.<kind>``         edge → server: which devices are there  none
+``connected.<kind>``        server → edge: a device has come        none
+``disconnected.<kind>``     server → edge: a device has gone        none
 =========================== ======================================= ==================================
 
 Each subject stands below ``pratipad.<flow>.``.
@@ -183,6 +186,22 @@ class Subjects:
         """Return the subject of `reader`'s requests to the edge."""
         return self._below("control", valid_name(reader, "reader"))
 
+    def presence(self, kind: str) -> str:
+        """Return the subject of the question which devices of `kind` are connected.
+
+        The kinds are ``devices`` and ``mqtt``; where each device has an account of its own, the device's name
+        is a kind.
+        """
+        return self._below("presence", kind)
+
+    def connected(self, kind: str) -> str:
+        """Return the subject on which the server says that a device of `kind` has connected."""
+        return self._below("connected", kind)
+
+    def disconnected(self, kind: str) -> str:
+        """Return the subject on which the server says that a connection of a device of `kind` has ended."""
+        return self._below("disconnected", kind)
+
     def moving(self, move: str, device: str) -> str:
         """Return the subject of `device`'s frames that the move `move` takes out of the former input."""
         return self._below("moving", move, valid_name(device, "device"))
@@ -222,6 +241,11 @@ class Subjects:
     def plain_all(self) -> str:
         """The pattern of every `plain`."""
         return self._below("plain", "*")
+
+    @property
+    def every_credit(self) -> str:
+        """The pattern of every `credit`, and of `credit_all`."""
+        return self._below("credit", "*")
 
     @property
     def hello_all(self) -> str:

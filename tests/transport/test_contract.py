@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -54,6 +55,12 @@ async def work(connection) -> Log:
 @pytest.fixture
 async def output(connection) -> Log:
     return await connection.open_log(spec_of(SUBJECTS.output_stream, "log"))
+
+
+@pytest.fixture
+async def identified(connection) -> Log:
+    spec = spec_of(SUBJECTS.output_stream, "log")
+    return await connection.open_log(dataclasses.replace(spec, message_ids=True))
 
 
 @pytest.fixture
@@ -370,14 +377,24 @@ async def test_appends_made_at_once_keep_their_order(connection, output):
     assert texts(await entries(output)) == [str(n) for n in range(50)]
 
 
-async def test_a_repeat_with_the_same_message_id_is_stored_once(connection, output):
+async def test_a_log_that_takes_message_ids_stores_a_repeat_once(connection, identified):
     first = await connection.append(OUT, b"a", message_id="room1-1-1")
     assert await connection.append(OUT, b"a", message_id="room1-1-1") == first
     assert await connection.append(OUT, b"b", message_id="room1-1-2") == first + 1
-    assert texts(await entries(output)) == ["a", "b"]
+    assert texts(await entries(identified)) == ["a", "b"]
 
 
-async def test_the_expectation_is_checked_before_the_message_id(connection, output):
+async def test_a_log_of_before_that_knew_message_ids_forgets_them(connection, identified):
+    await connection.append(OUT, b"a", message_id="1")
+    await connection.open_log(spec_of(SUBJECTS.output_stream, "log"))
+
+    async def is_stored_again() -> bool:
+        return await connection.append(OUT, b"b", message_id="1") == 2
+
+    await eventually(is_stored_again, 5)
+
+
+async def test_the_expectation_is_checked_before_the_message_id(connection, identified):
     await connection.append(OUT, b"a", expect=0, message_id="1")
     with pytest.raises(Fenced):
         await connection.append(OUT, b"a", expect=0, message_id="1")
@@ -594,6 +611,19 @@ async def test_after_a_rewind_all_unacknowledged_comes_again_before_what_is_newe
     await fill(connection, UP, 2, start=5)
     await consumer.rewind()
     assert texts(await collect(consumer, 5)) == ["1", "3", "4", "5", "6"]
+
+
+async def test_deliveries_are_counted_and_after_a_rewind_counted_anew(connection, work):
+    consumer = await work.consumer(EACH)
+    await fill(connection, UP, 3)
+    first = await collect(consumer, 3)
+    consumer.acknowledge(first[1])
+    await eventually(lambda: _has(work, 2))
+    await consumer.rewind()
+    await fill(connection, UP, 1, start=4)
+    again = await collect(consumer, 3)
+    counts = [[(each.number, each.series) for each in some] for some in (first, again)]
+    assert counts == [[(1, 0), (2, 0), (3, 0)], [(1, 1), (2, 1), (3, 1)]]
 
 
 async def test_after_a_restart_of_the_server_all_unacknowledged_comes_again_before_what_is_newer(
@@ -883,38 +913,6 @@ async def test_a_closed_connection_refuses_everything(transport, output):
     ):
         with pytest.raises(TransportClosed):
             await refused
-
-
-async def test_who_is_connected_is_known(transport, connection):
-    second = await transport.connect()
-    assert [(c.identity, c.name) for c in await connection.clients()] == [
-        ("urn:pratipad:house:edge", "edge")
-    ] * 2
-    await second.close()
-
-    async def alone() -> bool:
-        return len(await connection.clients()) == 1
-
-    await eventually(alone)
-
-
-async def test_who_listens_to_single_subjects_is_known(transport, connection):
-    second = await transport.connect()
-    pattern = SUBJECTS.plain_all
-    assert await connection.listeners(pattern) == {}
-    lamp = await second.subscribe(SUBJECTS.plain("lamp"), Heard())
-    await second.subscribe(SUBJECTS.down("lamp"), Heard())
-    await connection.subscribe(pattern, Heard())  # to a pattern: doesn't count
-    found = {SUBJECTS.plain("lamp"): frozenset({"urn:pratipad:house:edge"})}
-    assert await connection.listeners(pattern) == found
-    assert await connection.listeners(SUBJECTS.plain("lamp")) == found
-    assert await connection.listeners(SUBJECTS.plain("other")) == {}
-    await lamp.close()
-
-    async def nobody() -> bool:
-        return not await connection.listeners(pattern)
-
-    await eventually(nobody)
 
 
 # -- partitions ----------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.session.site import Site
 from pratipad_nb.settings import Credentials, FlowOptions
 from pratipad_nb.testing import real_server
-from pratipad_nb.transport.permissions import identity_of
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.subjects import Subjects
 
 HOUSE = Subjects("house")
@@ -100,7 +100,7 @@ class House:
         return device
 
     def invited(self, name: str) -> Credentials:
-        credentials = self.flow.invite(name, self.folder / name).credentials
+        credentials = self.flow.invite(name, self.folder / name, mqtt=True).credentials
         assert credentials is not None
         return credentials
 
@@ -279,15 +279,15 @@ def refused(device: MqttDevice) -> bool:
 
 def test_one_that_was_never_invited_or_is_no_device_is_refused(house, tmp_path):
     store = Site._open[next(iter(Site._open))]._store
-    stranger = store.device("house", "stranger", identity_of("house", "device", "stranger"))
+    stranger = store.device("house", "stranger", Party("house", "device", "stranger").identity)
     assert refused(house.device("stranger", stranger))
-    assert refused(house.device("edge", store.edge("house", identity_of("house", "edge"))))
+    assert refused(house.device("edge", store.edge("house", Party("house", "edge").identity)))
     assert house.flow.state == "running"
 
 
 def test_certificates_of_others_expired_ones_and_none_are_refused_in_the_handshake(house, tmp_path):
     ours = house.invited("room1")
-    identity = identity_of("house", "device", "room1")
+    identity = Party("house", "device", "room1").identity
     foreign = Authority.open(tmp_path / "another").issue(identity, tmp_path / "foreign")
     authority = Site._open[next(iter(Site._open))]._store.authority
     expired = authority.issue(identity, tmp_path / "expired", days=-0.5)

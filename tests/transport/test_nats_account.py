@@ -4,40 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from dataclasses import replace
 
 import pytest
 
 from pratipad_nb.errors import WaitTimeout
+from pratipad_nb.pki.authority import Authority
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.transport.nats import NatsConnection
-from pratipad_nb.transport.nats_account import QUESTION, account_of
-from pratipad_nb.transport.permissions import edge_user, inbox_prefix
+from pratipad_nb.transport.nats_account import account_of
+from pratipad_nb.transport.parties import Party
 
-EDGE = edge_user("house")
+EDGE = Party("house", "edge")
 
 
 @contextlib.asynccontextmanager
-async def connected(folder, certificates, user):
+async def connected(folder, certificates, party, credentials):
     server = EmbeddedServer(folder, certificates.server)
-    url = await server.start([user])
+    url = await server.start([party])
     try:
-        inbox = f"{inbox_prefix('house', 'edge')}.{secrets.token_hex(4)}"
-        yield await NatsConnection.connect(url, certificates.edge, name="edge", inbox_prefix=inbox)
+        inbox = f"{party.inbox}.{secrets.token_hex(4)}"
+        yield await NatsConnection.connect(url, credentials, name="party", inbox_prefix=inbox)
     finally:
         await server.stop()
 
 
 async def test_a_party_that_may_ask_learns_its_account(tmp_path, certificates):
-    asking = replace(EDGE, publish=(*EDGE.publish, QUESTION))
-    async with connected(tmp_path, certificates, asking) as connection:
-        assert await account_of(connection) == "$G"
+    async with connected(tmp_path, certificates, EDGE, certificates.edge) as connection:
+        assert await account_of(connection) == "F_house"
         await connection.close()
 
 
 async def test_a_party_that_may_not_ask_gets_no_account(tmp_path, certificates):
-    silent = replace(EDGE, publish=tuple(each for each in EDGE.publish if each != QUESTION))
-    async with connected(tmp_path, certificates, silent) as connection:
+    room1 = Party("house", "device", "room1")
+    authority = Authority.open(certificates.server.certificate.parent.parent / "authority")
+    credentials = authority.issue(room1.identity, tmp_path / "room1")
+    async with connected(tmp_path, certificates, room1, credentials) as connection:
         assert await account_of(connection) == ""
         await connection.close()
 

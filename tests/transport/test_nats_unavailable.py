@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 from nats import errors as nats_errors
-from patience import patient
+from patience import eventually, patient
 
 from pratipad_nb.errors import Fenced, LogFull, ServerFull, TransportError, Unavailable, WaitTimeout
 from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.transport.nats import NatsConnection
 from pratipad_nb.transport.nats_errors import refused, sequence_of, translated
-from pratipad_nb.transport.permissions import User, device_user, edge_user, inbox_prefix, reader_user
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import ConsumerSpec, LogSpec
 from pratipad_nb.transport.subjects import Subjects, stream_of
 
@@ -38,7 +38,7 @@ Connect = Callable[..., Any]
 async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
     credentials = CertificateStore.open(tmp_path).server("urn:pratipad:server", ("127.0.0.1",))
     running = EmbeddedServer(tmp_path / "server", credentials)
-    users = [edge_user("house"), device_user("house", "room1"), reader_user("house", "archive")]
+    users = [Party("house", "edge"), Party("house", "device", "room1"), Party("house", "reader", "archive")]
     await running.start(users)
     yield running
     await running.stop()
@@ -49,7 +49,7 @@ async def connect(server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Conne
     store = CertificateStore.open(tmp_path)
     async with contextlib.AsyncExitStack() as stack:
 
-        async def made(user: User, credentials: Any, prefix: str) -> NatsConnection:
+        async def made(user: Party, credentials: Any, prefix: str) -> NatsConnection:
             connection = await NatsConnection.connect(
                 server.url, credentials, name="test", inbox_prefix=prefix
             )
@@ -58,15 +58,15 @@ async def connect(server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Conne
 
         async def open_as(role: str) -> NatsConnection:
             if role == "edge":
-                user = edge_user("house")
-                return await made(user, store.edge("house", user.identity), inbox_prefix("house", "edge"))
+                user = Party("house", "edge")
+                return await made(user, store.edge("house", user.identity), Party("house", "edge").inbox)
             if role == "device":
-                user = device_user("house", "room1")
+                user = Party("house", "device", "room1")
                 credentials = store.device("house", "room1", user.identity)
-                return await made(user, credentials, inbox_prefix("house", "device", "room1"))
-            user = reader_user("house", "archive")
+                return await made(user, credentials, Party("house", "device", "room1").inbox)
+            user = Party("house", "reader", "archive")
             credentials = store.reader("house", "archive", user.identity)
-            return await made(user, credentials, inbox_prefix("house", "reader", "archive"))
+            return await made(user, credentials, Party("house", "reader", "archive").inbox)
 
         yield open_as
 
@@ -162,6 +162,33 @@ async def test_a_rewind_of_a_consumer_that_is_gone_says_so_at_once(edge: NatsCon
     await log.forget_consumer("cloud")
     with pytest.raises(TransportError, match="was deleted"):
         await asyncio.wait_for(consumer.rewind(), patient(4))
+
+
+async def test_a_receiver_that_is_cancelled_while_it_asks_for_more_loses_no_delivery(
+    edge: NatsConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await edge.open_log(OUTPUT)
+    consumer = await log.consumer(ConsumerSpec("cloud", "all", max_pending=4))
+    await edge.append(OUT, b"1")
+    await consumer.get()
+    await edge.append(OUT, b"2")
+    await eventually(lambda: consumer._buffer)
+    asks, sends = asyncio.Event(), consumer._link.publish
+
+    async def slow(*arguments: Any, **options: Any) -> None:
+        asks.set()
+        await asyncio.sleep(0.05)
+        await sends(*arguments, **options)
+
+    consumer._under_way = 0  # the request has been served: `get` asks for more
+    monkeypatch.setattr(consumer._link, "publish", slow)
+    receiving = asyncio.create_task(consumer.get())
+    await asks.wait()
+    receiving.cancel()
+    await asyncio.wait({receiving})
+    async with asyncio.timeout(patient(5)):
+        (delivery,) = await consumer.get()
+    assert (delivery.data, delivery.number) == (b"2", 2)
 
 
 @pytest.mark.parametrize("code", [10004, 10007, 10008, 10009, 10118, 10119, 10158, 10194, 10195])

@@ -39,6 +39,7 @@ from pratipad_nb.errors import (
 from pratipad_nb.message import Message
 from pratipad_nb.processors import copied
 from pratipad_nb.processors.reply import preparing
+from pratipad_nb.runtime.devices.foreign import PlainDevices
 from pratipad_nb.runtime.devices.order_queues import OrderQueues, order_number
 from pratipad_nb.runtime.devices.roster import Roster
 from pratipad_nb.runtime.positions.dead_letters import ORDER_STEP, DeadLetters
@@ -86,6 +87,8 @@ class Backward:
         Compares the order log, too, and says when entries may be deleted.
     roster
         The devices that an order to all devices goes to.
+    plain
+        The foreign devices.
     dead_letters
         Stores an order that a processor failed on.
     line
@@ -112,6 +115,7 @@ class Backward:
         lineage: Lineage,
         *,
         roster: Roster,
+        plain: PlainDevices,
         dead_letters: DeadLetters,
         line: Callable[[], Line],
     ) -> None:
@@ -123,7 +127,7 @@ class Backward:
         self._roster = roster
         self._dead_letters = dead_letters
         self._line = line
-        self._queues = OrderQueues(connection, self._subjects, orders, lineage)
+        self._queues = OrderQueues(connection, self._subjects, orders, lineage, plain)
         self._read_to = 0
         #: The log's newest entry when the log was opened.
         self._last = 0
@@ -448,6 +452,10 @@ class Backward:
             self._run_beyond = max(self._run_beyond, ready)
             self._run_twice = self._run_twice or twice
             self._ahead.set()
+
+    def came(self, device: str) -> None:
+        """Take note that a device has connected; the device may be a foreign device."""
+        self._queues.came(device)
 
     def gone(self, device: str) -> None:
         """Take note that a device is away."""

@@ -125,7 +125,7 @@ class Ledger:
         if not account.connected or frame.leaving:
             account.since, account.rests = time.monotonic(), 0
         account.connected, account.moved = not frame.leaving, time.monotonic()
-        account.answers, account.error = frame.answers, frame.error
+        account.answers, account.error, account.until = frame.answers, frame.error, frame.until
         account.holds(frame.sent + frame.waiting)
         account.seen = max(account.seen, frame.floor)
         if self.mode == "Push":

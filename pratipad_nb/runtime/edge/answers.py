@@ -19,7 +19,7 @@ from pratipad_nb.errors import FlowError, FrameError, PratipadError
 from pratipad_nb.runtime.values.refusals import Refusals
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import ControlFrame
-from pratipad_nb.transport.permissions import inbox_prefix
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import Connection, Signal
 from pratipad_nb.transport.subjects import OTHER_ACCOUNT, Subjects
 
@@ -86,9 +86,9 @@ class Answers:
         The server itself makes the reply subject of a request from another account.
         """
         try:
-            inbox = inbox_prefix(self._subjects.flow, "reader", self._subjects.reader_of(signal.subject))
+            inbox = Party(self._subjects.flow, "reader", self._subjects.reader_of(signal.subject)).inbox
         except FrameError:
-            inbox = inbox_prefix(self._subjects.flow, "edge")
+            inbox = Party(self._subjects.flow, "edge").inbox
         return signal.reply.startswith((f"{inbox}.", OTHER_ACCOUNT))
 
     async def run(self) -> None:

@@ -6,6 +6,7 @@ Owns receiving and acknowledging deliveries. Which messages of a delivery are ne
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from pratipad_nb.transport.protocol import (
     Subscription,
 )
 
-__all__ = ["DurableInput", "FastInput", "Input"]
+__all__ = ["DurableInput", "FastInput", "Input", "Succession"]
 
 #: Frames that may stand in the buffer of a fast flow; at full speed that is about a second.
 _FAST_BUFFER_FRAMES = 256
@@ -252,3 +253,31 @@ class FastInput:
         """Stop receiving."""
         if self._subscription is not None:
             await self._subscription.close()
+
+
+class Succession:
+    """Tells whether deliveries arrive without a hole, as the consumer numbers them.
+
+    A log's entries are sent in their order, and a rewind lets all unacknowledged entries be sent again. So
+    where no delivery is missing since the last rewind, no entry is yet to come that lies before an entry that
+    has come.
+    """
+
+    def __init__(self) -> None:
+        self._series = self._last = 0
+        #: The number of the first delivery of the series that came behind a hole.
+        self._hole: float = 0
+
+    def note(self, delivery: Delivery) -> None:
+        """Take note of `delivery`, the newest that has arrived."""
+        if delivery.number == 1:
+            self._hole = math.inf
+        elif delivery.series != self._series:
+            self._hole = 0
+        elif delivery.number not in (self._last, self._last + 1):
+            self._hole = min(self._hole, delivery.number)
+        self._series, self._last = delivery.series, delivery.number
+
+    def whole_up_to(self, delivery: Delivery) -> bool:
+        """Return whether every delivery since the last rewind has arrived, up to `delivery`."""
+        return delivery.series == self._series and delivery.number < self._hole

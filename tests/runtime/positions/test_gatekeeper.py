@@ -8,6 +8,7 @@ from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.runtime.positions.gatekeeper import Gatekeeper
 from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
+from pratipad_nb.runtime.positions.room import Room
 from pratipad_nb.transport.codec import MAGIC, encode
 from pratipad_nb.transport.frames import UplinkFrame
 from pratipad_nb.transport.protocol import Delivery
@@ -43,6 +44,8 @@ class Door:
             self._malformed,
         )
         self.sequence = 0
+        #: The number of the next delivery as the consumer counts; 0: the consumer doesn't count.
+        self.number = self.series = 0
 
     async def _malformed(self, delivery, error):
         self.bad.append((delivery.sequence, str(error)))
@@ -66,7 +69,20 @@ class Door:
 
     async def delivered(self, data, device="room1"):
         self.sequence += 1
-        return await self.gate.admit(Delivery(f"pratipad.house.up.{device}", data, self.sequence, 2.0))
+        delivery = Delivery(
+            f"pratipad.house.up.{device}",
+            data,
+            self.sequence,
+            2.0,
+            number=self.number,
+            series=self.series,
+        )
+        self.number += self.number > 0
+        return await self.gate.admit(delivery)
+
+    def rewound(self):
+        """Have the consumer count its deliveries anew."""
+        self.number, self.series = 1, self.series + 1
 
 
 async def test_what_is_new_is_let_in_and_counted():
@@ -176,6 +192,39 @@ async def test_a_gap_that_is_there_after_many_rewinds_is_counted_and_passed():
         admitted = await door.come(5, 2)
     assert admitted == [5, 6]
     assert (door.gate.missing, door.gate.counts["room1"].gaps, door.input.rewinds) == (2, 2, 10)
+
+
+async def test_a_gap_in_deliveries_of_which_none_is_missing_is_counted_and_passed_at_once():
+    door = Door()
+    door.rewound()
+    await door.come(1, 2)
+    assert await door.come(5, 2) == [5, 6]
+    assert await door.come(9, 2, epoch=8) == [9, 10]
+    assert (door.gate.missing, door.gate.counts["room1"].gaps, door.input.rewinds) == (10, 10, 0)
+
+
+async def test_before_a_gap_in_deliveries_of_which_one_is_missing_the_input_is_rewound():
+    door = Door()
+    door.rewound()
+    await door.come(1, 2)
+    door.number += 1  # lost on the way, with messages 3 and 4
+    assert await door.come(5, 2) is None
+    assert await door.come(5, 2) is None
+    assert door.input.rewinds == 2
+    door.rewound()
+    assert await door.come(3, 2) == [3, 4]
+    assert await door.come(5, 2) == [5, 6]
+    assert (door.gate.missing, door.input.rewinds) == (0, 2)
+
+
+async def test_the_first_deliveries_after_a_rewind_may_be_missing_too():
+    door = Door()
+    door.rewound()
+    await door.come(1, 2)
+    door.rewound()
+    door.number += 1  # the new number is the next of the old series
+    assert await door.come(5, 2) is None
+    assert door.input.rewinds == 1
 
 
 async def test_in_fast_delivery_a_gap_is_counted_at_once():
@@ -420,3 +469,60 @@ async def test_what_an_earlier_run_has_acknowledged_is_new_if_the_output_lost_it
     assert await door.come(1, 9, epoch=8) is None  # an epoch that may have been forgotten
     assert await door.come(5, 1) == [5]
     assert door.input.acknowledged == [1, 3]
+
+
+def packed(*payloads, first=1, device="room1"):
+    return encode(UplinkFrame("house", device, 7, first, [1.0] * len(payloads), list(payloads)))
+
+
+def arriving(door, *frames):
+    for device, data in frames:
+        door.sequence += 1
+        door.gate.arrived.append(Delivery(f"pratipad.house.up.{device}", data, door.sequence, 2.0))
+
+
+async def let_in(door):
+    """Admit the frames for which there is memory, and return them."""
+    admitted = []
+    while (delivery := door.gate.next()) is not None:
+        found = await door.gate.admit(delivery)
+        if found is not None:
+            admitted.append(found.frame)
+    return admitted
+
+
+async def test_a_device_without_memory_keeps_back_its_own_frames_in_order_and_no_others():
+    door = Door()
+    door.gate.room = Room(1 << 20)
+    large = [0.5] * 6_000
+    frames = [("greedy", packed(large, first=number, device="greedy")) for number in (1, 2)]
+    frames += [("greedy", packed(0, first=3, device="greedy")), ("honest", packed(1, device="honest"))]
+    arriving(door, *frames)
+    first = await let_in(door)
+    assert [(frame.device, frame.first) for frame in first] == [("greedy", 1), ("honest", 1)]
+    assert len(door.gate.arrived) == 2
+    first[0].on_safe()
+    assert [(frame.device, frame.first) for frame in await let_in(door)] == [("greedy", 2), ("greedy", 3)]
+    assert door.input.acknowledged == [1]
+    assert door.gate._places == {}
+
+
+async def test_frames_whose_length_leaves_their_memory_open_are_looked_into_before_they_wait():
+    door = Door()
+    door.gate.room = Room(4 << 20)
+    arriving(door, *[("room1", packed("x" * 20_000, first=number)) for number in range(1, 9)])
+    assert len(await let_in(door)) == 8
+
+
+async def test_a_repeat_takes_no_memory():
+    door = Door(("room1", 7, 1))
+    await door.come(1, 1)
+    assert door.gate.room.taken == 0
+
+
+async def test_a_malformed_frame_waits_for_no_memory():
+    door = Door()
+    door.gate.room = Room(1 << 20)
+    arriving(door, ("room1", packed([0.5] * 10_000)), ("room1", MAGIC + b"\x01" + bytes(9_000)))
+    assert len(await let_in(door)) == 1
+    assert [sequence for sequence, _ in door.bad] == [2]

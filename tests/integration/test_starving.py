@@ -1,0 +1,63 @@
+"""No party starves the others: a raw client sends what it likes, and the others' messages flow and are whole.
+
+At a real server, since these clients are the library's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hostile import raw_client
+from patience import eventually, patient
+
+from pratipad_nb.transport.codec import encode
+from pratipad_nb.transport.frames import UplinkFrame
+from pratipad_nb.transport.subjects import Subjects
+
+pytestmark = pytest.mark.parametrize("scene", ["nats"], indirect=True)
+
+
+def frame(flow, device, first, *, epoch=7, count=1):
+    return encode(UplinkFrame(flow.name, device, epoch, first, [1.0] * count, [first] * count))
+
+
+async def flood(client, subject, frames):
+    """Have all `frames` stored, in their order."""
+    for start in range(0, len(frames), 100):
+        await asyncio.gather(
+            *(client.request(subject, each, timeout=20) for each in frames[start : start + 100])
+        )
+
+
+async def honest_messages_arrive(flow, device, count, seconds):
+    """Push `count` messages, and take them, in their order, within so many seconds of a quiet machine."""
+    async with asyncio.timeout(patient(seconds)):
+        for number in range(count):
+            await device.push(number)
+        got = []
+        while len(got) < count:
+            got += [m.payload for m in await flow.take(1) if m.device == device.name]
+    assert got == list(range(count))
+
+
+@pytest.mark.parametrize("steps", ["up", "down", "epochs"])
+async def test_a_device_whose_numbers_have_gaps_without_end_holds_up_nobody(scene, tmp_path, steps):
+    flow = await scene.flow("Push ~> same ~> Output")
+    honest = await scene.device(flow, "honest")
+    subject = Subjects(flow.name).up("hostile")
+    if steps == "epochs":
+        frames = [frame(flow, "hostile", 10, epoch=epoch) for epoch in range(1, 501)]
+    else:
+        firsts = range(10, 5010, 10)
+        frames = [frame(flow, "hostile", n) for n in (firsts if steps == "up" else reversed(firsts))]
+    async with raw_client(flow, "device", "hostile", tmp_path) as client:
+        flooding = asyncio.create_task(flood(client, subject, frames))
+        await honest_messages_arrive(flow, honest, 50, seconds=5)
+        await flooding
+        await flow.settled(patient(5))
+    devices = flow.stats().devices
+    assert (devices["honest"].received, devices["honest"].gaps) == (50, 0)
+    if steps == "up":
+        assert (devices["hostile"].received, devices["hostile"].gaps) == (500, 500 * 9)
+    await eventually(lambda: flow.state == "running")
