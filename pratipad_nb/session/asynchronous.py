@@ -37,6 +37,7 @@ from pratipad_nb.runtime.values.plan import EdgeSettings, account_bytes, log_spe
 from pratipad_nb.runtime.values.stats import FlowState, FlowStats, ReaderStats
 from pratipad_nb.server.register import Rules
 from pratipad_nb.session.access import Access
+from pratipad_nb.session.account import check_account, check_security
 from pratipad_nb.session.callers import names_for
 from pratipad_nb.session.checks import checked_demand, checked_rate, checked_server, checked_tenant
 from pratipad_nb.session.cockpit import AsyncCockpit
@@ -109,10 +110,13 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         around = defaults()
         if server is None and certs is None:
             server, certs = around.server, around.certs
+        server, certs = checked_server(server, certs)
+        check_security(self.settings.options, server, self.tenant)
         self._entrance = Entrance(
             self.name,
             self.tenant,
-            *checked_server(server, certs),
+            server,
+            certs,
             home_folder(home),
             self.settings.options,
         )
@@ -226,6 +230,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         await access.declare(self._rules(self.dataflow))
         self.endpoint = await access.endpoint_for("edge", "")
         self._connection = await connect(self.endpoint, role="edge", name=self.name)
+        await check_account(self._connection, self.endpoint, self.settings.options)
         kind = PartitionedEdge if self.settings.partitioned else Edge
         # Edges compare whether results go on, whichever setting says so.
         options = dataclasses.replace(self.settings.options, uplink=self._goes_on_from(access))
