@@ -3,6 +3,8 @@
 A map of the package, from the ground up; imports point down only:
 
 ============  ======================================================================================
+wording       numbers and errors in words, and others' texts without control characters
+log_lines     what this package logs, without control characters
 errors        the exception tree
 forks         what a forked process forgets, and the errors of its handles
 bugs          what becomes of an exception that is a fault of this package
@@ -12,9 +14,9 @@ settings      names, credentials, endpoints, options: frozen and checked
 backoff       how long to wait before a thing that failed is tried again
 portal        an event loop in a thread, for synchronous handles
 files         files that two processes may want at once
+seldom        log lines at a bounded rate
 tables        small tables, as text and as HTML, that values show themselves as
 tasks         several pieces of work as one await
-wording       numbers and errors in words
 calls         the one place where functions of the user are called
 request       what `pull` returns: readings that were asked for
 notation      ``Push <~> P1 <~> Output``: text to syntax tree and back

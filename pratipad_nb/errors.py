@@ -36,6 +36,9 @@ A message says what happened, the value given, what is allowed and the next step
 
 from __future__ import annotations
 
+from pratipad_nb.log_lines import clean_log_lines
+from pratipad_nb.wording import printable
+
 __all__ = [
     "CertificateError",
     "ConnectionRefused",
@@ -60,9 +63,18 @@ __all__ = [
     "WaitTimeout",
 ]
 
+# Here, for whatever logs also imports this module.
+clean_log_lines()
+
 
 class PratipadError(Exception):
-    """The root of all errors of this package."""
+    """The root of all errors of this package.
+
+    A message may quote others (devices, processors, the server): its control characters are escaped.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), lines=True)
 
 
 class SettingsError(PratipadError, ValueError):

@@ -1,19 +1,22 @@
 """Files that two processes may want at once: written as a whole or not at all, and locks between processes.
 
-Owns writing and locking for every room. A lock is the operating system's, so a killed process never leaves a
-lock behind.
+Owns writing and locking for every room, and which folders are safe enough for keys. A lock is the operating
+system's, so a killed process never leaves a lock behind.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import stat
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 
+from pratipad_nb.errors import SettingsError
 from pratipad_nb.forks import keep_from_forks, unforked
 
 if sys.platform == "win32":
@@ -21,9 +24,11 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["FileLock", "private_folder", "set_aside", "write_together", "write_whole"]
+__all__ = ["FileLock", "guarded_folder", "private_folder", "set_aside", "write_together", "write_whole"]
 
 _POLL_SECONDS = 0.005
+#: A new file of ours: never one that is there already, nor the target of a link.
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 def private_folder(folder: Path) -> Path:
@@ -38,10 +43,52 @@ def private_folder(folder: Path) -> Path:
     return folder
 
 
+def guarded_folder(folder: Path) -> Path:
+    """Return `folder`, made by `private_folder`, if no other user can put files there: keys, users, settings.
+
+    The folders above `folder` don't matter: a folder that another user puts in the place of `folder` belongs
+    to that user.
+
+    Raises
+    ------
+    SettingsError
+        If others may write to `folder`, or another user owns it.
+    """
+    found = private_folder(folder).stat()
+    if sys.platform == "win32":
+        return folder
+    owner, this = found.st_uid, os.geteuid()
+    if owner != this:
+        raise SettingsError(
+            f"{folder}, which holds keys, belongs to the user {_user(owner)}, who could put other keys "
+            f"there, and this process is {_user(this)}'s. Run: sudo chown -R {_user(this)} "
+            f"{quote(str(folder))} (or run this as {_user(owner)}, or choose another state folder: "
+            "PRATIPAD_HOME)."
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise SettingsError(
+            f"{folder}, which holds keys, may be written by other users (mode "
+            f"{stat.S_IMODE(found.st_mode):04o}), who could put other keys there. Run: "
+            f"chmod go-w {quote(str(folder))}"
+        )
+    return folder
+
+
+def _user(number: int) -> str:
+    """Return the name of a user; its number if it has no name here, as in many containers."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
 def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write `data` to `path`, so that a reader, or a crash, finds the old file or the new file, never a part.
 
-    The new file has `mode` before it appears at `path`; until then only its owner can read it.
+    The new file has `mode`, less the process's umask, from its first byte on. A link at `path` is replaced,
+    and its target left alone.
     """
     write_together({path: (data, mode)})
 
@@ -55,13 +102,13 @@ def write_together(files: Mapping[Path, tuple[bytes, int]]) -> None:
     written: list[tuple[Path, Path]] = []
     try:
         for path, (data, mode) in files.items():
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-            written.append((Path(name), path))
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            handle = os.open(temporary, _NEW, mode)
+            written.append((temporary, path))
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).chmod(mode)
         for temporary, path in written:
             temporary.replace(path)
     except BaseException:
@@ -117,7 +164,7 @@ class FileLock:
         if self._descriptor is not None:
             return True
         with unforked():
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
             try:
                 _lock(descriptor)
             except OSError:

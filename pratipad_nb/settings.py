@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeGuard, get_args
@@ -17,6 +17,7 @@ from typing import Literal, TypeGuard, get_args
 from pratipad_nb.errors import SettingsError
 
 __all__ = [
+    "HANDLE",
     "NAME_PATTERN",
     "RESERVED_NAMES",
     "Address",
@@ -26,6 +27,7 @@ __all__ = [
     "FlowOptions",
     "Keep",
     "Leaf",
+    "Security",
     "Sync",
     "checked_count",
     "checked_delivery",
@@ -35,18 +37,24 @@ __all__ = [
     "checked_path",
     "checked_wait",
     "gateway_of",
+    "party_name",
     "valid_address",
     "valid_name",
 ]
 
 Delivery = Literal["durable", "fast"]
 Sync = Literal["interval", "always"]
+#: How a server keeps parties apart; see `FlowOptions`.
+Security = Literal["accounts", "account-per-device", "shared-account"]
 
 #: The name of a flow, a device, a reader or a tenant. A name is a token of a NATS subject, part of a file
 #: name and of a certificate, and (for flows) a Python variable, so the pattern is kept to the characters that
 #: all of them take.
 NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
 RESERVED_NAMES = frozenset({"Push", "Pull", "Demand", "Output"})
+#: The reader that is a flow's own handle. No party is let in under this name: it would move the handle's
+#: position. The names of the other parties of a flow's own begin with an underscore, as no valid name does.
+HANDLE = "notebook"
 
 _NAME = re.compile(NAME_PATTERN)
 
@@ -70,6 +78,22 @@ def valid_name(name: object, what: str) -> str:
             f"Choose another, for example {name.lower() + '1'!r}."
         )
     return name
+
+
+def party_name(name: object, role: str) -> str:
+    """Return `name` if a party of that role ("device", "reader", "edge", "leaf") may be let in under `name`.
+
+    Raises
+    ------
+    SettingsError
+        If `name` is no valid name, or is reserved for a flow's own handle.
+    """
+    if role == "reader" and name == HANDLE:
+        raise SettingsError(
+            f"{name!r} can't name a reader that is let in: a flow's own handle reads under that name. Choose "
+            "another, for example 'cloud'."
+        )
+    return valid_name(name, role)
 
 
 def valid_address(name: object) -> str:
@@ -168,7 +192,9 @@ class Endpoint:
     `url` is ``tls://host:port`` (several, comma-separated, for a cluster), or ``memory://NAME`` for the
     in-memory transport of `pratipad_nb.testing`, which needs no credentials. `whereabouts` returns the
     address where a server of this computer listens now, if that has changed (empty: not known). `disk`
-    returns how the disk of a server of this computer stands.
+    returns how the disk of a server of this computer stands. `renewed` returns the warnings of the program
+    that renews the credentials, a part of this process; None: no such program runs. `tenant` is the flow's
+    tenant; empty: none.
     """
 
     url: str
@@ -176,6 +202,8 @@ class Endpoint:
     credentials: Credentials | None = None
     whereabouts: Callable[[], str] | None = field(default=None, compare=False, repr=False)
     disk: Callable[[], Storage] | None = field(default=None, compare=False, repr=False)
+    renewed: Callable[[], tuple[str, ...]] | None = field(default=None, compare=False, repr=False)
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,17 +232,21 @@ class Storage:
     tight: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Leaf:
     """A server elsewhere that our server joins as a leaf, and the credentials for it.
 
     `url` is ``tls://host:port``, the address of that server's listener for leaf nodes (by default port 7422).
+    `credentials` are one for each flow whose results go on: a certificate lets one flow's account in.
     """
 
     url: str
-    credentials: Credentials
+    credentials: tuple[Credentials, ...]
 
-    def __post_init__(self) -> None:
+    def __init__(self, url: str, credentials: Credentials | Iterable[Credentials]) -> None:
+        given = (credentials,) if isinstance(credentials, Credentials) else tuple(credentials)
+        object.__setattr__(self, "url", url)
+        object.__setattr__(self, "credentials", given)
         url = self.url if isinstance(self.url, str) else ""
         host, _, port = url.removeprefix("tls://").rpartition(":")
         if not url.startswith("tls://") or not host or not port.isdigit():
@@ -222,6 +254,8 @@ class Leaf:
                 f"{self.url!r} is no server to be a leaf of: it is tls://HOST:PORT, as a rule with port "
                 "7422. There is no link without TLS."
             )
+        if not given:
+            raise SettingsError("a leaf needs the credentials of at least one flow.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,12 +290,19 @@ class FlowOptions:
         Bound of the input log. When the log is full, devices wait. 256 MiB hold minutes of full speed. On a
         small disk, the bound is an eighth of the disk. Where processors keep a state, frames stay until a
         checkpoint has it; a smaller bound makes checkpoints more frequent at full speed.
+    memory_bytes
+        Bound of the memory that the messages in flight take as Python objects; on the wire, compressed, they
+        may be a thousandth of that. Beyond it, frames wait in the input log. A device's messages take at most
+        as much as is free: half of it, if no other device sends. Partitions have equal shares.
     order_bytes, order_seconds
         Bound and expiry of the orders that are kept for devices that are away.
     dead_letter_bytes
         Bound of the dead letters. Near the bound, the flow takes no new message until dead letters are
-        retried or cleared. The messages in flight are stored beyond the bound if they fail: no dead letter is
-        lost, and a retry always ends.
+        retried or cleared. The messages in flight are stored beyond the bound if they fail, and a retry
+        always ends. No device takes the room of the others: where a few devices have used up the room, the
+        others go on, and the newest letters of those few are dropped and counted
+        (``stats().dropped_letters``). Letters of malformed frames have a smaller share of the room: at most a
+        quarter of the bound for a device.
     batch_messages
         Most messages that go through a processor in one hop to its thread. 2,048 messages amortise the hop to
         under 0.1 µs a message, and stay a small part of a second of work.
@@ -307,9 +348,15 @@ class FlowOptions:
     hang_seconds
         A call of a processor that lasts longer hangs: a change of the flow, a checkpoint and the end don't
         wait for its end. Its instance is left behind, and the messages of the call go to the next instance.
+    security
+        How the server keeps parties apart. ``"accounts"``: the flow, its devices, and each reader have an
+        account of their own. ``"account-per-device"``: so has each device, for small fleets whose devices
+        don't trust each other; each takes some 50 KiB of the server's memory. ``"shared-account"``: accepts a
+        server that others run, whose one account all parties share; `docs/security.md` says what stays open.
     """
 
     input_bytes: int = 256 << 20
+    memory_bytes: int = 256 << 20
     order_bytes: int = 64 << 20
     order_seconds: float = 3600.0
     dead_letter_bytes: int = 64 << 20
@@ -326,9 +373,10 @@ class FlowOptions:
     drain_seconds: float = 30.0
     setup_seconds: float = 60.0
     hang_seconds: float = 5.0
+    security: Security = "accounts"
 
     def __post_init__(self) -> None:
-        for name in ("input_bytes", "order_bytes", "dead_letter_bytes"):
+        for name in ("input_bytes", "memory_bytes", "order_bytes", "dead_letter_bytes"):
             self._is_count(name, 1 << 20)
         for name in ("batch_messages", "partitions"):
             self._is_count(name, 1)
@@ -345,6 +393,7 @@ class FlowOptions:
             self._is_number("reader_expiry", " of seconds, or None for never")
         self._is_one_of("on_lag", "wait", "discard")
         self._is_one_of("sync", "interval", "always")
+        self._is_one_of("security", *get_args(Security))
         self._is_one_of("uplink", None, True, False)
         if not isinstance(self.mqtt, bool):
             Address.parse(self.mqtt)

@@ -1,7 +1,7 @@
 """Small tables for a notebook's cell: as text, and as HTML where the front end shows HTML.
 
 Owns the form of tables, and not their content. Tables take JupyterLab's own colours, so that they follow its
-theme, and contain no script.
+theme, and contain no script. Cells may hold texts of others, whose markup and control characters are escaped.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+
+from pratipad_nb.wording import printable
 
 __all__ = ["Cell", "clock", "html_table", "shown", "text_table"]
 
@@ -54,10 +56,10 @@ def clock(seconds: float) -> str:
 
 def html_table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table as HTML; every text is escaped."""
-    head = "".join(f'<th scope="col" style="text-align:left">{html.escape(text)}</th>' for text in heads)
+    head = "".join(f'<th scope="col" style="text-align:left">{_escaped(text)}</th>' for text in heads)
     body = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in rows)
     return (
-        f'<table style="margin:0"><caption style="text-align:left">{html.escape(caption)}</caption>'
+        f'<table style="margin:0"><caption style="text-align:left">{_escaped(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 
@@ -65,12 +67,16 @@ def html_table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]
 def _html_cell(text: str) -> str:
     fault = isinstance(text, Cell) and text.fault
     style = f"{_CELL};{_FAULT}" if fault else _CELL
-    return f'<td style="{style}">{html.escape(_cut(text, _HTML_CHARACTERS))}</td>'
+    return f'<td style="{style}">{_escaped(_cut(text, _HTML_CHARACTERS))}</td>'
+
+
+def _escaped(text: str) -> str:
+    return html.escape(printable(text, lines=True))
 
 
 def text_table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table as lines of text, columns below each other."""
-    lines = [list(heads), *([" ".join(_cut(text, _TEXT_CHARACTERS).split()) for text in row] for row in rows)]
+    lines = [list(map(_line, heads)), *(list(map(_line, row)) for row in rows)]
     widths = [max(_width(line[column]) for line in lines) for column in range(len(heads))]
     aligned = [
         "  ".join(
@@ -78,7 +84,11 @@ def text_table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([caption, *aligned])
+    return "\n".join([printable(caption), *aligned])
+
+
+def _line(text: str) -> str:
+    return printable(" ".join(_cut(text, _TEXT_CHARACTERS).split()))
 
 
 def _cut(text: str, most: int) -> str:

@@ -1,9 +1,12 @@
-"""Wording: counts, rates, durations and exceptions as pictures, tables and texts show them.
+"""Wording: counts, rates, durations, exceptions and others' texts as pictures, tables and texts show them.
 
-Owns their spelling. The graph widget spells them the same way in its own `notebook/static/cards.js`.
+Owns their spelling, and what becomes of the control characters of others (devices, processors, servers). The
+graph widget spells numbers the same way in its own `notebook/static/cards.js`.
 """
 
 from __future__ import annotations
+
+import re
 
 __all__ = [
     "ERROR_CHARACTERS",
@@ -11,16 +14,27 @@ __all__ = [
     "counted",
     "duration",
     "in_words",
+    "printable",
+    "printable_json",
     "rate",
     "share",
     "size",
     "span",
-    "storable",
 ]
 
 #: Longest text of an exception. The bound keeps dead letters small, for some exceptions carry whole documents
 #: in their text.
 ERROR_CHARACTERS = 1000
+
+#: What a terminal obeys, or what changes the order in which a line is shown, and halves of characters.
+_CONTROLS = (
+    "\x00-\x1f\x7f-\x9f"  # of ASCII and of Latin-1: escape sequences begin with them
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # of bidirectional text
+    "\u2028\u2029"  # line breaks
+    "\ud800-\udfff"  # halves of characters, as in the name of a file that is no UTF-8
+)
+_HIDDEN = re.compile(f"[{_CONTROLS}]")
+_HIDDEN_IN_LINES = re.compile(f"(?![\n\t])[{_CONTROLS}]")
 
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -83,19 +97,46 @@ def span(seconds: float) -> str:
 
 
 def in_words(error: BaseException) -> str:
-    """Return an exception's type and text, at most 1,000 characters, which can all be stored."""
+    """Return an exception's type and text, at most 1,000 characters, which can all be stored and shown."""
     name = type(error).__name__
     try:
         text = str(error)
         words = f"{name}: {text}" if text else name
     except BaseException:  # noqa: BLE001 - a user's __str__ may raise anything
         words = f"{name}: (its text can't be had: its __str__ raised)"
-    return storable(words if len(words) <= ERROR_CHARACTERS else words[: ERROR_CHARACTERS - 1] + "…")
+    return printable(
+        words if len(words) <= ERROR_CHARACTERS else words[: ERROR_CHARACTERS - 1] + "…", lines=True
+    )
 
 
-def storable(text: str) -> str:
-    """Return `text` with half characters, as in the name of a file that is no UTF-8, escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def printable(text: str, *, lines: bool = False) -> str:
+    r"""Return `text` with its control characters escaped as Python does: ``\x1b``, ``\u202e``.
+
+    Whoever shows a text of others passes it through here: the text could clear a terminal, colour what
+    follows, or be shown in another order than it has.
+
+    Parameters
+    ----------
+    lines
+        Whether line breaks and tabs stay.
+    """
+    if text.isprintable():
+        return text
+    return (_HIDDEN_IN_LINES if lines else _HIDDEN).sub(_escaped, text)
+
+
+def printable_json(data: bytes) -> bytes:
+    """Return encoded JSON values with the control characters in their texts escaped: the same values.
+
+    Encoders escape those of ASCII alone.
+    """
+    if data.isascii() and b"\x7f" not in data:
+        return data
+    return _HIDDEN_IN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", data.decode()).encode()
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape", "backslashreplace").decode()
 
 
 def _three_digits(value: float) -> str:

@@ -15,7 +15,7 @@ from nats.aio.client import Client
 
 from pratipad_nb import AsyncFlow
 from pratipad_nb.transport.frames import HelloFrame
-from pratipad_nb.transport.permissions import Role, inbox_prefix
+from pratipad_nb.transport.parties import Party, Role
 from pratipad_nb.transport.tls import client_context
 
 __all__ = ["HELLOS", "raw_client"]
@@ -30,7 +30,7 @@ async def raw_client(flow: AsyncFlow, role: Role, name: str, folder: Path) -> As
         endpoint.url,
         tls=client_context(endpoint.credentials),
         tls_handshake_first=True,
-        inbox_prefix=f"{inbox_prefix(flow.name, role, name)}.{secrets.token_hex(4)}",
+        inbox_prefix=f"{Party(flow.name, role, name).inbox}.{secrets.token_hex(4)}",
         allow_reconnect=False,
         error_cb=_ignored,
     )

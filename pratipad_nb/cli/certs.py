@@ -1,7 +1,7 @@
 """``pratipad certs``: the authority of a state folder, and folders of files that let others in.
 
-Owns the commands. Certificates belong to `pratipad_nb.pki`, permissions to
-`pratipad_nb.transport.permissions`.
+Owns the commands. Certificates belong to `pratipad_nb.pki`, the register of the parties that are let in to
+`pratipad_nb.server`, and their rights to `pratipad_nb.transport.rights`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -20,12 +20,14 @@ import typer
 from pratipad_nb.cli import local_state
 from pratipad_nb.cli.exits import reported, said
 from pratipad_nb.cli.options import Home, Json
-from pratipad_nb.errors import CertificateError, ServerError, SettingsError
-from pratipad_nb.settings import valid_name
+from pratipad_nb.errors import CertificateError, SettingsError
+from pratipad_nb.pki.invitation import Invitation
+from pratipad_nb.settings import party_name
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.store import CertificateStore
-    from pratipad_nb.transport.permissions import User
+    from pratipad_nb.settings import Credentials
+    from pratipad_nb.transport.parties import Party
 
 __all__ = ["certs"]
 
@@ -59,6 +61,14 @@ _FlowOption = Annotated[
         metavar="NAME",
         help="The flow; for a leaf, several may go with commas.",
         show_default=False,
+    ),
+]
+
+
+_TenantOption = Annotated[
+    str,
+    typer.Option(
+        "--tenant", envvar="PRATIPAD_TENANT", metavar="NAME", help="The flow's tenant.", show_default=False
     ),
 ]
 
@@ -111,21 +121,21 @@ def init(
 
 
 def _take(home: Path, ca: Path, key: Path) -> None:
-    from pratipad_nb.files import private_folder
+    from pratipad_nb.files import guarded_folder
     from pratipad_nb.pki.authority import Authority
     from pratipad_nb.pki.certificates import read_authority
 
     pair = read_authority(ca.expanduser(), key.expanduser())  # before anything is written
-    private_folder(home)
-    private_folder(home / "pki")
+    guarded_folder(home)
+    guarded_folder(home / "pki")
     Authority.take(home / "pki" / "authority", pair)
 
 
 def _opened(home: Path) -> CertificateStore:
-    from pratipad_nb.files import private_folder
+    from pratipad_nb.files import guarded_folder
     from pratipad_nb.pki.store import CertificateStore
 
-    private_folder(home)
+    guarded_folder(home)
     return CertificateStore.open(home)
 
 
@@ -149,6 +159,10 @@ def issue(
             show_default=False,
         ),
     ] = None,
+    tenant: _TenantOption = "",
+    mqtt: Annotated[
+        bool, typer.Option("--mqtt", help="The device speaks MQTT, and no NATS.", show_default=False)
+    ] = False,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
@@ -165,7 +179,10 @@ def issue(
       pratipad certs issue edge house --url tls://hub.local:4222
       pratipad certs issue leaf barn --flow house,garden --url tls://cloud.example:7422
     """
-    flow = _flow(role, name, flow)
+    from pratipad_nb.server.register import Change
+
+    parties = _parties(role, name, flow, tenant, mqtt)
+    party_name(name, role.value)
     folder = local_state.home_folder(home)
     if not (folder / "pki" / "authority" / "ca.pem").exists():
         raise CertificateError(
@@ -173,14 +190,18 @@ def issue(
         )
     store = _opened(folder)
     out = (out or Path(f"{name}-certs")).expanduser()
-    until = _written(store, role, flow, name, out)
-    running = asyncio.run(local_state.allow(folder, [local_state.user_of(role, flow, name)]))
+    invitation = Invitation(role.value, name, ",".join(party.key for party in parties), tenant=tenant)
+    made = {party: _written(store, party, invitation, out) for party in parties}
+    listed = tuple(local_state.listed(party, credentials) for party, credentials in made.items())
+    running = asyncio.run(local_state.change(folder, Change(listed)))
+    until = min(_until(credentials.certificate) for credentials in made.values())
+    flow = invitation.flow
     server = url or (
         local_state.public_leaves_url(folder)
         if role is Role.LEAF
         else local_state.public_url(folder) or running
     )
-    local_state.Invitation(role, name, flow, server).write(out)
+    replace(invitation, server=server).write(out)
     if as_json:
         told = {
             "folder": str(out),
@@ -201,39 +222,39 @@ def issue(
         )
 
 
-def _flow(role: Role, name: str, flow: str | None) -> str:
+def _parties(role: Role, name: str, flow: str | None, tenant: str, mqtt: bool = False) -> list[Party]:
+    """Return the parties that a command means: one, or of a leaf one for each flow."""
+    from pratipad_nb.transport.parties import Party
+
+    if mqtt and role is not Role.DEVICE:
+        raise SettingsError(f"--mqtt is for devices, and not for a {role}.")
     if role is Role.EDGE:
         if flow not in (None, name):
             raise SettingsError(
                 f"an edge has its flow's name: pratipad certs issue edge {flow}, without --flow."
             )
-        return valid_name(name, "flow")
-    valid_name(name, role.value)
+        flow = name
     if flow is None:
         raise SettingsError(f"which flow is the {role} {name!r} of? Pass --flow NAME.")
-    if role is Role.LEAF:
-        return ",".join(valid_name(each.strip(), "flow") for each in flow.split(","))
-    return valid_name(flow, "flow")
+    flows = flow.split(",") if role is Role.LEAF else [flow]
+    return [replace(Party.called(role.value, each.strip(), name, tenant), mqtt=mqtt) for each in flows]
 
 
-def _written(store: CertificateStore, role: Role, flow: str, name: str, out: Path) -> str:
-    """Write the certificate into `out`, and return the end of its validity."""
-    from pratipad_nb.files import private_folder, write_whole
+def _written(store: CertificateStore, party: Party, invitation: Invitation, out: Path) -> Credentials:
+    """Write the certificate of `party` into `out`, and return it; a leaf has a folder there for each flow."""
     from pratipad_nb.pki.authority import CLIENT_DAYS
 
-    if role in (Role.EDGE, Role.LEAF):
-        # Carried by hand, as a device's certificate is, so valid as long; the certificate of this machine's
-        # edge is renewed at each start.
-        identity = local_state.user_of(role, flow, name).identity
-        made = store.authority.ensure(identity, out, days=CLIENT_DAYS)
-        store.note_carried("edge" if role is Role.EDGE else "leaf", name, out)
-    else:
-        made = local_state.certificate(store, role, flow, name)
-        private_folder(out)
-        write_whole(out / "key.pem", made.key.read_bytes())
-        for path in (made.certificate, made.authority):
-            write_whole(out / path.name, path.read_bytes(), 0o644)
-    return _until(made.certificate)
+    if party.role not in ("edge", "leaf"):
+        made = invitation.fill(out, local_state.certificate(store, party))
+        store.note_carried(party.role, party.key, party.name, out)
+        return made
+    # Carried by hand, as a device's certificate is, so valid as long; the certificate of this machine's edge
+    # is renewed at each start.
+    invitation.claim(out, store.authority.certificate)
+    own = out / party.key.replace("/", "~") if party.role == "leaf" else out
+    made = store.authority.ensure(party.identity, own, days=CLIENT_DAYS)
+    store.note_carried(party.role, party.key, party.name, own)
+    return made
 
 
 @certs.command("list")
@@ -259,44 +280,44 @@ def list_(home: Home = None, as_json: Json = False) -> None:
 
 
 def _rows(home: Path) -> list[_Row]:
-    from pratipad_nb.server.users import Admission
+    from pratipad_nb.transport.parties import Party
 
-    users = {user.identity: user for user in Admission(local_state.server_files(home), lambda: None).users()}
-    stored = list(_stored(home / "pki"))
-    without = users.keys() - {identity for identity, _ in stored}
+    parties = local_state.parties_in(home).parties
+    stored = dict(_stored(home / "pki"))
     return [
-        _row(identity, users.get(identity), path)
-        for identity, path in [*stored, *((each, None) for each in without)]
+        *(_row(Party.parse(user), user in parties, path) for user, path in stored.items()),
+        *(_row(party, True, None) for user, party in parties.items() if user not in stored),
     ]
 
 
 def _stored(pki: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the identity and the file of each certificate that is kept here, or of which a copy is."""
-    for path in (*pki.glob("edge/*/cert.pem"), *pki.glob("carried/edge/*/*/cert.pem")):
-        folder = path.parent if path.is_relative_to(pki / "edge") else path.parent.parent
-        yield local_state.user_of("edge", folder.name, "").identity, path
-    for path in pki.glob("carried/leaf/*/*/cert.pem"):
-        yield local_state.user_of("leaf", "", path.parent.parent.name).identity, path
-    for role in (Role.DEVICE, Role.READER):
-        for path in (pki / role.value).glob("*/*/cert.pem"):
-            yield local_state.user_of(role, path.parent.parent.name, path.parent.name).identity, path
+    """Yield the name in each certificate that is here, or of which a copy is, and the certificate's file."""
+    from pratipad_nb.pki.certificates import identity_in
+
+    for kept in ("edge/*", "device/*/*", "reader/*/*", "carried/*/*/*", "carried/*/*/*/*"):
+        for path in pki.glob(f"{kept}/cert.pem"):
+            yield identity_in(path), path
 
 
-def _row(identity: str, user: User | None, path: Path | None) -> _Row:
-    flow, role, *name = identity.split(":")[2:]
-    if flow == "_leaf":
-        flow, role, name = ",".join(local_state.flows_of(user)) if user else "", "leaf", [role]
+def _row(party: Party | None, allowed: bool, path: Path | None) -> _Row:
     until, folder = (_until(path), str(path.parent)) if path is not None else ("", "")
-    return _Row(role, flow, name[0] if name else flow, user is not None, until, folder)
+    if party is None:
+        return _Row("", "", "", allowed, until, folder)
+    return _Row(party.role, party.key, party.name or party.flow, allowed, until, folder)
 
 
 @certs.command()
 @reported
-def revoke(role: _RoleArgument, name: _NameArgument, flow: _FlowOption = None, home: Home = None) -> None:
+def revoke(
+    role: _RoleArgument,
+    name: _NameArgument,
+    flow: _FlowOption = None,
+    tenant: _TenantOption = "",
+    home: Home = None,
+) -> None:
     """Let a party in no more, and end its connections at once.
 
-    The server goes by the name in a certificate: issuing a new certificate under the same name lets the old
-    certificate in again. After a theft, choose another name.
+    The party's next certificate has another serial number: issuing it lets no old certificate in again.
 
     \b
     Examples:
@@ -304,39 +325,28 @@ def revoke(role: _RoleArgument, name: _NameArgument, flow: _FlowOption = None, h
     """
     import shutil
 
-    flow = "" if role is Role.LEAF else _flow(role, name, flow)
+    from pratipad_nb.server.register import Change
+
     folder = local_state.home_folder(home)
-    identity = local_state.user_of(role, flow, name).identity
-    if identity not in _identities(folder):
+    listed = local_state.parties_in(folder).parties.values()
+    if role is Role.LEAF and flow is None:
+        wanted = [party for party in listed if party.role == "leaf" and party.name == name]
+    else:
+        meant = {party.identity for party in _parties(role, name, flow, tenant)}
+        wanted = [party for party in listed if party.identity in meant]
+    if not wanted:
         raise SettingsError(
-            f"no {role} {name!r}{flow and f' of {flow!r}'} is let in there. See `pratipad certs list`."
+            f"no {role} {name!r}{f' of {flow!r}' if flow else ''} is let in there. See `pratipad certs list`."
         )
-    asyncio.run(_revoked(folder, identity))
-    stored = folder / "pki" / role.value / (flow if role is Role.EDGE else f"{flow}/{name}")
-    shutil.rmtree(stored, ignore_errors=True)
-    shutil.rmtree(folder / "pki" / "carried" / role.value / name, ignore_errors=True)
-    typer.echo(f"the {role} {name!r}{flow and f' of {flow!r}'} is let in no more")
-
-
-def _identities(home: Path) -> list[str]:
-    from pratipad_nb.server.users import Admission
-
-    return [user.identity for user in Admission(local_state.server_files(home), lambda: None).users()]
-
-
-async def _revoked(home: Path, identity: str) -> None:
-    from pratipad_nb.server.users import Admission
-
-    try:
-        server = local_state.joined_server(home)
-    except ServerError:
-        await Admission(local_state.server_files(home), lambda: None).write([], gone=[identity])
-        return
-    await server.start()
-    try:
-        await server.revoke(identity)
-    finally:
-        await server.stop()
+    gone = tuple(sorted({replace(party, serial="") for party in wanted}, key=lambda party: party.identity))
+    asyncio.run(local_state.change(folder, Change(gone=gone)))
+    for party in gone:
+        key = party.key.replace("/", "~")
+        stored = folder / "pki" / party.role / (key if party.role == "edge" else f"{key}/{party.name}")
+        shutil.rmtree(stored, ignore_errors=True)
+        shutil.rmtree(folder / "pki" / "carried" / party.role / key / party.name, ignore_errors=True)
+    flows = " and ".join(repr(party.key) for party in gone)
+    typer.echo(f"the {role} {name!r} of {flows} is let in no more")
 
 
 def _until(certificate: Path) -> str:

@@ -17,7 +17,7 @@ import typer
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled, said
-from pratipad_nb.cli.local_state import endpoint_for, home_folder, invitation_in, joined_server, known_flows
+from pratipad_nb.cli.local_state import endpoint_for, home_folder, joined_server, known_flows
 from pratipad_nb.cli.options import Certs, Home, Server
 from pratipad_nb.cli.rules import Rule
 from pratipad_nb.errors import (
@@ -28,6 +28,7 @@ from pratipad_nb.errors import (
     TransportError,
     WaitTimeout,
 )
+from pratipad_nb.pki.invitation import invitation_in
 
 if TYPE_CHECKING:
     from pratipad_nb.cli.patient_output import PatientSink
@@ -210,7 +211,7 @@ async def _run(endpoint: Any, name: str, wishes: _Wishes) -> None:
 
 def _tell_if_unknown(home: Path, flow: str, reader: str) -> None:
     """Say that there is no such flow: a reader may come first, but a mistyped name would wait for ever."""
-    flows = known_flows(joined_server(home).users)
+    flows = known_flows(joined_server(home).register)
     if flow not in flows:
         said(
             f"the server in {home} has no flow {flow!r} yet; it has {', '.join(flows) or 'none'}. This waits "
@@ -246,7 +247,9 @@ async def _tell_who_is_unknown(client: AsyncCloud, to: list[str] | None) -> None
     from pratipad_nb.cloud.control import Control
 
     try:
-        stats = await Control(await client.connect(), client.flow).ask("stats", {}, _STATS_SECONDS)
+        stats = await Control(await client.connect(), client.flow, client.reader).ask(
+            "stats", {}, _STATS_SECONDS
+        )
     except (TransportError, WaitTimeout):
         return  # the order is stored all the same
     known = stats["devices"]

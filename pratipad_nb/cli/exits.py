@@ -21,6 +21,7 @@ import typer
 
 from pratipad_nb.errors import PratipadError, SettingsError, TakenOver
 from pratipad_nb.forks import forget_in_child
+from pratipad_nb.wording import printable
 
 __all__ = [
     "FAILED",
@@ -78,10 +79,10 @@ class Signalled(Exception):
 
 
 def said(text: str) -> None:
-    """Write `text` to stderr, beside the output; without effect if stderr can't be written."""
+    """Write `text`, made printable, to stderr; without effect if stderr can't be written."""
     # A full disk may be what `text` tells of, and what stderr goes to.
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"pratipad: {text}\n")
+        sys.stderr.write(f"pratipad: {printable(text, lines=True)}\n")
         sys.stderr.flush()
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from pratipad_nb.cli.local_state import invitation_in
 from pratipad_nb.errors import SettingsError
+from pratipad_nb.pki.invitation import invitation_in
 
 if TYPE_CHECKING:
     from pratipad_nb.settings import Leaf
@@ -40,13 +40,14 @@ def leaf_from(leaf_of: str | None, certs: Path | None) -> Leaf | None:
             f"{folder} lets the {said.role} {said.name!r} in, and no leaf. Issue one beside the server to "
             "join: pratipad certs issue leaf NAME --flow FLOW"
         )
+    # Sorted, so that the server's name, which follows from the first, stays the same.
+    found = sorted(path.parent for path in folder.expanduser().glob("*/cert.pem"))
     try:
-        credentials = Credentials.in_folder(folder)
+        credentials = [Credentials.in_folder(each) for each in found]
     except SettingsError as error:
-        raise SettingsError(
-            f"{folder} is no certificate folder of a leaf: it lacks ca.pem, cert.pem or key.pem. Issue one "
-            "beside the server to join, and carry it here: pratipad certs issue leaf NAME --flow FLOW"
-        ) from error
+        raise _no_leaf(folder) from error
+    if not credentials:
+        raise _no_leaf(folder)
     url = url or (said.server if said is not None else "")
     if not url:
         raise SettingsError(
@@ -54,6 +55,14 @@ def leaf_from(leaf_of: str | None, certs: Path | None) -> Leaf | None:
             f"{quote(str(folder))}"
         )
     return Leaf(url, credentials)
+
+
+def _no_leaf(folder: Path) -> SettingsError:
+    return SettingsError(
+        f"{folder} is no certificate folder of a leaf: it lacks a folder for each flow, with ca.pem, "
+        "cert.pem and key.pem. Issue one beside the server to join, and carry it here: pratipad certs issue "
+        "leaf NAME --flow FLOW"
+    )
 
 
 def _split(leaf_of: str, certs: Path | None) -> tuple[str, Path]:

@@ -1,90 +1,52 @@
 """The state folder as the command line uses it: its server, if it runs, and certificates for others.
 
-Owns the contents of a folder that is carried to another machine (certificate, key, authority and
-``pratipad.json``, which says where to connect to), and how a command finds its endpoint. Certificates are
-made by `pratipad_nb.pki`, users are let in by `pratipad_nb.server`; neither is imported where a certificate
-folder says all.
+Owns how a command finds its endpoint: in a folder that was carried here, or in the state folder. Certificates
+are made by `pratipad_nb.pki`, users are let in by `pratipad_nb.server`; neither the authority nor the server
+is imported where a certificate folder says all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pratipad_nb.cli.exits import said
 from pratipad_nb.errors import ConnectionRefused, ServerError, SettingsError
 from pratipad_nb.files import write_whole
-from pratipad_nb.settings import Credentials, Endpoint, valid_name
+from pratipad_nb.pki.invitation import invitation_in
+from pratipad_nb.settings import Credentials, Endpoint, party_name
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.store import CertificateStore
     from pratipad_nb.server.config import ServerFiles
     from pratipad_nb.server.joined import JoinedServer
-    from pratipad_nb.transport.permissions import Role, User
+    from pratipad_nb.server.register import Change, Register
+    from pratipad_nb.transport.parties import Party, Role
 
 __all__ = [
-    "INVITATION",
-    "Invitation",
-    "allow",
     "answering_server",
     "certificate",
+    "change",
     "endpoint_for",
-    "flows_of",
     "home_folder",
-    "invitation_in",
     "joined_server",
     "known_flows",
+    "listed",
     "own_folder",
+    "parties_in",
     "public_leaves_url",
     "public_url",
     "server_files",
     "started_server",
-    "user_of",
 ]
 
-#: The file of a certificate folder that names its party, flow and server.
-INVITATION = "pratipad.json"
 #: Seconds between two looks for a server that a command waits for.
 _LOOK_SECONDS = 0.2
 _PUBLIC_URL = "public-url"
 _PUBLIC_LEAVES_URL = "public-leaves-url"
-
-
-@dataclass(frozen=True, slots=True)
-class Invitation:
-    """The party that a certificate folder lets in, its flow and its server (empty: not known).
-
-    A leaf's flows stand in `flow` with commas between, and its `server` is the listener for leaves.
-    """
-
-    role: str
-    name: str
-    flow: str
-    server: str = ""
-
-    def write(self, folder: Path) -> None:
-        """Write the invitation into `folder`."""
-        write_whole(folder / INVITATION, (json.dumps(asdict(self), indent=2) + "\n").encode(), 0o644)
-
-
-def invitation_in(folder: Path) -> Invitation | None:
-    """Return the invitation in a certificate folder, None if there is none."""
-    path = folder.expanduser() / INVITATION
-    try:
-        return Invitation(**json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise SettingsError(
-            f"{path} can't be read: {error}. Issue the folder again, or delete that file and pass --server "
-            "and --flow."
-        ) from error
 
 
 def home_folder(home: Path | None) -> Path:
@@ -106,12 +68,17 @@ async def endpoint_for(
     server: str | None,
     certs: Path | None,
     home: Path | None,
+    tenant: str = "",
     patience: float | None = 0.0,
 ) -> Endpoint:
     """Return the endpoint of the party `name`: the certificate folder's server, or the state folder's.
 
     Parameters
     ----------
+    flow
+        The flow's name, or of a tenant's flow ``TENANT/NAME``.
+    tenant
+        The party's tenant; empty: none, or the flow's.
     patience
         Seconds to wait for a server in the state folder; None: for ever.
 
@@ -122,50 +89,55 @@ async def endpoint_for(
     ServerError
         If no server runs in the state folder.
     """
-    valid_name(name, role)
-    if flow is not None:
-        valid_name(flow, "flow")
-    if server is not None and server.startswith("memory://") and flow is not None:
-        return Endpoint(server, flow)
+    from pratipad_nb.transport.parties import Party
+
+    party_name(name, role)
+    party = Party.called(role, flow, name, tenant) if flow is not None else None
+    if server is not None and server.startswith("memory://") and party is not None:
+        return Endpoint(server, party.flow, tenant=party.tenant)
     if certs is None:
         if server is not None:
             raise SettingsError(
                 "--server goes with --certs DIR, the certificate folder of this " + role + "."
             )
-        return await _endpoint_here(home_folder(home), role, name, flow, patience)
+        return await _endpoint_here(home_folder(home), party, patience)
     folder = own_folder(certs, name)
     issued = invitation_in(folder)
     server = server or (issued.server if issued else "")
-    flow = flow or (issued.flow if issued else None)
-    if not server or flow is None:
+    if party is None and issued is not None:
+        party = Party.called(role, issued.flow, name, tenant or issued.tenant)
+    if not server or party is None:
         missing = "--flow NAME" if server else "--server URL"
         raise SettingsError(f"{folder} doesn't say it, so pass {missing}.")
     if issued is not None and (issued.role, issued.name) != (role, name):
         raise SettingsError(
             f"{folder} lets the {issued.role} {issued.name!r} in, not the {role} {name!r}. Issue one for it: "
-            f"pratipad certs issue {role} {name} --flow {flow}"
+            f"pratipad certs issue {role} {name} --flow {party.key}"
         )
-    return Endpoint(server, flow, Credentials.in_folder(folder))
+    return Endpoint(server, party.flow, Credentials.in_folder(folder), tenant=party.tenant)
 
 
-async def _endpoint_here(
-    home: Path, role: Role, name: str, flow: str | None, patience: float | None
-) -> Endpoint:
+async def _endpoint_here(home: Path, party: Party | None, patience: float | None) -> Endpoint:
     from pratipad_nb.server.disk import storage_in
     from pratipad_nb.server.state import url_in
 
-    if flow is None:
+    if party is None:
         raise SettingsError("which flow? Pass --flow NAME, or --certs DIR with a folder that says it.")
     server = await started_server(home, patience)
     url = server.url
     try:
-        credentials = await asyncio.to_thread(certificate, _store(home), role, flow, name)
-        await server.allow([user_of(role, flow, name)])
+        credentials = await asyncio.to_thread(certificate, _store(home), party)
+        await server.allow([await asyncio.to_thread(listed, party, credentials)])
     finally:
         await server.stop()
     folder = home / "server"
     return Endpoint(
-        url, flow, credentials, functools.partial(url_in, folder), functools.partial(storage_in, folder)
+        url,
+        party.flow,
+        credentials,
+        functools.partial(url_in, folder),
+        functools.partial(storage_in, folder),
+        tenant=party.tenant,
     )
 
 
@@ -199,7 +171,8 @@ def joined_server(home: Path) -> JoinedServer:
             f"no server runs in {home}. Start one (pratipad server, or pratipad run FILE), say where it is "
             "(--home), or pass --certs DIR with the certificate folder for a server elsewhere."
         )
-    return JoinedServer(files.folder)
+    owner = home / "pki" / "owner"
+    return JoinedServer(files.folder, Credentials.in_folder(owner) if owner.is_dir() else None)
 
 
 async def started_server(home: Path, patience: float | None) -> JoinedServer:
@@ -253,68 +226,55 @@ async def answering_server(url: str, credentials: Credentials) -> None:
             return
 
 
-async def allow(home: Path, users: list[User]) -> str:
-    """Let `users` into the server of `home` and return its URL; empty if it doesn't run yet."""
-    from pratipad_nb.files import private_folder
-    from pratipad_nb.server.users import Admission
+async def change(home: Path, change: Change) -> str:
+    """Change the register of the server of `home` and return its URL; empty if it doesn't run yet."""
+    from pratipad_nb.files import guarded_folder
+    from pratipad_nb.server.admission import Admission
 
     try:
         server = joined_server(home)
     except ServerError:
         files = server_files(home)
-        private_folder(files.folder)
-        await Admission(files, lambda: None).write(users)
+        guarded_folder(home)
+        guarded_folder(files.folder)
+        await Admission(files, lambda: None).write(change)
         return ""
     try:
-        return await server.start(users)
+        url = await server.start()
+        await server.change(change)
+        return url
     finally:
         await server.stop()
 
 
-def user_of(role: str, flow: str, name: str) -> User:
-    """Return the server's user for a party."""
-    from pratipad_nb.transport.permissions import device_user, edge_user, leaf_user, reader_user
+def parties_in(home: Path) -> Register:
+    """Return the register of the server of `home`, whether it runs or not."""
+    from pratipad_nb.server.admission import Admission
 
-    if role == "leaf":
-        return leaf_user(name, flow.split(",") if flow else ())
-    if role == "edge":
-        return edge_user(flow)
-    return device_user(flow, name) if role == "device" else reader_user(flow, name)
+    return Admission(server_files(home), lambda: None).register()
 
 
-def flows_of(user: User) -> list[str]:
-    """Return the flows of a party: its one flow, or all flows whose results a leaf passes on."""
-    from pratipad_nb.transport.subjects import Subjects
-
-    flow, *_ = user.identity.split(":")[2:]
-    if not _is_leaf(user):
-        return [flow]
-    names = (subject.split(".")[1] for subject in user.subscribe if subject.endswith(".order"))
-    return sorted(name for name in names if Subjects(name).order in user.subscribe)
+def known_flows(register: Register) -> list[str]:
+    """Return the keys of the flows of which an edge or a leaf is let in, sorted."""
+    return sorted({party.key for party in register.parties.values() if party.role in ("edge", "leaf")})
 
 
-def known_flows(users: Iterable[User]) -> list[str]:
-    """Return the flows of which the server lets an edge or a leaf in."""
-    return sorted(
-        {
-            flow
-            for user in users
-            if _is_leaf(user) or user.identity.endswith(":edge")
-            for flow in flows_of(user)
-        }
-    )
-
-
-def _is_leaf(user: User) -> bool:
-    return "LEAFNODE" in user.listeners
-
-
-def certificate(store: CertificateStore, role: str, flow: str, name: str) -> Credentials:
+def certificate(store: CertificateStore, party: Party) -> Credentials:
     """Return the certificate of a party that connects from this machine, made or renewed if need be."""
-    identity = user_of(role, flow, name).identity
-    if role == "edge":
-        return store.edge(flow, identity)
-    return store.device(flow, name, identity) if role == "device" else store.reader(flow, name, identity)
+    if party.role == "edge":
+        return store.edge(party.key, party.identity)
+    if party.role == "device":
+        return store.device(party.key, party.name, party.identity)
+    return store.reader(party.key, party.name, party.identity)
+
+
+def listed(party: Party, credentials: Credentials) -> Party:
+    """Return `party` as the register lists it: with the serial number of its certificate."""
+    from pratipad_nb.pki.certificates import identity_in
+    from pratipad_nb.transport.parties import Party
+
+    named = Party.parse(identity_in(credentials.certificate))
+    return party.with_serial(named.serial) if named is not None else party
 
 
 def public_url(home: Path, url: str | None = None) -> str:

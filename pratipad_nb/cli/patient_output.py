@@ -19,6 +19,7 @@ from pratipad_nb.cloud.sqlite import SinkAway, SinkDamaged, SQLiteSink
 from pratipad_nb.errors import SettingsError
 from pratipad_nb.files import set_aside
 from pratipad_nb.message import Message
+from pratipad_nb.wording import printable_json
 
 __all__ = ["PatientSink", "print_patiently"]
 
@@ -28,9 +29,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 async def print_patiently(data: bytes, pauses: tuple[float, float] = _PAUSES) -> None:
-    """Write `data` to stdout; wait while stdout is a file on a full disk."""
+    """Write `data`, lines of JSON, to stdout, control characters escaped; wait out a full disk."""
     sys.stdout.flush()
-    left = memoryview(data)
+    left = memoryview(printable_json(data))
     backoff = Backoff(*pauses)
     waits = False
     while left:

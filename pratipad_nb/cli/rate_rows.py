@@ -1,12 +1,15 @@
 """A flow's numbers as text: one line for `run`, rows for `top`.
 
-Owns wording and order. Takes the counters as a plain dictionary, as they come over the wire.
+Owns wording and order. Takes the counters as a plain dictionary, as they come over the wire. What others have
+written into them is made printable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pratipad_nb.wording import printable
 
 __all__ = ["COLUMNS", "device_line", "fitting", "row", "rows", "status_line", "troubles"]
 
@@ -38,22 +41,26 @@ def status_line(stats: Mapping[str, Any]) -> str:
     ]
     parts += [f"{stats['dead']:,} dead letters"] if stats["dead"] else []
     parts += [f"blocked: {reason}" for reason in stats["blocked_by"]]
+    parts += [f"warning: {each}" for each in stats.get("warnings", ())]
     parts += [stats["error"]] if stats["error"] else []
-    return ", ".join(parts)
+    return printable(", ".join(parts))
 
 
 def device_line(device: Any) -> str:
     """Return one line on a device."""
     error = f", last error: {device.error}" if device.error else ""
+    error += "".join(f", warning: {each}" for each in device.warnings)
     kept = f" (kept in {device.kept_in})" if device.waiting and device.kept_in else ""
-    return f"{device.name}: {device.state}, {device.sent:,} sent, {device.waiting:,} waiting{kept}{error}"
+    return printable(
+        f"{device.name}: {device.state}, {device.sent:,} sent, {device.waiting:,} waiting{kept}{error}"
+    )
 
 
 def row(stats: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the cells below `COLUMNS`."""
     return (
-        stats["name"],
-        stats["state"],
+        printable(stats["name"]),
+        printable(stats["state"]),
         f"{stats['rate']:,.1f}",
         f"{stats['delivered']:,}",
         f"{stats['in_flight']:,}",
@@ -70,15 +77,25 @@ def rows(stats: Mapping[str, Any]) -> list[tuple[str, ...]]:
     found = [row(stats)]
     for name, step in stats["processors"].items():
         found.append(
-            (f"  {name}", step["state"], f"{step['rate']:,.1f}", f"{step['emitted']:,}", "",
-             f"{step['waiting']:,}", f"{step['failed']:,}", f"{step['p50'] * 1000:.1f}",
-             f"{step['p99'] * 1000:.1f}", "")
+            (f"  {printable(name)}", printable(step["state"]), f"{step['rate']:,.1f}",
+             f"{step['emitted']:,}", "", f"{step['waiting']:,}", f"{step['failed']:,}",
+             f"{step['p50'] * 1000:.1f}", f"{step['p99'] * 1000:.1f}", "")
         )  # fmt: skip
     edges = stats.get("edges", ())
     for edge in edges if len(edges) > 1 else ():
         numbers = (f"{edge['rate']:,.1f}", f"{edge['delivered']:,}")
         found.append(
-            (f"  {_place(edge)}", edge["state"], *numbers, "", "", "", "", "", f"{edge['devices']:,}")
+            (
+                f"  {_place(edge)}",
+                printable(edge["state"]),
+                *numbers,
+                "",
+                "",
+                "",
+                "",
+                "",
+                f"{edge['devices']:,}",
+            )
         )
     return found
 
@@ -92,11 +109,11 @@ def troubles(stats: Mapping[str, Any]) -> list[str]:
         found += [f"{name} at {_place(edge)}: {edge['error']}"] if edge["error"] else []
     if not edges:
         found += [f"{name}: blocked: {reason}" for reason in stats["blocked_by"]]
-    return found
+    return list(map(printable, [*found, *(f"{name}: warning: {each}" for each in stats.get("warnings", ()))]))
 
 
 def _place(edge: Mapping[str, Any]) -> str:
-    return f"{edge['host']}/{edge['pid']}"
+    return printable(f"{edge['host']}/{edge['pid']}")
 
 
 def fitting(table: Sequence[Sequence[str]], width: int) -> list[int]:

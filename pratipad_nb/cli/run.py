@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pratipad_nb.cli.exits import Ending, raise_last, reported, said, signals
-from pratipad_nb.cli.local_state import answering_server, home_folder, invitation_in, started_server
+from pratipad_nb.cli.local_state import answering_server, home_folder, started_server
 from pratipad_nb.cli.options import Certs, Home, Json, Server
 from pratipad_nb.errors import ConnectionRefused, FlowError, PratipadError, WaitTimeout
+from pratipad_nb.pki.invitation import invitation_in
 from pratipad_nb.settings import Credentials
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """``pratipad server``: the embedded NATS server in the foreground.
 
-Owns the server's life as a process of its own: the names in its certificate, renewal, the output. The server
-itself belongs to `pratipad_nb.server.embedded`.
+Owns the server's life as a process of its own: the names in its certificate, the output. The server itself
+belongs to `pratipad_nb.server.embedded`, renewal to `pratipad_nb.server.renewal`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import socket
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,14 +27,13 @@ from pratipad_nb.settings import Address
 if TYPE_CHECKING:
     from pratipad_nb.pki.store import CertificateStore
     from pratipad_nb.server.embedded import EmbeddedServer
+    from pratipad_nb.server.renewal import Renewal
     from pratipad_nb.server.state import ServerState
     from pratipad_nb.settings import Credentials, Leaf
 
 __all__ = ["server"]
 
 _IDENTITY = "urn:pratipad:server"
-#: A server's certificate is renewed ten days before its end; looking four times a day is plenty.
-_RENEWAL_SECONDS = 6 * 3600.0
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
 _SYNCS = ("interval", "always")
 
@@ -154,14 +154,15 @@ def _taken(home: Path, state: ServerState) -> str:
 
 
 async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: Any, as_json: bool) -> None:
-    from pratipad_nb.files import private_folder
+    from pratipad_nb.files import guarded_folder
     from pratipad_nb.pki.store import CertificateStore
+    from pratipad_nb.server.accounts import OWNER
     from pratipad_nb.server.config import LOOPBACK
     from pratipad_nb.server.embedded import EmbeddedServer
     from pratipad_nb.session.state_folder import ignore_in_git
     from pratipad_nb.tasks import first_of
 
-    await asyncio.to_thread(private_folder, home)
+    await asyncio.to_thread(guarded_folder, home)
     store = await asyncio.to_thread(CertificateStore.open, home)
     await asyncio.to_thread(ignore_in_git, home)
     hosts = _hosts(listening)
@@ -177,6 +178,7 @@ async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: 
         leaves=str(listening.leaves or "") or False,
         leaf_of=leaf,
         standalone=True,
+        owner=await asyncio.to_thread(store.owner, OWNER),
         on_exit=lambda event: said(f"{event.reason}; it is restarted in {event.pause:.2g} s"),
         on_full=said,
     )
@@ -193,7 +195,8 @@ async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: 
             "leaf_of": leaf.url if leaf else "",
         }
         _announce(said_of | {"home": str(home)}, as_json)
-        await first_of(running.failure(), _keep_renewed(running, store, home, hosts, credentials))
+        renewal = await asyncio.to_thread(_renewal, running, store, home, hosts, leaf)
+        await first_of(running.failure(), renewal.run())
     finally:
         await running.stop()
 
@@ -223,19 +226,23 @@ def _certificate(store: CertificateStore, home: Path, hosts: tuple[str, ...]) ->
     return store.authority.ensure(_IDENTITY, home / "pki" / "listener", hosts=hosts, server=True)
 
 
-async def _keep_renewed(
-    running: EmbeddedServer,
-    store: CertificateStore,
-    home: Path,
-    hosts: tuple[str, ...],
-    credentials: Credentials,
-) -> None:
-    while True:
-        await asyncio.sleep(_RENEWAL_SECONDS)
-        before = credentials.certificate.read_bytes()
-        await asyncio.to_thread(_certificate, store, home, hosts)
-        if credentials.certificate.read_bytes() != before:
-            await running.reload()
+def _renewal(
+    running: EmbeddedServer, store: CertificateStore, home: Path, hosts: tuple[str, ...], leaf: Leaf | None
+) -> Renewal:
+    """Return the renewal of the server's certificate, which also follows the files of its link as a leaf."""
+    from pratipad_nb.server.renewal import Renewal
+
+    async def reload(_credentials: Credentials) -> None:
+        await running.reload()
+
+    renewal = Renewal(store)
+    own = _certificate(store, home, hosts)
+    renewal.keep(
+        _IDENTITY, "the server", own, ensure=partial(_certificate, store, home, hosts), renewed=reload
+    )
+    for each in leaf.credentials if leaf is not None else ():
+        renewal.follow(f"the leaf in {each.certificate.parent}", each, renewed=reload)
+    return renewal
 
 
 def _announce(said_of: dict[str, str], as_json: bool) -> None:

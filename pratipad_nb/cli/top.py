@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled
-from pratipad_nb.cli.local_state import endpoint_for, home_folder, invitation_in, joined_server, known_flows
+from pratipad_nb.cli.local_state import endpoint_for, home_folder, joined_server, known_flows
 from pratipad_nb.cli.options import Certs, Home, Json, Server
 from pratipad_nb.cli.rate_rows import COLUMNS, fitting, row, rows, troubles
 from pratipad_nb.errors import FlowError, SettingsError, WaitTimeout
+from pratipad_nb.pki.invitation import invitation_in
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -110,7 +111,7 @@ def _names(flow: str | None, server: str | None, certs: Path | None, home: Path)
         return [flow or (said.flow if said else "")]
     if server is not None and flow is not None:
         return [flow]
-    found = known_flows(joined_server(home).users)
+    found = known_flows(joined_server(home).register)
     if not found:
         raise FlowError(f"the server in {home} has no flow yet. Start one: pratipad run FILE")
     if flow is not None and flow not in found:
@@ -132,7 +133,7 @@ async def _control(flow: str, server: str | None, certs: Path | None, home: Path
     endpoint = await endpoint_for("reader", name, flow=flow, server=server, certs=certs, home=home)
     connection = await connect(endpoint, role="reader", name=name)
     try:
-        yield Control(connection, flow)
+        yield Control(connection, flow, name)
     finally:
         await connection.close()
 
@@ -187,5 +188,6 @@ def drawn(stats: list[dict[str, Any]], width: int = 80) -> Group:
     for at in kept:
         table.add_column(COLUMNS[at], no_wrap=at > 0, overflow="fold", justify="right" if at > 1 else "left")
     for each in found:
-        table.add_row(*(each[at] for at in kept))
+        # As text, for a name in brackets would be taken for Rich's markup.
+        table.add_row(*(Text(each[at]) for at in kept))
     return Group(table, *(Text(line) for flow in stats for line in troubles(flow)))

@@ -28,15 +28,13 @@ from pratipad_nb.forks import closing_in_parent, watch
 from pratipad_nb.message import Message
 from pratipad_nb.portal import shared_portal
 from pratipad_nb.request import AsyncRequest, Request, checked_pull
-from pratipad_nb.settings import Endpoint, valid_name
+from pratipad_nb.settings import Endpoint, party_name
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["ASK_SECONDS", "AsyncCloud", "Cloud"]
 
-#: The reader name of a flow's own handle. That reader never holds the flow back; a Cloud's reader has to.
-_HANDLE = "notebook"
 #: The edge's description of its flow is used for this long, in seconds. To a person a changed notation is
 #: then noticed at once, and many orders in a row don't each ask the edge.
 _FRESH = 1.0
@@ -84,12 +82,8 @@ class AsyncCloud:
         certs: str | Path | None = None,
         endpoint: Endpoint | None = None,
     ) -> None:
-        self._name = valid_name(reader, "reader")
-        if reader == _HANDLE:
-            raise SettingsError(
-                f"{reader!r} is the name that a flow's own handle reads under. Choose another, for example "
-                "'cloud'."
-            )
+        # A flow's own handle never holds the flow back, and this reader has to.
+        self._name = party_name(reader, "reader")
         self._target = Target(flow, reader, server, certs, endpoint)
         self._connection: Connection | None = None
         self._reader: Reader | None = None
@@ -121,6 +115,11 @@ class AsyncCloud:
     def reader(self) -> str:
         """Name of the reader."""
         return self._name
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings that the certificate of this reader ends, from 14 days before; empty as a rule."""
+        return self._connection.warnings if self._connection is not None else ()
 
     async def __aenter__(self) -> AsyncCloud:
         await self.connect()
@@ -258,7 +257,7 @@ class AsyncCloud:
         """
         now = time.monotonic()
         if self._description is None or now - self._description[0] > _FRESH:
-            control = Control(await self.connect(), self.flow)
+            control = Control(await self.connect(), self.flow, self.reader)
             self._description = (now, await control.describe(timeout))
         return self._description[1]
 
@@ -288,7 +287,7 @@ class AsyncCloud:
         description = await self._described()
         if not description.cloud_reaches_devices:
             raise OneWayError(description.text)
-        await store(await self.connect(), self.flow, data, order.id)
+        await store(await self.connect(), self.flow, self.reader, data, order.id)
         return order.id
 
     async def _described(self) -> Description:
@@ -320,7 +319,7 @@ class AsyncCloud:
             If the flow isn't running.
         """
         checked_pull(n, device)
-        control = Control(await self.connect(), self.flow)
+        control = Control(await self.connect(), self.flow, self.reader)
         request = await control.pull(n, device)
         return AsyncRequest(self.flow, request, n, AskedThere(control, request, n))
 
@@ -404,6 +403,11 @@ class Cloud:
     def skipped_frames(self) -> int:
         """Frames that were gone before this client could read them."""
         return self._twin.skipped_frames
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings that the certificate of this reader ends, from 14 days before; empty as a rule."""
+        return self._twin.warnings
 
     def take(self, n: int = 1, timeout: float | None = 10.0) -> list[Message]:
         """Return the next `n` messages; see `AsyncCloud.take`."""

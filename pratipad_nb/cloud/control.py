@@ -62,12 +62,12 @@ Answer = TypeVar("Answer")
 
 
 class Control:
-    """Asks the edge of `flow` over `connection`."""
+    """Asks the edge of `flow` over `connection`, as the reader `reader`."""
 
-    def __init__(self, connection: Connection, flow: str) -> None:
+    def __init__(self, connection: Connection, flow: str, reader: str) -> None:
         self._connection = connection
         self._flow = flow
-        self._subject = Subjects(flow).control
+        self._subject = Subjects(flow).control(reader)
 
     async def describe(self, timeout: float = 5.0) -> Description:
         """Return the edge's description of its flow. Raises the errors of `ask`."""

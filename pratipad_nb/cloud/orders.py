@@ -39,8 +39,8 @@ def encoded(order: Order) -> bytes:
     return encode(OrderFrame(time.time(), [order]))
 
 
-async def store(connection: Connection, flow: str, data: bytes, order_id: str) -> None:
-    """Store an encoded order.
+async def store(connection: Connection, flow: str, reader: str, data: bytes, order_id: str) -> None:
+    """Store an encoded order of `reader`.
 
     Raises
     ------
@@ -53,7 +53,7 @@ async def store(connection: Connection, flow: str, data: bytes, order_id: str) -
     backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         try:
-            await connection.append(Subjects(flow).order, data, message_id=order_id)
+            await connection.append(Subjects(flow).order(reader), data, message_id=order_id)
         except WaitTimeout:  # the order may be stored; a repeat of its id soon after is stored once
             if time.monotonic() >= end:
                 raise

@@ -167,6 +167,11 @@ class Dataflow:
         """Whether an order can pass from Output back to the devices: every hop is ``<~>``."""
         return self.first_one_way_hop is None
 
+    @property
+    def reaches_devices(self) -> bool:
+        """Whether anything can pass back to the devices: the first hop is ``<~>``."""
+        return self.hops[0] == "<~>"
+
     def replies_from(self, key: str) -> bool:
         """Return whether the step `key` can `reply` to a device: all hops before its stage are ``<~>``.
 

@@ -129,6 +129,11 @@ class Device:
         return self._twin.error
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings that the certificate of this device ends, from 14 days before; empty as a rule."""
+        return self._twin.warnings
+
+    @property
     def failed(self) -> int:
         """How many readings and orders have failed since the device connected."""
         return self._twin.failed

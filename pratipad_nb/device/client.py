@@ -226,6 +226,11 @@ class AsyncDevice:
         return self._engine.error if self._engine else ""
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings that the certificate of this device ends, from 14 days before; empty as a rule."""
+        return self._engine.warnings if self._engine else ()
+
+    @property
     def failed(self) -> int:
         """How many readings and orders have failed since the device connected."""
         return self._engine.failed if self._engine else 0

@@ -121,6 +121,11 @@ class Engine:
         """Why the server doesn't let the device back in; empty while the server does, or is away."""
         return self.link.refusal if self.link is not None else ""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should see to before the server lets the device in no more."""
+        return self.link.warnings if self.link is not None else ()
+
     async def dial(self) -> None:
         """Connect and listen, trying once.
 
@@ -268,6 +273,7 @@ class Engine:
             owner=self._credit.owner,
             former=self._uplink.former[0],
             former_sent=self._uplink.former[1],
+            until=self.link.valid_until if self.link is not None and self.endpoint.renewed is None else 0.0,
         )
 
     def _starved(self) -> None:

@@ -36,8 +36,9 @@ MAX_HELD = 4 * MAX_MESSAGES
 #: Default of `keep_bytes`, the bound of the messages that are kept on disk: some 600,000 readings of 60
 #: bytes, a week of one reading a second.
 KEEP_BYTES = 64 << 20
-#: Most bytes of a frame's messages. Longer frames gain nothing and delay the messages behind them.
-MAX_FRAME_BYTES = 1 << 20
+#: Most bytes of a frame's messages. Longer frames gain nothing and delay the messages behind them. A frame of
+#: so many bytes and their times is never refused for the memory that it takes (`codec.SURE_BODY_BYTES`).
+MAX_FRAME_BYTES = 500_000
 #: Largest payload until a server has said how much it takes, in bytes: NATS servers take frames of
 #: 1 MiB by default.
 DEFAULT_PAYLOAD_BYTES = (1 << 20) - (16 << 10)
@@ -61,6 +62,16 @@ class Parcel:
     def last(self) -> int:
         """Number of the last message."""
         return self.first + len(self.times) - 1
+
+    def halves(self) -> tuple[Parcel, Parcel]:
+        """Return the first half of the messages, and the second."""
+        middle = len(self.times) // 2
+        return self._part(0, middle), self._part(middle, len(self.times))
+
+    def _part(self, begin: int, end: int) -> Parcel:
+        payloads = self.payloads[begin:end]
+        sources = None if self.sources is None else self.sources[begin:end]
+        return Parcel(self.first + begin, self.times[begin:end], payloads, sum(map(len, payloads)), sources)
 
 
 class Outbox(ABC):

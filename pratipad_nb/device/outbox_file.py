@@ -376,7 +376,7 @@ def _check(path: Path) -> None:
     except FileNotFoundError:
         # A file that is there must not be opened and closed here: closing it would give up
         # the locks that SQLite holds on it for another device of this process.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         return
     if not stat.S_ISREG(mode):
         raise StoreDamaged(f"{path} can't be opened: it is no file.")

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.device.credit import Credit
-from pratipad_nb.device.outbox import Outbox, Parcel
+from pratipad_nb.device.outbox import MAX_FRAME_BYTES, Outbox, Parcel
 from pratipad_nb.errors import (
     LogFull,
     NotInvited,
@@ -102,7 +102,7 @@ class Uplink:
         while True:
             self._wake.clear()
             sent = self._outbox.sent_of_epoch
-            parcel = self._outbox.take(self._allowed(), min(1 << 20, self._outbox.max_payload))
+            parcel = self._outbox.take(self._allowed(), min(MAX_FRAME_BYTES, self._outbox.max_payload))
             if parcel is None:
                 if self._outbox.epoch != self._credit.epoch:
                     self.former = self._credit.epoch, sent
@@ -113,23 +113,27 @@ class Uplink:
                     self._starved()
                 await self._wake.wait()
                 continue
-            frame = self._frame(parcel)
-            if self._credit.fast:
-                began = time.monotonic()
-                await self._hand_over(link, frame)
-                self._outbox.confirm(parcel)
-                if len(parcel.payloads) > 1:
-                    await asyncio.sleep(began + _FAST_PERIOD - time.monotonic())
-                continue
-            # The id names both ends of the frame: after a restart the same first message may
-            # begin a longer frame.
-            base = self._outbox.base
-            message_id = f"{self._device}-{self._credit.epoch}-{parcel.first - base}-{parcel.last - base}"
-            await self._store(link, frame, message_id)
+            fast, began = self._credit.fast, time.monotonic()
+            for frame in self._frames(parcel):
+                await (self._hand_over(link, frame) if fast else self._store(link, frame))
             self._outbox.confirm(parcel)
+            if fast and len(parcel.payloads) > 1:
+                await asyncio.sleep(began + _FAST_PERIOD - time.monotonic())
 
     def _allowed(self) -> int | None:
         return self._credit.may_send(self._outbox.sent_of_epoch)
+
+    def _frames(self, parcel: Parcel) -> Iterator[bytes]:
+        """Yield the frame of `parcel`, in parts if its messages together take too much memory at an edge."""
+        try:
+            frame = self._frame(parcel)
+        except PayloadError:
+            if len(parcel.payloads) == 1:
+                raise
+            for part in parcel.halves():
+                yield from self._frames(part)
+        else:
+            yield frame
 
     def _frame(self, parcel: Parcel) -> bytes:
         payloads = list(map(msgspec.Raw, parcel.payloads))
@@ -155,13 +159,17 @@ class Uplink:
         except WaitTimeout:
             log.debug("device %s: a frame was handed over and the link went down", self._device)
 
-    async def _store(self, link: Connection, frame: bytes, message_id: str) -> None:
-        """Append `frame` until it is safe. Its numbers stay the same, so the edge recognises repeats."""
+    async def _store(self, link: Connection, frame: bytes) -> None:
+        """Append `frame` until it is safe. Its numbers stay the same, so the edge recognises repeats.
+
+        The append has no message id. All devices of a flow share one space of ids, so a device that names the
+        next id of another device would have the other device's frame acknowledged and dropped.
+        """
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         told = False
         while True:
             try:
-                await link.append(self._subject, frame, message_id=message_id)
+                await link.append(self._subject, frame)
             except LogFull:
                 log.debug("device %s: the flow's input is full, waiting", self._device)
             except (NotInvited, TransportClosed, PayloadError):

@@ -24,6 +24,7 @@ import IPython
 
 import pratipad_nb
 from pratipad_nb.errors import PratipadError
+from pratipad_nb.wording import in_words
 
 __all__ = ["hang_in", "take_out", "without_frames"]
 
@@ -81,7 +82,7 @@ def _lines(error: PratipadError, before: str = "", after: str = "") -> list[str]
 
 def _cause_lines(cause: BaseException) -> list[str]:
     """Return the cause's message and, if the cause is from a user's code, its last line there."""
-    lines = [f"{_DIM}Cause: {type(cause).__name__}: {cause}{_RESET}"]
+    lines = [f"{_DIM}Cause: {in_words(cause)}{_RESET}"]
     frames = [] if isinstance(cause, PratipadError) else _of_the_user(cause.__traceback__)
     if frames:
         at = traceback.extract_tb(frames[-1], 1)[0]

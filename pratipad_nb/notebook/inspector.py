@@ -119,7 +119,7 @@ def _devices(flow: Flow, text: str) -> dict[str, Any]:
     left = _BUDGET
     for name, d in found[:_DEVICES]:
         rate, orders = float(f"{d.rate:.3g}"), [d.orders_run, d.orders_sent]
-        row = [name, d.connected, rate, d.received, orders, d.sources, d.error[:_CHARACTERS]]
+        row = [name, d.connected, rate, d.received, orders, d.sources, _plain(d.error)]
         left -= len(json.dumps(row))
         if left < 0:
             break
@@ -133,7 +133,7 @@ def _devices(flow: Flow, text: str) -> dict[str, Any]:
 def _messages(flow: Flow, wish: _Wish) -> dict[str, Any]:
     samples = flow[wish.key].samples(KEPT if wish.text else _SEARCHED)
     broken = next((s for s in reversed(samples) if s.error), None)
-    fault = [broken.error[:_CHARACTERS], broken.traceback[-_TRACEBACK_CHARACTERS:]] if broken else None
+    fault = [_plain(broken.error), _told(broken.traceback, _TRACEBACK_CHARACTERS)] if broken else None
     rows: list[list[Any]] = []
     left = _BUDGET - len(json.dumps(fault))
     for sample in reversed(samples):
@@ -152,7 +152,7 @@ def _log(flow: Flow, key: str) -> list[list[Any]]:
     lines: list[list[Any]] = []
     left = _LOG_BUDGET
     for line in reversed(flow[key].log[-_LINES:]):
-        shown = [round(line.time, 3), line.stream, line.text[:_CHARACTERS]]
+        shown = [round(line.time, 3), line.stream, _plain(line.text)]
         left -= len(json.dumps(shown))
         if left < 0:
             break
@@ -166,7 +166,7 @@ def _row(sample: Sample) -> list[Any]:
 
 
 def _in_out(sample: Sample) -> list[str]:
-    return [_texts(sample.inputs), _texts(sample.results), sample.error[:_CHARACTERS]]
+    return [_texts(sample.inputs), _texts(sample.results), _plain(sample.error)]
 
 
 def _texts(values: tuple[Any, ...]) -> str:
@@ -174,14 +174,24 @@ def _texts(values: tuple[Any, ...]) -> str:
 
 
 def _text(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = wording.printable(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= _CHARACTERS else text[: _CHARACTERS - 1] + "…"
+
+
+def _plain(text: str) -> str:
+    """Return the beginning of a text of others, printable."""
+    return wording.printable(text[:_CHARACTERS], lines=True)
+
+
+def _told(traceback: str, most: int) -> str:
+    """Return the end of a traceback, which has the place and the error, printable."""
+    return wording.printable(traceback[-most:], lines=True)
 
 
 def _letters(flow: Flow) -> list[list[str]]:
     found = flow.dead_letters()[-5:]
     return [
-        [x.processor, _text(x.payload), x.error[:_CHARACTERS], x.traceback[-_TRACEBACK_CHARACTERS // 2 :]]
+        [x.processor, _text(x.payload), _plain(x.error), _told(x.traceback, _TRACEBACK_CHARACTERS // 2)]
         for x in reversed(found)
     ]
 
@@ -258,4 +268,4 @@ def told(flow: Flow, content: dict[str, Any]) -> dict[str, Any]:
         return {"text": str(error)[:1000], "fault": True, "at": time.time()}
     except Exception as error:  # this thread has no caller that would report it
         log.exception("%s: what a page asked for failed", flow.name)
-        return {"text": f"{type(error).__name__}: {error}"[:1000], "fault": True, "at": time.time()}
+        return {"text": wording.in_words(error), "fault": True, "at": time.time()}

@@ -30,7 +30,7 @@ def summary() -> list[dict[str, Any]]:
                 "rate": float(f"{s.rate:.3g}"),
                 "delivered": s.delivered,
                 "connected": sum(d.connected for d in s.devices.values()),
-                "trouble": s.error or (s.blocked_by[0] if s.blocked_by else ""),
+                "trouble": next((each for each in (s.error, *s.blocked_by, *s.warnings) if each), ""),
             }
         )
     return found

@@ -144,7 +144,8 @@ def _arrange(
 def _headline(axes: Axes, structure: Mapping[str, Any], n: Mapping[str, Any], width: float) -> None:
     _write(axes, 4, 15, structure["name"], 11, _GREY, bold=True)
     words = f"{n['state']}  ·  {n['delivery']}  ·  {wording.span(n['uptime'])}"
-    alert = n["error"] or (f"waiting: {n['blocked'][0]}" if n["blocked"] else "")
+    lines = [f"waiting: {reason}" for reason in n["blocked"]] + [f"warning: {each}" for each in n["warnings"]]
+    alert = n["error"] or (lines[0] if lines else "")
     _write(axes, width - 4, 15, _cut(alert, 90) or words, 8.5, _HOT if alert else _GREY, align="right")
 
 

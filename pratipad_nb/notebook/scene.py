@@ -3,7 +3,7 @@
 Owns the step from a flow's graph and `FlowStats` to the two dictionaries that the widget, the static picture
 and the text picture share: the *structure* (nodes and edges, sent when the notation changes) and the
 *numbers* (sent several times a second, therefore short: lists in a fixed order instead of maps, three
-significant digits). Draws nothing.
+significant digits). Texts of others are printable here. Draws nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pratipad_nb import wording
 from pratipad_nb.dataflow import DEVICES, OUTPUT, graph, layout
 from pratipad_nb.runtime.values.stats import DeviceStats, FlowStats, ProcessorStats
 from pratipad_nb.session import Flow
@@ -70,8 +71,9 @@ def numbers(stats: FlowStats) -> dict[str, Any]:
         "repeats": stats.repeats,
         "dead": stats.dead,
         "malformed": stats.malformed,
-        "blocked": list(stats.blocked_by),
-        "error": stats.error,
+        "blocked": list(map(wording.printable, stats.blocked_by)),
+        "warnings": list(map(wording.printable, stats.warnings)),
+        "error": wording.printable(stats.error, lines=True),
         "back": [
             _short(back.rate), back.received, back.replies, back.sent, back.failed, back.expired, back.waiting
         ],
@@ -98,7 +100,8 @@ def grid(scene: Mapping[str, Any], columns: int) -> dict[str, tuple[int, int, in
 def _processor(p: ProcessorStats) -> list[Any]:
     return [
         p.state, _short(p.rate), p.received, p.emitted, p.failed, p.retried,
-        _short(p.p50), _short(p.p99), round(p.busy, 2), p.waiting, p.version, p.last_error[:300], p.newer,
+        _short(p.p50), _short(p.p99), round(p.busy, 2), p.waiting, p.version,
+        wording.printable(p.last_error[:300], lines=True), p.newer,
     ]  # fmt: skip
 
 
@@ -116,7 +119,10 @@ def _devices(devices: Mapping[str, DeviceStats]) -> dict[str, Any]:
         "connected": sum(d.sources or 1 for d in devices.values() if d.connected),
         "rate": _short(sum(d.rate for d in devices.values())),
         "gaps": sum(d.gaps for d in devices.values()),
-        "shown": [[name, d.connected, _short(d.rate), d.received, d.error[:200]] for name, d in shown],
+        "shown": [
+            [name, d.connected, _short(d.rate), d.received, wording.printable(d.error[:200])]
+            for name, d in shown
+        ],
     }
 
 

@@ -54,6 +54,7 @@ def text_picture(flow: Flow) -> str:
         f"{numbers['state']}, {numbers['delivery']}, up {wording.span(numbers['uptime'])}",
     ]
     lines += [f"waiting: {reason}" for reason in numbers["blocked"]]
+    lines += [f"warning: {each}" for each in numbers["warnings"]]
     lines += [f"failed: {numbers['error']}"] if numbers["error"] else []
     lines.append("")
     for i, line in enumerate(_aligned(rows)):

@@ -2,6 +2,11 @@
 
 Owns the X.509 profile: ECDSA on P-256, an authority that signs leaves and nothing else, leaves that are
 either a server's or a client's. Knows no folders and no policy of renewal.
+
+A leaf names its holder twice, as URIs: first ``IDENTITY#SERIAL``, the certificate's own name, then
+``IDENTITY``. The server takes the first of the two that is a listed user. A server that lists the names of
+certificates keeps a stolen key out although its holder's identity is issued again. A server whose users are
+written by hand may list identities. Leaves of version 0.1 have the identity alone.
 """
 
 from __future__ import annotations
@@ -19,16 +24,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pratipad_nb.errors import CertificateError
+from pratipad_nb.validity import valid_until
 
 __all__ = [
     "CLOCK_SKEW",
     "Pair",
     "Profile",
+    "identity_in",
     "made_authority",
     "made_leaf",
+    "party_of",
     "profile_of",
     "read_authority",
+    "read_certificate",
     "read_pair",
+    "serial_of",
+    "signed_by",
     "valid_until",
 ]
 
@@ -36,6 +47,8 @@ __all__ = [
 CLOCK_SKEW = timedelta(days=1)
 #: Upper bound of a common name in RFC 5280, appendix A.1 (ub-common-name).
 _LONGEST_NAME = 64
+#: Between the identity of a certificate's holder and the certificate's serial number: a URI's fragment.
+_MARK = "#"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +83,25 @@ class Pair:
 
     def signed_by(self, authority: Pair) -> bool:
         """Return whether `authority` signed this certificate."""
-        try:
-            self.certificate.verify_directly_issued_by(authority.certificate)
-        except (InvalidSignature, ValueError, TypeError):
-            return False
-        return True
+        return signed_by(self.certificate, authority)
+
+
+def signed_by(certificate: x509.Certificate, authority: Pair) -> bool:
+    """Return whether `authority` signed `certificate`."""
+    try:
+        certificate.verify_directly_issued_by(authority.certificate)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
 
 
 def made_authority(name: str, days: float) -> Pair:
     """Return a new self-signed authority, which may sign leaves and revocation lists, but no authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name(name)
+    until = datetime.now(UTC) + timedelta(days=days)
     builder = (
-        _builder(subject, subject, key, datetime.now(UTC) + timedelta(days=days))
+        _builder(subject, subject, key, until, x509.random_serial_number())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(sign_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -102,12 +121,13 @@ def made_leaf(authority: Pair, profile: Profile, days: float) -> Pair:
     issuer = authority.certificate
     until = min(datetime.now(UTC) + timedelta(days=days), issuer.not_valid_after_utc)
     usage = ExtendedKeyUsageOID.SERVER_AUTH if profile.server else ExtendedKeyUsageOID.CLIENT_AUTH
+    serial = x509.random_serial_number()
     builder = (
-        _builder(_name(profile.identity), issuer.subject, key, until)
+        _builder(_name(profile.identity), issuer.subject, key, until, serial)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(sign_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        .add_extension(_alternative_names(profile), critical=False)
+        .add_extension(_alternative_names(profile, serial), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(_authority_key_id(issuer), critical=False)
     )
@@ -129,14 +149,14 @@ def profile_of(certificate: x509.Certificate) -> Profile | None:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except (x509.ExtensionNotFound, ValueError):
         return None
-    identities = names.get_values_for_type(x509.UniformResourceIdentifier)
+    identities = {party_of(each) for each in names.get_values_for_type(x509.UniformResourceIdentifier)}
     if len(identities) != 1:
         return None
     hosts = [
         *names.get_values_for_type(x509.DNSName),
         *map(str, names.get_values_for_type(x509.IPAddress)),
     ]
-    return Profile(identities[0], tuple(sorted(hosts)), ExtendedKeyUsageOID.SERVER_AUTH in usage)
+    return Profile(identities.pop(), tuple(sorted(hosts)), ExtendedKeyUsageOID.SERVER_AUTH in usage)
 
 
 def read_pair(certificate: Path, key: Path) -> Pair:
@@ -147,7 +167,7 @@ def read_pair(certificate: Path, key: Path) -> Pair:
     CertificateError
         If a file is missing, unreadable or no such PEM, or the two don't belong together.
     """
-    found = _read_certificate(certificate)
+    found = read_certificate(certificate)
     try:
         private = serialization.load_pem_private_key(key.read_bytes(), password=None)
     except OSError as error:
@@ -196,12 +216,55 @@ def _has(certificate: x509.Certificate, extension: type[x509.ExtensionType], fie
         return False
 
 
-def valid_until(certificate: Path) -> datetime:
-    """Return when the certificate in a PEM file expires; raise `CertificateError` if the file holds none."""
-    return _read_certificate(certificate).not_valid_after_utc
+def serial_of(certificate: Path) -> str:
+    """Return the serial number of the certificate in a PEM file, in hexadecimal digits.
+
+    Raises
+    ------
+    CertificateError
+        If the file holds no certificate.
+    """
+    return _written_serial(read_certificate(certificate).serial_number)
 
 
-def _read_certificate(path: Path) -> x509.Certificate:
+def identity_in(certificate: Path) -> str:
+    """Return the first name of the certificate in a PEM file: ``IDENTITY#SERIAL``.
+
+    The name of a certificate of version 0.1 is its holder's identity, without a serial number.
+
+    Raises
+    ------
+    CertificateError
+        If the file holds no certificate, or a certificate without such a name.
+    """
+    found = read_certificate(certificate)
+    try:
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return str(names.get_values_for_type(x509.UniformResourceIdentifier)[0])
+    except (x509.ExtensionNotFound, ValueError, IndexError) as error:
+        raise CertificateError(
+            f"{certificate} names no party: it has no URI among its alternative names. Take a certificate "
+            "that `pratipad certs issue` or `flow.invite(name, folder)` has written."
+        ) from error
+
+
+def party_of(identity: str) -> str:
+    """Return the identity of a certificate's holder, from the certificate's own name or the identity."""
+    return identity.partition(_MARK)[0]
+
+
+def _written_serial(serial: int) -> str:
+    return f"{serial:x}"
+
+
+def read_certificate(path: Path) -> x509.Certificate:
+    """Return the certificate in a PEM file, the first if there are several.
+
+    Raises
+    ------
+    CertificateError
+        If the file can't be read, or holds no certificate.
+    """
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except OSError as error:
@@ -211,14 +274,14 @@ def _read_certificate(path: Path) -> x509.Certificate:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, until: datetime
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, until: datetime, serial: int
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(serial)
         .not_valid_before(datetime.now(UTC) - CLOCK_SKEW)
         .not_valid_after(until)
     )
@@ -244,14 +307,16 @@ def _key_usage(*, sign_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _alternative_names(profile: Profile) -> x509.SubjectAlternativeName:
-    try:
-        identity = x509.UniformResourceIdentifier(profile.identity)
-    except ValueError as error:
+def _alternative_names(profile: Profile, serial: int) -> x509.SubjectAlternativeName:
+    identity = profile.identity
+    if not identity.isascii() or _MARK in identity:
         raise CertificateError(
-            f"{profile.identity!r} can't be an identity: it is an ASCII URI, such as urn:pratipad:house:edge."
-        ) from error
-    return x509.SubjectAlternativeName([identity, *_host_names(profile.hosts)])
+            f"{identity!r} can't be an identity: it is an ASCII URI without {_MARK!r}, such as "
+            "urn:pratipad:house:edge."
+        )
+    names = (f"{identity}{_MARK}{_written_serial(serial)}", identity)
+    uris = [x509.UniformResourceIdentifier(name) for name in names]
+    return x509.SubjectAlternativeName([*uris, *_host_names(profile.hosts)])
 
 
 def _host_names(hosts: Sequence[str]) -> list[x509.GeneralName]:

@@ -4,25 +4,31 @@
 
     pki/                          0700
     ├── authority/                ca.pem, ca-key.pem
-    ├── server/                   ca.pem, cert.pem, key.pem, as in the folders below
+    ├── server/, listener/        ca.pem, cert.pem, key.pem, as in the folders below
+    ├── owner/                    the server's owner, a user of its system account
     ├── edge/FLOW/
     ├── device/FLOW/NAME/
     ├── reader/FLOW/NAME/
     ├── carried/edge/FLOW/DIR/    cert.pem alone: a copy of the certificate that was issued into DIR
-    └── carried/leaf/SITE/DIR/    cert.pem alone
+    ├── carried/leaf/FLOW/SITE/DIR/
+    └── carried/device/FLOW/NAME/DIR/, carried/reader/FLOW/NAME/DIR/
 
-Owns that layout. The form of an identity belongs to `pratipad_nb.transport.permissions`.
+Owns that layout. The form of an identity, and of a FLOW (``house``, or of a tenant
+``acme/house``, whose folder is ``acme~house``), belongs to `pratipad_nb.transport.parties`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pratipad_nb.errors import CertificateError
-from pratipad_nb.files import private_folder, write_whole
-from pratipad_nb.settings import Credentials, valid_name
+from pratipad_nb.files import guarded_folder, private_folder, write_whole
+from pratipad_nb.settings import Credentials, party_name, valid_name
+from pratipad_nb.validity import valid_until
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.authority import Authority
@@ -48,6 +54,8 @@ class CertificateStore:
         ------
         CertificateError
             If the authority can't be opened or made, or `cryptography` isn't installed.
+        SettingsError
+            If others may write to the folder.
         """
         try:
             # Imported late: `cryptography` takes longer to import than all else in a session that brings its
@@ -60,7 +68,8 @@ class CertificateStore:
             ) from error
         folder = state / "pki"
         try:
-            private_folder(folder)
+            guarded_folder(state)
+            guarded_folder(folder)
         except OSError as error:
             raise CertificateError(
                 f"{folder} can't be made: {error.strerror}. Choose a state folder that can be written to "
@@ -77,6 +86,12 @@ class CertificateStore:
         """Return the server's credentials, renewed if need be; valid for 30 days."""
         return self._authority.ensure(identity, self._folder / "server", hosts=hosts, server=True)
 
+    def owner(self, identity: str) -> Credentials:
+        """Return the credentials of the server's owner, renewed if need be; valid for 30 days."""
+        from pratipad_nb.pki.authority import SERVER_DAYS
+
+        return self._authority.ensure(identity, self._folder / "owner", days=SERVER_DAYS)
+
     def edge(self, flow: str, identity: str) -> Credentials:
         """Return the credentials of the edge of `flow`, renewed if need be; valid for 30 days."""
         from pratipad_nb.pki.authority import SERVER_DAYS
@@ -89,15 +104,74 @@ class CertificateStore:
 
     def reader(self, flow: str, name: str, identity: str) -> Credentials:
         """Return the credentials of the reader `name` of `flow`, renewed if need be; valid for 397 days."""
-        return self._authority.ensure(identity, self._of("reader", flow) / valid_name(name, "reader"))
+        return self._authority.ensure(identity, self._of("reader", flow) / party_name(name, "reader"))
 
-    def note_carried(self, role: Literal["edge", "leaf"], name: str, issued: Path) -> None:
-        """Keep a copy of the certificate in `issued`, a folder to be carried away, to know when it ends."""
+    def note_carried(self, role: str, flow: str, name: str, issued: Path) -> None:
+        """Keep a copy of the certificate in `issued`, a folder to be carried away, to know when it ends.
+
+        Parameters
+        ----------
+        role, flow, name
+            The party; an edge has no name.
+        issued
+            The folder.
+        """
         certificate = issued / "cert.pem"
         folder = self._folder
-        for part in ("carried", role, name, issued.resolve().name):
+        for part in ("carried", role, _folder_name(flow), *([name] if name else []), issued.resolve().name):
             folder = private_folder(folder / part)
         write_whole(folder / certificate.name, certificate.read_bytes(), 0o644)
+
+    def stored_until(self) -> dict[str, datetime]:
+        """Return when the certificates of devices and readers in this store end, by the holders' identities.
+
+        Certificates of this computer's server and edges aren't among them: a start renews them.
+        """
+        return _ends(self._certificates("device", "reader"))
+
+    def carried_until(self) -> dict[str, datetime]:
+        """Return when the newest certificate ends that was carried away, by the holders' identities."""
+        return _ends(self._certificates("carried"))
+
+    def left_behind(self) -> list[str]:
+        """Return the parties that have no certificate of the present authority, by identity, sorted.
+
+        They are those for whom a change of the authority can't be finished yet.
+        """
+        found = self._certificates("device", "reader", "carried")
+        known = {identity: False for identity, _ in found}
+        for identity, path in found:
+            known[identity] = known[identity] or self._authority.has_signed(path)
+        return sorted(identity for identity, has in known.items() if not has)
+
+    def _certificates(self, *folders: str) -> list[tuple[str, Path]]:
+        """Return the holder's identity and the file of each certificate below `folders`."""
+        from pratipad_nb.pki.certificates import identity_in, party_of
+
+        found = []
+        for folder in folders:
+            for path in (self._folder / folder).rglob("cert.pem"):
+                with contextlib.suppress(CertificateError):  # deleted meanwhile, or damaged
+                    found.append((party_of(identity_in(path)), path))
+        return found
+
+    def renew_servers(self) -> None:
+        """Have the certificates of this computer's servers fit the authority, which has changed.
+
+        The servers show and trust them once they have read their files again.
+
+        Raises
+        ------
+        CertificateError
+            If a certificate can't be written.
+        """
+        from pratipad_nb.pki.certificates import profile_of, read_certificate
+
+        for folder in (self._folder / "server", self._folder / "listener"):
+            if (folder / "cert.pem").exists():
+                profile = profile_of(read_certificate(folder / "cert.pem"))
+                if profile is not None:
+                    self._authority.ensure(profile.identity, folder, hosts=profile.hosts, server=True)
 
     def names(self, flow: str, role: Literal["device", "reader"]) -> list[str]:
         """Return the devices or readers of `flow` that have a certificate in this store, sorted."""
@@ -108,7 +182,20 @@ class CertificateStore:
         """Delete all certificates of `flow`; only revoking the server's user keeps a holder of a copy out."""
         for role in ("edge", "device", "reader"):
             shutil.rmtree(self._of(role, flow), ignore_errors=True)
-        shutil.rmtree(self._folder / "carried" / "edge" / valid_name(flow, "flow"), ignore_errors=True)
+            shutil.rmtree(self._folder / "carried" / role / _folder_name(flow), ignore_errors=True)
 
     def _of(self, role: str, flow: str) -> Path:
-        return private_folder(self._folder / role) / valid_name(flow, "flow")
+        return private_folder(self._folder / role) / _folder_name(flow)
+
+
+def _folder_name(flow: str) -> str:
+    return flow.replace("/", "~")
+
+
+def _ends(certificates: list[tuple[str, Path]]) -> dict[str, datetime]:
+    """Return when each party's newest certificate ends."""
+    found: dict[str, datetime] = {}
+    for identity, path in certificates:
+        until = valid_until(path)
+        found[identity] = max(until, found.get(identity, until))
+    return found

@@ -16,7 +16,7 @@ from typing import Any
 from pratipad_nb.calls import worker
 from pratipad_nb.message import Message
 from pratipad_nb.processors.copying import copied
-from pratipad_nb.wording import in_words, storable
+from pratipad_nb.wording import in_words, printable
 
 __all__ = ["Failure", "Outcome", "sampled"]
 
@@ -116,7 +116,7 @@ def _traceback(error: BaseException) -> str:
         lines = traceback.format_exception(type(error), error, _users_frames(error.__traceback__))
     except BaseException as again:  # noqa: BLE001 - formatting calls methods of the user's exception
         return f"(its traceback can't be had: {in_words(again)})"
-    text = storable("".join(lines))
+    text = printable("".join(lines), lines=True)
     if len(text) <= TRACEBACK_CHARACTERS:
         return text
     cut = "\n… cut …\n"

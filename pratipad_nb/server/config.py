@@ -1,35 +1,39 @@
-"""The embedded server's configuration file and the list of its users, as text.
+"""The embedded server's configuration as text, and the paths of its files.
 
-Owns both texts and their hard-wired part: a listener that speaks TLS from its first byte on and lets in
-nobody without a certificate of our authority whose identity is a listed user. No parameter loosens this. The
-list of users is JSON; the configuration is nearly so, but for its strings, which hold the names of folders:
-any bytes but zero.
+Owns the text and its hard-wired part: a listener that speaks TLS from its first byte on and lets in nobody
+without a certificate of our authority whose name is a listed user's. No parameter loosens this. The
+configuration is nearly JSON, but for its strings, which hold the names of folders: any bytes but zero. The
+accounts, which the configuration includes, are for `pratipad_nb.server.accounts`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from pratipad_nb.errors import ServerError
+from pratipad_nb.errors import CertificateError
+from pratipad_nb.pki.certificates import identity_in
+from pratipad_nb.server.accounts import SYSTEM, Account, flow_account
 from pratipad_nb.settings import Address, Credentials, Leaf, Sync
-from pratipad_nb.transport.permissions import CLOUD, User
+from pratipad_nb.transport.parties import Party
+from pratipad_nb.transport.rights import CLOUD
 
 __all__ = [
     "LEAF_PORT",
     "LOOPBACK",
     "MAX_PAYLOAD",
+    "MAX_STORE",
     "MQTT_PORT",
     "ServerFiles",
-    "parsed_users",
+    "leaf_party",
     "rendered_config",
-    "rendered_users",
+    "rendered_include",
 ]
 
 #: A server's default address: a program on another machine doesn't even see the server.
@@ -45,13 +49,11 @@ LEAF_PORT = 7422
 #: than 8 MiB.
 MAX_PAYLOAD = 8 << 20
 
-#: A user that no certificate has. With an empty list the server would ask for no user at all.
-_NOBODY = "urn:pratipad:nobody"
 _RANDOM_PORT = -1
 #: What JetStream may store, in bytes: more than any disk has. When a log is made, the server takes the log's
 #: whole bound off this number, whose default is 75 % of what the disk has free: few flows' bounds, though
 #: their logs are empty. A bound is no reservation here: the disk itself is watched (`disk`).
-_MAX_STORE = 1 << 60
+MAX_STORE = 1 << 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,8 @@ class ServerFiles:
         server.json   which server runs, for a process that joins it
         port          the port of the last start
         wanted        the standalone process that waits for the folder to be handed over
-        server.conf   users.conf   users.lock
+        server.conf   accounts.conf
+        parties.json  the register, from which accounts.conf is made   parties.lock
         log           and rotated logs
         run/          the server's report of the port that it got
         store/        JetStream
@@ -98,14 +101,24 @@ class ServerFiles:
         return self.folder / "server.conf"
 
     @property
-    def users(self) -> Path:
-        """The users file, included by the configuration; changed under `users_lock` alone."""
-        return self.folder / "users.conf"
+    def accounts(self) -> Path:
+        """The accounts, included by the configuration; made from the register."""
+        return self.folder / "accounts.conf"
 
     @property
-    def users_lock(self) -> Path:
-        """The lock that is held while users change and the server reads them again."""
-        return self.folder / "users.lock"
+    def parties(self) -> Path:
+        """The register; changed under `parties_lock` alone."""
+        return self.folder / "parties.json"
+
+    @property
+    def parties_lock(self) -> Path:
+        """The lock that is held while the register changes and the server reads its accounts again."""
+        return self.folder / "parties.lock"
+
+    @property
+    def former_users(self) -> Path:
+        """The list of users of version 0.1, from before there were accounts."""
+        return self.folder / "users.conf"
 
     @property
     def log(self) -> Path:
@@ -169,7 +182,7 @@ def rendered_config(
         "jetstream": {
             "store_dir": str(files.store),
             "sync_interval": "2m" if sync == "interval" else "always",
-            "max_file_store": _MAX_STORE,
+            "max_file_store": MAX_STORE,
         },
         "log_file": str(files.log),
         # Two files of a megabyte: enough to explain a failure, and bounded.
@@ -189,7 +202,7 @@ def rendered_config(
         sections["jetstream"]["domain"] = "edge"
         sections["server_name"] = f"pratipad-{_fingerprint(leaf_of)}"
     # The include stands before the sections; a relative path is looked up beside this file.
-    lines = [f"include ./{files.users.name}"]
+    lines = [f"include ./{files.accounts.name}"]
     lines += [f"{_written(name)}: {_written(section)}" for name, section in sections.items()]
     return "\n".join(lines) + "\n"
 
@@ -221,7 +234,11 @@ def _character(byte: int) -> str:
 
 
 def _joining(leaf_of: Leaf) -> dict[str, Any]:
-    credentials = leaf_of.credentials
+    return {"reconnect": "1s", "remotes": [_remote(leaf_of.url, each) for each in leaf_of.credentials]}
+
+
+def _remote(url: str, credentials: Credentials) -> dict[str, Any]:
+    """Return the link of one flow: each account has a link of its own, and a certificate for it."""
     tls = {
         "cert_file": str(credentials.certificate.absolute()),
         "key_file": str(credentials.key.absolute()),
@@ -229,13 +246,26 @@ def _joining(leaf_of: Leaf) -> dict[str, Any]:
         "handshake_first": True,
         "timeout": 5,
     }
-    return {"reconnect": "1s", "remotes": [{"url": leaf_of.url, "tls": tls}]}
+    party = leaf_party(credentials)
+    return {"url": url, "account": flow_account(party.flow, party.tenant), "tls": tls}
+
+
+def leaf_party(credentials: Credentials) -> Party:
+    """Return the leaf that a certificate lets in; raise `CertificateError` if it is no leaf's."""
+    named = identity_in(credentials.certificate)
+    party = Party.parse(named)
+    if party is None or party.role != "leaf":
+        raise CertificateError(
+            f"{credentials.certificate} is the certificate of {named!r:.100}, and no leaf's. Issue one "
+            "beside the server to join, and carry it here: pratipad certs issue leaf NAME --flow FLOW"
+        )
+    return party
 
 
 def _fingerprint(leaf_of: Leaf) -> str:
     # A server refuses two leaves of one name. The certificate is the site's own, so its fingerprint is a name
     # of the site's own.
-    return hashlib.sha256(leaf_of.credentials.certificate.read_bytes()).hexdigest()[:12]
+    return hashlib.sha256(leaf_of.credentials[0].certificate.read_bytes()).hexdigest()[:12]
 
 
 def _tls(credentials: Credentials) -> dict[str, Any]:
@@ -251,53 +281,6 @@ def _tls(credentials: Credentials) -> dict[str, Any]:
     }
 
 
-def rendered_users(users: Iterable[User]) -> bytes:
-    """Return the users file, which `parsed_users` reads back."""
-    listed = [_user(user) for user in sorted(users, key=lambda user: user.identity)]
-    nobody = _user(User(_NOBODY))
-    return msgspec.json.encode({"authorization": {"users": [nobody, *listed]}})
-
-
-def parsed_users(data: bytes) -> dict[str, User]:
-    """Return the users in a users file by their identities.
-
-    Raises
-    ------
-    ServerError
-        If `data` is no users file.
-    """
-    try:
-        found = [_parsed_user(entry) for entry in msgspec.json.decode(data)["authorization"]["users"]]
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ServerError(
-            "the server's list of users is damaged. Delete users.conf in the server's folder and start "
-            "again; devices and readers that aren't of a flow started here need a new invitation then."
-        ) from error
-    return {user.identity: user for user in found if user.identity != _NOBODY}
-
-
-def _user(user: User) -> dict[str, Any]:
-    permissions: dict[str, Any] = {"publish": _only(user.publish), "subscribe": _only(user.subscribe)}
-    if user.allow_responses:
-        permissions["allow_responses"] = True
-    return {
-        "user": user.identity,
-        "permissions": permissions,
-        "allowed_connection_types": list(user.listeners),
-    }
-
-
-def _only(subjects: tuple[str, ...]) -> dict[str, list[str]]:
-    # An empty list of allowed subjects would allow everything.
-    return {"allow": list(subjects)} if subjects else {"deny": [">"]}
-
-
-def _parsed_user(entry: Mapping[str, Any]) -> User:
-    permissions = entry["permissions"]
-    return User(
-        entry["user"],
-        publish=tuple(permissions["publish"].get("allow", ())),
-        subscribe=tuple(permissions["subscribe"].get("allow", ())),
-        allow_responses=bool(permissions.get("allow_responses", False)),
-        listeners=tuple(entry.get("allowed_connection_types", ("STANDARD",))),
-    )
+def rendered_include(accounts: Mapping[str, Account]) -> bytes:
+    """Return the file of the accounts, which the configuration includes."""
+    return msgspec.json.encode({"accounts": accounts, "system_account": SYSTEM})

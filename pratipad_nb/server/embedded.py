@@ -1,7 +1,7 @@
 """The embedded NATS server: started, watched, restarted and ended.
 
 Owns the server's life in one folder, which a lock keeps to one owner. The process belongs to `process`, the
-configuration to `config`, the users to `users`, and the folder's owner to `state`.
+configuration to `config`, the parties to `admission`, and the folder's owner to `state`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,25 @@ from typing import NoReturn, TypeVar
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.bugs import Bugs
 from pratipad_nb.errors import ServerError, SettingsError
-from pratipad_nb.files import FileLock, private_folder, write_whole
-from pratipad_nb.server.config import LEAF_PORT, LOOPBACK, MQTT_PORT, ServerFiles, rendered_config
+from pratipad_nb.files import FileLock, guarded_folder, private_folder, write_whole
+from pratipad_nb.server.admission import Admission
+from pratipad_nb.server.carrying import carry_streams, former_parties
+from pratipad_nb.server.config import (
+    LEAF_PORT,
+    LOOPBACK,
+    MQTT_PORT,
+    ServerFiles,
+    leaf_party,
+    rendered_config,
+)
 from pratipad_nb.server.disk import DiskWatch, storage_in
+from pratipad_nb.server.leaves import end_leaves
 from pratipad_nb.server.log_file import ServerLog
 from pratipad_nb.server.process import ServerProcess, find_server
+from pratipad_nb.server.register import Change, Register, Rules
 from pratipad_nb.server.state import ServerState, locked_folder, unwant, write_state
-from pratipad_nb.server.users import Admission
 from pratipad_nb.settings import Address, Credentials, Leaf, Sync
-from pratipad_nb.transport.permissions import User
+from pratipad_nb.transport.parties import Party
 
 __all__ = ["EmbeddedServer", "ServerExit"]
 
@@ -76,8 +86,8 @@ class EmbeddedServer:
     Parameters
     ----------
     folder
-        The folder of the server's configuration, users, log and store; made with mode 0700. A folder has one
-        owner at a time.
+        The folder of the server's configuration, parties, log and store; made with mode 0700. A folder has
+        one owner at a time.
     credentials
         The server's certificate, whose hosts include 127.0.0.1 (and `host`), and the authority whose clients
         the server takes.
@@ -95,7 +105,7 @@ class EmbeddedServer:
         `host`. The listener is the server's own, with the same certificates. False: nowhere.
     leaves
         Where other sites' servers join this one as leaves: an address, or True for port 7422 of `host`.
-        `allow` lets them in (`pratipad_nb.transport.permissions.leaf_user`). False: nowhere.
+        `allow` lets them in. False: nowhere.
     leaf_of
         The server that this one joins as a leaf. Flows' results go on to there
         (`pratipad_nb.runtime.positions.forwarding`).
@@ -103,6 +113,9 @@ class EmbeddedServer:
         Whether this process exists for the server's sake. Then a process that has joined the server doesn't
         take it over when this process ends: this process is started again, and would find the folder taken. A
         flow's process that has started a server of its own before is asked to hand the folder over.
+    owner
+        The certificate of the server's owner (`pratipad_nb.server.accounts.OWNER`), by which the links of
+        leaves are ended that are let in no more. None: such links stay until they break.
     on_exit
         Called, on the event loop, when the server has ended by itself, or is restarted for its disk.
     on_full
@@ -121,6 +134,7 @@ class EmbeddedServer:
         leaves: bool | str = False,
         leaf_of: Leaf | None = None,
         standalone: bool = False,
+        owner: Credentials | None = None,
         on_exit: Callable[[ServerExit], None] | None = None,
         on_full: Callable[[str], None] | None = None,
     ) -> None:
@@ -139,7 +153,8 @@ class EmbeddedServer:
         self._on_full = on_full
         self._disk = DiskWatch(self._files, self._report_full)
         self._log = ServerLog(self._files.log)
-        self._admission = Admission(self._files, self._running_pid)
+        self._owner = owner
+        self._admission = Admission(self._files, self._running_pid, end_leaves=self._end_leaves)
         self._lock: FileLock | None = None
         self._process: ServerProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -186,17 +201,18 @@ class EmbeddedServer:
         return self._log.last()
 
     @property
-    def users(self) -> tuple[User, ...]:
-        """The users that may connect."""
-        return self._admission.users()
+    def register(self) -> Register:
+        """The parties that may connect, and what is known of their flows."""
+        return self._admission.register()
 
-    async def start(self, users: Iterable[User] = ()) -> str:
+    async def start(self, parties: Iterable[Party] = ()) -> str:
         """Start the server and return its URL once it takes connections.
 
         Parameters
         ----------
-        users
-            The users that may connect, beside those that were let in at earlier starts and not revoked since.
+        parties
+            The parties that may connect, beside those that were let in at earlier starts and not revoked
+            since.
 
         Raises
         ------
@@ -215,10 +231,11 @@ class EmbeddedServer:
             )
         binary = find_server()
         try:
-            private_folder(self._files.folder)
+            guarded_folder(self._files.folder)
             self._lock = await locked_folder(self._files, self._takes_over)
             private_folder(self._files.run)
-            await self._admission.write(users)
+            await self._admission.write(self._first_change(tuple(parties)))
+            carry_streams(self._files)
             self._url = ""
             await self._launch(binary)
         except BaseException as error:
@@ -249,22 +266,31 @@ class EmbeddedServer:
         serves_all = not (state.mqtt and self._mqtt is None) and not (state.leaf and self._leaf_of is None)
         return self._standalone and not state.standalone and serves_all
 
-    async def allow(self, users: Iterable[User]) -> None:
-        """Let `users` in, with the permissions of known users replaced; return once the server knows.
+    async def change(self, change: Change) -> None:
+        """Let parties in or out, or change the rules of flows; return once the server knows.
 
         Raises
         ------
+        SettingsError
+            If the change exceeds a tenant's quota.
         ServerError
-            If the list can't be written, or the server doesn't take it.
+            If the register can't be written, or the server doesn't take it.
         """
-        await self._admission.allow(users)
+        await self._admission.change(change)
 
-    async def revoke(self, identity: str) -> None:
-        """Let `identity` in no more and end its connections; return once both are done. See `allow`."""
-        await self._admission.revoke(identity)
+    async def allow(self, parties: Iterable[Party]) -> None:
+        """Let `parties` in; return once the server knows. See `change`."""
+        await self._admission.allow(parties)
+
+    async def revoke(self, party: Party) -> None:
+        """Let `party` in no more and end its connections; return once both are done. See `change`.
+
+        A party without a serial number stands for all certificates of its identity.
+        """
+        await self._admission.revoke(party)
 
     async def reload(self) -> None:
-        """Have the server read its users and its renewed certificate again; connections stay. See `allow`."""
+        """Have the server read its accounts and its renewed certificate again; connections stay."""
         await self._admission.reload()
 
     async def stop(self) -> None:
@@ -286,6 +312,14 @@ class EmbeddedServer:
         self._lock = None
 
     # -- starting --------------------------------------------------------------------------------------------
+
+    def _first_change(self, parties: tuple[Party, ...]) -> Change:
+        """Return the first change of the register: version 0.1's parties, and the flows of a leaf."""
+        joined = {leaf_party(each).key for each in self._leaf_of.credentials} if self._leaf_of else set()
+        known = self._admission.register()
+        if not self._files.parties.exists():
+            parties = (*former_parties(self._files), *parties)
+        return Change(parties, rules={key: Rules() for key in joined - known.rules.keys()})
 
     async def _launch(self, binary: Path) -> None:
         """Start the server on the port asked for, or its last port if that is free, and write its state."""
@@ -433,6 +467,10 @@ class EmbeddedServer:
             listener(news)
         except Exception:  # noqa: BLE001 - logged; a listener's fault must not cost the server
             _log.exception("the callback for news of the server failed")
+
+    async def _end_leaves(self, accounts: set[str]) -> None:
+        if self._owner is not None:
+            await end_leaves(self._url, self._owner, accounts)
 
     def _running_pid(self) -> int | None:
         if self._lock is None:

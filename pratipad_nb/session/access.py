@@ -8,15 +8,16 @@ it is. Opening one access for a flow at a time is for `entrance`.
 from __future__ import annotations
 
 import asyncio
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pratipad_nb.errors import FlowError, SettingsError
+from pratipad_nb.pki.invitation import Invitation
 from pratipad_nb.settings import Credentials, Endpoint, Leaf, Sync
-from pratipad_nb.transport.permissions import Role
+from pratipad_nb.transport.parties import Party, Role, flow_key
 
 if TYPE_CHECKING:
+    from pratipad_nb.server.register import Rules
     from pratipad_nb.session.site import Site
 
 __all__ = ["Access", "EmbeddedAccess", "ExternalAccess", "MemoryAccess", "open_access"]
@@ -31,7 +32,10 @@ class Access(Protocol):
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
         """Let a party in, and return its endpoint."""
 
-    async def invite(self, name: str, folder: Path, role: Role) -> Endpoint:
+    async def declare(self, rules: Rules) -> None:
+        """Have the server go by `rules` for the flow, from the start of the edge on."""
+
+    async def invite(self, name: str, folder: Path, role: Role, mqtt: bool) -> Endpoint:
         """Let a party in, write its certificate folder to `folder`, and return its endpoint."""
 
     async def failure(self) -> None:
@@ -44,23 +48,44 @@ class Access(Protocol):
 class EmbeddedAccess:
     """The embedded server of a state folder, shared by all flows of this process in that folder."""
 
-    def __init__(self, flow: str, site: Site) -> None:
+    def __init__(self, flow: str, tenant: str, site: Site) -> None:
         self._flow = flow
+        self._tenant = tenant
         self._site = site
         self.mqtt_url = site.mqtt_url
         self.is_leaf = site.is_leaf
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
         """Let a party in, making its certificate if there is none, and return its endpoint."""
-        return await self._site.endpoint_for(self._flow, role, name)
+        return await self._let_in(role, name)
 
-    async def invite(self, name: str, folder: Path, role: Role) -> Endpoint:
-        """Let a party in, copy its certificate into `folder`, and return its endpoint."""
-        endpoint = await self._site.endpoint_for(self._flow, role, name)
+    async def declare(self, rules: Rules) -> None:
+        """Have the server go by `rules` for the flow, from the start of the edge on."""
+        await self._site.declare(flow_key(self._flow, self._tenant), rules)
+
+    async def invite(self, name: str, folder: Path, role: Role, mqtt: bool) -> Endpoint:
+        """Let a party in, copy its certificate into `folder`, and return its endpoint.
+
+        Raises
+        ------
+        SettingsError
+            If `folder` holds anything else than this party's certificate, or can't be written to.
+        """
+        endpoint = await self._let_in(role, name, mqtt)
         credentials = endpoint.credentials
         assert credentials is not None
-        copied = await asyncio.to_thread(_copy, credentials, folder)
-        return Endpoint(endpoint.url, endpoint.flow, copied)
+        # An edge's certificate bears the name of its flow.
+        called, key = name if role != "edge" else self._flow, flow_key(self._flow, self._tenant)
+        invitation = Invitation(role, called, key, endpoint.url)
+        copied = await asyncio.to_thread(invitation.fill, folder, credentials)
+        await self._site.note_carried(self._party(role, name), folder)
+        return Endpoint(endpoint.url, endpoint.flow, copied, tenant=endpoint.tenant)
+
+    async def _let_in(self, role: Role, name: str, mqtt: bool | None = None) -> Endpoint:
+        return await self._site.endpoint_for(self._party(role, name), mqtt)
+
+    def _party(self, role: Role, name: str) -> Party:
+        return Party(self._flow, role, "" if role == "edge" else name, self._tenant)
 
     async def failure(self) -> None:
         """Wait until the site fails, and raise its exception."""
@@ -71,30 +96,14 @@ class EmbeddedAccess:
         await self._site.release()
 
 
-def _copy(credentials: Credentials, folder: Path) -> Credentials:
-    """Copy the certificate files into `folder`, under the names of `Credentials.in_folder`."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        key = folder / "key.pem"
-        key.touch(0o600)  # before the key is written
-        shutil.copyfile(credentials.authority, folder / "ca.pem")
-        shutil.copyfile(credentials.certificate, folder / "cert.pem")
-        shutil.copyfile(credentials.key, key)
-    except OSError as error:
-        raise SettingsError(
-            f"the certificate can't be written to {folder}: {error.strerror}. Name a folder that can be."
-        ) from error
-    return Credentials.in_folder(folder)
-
-
 class ExternalAccess:
     """A server that somebody else runs; its configuration decides who is let in, and how."""
 
     mqtt_url = ""
     is_leaf = False
 
-    def __init__(self, flow: str, url: str, folder: Path) -> None:
-        self._endpoint = Endpoint(url, flow, Credentials.in_folder(folder))
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
         """Return the edge's own endpoint; refuse devices and readers, which bring their own certificates."""
@@ -105,7 +114,10 @@ class ExternalAccess:
             f"runs that server can make. Connect it with url, flow={self._endpoint.flow!r} and certs=FOLDER."
         )
 
-    async def invite(self, name: str, folder: Path, role: Role) -> Endpoint:  # noqa: ARG002 - a protocol's method
+    async def declare(self, rules: Rules) -> None:
+        """Do nothing: its configuration is not ours, and the edge itself goes by the notation."""
+
+    async def invite(self, name: str, folder: Path, role: Role, mqtt: bool) -> Endpoint:  # noqa: ARG002 - a protocol's method
         """Refuse to let anybody but the edge in: this server is not ours."""
         return await self.endpoint_for(role, name)
 
@@ -123,14 +135,17 @@ class MemoryAccess:
     mqtt_url = ""
     is_leaf = False
 
-    def __init__(self, flow: str, url: str) -> None:
-        self._endpoint = Endpoint(url, flow)
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:  # noqa: ARG002 - a protocol's method
         """Return the endpoint, which is the same for all parties."""
         return self._endpoint
 
-    async def invite(self, name: str, folder: Path, role: Role) -> Endpoint:  # noqa: ARG002 - a protocol's method
+    async def declare(self, rules: Rules) -> None:
+        """Do nothing: the edge itself goes by the notation."""
+
+    async def invite(self, name: str, folder: Path, role: Role, mqtt: bool) -> Endpoint:  # noqa: ARG002 - a protocol's method
         """Refuse: the in-memory transport has no certificates to write."""
         raise SettingsError(
             f"the {role} {name!r} needs no folder: at {self._endpoint.url}, which exists in this process "
@@ -147,6 +162,7 @@ class MemoryAccess:
 
 async def open_access(
     flow: str,
+    tenant: str,
     *,
     server: str | None,
     certs: Path | None,
@@ -166,7 +182,7 @@ async def open_access(
         # Imported here: a flow against another server needs neither `cryptography` nor the server's binary.
         from pratipad_nb.session.site import Site
 
-        return EmbeddedAccess(flow, await Site.acquire(home, sync, mqtt, leaf_of))
+        return EmbeddedAccess(flow, tenant, await Site.acquire(home, sync, mqtt, leaf_of))
     if certs is None:
-        return MemoryAccess(flow, server)
-    return ExternalAccess(flow, server, certs)
+        return MemoryAccess(Endpoint(server, flow, tenant=tenant))
+    return ExternalAccess(Endpoint(server, flow, Credentials.in_folder(certs), tenant=tenant))

@@ -29,15 +29,15 @@ from pratipad_nb.runtime.edge.forgetting import forget_states
 from pratipad_nb.runtime.edge.running import Running
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.forwarding import Forwarder
-from pratipad_nb.runtime.positions.janitor import HANDLE
 from pratipad_nb.runtime.positions.opening import told_of_storage
 from pratipad_nb.runtime.sharing.partitioned import PartitionedEdge
 from pratipad_nb.runtime.stages.line import Line
-from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs
+from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs, reserved_bytes
 from pratipad_nb.runtime.values.stats import FlowState, FlowStats, ReaderStats
+from pratipad_nb.server.register import Rules
 from pratipad_nb.session.access import Access
 from pratipad_nb.session.callers import names_for
-from pratipad_nb.session.checks import checked_demand, checked_rate, checked_server
+from pratipad_nb.session.checks import checked_demand, checked_rate, checked_server, checked_tenant
 from pratipad_nb.session.cockpit import AsyncCockpit
 from pratipad_nb.session.defaults import defaults, home_folder
 from pratipad_nb.session.ends import check_outside, inside
@@ -45,6 +45,7 @@ from pratipad_nb.session.entrance import Entrance
 from pratipad_nb.session.messages import AsyncMessages
 from pratipad_nb.session.turn import Turn
 from pratipad_nb.settings import (
+    HANDLE,
     Endpoint,
     FlowOptions,
     Keep,
@@ -54,8 +55,9 @@ from pratipad_nb.settings import (
     valid_name,
 )
 from pratipad_nb.transport.connecting import connect
-from pratipad_nb.transport.permissions import Role
+from pratipad_nb.transport.parties import Role
 from pratipad_nb.transport.protocol import Connection
+from pratipad_nb.transport.rights import Arrows
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["AsyncFlow"]
@@ -89,8 +91,10 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         keep: Keep | float | None = None,
         options: FlowOptions | None = None,
         home: str | Path | None = None,
+        tenant: str = "",
     ) -> None:
         super().__init__()
+        self.tenant = checked_tenant(tenant)
         self.dataflow: Dataflow = resolve(notation, names_for(namespace))
         self.settings = EdgeSettings(
             name=valid_name(name, "flow"),
@@ -104,7 +108,11 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         if server is None and certs is None:
             server, certs = around.server, around.certs
         self._entrance = Entrance(
-            self.name, *checked_server(server, certs), home_folder(home), self.settings.options
+            self.name,
+            self.tenant,
+            *checked_server(server, certs),
+            home_folder(home),
+            self.settings.options,
         )
         self._connection: Connection | None = None
         self._edge: Running | None = None
@@ -213,6 +221,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         undo.push_async_callback(self._release)
         self._loop = asyncio.get_running_loop()
         access = await self._entrance.opened()
+        await access.declare(self._rules(self.dataflow))
         self.endpoint = await access.endpoint_for("edge", "")
         self._connection = await connect(self.endpoint, role="edge", name=self.name)
         kind = PartitionedEdge if self.settings.partitioned else Edge
@@ -228,6 +237,14 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         self._forwarder = self._new_forwarder(self._connection) if self._goes_on_from(access) else None
         self._running = asyncio.create_task(self._run(edge), name=f"flow {self.name}")
         await asyncio.sleep(0)  # lets the run begin
+
+    def _rules(self, dataflow: Dataflow) -> Rules:
+        """Return what the server needs to know of the flow, if it ran `dataflow`."""
+        return Rules(
+            Arrows(orders=dataflow.cloud_reaches_devices, downlink=dataflow.reaches_devices),
+            reserved_bytes(self.settings),
+            each_device=self.settings.options.security == "account-per-device",
+        )
 
     def _goes_on_from(self, access: Access) -> bool:
         """Return whether results are forwarded to the server that this server is a leaf of."""
@@ -474,9 +491,15 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
             if self._edge is None:
                 self.dataflow = dataflow
                 return None
-            with inside(self):
-                receipt = await self._edge.swap(dataflow)
-            self.dataflow = dataflow
+            # Before the change, for an order may come as soon as its way is open. An arrow that is no longer
+            # there is the edge's to keep until the server knows.
+            await self._entrance.declare(self._rules(dataflow))
+            try:
+                with inside(self):
+                    receipt = await self._edge.swap(dataflow)
+                self.dataflow = dataflow
+            finally:
+                await self._entrance.declare(self._rules(self.dataflow))
             return receipt
 
     # -- letting parties in ----------------------------------------------------------------------------------
@@ -485,9 +508,11 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         """Let a party in by that name, and return its endpoint; see `Flow.endpoint_for`."""
         return await self._entrance.endpoint_for(role, name)
 
-    async def invite(self, name: str, folder: str | Path, role: Role = "device") -> Endpoint:
+    async def invite(
+        self, name: str, folder: str | Path, role: Role = "device", *, mqtt: bool = False
+    ) -> Endpoint:
         """Write the certificate folder that lets a party of that name in, and return its endpoint."""
-        return await self._entrance.invite(name, folder, role)
+        return await self._entrance.invite(name, folder, role, mqtt)
 
 
 def _at_work(lines: Sequence[Line]) -> list[str]:

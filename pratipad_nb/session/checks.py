@@ -1,4 +1,4 @@
-"""Checks of the arguments of a flow's handle: rates, bounds of demand and of tapes, speeds, servers, roles.
+"""Checks of the arguments of a flow's handle.
 
 Owns the arguments that only sessions take. Names, numbers and paths, which other rooms take too, are checked
 by `pratipad_nb.settings`.
@@ -13,18 +13,20 @@ from typing import TypedDict, cast, get_args
 
 from pratipad_nb.dataflow.names import nearest
 from pratipad_nb.errors import ProcessorError, SettingsError
-from pratipad_nb.settings import checked_count, checked_number, checked_path
-from pratipad_nb.transport.permissions import Role
+from pratipad_nb.settings import checked_count, checked_number, checked_path, valid_name
+from pratipad_nb.transport.parties import Role
 
 __all__ = [
     "Demand",
     "UnknownStep",
     "checked_demand",
+    "checked_mqtt",
     "checked_rate",
     "checked_record",
     "checked_role",
     "checked_server",
     "checked_speed",
+    "checked_tenant",
 ]
 
 _ABOVE_ZERO = math.ulp(0.0)
@@ -97,10 +99,24 @@ def checked_record(n: object, seconds: object, max_bytes: object) -> None:
 
 def checked_role(value: object) -> Role:
     """Return `value` if it is the role of a party, else raise `SettingsError`."""
-    roles = get_args(Role)
+    roles = [role for role in get_args(Role) if role != "leaf"]  # a server's role, and no flow's to invite
     if not isinstance(value, str) or value not in roles:
         raise SettingsError(f"role is {value!r:.100}; it can be {' or '.join(map(repr, roles))}.")
     return cast("Role", value)
+
+
+def checked_mqtt(value: object, role: Role) -> bool:
+    """Return whether a party of `role` speaks MQTT."""
+    if not isinstance(value, bool):
+        raise SettingsError(f"invite: mqtt is {value!r:.100}; it is True or False.")
+    if value and role != "device":
+        raise SettingsError(f"a {role} speaks NATS; mqtt=True is for devices.")
+    return value
+
+
+def checked_tenant(value: object) -> str:
+    """Return the tenant; empty: none."""
+    return "" if value in ("", None) else valid_name(value, "tenant")
 
 
 def checked_server(server: object, certs: object) -> tuple[str | None, Path | None]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from pratipad_nb.errors import ServerError
+from pratipad_nb.server.register import Rules
 from pratipad_nb.session import state_folder
 from pratipad_nb.session.access import Access, open_access
-from pratipad_nb.session.checks import checked_role
+from pratipad_nb.session.checks import checked_mqtt, checked_role
 from pratipad_nb.session.turn import Turn
-from pratipad_nb.settings import Endpoint, FlowOptions, checked_path, valid_name
-from pratipad_nb.transport.permissions import Role
+from pratipad_nb.settings import Endpoint, FlowOptions, checked_path, party_name
+from pratipad_nb.transport.parties import Role, flow_key
 
 __all__ = ["Entrance"]
 
@@ -24,8 +25,8 @@ class Entrance:
 
     Parameters
     ----------
-    flow
-        The flow's name.
+    flow, tenant
+        The flow's name, and its tenant; empty: none.
     server, certs
         URL and certificate folder of an existing server, both checked; None: the embedded server of `home`.
     home
@@ -35,9 +36,16 @@ class Entrance:
     """
 
     def __init__(
-        self, flow: str, server: str | None, certs: Path | None, home: Path, options: FlowOptions
+        self,
+        flow: str,
+        tenant: str,
+        server: str | None,
+        certs: Path | None,
+        home: Path,
+        options: FlowOptions,
     ) -> None:
         self._flow = flow
+        self._tenant = tenant
         self._server = server
         self._certs = certs
         self._home = home
@@ -57,6 +65,7 @@ class Entrance:
             if self._access is None:
                 self._access = await open_access(
                     self._flow,
+                    self._tenant,
                     server=self._server,
                     certs=self._certs,
                     home=self._home,
@@ -86,7 +95,9 @@ class Entrance:
     @property
     def may_have_stored(self) -> bool:
         """Whether the flow may have stored anything, as far as can be told without a connection."""
-        return self._server is not None or self._flow in state_folder.flows_in(self._home)
+        return self._server is not None or flow_key(self._flow, self._tenant) in state_folder.flows_in(
+            self._home
+        )
 
     @property
     def mqtt_url(self) -> str:
@@ -95,7 +106,7 @@ class Entrance:
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
         """Let a party in by that name, and return its endpoint."""
-        valid_name(name, checked_role(role))
+        party_name(name, checked_role(role))
         while True:
             access = await self.opened()
             try:
@@ -105,8 +116,15 @@ class Entrance:
                     raise
                 # The end of a run closed the access meanwhile: open it anew.
 
-    async def invite(self, name: str, folder: str | Path, role: Role = "device") -> Endpoint:
+    async def declare(self, rules: Rules) -> None:
+        """Have the server go by `rules` for the flow, if the access is open."""
+        if self._access is not None:
+            await self._access.declare(rules)
+
+    async def invite(
+        self, name: str, folder: str | Path, role: Role = "device", mqtt: bool = False
+    ) -> Endpoint:
         """Let a party in by that name, write its certificate into `folder`, and return its endpoint."""
-        valid_name(name, checked_role(role))
+        party_name(name, checked_role(role))
         path = checked_path(folder, "invite: folder")
-        return await (await self.opened()).invite(name, path, role)
+        return await (await self.opened()).invite(name, path, role, checked_mqtt(mqtt, role))

@@ -31,7 +31,7 @@ from pratipad_nb.session.cockpit_blocking import Cockpit
 from pratipad_nb.session.ends import check_outside, ended_meanwhile, not_running
 from pratipad_nb.session.messages_blocking import Messages
 from pratipad_nb.settings import Endpoint, FlowOptions, Keep
-from pratipad_nb.transport.permissions import Role
+from pratipad_nb.transport.parties import Role
 
 __all__ = ["Flow"]
 
@@ -71,6 +71,9 @@ class Flow(Messages, Cockpit):
     home
         The state folder. Default: the folder that ``PRATIPAD_HOME`` names when the flow is made, or else
         ``.pratipad`` in the current folder.
+    tenant
+        The flow's tenant. Flows of two tenants may have the same name, and their devices and readers, too:
+        the tenants see nothing of each other. Default: none.
 
     Raises
     ------
@@ -95,6 +98,7 @@ class Flow(Messages, Cockpit):
         keep: Keep | float | None = None,
         options: FlowOptions | None = None,
         home: str | Path | None = None,
+        tenant: str = "",
     ) -> None:
         self._flow = AsyncFlow(
             notation,
@@ -109,6 +113,7 @@ class Flow(Messages, Cockpit):
             keep=keep,
             options=options,
             home=home,
+            tenant=tenant,
         )
         self._lock = threading.RLock()
         self._portal: Portal | None = None
@@ -369,7 +374,7 @@ class Flow(Messages, Cockpit):
         """
         return self._let_in(lambda: self._flow.endpoint_for(role, name))
 
-    def invite(self, name: str, folder: str | Path, role: Role = "device") -> Endpoint:
+    def invite(self, name: str, folder: str | Path, role: Role = "device", *, mqtt: bool = False) -> Endpoint:
         """Write the certificate folder that lets a party in by that name, to be carried to its machine.
 
         Parameters
@@ -377,6 +382,9 @@ class Flow(Messages, Cockpit):
         role
             ``"device"``, ``"reader"`` (a `Cloud`), or ``"edge"``: another process that runs this flow,
             against the same server; its certificate is the flow's, whatever the name.
+        mqtt
+            Whether the device speaks MQTT. An identity is of one kind: inviting a device of the same name
+            without `mqtt` ends its MQTT connections.
 
         Raises
         ------
@@ -391,7 +399,7 @@ class Flow(Messages, Cockpit):
         Endpoint
             The URL and the flow's name, which `Device.connect` needs besides the folder.
         """
-        return self._let_in(lambda: self._flow.invite(name, folder, role))
+        return self._let_in(lambda: self._flow.invite(name, folder, role, mqtt=mqtt))
 
     def _let_in(self, work: Callable[[], Coroutine[Any, Any, Endpoint]]) -> Endpoint:
         first = self._portal is None

@@ -21,22 +21,28 @@ import logging
 import socket
 import threading
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pratipad_nb.errors import ServerError
 from pratipad_nb.forks import forget_in_child
+from pratipad_nb.pki.certificates import identity_in
 from pratipad_nb.pki.store import LOOPBACK_HOSTS, CertificateStore
 from pratipad_nb.portal import Portal, PortalClosed
+from pratipad_nb.server.accounts import OWNER
 from pratipad_nb.server.config import ServerFiles
 from pratipad_nb.server.disk import storage_in
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.server.joined import JoinedServer
+from pratipad_nb.server.register import Change, Register, Rules
+from pratipad_nb.server.renewal import Renewal
 from pratipad_nb.server.state import ServerLocked, is_wanted, read_state, url_in
 from pratipad_nb.session import state_folder
 from pratipad_nb.settings import Address, Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.tasks import first_of
-from pratipad_nb.transport.permissions import Role, User, device_user, edge_user, reader_user
+from pratipad_nb.transport.parties import Party
+from pratipad_nb.validity import valid_until
 
 __all__ = ["Site"]
 
@@ -48,7 +54,6 @@ _SERVER = "urn:pratipad:server"
 #: seconds.
 _LOOK_SECONDS = 0.5
 _HANDOVER_LOOK_SECONDS = 0.02
-_USERS = {"device": device_user, "reader": reader_user}
 
 
 class Site:
@@ -66,6 +71,7 @@ class Site:
         self._users = 0
         self._store: CertificateStore | None = None
         self._credentials: Credentials | None = None
+        self._owner: Credentials | None = None
         self._server: EmbeddedServer | JoinedServer | None = None
         self._portal = Portal("pratipad server")
         #: The site's end, once the last user has released it: a later user waits for the end and opens a new
@@ -73,8 +79,11 @@ class Site:
         self._ending: concurrent.futures.Future[None] | None = None
         self._started: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._renewal: Renewal | None = None
+        self._renewing: asyncio.Task[None] | None = None
         #: Done with the exception of the first bug that ends the watch over the server.
         self._broken: concurrent.futures.Future[None] = concurrent.futures.Future()
+        #: The certificates of parties that were let in here, by identity.
         self._invited: dict[str, Credentials] = {}
         #: Held while the server is handed over to another process.
         self._moving = asyncio.Lock()
@@ -162,7 +171,11 @@ class Site:
     async def _start(self) -> None:
         store = self._store = await asyncio.to_thread(self._open_store)
         self._credentials = await asyncio.to_thread(store.server, _SERVER, _hosts(self._mqtt))
+        self._owner = await asyncio.to_thread(store.owner, OWNER)
+        self._renewal = Renewal(store)
         self.url = await self._own_or_join()
+        self._renewing = asyncio.create_task(self._renewal.run(), name="renewal of certificates")
+        self._renewing.add_done_callback(self._note_end)
 
     @property
     def is_leaf(self) -> bool:
@@ -178,20 +191,35 @@ class Site:
         """Start the server, or join the server that another process has started on this folder."""
         folder = self.home / "server"
         assert self._credentials is not None
+        assert self._store is not None
+        assert self._renewal is not None
         own = EmbeddedServer(
-            folder, self._credentials, sync=self._sync, mqtt=self._mqtt, leaf_of=self._leaf_of
+            folder,
+            self._credentials,
+            sync=self._sync,
+            mqtt=self._mqtt,
+            leaf_of=self._leaf_of,
+            owner=self._owner,
         )
         self._server = own
         try:
             url = await own.start()
         except ServerLocked as locked:
-            joined = JoinedServer(folder)
+            joined = JoinedServer(folder, self._owner)
             self._server = joined
+            self._renewal.drop(_SERVER)  # the owner's
             url = await joined.start()
             if locked.state.standalone:
                 return url
             self._watch(self._take_over_after(joined), "watch a joined server")
             return url
+        self._renewal.keep(
+            _SERVER,
+            "the server",
+            self._credentials,
+            ensure=functools.partial(self._store.server, _SERVER, _hosts(self._mqtt)),
+            renewed=lambda _credentials: own.reload(),
+        )
         self._watch(self._hand_over_when_wanted(own), "watch for a server's owner")
         return url
 
@@ -243,45 +271,122 @@ class Site:
     async def _stop(self) -> None:
         if self._started is not None:
             await asyncio.wait({self._started})
-            if self._watching is not None:
-                self._watching.cancel()
-                await asyncio.wait({self._watching})
+            for task in (self._watching, self._renewing):
+                if task is not None:
+                    task.cancel()
+                    await asyncio.wait({task})
             if self._started.exception() is None and self._server is not None:
                 await self._server.stop()
 
     # -- letting parties in ----------------------------------------------------------------------------------
 
-    async def endpoint_for(self, flow: str, role: Role, name: str) -> Endpoint:
-        """Let a party in, making its certificate if there is none, and return its endpoint."""
-        user = edge_user(flow) if role == "edge" else _USERS[role](flow, name)
-        credentials = await self._on_portal(self._let_in(flow, role, name, user))
+    async def endpoint_for(self, party: Party, mqtt: bool | None = None) -> Endpoint:
+        """Let `party` in, making its certificate if there is none, and return its endpoint.
+
+        Parameters
+        ----------
+        party
+            The party, without a serial number.
+        mqtt
+            Whether the device speaks MQTT from now on; None: as it was invited.
+
+        Raises
+        ------
+        SettingsError
+            If a tenant's quota is exhausted.
+        """
+        credentials = await self._on_portal(self._let_in(party, mqtt))
         folder = self.home / "server"
+        assert self._renewal is not None
         return Endpoint(
             self.url,
-            flow,
+            party.flow,
             credentials,
             functools.partial(url_in, folder),
             functools.partial(storage_in, folder),
+            functools.partial(self._renewal.warnings, party.key)
+            if party.role == "edge"
+            else functools.partial(self._renewal.warnings_of, party.identity),
+            party.tenant,
         )
 
-    async def _let_in(self, flow: str, role: Role, name: str, user: User) -> Credentials:
-        known = self._invited.get(user.identity)
-        if known is not None:
-            return known
-        credentials = await asyncio.to_thread(self._certificate, flow, role, name, user.identity)
+    async def declare(self, key: str, rules: Rules) -> None:
+        """Have the server go by `rules` for the flow `key` from now on.
+
+        The bound never gets smaller: the flow's logs reserve their old bounds until its edge has changed
+        them.
+        """
+        before = self._register.rules_of(key)
+        rules = replace(rules, bytes=max(rules.bytes, before.bytes))
+        if rules != before:
+            await self._on_portal(self._change(Change(rules={key: rules})))
+
+    async def note_carried(self, party: Party, folder: Path) -> None:
+        """Know of a party's certificate in `folder`, to be carried away, so that its end is warned of."""
+        await self._on_portal(self._note_carried(party, folder))
+
+    async def _note_carried(self, party: Party, folder: Path) -> None:
+        assert self._store is not None
+        assert self._renewal is not None
+        await asyncio.to_thread(self._store.note_carried, party.role, party.key, party.name, folder)
+        self._renewal.note_carried(valid_until(folder / "cert.pem"))
+
+    @property
+    def _register(self) -> Register:
+        assert self._server is not None
+        return self._server.register
+
+    async def _let_in(self, party: Party, mqtt: bool | None) -> Credentials:
+        known = self._invited.get(party.identity)
+        if known is None or await self._listed(party, known) is None:  # another process may have revoked it
+            known = await asyncio.to_thread(self._certificate, party)
+        await self._list(party, known, mqtt)
+        if party.identity not in self._invited:
+            assert self._renewal is not None
+            self._renewal.keep(
+                party.identity,
+                party.in_words,
+                known,
+                flow=party.key,
+                ensure=functools.partial(self._certificate, party),
+                renewed=functools.partial(self._list, party),
+            )
+        self._invited[party.identity] = known
+        return known
+
+    async def _list(self, party: Party, credentials: Credentials, mqtt: bool | None = None) -> None:
+        """Have the server let `party` in with the certificate in `credentials`."""
+        listed = await self._listed(party, credentials)
+        speaks = any(each.mqtt for each in self._entries(party)) if mqtt is None else mqtt
+        wanted = replace(party, serial=await _serial_in(credentials), mqtt=speaks)
+        if listed != wanted:
+            await self._change(Change((wanted,)))
+
+    async def _listed(self, party: Party, credentials: Credentials) -> Party | None:
+        """Return the entry of the register for the party's certificate in `credentials`, if any."""
+        return self._register.parties.get(party.with_serial(await _serial_in(credentials)).user)
+
+    def _entries(self, party: Party) -> list[Party]:
+        return [each for each in self._register.parties.values() if each.identity == party.identity]
+
+    async def _change(self, change: Change) -> None:
         async with self._moving:
             assert self._server is not None
-            await self._server.allow([user])
-        self._invited[user.identity] = credentials
-        return credentials
+            await self._server.change(change)
 
-    def _certificate(self, flow: str, role: Role, name: str, identity: str) -> Credentials:
+    def _certificate(self, party: Party) -> Credentials:
         assert self._store is not None
-        if role == "edge":
-            return self._store.edge(flow, identity)
-        if role == "reader":
-            return self._store.reader(flow, name, identity)
-        return self._store.device(flow, name, identity)
+        if party.role == "edge":
+            return self._store.edge(party.key, party.identity)
+        if party.role == "reader":
+            return self._store.reader(party.key, party.name, party.identity)
+        return self._store.device(party.key, party.name, party.identity)
+
+
+async def _serial_in(credentials: Credentials) -> str:
+    """Return the serial number by which the certificate names its holder; empty if it names none."""
+    named = Party.parse(await asyncio.to_thread(identity_in, credentials.certificate))
+    return named.serial if named is not None else ""
 
 
 def _forget_sites() -> None:

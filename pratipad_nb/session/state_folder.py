@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pratipad_nb.errors import ServerError
+from pratipad_nb.files import guarded_folder
 
 __all__ = ["flows_in", "ignore_in_git", "prepare"]
 
@@ -24,9 +25,11 @@ def prepare(home: Path) -> None:
     ------
     ServerError
         If the folder can't be written.
+    SettingsError
+        If others may write to the folder.
     """
     try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        guarded_folder(home)
         ignore_in_git(home)
     except OSError as error:
         raise ServerError(
@@ -59,5 +62,8 @@ def _write(path: Path) -> None:
 
 
 def flows_in(home: Path) -> list[str]:
-    """Return the names of the flows that have ever run on the embedded server of `home`, sorted."""
-    return sorted(path.parent.name for path in (home / "pki" / "edge").glob("*/cert.pem"))
+    """Return the keys of the flows that have ever run on the embedded server of `home`, sorted.
+
+    A key is a flow's name, of a tenant's flow ``TENANT/NAME``.
+    """
+    return sorted(path.parent.name.replace("~", "/") for path in (home / "pki" / "edge").glob("*/cert.pem"))

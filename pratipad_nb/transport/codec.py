@@ -1,7 +1,8 @@
 """The codec: frames to bytes and back, and payloads of foreign clients.
 
-Owns the encoding (MessagePack, compressed by LZ4 where that pays) and the bounds on data that is decoded. The
-fields of a frame are for `frames`.
+Owns the encoding (MessagePack, compressed by LZ4 where that pays) and the bounds on data that is decoded:
+what a receiver refuses, no sender sends. The fields of a frame are for `frames`, how much memory a body takes
+is for `decoded_size`.
 
 A frame on the wire is a magic (``PNB``), one byte that names the codec, and the body: a MessagePack map. The
 magic can't begin a JSON text, so plain JSON from a foreign client differs in its first byte.
@@ -15,27 +16,41 @@ import lz4.block
 import msgspec
 
 from pratipad_nb.errors import FrameError, PayloadError
+from pratipad_nb.transport.decoded_size import MOST_A_BYTE, decoded_size, decoded_size_of_json
 
 __all__ = [
     "MAGIC",
     "MAX_BODY_BYTES",
+    "MAX_DECODED_BYTES",
     "MAX_ORDER_BYTES",
+    "MAX_ORDER_DECODED_BYTES",
+    "MAX_PAYLOAD_DECODED_BYTES",
+    "SURE_BODY_BYTES",
     "decode",
     "decode_plain",
     "encode",
     "encode_payload",
     "encode_plain",
+    "memory_of",
+    "most_memory_of",
     "order_payload",
     "payload_encoder",
 ]
 
-#: Most bytes of a frame's decompressed body: a bound on the memory that a hostile frame makes a receiver
-#: allocate. The bound is not tight: a body of nothing but empty lists takes 70 times its size as Python
-#: objects, so an invited device that turns hostile can cost its edge 1.1 GB for a moment. An honest reading
-#: takes about five times its size.
+#: Most bytes of a frame's decompressed body.
 MAX_BODY_BYTES = 16 << 20
+#: Most memory that the objects of a frame take, as `decoded_size` tells: a million numbers, or 260,000 maps.
+#: A frame that takes more is refused before any object is made. A kind of frame that needs less has a
+#: `MOST_DECODED`.
+MAX_DECODED_BYTES = 64 << 20
+#: Most memory that the objects of a payload take: a frame has other fields besides.
+MAX_PAYLOAD_DECODED_BYTES = MAX_DECODED_BYTES - (1 << 20)
+#: A body of at most so many bytes is never refused for the memory that it takes, whatever is in it.
+SURE_BODY_BYTES = MAX_DECODED_BYTES // MOST_A_BYTE
 #: Most bytes of an order's payload: devices are small, and many orders share a log of a few MiB.
 MAX_ORDER_BYTES = 1 << 20
+#: Most memory that the objects of an order's payload take.
+MAX_ORDER_DECODED_BYTES = 16 << 20
 #: The first bytes of every frame.
 MAGIC = b"PNB"
 _PLAIN = MAGIC + b"\x00"
@@ -94,6 +109,7 @@ def encode(frame: msgspec.Struct) -> bytes:
     body = _encode(frame)
     if len(body) > MAX_BODY_BYTES:
         raise PayloadError(f"{len(body)} bytes in one frame; at most {MAX_BODY_BYTES} are allowed.")
+    _refuse_to_send(body, _most_decoded(type(frame)), "a frame")
     if len(body) < _COMPRESS_FROM:
         return _PLAIN + body
     return _LZ4 + bytes(lz4.block.compress(body, store_size=True))
@@ -105,9 +121,11 @@ def encode_payload(payload: Any) -> bytes:
     Raises
     ------
     PayloadError
-        If `payload` is not JSON-like.
+        If `payload` is not JSON-like, or its objects take more than `MAX_PAYLOAD_DECODED_BYTES`.
     """
-    return _encode(payload)
+    data = _encode(payload)
+    _refuse_to_send(data, MAX_PAYLOAD_DECODED_BYTES, "a payload")
+    return data
 
 
 def order_payload(payload: Any) -> bytes:
@@ -124,7 +142,27 @@ def order_payload(payload: Any) -> bytes:
             f"an order of {len(data):,} bytes; at most {MAX_ORDER_BYTES:,} are allowed. Send a reference to "
             "the data."
         )
+    _refuse_to_send(data, MAX_ORDER_DECODED_BYTES, "an order")
     return data
+
+
+def _exceeds(body: bytes | memoryview, most: int) -> bool:
+    """Return whether the objects in `body` take more memory than `most`; no small body is looked into."""
+    return len(body) * MOST_A_BYTE > most and decoded_size(body, most) > most
+
+
+def _refuse_to_send(body: bytes, most: int, what: str) -> None:
+    """Raise `PayloadError` if the objects in `body` take more memory than `most`."""
+    if _exceeds(body, most):
+        raise PayloadError(
+            f"{what} of {len(body):,} bytes takes more than {most:,} bytes of its receiver's memory, as "
+            "objects; no receiver accepts that. Send fewer values at a time, or an array as bytes "
+            "(`array.tobytes()`)."
+        )
+
+
+def _most_decoded(kind: type) -> int:
+    return getattr(kind, "MOST_DECODED", MAX_DECODED_BYTES)
 
 
 def _encode(value: Any) -> bytes:
@@ -142,16 +180,47 @@ def decode(data: bytes, kind: type[Frame]) -> Frame:
     Raises
     ------
     FrameError
-        If `data` is no such frame, or larger than a frame may be.
+        If `data` is no such frame, or larger than a frame may be, on the wire or in memory.
     """
     decoder = _decoders.get(kind)
     if decoder is None:
         decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind, ext_hook=_no_extension)
+    body, most = _body(data), _most_decoded(kind)
+    if _exceeds(body, most):
+        raise _too_much(f"a frame's body has {len(body):,} bytes", most)
     try:
-        frame: Frame = decoder.decode(_body(data))
+        frame: Frame = decoder.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise FrameError(f"no {kind.__name__}: {error}") from error
     return frame
+
+
+def _too_much(what: str, most: int) -> FrameError:
+    return FrameError(f"{what}, and would take more than the {most:,} bytes of memory that are allowed.")
+
+
+def most_memory_of(data: bytes) -> int:
+    """Return the most memory that `data`, a frame or JSON of a device, takes once decoded; by its length."""
+    size = int.from_bytes(data[4:8], "little") if data[:4] == _LZ4 else len(data)
+    return len(data) + min(MOST_A_BYTE * size, MAX_DECODED_BYTES)
+
+
+def memory_of(data: bytes) -> int:
+    """Return about how much memory `data`, a frame or JSON of a device, takes once decoded; by a scan.
+
+    Raises
+    ------
+    FrameError
+        If `data` is damaged, or takes more memory than `MAX_DECODED_BYTES`.
+    """
+    if data.startswith(MAGIC):
+        body = _body(data)
+        size, decoded = len(body), decoded_size(body, MAX_DECODED_BYTES)
+    else:
+        size, decoded = len(data), decoded_size_of_json(data)
+    if size > SURE_BODY_BYTES and decoded > MAX_DECODED_BYTES:
+        raise _too_much(f"a body of {size:,} bytes holds many objects", MAX_DECODED_BYTES)
+    return min(len(data) + decoded, most_memory_of(data))
 
 
 def _body(data: bytes) -> bytes | memoryview:
@@ -190,9 +259,11 @@ def decode_plain(data: bytes) -> Any:
     Raises
     ------
     FrameError
-        If `data` is no JSON text, or holds a value that a frame can't: an integer of more than 64 bits, or
-        too deep a nesting.
+        If `data` is no JSON text, or takes more memory than `MAX_DECODED_BYTES`, or holds a value that a
+        frame can't: an integer of more than 64 bits, or too deep a nesting.
     """
+    if len(data) * MOST_A_BYTE > MAX_DECODED_BYTES < decoded_size_of_json(data):
+        raise _too_much(f"{bytes(data[:40])!r} begins {len(data):,} bytes of text", MAX_DECODED_BYTES)
     try:
         payload = msgspec.json.decode(data)
         _encode(payload)

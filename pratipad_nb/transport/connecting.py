@@ -10,7 +10,7 @@ import secrets
 
 from pratipad_nb.errors import SettingsError
 from pratipad_nb.settings import Endpoint
-from pratipad_nb.transport.permissions import Role, identity_of, inbox_prefix
+from pratipad_nb.transport.parties import Party, Role
 from pratipad_nb.transport.protocol import Connection
 
 __all__ = ["connect"]
@@ -39,11 +39,13 @@ async def connect(endpoint: Endpoint, *, role: Role, name: str) -> Connection:
     """
     scheme = endpoint.url.partition("://")[0]
     called = f"{role} {name}".rstrip()
+    party = Party(endpoint.flow, role, "" if role == "edge" else name, endpoint.tenant)
     if scheme == "memory":
         from pratipad_nb.transport.memory import connect_memory
 
-        identity = identity_of(endpoint.flow, role, name)
-        return await connect_memory(endpoint.url, name=called, identity=identity)
+        # Tenants share no account of a server, and so no memory.
+        url = f"{endpoint.url}~{endpoint.tenant}" if endpoint.tenant else endpoint.url
+        return await connect_memory(url, name=called, identity=party.identity)
     if scheme != "tls":
         raise SettingsError(
             f"{endpoint.url!r} can't be connected to. Pass 'tls://HOST:PORT' (several separated by commas), "
@@ -57,7 +59,7 @@ async def connect(endpoint: Endpoint, *, role: Role, name: str) -> Connection:
     from pratipad_nb.transport.nats import NatsConnection
 
     # Two connections of one party, a predecessor and its successor, must not read each other's answers.
-    inbox = f"{inbox_prefix(endpoint.flow, role, name)}.{secrets.token_hex(4)}"
+    inbox = f"{party.inbox}.{secrets.token_hex(8)}"
     return await NatsConnection.connect(
         endpoint.url,
         endpoint.credentials,
@@ -65,4 +67,5 @@ async def connect(endpoint: Endpoint, *, role: Role, name: str) -> Connection:
         inbox_prefix=inbox,
         whereabouts=endpoint.whereabouts,
         disk=endpoint.disk,
+        renewed=endpoint.renewed,
     )

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 import secrets
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from pratipad_nb.errors import FrameError, SettingsError
 from pratipad_nb.settings import valid_name
-from pratipad_nb.transport.codec import MAGIC, decode
+from pratipad_nb.transport.codec import MAGIC, MAX_ORDER_DECODED_BYTES, decode
 from pratipad_nb.transport.origin import Origin
 
 __all__ = [
@@ -62,6 +62,8 @@ _FIRST_TIME, _LAST_TIME = -62_135_596_800.0, 253_402_300_799.0
 _ERROR_CHARACTERS = 1000
 #: The numbers of a hello that are counted or chosen by a device.
 _HELLO_NUMBERS = ("epoch", "sent", "waiting", "ready", "floor", "numbering", "owner", "former", "former_sent")
+#: Most memory that a device's hello or credit takes once decoded: such frames hold numbers and short texts.
+_SMALL_DECODED = 1 << 20
 #: New epochs are below this: JSON, SQLite and floating-point numbers all carry such an integer exactly.
 _EPOCHS = 1 << 53
 
@@ -230,8 +232,11 @@ class HelloFrame(msgspec.Struct, gc=False):
     error of the device's last reading, or else of its last order; empty if neither failed. `leaving` says
     that the device ends. No message up to number `floor` comes any more that hasn't come: the device had to
     drop messages. `owner` is the owner of the `CreditFrame` whose grants the device goes by. `former` is the
-    device's epoch before, of which `former_sent` messages were sent and stored; 0: not known.
+    device's epoch before, of which `former_sent` messages were sent and stored; 0: not known. `until` is when
+    the device's certificate ends (seconds since 1970-01-01 UTC); 0.0: not known, or renewed by itself.
     """
+
+    MOST_DECODED: ClassVar[int] = _SMALL_DECODED
 
     flow: str
     device: str
@@ -249,6 +254,7 @@ class HelloFrame(msgspec.Struct, gc=False):
     ready_at: float = 0.0
     former: int = 0
     former_sent: int = 0
+    until: float = 0.0
 
 
 class CreditFrame(msgspec.Struct, gc=False):
@@ -257,6 +263,8 @@ class CreditFrame(msgspec.Struct, gc=False):
     The grant is a total and not an increment, so that a lost or repeated frame does no harm. `owner` numbers
     the edge's run: grants of a higher owner replace those of a lower owner.
     """
+
+    MOST_DECODED: ClassVar[int] = _SMALL_DECODED
 
     mode: str
     owner: int
@@ -295,6 +303,8 @@ class DownFrame(msgspec.Struct, gc=False):
     gateway itself. `stored` is the server's clock when the order was stored. It tells the order from an order
     of the same number that the order log lost, as the log went back.
     """
+
+    MOST_DECODED: ClassVar[int] = 2 * MAX_ORDER_DECODED_BYTES
 
     flow: str
     epoch: int

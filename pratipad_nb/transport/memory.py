@@ -11,7 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
+from dataclasses import replace
 from typing import NoReturn
 
 from pratipad_nb.bugs import Bugs
@@ -20,7 +23,8 @@ from pratipad_nb.forks import watch
 from pratipad_nb.settings import Storage
 from pratipad_nb.transport.memory_broker import Broker, Pulse
 from pratipad_nb.transport.memory_log import MemoryConsumer, MemoryLog
-from pratipad_nb.transport.protocol import ClientInfo, Logs, LogSpec, Signal
+from pratipad_nb.transport.protocol import Logs, LogSpec, News, Signal
+from pratipad_nb.transport.subjects import OTHER_ACCOUNT, is_inbox
 
 __all__ = ["MAX_FRAME_BYTES", "SIGNALS_HELD", "URL_SCHEME", "MemoryConnection", "connect_memory"]
 
@@ -31,6 +35,8 @@ MAX_FRAME_BYTES = 8 << 20
 SIGNALS_HELD = 8192
 #: How long an operation that has no time-out of its own waits for a link that is down, in seconds.
 _PATIENCE = 5.0
+#: For so many seconds connections that come and go are gathered to one piece of news.
+_GATHER_SECONDS = 0.01
 
 _inboxes = itertools.count(1)
 
@@ -88,6 +94,16 @@ class MemoryConnection:
         """Empty: the in-memory transport refuses no party."""
         return ""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Empty: the in-memory transport has no certificates."""
+        return ()
+
+    @property
+    def valid_until(self) -> float:
+        """0.0: the in-memory transport has no certificates."""
+        return 0.0
+
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have `callback` called after every reconnect; return a function that ends this."""
         self._reconnected.append(callback)
@@ -131,7 +147,8 @@ class MemoryConnection:
             if not answer.done():
                 answer.set_result(signal.data)
 
-        inbox = f"_INBOX.{next(_inboxes)}"
+        # As of a request from another account: whose inbox it is can't be told by its name.
+        inbox = f"{OTHER_ACCOUNT}{next(_inboxes)}"
         subscription = await self.subscribe(inbox, answered)
         try:
             if not self.broker.publish(Signal(subject, data, inbox)):
@@ -188,15 +205,13 @@ class MemoryConnection:
         """Raise `TransportError`: there is one broker only."""
         raise TransportError("the in-memory transport is no leaf of another server. Use a NATS server.")
 
-    async def clients(self) -> list[ClientInfo]:
-        """Return the clients that are connected now."""
-        await self.link_up()
-        return self.broker.clients()
-
-    async def listeners(self, pattern: str) -> dict[str, frozenset[str]]:
-        """Return the identities that listen now to subjects that match `pattern`, by subject."""
-        await self.link_up()
-        return self.broker.listeners(pattern)
+    def attendance(
+        self,
+        flow: str,  # noqa: ARG002 - a broker has one account
+        devices: Callable[[], Iterable[str]] = tuple,  # noqa: ARG002
+    ) -> MemoryAttendance:
+        """Return which parties are connected; see `Connection.attendance`."""
+        return MemoryAttendance(self)
 
     async def storage(self) -> Storage:
         """Return how the broker's storage stands; see `Connection.storage`."""
@@ -275,6 +290,45 @@ class MemoryConnection:
                 callback()
 
 
+class MemoryAttendance:
+    """An `Attendance` of all parties of a broker."""
+
+    def __init__(self, link: MemoryConnection) -> None:
+        self._link = link
+        self._wake = Pulse()
+        self.connections: Counter[str] = Counter()
+        self.live = True
+
+    def refresh(self) -> None:
+        """Let the broker be asked soon."""
+        with self._link.broker.lock:
+            self._wake.set()
+
+    async def listening(self, subjects: Collection[str]) -> frozenset[str]:
+        """Return those of `subjects` that a party listens to now."""
+        await self._link.link_up()
+        return self._link.broker.listening(subjects)
+
+    async def news(self) -> AsyncGenerator[News, None]:
+        """Iterate over the news, each of which is a list: asking the broker costs nothing."""
+        broker = self._link.broker
+        broker.watch(None, self._wake)
+        try:
+            while True:
+                with broker.lock:
+                    self._wake.arm()
+                    before, asked = self.connections, time.monotonic()
+                    if connected := self._link.connected:
+                        self.connections = broker.connections()
+                if connected:
+                    changed = {each for each, _ in self.connections.items() ^ before.items()}
+                    yield News(frozenset(changed), asked)
+                await self._wake.wait(None)
+                await asyncio.sleep(_GATHER_SECONDS)
+        finally:
+            broker.unwatch(self._wake)
+
+
 class _Subscription:
     """A subscription, with a bounded queue between broker and callback."""
 
@@ -306,8 +360,9 @@ class _Subscription:
             self._held -= 1
             lost = era != self._era
         if not lost:
+            reply = signal.reply if is_inbox(signal.reply) else ""
             with self.link.bugs:
-                self._callback(signal)
+                self._callback(signal if reply == signal.reply else replace(signal, reply=""))
 
     async def close(self) -> None:
         """End the subscription; its callback isn't called any more."""

@@ -13,7 +13,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from copy import deepcopy
 from typing import ClassVar, Protocol
 
@@ -21,7 +21,7 @@ from pratipad_nb.errors import TransportError
 from pratipad_nb.forks import forget_in_child
 from pratipad_nb.settings import Storage
 from pratipad_nb.transport.memory_store import StoredLog, matches, overlap
-from pratipad_nb.transport.protocol import ClientInfo, LogSpec, Signal
+from pratipad_nb.transport.protocol import LogSpec, Signal
 
 __all__ = ["Broker", "Link", "Listener", "Pulse"]
 
@@ -105,7 +105,7 @@ class Broker:
         self._clock = clock or time.time
         self._timed = clock is None
         self._logs: dict[str, StoredLog] = {}
-        self._pulses: dict[Pulse, StoredLog] = {}
+        self._pulses: dict[Pulse, StoredLog | None] = {}
         self._links: dict[Link, None] = {}
         self._listeners: dict[str, list[Listener]] = {}
         self._running = True
@@ -229,21 +229,23 @@ class Broker:
         """Let a connection in."""
         with self.lock:
             self._links[link] = None
+            self.wake(None)
 
     def detach(self, link: Link) -> None:
         """Let a connection go."""
         with self.lock:
             self._links.pop(link, None)
             link.pulse.set()
+            self.wake(None)
 
     def reaches(self, link: Link) -> bool:
         """Return whether the connection's link stands."""
         return self._running and link in self._links and link.identity not in self._cut
 
-    def clients(self) -> list[ClientInfo]:
-        """Return the clients whose link stands."""
+    def connections(self) -> Counter[str]:
+        """Return how many connections whose link stands each identity has."""
         with self.lock:
-            return [ClientInfo(link.identity, link.name) for link in self._links if self.reaches(link)]
+            return Counter(link.identity for link in self._links if self.reaches(link))
 
     def answer_lost(self, link: Link) -> bool:
         """Return whether the answer to this append of `link` gets lost (see `lose_answers`)."""
@@ -269,17 +271,14 @@ class Broker:
             if not listeners:
                 self._listeners.pop(listener.pattern, None)
 
-    def listeners(self, pattern: str) -> dict[str, frozenset[str]]:
-        """Return the identities that listen to subjects that match `pattern`, by subject.
-
-        Subscriptions to patterns don't count.
-        """
+    def listening(self, subjects: Collection[str]) -> frozenset[str]:
+        """Return those of `subjects` that have a subscription of their own, by a connection that stands."""
         with self.lock:
-            return {
-                subject: frozenset(each.link.identity for each in found if self.reaches(each.link))
-                for subject, found in self._listeners.items()
-                if "*" not in subject and ">" not in subject and matches(pattern, subject)
-            }
+            return frozenset(
+                subject
+                for subject in subjects
+                if any(self.reaches(each.link) for each in self._listeners.get(subject, ()))
+            )
 
     def publish(self, signal: Signal) -> int:
         """Hand `signal` to its listeners, and to the log that takes its subject; return their number."""
@@ -364,8 +363,8 @@ class Broker:
                 log.gone = True
                 self.wake(log)
 
-    def watch(self, log: StoredLog, pulse: Pulse) -> None:
-        """Set `pulse` whenever a delivery may have become due in `log`."""
+    def watch(self, log: StoredLog | None, pulse: Pulse) -> None:
+        """Set `pulse` whenever a delivery may have become due in `log`; None: when links have changed."""
         with self.lock:
             self._pulses[pulse] = log
 
@@ -375,8 +374,8 @@ class Broker:
             self._pulses.pop(pulse, None)
             pulse.set()
 
-    def wake(self, log: StoredLog) -> None:
-        """Wake the waiters for `log`."""
+    def wake(self, log: StoredLog | None) -> None:
+        """Wake the waiters for `log`; None: those for a change of links."""
         for pulse, watched in self._pulses.items():
             if watched is log:
                 pulse.set()

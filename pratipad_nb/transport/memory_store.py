@@ -93,6 +93,8 @@ class StoredLog:
                 f"{subject!r}, which is {newest}: another owner has written. Read the log's end before "
                 "writing on."
             )
+        if not self.spec.message_ids:
+            message_id = None
         if message_id is not None and message_id in self._ids:
             return self._ids[message_id]
         replaced = newest if self.spec.retention == "latest" else 0

@@ -10,6 +10,7 @@ its `fetch` is five times slower than the pull requests of `nats_consumer`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from nats.aio.client import Client
@@ -18,14 +19,15 @@ from pratipad_nb.bugs import Bugs
 from pratipad_nb.errors import Fenced, LogFull, ServerFull, Unavailable, WaitTimeout
 from pratipad_nb.settings import Storage
 from pratipad_nb.transport.nats_api import JetStream
-from pratipad_nb.transport.nats_clients import clients, listeners
+from pratipad_nb.transport.nats_attendance import NatsAttendance
 from pratipad_nb.transport.nats_errors import sequence_of
 from pratipad_nb.transport.nats_link import NatsLink
 from pratipad_nb.transport.nats_log import NatsLog
 from pratipad_nb.transport.nats_logs import NatsLogs
 from pratipad_nb.transport.nats_refusal import Refusal
-from pratipad_nb.transport.permissions import CLOUD
-from pratipad_nb.transport.protocol import ClientInfo, LogSpec
+from pratipad_nb.transport.own_certificate import OwnCertificate
+from pratipad_nb.transport.protocol import LogSpec
+from pratipad_nb.transport.rights import CLOUD
 from pratipad_nb.transport.subjects import stream_of
 
 __all__ = ["NatsConnection"]
@@ -39,8 +41,10 @@ _SILENT = (
 class NatsConnection(NatsLink):
     """A `pratipad_nb.transport.protocol.Connection` over NATS with mutual TLS."""
 
-    def __init__(self, client: Client, inbox: str, refusal: Refusal, bugs: Bugs) -> None:
-        super().__init__(client, inbox, refusal, bugs)
+    def __init__(
+        self, client: Client, inbox: str, refusal: Refusal, certificate: OwnCertificate, bugs: Bugs
+    ) -> None:
+        super().__init__(client, inbox, refusal, certificate, bugs)
         self._jetstream = JetStream(self, "$JS.API")
         self._logs = NatsLogs(self._jetstream)
         self._beyond = NatsLogs(JetStream(self, f"$JS.{CLOUD}.API"))
@@ -102,10 +106,6 @@ class NatsConnection(NatsLink):
         """Return the logs of the server that this connection's server is a leaf of."""
         return self._beyond
 
-    async def clients(self) -> list[ClientInfo]:
-        """Return the clients that are connected to this account, as the server lists them."""
-        return await clients(self.request)
-
-    async def listeners(self, pattern: str) -> dict[str, frozenset[str]]:
-        """Return the identities that listen to subjects that match `pattern`, as the server lists them."""
-        return await listeners(self.request, pattern)
+    def attendance(self, flow: str, devices: Callable[[], Iterable[str]] = tuple) -> NatsAttendance:
+        """Return which devices of `flow` are connected; see `Connection.attendance`."""
+        return NatsAttendance(self, flow, devices)

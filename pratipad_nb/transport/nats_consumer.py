@@ -162,7 +162,7 @@ class NatsConsumer:
         if self._paused:
             return
         try:
-            delivery = _delivery(message, self._rewinds)
+            delivery = _delivery(message, self._stream, self._name, self._rewinds)
         except (IndexError, ValueError):
             log.info("consumer %s of %s got no delivery but %r", self._name, self._stream, message)
             return
@@ -341,13 +341,21 @@ class NatsConsumer:
                 await self._jetstream.call(f"CONSUMER.DELETE.{self._stream}.{self._name}", timeout=1.0)
 
 
-def _delivery(message: Any, series: int) -> Delivery:
+def _delivery(message: Any, stream: str, consumer: str, series: int) -> Delivery:
     """Return the delivery of `series` in `message`, whose position is in the acknowledgement subject.
 
     The server's ``$JS.ACK`` has 9 tokens, or 11 and more.
+
+    Raises
+    ------
+    IndexError, ValueError
+        If `message` is no delivery of `consumer`: another party may let the server deliver entries of its own
+        consumer to any subject.
     """
     tokens = message.reply.split(".")
     at = 4 if len(tokens) == 9 else 6
+    if tokens[at - 2 : at] != [stream, consumer]:
+        raise ValueError(message.reply)
     return Delivery(
         subject=message.subject
         if not message.headers

@@ -1,8 +1,8 @@
-"""The NATS client: signals, and requests with one answer, over one TLS connection that comes back by itself.
+"""The NATS client: signals, and requests with answers, over one TLS connection that comes back by itself.
 
 Owns the connection and the table of requests that wait for an answer. Requests to JetStream are for
 `nats_api`, translating the client library's errors is for `nats_errors`. The modules `nats`, `nats_api`,
-`nats_closing`, `nats_errors` and this module alone import the client library.
+`nats_clients`, `nats_closing`, `nats_errors` and this module alone import the client library.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Coroutine
+import ssl
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NoReturn, Protocol, Self
 
 from nats import errors as nats_errors
@@ -37,8 +38,10 @@ from pratipad_nb.transport.nats_errors import (
     unanswered,
 )
 from pratipad_nb.transport.nats_refusal import Refusal
+from pratipad_nb.transport.own_certificate import OwnCertificate
 from pratipad_nb.transport.protocol import Signal, Subscription
-from pratipad_nb.transport.tls import client_context, probe
+from pratipad_nb.transport.subjects import is_inbox
+from pratipad_nb.transport.tls import probe
 
 __all__ = ["NatsLink"]
 
@@ -57,6 +60,8 @@ logging.getLogger("asyncio").addFilter(_is_news)
 _RECONNECT_PAUSE = 0.25
 #: How long the server may take to answer a flush, in seconds.
 _FLUSH_SECONDS = 5.0
+#: Most further answers to one request that wait to be read; a cluster has no more nodes than that.
+_MOST_FURTHER = 256
 #: Bytes of signals that are buffered while the link is down. Appends aren't buffered: they wait for the link.
 _PENDING_BYTES = 8 << 20
 
@@ -71,20 +76,38 @@ class Dependent(Protocol):
         """End, for the link is about to be closed."""
 
 
+class _Client(Client):
+    """The library's client, which shows the certificate that its files hold at each try to connect."""
+
+    def __init__(self, certificate: OwnCertificate) -> None:
+        super().__init__()
+        self._certificate = certificate
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """Return the context for the next try to connect."""
+        return self._certificate.context()
+
+
 class NatsLink:
     """A connection to NATS with mutual TLS, without logs."""
 
-    def __init__(self, client: Client, inbox: str, refusal: Refusal, bugs: Bugs) -> None:
+    def __init__(
+        self, client: Client, inbox: str, refusal: Refusal, certificate: OwnCertificate, bugs: Bugs
+    ) -> None:
         self.bugs = bugs
         self._client = client
         self._inbox = inbox
         self._refusal = refusal
+        self._certificate = certificate
         self._up = asyncio.Event()
         self._closing = False
         self._closed = False
         self._consumers: dict[Dependent, None] = {}
         self._numbers = itertools.count(1)
         self._waiting: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
+        #: By the key of a request in `_waiting`, the answers that come after the first.
+        self._further: dict[str, asyncio.Queue[Msg]] = {}
         self._url = ""
         self._whereabouts: Callable[[], str] | None = None
         self._disk: Callable[[], Storage] | None = None
@@ -110,11 +133,12 @@ class NatsLink:
         timeout: float = 5.0,
         whereabouts: Callable[[], str] | None = None,
         disk: Callable[[], Storage] | None = None,
+        renewed: Callable[[], tuple[str, ...]] | None = None,
     ) -> Self:
         """Connect to the server at `url`, and from then on reconnect for ever.
 
         Reconnects go to the URL that `whereabouts` returns, and to `url` without `whereabouts`. `disk` says
-        how the server's disk stands.
+        how the server's disk stands. `renewed` returns the warnings of a program that renews `credentials`.
 
         Raises
         ------
@@ -124,13 +148,14 @@ class NatsLink:
             If the handshake fails, with the cause of the failure.
         """
         await probe(url, credentials, timeout=timeout)
-        client, bugs = Client(), Bugs()
-        self = cls(client, inbox_prefix, Refusal(url, credentials, name, bugs), bugs)
+        certificate, bugs = OwnCertificate(credentials, name, renewed), Bugs()
+        client = _Client(certificate)
+        self = cls(client, inbox_prefix, Refusal(url, credentials, name, bugs), certificate, bugs)
         self._url, self._whereabouts, self._disk = url, whereabouts, disk
         connecting = asyncio.ensure_future(
             client.connect(
                 servers=url.split(","),
-                tls=client_context(credentials),
+                tls=certificate.context(),
                 tls_handshake_first=True,
                 name=name,
                 inbox_prefix=inbox_prefix,
@@ -149,6 +174,7 @@ class NatsLink:
         await self._first_connect(connecting, url, timeout)
         self._up.set()
         await client.subscribe(f"{inbox_prefix}.ack.*", cb=self._on_answer)
+        certificate.watch()
         return self
 
     async def _first_connect(self, connecting: asyncio.Future[None], url: str, seconds: float) -> None:
@@ -178,6 +204,7 @@ class NatsLink:
         if self._closing:
             return
         self._closing = True
+        self._certificate.close()
         for consumer in tuple(self._consumers):
             await consumer.close()
         self._closed = True
@@ -203,9 +230,24 @@ class NatsLink:
         return self._refusal.cause
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should look at before the server lets this party in no more."""
+        return self._certificate.warnings
+
+    @property
+    def valid_until(self) -> float:
+        """When this party's certificate ends, in seconds since 1970-01-01 UTC."""
+        return self._certificate.valid_until
+
+    @property
     def max_frame_bytes(self) -> int:
         """Largest frame, in bytes: the server's limit less a little for headers."""
         return int(self._client.max_payload) - 4096
+
+    @property
+    def clustered(self) -> bool:
+        """Whether the connected server is a node of a cluster."""
+        return bool(self._client._server_info.get("cluster"))  # noqa: SLF001
 
     def own(self, consumer: Dependent) -> None:
         """Close `consumer` when this connection closes, and pause it when the link goes down."""
@@ -314,7 +356,8 @@ class NatsLink:
         """Have `callback` called for every signal under `subject`."""
 
         async def deliver(message: Msg) -> None:
-            callback(Signal(message.subject, message.data, message.reply))
+            reply = message.reply if is_inbox(message.reply) else ""
+            callback(Signal(message.subject, message.data, reply))
 
         subscription = await self.subscribe_raw(subject, deliver)
         try:
@@ -358,17 +401,57 @@ class NatsLink:
             raise unanswered(subject)
         return answer
 
+    async def request_all(
+        self,
+        subject: str,
+        data: bytes,
+        headers: dict[str, str] | None = None,
+        *,
+        timeout: float,
+        silence: float,
+        complete: Callable[[Sequence[Msg]], bool],
+    ) -> list[Msg]:
+        """Send a signal and return all answers, of which each node of a cluster may send one.
+
+        The answers end when `complete` says so of those that have come, or after `silence` seconds without a
+        further answer. `timeout` is for the first answer.
+
+        Raises
+        ------
+        WaitTimeout
+            If no answer comes, or the link goes down meanwhile.
+        """
+        key, reconnects = str(next(self._numbers)), self._client.stats["reconnects"]
+        further = self._further[key] = asyncio.Queue(_MOST_FURTHER)
+        try:
+            first = await self.exchange(subject, data, headers, timeout, key)
+            if is_unanswered(first.headers):
+                raise unanswered(subject)
+            answers = [first]
+            while not complete(answers):
+                try:
+                    async with asyncio.timeout(silence):
+                        answers.append(await further.get())
+                except TimeoutError:
+                    break
+        finally:
+            del self._further[key]
+        if not self.connected or reconnects != self._client.stats["reconnects"]:
+            raise WaitTimeout(f"{subject}: the link to the server went down while answers were coming")
+        return answers
+
     async def exchange(
         self,
         subject: str,
         data: bytes,
         headers: dict[str, str] | None,
         timeout: float,
+        key: str = "",
     ) -> Msg:
-        """Publish with a reply subject of this connection, and return the answer."""
+        """Publish with a reply subject of this connection, which `key` is part of, and return the answer."""
         if self._closed:
             raise TransportClosed("the connection was closed")
-        key = str(next(self._numbers))
+        key = key or str(next(self._numbers))
         answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(timeout):
@@ -392,9 +475,13 @@ class NatsLink:
 
     async def _on_answer(self, message: Msg) -> None:
         with self.bugs:
-            _, answer = self._waiting.pop(message.subject.rpartition(".")[2], ("", None))
+            key = message.subject.rpartition(".")[2]
+            _, answer = self._waiting.pop(key, ("", None))
+            further = self._further.get(key)
             if answer is not None and not answer.done():
                 answer.set_result(message)
+            elif further is not None and not further.full():
+                further.put_nowait(message)
 
     def unique_inbox(self, kind: str) -> str:
         """Return a subject of this connection that is used nowhere else."""

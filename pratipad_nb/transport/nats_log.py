@@ -23,10 +23,14 @@ _NANO = 1_000_000_000
 #: Seconds for which the server remembers message ids: a courtesy for quick retries. Repeats are
 #: recognised by position.
 _DUPLICATE_WINDOW = 30
+#: The same for a log without message ids, for the server has no switch to turn the memory off: a tenth of a
+#: second is the shortest memory that the server accepts.
+_SHORTEST_WINDOW = 0.1
 
 
 def stream_config(spec: LogSpec) -> dict[str, Any]:
     """Return the JetStream configuration that makes a stream behave as `spec` says."""
+    remembered = _DUPLICATE_WINDOW if spec.message_ids else _SHORTEST_WINDOW
     config: dict[str, Any] = {
         "name": spec.name,
         "subjects": list(spec.subjects),
@@ -38,7 +42,7 @@ def stream_config(spec: LogSpec) -> dict[str, Any]:
         "storage": "file",
         "num_replicas": 1,
         "allow_direct": True,
-        "duplicate_window": int(min(_DUPLICATE_WINDOW, spec.max_age or _DUPLICATE_WINDOW) * _NANO),
+        "duplicate_window": int(min(remembered, spec.max_age or remembered) * _NANO),
     }
     if spec.retention == "latest":
         config["max_msgs_per_subject"] = 1

@@ -16,7 +16,7 @@ contract tests hold for both.
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn, Protocol
 
@@ -24,7 +24,7 @@ from pratipad_nb.settings import Storage
 from pratipad_nb.transport.partitions import partition_of
 
 __all__ = [
-    "ClientInfo",
+    "Attendance",
     "Connection",
     "Consumer",
     "ConsumerSpec",
@@ -34,6 +34,7 @@ __all__ = [
     "LogSpec",
     "LogState",
     "Logs",
+    "News",
     "Partitioning",
     "Record",
     "Signal",
@@ -43,7 +44,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A message to the subscriptions of `subject`. `reply` is the subject for an answer; empty: no answer."""
+    """A message to the subscriptions of `subject`.
+
+    `reply` is the subject for an answer; empty: no answer. A connection leaves out a reply subject that is no
+    inbox: see `pratipad_nb.transport.subjects.is_inbox`.
+    """
 
     subject: str
     data: bytes
@@ -117,6 +122,9 @@ class LogSpec:
         The subject that all entries bear in the log; empty: each entry bears the subject of its append.
     first
         Sequence of the first entry of a *new* log; 0: entries count from 1.
+    message_ids
+        Whether a repeat of a recent append with the same message id is stored once. All writers of a log
+        share one space of ids, so a log of many writers takes none, or ids that nobody can guess.
     """
 
     name: str
@@ -127,6 +135,7 @@ class LogSpec:
     partitioning: Partitioning | None = None
     stored_as: str = ""
     first: int = 0
+    message_ids: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,11 +199,65 @@ class ConsumerState:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientInfo:
-    """A connected client: `identity` is the name in its certificate, `name` its own name for itself."""
+class News:
+    """News of an `Attendance`.
 
-    identity: str
-    name: str
+    Attributes
+    ----------
+    identities
+        The identities whose number of connections has changed, or may have.
+    asked
+        When the server was asked for the list that the news is, by the monotonic clock: an identity that
+        `Attendance.connections` doesn't name was not connected then. None: the news is of `identities` alone.
+    """
+
+    identities: frozenset[str]
+    asked: float | None = None
+
+
+class Attendance(Protocol):
+    """Which devices are connected to the server, by the server's own word.
+
+    The server needs no word from a device: a device whose power was cut is missed all the same. The server
+    tells of every connection that begins or ends, if it has accounts of ours; such news may get lost. So the
+    server is asked for a list, too: at first, after each reconnect of this party, and now and then.
+    """
+
+    @property
+    def connections(self) -> Mapping[str, int]:
+        """How many connections each identity has now.
+
+        Identities without a connection are left out. Where all parties share an account, the other parties
+        are named, too.
+        """
+
+    @property
+    def live(self) -> bool:
+        """Whether the server tells of each connection at once, and not by lists alone."""
+
+    def news(self) -> AsyncGenerator[News, None]:
+        """Iterate over the news of `connections`, without end; to be called once.
+
+        The first news is a list. There is no news while the server doesn't answer, or doesn't allow the
+        question.
+        """
+
+    def refresh(self) -> None:
+        """Let the server be asked for a list soon."""
+
+    async def listening(self, subjects: Collection[str]) -> frozenset[str]:
+        """Return those of `subjects` that a client listens to now.
+
+        The `subjects` differ in their last token alone, a device's name. Subscriptions to patterns don't
+        count.
+
+        Raises
+        ------
+        WaitTimeout
+            If the server doesn't answer.
+        TransportError
+            If the server doesn't allow the question.
+        """
 
 
 class Subscription(Protocol):
@@ -298,6 +361,17 @@ class Connection(Logs, Protocol):
     def refusal(self) -> str:
         """Why the server doesn't let this party back in; empty while the server does, or is away."""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should look at before the server lets this party in no more: certificates that end.
+
+        Empty while all certificates are valid for long, or are renewed by a program that runs.
+        """
+
+    @property
+    def valid_until(self) -> float:
+        """When this party's certificate ends, in seconds since 1970-01-01 UTC; 0.0 if it has none."""
+
     async def storage(self) -> Storage:
         """Return how the server's storage stands.
 
@@ -368,8 +442,8 @@ class Connection(Logs, Protocol):
         expect
             The sequence that must be the newest under `subject` (0: there is no entry yet).
         message_id
-            Repeats of a recent append with the same id are stored once. This is a courtesy with a short
-            memory only.
+            Repeats of a recent append with the same id are stored once, if the log's spec says so. This is a
+            courtesy with a short memory only.
 
         Raises
         ------
@@ -392,13 +466,11 @@ class Connection(Logs, Protocol):
     def beyond(self) -> Logs:
         """Return the logs of the server that this server is a leaf of. Appends go there by their subjects."""
 
-    async def clients(self) -> list[ClientInfo]:
-        """Return the clients that are connected now."""
+    def attendance(self, flow: str, devices: Callable[[], Iterable[str]] = tuple) -> Attendance:
+        """Return which devices of `flow` are connected.
 
-    async def listeners(self, pattern: str) -> dict[str, frozenset[str]]:
-        """Return the identities that listen now to subjects that match `pattern`, by subject.
-
-        Only subscriptions to one subject count, not subscriptions to patterns.
+        `devices` returns the names of the devices that the caller knows: where each device has an account of
+        its own, the server is asked for each by its name.
         """
 
     async def close(self) -> None:

@@ -1,6 +1,6 @@
 """Every NATS subject and stream name of a flow, built and parsed here alone.
 
-Owns the table below. Deriving the parties' permissions from it is for `pratipad_nb.transport.permissions`,
+Owns the table below. The parties' rights to them are for `pratipad_nb.transport.rights`,
 the frames that travel under a subject are for `pratipad_nb.transport.frames`.
 
 =========================== ======================================= ==================================
@@ -12,7 +12,8 @@ subject                     publisher → reader                      stream
 ``sent``                    edge → cloud: `out`, by a leaf's link   ``OUT_<flow>`` of the cloud's server
 ``moving.<move>.<device>``  edge → itself: the former input's      ``UP_<flow>`` (until it is complete)
 ``retired``                 none: the former input has it at last   ``IN_<flow>`` (version 0.1's input)
-``order``                   reader → edge: orders for devices       ``ORDER_<flow>``
+``order.<reader>``          reader → edge: orders for devices       ``ORDER_<flow>``
+``reply``                   edge → itself: its orders, and replies  ``ORDER_<flow>``
 ``down.<device>``           edge → device: orders                   none
 ``plain.<device>``          edge → device: orders as plain JSON     none
 ``credit.<device>``         edge → device: a grant to send          none
@@ -24,7 +25,10 @@ subject                     publisher → reader                      stream
 ``edges``                   edge → edges: heartbeats, who is there  none
 ``edge.<edge>``             edge → one edge: requests (stats)       none
 ``stats``                   edge → readers: snapshots               none
-``control``                 reader → edge: requests (pull, forget)  none
+``control.<reader>``        reader → edge: requests (pull, stats)   none
+``presence.<kind>``         edge → server: which devices are there  none
+``connected.<kind>``        server → edge: a device has come        none
+``disconnected.<kind>``     server → edge: a device has gone        none
 =========================== ======================================= ==================================
 
 Each subject stands below ``pratipad.<flow>.``.
@@ -48,14 +52,19 @@ from urllib.parse import quote, unquote
 from pratipad_nb.errors import FrameError, SettingsError
 from pratipad_nb.settings import valid_name
 
-__all__ = ["ALL_DEVICES", "ROOT", "Subjects", "stream_of"]
+__all__ = ["ALL_DEVICES", "OTHER_ACCOUNT", "ROOT", "Subjects", "is_inbox", "stream_of"]
 
 #: First token of every subject.
 ROOT = "pratipad"
 #: Stands for all devices in `Subjects.credit_all`. No device has this name, for it starts with an underscore.
 ALL_DEVICES = "_all"
 
+#: Begins the reply subjects of requests from another account.
+OTHER_ACCOUNT = "_R_."
+_INBOX = "_INBOX."
+
 _DEVICE_KINDS = ("up", "down", "plain", "credit", "hello", "mark")
+_READER_KINDS = ("read", "order", "control")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +111,22 @@ class Subjects:
         """The subject of results on their way to the cloud's server, which stores them as of partition 0."""
         return self._below("sent")
 
+    def order(self, reader: str) -> str:
+        """Return the subject of `reader`'s orders."""
+        return self._below("order", valid_name(reader, "reader"))
+
     @property
-    def order(self) -> str:
-        """The subject of readers' orders."""
+    def edge_order(self) -> str:
+        """The subject of the edge's own orders, and of the replies of processors.
+
+        The pattern `order_all` doesn't match it: no party but the edge, at either end of a leaf's link, may
+        publish under it.
+        """
+        return self._below("reply")
+
+    @property
+    def former_order(self) -> str:
+        """The subject that version 0.1 stored all orders and replies under."""
         return self._below("order")
 
     def down(self, device: str) -> str:
@@ -160,10 +182,25 @@ class Subjects:
         """The subject of the snapshots of the edge's counters."""
         return self._below("stats")
 
-    @property
-    def control(self) -> str:
-        """The subject of readers' requests to the edge."""
-        return self._below("control")
+    def control(self, reader: str) -> str:
+        """Return the subject of `reader`'s requests to the edge."""
+        return self._below("control", valid_name(reader, "reader"))
+
+    def presence(self, kind: str) -> str:
+        """Return the subject of the question which devices of `kind` are connected.
+
+        The kinds are ``devices`` and ``mqtt``; where each device has an account of its own, the device's name
+        is a kind.
+        """
+        return self._below("presence", kind)
+
+    def connected(self, kind: str) -> str:
+        """Return the subject on which the server says that a device of `kind` has connected."""
+        return self._below("connected", kind)
+
+    def disconnected(self, kind: str) -> str:
+        """Return the subject on which the server says that a connection of a device of `kind` has ended."""
+        return self._below("disconnected", kind)
 
     def moving(self, move: str, device: str) -> str:
         """Return the subject of `device`'s frames that the move `move` takes out of the former input."""
@@ -206,6 +243,11 @@ class Subjects:
         return self._below("plain", "*")
 
     @property
+    def every_credit(self) -> str:
+        """The pattern of every `credit`, and of `credit_all`."""
+        return self._below("credit", "*")
+
+    @property
     def hello_all(self) -> str:
         """The pattern of every `hello`."""
         return self._below("hello", "*")
@@ -214,6 +256,16 @@ class Subjects:
     def mark_all(self) -> str:
         """The pattern of every `mark`."""
         return self._below("mark", "*")
+
+    @property
+    def order_all(self) -> str:
+        """The pattern of every `order` of a reader."""
+        return self._below("order", "*")
+
+    @property
+    def control_all(self) -> str:
+        """The pattern of every `control`."""
+        return self._below("control", "*")
 
     @property
     def read_all(self) -> str:
@@ -252,6 +304,10 @@ class Subjects:
         """The stream of the edge's and the readers' positions."""
         return f"MARK_{self.flow}"
 
+    def position_stream(self, reader: str) -> str:
+        """Return the stream of `reader`'s position in the output."""
+        return f"READ_{self.flow}:{reader}"
+
     @property
     def dead_stream(self) -> str:
         """The stream of dead letters."""
@@ -263,7 +319,7 @@ class Subjects:
         return {
             self.input_stream: (self.up_all,),
             self.output_stream: (self.out_all,),
-            self.order_stream: (self.order,),
+            self.order_stream: (self.order_all, self.edge_order),
             self.mark_stream: (self.mark_all, self.read_all),
             self.dead_stream: (self.dead_all,),
         }
@@ -289,8 +345,14 @@ class Subjects:
         return self._name_of(subject, _DEVICE_KINDS, "device")
 
     def reader_of(self, subject: str) -> str:
-        """Return the reader whose position `subject` (a read) holds; else raise `FrameError`."""
-        return self._name_of(subject, ("read",), "reader")
+        """Return the reader whose `subject` (a read, order or control) it is.
+
+        Raises
+        ------
+        FrameError
+            If `subject` is no such subject of this flow, or names no reader.
+        """
+        return self._name_of(subject, _READER_KINDS, "reader")
 
     def partition_of(self, subject: str) -> int:
         """Return the partition of `subject` (an out); raise `FrameError` for other subjects."""
@@ -334,6 +396,16 @@ def stream_of(subject: str) -> str:
         if any(pattern.split(".")[2] == tokens[2] for pattern in patterns):
             return stream
     return ""
+
+
+def is_inbox(subject: str) -> bool:
+    """Return whether `subject` is an inbox, the only kind of subject that an answer may go to.
+
+    The asker chooses the reply subject of a request, and the server checks the answerer's right to publish
+    there. So a party that answered anywhere would publish for the asker. ``_R_`` begins the reply subjects
+    that the server makes for requests from another account.
+    """
+    return subject.startswith((_INBOX, OTHER_ACCOUNT))
 
 
 def _partition(partition: int) -> str:

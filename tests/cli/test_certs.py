@@ -61,6 +61,49 @@ def test_issuing_again_changes_nothing_while_the_certificate_is_young(home: Path
         assert (tmp_path / f"{name}-certs/cert.pem").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "issued", [("device", "room1"), ("reader", "audit"), ("edge", "house"), ("leaf", "barn")]
+)
+def test_a_folder_is_issued_again_to_its_own_party_alone(
+    home: Path, tmp_path: Path, issued: tuple[str, str]
+) -> None:
+    certs("init")
+    of = () if issued[0] == "edge" else ("--flow", "house")
+    certs("issue", *issued, *of, "--out", "carried")
+    certs("issue", *issued, *of, "--out", "carried")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "carried").iterdir()}
+    refused = certs("issue", "device", "other", "--flow", "house", "--out", "carried", code=2)
+    assert f"it lets the {issued[0]} '{issued[1]}' of 'house' in" in refused.stderr
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "key.pem").write_text("mine")
+    assert "not empty" in certs("issue", *issued, *of, "--out", "mine", code=2).stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "carried").iterdir()} == before
+    assert (mine / "key.pem").read_text() == "mine"
+    assert {key.split()[2] for key in listed()} == {issued[1]}
+
+
+def test_no_party_is_issued_a_name_of_the_program_s_own(home: Path, tmp_path: Path) -> None:
+    certs("init")
+    refused = certs("issue", "reader", "notebook", "--flow", "house", code=2)
+    assert "a flow's own handle reads under that name" in refused.stderr
+    for role in ("device", "reader", "leaf"):
+        assert "can't name a" in certs("issue", role, "_uplink", "--flow", "house", code=2).stderr
+    assert not list(tmp_path.glob("*-certs"))
+    assert listed() == {}
+
+
+@pytest.mark.parametrize("part", [".", "pki", "server"])
+def test_nothing_is_issued_from_a_state_folder_that_others_may_write(
+    home: Path, tmp_path: Path, part: str
+) -> None:
+    certs("init")
+    certs("issue", "device", "room1", "--flow", "house")
+    (home / part).chmod(0o707)
+    refused = certs("issue", "device", "room2", "--flow", "house", code=2)
+    assert f"Run: chmod go-w {home / part}" in refused.stderr
+
+
 def test_who_is_issued_is_listed_until_revoked_without_a_server(home: Path) -> None:
     certs("init")
     certs("issue", "device", "room1", "--flow", "house")

@@ -118,7 +118,7 @@ def test_a_leaf_of_no_flow_is_asked_for_which(shell: Any) -> None:
 
 def test_a_command_to_copy_quotes_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "barn $1"
-    Authority.open(tmp_path / "authority").issue("urn:pratipad:_leaf:barn", folder)
+    Authority.open(tmp_path / "authority").issue("urn:pratipad:house:leaf:barn", folder / "house")
     with pytest.raises(SettingsError) as caught:
         leaf_from(str(folder), None)
     assert str(caught.value).endswith(f" --certs {shlex.quote(str(folder))}")

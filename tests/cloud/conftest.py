@@ -129,7 +129,7 @@ class Edge:
         self.tasks = set()
 
     async def open(self):
-        await self.world.edge.subscribe(self.world.subjects.control, self.on_request)
+        await self.world.edge.subscribe(self.world.subjects.control_all, self.on_request)
 
     def on_request(self, signal):
         frame = decode(signal.data, ControlFrame)

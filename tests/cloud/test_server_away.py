@@ -17,7 +17,7 @@ from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import Endpoint
 from pratipad_nb.transport.connecting import connect
-from pratipad_nb.transport.permissions import edge_user, identity_of, reader_user
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import LogSpec
 from pratipad_nb.transport.subjects import Subjects
 
@@ -30,11 +30,11 @@ class House:
     def __init__(self, folder: Path) -> None:
         store = CertificateStore.open(folder)
         self.server = EmbeddedServer(folder / "server", store.server("urn:pratipad:server"))
-        self._edge = store.edge(FLOW, identity_of(FLOW, "edge"))
-        self._reader = store.reader(FLOW, "cloud", identity_of(FLOW, "reader", "cloud"))
+        self._edge = store.edge(FLOW, Party(FLOW, "edge").identity)
+        self._reader = store.reader(FLOW, "cloud", Party(FLOW, "reader", "cloud").identity)
 
     async def start(self) -> None:
-        url = await self.server.start([edge_user(FLOW), reader_user(FLOW, "cloud")])
+        url = await self.server.start([Party(FLOW, "edge"), Party(FLOW, "reader", "cloud")])
         self.endpoint = Endpoint(url, FLOW, self._reader)
         edge = await connect(Endpoint(url, FLOW, self._edge), role="edge", name="")
         subjects = Subjects(FLOW)

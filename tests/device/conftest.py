@@ -19,7 +19,7 @@ from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.frames import CreditFrame, DownFrame, HelloFrame, UplinkFrame, decode_uplink
 from pratipad_nb.transport.memory import connect_memory
 from pratipad_nb.transport.memory_broker import Broker
-from pratipad_nb.transport.permissions import device_user, edge_user, identity_of
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import Connection, ConsumerSpec, LogSpec, Signal
 from pratipad_nb.transport.subjects import Subjects
 
@@ -82,8 +82,8 @@ class Edge:
 
     def take(self, signal: Signal) -> None:
         frame = decode_uplink(signal.data, FLOW, self.subjects.device_of(signal.subject))
-        assert frame is not None
-        self.frames.append(frame)
+        if frame is not None:  # None: a reading of a foreign device
+            self.frames.append(frame)
 
     def _on_hello(self, signal: Signal) -> None:
         hello = decode(signal.data, HelloFrame)
@@ -114,7 +114,7 @@ class Edge:
         await self.link.publish(self.subjects.down(device), encode(frame))
 
     def identity(self, device: str = "room1") -> str:
-        return identity_of(FLOW, "device", device)
+        return Party(FLOW, "device", device).identity
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -140,16 +140,16 @@ class House:
     def __init__(self, folder: Path) -> None:
         self.store = CertificateStore.open(folder)
         self.server = EmbeddedServer(folder / "server", self.store.server("urn:pratipad:server"))
-        self.users = [edge_user(FLOW), device_user(FLOW, "room1")]
+        self.users = [Party(FLOW, "edge"), Party(FLOW, "device", "room1")]
 
     def of_device(self, name: str) -> Credentials:
-        return self.store.device(FLOW, name, identity_of(FLOW, "device", name))
+        return self.store.device(FLOW, name, Party(FLOW, "device", name).identity)
 
     def endpoint(self, name: str = "room1") -> Endpoint:
         return Endpoint(self.server.url, FLOW, self.of_device(name))
 
     async def edge(self, kind: Any) -> Any:
-        endpoint = Endpoint(self.server.url, FLOW, self.store.edge(FLOW, identity_of(FLOW, "edge")))
+        endpoint = Endpoint(self.server.url, FLOW, self.store.edge(FLOW, Party(FLOW, "edge").identity))
         edge = kind(await connect(endpoint, role="edge", name=""), self.server.url, None)
         await edge.start()
         return edge

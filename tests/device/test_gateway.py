@@ -47,6 +47,21 @@ async def test_long_frames_keep_devices_and_payloads_together(edge: Any) -> None
     assert edge.payloads == list(range(5_000))
 
 
+async def test_messages_that_are_too_much_for_one_frame_in_memory_go_in_several(edge: Any) -> None:
+    edge.auto = ("demand", 0, "durable")
+    gateway = await AsyncGateway("gw").connect(edge.endpoint)
+    names, dense = ["t" * 59 + str(number) for number in range(1_000, 1_007)], [{"": {}}] * 40
+    for number in range(4_000):
+        await gateway.push([number, *dense], device=names[number % 7])
+    await edge.grant(4_000)
+    await gateway.close()
+    assert len(edge.frames) > 1
+    assert [number for number, *_ in edge.payloads] == list(range(4_000))
+    assert edge.numbers == list(range(1, 4_001))
+    said = [name for frame in edge.frames for name in frame.sources]
+    assert said == [names[number % 7] for number in range(4_000)]
+
+
 @pytest.mark.parametrize("name", ["", "a.b", "*", "Push", "1st"])
 async def test_a_device_behind_a_gateway_has_a_name_like_any_other(edge: Any, name: str) -> None:
     async with await AsyncGateway("gw").connect(edge.endpoint) as gateway:

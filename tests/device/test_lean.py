@@ -20,7 +20,7 @@ from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import Credentials, Endpoint
 from pratipad_nb.transport.connecting import connect
-from pratipad_nb.transport.permissions import device_user, edge_user, identity_of
+from pratipad_nb.transport.parties import Party
 
 FLOW = "house"
 
@@ -109,9 +109,9 @@ async def house(tmp_path: Path) -> AsyncIterator[tuple[str, Credentials, Any]]:
     """A server over mutual TLS, with the credentials of an edge and of room1."""
     store = CertificateStore.open(tmp_path)
     server = EmbeddedServer(tmp_path / "server", store.server("urn:pratipad:server"))
-    await server.start([edge_user(FLOW), device_user(FLOW, "room1")])
-    mine = store.device(FLOW, "room1", identity_of(FLOW, "device", "room1"))
-    yield server.url, mine, store.edge(FLOW, identity_of(FLOW, "edge"))
+    await server.start([Party(FLOW, "edge"), Party(FLOW, "device", "room1")])
+    mine = store.device(FLOW, "room1", Party(FLOW, "device", "room1").identity)
+    yield server.url, mine, store.edge(FLOW, Party(FLOW, "edge").identity)
     await server.stop()
 
 

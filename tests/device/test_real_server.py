@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import signal
+from collections.abc import AsyncIterator
 from typing import Any
 
+import nats
 import pytest
+from nats.aio.client import Client
 from patience import eventually
 
 from pratipad_nb.device import AsyncDevice
 from pratipad_nb.errors import CertificateError, DeviceError, NotInvited
 from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.settings import Endpoint
-from pratipad_nb.transport.permissions import identity_of
+from pratipad_nb.transport.parties import Party
+from pratipad_nb.transport.subjects import Subjects
+from pratipad_nb.transport.tls import client_context
 
 FLOW = "house"
+
+
+@contextlib.asynccontextmanager
+async def raw_device(house: Any, name: str) -> AsyncIterator[Client]:
+    """Let a device in, and connect as that device with the plain client of NATS."""
+    await house.server.allow([Party(FLOW, "device", name)])
+    client = await nats.connect(
+        house.server.url,
+        tls=client_context(house.of_device(name)),
+        tls_handshake_first=True,
+        inbox_prefix=Party(FLOW, "device", name).inbox,
+    )
+    yield client
+    await client.close()
+
+
+async def stored(client: Client, name: str, message_id: str) -> dict[str, Any]:
+    """Publish a reading with a message id, and return the server's acknowledgement."""
+    headers = {"Nats-Msg-Id": message_id}
+    answer = await client.request(Subjects(FLOW).up(name), b"1", timeout=5, headers=headers)
+    return dict(json.loads(answer.data))
 
 
 async def test_messages_and_orders_pass_through_a_real_server(house: Any, edge: Any) -> None:
@@ -82,7 +110,7 @@ async def test_a_device_that_is_not_invited_is_told_so_at_once(house: Any) -> No
     with pytest.raises(NotInvited):
         await AsyncDevice("stranger").connect(house.endpoint("stranger"))
     other = CertificateStore.open(house.store._folder.parent / "other")
-    credentials = other.device(FLOW, "room1", identity_of(FLOW, "device", "room1"))
+    credentials = other.device(FLOW, "room1", Party(FLOW, "device", "room1").identity)
     with pytest.raises(CertificateError):
         await AsyncDevice("room1").connect(Endpoint(house.server.url, FLOW, credentials))
 
@@ -98,6 +126,33 @@ async def test_a_device_may_not_send_as_another(house: Any, edge: Any) -> None:
     await eventually(lambda: real.payloads == ["true"])
     assert {hello.device for hello in real.hellos} == {"room1"}
     await honest.close()
+    await real.stop()
+
+
+async def test_a_device_that_guesses_another_s_message_ids_costs_the_other_no_reading(
+    house: Any, edge: Any
+) -> None:
+    real = await house.edge(type(edge))
+    async with raw_device(house, "room2") as attacker:
+        async with await AsyncDevice("room1").connect(house.endpoint()) as device:
+            await eventually(lambda: real.hellos)
+            for number in range(1, 4):
+                await stored(attacker, "room2", f"room1-{real.hello.epoch}-{number}-{number}")
+            for number in range(3):
+                await (await device.push(number))
+        await eventually(lambda: real.payloads == [0, 1, 2])
+    await real.stop()
+
+
+async def test_the_input_forgets_message_ids_of_foreign_devices_at_once(house: Any, edge: Any) -> None:
+    real = await house.edge(type(edge))
+    async with raw_device(house, "room2") as first, raw_device(house, "room3") as second:
+        assert "duplicate" not in await stored(first, "room2", "1")
+
+        async def is_stored() -> bool:
+            return "duplicate" not in await stored(second, "room3", "1")
+
+        await eventually(is_stored, 5)
     await real.stop()
 
 
@@ -137,7 +192,7 @@ async def test_a_device_that_is_revoked_while_it_runs_says_so_once_and_comes_bac
 ) -> None:
     device = await AsyncDevice("room1").connect(house.endpoint())
     room1 = house.users[1]
-    await house.server.revoke(room1.identity)
+    await house.server.revoke(room1)
     await eventually(lambda: device.state.startswith("not let in: "), 10)
     assert "revoked" in device.state
     await house.server.allow([room1])

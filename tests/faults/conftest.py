@@ -5,6 +5,7 @@ import pytest
 from pratipad_nb.portal import Portal
 from pratipad_nb.session.site import Site
 from pratipad_nb.testing import real_server
+from pratipad_nb.transport.parties import Party
 
 
 @pytest.fixture
@@ -12,5 +13,5 @@ def endpoint_for():
     """Give a function that lets a party in at a server which outlives all edges."""
     with real_server() as home, Portal("test server") as portal:
         site = portal.run(Site.acquire(home, "interval"))
-        yield lambda role, name: portal.run(site.endpoint_for("house", role, name))
+        yield lambda role, name: portal.run(site.endpoint_for(Party.called(role, "house", name)))
         portal.run(site.release())

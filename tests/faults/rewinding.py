@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from nats.errors import Error
 
 from pratipad_nb.settings import Credentials
-from pratipad_nb.transport.permissions import inbox_prefix
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.subjects import Subjects
 from pratipad_nb.transport.tls import client_context
 
@@ -41,7 +41,7 @@ async def _rewind(url: str, flow: str, certs: Path) -> None:
         url,
         tls=client_context(Credentials.in_folder(certs)),
         tls_handshake_first=True,
-        inbox_prefix=f"{inbox_prefix(flow, 'edge')}.hunt",
+        inbox_prefix=f"{Party(flow, 'edge').inbox}.hunt",
         allow_reconnect=False,
         connect_timeout=_SECONDS,
         error_cb=_ignored,

@@ -32,11 +32,11 @@ from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import Credentials, Endpoint, FlowOptions, Leaf
 from pratipad_nb.testing import real_server
 from pratipad_nb.transport.connecting import connect
-from pratipad_nb.transport.permissions import User, identity_of, leaf_identity, leaf_user, reader_user
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.subjects import Subjects
 
 HOUSE = Subjects("house")
-ANYBODY = "urn:pratipad:house:reader:anybody"
+BARN = Party("house", "leaf", "barn")
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -128,7 +128,7 @@ class CloudSide:
         self.server = self._server("127.0.0.1:" + str(free_port()))
         self.url = self.portal.run(
             self._start(
-                [leaf_user("barn", ["house"]), reader_user("house", "cloud"), User(ANYBODY, (">",), (">",))]
+                [Party("house", "leaf", "barn"), Party("house", "reader", "cloud"), Party("house", "edge")]
             )
         )
         self.proxy = Proxy(("127.0.0.1", int(self.server.leaves_url.rpartition(":")[2])))
@@ -136,16 +136,20 @@ class CloudSide:
     def _server(self, leaves: str) -> EmbeddedServer:
         return EmbeddedServer(self.home / "server", self.store.server("urn:pratipad:server"), leaves=leaves)
 
-    async def _start(self, users: list[User]) -> str:
-        return await self.server.start(users)
+    async def _start(self, parties: list[Party]) -> str:
+        return await self.server.start(parties)
 
     def leaf(self, credentials: Credentials | None = None) -> Leaf:
         """Return what the site "barn" joins with."""
         if credentials is None:
-            credentials = self.store.authority.issue(leaf_identity("barn"), self.home / "barn")
+            credentials = self.store.authority.issue(BARN.identity, self.home / "barn")
         return Leaf(f"tls://127.0.0.1:{self.proxy.port}", credentials)
 
-    def reader(self, identity: str = identity_of("house", "reader", "cloud")) -> Endpoint:
+    def edge(self) -> Endpoint:
+        """Return the endpoint of an edge, which may do anything in the account of its flow."""
+        return Endpoint(self.url, "house", self.store.edge("house", Party("house", "edge").identity))
+
+    def reader(self, identity: str = Party("house", "reader", "cloud").identity) -> Endpoint:
         name = identity.rpartition(":")[2]
         return Endpoint(self.url, "house", self.store.reader("house", name, identity))
 
@@ -350,7 +354,7 @@ def heard_across(cloud_side: CloudSide, flow: Flow, publishing: list[str], at_ed
     heard: set[str] = set()
 
     async def tried() -> None:
-        cloud = await connect(cloud_side.reader(ANYBODY), role="reader", name="anybody")
+        cloud = await connect(cloud_side.edge(), role="edge", name="house")
         try:
             source, target = (edge, cloud) if at_edge else (cloud, edge)
             for pattern in ("pratipad.>", "_INBOX.house.>") if at_edge else (HOUSE.everything,):
@@ -371,7 +375,7 @@ def test_up_the_link_passes_what_the_cloud_is_for_and_nothing_else(cloud_side, t
     with house(tmp_path / "edge", cloud_side.leaf()) as flow:
         kept = [HOUSE.up("room1"), HOUSE.down("room1"), HOUSE.plain("room1"), HOUSE.hello("room1"),
                 HOUSE.mark("x"), HOUSE.credit("room1"), HOUSE.read("cloud"), HOUSE.dead("tag"),
-                HOUSE.control]  # fmt: skip
+                HOUSE.control("cloud")]  # fmt: skip
         assert heard_across(cloud_side, flow, [*kept, HOUSE.stats], at_edge=True) == {HOUSE.stats}
 
 
@@ -382,12 +386,14 @@ def test_down_the_link_pass_orders_and_requests_and_nothing_else(cloud_side, tmp
                 HOUSE.stats]  # fmt: skip
         # The frames that the flow itself forwards are heard at the edge, too.
         until(lambda: (lag := flow.stats().readers.get("_uplink")) is not None and not lag.pending)
-        assert heard_across(cloud_side, flow, [*kept, HOUSE.control], at_edge=False) == {HOUSE.control}
+        assert heard_across(cloud_side, flow, [*kept, HOUSE.control("cloud")], at_edge=False) == {
+            HOUSE.control("cloud")
+        }
 
 
 def test_nobody_at_the_cloud_reaches_jetstream_at_the_edge(cloud_side, tmp_path):
     async def asked(subject: str) -> bytes:
-        connection = await connect(cloud_side.reader(ANYBODY), role="reader", name="anybody")
+        connection = await connect(cloud_side.edge(), role="edge", name="house")
         try:
             return await connection.request(subject, b"", 1.0)
         finally:
@@ -410,13 +416,13 @@ def test_nobody_at_the_cloud_reaches_jetstream_at_the_edge(cloud_side, tmp_path)
 
 @pytest.mark.parametrize("whose", ["another authority", "nobody", "a reader"])
 def test_a_leaf_that_is_not_invited_gets_nothing_and_the_edge_goes_on(cloud_side, tmp_path, whose):
-    authority, identity = cloud_side.store.authority, leaf_identity("barn")
+    authority, identity = cloud_side.store.authority, Party("house", "leaf", "barn").identity
     if whose == "another authority":
         authority = Authority.open(tmp_path / "another")
     elif whose == "nobody":
-        identity = leaf_identity("stable")
+        identity = Party("house", "leaf", "stable").identity
     else:
-        identity = identity_of("house", "reader", "cloud")
+        identity = Party("house", "reader", "cloud").identity
     credentials = authority.issue(identity, tmp_path / "leaf")
     # What the leaf trusts is right in each case; what it shows isn't.
     shown = Credentials(cloud_side.store.authority.certificate, credentials.certificate, credentials.key)

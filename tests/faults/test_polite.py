@@ -146,13 +146,13 @@ async def test_a_flow_that_was_forgotten_over_the_servers_end_is_said_to_be(serv
     async with AsyncFlow(HOUSE, **settings_at(server.home)) as flow:
         edge = await connect(flow.endpoint, role="edge", name="")
         output = await edge.find_log(Subjects("house").output_stream)
-        await edge.append(Subjects("house").order, b"")
+        await edge.append(Subjects("house").edge_order, b"")
         assert await asyncio.to_thread(server.end) == 0
         await asyncio.to_thread(server.start)
     await flow.forget()
     try:
         for work in (
-            edge.append(Subjects("house").order, b""),
+            edge.append(Subjects("house").edge_order, b""),
             output.latest(Subjects("house").out(0)),
             output.state(),
         ):

@@ -6,7 +6,7 @@ import pytest
 from patience import eventually
 
 from pratipad_nb.transport.memory_broker import Broker
-from pratipad_nb.transport.permissions import identity_of
+from pratipad_nb.transport.parties import Party
 
 #: The store of a server that many tests share can't go back.
 pytestmark = pytest.mark.parametrize("scene", ["memory"], indirect=True)
@@ -45,11 +45,11 @@ async def test_orders_that_came_back_with_the_log_are_not_run_again(scene, caplo
     await eventually(lambda: flow.devices)
     await flow.send("first", to="a")
     await eventually(lambda: run == ["first"])
-    broker.cut(identity_of(flow.name, "device", "a"))
+    broker.cut(Party(flow.name, "device", "a").identity)
     for number in range(4):
         await flow.send(number, to="a")
     backup = broker.copied_store()
-    broker.heal(identity_of(flow.name, "device", "a"))
+    broker.heal(Party(flow.name, "device", "a").identity)
     await flow.send("lost", to="a")
     await eventually(lambda: run == ["first", 0, 1, 2, 3, "lost"])
     broker.restart(backup)
@@ -70,7 +70,7 @@ async def test_an_order_log_that_grew_past_a_devices_number_loses_none_of_its_or
     for number in range(5):
         await flow.send(number, to="a")
     await eventually(lambda: run == list(range(5)))
-    broker.cut(identity_of(flow.name, "device", "a"))
+    broker.cut(Party(flow.name, "device", "a").identity)
     await flow.stop()
     broker.restart(backup)
     await flow.start()
@@ -79,7 +79,7 @@ async def test_an_order_log_that_grew_past_a_devices_number_loses_none_of_its_or
     for number in range(9):
         await flow.send(number, to="b")
     await eventually(lambda: others == list(range(9)))
-    broker.heal(identity_of(flow.name, "device", "a"))
+    broker.heal(Party(flow.name, "device", "a").identity)
     await eventually(lambda: run == list(range(9)))
     await flow.send(9, to="a")
     await eventually(lambda: run == list(range(10)))

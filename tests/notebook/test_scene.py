@@ -4,7 +4,9 @@ import json
 from dataclasses import replace
 
 from pratipad_nb import Flow
-from pratipad_nb.notebook import scene
+from pratipad_nb.notebook import panel, scene
+from pratipad_nb.notebook.picture import draw
+from pratipad_nb.notebook.text import text_picture
 from pratipad_nb.runtime.values.stats import DeviceStats, FlowStats, ProcessorStats
 
 
@@ -80,3 +82,24 @@ def test_layers_wrap_into_lines_as_text_does():
     assert {key: cell[:2] for key, cell in cells.items()} == {
         "devices": (0, 0), "a": (0, 1), "b": (1, 0), "c": (1, 0), "Output": (1, 1)
     }  # fmt: skip
+
+
+def test_a_warning_stands_in_the_picture_the_text_and_the_side_panel(monkeypatch):
+    """A certificate that ends is no error; an error, and what the flow waits for, come first."""
+    warned = FlowStats("house", warnings=("the certificate of lamp ends",))
+    monkeypatch.setattr(type(FLOW), "stats", lambda _flow: warned)
+    monkeypatch.setattr(panel, "flows", lambda: {"house": FLOW})
+    assert scene.numbers(warned)["warnings"] == ["the certificate of lamp ends"]
+    assert "warning: the certificate of lamp ends" in text_picture(FLOW).splitlines()
+    assert panel.summary()[0]["trouble"] == "the certificate of lamp ends"
+    plain, drawn = (
+        draw(scene.structure(FLOW), scene.numbers(each), {}) for each in (FlowStats("house"), warned)
+    )
+    assert not _says(plain, "warning")
+    assert _says(drawn, "warning: the certificate of lamp ends")
+    waiting = draw(scene.structure(FLOW), scene.numbers(replace(warned, blocked_by=("reader x",))), {})
+    assert _says(waiting, "waiting: reader x")
+
+
+def _says(figure, words):
+    return any(words in each.get_text() for axes in figure.axes for each in axes.texts)

@@ -25,7 +25,16 @@ from hypothesis import strategies as st
 from pratipad_nb.errors import CertificateError
 from pratipad_nb.pki import authority as authority_module
 from pratipad_nb.pki.authority import Authority
-from pratipad_nb.pki.certificates import made_authority, made_leaf, read_authority, valid_until
+from pratipad_nb.pki.certificates import (
+    identity_in,
+    made_authority,
+    made_leaf,
+    party_of,
+    read_authority,
+    read_pair,
+    serial_of,
+    valid_until,
+)
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.tls import client_context
 
@@ -143,13 +152,63 @@ def test_a_leaf_names_its_owner_its_hosts_and_its_issuer(authority: Authority, t
     issued = authority.issue(ROOM1, tmp_path / "x", hosts=("localhost", "::1"))
     found = certificate(issued.certificate)
     names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [ROOM1]
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [
+        f"{ROOM1}#{found.serial_number:x}",
+        ROOM1,
+    ]
     assert names.get_values_for_type(x509.DNSName) == ["localhost"]
     assert [str(a) for a in names.get_values_for_type(x509.IPAddress)] == ["::1"]
     issuer = certificate(authority.certificate)
     found.verify_directly_issued_by(issuer)
     theirs = found.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
     assert theirs == issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+
+
+def test_two_certificates_of_one_party_differ_in_their_names_and_agree_in_their_party(
+    authority: Authority, tmp_path: Path
+) -> None:
+    first, second = (authority.issue(ROOM1, tmp_path / name).certificate for name in ("first", "second"))
+    assert identity_in(first) == f"{ROOM1}#{serial_of(first)}"
+    assert identity_in(first) != identity_in(second)
+    assert party_of(identity_in(first)) == party_of(identity_in(second)) == party_of(ROOM1) == ROOM1
+    assert serial_of(first) == f"{certificate(first).serial_number:x}"
+
+
+def test_a_certificate_of_version_0_1_stays_good_and_is_named_by_its_identity(
+    authority: Authority, tmp_path: Path
+) -> None:
+    issued = authority.issue(ROOM1, tmp_path / "x")
+    before = signed_for_0_1(authority, issued).read_bytes()
+    assert authority.ensure(ROOM1, tmp_path / "x").certificate.read_bytes() == before
+    assert identity_in(issued.certificate) == ROOM1
+    assert serial_of(issued.certificate)
+
+
+def signed_for_0_1(authority: Authority, issued: Credentials) -> Path:
+    """Replace a certificate by what version 0.1 wrote, which names its holder's identity alone."""
+    folder = authority.certificate.parent
+    signer = read_pair(authority.certificate, folder / "ca-key.pem")
+    leaf = read_pair(issued.certificate, issued.key)
+    found = leaf.certificate
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(found.subject)
+        .issuer_name(found.issuer)
+        .public_key(leaf.key.public_key())
+        .serial_number(found.serial_number)
+        .not_valid_before(found.not_valid_before_utc)
+        .not_valid_after(found.not_valid_after_utc)
+        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(ROOM1)]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+    )
+    signed = builder.sign(signer.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    issued.certificate.write_bytes(signed)
+    return issued.certificate
+
+
+def test_a_certificate_that_names_no_party_is_refused_by_its_file_s_name(authority: Authority) -> None:
+    with pytest.raises(CertificateError, match=r"ca\.pem names no party"):
+        identity_in(authority.certificate)
 
 
 def test_a_long_identity_is_cut_in_the_common_name_and_whole_in_the_alternative_name(
@@ -159,7 +218,7 @@ def test_a_long_identity_is_cut_in_the_common_name_and_whole_in_the_alternative_
     found = certificate(authority.issue(identity, tmp_path / "x").certificate)
     assert found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == identity[:64]
     names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [identity]
+    assert identity in names.get_values_for_type(x509.UniformResourceIdentifier)
 
 
 def test_validity_starts_a_day_back_and_lasts_as_long_as_the_role_asks(
@@ -199,7 +258,8 @@ def test_openssl_accepts_a_leaf_under_its_strictest_rules(authority: Authority, 
                 side.do_handshake()
             except ssl.SSLWantReadError:
                 continue
-    assert sides[1].getpeercert()["subjectAltName"] == (("URI", ROOM1),)  # type: ignore[index]
+    shown = (("URI", identity_in(client.certificate)), ("URI", ROOM1))
+    assert sides[1].getpeercert()["subjectAltName"] == shown  # type: ignore[index]
 
 
 def test_a_certificate_that_is_still_good_is_used_again(authority: Authority, tmp_path: Path) -> None:
@@ -296,7 +356,12 @@ def test_a_folder_that_can_t_be_made_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("identity", "hosts", "says"),
-    [("", (), "can't be an identity"), ("urn:ü", (), "ASCII URI"), ("urn:x:y", ("hö",), "can't be a host")],
+    [
+        ("", (), "can't be an identity"),
+        ("urn:ü", (), "ASCII URI"),
+        ("urn:x#1", (), "without '#'"),
+        ("urn:x:y", ("hö",), "can't be a host"),
+    ],
 )
 def test_what_can_t_stand_in_a_certificate_is_named(
     authority: Authority, tmp_path: Path, identity: str, hosts: tuple[str, ...], says: str

@@ -24,12 +24,12 @@ from pratipad_nb.transport.frames import UplinkFrame
 from pratipad_nb.transport.memory import MemoryConnection
 from pratipad_nb.transport.memory_broker import Broker
 from pratipad_nb.transport.nats import NatsConnection
-from pratipad_nb.transport.permissions import edge_user, inbox_prefix
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import Connection, Log
 from pratipad_nb.transport.subjects import Subjects
 
 FLOW = "house"
-EDGE = edge_user(FLOW)
+EDGE = Party(FLOW, "edge")
 
 
 class Place:
@@ -87,7 +87,7 @@ async def at_a_server(folder: Path) -> AsyncIterator[Place]:
         stack.push_async_callback(server.stop)
 
         async def connect() -> Connection:
-            inbox = f"{inbox_prefix(FLOW, 'edge')}.t{next(numbers)}"
+            inbox = f"{Party(FLOW, 'edge').inbox}.t{next(numbers)}"
             connection = await NatsConnection.connect(url, credentials, name="edge", inbox_prefix=inbox)
             stack.push_async_callback(connection.close)
             return connection

@@ -19,12 +19,12 @@ from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.server.disk import DiskSpace, disk_space, storage_in
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.transport.nats import NatsConnection
-from pratipad_nb.transport.permissions import edge_user, inbox_prefix
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import LogSpec
 from pratipad_nb.transport.subjects import Subjects
 
 MIB = 1 << 20
-EDGE, SUBJECTS = edge_user("house"), Subjects("house")
+EDGE, SUBJECTS = Party("house", "edge"), Subjects("house")
 DEAD = LogSpec(SUBJECTS.dead_stream, (SUBJECTS.dead_all,), 1 << 30, "log", 0.0)
 SUBJECT = SUBJECTS.dead("P1")
 SOON = patient(30)
@@ -99,7 +99,7 @@ class Scene:
             self.server.url,
             credentials,
             name="edge",
-            inbox_prefix=inbox_prefix("house", "edge"),
+            inbox_prefix=Party("house", "edge").inbox,
             disk=lambda: storage_in(self.folder),
         )
 

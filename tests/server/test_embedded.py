@@ -23,10 +23,10 @@ from pratipad_nb.errors import NotInvited, ServerError
 from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.server.embedded import EmbeddedServer, ServerExit
 from pratipad_nb.settings import Credentials
-from pratipad_nb.transport.permissions import device_user
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.tls import client_context, probe
 
-ROOM1 = device_user("house", "room1")
+ROOM1 = Party("house", "device", "room1")
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ async def test_what_was_let_in_stays_so_over_a_restart(server: EmbeddedServer, r
     await server.start([ROOM1])
     await server.stop()
     await probe(await server.start(), room1)
-    assert server.users == (ROOM1,)
+    assert set(server.register.parties.values()) == {ROOM1}
 
 
 async def test_a_server_without_users_lets_nobody_in(server: EmbeddedServer, room1: Credentials) -> None:
@@ -325,10 +325,10 @@ async def test_a_start_that_is_cancelled_leaves_nothing(server: EmbeddedServer) 
         assert left() == []
 
 
-async def test_damaged_users_are_named(server: EmbeddedServer, tmp_path: Path) -> None:
+async def test_a_damaged_register_is_named(server: EmbeddedServer, tmp_path: Path) -> None:
     (tmp_path / "server").mkdir()
-    (tmp_path / "server" / "users.conf").write_text("{")
-    with pytest.raises(ServerError, match=r"list of users is damaged\. Delete users\.conf"):
+    (tmp_path / "server" / "parties.json").write_text("{")
+    with pytest.raises(ServerError, match=r"list of parties is damaged\. Delete parties\.json"):
         await server.start()
 
 

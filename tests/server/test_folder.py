@@ -16,7 +16,7 @@ from pratipad_nb.pki.authority import Authority
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import Credentials, Leaf
 from pratipad_nb.transport.nats import NatsConnection
-from pratipad_nb.transport.permissions import edge_user, inbox_prefix, leaf_user
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import LogSpec
 from pratipad_nb.transport.subjects import Subjects
 
@@ -26,7 +26,7 @@ NAMES = [
     "include", "a\udcffb",
 ]  # fmt: skip
 SUBJECTS = Subjects("house")
-EDGE = edge_user("house")
+EDGE = Party("house", "edge")
 
 # Everything but what no file name holds; surrogates stand for bytes that are no UTF-8.
 names = st.text(
@@ -44,7 +44,7 @@ async def served(
     edge = authority.issue(EDGE.identity, folder / "edge")
     server = EmbeddedServer(folder / "server", own, leaves=leaves, leaf_of=leaf_of)
     try:
-        url = await server.start([EDGE, leaf_user("barn", ["house"])])
+        url = await server.start([EDGE, Party("house", "leaf", "barn")])
         await stored(url, edge)
         assert (folder / "server/store/jetstream").is_dir()
         assert sorted(each.name for each in folder.parent.iterdir()) == [folder.name]
@@ -54,13 +54,13 @@ async def served(
 
 
 async def stored(url: str, credentials: Credentials) -> None:
-    inbox = f"{inbox_prefix('house', 'edge')}.test"
+    inbox = f"{Party('house', 'edge').inbox}.test"
     connection = await NatsConnection.connect(url, credentials, name="edge", inbox_prefix=inbox)
     try:
         spec = LogSpec(SUBJECTS.order_stream, SUBJECTS.streams[SUBJECTS.order_stream], 1 << 20, "log", 0.0)
         log = await connection.open_log(spec)
-        await connection.append(SUBJECTS.order, b"kept")
-        record = await log.latest(SUBJECTS.order)
+        await connection.append(SUBJECTS.edge_order, b"kept")
+        record = await log.latest(SUBJECTS.edge_order)
         assert record is not None
         assert record.data == b"kept"
     finally:
@@ -94,7 +94,8 @@ async def test_a_leaf_joins_with_certificates_in_a_folder_of_any_name(name: str,
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
     async with served(cloud, leaves=f"127.0.0.1:{port}") as leaves:
-        barn = Authority.open(cloud / "authority").issue("urn:pratipad:_leaf:barn", cloud / "barn")
+        authority, identity = Authority.open(cloud / "authority"), Party("house", "leaf", "barn").identity
+        barn = authority.issue(identity, cloud / "barn")
         site = tmp_path / "site" / name
         async with served(site, leaf_of=Leaf(leaves, barn)):
             log = site / "server/log"

@@ -21,10 +21,10 @@ from pratipad_nb.server.config import ServerFiles
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.server.joined import JoinedServer
 from pratipad_nb.server.state import ServerLocked
-from pratipad_nb.transport.permissions import device_user
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.tls import probe
 
-ROOM1 = device_user("house", "room1")
+ROOM1 = Party("house", "device", "room1")
 
 OWNER = """
 import asyncio, os, pathlib, sys, time

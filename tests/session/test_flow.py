@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import json
 import os
 import threading
 import time
@@ -575,14 +576,26 @@ def test_a_flow_of_that_name_that_runs_elsewhere_is_refused_with_where(url):
 def test_an_invitation_lets_a_device_in_from_its_folder_and_no_other_name(home, tmp_path):
     with Flow("Push <~> same <~> Output", name="invites", home=home) as flow:
         endpoint = flow.invite("room2", tmp_path / "room2")
-        assert {path.name for path in (tmp_path / "room2").iterdir()} == {"ca.pem", "cert.pem", "key.pem"}
+        told = json.loads((tmp_path / "room2" / "pratipad.json").read_text())
+        assert told == {"role": "device", "name": "room2", "flow": "invites", "server": endpoint.url}
         assert (tmp_path / "room2" / "key.pem").stat().st_mode & 0o077 == 0
         with Device("room2").connect(endpoint.url, flow="invites", certs=tmp_path / "room2") as device:
             device.push("hello").wait(5)
             message = flow.take(1)[0]
             assert (message.payload, message.device) == ("hello", "room2")
+        flow.invite("room2", tmp_path / "room2")
+        with pytest.raises(
+            SettingsError, match=r"room2 is not overwritten by .*'room3'.* Name another folder"
+        ):
+            flow.invite("room3", tmp_path / "room2")
         with pytest.raises(SettingsError, match="can't name a device"):
             flow.invite("room 2", tmp_path)
+        for let_in in (
+            lambda: flow.invite("notebook", tmp_path / "n", "reader"),
+            lambda: flow.endpoint_for("reader", "notebook"),
+        ):
+            with pytest.raises(SettingsError, match="'notebook' can't name a reader that is let in"):
+                let_in()
         (tmp_path / "file").touch()
         with pytest.raises(SettingsError, match=r"can't be written to .*file"):
             flow.invite("room2", tmp_path / "file" / "folder")

@@ -1,15 +1,19 @@
 """A state folder with its server: one for all flows of a process, from the first to the last."""
 
 import asyncio
+import os
+import shlex
+import subprocess
 import threading
 
 import psutil
 import pytest
 
 from pratipad_nb import AsyncDevice, AsyncFlow, Device, Flow, FlowOptions
-from pratipad_nb.errors import FlowError, ServerError
+from pratipad_nb.errors import FlowError, ServerError, SettingsError
 from pratipad_nb.session import asynchronous
 from pratipad_nb.session.site import Site
+from pratipad_nb.transport.parties import Party
 
 
 def same(payload):
@@ -111,7 +115,7 @@ def test_a_processor_that_is_stuck_keeps_no_stop_from_ending_the_server_and_is_n
 @pytest.mark.parametrize("own", ["node_modules/", None])
 def test_a_folder_of_the_users_is_a_state_folder_without_a_file_of_his_changed(tmp_path, own):
     project = tmp_path / "project"
-    project.mkdir()
+    project.mkdir(mode=0o755)
     (project / "main.py").write_text("print(1)")
     if own is not None:
         (project / ".gitignore").write_text(own)
@@ -129,6 +133,30 @@ def test_the_state_folder_is_private_and_ignores_itself_in_git(tmp_path):
         folder = tmp_path / "project" / ".pratipad"
         assert (folder / ".gitignore").read_text() == "*\n"
         assert folder.stat().st_mode & 0o077 == 0
+
+
+async def test_a_state_folder_that_others_may_write_is_refused_with_the_command_that_mends_it(tmp_path):
+    home = tmp_path / "a state"
+    await (await Site.acquire(home, "interval")).release()
+    for part, mode in ((".", 0o720), ("pki", 0o702), ("pki/authority", 0o777), ("server", 0o1777)):
+        (home / part).chmod(mode)
+        with pytest.raises(
+            SettingsError, match=rf"may be written by other users \(mode {mode:04o}\)"
+        ) as refused:
+            await Site.acquire(home, "interval")
+        subprocess.run(shlex.split(str(refused.value).partition("Run: ")[2]), check=True)
+    await (await Site.acquire(home, "interval")).release()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a folder away")
+async def test_a_state_folder_of_another_user_is_refused_and_one_below_such_a_folder_is_not(tmp_path):
+    theirs = tmp_path / "clone"
+    theirs.mkdir(mode=0o777)
+    os.chown(theirs, 12345, 12345)
+    with pytest.raises(SettingsError, match=r"belongs to the user 12345, .*sudo chown -R root .*clone"):
+        await Site.acquire(theirs, "interval")
+    theirs.chmod(0o1777)
+    await (await Site.acquire(theirs / ".pratipad", "interval")).release()
 
 
 async def test_a_site_that_can_not_be_opened_can_be_acquired_once_it_can(tmp_path):
@@ -157,7 +185,7 @@ async def test_a_device_that_was_let_in_once_needs_no_new_certificate(home):
 async def test_on_a_server_of_others_only_who_runs_it_lets_devices_in(tmp_path, home):
     site = await Site.acquire(home, "interval")  # stands for that server
     try:
-        credentials = (await site.endpoint_for("elsewhere", "edge", "")).credentials
+        credentials = (await site.endpoint_for(Party("elsewhere", "edge"))).credentials
         for name in ("authority", "certificate", "key"):
             kept = tmp_path / {"authority": "ca.pem", "certificate": "cert.pem", "key": "key.pem"}[name]
             kept.write_bytes(getattr(credentials, name).read_bytes())

@@ -19,11 +19,11 @@ from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.memory import MemoryConnection
 from pratipad_nb.transport.memory_broker import Broker
 from pratipad_nb.transport.nats import NatsConnection
-from pratipad_nb.transport.permissions import edge_user, inbox_prefix
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import Connection
 
 FLOW = "house"
-EDGE = edge_user(FLOW)
+EDGE = Party(FLOW, "edge")
 
 Opener = Callable[[], Awaitable[Connection]]
 Restart = Callable[[], Awaitable[None]]
@@ -107,7 +107,7 @@ async def at_a_server(
     stack.push_async_callback(server.stop)
 
     async def opener() -> Connection:
-        inbox = f"{inbox_prefix(FLOW, 'edge')}.{secrets.token_hex(4)}"
+        inbox = f"{Party(FLOW, 'edge').inbox}.{secrets.token_hex(4)}"
         return await NatsConnection.connect(url, certificates.edge, name="edge", inbox_prefix=inbox)
 
     async def restart() -> None:

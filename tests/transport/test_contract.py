@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterable
 
@@ -53,6 +54,12 @@ async def work(connection) -> Log:
 @pytest.fixture
 async def output(connection) -> Log:
     return await connection.open_log(spec_of(SUBJECTS.output_stream, "log"))
+
+
+@pytest.fixture
+async def identified(connection) -> Log:
+    spec = spec_of(SUBJECTS.output_stream, "log")
+    return await connection.open_log(dataclasses.replace(spec, message_ids=True))
 
 
 @pytest.fixture
@@ -272,23 +279,23 @@ async def test_what_a_foreign_client_publishes_under_a_logs_subject_is_stored(co
 async def test_a_request_returns_the_answer(connection, other):
     async with asyncio.TaskGroup() as answers:
         await other.subscribe(
-            SUBJECTS.control,
+            SUBJECTS.control("cloud"),
             lambda asked: answers.create_task(other.publish(asked.reply, b"re: " + asked.data)),
         )
-        assert await connection.request(SUBJECTS.control, b"pull", 5) == b"re: pull"
+        assert await connection.request(SUBJECTS.control("cloud"), b"pull", 5) == b"re: pull"
 
 
 async def test_a_request_that_nobody_listens_to_ends_at_once(connection):
     began = time.monotonic()
     with pytest.raises(WaitTimeout):
-        await connection.request(SUBJECTS.control, b"", 30)
+        await connection.request(SUBJECTS.control("cloud"), b"", 30)
     assert time.monotonic() - began < 5
 
 
 async def test_a_request_that_nobody_answers_ends_after_its_timeout(connection, other):
-    await other.subscribe(SUBJECTS.control, Heard())
+    await other.subscribe(SUBJECTS.control("cloud"), Heard())
     with pytest.raises(WaitTimeout):
-        await connection.request(SUBJECTS.control, b"", 0.05)
+        await connection.request(SUBJECTS.control("cloud"), b"", 0.05)
 
 
 # Logs
@@ -369,14 +376,24 @@ async def test_appends_made_at_once_keep_their_order(connection, output):
     assert texts(await entries(output)) == [str(n) for n in range(50)]
 
 
-async def test_a_repeat_with_the_same_message_id_is_stored_once(connection, output):
+async def test_a_log_that_takes_message_ids_stores_a_repeat_once(connection, identified):
     first = await connection.append(OUT, b"a", message_id="room1-1-1")
     assert await connection.append(OUT, b"a", message_id="room1-1-1") == first
     assert await connection.append(OUT, b"b", message_id="room1-1-2") == first + 1
-    assert texts(await entries(output)) == ["a", "b"]
+    assert texts(await entries(identified)) == ["a", "b"]
 
 
-async def test_the_expectation_is_checked_before_the_message_id(connection, output):
+async def test_a_log_of_before_that_knew_message_ids_forgets_them(connection, identified):
+    await connection.append(OUT, b"a", message_id="1")
+    await connection.open_log(spec_of(SUBJECTS.output_stream, "log"))
+
+    async def is_stored_again() -> bool:
+        return await connection.append(OUT, b"b", message_id="1") == 2
+
+    await eventually(is_stored_again, 5)
+
+
+async def test_the_expectation_is_checked_before_the_message_id(connection, identified):
     await connection.append(OUT, b"a", expect=0, message_id="1")
     with pytest.raises(Fenced):
         await connection.append(OUT, b"a", expect=0, message_id="1")
@@ -457,7 +474,7 @@ async def test_with_the_newest_deleted_the_one_before_is_the_newest(connection, 
 
 async def test_entries_older_than_the_age_go_by_themselves(connection):
     log = await connection.open_log(spec_of(SUBJECTS.order_stream, "log", max_age=0.2))
-    await connection.append(SUBJECTS.order, b"old")
+    await connection.append(SUBJECTS.edge_order, b"old")
     await eventually(lambda: _has(log, 0))
     assert await entries(log) == []
 
@@ -889,44 +906,12 @@ async def test_a_closed_connection_refuses_everything(transport, output):
     for refused in (
         connection.publish(SUBJECTS.stats, b""),
         connection.subscribe(SUBJECTS.stats, Heard()),
-        connection.request(SUBJECTS.control, b"", 1),
+        connection.request(SUBJECTS.control("cloud"), b"", 1),
         connection.append(OUT, b""),
         connection.open_log(output.spec),
     ):
         with pytest.raises(TransportClosed):
             await refused
-
-
-async def test_who_is_connected_is_known(transport, connection):
-    second = await transport.connect()
-    assert [(c.identity, c.name) for c in await connection.clients()] == [
-        ("urn:pratipad:house:edge", "edge")
-    ] * 2
-    await second.close()
-
-    async def alone() -> bool:
-        return len(await connection.clients()) == 1
-
-    await eventually(alone)
-
-
-async def test_who_listens_to_single_subjects_is_known(transport, connection):
-    second = await transport.connect()
-    pattern = SUBJECTS.plain_all
-    assert await connection.listeners(pattern) == {}
-    lamp = await second.subscribe(SUBJECTS.plain("lamp"), Heard())
-    await second.subscribe(SUBJECTS.down("lamp"), Heard())
-    await connection.subscribe(pattern, Heard())  # to a pattern: doesn't count
-    found = {SUBJECTS.plain("lamp"): frozenset({"urn:pratipad:house:edge"})}
-    assert await connection.listeners(pattern) == found
-    assert await connection.listeners(SUBJECTS.plain("lamp")) == found
-    assert await connection.listeners(SUBJECTS.plain("other")) == {}
-    await lamp.close()
-
-    async def nobody() -> bool:
-        return not await connection.listeners(pattern)
-
-    await eventually(nobody)
 
 
 # -- partitions ----------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.session.site import Site
 from pratipad_nb.settings import Credentials, FlowOptions
 from pratipad_nb.testing import real_server
-from pratipad_nb.transport.permissions import identity_of
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.subjects import Subjects
 
 HOUSE = Subjects("house")
@@ -100,7 +100,7 @@ class House:
         return device
 
     def invited(self, name: str) -> Credentials:
-        credentials = self.flow.invite(name, self.folder / name).credentials
+        credentials = self.flow.invite(name, self.folder / name, mqtt=True).credentials
         assert credentials is not None
         return credentials
 
@@ -233,13 +233,19 @@ def test_a_device_can_do_nothing_but_its_own(house):
     own = [HOUSE.plain("room1"), HOUSE.down("room1")]
     assert device.subscribe(*own) == [True, True]
     foreign = [
-        HOUSE.plain("room2"), HOUSE.down("room2"), HOUSE.up("room1"), HOUSE.up("room2"), HOUSE.order,
-        HOUSE.control, HOUSE.out(0), "#", "pratipad.#", "pratipad.house.plain.+",
+        HOUSE.plain("room2"), HOUSE.down("room2"), HOUSE.up("room1"), HOUSE.up("room2"), HOUSE.order("cloud"),
+        HOUSE.control("cloud"), HOUSE.out(0), "#", "pratipad.#", "pratipad.house.plain.+",
         "$SYS.#", "$MQTT.sub.#", "_INBOX.#",
     ]  # fmt: skip
     assert device.subscribe(*foreign) == [False] * len(foreign)
     assert device.subscribe(*foreign, qos=1) == [False] * len(foreign)
-    for subject in (HOUSE.up("room2"), HOUSE.plain("room2"), HOUSE.down("room2"), HOUSE.order, HOUSE.out(0)):
+    for subject in (
+        HOUSE.up("room2"),
+        HOUSE.plain("room2"),
+        HOUSE.down("room2"),
+        HOUSE.order("cloud"),
+        HOUSE.out(0),
+    ):
         device.publish(subject, '{"evil": 1}')  # acknowledged, as the server does it, and gone
     device.publish("$JS.API.STREAM.DELETE.OUT_house", b"")
     device.publish(HOUSE.up("room1"), '{"t": 1}')
@@ -273,15 +279,15 @@ def refused(device: MqttDevice) -> bool:
 
 def test_one_that_was_never_invited_or_is_no_device_is_refused(house, tmp_path):
     store = Site._open[next(iter(Site._open))]._store
-    stranger = store.device("house", "stranger", identity_of("house", "device", "stranger"))
+    stranger = store.device("house", "stranger", Party("house", "device", "stranger").identity)
     assert refused(house.device("stranger", stranger))
-    assert refused(house.device("edge", store.edge("house", identity_of("house", "edge"))))
+    assert refused(house.device("edge", store.edge("house", Party("house", "edge").identity)))
     assert house.flow.state == "running"
 
 
 def test_certificates_of_others_expired_ones_and_none_are_refused_in_the_handshake(house, tmp_path):
     ours = house.invited("room1")
-    identity = identity_of("house", "device", "room1")
+    identity = Party("house", "device", "room1").identity
     foreign = Authority.open(tmp_path / "another").issue(identity, tmp_path / "foreign")
     authority = Site._open[next(iter(Site._open))]._store.authority
     expired = authority.issue(identity, tmp_path / "expired", days=-0.5)

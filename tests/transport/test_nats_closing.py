@@ -15,9 +15,9 @@ import pytest
 from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.transport.nats import NatsConnection
-from pratipad_nb.transport.permissions import edge_user, inbox_prefix
+from pratipad_nb.transport.parties import Party
 
-EDGE = edge_user("house")
+EDGE = Party("house", "edge")
 
 
 @contextlib.asynccontextmanager
@@ -27,7 +27,7 @@ async def cut_links(folder: Path, certificates: Any, count: int) -> AsyncIterato
     url = await server.start([EDGE])
     links = []
     for number in range(count):
-        prefix = f"{inbox_prefix('house', 'edge')}.{number}"
+        prefix = f"{Party('house', 'edge').inbox}.{number}"
         link = await NatsConnection.connect(url, certificates.edge, name="edge", inbox_prefix=prefix)
         await link.subscribe("pratipad.house.stats", lambda _: None)
         links.append(link)
@@ -77,7 +77,7 @@ async def test_the_memory_of_a_closed_links_tls_is_freed_at_once(tmp_path: Path,
     try:
         before = len(tls_protocols())
         for number in range(5):
-            prefix = f"{inbox_prefix('house', 'edge')}.{number}"
+            prefix = f"{Party('house', 'edge').inbox}.{number}"
             link = await NatsConnection.connect(url, certificates.edge, name="edge", inbox_prefix=prefix)
             assert len(tls_protocols()) == before + 1
             await link.close()

@@ -11,7 +11,7 @@ import pytest
 from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.transport.nats import NatsConnection
-from pratipad_nb.transport.permissions import edge_user, inbox_prefix
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import Consumer, ConsumerSpec, Delivery, Log, LogSpec
 from pratipad_nb.transport.subjects import Subjects
 
@@ -27,13 +27,13 @@ def free_port() -> int:
 
 @pytest.fixture
 async def connection(tmp_path: Path) -> AsyncIterator[NatsConnection]:
-    store, user = CertificateStore.open(tmp_path), edge_user("house")
+    store, user = CertificateStore.open(tmp_path), Party("house", "edge")
     server = EmbeddedServer(
         tmp_path / "server", store.server("urn:x:server"), leaves=f"127.0.0.1:{free_port()}"
     )
     url = await server.start([user])
     edge = await NatsConnection.connect(
-        url, store.edge("house", user.identity), name="edge", inbox_prefix=inbox_prefix("house", "edge")
+        url, store.edge("house", user.identity), name="edge", inbox_prefix=Party("house", "edge").inbox
     )
     yield edge
     await edge.close()

@@ -10,9 +10,9 @@ from typing import Any
 
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.transport.nats import NatsConnection
-from pratipad_nb.transport.permissions import edge_user, inbox_prefix
+from pratipad_nb.transport.parties import Party
 
-EDGE = edge_user("house")
+EDGE = Party("house", "edge")
 
 
 class Door:
@@ -59,7 +59,7 @@ async def test_a_server_that_ends_between_handshake_and_first_word_is_tried_agai
     door = Door(int(url.rpartition(":")[2]), cut={2})  # the first connection is the probe's
     async with door.open() as through:
         link = await NatsConnection.connect(
-            through, certificates.edge, name="edge", inbox_prefix=inbox_prefix("house", "edge")
+            through, certificates.edge, name="edge", inbox_prefix=Party("house", "edge").inbox
         )
         assert link.connected
         assert door.connections == 3

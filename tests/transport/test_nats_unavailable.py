@@ -20,13 +20,13 @@ from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.transport.nats import NatsConnection
 from pratipad_nb.transport.nats_errors import refused, sequence_of, translated
-from pratipad_nb.transport.permissions import User, device_user, edge_user, inbox_prefix, reader_user
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import ConsumerSpec, LogSpec
 from pratipad_nb.transport.subjects import Subjects, stream_of
 
 SUBJECTS = Subjects("house")
-ORDER, OUT, UP = SUBJECTS.order, SUBJECTS.out(0), SUBJECTS.up("room1")
-ORDERS = LogSpec(SUBJECTS.order_stream, (ORDER,), 1 << 20, "log", 0.0)
+ORDER, OUT, UP = SUBJECTS.order("archive"), SUBJECTS.out(0), SUBJECTS.up("room1")
+ORDERS = LogSpec(SUBJECTS.order_stream, (SUBJECTS.order_all,), 1 << 20, "log", 0.0)
 OUTPUT = LogSpec(SUBJECTS.output_stream, (SUBJECTS.out_all,), 1 << 20, "log", 0.0)
 #: The log of orders while it takes none: nobody answers an append, though the log is there.
 DEAF = dataclasses.replace(ORDERS, subjects=(SUBJECTS.dead_all,))
@@ -38,7 +38,7 @@ Connect = Callable[..., Any]
 async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
     credentials = CertificateStore.open(tmp_path).server("urn:pratipad:server", ("127.0.0.1",))
     running = EmbeddedServer(tmp_path / "server", credentials)
-    users = [edge_user("house"), device_user("house", "room1"), reader_user("house", "archive")]
+    users = [Party("house", "edge"), Party("house", "device", "room1"), Party("house", "reader", "archive")]
     await running.start(users)
     yield running
     await running.stop()
@@ -49,7 +49,7 @@ async def connect(server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Conne
     store = CertificateStore.open(tmp_path)
     async with contextlib.AsyncExitStack() as stack:
 
-        async def made(user: User, credentials: Any, prefix: str) -> NatsConnection:
+        async def made(user: Party, credentials: Any, prefix: str) -> NatsConnection:
             connection = await NatsConnection.connect(
                 server.url, credentials, name="test", inbox_prefix=prefix
             )
@@ -58,15 +58,15 @@ async def connect(server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Conne
 
         async def open_as(role: str) -> NatsConnection:
             if role == "edge":
-                user = edge_user("house")
-                return await made(user, store.edge("house", user.identity), inbox_prefix("house", "edge"))
+                user = Party("house", "edge")
+                return await made(user, store.edge("house", user.identity), Party("house", "edge").inbox)
             if role == "device":
-                user = device_user("house", "room1")
+                user = Party("house", "device", "room1")
                 credentials = store.device("house", "room1", user.identity)
-                return await made(user, credentials, inbox_prefix("house", "device", "room1"))
-            user = reader_user("house", "archive")
+                return await made(user, credentials, Party("house", "device", "room1").inbox)
+            user = Party("house", "reader", "archive")
             credentials = store.reader("house", "archive", user.identity)
-            return await made(user, credentials, inbox_prefix("house", "reader", "archive"))
+            return await made(user, credentials, Party("house", "reader", "archive").inbox)
 
         yield open_as
 

@@ -19,7 +19,9 @@ HOUSE = Subjects("house")
     [
         (HOUSE.up("room1"), "pratipad.house.up.room1"),
         (HOUSE.out(0), "pratipad.house.out.0"),
-        (HOUSE.order, "pratipad.house.order"),
+        (HOUSE.order("cloud"), "pratipad.house.order.cloud"),
+        (HOUSE.edge_order, "pratipad.house.reply"),
+        (HOUSE.former_order, "pratipad.house.order"),
         (HOUSE.down("room1"), "pratipad.house.down.room1"),
         (HOUSE.plain("room1"), "pratipad.house.plain.room1"),
         (HOUSE.credit("room1"), "pratipad.house.credit.room1"),
@@ -30,7 +32,7 @@ HOUSE = Subjects("house")
         (HOUSE.dead("P1#2"), "pratipad.house.dead.P1#2"),
         (HOUSE.dead("a.b c"), "pratipad.house.dead.a%2Eb%20c"),
         (HOUSE.stats, "pratipad.house.stats"),
-        (HOUSE.control, "pratipad.house.control"),
+        (HOUSE.control("cloud"), "pratipad.house.control.cloud"),
     ],
 )
 def test_every_subject_is_as_the_table_says(built: str, subject: str) -> None:
@@ -42,7 +44,11 @@ def test_a_device_is_found_again_in_each_of_its_subjects(flow: str, device: str)
     subjects = Subjects(flow)
     for build in (subjects.up, subjects.down, subjects.plain, subjects.credit, subjects.hello, subjects.mark):
         assert subjects.device_of(build(device)) == device
-    assert subjects.reader_of(subjects.read(device)) == device
+    for build in (subjects.read, subjects.order, subjects.control):
+        assert subjects.reader_of(build(device)) == device
+    for other in (subjects.edge_order, subjects.former_order, subjects.control_all):
+        with pytest.raises(FrameError):
+            subjects.reader_of(other)
 
 
 @given(key=st.text(min_size=1))
@@ -90,7 +96,17 @@ def test_a_subject_that_names_no_device_of_the_flow_says_what_was_expected(subje
 def test_a_name_that_would_reach_beyond_its_token_is_refused(name: str) -> None:
     with pytest.raises(SettingsError):
         Subjects(name)
-    for build in (HOUSE.up, HOUSE.down, HOUSE.plain, HOUSE.credit, HOUSE.hello, HOUSE.mark, HOUSE.read):
+    for build in (
+        HOUSE.up,
+        HOUSE.down,
+        HOUSE.plain,
+        HOUSE.credit,
+        HOUSE.hello,
+        HOUSE.mark,
+        HOUSE.read,
+        HOUSE.order,
+        HOUSE.control,
+    ):
         with pytest.raises(SettingsError):
             build(name)
 
@@ -104,4 +120,4 @@ def test_a_partition_is_a_whole_number(partition: object) -> None:
 def test_every_stream_stores_subjects_of_its_own() -> None:
     assert set(HOUSE.streams) == {"UP_house", "OUT_house", "ORDER_house", "MARK_house", "DEAD_house"}
     stored = [subject for subjects in HOUSE.streams.values() for subject in subjects]
-    assert len(stored) == len(set(stored)) == 6
+    assert len(stored) == len(set(stored)) == 7

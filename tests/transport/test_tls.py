@@ -24,10 +24,10 @@ from pratipad_nb.errors import (
 from pratipad_nb.pki.authority import Authority
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import Credentials
-from pratipad_nb.transport.permissions import device_user
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.tls import client_context, probe
 
-ROOM1 = device_user("house", "room1")
+ROOM1 = Party("house", "device", "room1")
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ async def test_a_server_s_certificate_lets_nobody_in_as_a_client(
 async def test_a_certificate_that_no_user_has_is_refused_by_name(
     url: str, authority: Authority, tmp_path: Path
 ) -> None:
-    unmapped = authority.issue(device_user("house", "room2").identity, tmp_path / "room2")
+    unmapped = authority.issue(Party("house", "device", "room2").identity, tmp_path / "room2")
     error = await refusal(url, unmapped)
     assert isinstance(error, NotInvited)
     assert "knows no user of that name (it says: Authorization Violation)" in str(error)

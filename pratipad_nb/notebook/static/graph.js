@@ -238,7 +238,9 @@ class Picture {
     }
     this.settings.update(this.structure.input, n, this.alive());
     if (!this.alive()) for (const e of this.edges) mark(e.beads, "data-moving", false);
-    const alerts = n.error ? [n.error] : n.blocked.map((reason) => `Waiting: ${reason}`);
+    const waits = n.blocked.map((reason) => `Waiting: ${reason}`);
+    const warnings = (n.warnings ?? []).map((each) => `Warning: ${each}`);
+    const alerts = n.error ? [n.error] : [...waits, ...warnings];
     parts.alert.hidden = alerts.length === 0;
     mark(parts.alert, "data-kind", n.error ? "error" : "blocked");
     say(parts.alert, alerts.join("\n"));

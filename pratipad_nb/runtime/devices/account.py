@@ -61,6 +61,8 @@ class Account:
         device went by before. Taking a grant back raises it.
     error
         The device's last words on its own failures.
+    until
+        When the device's certificate ends, by the device's last hello; 0.0: not known.
     moved
         When the device last said or sent anything, or was first asked, by the monotonic clock.
     since
@@ -111,6 +113,7 @@ class Account:
     connected: bool = False
     owner: int = 0
     error: str = ""
+    until: float = 0.0
     moved: float = 0.0
     since: float = 0.0
     pace: float = 0.0

@@ -1,7 +1,14 @@
 """The backward pipeline: orders from the cloud, and replies of processors, on their way to devices.
 
-Owns the order log's reading and appending, and the passage through the processors' `backward`. An order's
-number is its place in the log: numbers grow for every device, and a device drops an order that it has run.
+Owns the order log's reading and appending, which of its entries are refused, and the passage through the
+processors' `backward`. An order's number is its place in the log: numbers grow for every device, and a device
+drops an order that it has run.
+
+Arrows are law: an entry whose way to the devices the notation closes is refused, whoever stored the entry. So
+is a reader's entry that pretends to be a processor's reply, which no processor's `backward` would see. The
+server lets each reader store orders under the reader's own subject alone, so the subject tells whose the
+entry is.
+
 Sending each device its orders, again and again until the device confirms them, is for `order_queues`.
 """
 
@@ -32,6 +39,7 @@ from pratipad_nb.errors import (
 from pratipad_nb.message import Message
 from pratipad_nb.processors import copied
 from pratipad_nb.processors.reply import preparing
+from pratipad_nb.runtime.devices.foreign import PlainDevices
 from pratipad_nb.runtime.devices.order_queues import OrderQueues, order_number
 from pratipad_nb.runtime.devices.roster import Roster
 from pratipad_nb.runtime.positions.dead_letters import ORDER_STEP, DeadLetters
@@ -39,10 +47,12 @@ from pratipad_nb.runtime.positions.lineage import Footprint, Lineage
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.stages.member import Member
 from pratipad_nb.runtime.values.plan import EdgeSettings
+from pratipad_nb.runtime.values.refusals import Refusals
 from pratipad_nb.runtime.values.stats import BackwardStats
 from pratipad_nb.settings import valid_address
 from pratipad_nb.transport.codec import decode, encode, order_payload
 from pratipad_nb.transport.frames import (
+    MAX_MESSAGES,
     DeadEntry,
     DownFrame,
     FailureNote,
@@ -77,6 +87,8 @@ class Backward:
         Compares the order log, too, and says when entries may be deleted.
     roster
         The devices that an order to all devices goes to.
+    plain
+        The foreign devices.
     dead_letters
         Stores an order that a processor failed on.
     line
@@ -90,6 +102,8 @@ class Backward:
         The numbering of orders that holds; a device compares it with the numbering that it knows.
     received, replies, failed
         How many orders were read, how many replies were appended, and how many orders a processor failed on.
+    refusals
+        Entries of the order log that were refused.
     """
 
     def __init__(
@@ -101,6 +115,7 @@ class Backward:
         lineage: Lineage,
         *,
         roster: Roster,
+        plain: PlainDevices,
         dead_letters: DeadLetters,
         line: Callable[[], Line],
     ) -> None:
@@ -112,7 +127,7 @@ class Backward:
         self._roster = roster
         self._dead_letters = dead_letters
         self._line = line
-        self._queues = OrderQueues(connection, self._subjects, orders, lineage)
+        self._queues = OrderQueues(connection, self._subjects, orders, lineage, plain)
         self._read_to = 0
         #: The log's newest entry when the log was opened.
         self._last = 0
@@ -128,6 +143,7 @@ class Backward:
         self.full = False
         self.epoch = 0
         self.received = self.replies = self.failed = 0
+        self.refusals = Refusals()
 
     async def open(self) -> None:
         """Find out which numbering of orders holds: numbers begin anew when the flow was forgotten."""
@@ -181,7 +197,7 @@ class Backward:
             group.create_task(self._number_anew(), name=f"{self._settings.name}: numbering")
             async with contextlib.aclosing(self._deliveries()) as deliveries:
                 async for delivery in deliveries:
-                    await self._take(delivery.sequence, delivery.time, delivery.data)
+                    await self._take(delivery)
                     self._read_to = delivery.sequence
                     self._footprint.note(delivery)
 
@@ -243,7 +259,7 @@ class Backward:
 
     async def _append(self, orders: list[Order]) -> None:
         """Append replies to the log, in as few entries as the replies fit into."""
-        subject = self._subjects.order
+        subject = self._subjects.edge_order
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
@@ -263,17 +279,57 @@ class Backward:
                 return
 
     async def again(self, entry: DeadEntry) -> None:
-        """Append once more an order that a processor failed on, to the same devices."""
-        frame = OrderFrame(time.time(), [Order(uuid.uuid4().hex, entry.payload, entry.to)])
-        await self._connection.append(self._subjects.order, encode(frame))
+        """Append once more an order that a processor failed on, to the same devices.
 
-    async def _take(self, sequence: int, appended: float, data: bytes) -> None:
-        """Pass an entry's orders through the processors, then put the orders into their devices' queues."""
+        Raises
+        ------
+        OneWayError
+            If a hop is one-way by now.
+        """
+        check_open(self._line().dataflow)
+        frame = OrderFrame(time.time(), [Order(uuid.uuid4().hex, entry.payload, entry.to)])
+        await self._connection.append(self._subjects.edge_order, encode(frame))
+
+    def _accepted(self, delivery: Delivery) -> OrderFrame:
+        """Return the frame of an entry of the log; without orders if the entry is refused."""
         try:
-            frame = decode(data, OrderFrame)
-        except FrameError as error:
-            log.warning("an entry of the order log can't be read and is skipped: %s", error)
-            frame = OrderFrame(appended, [])
+            frame = decode(delivery.data, OrderFrame)
+            self._check(delivery.subject, frame)
+        except (FrameError, OneWayError) as error:
+            self.refusals.note(
+                f"flow {self._settings.name!r} refuses entry {delivery.sequence} of its order log, stored "
+                f"under {delivery.subject!r}: {error}"
+            )
+            return OrderFrame(delivery.time, [])
+        return frame
+
+    def _check(self, subject: str, frame: OrderFrame) -> None:
+        """Raise `FrameError` or `OneWayError` if the orders of `frame`, stored under `subject`, may not pass.
+
+        Replies that version 0.1 stored have the subject of its readers' orders: today no party stores under
+        that subject.
+        """
+        if len(frame.orders) > MAX_MESSAGES:
+            raise FrameError(f"a frame has {len(frame.orders)} orders; {MAX_MESSAGES} at most.")
+        dataflow = self._line().dataflow
+        if not frame.reply:
+            check_open(dataflow)
+            return
+        if subject not in (self._subjects.edge_order, self._subjects.former_order):
+            raise FrameError(
+                f"reader {self._subjects.reader_of(subject)!r} has stored an order as a processor's reply, "
+                "which passes no processor. Replies come from the edge alone."
+            )
+        if dataflow.first_one_way_hop == 0:
+            raise OneWayError(
+                f"a reply can't pass arrow 1 of `{dataflow.notation}`: it is `~>`, forward only. Write `<~>` "
+                "there."
+            )
+
+    async def _take(self, delivery: Delivery) -> None:
+        """Pass an entry's orders through the processors, then put the orders into their devices' queues."""
+        sequence, appended = delivery.sequence, delivery.time
+        frame = self._accepted(delivery)
         expires = appended + self._settings.options.order_seconds
         if all(map(self._is_ours_alone, frame.orders)):
             self._queues.begin(sequence)
@@ -397,6 +453,10 @@ class Backward:
             self._run_twice = self._run_twice or twice
             self._ahead.set()
 
+    def came(self, device: str) -> None:
+        """Take note that a device has connected; the device may be a foreign device."""
+        self._queues.came(device)
+
     def gone(self, device: str) -> None:
         """Take note that a device is away."""
         self._queues.gone(device)
@@ -409,7 +469,14 @@ class Backward:
         """Return the counts as they stand."""
         queues = self._queues
         return BackwardStats(
-            self.received, self.replies, queues.sent, self.failed, queues.expired, queues.waiting, queues.rate
+            self.received,
+            self.replies,
+            queues.sent,
+            self.failed,
+            queues.expired,
+            queues.waiting,
+            queues.rate,
+            self.refusals.count,
         )
 
 
@@ -440,7 +507,8 @@ async def append_order(
     if names == []:
         raise SettingsError("send(to=[]) names no device; leave `to` out to send to all known devices.")
     order = Order(uuid.uuid4().hex, payload, names)
-    await connection.append(subjects.order, encode(OrderFrame(time.time(), [order])), message_id=order.id)
+    data = encode(OrderFrame(time.time(), [order]))
+    await connection.append(subjects.edge_order, data, message_id=order.id)
     return order.id
 
 

@@ -131,7 +131,7 @@ class Ledger:
             account.since = time.monotonic()
             account.forgive()
         account.connected, account.moved = not frame.leaving, time.monotonic()
-        account.answers, account.error = frame.answers, frame.error
+        account.answers, account.error, account.until = frame.answers, frame.error, frame.until
         account.holds(frame.sent + frame.waiting)
         account.drops(frame.floor)
         if self.mode == "Push":

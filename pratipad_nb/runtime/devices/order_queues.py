@@ -21,7 +21,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 
@@ -98,9 +98,18 @@ class OrderQueues:
     lineage
         Says whether `orders` is known to be the log that the orders were read from: entries are deleted by
         their sequences.
+    plain
+        The foreign devices.
     """
 
-    def __init__(self, connection: Connection, subjects: Subjects, orders: Log, lineage: Lineage) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        subjects: Subjects,
+        orders: Log,
+        lineage: Lineage,
+        plain: PlainDevices,
+    ) -> None:
         self._connection = connection
         self._subjects = subjects
         self._log = orders
@@ -120,7 +129,7 @@ class OrderQueues:
         self._left: dict[int, int] = {}
         #: Entries of the log that are to be deleted.
         self._finished: list[int] = []
-        self._plain = PlainDevices(connection, subjects)
+        self._plain = plain
         self._wake = asyncio.Event()
         self._rate = Rate()
         self.sent = self.expired = 0
@@ -199,6 +208,12 @@ class OrderQueues:
             self._woken[device] = None
         self._wake.set()
 
+    def came(self, device: str) -> None:
+        """Take note that a device has connected, which may be a foreign device."""
+        if device in self._away:
+            self._woken[device] = None
+            self._wake.set()
+
     def gone(self, device: str) -> None:
         """Take note that a device is away."""
         queue = self._queues.get(device)
@@ -227,6 +242,7 @@ class OrderQueues:
         if not queue.orders:
             self._connected.pop(device, None)
             self._away.pop(device, None)
+            self._plain.forget(device)
         self._deal_with(number // MAX_MESSAGES)
 
     def counts(self, device: str) -> tuple[int, int]:
@@ -279,14 +295,14 @@ class OrderQueues:
         """Send the orders of devices that were woken, and every `_LOOK` seconds those of all devices."""
         woken, self._woken = self._woken, {}
         now = time.monotonic()
-        looks_at_all = now >= self._next_look
+        looks_at_all, news_of = now >= self._next_look, tuple(woken)
         if looks_at_all:
             woken |= dict.fromkeys(self._connected) | dict.fromkeys(self._away)
         try:
             for device in woken:
                 if queue := self._connected.get(device):
                     await self._send(device, queue)
-            await self._send_plain({device for device in woken if device in self._away})
+            await self._send_plain({device for device in woken if device in self._away}, news_of)
         except BaseException:
             self._woken = woken | self._woken
             raise
@@ -305,9 +321,9 @@ class OrderQueues:
             queue.sent += 1
             self.sent += 1
 
-    async def _send_plain(self, devices: set[str]) -> None:
+    async def _send_plain(self, devices: set[str], news_of: Collection[str]) -> None:
         """Send the orders of foreign `devices` that listen: once, for a foreign device confirms nothing."""
-        for device in await self._plain.listening(devices):
+        for device in await self._plain.listening(devices, news_of):
             queue = self._queues[device]
             for number, pending in tuple(queue.orders.items()):
                 if not await self._plain.send(device, pending.frame):

@@ -1,47 +1,55 @@
-"""Presence: which devices are connected, by their own hellos and by the server's list of clients.
+"""Presence: which devices are connected, by their own hellos and by the server's word.
 
-Owns what a hello says, and asking the server. Receiving the hellos is for `hellos`. The server needs no word
-from a device: a device whose power was cut is missed all the same, and foreign devices, which say no hello,
-are known too. Keeping the list of devices is for `roster`, and the credit that answers a hello for `credit`.
+Owns what a hello says, and following the server's news. Receiving hellos is for `hellos`. The server needs no
+word from a device: a device whose power was cut is missed all the same, and foreign devices, which say no
+hello, are known too. Keeping the list of devices is for `roster`, and the credit that answers a hello for
+`credit`.
+
+Hellos and the server's news come on several ways, so that either may overtake the other. A device that has
+left, by the news, is doubted for a moment, and has not left if it says hello meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 
-from pratipad_nb.errors import TransportError, WaitTimeout
 from pratipad_nb.runtime.devices.backward import Backward
 from pratipad_nb.runtime.devices.credit import Ledger
 from pratipad_nb.runtime.devices.roster import Roster
+from pratipad_nb.runtime.values.stats import MOST_CONNECTIONS
 from pratipad_nb.transport.frames import decode_hello
-from pratipad_nb.transport.permissions import identity_of
-from pratipad_nb.transport.protocol import Connection, Signal
+from pratipad_nb.transport.parties import Party
+from pratipad_nb.transport.protocol import Attendance, News, Signal
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Presence"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two questions to the server.
-_SECONDS = 1.0
-#: With many clients the server's answer is long: at most so many clients a second are read.
-_CLIENTS_A_SECOND = 2000
+#: Seconds that a device is doubted: a hello and the server's news of the same connection lie less apart.
+_DOUBT_SECONDS = 0.5
 
 
 class Presence:
-    """Hears the devices of one run, and asks the server about once a second which devices are connected."""
+    """Hears the devices of one run, and follows the server's news which devices are connected."""
 
     def __init__(
-        self, connection: Connection, subjects: Subjects, roster: Roster, ledger: Ledger, backward: Backward
+        self, attendance: Attendance, subjects: Subjects, roster: Roster, ledger: Ledger, backward: Backward
     ) -> None:
-        self._connection = connection
+        self._attendance = attendance
         self._subjects = subjects
         self._roster = roster
         self._ledger = ledger
         self._backward = backward
-        self._prefix = identity_of(subjects.flow, "device", "x")[:-1]
+        self._prefix = Party(subjects.flow, "device", "x").identity[:-1]
+        #: When each device last said hello, by the monotonic clock.
+        self._heard: dict[str, float] = {}
+        #: Devices that count as connected, although the server names no connection of theirs, and since when.
+        self._doubted: dict[str, float] = {}
+        self._doubts = asyncio.Event()
 
     def on_hello(self, signal: Signal) -> None:
         """Take note of a device's hello; raise `FrameError` if the hello is malformed."""
@@ -49,29 +57,82 @@ class Presence:
         frame = decode_hello(signal.data, self._subjects.flow, device)
         account = self._ledger.hello(frame)
         self._backward.hello(frame, connected=account.connected)
+        self._note_hello(device, leaving=frame.leaving)
+
+    def _note_hello(self, device: str, *, leaving: bool) -> None:
+        now = self._heard[device] = time.monotonic()
+        if leaving:
+            self._roster.parted(device)
+        elif self._attendance.live and device not in self._roster.connections:
+            self._doubt(device, now)
 
     async def watch(self) -> None:
-        """Compare the devices that said hello with those that the server knows, until cancelled."""
-        while True:
-            pause = _SECONDS
-            asked = time.monotonic()
-            try:
-                clients = await self._connection.clients()
-            except (TransportError, WaitTimeout) as error:
-                # A foreign server may not allow the question; then hellos alone tell which devices are there.
-                log.debug("the server doesn't say which devices are connected: %s", error)
-            else:
-                prefix = self._prefix
-                self._roster.connected = frozenset(
-                    c.identity.removeprefix(prefix) for c in clients if c.identity.startswith(prefix)
-                )
-                self._part_with_the_gone(asked)
-                pause = max(pause, len(clients) / _CLIENTS_A_SECOND)
-            await asyncio.sleep(pause)
+        """Follow the server's news, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow(), name=f"{self._subjects.flow}: news")
+            group.create_task(self._settle(), name=f"{self._subjects.flow}: doubts")
 
-    def _part_with_the_gone(self, asked: float) -> None:
-        """Take note of devices that left; a device that moved since the server was asked has not left."""
+    async def _follow(self) -> None:
+        async with contextlib.aclosing(self._attendance.news()) as all_news:
+            async for news in all_news:
+                self._take(news)
+
+    def _take(self, news: News) -> None:
+        counts = self._attendance.connections
+        for identity in news.identities:
+            if identity.startswith(self._prefix):
+                self._note_count(identity.removeprefix(self._prefix), counts.get(identity, 0))
+        if news.asked is None:
+            return
+        cut = len(self._prefix)
+        self._roster.connections = {
+            identity[cut:]: count for identity, count in counts.items() if identity.startswith(self._prefix)
+        }
         for device, account in self._ledger.accounts.items():
-            if account.connected and device not in self._roster.connected and account.moved < asked:
-                self._ledger.gone(device)
-                self._backward.gone(device)
+            absent = account.connected and device not in self._roster.connections
+            if absent and self._heard.get(device, 0.0) < news.asked:
+                self._part_with(device)
+
+    def _note_count(self, device: str, count: int) -> None:
+        """Take note of the number of a device's connections, by the server."""
+        before = self._roster.connections.get(device, 0)
+        if count > MOST_CONNECTIONS >= before:
+            log.warning("device %s has %d connections at once; %d are usual", device, count, MOST_CONNECTIONS)
+        if count:
+            self._roster.connections[device] = count
+            self._doubted.pop(device, None)
+            if self._roster.owns(device):
+                self._backward.came(device)
+            return
+        self._roster.parted(device)
+        if self._roster.says_hello(device):
+            self._doubt(device, time.monotonic())
+
+    # -- doubts ----------------------------------------------------------------------------------------------
+
+    def _doubt(self, device: str, since: float) -> None:
+        self._doubted[device] = since
+        self._doubts.set()
+
+    async def _settle(self) -> None:
+        """Part with devices that were doubted and have not come back, until cancelled."""
+        while True:
+            await self._doubts.wait()
+            await asyncio.sleep(_DOUBT_SECONDS)
+            self._doubts.clear()
+            ripe = time.monotonic() - _DOUBT_SECONDS
+            for device, since in tuple(self._doubted.items()):
+                if since > ripe:
+                    self._doubts.set()
+                    continue
+                del self._doubted[device]
+                if device in self._roster.connections:
+                    continue
+                if self._heard.get(device, 0.0) >= since:
+                    self._attendance.refresh()  # the news of the device's connection, or the hello, is late
+                else:
+                    self._part_with(device)
+
+    def _part_with(self, device: str) -> None:
+        self._ledger.gone(device)
+        self._backward.gone(device)

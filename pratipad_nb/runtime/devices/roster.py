@@ -28,8 +28,9 @@ class Roster:
 
     Attributes
     ----------
-    connected
-        Every device of the flow that the server last named as connected, devices of other partitions too.
+    connections
+        How many connections each device of the flow has by the server's word, devices of other partitions
+        too. Devices without a connection, and those that said farewell since, are left out.
     """
 
     def __init__(
@@ -41,12 +42,12 @@ class Roster:
         self._accounts = accounts
         self._counts = counts
         self.owns = owns
-        self.connected: frozenset[str] = frozenset()
+        self.connections: dict[str, int] = {}
 
     @property
     def known(self) -> list[str]:
         """Every device of this partition, sorted. Foreign devices say no hello; the server knows them."""
-        connected = {device for device in self.connected if self.owns(device)}
+        connected = {device for device in self.connections if self.owns(device)}
         return sorted(self._accounts.keys() | self._counts.keys() | connected)
 
     def says_hello(self, device: str) -> bool:
@@ -55,11 +56,22 @@ class Roster:
         return account is not None and account.connected
 
     def is_connected(self, device: str) -> bool:
-        """Return whether `device` is connected: by its hello or, if foreign, by the server's word."""
-        account = self._accounts.get(device)
-        return account.connected if account is not None else device in self.connected
+        """Return whether `device` is connected, by its hello or by the server's word."""
+        return self.says_hello(device) or device in self.connections
+
+    def parted(self, device: str) -> None:
+        """Take note that `device` has said farewell, or has no connection left."""
+        self.connections.pop(device, None)
 
     def error(self, device: str) -> str:
         """Return the last words of `device` on its own failures; empty if there are none."""
         account = self._accounts.get(device)
         return account.error if account is not None else ""
+
+    def ending(self, before: float) -> list[tuple[str, float]]:
+        """Return the connected devices whose certificates end before that time, and when; sorted by name."""
+        return sorted(
+            (name, account.until)
+            for name, account in self._accounts.items()
+            if account.connected and 0 < account.until < before
+        )

@@ -2,6 +2,9 @@
 
 Owns taking requests and sending answers; errors travel by their class's name. Which requests there are is for
 `control` and `pratipad_nb.runtime.sharing.partitioned`.
+
+An asker chooses its request's reply subject, and the edge may publish under every subject of its flow. So an
+answer goes to an inbox of the asker alone, whom the request's subject names.
 """
 
 from __future__ import annotations
@@ -11,10 +14,13 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from pratipad_nb.errors import FlowError, PratipadError
+from pratipad_nb.errors import FlowError, FrameError, PratipadError
+from pratipad_nb.runtime.values.refusals import Refusals
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import ControlFrame
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import Connection, Signal
+from pratipad_nb.transport.subjects import OTHER_ACCOUNT, Subjects
 
 __all__ = ["Answers", "Verb"]
 
@@ -34,10 +40,17 @@ class Answers:
     ----------
     verbs
         The requests that are known, by name.
+
+    Attributes
+    ----------
+    refusals
+        Requests that were refused, since their answers were to go elsewhere than to the asker.
     """
 
-    def __init__(self, connection: Connection, verbs: Mapping[str, Verb]) -> None:
+    def __init__(self, connection: Connection, subjects: Subjects, verbs: Mapping[str, Verb]) -> None:
+        self.refusals = Refusals()
         self._connection = connection
+        self._subjects = subjects
         self._verbs = verbs
         self._work: asyncio.Queue[Signal] = asyncio.Queue(_WAITING)
 
@@ -45,10 +58,27 @@ class Answers:
         """Take a request; the callback of the subscription."""
         if not signal.reply:
             return
+        if not self._reaches_asker(signal):
+            self.refusals.note(
+                f"a request under {signal.subject!r} is refused: its answer was to go to {signal.reply!r}, "
+                "which is no inbox of the asker"
+            )
+            return
         try:
             self._work.put_nowait(signal)
         except asyncio.QueueFull:
             log.warning("too many requests at once; a request was dropped")
+
+    def _reaches_asker(self, signal: Signal) -> bool:
+        """Return whether the answer goes to an inbox of the asker: of a reader, or else of another edge.
+
+        The server itself makes the reply subject of a request from another account.
+        """
+        try:
+            inbox = Party(self._subjects.flow, "reader", self._subjects.reader_of(signal.subject)).inbox
+        except FrameError:
+            inbox = Party(self._subjects.flow, "edge").inbox
+        return signal.reply.startswith((f"{inbox}.", OTHER_ACCOUNT))
 
     async def run(self) -> None:
         """Answer requests until cancelled."""

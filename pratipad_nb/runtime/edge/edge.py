@@ -76,7 +76,7 @@ class Edge:
         control = Control(
             parts.settings.delivery, lambda: parts.shape.line, parts.requests, self._whole or self.all_edges
         )
-        self._answers = Answers(parts.connection, control.verbs | {"who": self._who})
+        self._answers = Answers(parts.connection, parts.subjects, control.verbs | {"who": self._who})
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ class Edge:
         parts = self.parts
         callbacks = {parts.subjects.hello_all: parts.hellos.on_signal}
         if parts.settings.partition == 0:  # one partition's run answers requests to the flow
-            callbacks[parts.subjects.control] = self._answers.on_signal
+            callbacks[parts.subjects.control_all] = self._answers.on_signal
         if self._agreement is not None:
             callbacks[parts.subjects.edges] = self._answers.on_signal
         for subject, callback in callbacks.items():

@@ -18,6 +18,7 @@ from pratipad_nb.runtime.devices.account import Account
 from pratipad_nb.runtime.devices.announcer import Announcer
 from pratipad_nb.runtime.devices.backward import Backward
 from pratipad_nb.runtime.devices.credit import Ledger
+from pratipad_nb.runtime.devices.foreign import PlainDevices
 from pratipad_nb.runtime.devices.hellos import Hellos
 from pratipad_nb.runtime.devices.presence import Presence
 from pratipad_nb.runtime.devices.pull import Requests
@@ -45,6 +46,7 @@ from pratipad_nb.runtime.positions.malformed import Malformed
 from pratipad_nb.runtime.positions.opening import move_former_input, open_input, open_logs, open_output
 from pratipad_nb.runtime.positions.outputs import Chain, Writer
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
+from pratipad_nb.runtime.positions.room import Room
 from pratipad_nb.runtime.positions.storage import StorageWatch
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.batch import Barrier
@@ -208,8 +210,12 @@ def _composed(
     ledger = _ledger(settings, first, signals, in_flight, lambda account: requests.note(account))
     requests = Requests(ledger, lambda device, epoch: gate.accepted.number(device, epoch))
     announcer = Announcer(signals, subjects, ledger, settings.delivery)
+    shares = stores.dead_letters.shares
     malformed = Malformed(
-        subjects, stores.dead_letters.store, source.acknowledge, lambda: shape.line.dataflow.input
+        stores.dead_letters.store_malformed,
+        source.acknowledge,
+        lambda: shape.line.dataflow.input,
+        shares.drops_malformed,
     )
     rebuild = stores.chain.rebuild if stores.chain else Rebuild(settings.name, {}, stored)
     gate = Gatekeeper(
@@ -223,11 +229,15 @@ def _composed(
         ledger.void,
         lambda: ledger.max_demand if ledger.mode == "Demand" else None,
         rebuild,
+        Room(settings.memory_bytes),
     )
     roster = Roster(ledger.accounts, gate.counts, settings.owns)
-    backward = _backward(connection, settings, stores, lineage, roster, lambda: shape.line)
+    shares.devices = lambda: len(roster.known) * settings.options.partitions
+    attendance = connection.attendance(settings.name, lambda: roster.known)
+    plain = PlainDevices(connection, subjects, attendance, roster)
+    backward = _backward(connection, settings, stores, lineage, roster, plain, lambda: shape.line)
 
-    presence = Presence(connection, subjects, roster, ledger, backward)
+    presence = Presence(attendance, subjects, roster, ledger, backward)
 
     async def look() -> None:
         began = time.monotonic()
@@ -267,6 +277,7 @@ def _composed(
         on_stored=on_stored,
         on_rebuilt=on_rebuilt,
         on_barrier=on_barrier,
+        drops=shares.drops,
     )
     shape = Shape(
         first,
@@ -365,6 +376,7 @@ def _backward(
     stores: _Stores,
     lineage: Lineage,
     roster: Roster,
+    plain: PlainDevices,
     line: Callable[[], Line],
 ) -> Backward:
     subjects = Subjects(settings.name)
@@ -375,6 +387,7 @@ def _backward(
         stores.logs[subjects.mark_stream],
         lineage,
         roster=roster,
+        plain=plain,
         dead_letters=stores.dead_letters,
         line=line,
     )

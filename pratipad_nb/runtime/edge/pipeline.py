@@ -45,6 +45,8 @@ _QUEUE = 2
 #: while this instance is slow, or stuck. Messages are counted first: a few may come in many batches.
 _SHARD_MESSAGES = 4096
 _SHARD_BATCHES = 256
+#: While fewer deliveries wait for room, further ones are taken in: those of other devices may have room.
+_ARRIVED = 64
 #: So often the server is told that deliveries in flight are still being worked on, in seconds: a third of the
 #: 30 s after which the server would deliver again.
 _HOLD_SECONDS = 10.0
@@ -148,6 +150,8 @@ class Pipeline:
         #: Held while an item is injected, so that no item gets behind the None that ends the first queue.
         self._entrance = asyncio.Lock()
         self._ended = False
+        #: Gets the next deliveries. Lives longer than a single wait: a `get` that is cut off may lose them.
+        self._coming: asyncio.Task[list[Delivery]] | None = None
         self._sampler = Sampler()
 
     # -- controls --------------------------------------------------------------------------------------------
@@ -226,36 +230,47 @@ class Pipeline:
 
     async def _pump(self) -> None:
         """Admit frames and make batches of them, of about `batch_messages` each."""
-        first, arrived = self.queues[0], self._gate.arrived
-        while not self._draining.is_set():
-            admitted: list[Admitted] = []
-            size = 0
-            if not arrived:
-                arrived.extend(await self._deliveries())
-            await self._admission()
-            while arrived and not self._leaving and (self._room.is_set() or self._draining.is_set()):
-                if not self._gate.has_room(arrived[0]):
-                    if admitted:  # else their completion would be waited for here
-                        await first.put(self._batch(admitted))
-                        admitted, size = [], 0
-                    await self._room_for(arrived[0])
-                    continue
-                new = await self._gate.admit(arrived.popleft())
-                if new is None:
-                    continue
-                if admitted and new.kind != admitted[0].kind:
-                    await first.put(self._batch(admitted))
-                    admitted, size = [], 0
-                admitted.append(new)
-                size += len(new.payloads)
-                if size >= self._options.batch_messages:
-                    await first.put(self._batch(admitted))
-                    admitted, size = [], 0
-            if admitted:
-                await first.put(self._batch(admitted))
+        try:
+            while not self._draining.is_set() or (self._gate.arrived and not self._leaving):
+                if not self._gate.arrived:
+                    await self._admission()
+                    await self._deliveries()
+                await self._admission()
+                await self._admit()
+        finally:
+            await self._stop_coming()
         async with self._entrance:
             self._ended = True
-            await first.put(None)
+            await self.queues[0].put(None)
+
+    async def _admit(self) -> None:
+        """Admit what has arrived, as far as there is room; while the pipeline drains, wait for room, too."""
+        first, gate = self.queues[0], self._gate
+        admitted: list[Admitted] = []
+        size = 0
+        while gate.arrived and not self._leaving and (self._room.is_set() or self._draining.is_set()):
+            delivery = gate.next()
+            if delivery is None:
+                if admitted:  # else their completion would be waited for here
+                    await first.put(self._batch(admitted))
+                    admitted, size = [], 0
+                await self._until_room()
+                if not self._draining.is_set():
+                    return  # the pipeline may be paused by now
+                continue
+            new = await gate.admit(delivery)
+            if new is None:
+                continue
+            if admitted and new.kind != admitted[0].kind:
+                await first.put(self._batch(admitted))
+                admitted, size = [], 0
+            admitted.append(new)
+            size += len(new.payloads)
+            if size >= self._options.batch_messages:
+                await first.put(self._batch(admitted))
+                admitted, size = [], 0
+        if admitted:
+            await first.put(self._batch(admitted))
 
     def _batch(self, admitted: list[Admitted]) -> Batch:
         kind = admitted[0].kind
@@ -274,19 +289,42 @@ class Pipeline:
             payloads = [payload for each in admitted for payload in each.payloads]
         return Batch(source, payloads, range(source.size), source.size)
 
-    async def _room_for(self, delivery: Delivery) -> None:
-        """Wait until messages in flight have made room for `delivery`, or it is left to the next pipeline."""
-        while not self._gate.has_room(delivery) and not self._leaving:
-            progress = self._in_flight.progress(self._in_flight.completed)
-            if self._draining.is_set():  # nothing but the messages in flight is waited for
-                await progress
-            else:
-                await self._unless_draining(progress)
+    async def _until_room(self) -> None:
+        """Wait until messages in flight have made room, or deliveries of other devices have come."""
+        progress = self._in_flight.progress(self._in_flight.completed)
+        if self._draining.is_set():  # nothing but the messages in flight is waited for
+            await progress
+        elif len(self._gate.arrived) < _ARRIVED:
+            await self._deliveries(progress)
+        else:
+            await self._unless_draining(progress)
 
-    async def _deliveries(self) -> Sequence[Delivery]:
-        """Wait for deliveries while messages may be admitted; return none once the pipeline drains."""
-        await self._admission()
-        return await self._unless_draining(self._input.get()) or ()
+    async def _deliveries(self, beside: Coroutine[Any, Any, None] | None = None) -> None:
+        """Wait for deliveries, or until `beside` ends, or the pipeline drains; take in what has come."""
+        if self._coming is None:
+            self._coming = asyncio.ensure_future(self._input.get())
+        others = [asyncio.ensure_future(each) for each in (self._draining.wait(), beside) if each is not None]
+        try:
+            await asyncio.wait({self._coming, *others}, return_when=asyncio.FIRST_COMPLETED)
+            self._take_in()
+        finally:
+            for each in others:
+                each.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+    def _take_in(self) -> None:
+        coming = self._coming
+        if coming is not None and coming.done():
+            self._coming = None
+            self._gate.take(coming.result())
+
+    async def _stop_coming(self) -> None:
+        """Get no more deliveries; those that have come are for the next pipeline."""
+        if self._coming is not None:
+            self._coming.cancel()
+            await asyncio.gather(self._coming, return_exceptions=True)
+            if not self._coming.cancelled() and self._coming.exception() is None:
+                self._take_in()
 
     async def _admission(self) -> None:
         """Wait while the pipeline is paused, or has no room for dead letters; not once it drains."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from pratipad_nb.runtime.edge.parts import Parts
 from pratipad_nb.runtime.positions.gatekeeper import DeviceCount
 from pratipad_nb.runtime.values.metrics import Rate
 from pratipad_nb.runtime.values.stats import DeviceStats, FlowStats, ProcessorStats, ReaderStats
+from pratipad_nb.validity import WARNING_DAYS, party_ending
 
 __all__ = ["DeviceRates", "Reporter"]
 
@@ -24,6 +26,8 @@ _ALWAYS_FRESH = 1000
 #: With more devices, their counts in a snapshot may be as old as this many seconds for each device: so 10,000
 #: devices cost 6 % of a core.
 _SECONDS_A_DEVICE = 1e-4
+#: The ends of devices' certificates are looked at so often, in seconds: the devices are gone through.
+_LOOK_SECONDS = 1.0
 
 
 class DeviceRates:
@@ -59,6 +63,8 @@ class Reporter:
         self._device_rates = DeviceRates(parts.gate.counts)
         self._newest: dict[str, DeviceStats] = {}
         self._counted = 0.0
+        self._ending: tuple[str, ...] = ()
+        self._looked = -_LOOK_SECONDS
 
     def sample(self) -> None:
         """Note where the counts of messages stand; called about five times a second."""
@@ -94,10 +100,25 @@ class Reporter:
             repeats=parts.gate.repeats,
             dead=parts.dead_letters.count,
             malformed=parts.gate.malformed,
+            dropped_letters=parts.dead_letters.shares.dropped.total(),
             backward=parts.backward.stats(),
             blocked_by=parts.blockage.reasons,
+            warnings=self._warnings(),
             error=parts.status.error,
         )
+
+    def _warnings(self) -> tuple[str, ...]:
+        """Return what the connection warns of, and the certificates of devices that end."""
+        now = time.monotonic()
+        if now - self._looked > _LOOK_SECONDS:
+            self._looked, present = now, datetime.now(UTC)
+            soon = present.timestamp() + WARNING_DAYS * 86400
+            flow = self._parts.settings.name
+            self._ending = tuple(
+                party_ending(flow, "device", name, datetime.fromtimestamp(until, UTC), present)
+                for name, until in self._parts.roster.ending(soon)
+            )
+        return tuple(dict.fromkeys((*self._parts.connection.warnings, *self._ending)))
 
     def _readers(self) -> dict[str, ReaderStats]:
         readers = self._parts.janitor.readers if self._parts.janitor else {}
@@ -126,9 +147,12 @@ class Reporter:
             rate=self._device_rates.of(name),
             gaps=count.gaps,
             repeats=count.repeats,
+            malformed=count.malformed,
+            dropped_letters=self._parts.dead_letters.shares.dropped[name],
             orders_sent=sent,
             orders_run=run,
             error=self._parts.roster.error(name),
             sources=len(count.sources),
             hellos_dropped=self._parts.hellos.dropped.get(name, 0),
+            connections=self._parts.roster.connections.get(name, 0),
         )

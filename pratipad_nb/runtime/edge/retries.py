@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
-from pratipad_nb.errors import FlowError
+from pratipad_nb.errors import FlowError, OneWayError
 from pratipad_nb.runtime.edge.controls import Controls
 from pratipad_nb.runtime.edge.status import Status
 from pratipad_nb.runtime.edge.upkeep import Upkeep
@@ -117,9 +117,13 @@ class Retries:
 
     async def _orders(self) -> int:
         orders = 0
-        async for entry in self._dead_letters.orders(self._owns):
-            await self._send_order(entry)
-            orders += 1
+        async with contextlib.aclosing(self._dead_letters.orders(self._owns)) as entries:
+            async for entry in entries:
+                try:
+                    await self._send_order(entry)
+                except OneWayError:  # the notation lets no order pass by now: the failed orders stay
+                    break
+                orders += 1
         return orders
 
     async def _readings(self) -> int:

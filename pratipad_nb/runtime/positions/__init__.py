@@ -17,6 +17,7 @@ Owns durable delivery. A repeat is dropped in ``gatekeeper``; a position is stor
 ``checkpoints``    all positions and states as of one output frame, so that a start reads little
 ``dead_letters``   messages that a processor failed on
 ``letter_room``    the bound of the dead letters, which new messages wait for
+``letter_shares``  each device's share in that room, and which letters are dropped beyond it
 ``janitor``        what may be deleted from the output, and which reader holds it back
 ``storage``        whether the server stores results at present, and how much has to be deleted
 ``forwarding``     results on their way from a leaf's store to the cloud's

@@ -1,15 +1,15 @@
 """Dead letters: messages that a processor failed on, kept until somebody retries or clears them.
 
 Owns storing and listing dead letters, and turning them back into batches. Which messages fail is for `stage`;
-when a dead letter is retried is for `retries`; the bound is for `letter_room`.
+when a dead letter is retried is for `retries`; the bound is for `letter_room`, and each device's share for
+`letter_shares`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -112,37 +112,34 @@ class DeadLetters:
     ----------
     room
         The bound of the letters, which new messages wait for.
+    shares
+        What is known of the letters of this edge's devices, and the devices' shares in the room.
     """
 
     def __init__(self, connection: Connection, log: Log, subjects: Subjects) -> None:
         self._connection = connection
         self._log = log
         self._subjects = subjects
-        #: The step of each frame of this edge's devices, and how many entries the frame holds, by the frame's
-        #: sequence. A sum alone would go wrong where two edges delete the same frame, or where a frame was
-        #: stored whose acknowledgement was lost.
-        self._known: dict[int, tuple[str, int]] = {}
-        self.room = LetterRoom(connection, log)
+        self.room = LetterRoom(connection, log, subjects.flow)
+        self.shares = self.room.shares
         #: The last output frame of the run before: its writer, and its number by that writer.
         self._before: tuple[str, int] = ("", 0)
 
     @property
     def count(self) -> int:
         """How many dead letters this edge's devices have."""
-        return sum(count for _, count in self._known.values())
+        return self.shares.count
 
     @property
     def blocked_by(self) -> tuple[str, ...]:
-        """Why no new message is admitted; empty while there is room for dead letters."""
+        """Why no new message is admitted, or of which devices the newest letters are dropped; else empty."""
         if self.room.free.is_set():
-            return ()
-        by_step: Counter[str] = Counter()
-        for step, count in self._known.values():
-            by_step[step] += count
-        named = ", ".join(f"{count:,} of {step}" for step, count in by_step.most_common())
+            return self.shares.words
+        named = ", ".join(f"{count:,} of {step}" for step, count in self.shares.by_step.most_common())
         full = f"{self.room.words}; {named or 'other edges have stored them'}"
         next_step = "retry_dead_letters() or clear_dead_letters()"
-        return (f"the dead letters are full ({full}), so no new message is taken: {next_step}",)
+        why = f"the dead letters are full ({full}), so no new message is taken: {next_step}"
+        return (why, *self.shares.words)
 
     async def find(self, owns: Callable[[str], bool], before: tuple[str, int] = ("", 0)) -> None:
         """Count the dead letters that an earlier run has left of the devices that this edge `owns`.
@@ -153,17 +150,20 @@ class DeadLetters:
             The last output frame of the run before: its writer, and its number by that writer.
         """
         self._before = before
-        await self._delete_void()
-        self._known = {
-            record.sequence: (frame.step, len(frame.entries))
-            async for record, frame in self._frames()
-            if owns(_device_of(frame))
-        }
+        self.shares.clear()
+        void: list[int] = []
+        async for record, frame in self._all_frames():
+            if self._is_void(frame):
+                void.append(record.sequence)
+            elif owns(_device_of(frame)):
+                self.shares.note(record.sequence, frame, len(record.data))
+        for sequence in void:
+            await self._delete(sequence)
         await self.room.look()
 
     async def look(self) -> None:
         """Find out whether there is room, where this edge has dead letters or waits for room."""
-        if self._known or not self.room.free.is_set():
+        if self.count or not self.room.free.is_set():
             await self.room.look()
 
     async def store(
@@ -182,12 +182,18 @@ class DeadLetters:
             for at in range(0, len(letters), _ENTRIES):
                 await self._append(step, letters[at : at + _ENTRIES], completed_by)
 
+    async def store_malformed(self, entries: Sequence[tuple[str, DeadEntry]]) -> None:
+        """Store `entries` of malformed deliveries, as far as their devices' shares go; count the others."""
+        if fitting := self.shares.fitting(entries):
+            await self.store(fitting)
+
     async def _append(self, step: str, letters: list[DeadEntry], completed_by: tuple[str, int]) -> None:
         """Store `letters` in as few frames as can hold them.
 
         A payload that can't travel, or is too large, is stored as its text.
         """
-        data = self._fitting(DeadFrame(step, time.time(), letters, *completed_by))
+        frame = DeadFrame(step, time.time(), letters, *completed_by)
+        data = self._fitting(frame)
         if data is None and len(letters) > 1:
             middle = len(letters) // 2
             await self._append(step, letters[:middle], completed_by)
@@ -196,7 +202,7 @@ class DeadLetters:
         if data is None:
             (letter,) = letters
             letter.payload = str(as_text(letter.payload))
-            data = encode(DeadFrame(step, time.time(), letters, *completed_by))
+            data = encode(frame)
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
@@ -209,7 +215,7 @@ class DeadLetters:
             except WaitTimeout:
                 pass
             await asyncio.sleep(backoff.next())
-        self._known[sequence] = (step, len(letters))
+        self.shares.note(sequence, frame, len(data))
         self.room.stored(len(data))
 
     def _fitting(self, frame: DeadFrame) -> bytes | None:
@@ -352,7 +358,7 @@ class DeadLetters:
         """Return how many letters of the frame `sequence`, the first ones, were retried."""
         return positions.number(_place(sequence), 0)
 
-    async def orders(self, owns: Callable[[str], bool] = lambda _: True) -> AsyncIterator[DeadEntry]:
+    async def orders(self, owns: Callable[[str], bool] = lambda _: True) -> AsyncGenerator[DeadEntry, None]:
         """Iterate over the failed orders to devices that this edge `owns`, deleting each frame afterwards."""
         async for record, frame in self._frames():
             if frame.step.endswith(ORDER_STEP) and owns(_device_of(frame)):
@@ -364,13 +370,13 @@ class DeadLetters:
         """Delete the frames all of whose letters have been retried, and find out how much room there is."""
         await self._delete_void()  # the run before may have been frozen, and have stored more
         # A frame that is gone was cleared by another edge, or its deletion by this edge was not confirmed.
-        gone = set(self._known)
+        gone = self.shares.sequences
         async for record, frame in self._frames():
             gone.discard(record.sequence)
             if self.retried(record.sequence, positions) >= len(frame.entries):
                 await self.delete(record.sequence, positions)
         for sequence in gone:
-            self._known.pop(sequence, None)
+            self.shares.forget(sequence)
         await self.room.look()
 
     async def delete(self, sequence: int, positions: Positions) -> None:
@@ -380,7 +386,7 @@ class DeadLetters:
 
     async def _delete(self, sequence: int) -> None:
         await self._log.delete(sequence)
-        self._known.pop(sequence, None)
+        self.shares.forget(sequence)
 
     async def clear(self, beside: Iterable[DeadLetters] = ()) -> int:
         """Delete all dead letters; return how many there were.
@@ -396,7 +402,9 @@ class DeadLetters:
 
     def purged(self, below: int) -> None:
         """Note that all frames before the sequence `below` are deleted."""
-        self._known = {sequence: known for sequence, known in self._known.items() if sequence >= below}
+        for sequence in self.shares.sequences:
+            if sequence < below:
+                self.shares.forget(sequence)
         self.room.emptied()
 
 

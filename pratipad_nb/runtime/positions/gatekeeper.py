@@ -6,9 +6,10 @@ the way of admitted messages is for `pipeline`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -17,6 +18,7 @@ from pratipad_nb.errors import FrameError, TransportError, WaitTimeout
 from pratipad_nb.runtime.positions.inputs import Input, Succession
 from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.positions.rebuilding import Gap, Rebuild
+from pratipad_nb.runtime.positions.room import Place, Room
 from pratipad_nb.runtime.values.batch import InputFrame, Kind
 from pratipad_nb.runtime.values.metrics import InFlight
 from pratipad_nb.transport.codec import decode_plain
@@ -38,6 +40,8 @@ _MOST_SOURCES = 50_000
 #: are missing themselves. A single rewind isn't enough: after a cut of a leaf's link, nats-server 2.15 was
 #: seen to send unacknowledged frames again out of order.
 _REWINDS = 10
+#: The memory for messages in flight if there are no `FlowOptions.memory_bytes`.
+_MEMORY = 256 << 20
 
 
 @dataclass(slots=True)
@@ -47,6 +51,7 @@ class DeviceCount:
     received: int = 0
     gaps: int = 0
     repeats: int = 0
+    malformed: int = 0
     #: If the device is a gateway, the devices that speak through it; the first `_MOST_SOURCES` of them.
     sources: set[str] = field(default_factory=set)
 
@@ -74,7 +79,8 @@ class Admitted:
 class _Arrived:
     """The messages of a delivery, numbered from `first` on.
 
-    `numbered` says whether the sender numbers its messages without a gap; a foreign client doesn't.
+    `place` is the memory that the messages take. `numbered` says whether the sender numbers its messages
+    without a gap; a foreign client doesn't.
     """
 
     device: str
@@ -83,6 +89,7 @@ class _Arrived:
     delivery: Delivery
     times: list[float]
     payloads: list[Any]
+    place: Place
     sources: list[str] | None = None
     numbered: bool = True
 
@@ -96,7 +103,7 @@ class _Arrived:
         """The position at the last message."""
         return self.device, self.epoch, self.last
 
-    def part(self, begin: int, end: int, on_safe: Callable[[], None] | None) -> tuple[InputFrame, list[Any]]:
+    def part(self, begin: int, end: int, on_safe: Callable[[], None]) -> tuple[InputFrame, list[Any]]:
         """Return the frame and the payloads of the messages numbered `begin` … `end`."""
         taken = slice(begin - self.first, end - self.first + 1)
         sources = self.sources and [
@@ -158,6 +165,8 @@ class Gatekeeper:
         Counts the messages that are admitted.
     rebuild
         The messages at Output that the restored states lack.
+    room
+        The memory for messages in flight.
     """
 
     subjects: Subjects
@@ -170,6 +179,7 @@ class Gatekeeper:
     void: Callable[[str, int, int, int], int] = lambda *_: 0
     most_in_flight: Callable[[], int | None] = lambda: None
     rebuild: Rebuild = field(default_factory=lambda: Rebuild("", {}, Positions()))
+    room: Room = field(default_factory=lambda: Room(_MEMORY))
     accepted: Positions = field(init=False)
     counts: dict[str, DeviceCount] = field(default_factory=dict)
     received: int = 0
@@ -188,8 +198,10 @@ class Gatekeeper:
     #: rewound for that gap.
     _rewound_for: dict[str, dict[tuple[int, int], int]] = field(default_factory=dict)
     _foreign_number: int = 0
-    #: The delivery that `has_room` was asked about last, and its messages.
+    #: The delivery that `_is_demanded` was asked about last, and its messages.
     _ahead: tuple[Delivery, _Arrived] | None = None
+    #: The memory that those deliveries in `arrived` take that had to wait, by their `id`.
+    _places: dict[int, Place] = field(default_factory=dict)
     _waiting_repeats: list[tuple[Position, Delivery]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -205,8 +217,44 @@ class Gatekeeper:
         """Whether the last `look` has found that all messages are admitted that were stored before it."""
         return not self.waiting and (self.succession.whole or not self.durable)
 
-    def has_room(self, delivery: Delivery) -> bool:
-        """Return whether the messages of `delivery` may be in flight besides those that are."""
+    def take(self, deliveries: Iterable[Delivery]) -> None:
+        """Add `deliveries`, which have just come, to those that have `arrived`."""
+        for delivery in deliveries:
+            self.succession.note(delivery)
+            self.arrived.append(delivery)
+
+    def next(self) -> Delivery | None:
+        """Take the first delivery of `arrived` whose messages may be in flight besides those that are.
+
+        Return None if there is no such delivery. A delivery that takes too much memory keeps back the later
+        deliveries of its device, and no others.
+        """
+        kept_back: set[str] = set()
+        for at, delivery in enumerate(self.arrived):
+            device = self.subjects.device_of(delivery.subject)
+            if device in kept_back:
+                continue
+            if not self._fits(device, delivery):
+                kept_back.add(device)
+                continue
+            if not self._is_demanded(delivery):
+                return None
+            del self.arrived[at]
+            return delivery
+        return None
+
+    def _fits(self, device: str, delivery: Delivery) -> bool:
+        """Return whether there is memory for the messages of `delivery`, which aren't decoded for that."""
+        place = self._places.get(id(delivery)) or self.room.place(device, delivery.data)
+        try:
+            fits = self.room.fits(place)
+        except FrameError:
+            return True  # `admit` puts the delivery aside
+        self._places[id(delivery)] = place
+        return fits
+
+    def _is_demanded(self, delivery: Delivery) -> bool:
+        """Return whether no more messages are in flight than `most_in_flight` with those of `delivery`."""
         most, count = self.most_in_flight(), self.in_flight.count
         if most is None or not count:
             return True
@@ -225,18 +273,16 @@ class Gatekeeper:
         Messages that rebuild a state are returned first; `arrived` then begins with the same delivery, for
         the messages behind them.
         """
-        self.succession.note(delivery)
-        device = self.subjects.device_of(delivery.subject)
         again = self.rebuild.comes_again(delivery.sequence)
         try:
             frame = self._arrived(delivery)
         except FrameError as error:
             if again:  # an earlier run has stored it
                 self.input.acknowledge(delivery)
-                return None
-            self.malformed += 1
-            await self.on_malformed(delivery, error)
+            else:
+                await self._refuse(delivery, error)
             return None
+        device = frame.device
         gap = self.rebuild.gaps.get((device, frame.epoch)) if self.rebuild.going else None
         if gap is not None and gap.seen < min(frame.last, gap.until):
             return await self._rebuilds(frame, gap)
@@ -255,6 +301,14 @@ class Gatekeeper:
                 return None
         return self._accept(frame, frame.first + admission.skip, tally)
 
+    async def _refuse(self, delivery: Delivery, error: FrameError) -> None:
+        """Count a malformed delivery, and put it aside."""
+        self.malformed += 1
+        with contextlib.suppress(FrameError):  # its subject names no device
+            device = self.subjects.device_of(delivery.subject)
+            self.counts.setdefault(device, DeviceCount()).malformed += 1
+        await self.on_malformed(delivery, error)
+
     def _is_lost(self, frame: _Arrived) -> bool:
         """Return whether the output lost the results of `frame`, which an earlier run has acknowledged.
 
@@ -268,19 +322,22 @@ class Gatekeeper:
 
         The number of such a message is its sequence in the log.
         """
+        place = self._places.pop(id(delivery), None)
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] is delivery:
             return ahead[1]
         device = self.subjects.device_of(delivery.subject)
+        if place is None:
+            place = self.room.place(device, delivery.data)
         frame = decode_uplink(delivery.data, self.subjects.flow, device)
         if frame is not None:
             return _Arrived(
-                device, frame.epoch, frame.first, delivery, frame.times, frame.payloads, frame.sources
+                device, frame.epoch, frame.first, delivery, frame.times, frame.payloads, place, frame.sources
             )
         payload = decode_plain(delivery.data)
         self._foreign_number += 1
         number = delivery.sequence or self._foreign_number
-        return _Arrived(device, 0, number, delivery, [delivery.time], [payload], numbered=False)
+        return _Arrived(device, 0, number, delivery, [delivery.time], [payload], place, numbered=False)
 
     async def _rebuilds(self, frame: _Arrived, gap: Gap) -> Admitted | None:
         """Admit the messages of `frame` that lie in `gap`; none if the input was rewound for others."""
@@ -298,12 +355,22 @@ class Gatekeeper:
             self.arrived.appendleft(frame.delivery)
         self._forget_gaps(frame.device, frame.epoch, gap.seen)
         self.in_flight.taken += gap.seen - begin + 1
-        return Admitted(
-            *frame.part(begin, gap.seen, self._acknowledging(frame.delivery) if whole else None), "rebuild"
-        )
+        return Admitted(*frame.part(begin, gap.seen, self._taken(frame, whole=whole)), "rebuild")
 
-    def _acknowledging(self, delivery: Delivery) -> Callable[[], None]:
-        return lambda: self.input.acknowledge(delivery)
+    def _taken(self, frame: _Arrived, *, whole: bool = True) -> Callable[[], None]:
+        """Count the memory of `frame`, and return what is to be called once the messages are done with.
+
+        `whole`: the delivery is acknowledged then.
+        """
+        place, delivery = frame.place, frame.delivery
+        self.room.take(place)
+
+        def done_with() -> None:
+            self.room.release(place)
+            if whole:
+                self.input.acknowledge(delivery)
+
+        return done_with
 
     async def _tolerates(self, frame: _Arrived, missing: int, *, counted: bool = True) -> bool:
         """Return whether a frame behind a gap may be admitted, and count the gap if so.
@@ -316,7 +383,9 @@ class Gatekeeper:
         device, epoch, first = frame.device, frame.epoch, frame.first
         gaps = self._rewound_for.get(device, {})
         rewound = gaps.get((epoch, first), 0)
-        if self.durable and not self.succession.whole and rewound < _REWINDS:
+        if self.durable and not self.succession.whole_up_to(frame.delivery) and rewound < _REWINDS:
+            if self.succession.comes_again(frame.delivery):
+                return False
             try:
                 await self.input.rewind()
             except (TransportError, WaitTimeout) as error:
@@ -325,6 +394,7 @@ class Gatekeeper:
                 return False
             # Deliveries that have arrived with this one are admitted all the same: the missing frames may be
             # among them, out of order.
+            self.succession.rewound(frame.delivery)
             self._rewound_for.setdefault(device, gaps)[epoch, first] = rewound + 1
             return False
         if not self.durable and self.accepted.number(device, epoch) == 0:
@@ -384,7 +454,7 @@ class Gatekeeper:
         self.received += count
         self.in_flight.taken += count
         self.on_arrival(device, epoch, last)
-        admitted = Admitted(*frame.part(first, last, self._acknowledging(frame.delivery)), void=void)
+        admitted = Admitted(*frame.part(first, last, self._taken(frame)), void=void)
         sources = admitted.frame.sources
         if sources:
             tally.note_sources(sources)

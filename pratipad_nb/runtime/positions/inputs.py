@@ -6,6 +6,7 @@ Owns receiving and acknowledging deliveries. Which messages of a delivery are ne
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -260,23 +261,44 @@ class Succession:
     A log's entries are sent in their order, and a rewind lets all unacknowledged entries be sent again. So
     where no delivery is missing since the last rewind, no entry is yet to come that lies before an entry that
     has come.
-
-    Attributes
-    ----------
-    whole
-        Whether every delivery since the last rewind has arrived, up to the newest.
     """
 
     def __init__(self) -> None:
-        self.whole = True
         self._series = self._last = 0
+        #: The number of the first delivery of the series that came behind a hole.
+        self._hole: float = math.inf
+        #: The newest series that a rewind has ended.
+        self._ended = -1
+
+    @property
+    def whole(self) -> bool:
+        """Whether every delivery since the last rewind has arrived, up to the newest."""
+        return self._hole == math.inf
 
     def note(self, delivery: Delivery) -> None:
-        """Take note of the newest delivery, which may be the same as before."""
-        number = delivery.number
-        same = delivery.series == self._series
-        if number == 1:
-            self.whole = True
-        elif not number or not same or number not in (self._last, self._last + 1):
-            self.whole = False
-        self._series, self._last = delivery.series, number
+        """Take note of `delivery`, the newest that has arrived."""
+        if delivery.number == 1:
+            self._hole = math.inf
+        elif not delivery.number or delivery.series != self._series:
+            self._hole = 0
+        elif delivery.number not in (self._last, self._last + 1):
+            self._hole = min(self._hole, delivery.number)
+        if delivery.series > self._series:
+            self._ended = delivery.series - 1
+        self._series, self._last = delivery.series, delivery.number
+
+    def whole_up_to(self, delivery: Delivery) -> bool:
+        """Return whether every delivery since the last rewind has arrived, up to `delivery`."""
+        return delivery.series == self._series and delivery.number < self._hole
+
+    def rewound(self, delivery: Delivery) -> None:
+        """Note that the input was rewound after `delivery` had arrived."""
+        if delivery.number:
+            self._ended = max(self._ended, delivery.series)
+
+    def comes_again(self, delivery: Delivery) -> bool:
+        """Return whether the input was rewound since: then `delivery` comes again, unless it is acknowledged.
+
+        So one rewind serves all deliveries behind a hole, however many of them, and of however many devices.
+        """
+        return delivery.series <= self._ended

@@ -12,15 +12,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from pratipad_nb import wording
-from pratipad_nb.settings import FlowOptions, Keep, Storage
+from pratipad_nb.settings import HANDLE, FlowOptions, Keep, Storage
 from pratipad_nb.transport.landmarks import entry_at, first_since
 from pratipad_nb.transport.protocol import ConsumerState, Log, Logs, LogState
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["HANDLE", "UPLINK", "Janitor", "ReaderLag", "forget_reader"]
+__all__ = ["UPLINK", "Janitor", "ReaderLag", "forget_reader"]
 
-#: The notebook's own reader. It never holds a frame back: it skips the frames that it doesn't take in time.
-HANDLE = "notebook"
 #: The reader that forwards to the cloud. Its name begins with an underscore, as no other reader's name may.
 UPLINK = "_uplink"
 
@@ -65,6 +63,7 @@ class Janitor:
     async def sweep(self) -> None:
         """Do one round: look at the log and its readers, and purge the frames that may go."""
         state = await self.output.state()
+        # A flow's own handle holds no frame back: it skips the frames that it doesn't take in time.
         consumers = [c for c in await self.output.consumers() if c.name != HANDLE]
         cut = max(await self._too_old(state), self._too_much(state))
         holding = [c for c in consumers if not self._expired(c)]

@@ -3,7 +3,8 @@
 Owns the bound. While the dead letters are near their bound, no new message is admitted. The letters of
 messages in flight, and letters that fail again in a retry, are stored all the same: in the last part of the
 log, and then beyond the bound, for which the log is enlarged. So no message waits for a room that only a
-message behind it would make: a retry of full dead letters ends.
+message behind it would make: a retry of full dead letters ends. Where a few devices have used up the room,
+the others go on; see `letter_shares`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import dataclasses
 
 from pratipad_nb import wording
 from pratipad_nb.errors import TransportError, WaitTimeout
+from pratipad_nb.runtime.positions.letter_shares import LetterShares
 from pratipad_nb.transport.protocol import Connection, Log
 
 __all__ = ["LetterRoom"]
@@ -28,17 +30,20 @@ class LetterRoom:
 
     Attributes
     ----------
+    shares
+        The devices' shares in the room.
     free
         Set while there is room. New messages and orders wait for `free`.
     refusal
         Why the server doesn't enlarge the log; empty while the server does, or isn't asked.
     """
 
-    def __init__(self, connection: Connection, log: Log) -> None:
+    def __init__(self, connection: Connection, log: Log, flow: str) -> None:
         self._connection = connection
         self._log = log
         self._bound = log.spec.max_bytes
         self._bytes = 0
+        self.shares = LetterShares(flow, self._bound, int(self._bound * _FULL))
         self.free = asyncio.Event()
         self.free.set()
         self.refusal = ""
@@ -64,10 +69,11 @@ class LetterRoom:
 
     def _note(self, size: int) -> None:
         self._bytes = size
-        if size < self._bound * _FULL:
-            self.free.set()
-        else:
+        self.shares.total(size)
+        if self.shares.used_up:
             self.free.clear()
+        else:
+            self.free.set()
 
     async def enlarge(self, size: int) -> None:
         """Enlarge the log, which is full, so that it takes a frame of `size` bytes; see `refusal`."""

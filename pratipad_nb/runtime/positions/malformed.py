@@ -1,7 +1,8 @@
 """Malformed deliveries: stored as dead letters, and only then taken off the input.
 
 Owns the malformed deliveries that wait to be stored. They are bounded: beyond the bound the input waits.
-Which delivery is malformed is for `gatekeeper`.
+Which delivery is malformed is for `gatekeeper`. How many letters a device may have is for `letter_shares`: a
+delivery beyond its device's share is counted, and taken off the input without a letter.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from pratipad_nb.errors import FrameError
 from pratipad_nb.transport.frames import DeadEntry, FailureNote, new_epoch
 from pratipad_nb.transport.protocol import Delivery
-from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Malformed"]
 
 #: Most deliveries that wait to be stored.
 _WAITING = 1024
-#: So many of a delivery's first bytes are kept in its dead letter.
-_SHOWN_BYTES = 256
+#: Most deliveries whose letters are stored together.
+_TOGETHER = 128
+#: So many of a delivery's first bytes are kept in its dead letter, and so many characters of the reason.
+_SHOWN_BYTES, _SHOWN_REASON = 256, 512
 
 
 class Malformed:
@@ -33,23 +35,26 @@ class Malformed:
         Takes a delivery off the input.
     step
         Returns the name of the flow's input, which stands in the place of a failing processor's key.
+    drops
+        Returns whether a device has used up its share of the dead letters: its delivery is counted there, and
+        gets no letter.
     waiting
         Most deliveries that wait to be stored.
     """
 
     def __init__(
         self,
-        subjects: Subjects,
         store: Callable[[Sequence[tuple[str, DeadEntry]]], Awaitable[None]],
         acknowledge: Callable[[Delivery], None],
         step: Callable[[], str],
+        drops: Callable[[str], bool] = lambda _: False,
         *,
         waiting: int = _WAITING,
     ) -> None:
-        self._subjects = subjects
         self._store = store
         self._acknowledge = acknowledge
         self._step = step
+        self._drops = drops
         self._waiting: asyncio.Queue[tuple[Delivery, FrameError]] = asyncio.Queue(waiting)
 
     @property
@@ -59,21 +64,32 @@ class Malformed:
 
     async def put_aside(self, delivery: Delivery, error: FrameError) -> None:
         """Have `delivery` stored; waits while the bound of waiting deliveries is reached."""
-        await self._waiting.put((delivery, error))
+        if self._drops(_device_of(delivery)):
+            self._acknowledge(delivery)
+        else:
+            # The traceback of `error` holds all that was decompressed.
+            await self._waiting.put((delivery, FrameError(str(error))))
 
     async def run(self) -> None:
         """Store the deliveries put aside, until cancelled; deliveries not stored by then come again."""
         while True:
-            delivery, error = await self._waiting.get()
+            together = [await self._waiting.get()]
+            while len(together) < _TOGETHER and not self._waiting.empty():
+                together.append(self._waiting.get_nowait())
             step = self._step()
-            await self._store([(step, self._entry(delivery, error, step))])
-            self._acknowledge(delivery)
+            await self._store([(step, _entry(delivery, error, step)) for delivery, error in together])
+            for delivery, _ in together:
+                self._acknowledge(delivery)
 
-    def _entry(self, delivery: Delivery, error: FrameError, step: str) -> DeadEntry:
-        note = FailureNote(step, f"FrameError: {error}", "")
-        shown = repr(delivery.data[:_SHOWN_BYTES])
-        device = self._subjects.device_of(delivery.subject)
-        # Fast delivery has no sequences. Of two dead letters with the same id only the later one would be
-        # listed.
-        number = delivery.sequence or new_epoch()
-        return DeadEntry(device, 0, number, 0, delivery.time, delivery.time, shown, [note])
+
+def _entry(delivery: Delivery, error: FrameError, step: str) -> DeadEntry:
+    note = FailureNote(step, f"FrameError: {error!s:.{_SHOWN_REASON}}", "")
+    shown = repr(delivery.data[:_SHOWN_BYTES])
+    # Fast delivery has no sequences. Of two dead letters with the same id only the later one would be listed.
+    number = delivery.sequence or new_epoch()
+    return DeadEntry(_device_of(delivery), 0, number, 0, delivery.time, delivery.time, shown, [note])
+
+
+def _device_of(delivery: Delivery) -> str:
+    """Return the device's name in the subject, also if no device can have such a name."""
+    return delivery.subject.rpartition(".")[2]

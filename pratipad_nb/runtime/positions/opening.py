@@ -43,6 +43,8 @@ async def open_logs(connection: Connection, specs: Iterable[LogSpec]) -> dict[st
     logs: dict[str, Log] = {}
     for spec in specs:
         found = await connection.find_log(spec.name) if tight else None
+        if found is not None and found.spec.subjects != spec.subjects:
+            found = None  # as an earlier version made it
         logs[spec.name] = found or await connection.open_log(spec)
     return logs
 

@@ -82,6 +82,9 @@ class Writer:
         Called when all results before a barrier are stored: makes the checkpoint.
     in_flight
         Counts the messages that are completed.
+    drops
+        Returns whether a device has used up its share of the dead letters, and counts the letter that is
+        dropped then. A retried message's letter is never dropped: it takes the place of the letter before.
     """
 
     def __init__(
@@ -94,8 +97,10 @@ class Writer:
         on_stored: Callable[[Sequence[Position]], None],
         on_rebuilt: Callable[[Sequence[Position]], None],
         on_barrier: Callable[[Barrier], Awaitable[None]],
+        drops: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._chain = chain
+        self._drops = drops
         self._in_flight = in_flight
         self._store_dead = store_dead
         self._send_replies = send_replies
@@ -132,7 +137,7 @@ class Writer:
         covers: list[Position] = []
         complete: list[InputFrame] = []
         finished = sum(batch.source.advance(batch.done, covers, complete) for batch in batches)
-        self._in_flight.completed += finished
+        self._in_flight.complete(finished)
         if failed := [letter for batch in batches for letter in batch.dead]:
             step, entry = failed[0]
             log.warning(
@@ -148,7 +153,9 @@ class Writer:
                 frame.on_safe()
 
     async def _write(self, batches: list[Batch]) -> None:
-        dead = [entry for batch in batches for entry in batch.dead]
+        dead = [
+            letter for batch in batches for letter in self._kept(batch.dead, retried=batch.source.retried)
+        ]
         if dead:
             await self._store_dead(dead)
         replies = [reply for batch in batches if batch.source.kind == "new" for reply in batch.replies]
@@ -166,14 +173,21 @@ class Writer:
                 frame.on_safe()
         self._on_stored(covers)
 
+    def _kept(
+        self, letters: Sequence[tuple[str, DeadEntry]], *, retried: bool
+    ) -> Sequence[tuple[str, DeadEntry]]:
+        """Return the `letters` that are to be stored, of messages some of which may be `retried`."""
+        return letters if retried else [letter for letter in letters if not self._drops(letter[1].device)]
+
     async def _store(self, segments: list[Segment], covers: list[Position]) -> None:
         """Append; payloads that can't travel become dead letters, results too large for a frame are split."""
         try:
             await self._chain.append(covers, segments)
         except PayloadError as error:
+            retried = any(segment.retry for segment in segments)
             unfit = take_out_unfit(segments) or take_out_too_large(segments, error)
             if unfit:
-                await self._store_dead(unfit)
+                await self._store_dead(self._kept(unfit, retried=retried))
                 await self._store([segment for segment in segments if segment.payloads], covers)
                 return
             await self._store_in_two(segments, covers)

@@ -24,7 +24,7 @@ Value = TypeVar("Value", ProcessorStats, DeviceStats, ReaderStats)
 
 #: Of these counts the highest of any partition is taken: a fraction of time, or a count that all partitions
 #: see alike.
-_HIGHEST = frozenset({"busy", "p50", "p99", "version", "pending", "skipped"})
+_HIGHEST = frozenset({"busy", "connections", "p50", "p99", "version", "pending", "skipped"})
 
 
 def merged(parts: Sequence[FlowStats], empty: FlowStats, *, state: FlowState, error: str) -> FlowStats:
@@ -45,6 +45,7 @@ def merged(parts: Sequence[FlowStats], empty: FlowStats, *, state: FlowState, er
             "dropped",
             "repeats",
             "malformed",
+            "dropped_letters",
         )
     }
     return FlowStats(
@@ -63,6 +64,7 @@ def merged(parts: Sequence[FlowStats], empty: FlowStats, *, state: FlowState, er
         dead=sum(part.dead for part in parts),
         backward=_backward([part.backward for part in parts]),
         blocked_by=tuple(dict.fromkeys(reason for part in parts for reason in part.blocked_by)),
+        warnings=tuple(dict.fromkeys(warning for part in parts for warning in part.warnings)),
         **counts,
     )
 
@@ -90,8 +92,12 @@ def _added(values: Sequence[Value]) -> Value:
 
 
 def _backward(parts: Sequence[BackwardStats]) -> BackwardStats:
-    # Every partition reads the whole order log; an order is counted once.
-    total = dataclasses.replace(parts[0], received=max(part.received for part in parts))
+    # Every partition reads the whole order log; an order is counted once, and so is a refusal.
+    total = dataclasses.replace(
+        parts[0],
+        received=max(part.received for part in parts),
+        refused=max(part.refused for part in parts),
+    )
     for part in parts[1:]:
         total = dataclasses.replace(
             total,

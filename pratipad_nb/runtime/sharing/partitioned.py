@@ -86,7 +86,7 @@ class PartitionedEdge:
         self._agreement: Agreement | None = None
         #: Whether another edge goes by another agreement than this edge.
         self._doubtful = False
-        self._answers = Answers(connection, {"who": self._who, "stats": self._stats})
+        self._answers = Answers(connection, self._subjects, {"who": self._who, "stats": self._stats})
         self._counts = Counts(connection, self._subjects, self._membership, self.edges)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._wait_until: dict[int, float] = {}

@@ -117,6 +117,11 @@ class Source:
         """Whether the messages pass the processors for the sake of their state alone."""
         return self.kind == "rebuild"
 
+    @property
+    def retried(self) -> bool:
+        """Whether the messages are dead letters that are retried."""
+        return any(frame.retry for frame in self.frames)
+
     def locate(self, index: int) -> tuple[InputFrame, int]:
         """Return the frame of message `index`, and the offset of the message in that frame."""
         at = bisect_right(self.starts, index) - 1
@@ -207,7 +212,7 @@ class Batch:
         Only rows that rebuild a state have failed before. A retried dead letter passes the processor that it
         failed on.
         """
-        if not self.source.failed or (stage == self.stage and any(f.retry for f in self.source.frames)):
+        if not self.source.failed or (stage == self.stage and self.source.retried):
             return range(len(self))
         return [row for row in range(len(self)) if self._failed_on(row).isdisjoint(keys)]
 

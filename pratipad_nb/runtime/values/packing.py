@@ -14,6 +14,7 @@ from msgspec import Raw
 from pratipad_nb.errors import PayloadError
 from pratipad_nb.processors import copied
 from pratipad_nb.transport.codec import encode_payload, payload_encoder
+from pratipad_nb.wording import printable
 
 __all__ = ["Shown", "as_text", "pack", "sealed", "unpack", "unsealed"]
 
@@ -59,7 +60,7 @@ def as_text(payload: Any) -> Shown:
     """Return the beginning of a payload's `repr`, also if the `repr` raises."""
     try:
         payload = unsealed(payload)
-        return Shown(f"{payload!r:.{_SHOWN_CHARACTERS}}")
+        return Shown(printable(f"{payload!r:.{_SHOWN_CHARACTERS}}", lines=True))
     except Exception as error:  # noqa: BLE001 - a user's __repr__
         return Shown(f"<{type(payload).__name__}, whose repr raised {type(error).__name__}>")
 

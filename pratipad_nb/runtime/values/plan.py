@@ -41,6 +41,11 @@ class EdgeSettings:
         """Whether the flow has several partitions."""
         return self.options.partitions > 1
 
+    @property
+    def memory_bytes(self) -> int:
+        """Most memory that this partition's messages in flight take: partitions have equal shares."""
+        return self.options.memory_bytes // self.options.partitions
+
     def owns(self, device: str) -> bool:
         """Return whether `device`, or the gateway that it speaks through, belongs to this partition."""
         return partition_of(gateway_of(device), self.options.partitions) == self.partition
@@ -84,6 +89,8 @@ def log_specs(settings: EdgeSettings) -> dict[str, LogSpec]:
             options.order_bytes,
             "log",
             options.order_seconds,
+            # The log of the orders alone takes message ids: those of orders are random.
+            message_ids=True,
         ),
     ]
     if settings.delivery == "durable":

@@ -15,6 +15,7 @@ from pratipad_nb.runtime.values.stats_tables import DeviceTable, ProcessorTable,
 from pratipad_nb.transport.origin import Origin
 
 __all__ = [
+    "MOST_CONNECTIONS",
     "BackwardStats",
     "DeviceStats",
     "EdgeStats",
@@ -24,6 +25,8 @@ __all__ = [
     "ReaderStats",
 ]
 
+#: A device has one connection, and while it reconnects a second one. More than so many are no accident.
+MOST_CONNECTIONS = 8
 #: The state of a flow, or of a processor.
 FlowState = Literal["starting", "running", "paused", "draining", "stopped", "failed"]
 
@@ -91,6 +94,11 @@ class DeviceStats:
         Messages that are missing, found by a gap in the device's numbers.
     repeats
         Messages that were dropped as repeats.
+    malformed
+        Deliveries of the device that were no valid frames.
+    dropped_letters
+        Messages and malformed deliveries of the device that became no dead letter, for the device had used up
+        its share of the room for dead letters; since the start.
     orders_sent, orders_run
         Orders sent to the device, and orders that the device has confirmed as run.
     error
@@ -99,6 +107,8 @@ class DeviceStats:
         How many devices speak through this one, if it is a gateway.
     hellos_dropped
         Hellos of the device that were malformed, or more than the edge works on: one every 5 ms, the newest.
+    connections
+        How many connections the device has, by the server's word.
     """
 
     connected: bool = False
@@ -106,11 +116,19 @@ class DeviceStats:
     rate: float = 0.0
     gaps: int = 0
     repeats: int = 0
+    malformed: int = 0
+    dropped_letters: int = 0
     orders_sent: int = 0
     orders_run: int = 0
     error: str = ""
     sources: int = 0
     hellos_dropped: int = 0
+    connections: int = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the device has more connections than `MOST_CONNECTIONS`."""
+        return self.connections > MOST_CONNECTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +164,9 @@ class BackwardStats:
         Orders and replies that wait for devices that are away.
     rate
         `sent`, a second.
+    refused
+        Entries of the order log that were refused: the notation lets none pass, a reader pretended that its
+        order is a processor's reply, or the entry can't be read. `received` doesn't count their orders.
     """
 
     received: int = 0
@@ -155,6 +176,7 @@ class BackwardStats:
     expired: int = 0
     waiting: int = 0
     rate: float = 0.0
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,10 +266,17 @@ class FlowStats:
         Dead letters that are stored, also by an earlier run; retried and cleared dead letters don't count.
     malformed
         Deliveries that were no valid frames.
+    dropped_letters
+        Messages and malformed deliveries that became no dead letter, for their devices had used up their
+        shares of the room; see `DeviceStats.dropped_letters`.
     backward
         The way back to devices: orders and replies.
     blocked_by
-        Why no more results can be stored, in words that name the reader or the log; empty if nothing blocks.
+        Why no more results can be stored, in words that name the reader or the log; also of which devices the
+        newest dead letters are dropped, while the others go on. Empty if nothing blocks.
+    warnings
+        What a person should see to before it stops the flow or a party: certificates that end within 14 days,
+        or can't be renewed. Empty as a rule.
     error
         Why the flow has failed, empty unless `state` is "failed".
     edges
@@ -275,8 +304,10 @@ class FlowStats:
     repeats: int = 0
     dead: int = 0
     malformed: int = 0
+    dropped_letters: int = 0
     backward: BackwardStats = field(default_factory=BackwardStats)
     blocked_by: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     error: str = ""
     edges: tuple[EdgeStats, ...] = ()
 
@@ -298,6 +329,7 @@ class FlowStats:
             processors={key: replace(p, rate=0.0, busy=0.0) for key, p in self.processors.items()},
             devices={name: replace(d, rate=0.0, connected=False) for name, d in self.devices.items()},
             backward=replace(self.backward, rate=0.0),
+            warnings=(),
         )
 
     def handed_on(self) -> FlowStats:
@@ -313,6 +345,7 @@ class FlowStats:
             readers={},
             backward=replace(self.backward, waiting=0),
             blocked_by=(),
+            warnings=(),
             error="",
         )
 
@@ -341,6 +374,9 @@ class FlowStats:
         facts += [f"{wording.counted(self.waiting, 'frame')} waiting"] if self.waiting else []
         facts += [f"{wording.count(self.dropped)} lost"] if self.dropped else []
         facts += [wording.counted(self.dead, "dead letter")] if self.dead else []
+        facts += (
+            [wording.counted(self.dropped_letters, "letter") + " dropped"] if self.dropped_letters else []
+        )
         facts += [
             f"{key} has left {wording.counted(p.left_behind, 'instance')} behind in a call that hangs"
             for key, p in self.processors.items()
@@ -352,5 +388,6 @@ class FlowStats:
             if r.skipped
         ]
         facts += [f"waits: {reason}" for reason in self.blocked_by]
+        facts += [f"warning: {warning}" for warning in self.warnings]
         facts += [f"failed: {self.error}"] if self.error else []
         return "; ".join(facts)

@@ -108,4 +108,6 @@ def _of_processor(key: str, p: ProcessorStats) -> tuple[str, ...]:
 def _of_device(name: str, d: DeviceStats) -> tuple[str, ...]:
     orders = f"{d.orders_run} of {d.orders_sent}" if d.orders_sent else "–"
     state = Cell(d.error, fault=True) if d.error else "connected" if d.connected else "away"
+    if d.crowded and not d.error:
+        state = Cell(f"{d.connections} connections at once", fault=True)
     return (name, wording.rate(d.rate), wording.count(d.received), orders, state)

@@ -22,6 +22,7 @@ from pratipad_nb.session.callers import names_for
 from pratipad_nb.session.checks import UnknownStep
 from pratipad_nb.session.inspection.trial import through
 from pratipad_nb.settings import FlowOptions
+from pratipad_nb.wording import printable
 
 __all__ = ["Preview", "PreviewStep", "preview"]
 
@@ -73,7 +74,7 @@ class Preview(Mapping[str, PreviewStep]):
             lines += [f"  {step.processor}"]
             lines += [f"    {result!r:.100}" for result in step.results]
             lines += [f"    ✗ {payload!r:.60}: {error}" for payload, error in step.failures]
-        return "\n".join(lines)
+        return printable("\n".join(lines), lines=True)
 
 
 def preview(notation: str, payloads: Sequence[Any], namespace: Mapping[str, Any] | None = None) -> Preview:

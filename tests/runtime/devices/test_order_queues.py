@@ -8,21 +8,24 @@ import math
 import pytest
 
 from pratipad_nb.errors import WaitTimeout
+from pratipad_nb.runtime.devices.foreign import PlainDevices
 from pratipad_nb.runtime.devices.order_queues import OrderQueues, order_number
+from pratipad_nb.runtime.devices.roster import Roster
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import DownFrame
 from pratipad_nb.transport.subjects import Subjects
 
 
 class Wire:
-    """A connection and an order log that note what they are told; `down` makes them fail.
+    """A connection, an attendance and an order log that note what they are told; `down` makes them fail.
 
-    `known`: the order log is known to be the log that the orders were read from.
+    `known`: the order log is known to be the log that the orders were read from. `live`: the server tells who
+    comes and goes. `heard`: the subjects that are listened to.
     """
 
     def __init__(self):
         self.sent, self.deleted, self.asked, self.down = [], [], [], False
-        self.known = True
+        self.known, self.live, self.heard = True, False, frozenset()
         self.on_publish = lambda: None
 
     async def publish(self, subject, data):
@@ -38,9 +41,9 @@ class Wire:
             raise WaitTimeout("the link is down")
         self.deleted.append(sequence)
 
-    async def listeners(self, pattern):
-        self.asked.append(pattern)
-        return {}
+    async def listening(self, subjects):
+        self.asked += subjects
+        return frozenset(subjects) & self.heard
 
 
 @pytest.fixture
@@ -49,8 +52,14 @@ def wire():
 
 
 @pytest.fixture
-async def queues(wire):
-    queues = OrderQueues(wire, Subjects("house"), wire, wire)
+def roster():
+    return Roster({}, {}, lambda device: True)
+
+
+@pytest.fixture
+async def queues(wire, roster):
+    plain = PlainDevices(wire, Subjects("house"), wire, roster)
+    queues = OrderQueues(wire, Subjects("house"), wire, wire, plain)
     task = asyncio.create_task(queues.run())
     yield queues
     task.cancel()

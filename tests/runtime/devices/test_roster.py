@@ -13,7 +13,7 @@ def roster() -> Roster:
         "left": Account("left", connected=False),
     }
     found = Roster(accounts, {"sent": DeviceCount(received=3)}, lambda device: not device.startswith("other"))
-    found.connected = frozenset({"said", "left", "foreign", "other1"})
+    found.connections = {"said": 1, "foreign": 1, "other1": 1}
     return found
 
 
@@ -21,10 +21,18 @@ def test_all_devices_of_the_partition_are_known_and_none_of_another() -> None:
     assert roster().known == ["foreign", "left", "said", "sent"]
 
 
-def test_a_hello_outweighs_the_servers_word_and_a_foreign_device_has_that_alone() -> None:
+def test_a_device_is_connected_by_its_hello_or_by_the_servers_word() -> None:
     connected = {name: roster().is_connected(name) for name in ("said", "left", "sent", "foreign")}
     assert connected == {"said": True, "left": False, "sent": False, "foreign": True}
     assert [name for name in connected if roster().says_hello(name)] == ["said"]
+
+
+def test_a_farewell_outweighs_the_servers_earlier_word_and_not_the_later_one() -> None:
+    found = roster()
+    found.connections["left"] = 1
+    assert found.is_connected("left")
+    found.parted("left")
+    assert not found.is_connected("left")
 
 
 def test_a_device_says_its_error_itself() -> None:

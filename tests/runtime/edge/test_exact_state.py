@@ -21,7 +21,7 @@ from pratipad_nb.settings import FlowOptions
 from pratipad_nb.transport.codec import MAGIC, decode, encode
 from pratipad_nb.transport.frames import OutputFrame, UplinkFrame
 from pratipad_nb.transport.memory import MemoryConnection
-from pratipad_nb.transport.permissions import edge_user
+from pratipad_nb.transport.parties import Party
 
 FLOW = "house"
 #: Checkpoints come so often that lives end before, after and between them.
@@ -32,7 +32,7 @@ class Mortal(MemoryConnection):
     """A connection whose process is killed at one of its appends, which is stored or not."""
 
     def __init__(self, broker, *, dies_at=0, stored=True):
-        super().__init__(broker, identity=edge_user(FLOW).identity, name="edge")
+        super().__init__(broker, identity=Party(FLOW, "edge").identity, name="edge")
         self.died = asyncio.Event()
         self.frozen = False
         self._left, self._stored = dies_at, stored

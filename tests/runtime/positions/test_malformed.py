@@ -10,7 +10,6 @@ import pytest
 from pratipad_nb.errors import FrameError
 from pratipad_nb.runtime.positions.malformed import Malformed
 from pratipad_nb.transport.protocol import Delivery
-from pratipad_nb.transport.subjects import Subjects
 
 BOUND = 3
 
@@ -22,7 +21,6 @@ class Shelf:
         self.open = asyncio.Event()
         self.trace: list[Any] = []
         self.malformed = Malformed(
-            Subjects("house"),
             self._store,
             lambda delivery: self.trace.append(("acknowledged", delivery.sequence)),
             lambda: "Push",
@@ -54,8 +52,8 @@ async def test_a_malformed_delivery_is_acknowledged_only_once_it_is_stored(shelf
     await until(lambda: len(shelf.trace) == 4)
     assert shelf.trace == [
         ("stored", "Push", 1),
-        ("acknowledged", 1),
         ("stored", "Push", 2),
+        ("acknowledged", 1),
         ("acknowledged", 2),
     ]
 

@@ -58,8 +58,9 @@ def test_what_it_is_made_of_can_be_changed_without_a_change_of_it():
 
 
 def test_it_shows_a_row_for_each_processor_and_each_device():
-    waits = "1 frame waiting; waits: reader audit"
-    assert repr(stats(2, delivered=7, waiting=1, blocked_by=("reader audit",))).splitlines() == [
+    waits = "1 frame waiting; waits: reader audit; warning: lamp ends"
+    shown = stats(2, delivered=7, waiting=1, blocked_by=("reader audit",), warnings=("lamp ends",))
+    assert repr(shown).splitlines() == [
         f"house: Push ~> Celsius ~> Output; running, durable; 7 delivered; 0/s; 0 in flight; {waits}",
         "processor  /s  in     out  failed  p50     p99  busy  waiting  state",
         "Celsius    0   12.3k  0    1       1.2 ms  –    34 %  0        running, newer code",
@@ -70,6 +71,19 @@ def test_it_shows_a_row_for_each_processor_and_each_device():
         "room1   0   1         –           connected",
     ]
     assert stats(2)._repr_html_().count("<tr>") == 5
+
+
+def test_a_device_with_too_many_connections_is_named():
+    devices = {"room1": DeviceStats(True, connections=8), "room2": DeviceStats(True, connections=9)}
+    assert [
+        line.split("  ")[-1].strip()
+        for line in repr(FlowStats("house", devices=devices).devices).splitlines()
+    ] == [
+        "2 devices",
+        "state",
+        "connected",
+        "9 connections at once",
+    ]
 
 
 def test_of_many_devices_it_shows_the_first():

@@ -1,4 +1,4 @@
-"""Letting users in and out of a running server, from one process and from two."""
+"""Letting parties in and out of a running server, from one process and from two."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,15 @@ from patience import eventually
 from pratipad_nb.errors import NotInvited, ServerError
 from pratipad_nb.files import FileLock
 from pratipad_nb.pki.store import CertificateStore
+from pratipad_nb.server.admission import Admission
 from pratipad_nb.server.config import ServerFiles
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.server.joined import JoinedServer
-from pratipad_nb.server.users import Admission
 from pratipad_nb.settings import Credentials
-from pratipad_nb.transport.permissions import User, device_user
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.tls import client_context, probe
 
-ROOM1, ROOM2 = device_user("house", "room1"), device_user("house", "room2")
+ROOM1, ROOM2 = Party("house", "device", "room1"), Party("house", "device", "room2")
 
 
 @pytest.fixture
@@ -64,6 +65,10 @@ async def connected(server: EmbeddedServer, credentials: Credentials) -> Client:
     return client
 
 
+def listed(server: EmbeddedServer | JoinedServer) -> set[Party]:
+    return set(server.register.parties.values())
+
+
 def reloads(folder: Path) -> int:
     return (folder / "log").read_text().count("Reloaded server configuration")
 
@@ -75,7 +80,7 @@ async def test_who_is_let_in_may_connect_once_the_call_returns(
         await probe(server.url, room2)
     await server.allow([ROOM2])
     await probe(server.url, room2)
-    assert server.users == (ROOM1, ROOM2)
+    assert listed(server) == {ROOM1, ROOM2}
 
 
 async def test_letting_one_in_disturbs_nobody_else(server: EmbeddedServer, room1: Credentials) -> None:
@@ -90,29 +95,32 @@ async def test_who_is_revoked_loses_the_connection_and_gets_in_no_more(
     server: EmbeddedServer, room1: Credentials
 ) -> None:
     client = await connected(server, room1)
-    await server.revoke(ROOM1.identity)
+    await server.revoke(ROOM1)
     await eventually(lambda: client.is_closed)
     with pytest.raises(NotInvited):
         await probe(server.url, room1)
-    await server.revoke(ROOM1.identity)
+    await server.revoke(ROOM1)
 
 
-async def test_new_permissions_replace_the_old(server: EmbeddedServer) -> None:
-    await server.allow([User(ROOM1.identity, publish=("a",))])
-    assert server.users == (User(ROOM1.identity, publish=("a",)),)
+async def test_a_device_that_speaks_mqtt_from_now_on_takes_the_place_of_the_one_that_did_not(
+    server: EmbeddedServer,
+) -> None:
+    speaking = replace(ROOM1, mqtt=True)
+    await server.allow([speaking])
+    assert listed(server) == {speaking}
 
 
 async def test_many_calls_at_once_are_one_change(server: EmbeddedServer, tmp_path: Path) -> None:
     names = [f"d{n}" for n in range(100)]
-    await asyncio.gather(*(server.allow([device_user("house", name)]) for name in names))
-    assert len(server.users) == 101
+    await asyncio.gather(*(server.allow([Party("house", "device", name)]) for name in names))
+    assert len(listed(server)) == 101
     assert reloads(tmp_path / "server") == 1
 
 
 async def test_a_caller_that_gives_up_does_not_take_the_others_with_it(
     server: EmbeddedServer, room2: Credentials
 ) -> None:
-    first = asyncio.ensure_future(server.allow([device_user("house", "room3")]))
+    first = asyncio.ensure_future(server.allow([Party("house", "device", "room3")]))
     second = asyncio.ensure_future(server.allow([ROOM2]))
     await asyncio.sleep(0)
     first.cancel()
@@ -181,11 +189,11 @@ async def test_a_joined_server_is_changed_by_both_at_once(
     assert await joined.start([ROOM2]) == server.url
     await probe(server.url, room2)
     await asyncio.gather(
-        *(server.allow([device_user("house", f"a{n}")]) for n in range(20)),
-        *(joined.allow([device_user("house", f"b{n}")]) for n in range(20)),
+        *(server.allow([Party("house", "device", f"a{n}")]) for n in range(20)),
+        *(joined.allow([Party("house", "device", f"b{n}")]) for n in range(20)),
     )
-    assert len(server.users) == len(joined.users) == 42
-    await joined.revoke(ROOM2.identity)
+    assert len(listed(server)) == len(listed(joined)) == 42
+    await joined.revoke(ROOM2)
     with pytest.raises(NotInvited):
         await probe(server.url, room2)
     await joined.stop()
@@ -205,6 +213,6 @@ async def test_joining_where_no_server_runs_is_refused(server: EmbeddedServer, t
 
 async def test_a_process_that_is_stuck_in_a_change_is_told_of(server: EmbeddedServer, tmp_path: Path) -> None:
     admission = Admission(ServerFiles(tmp_path / "server"), lambda: None, patience=0.05)
-    held = FileLock(tmp_path / "server" / "users.lock")
-    with held.held(1), pytest.raises(ServerError, match=r"changing .*users\.conf for over 0\.05 s"):
+    held = FileLock(tmp_path / "server" / "parties.lock")
+    with held.held(1), pytest.raises(ServerError, match=r"changing .*parties\.json for over 0\.05 s"):
         await admission.allow([ROOM2])

@@ -1,0 +1,123 @@
+"""Memory at the edge, at a real server: no device takes much of it, or anything of the others' share.
+
+The hostile devices are plain clients of NATS, with a certificate like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import lz4.block
+import msgspec
+import nats
+import pytest
+from nats.aio.client import Client
+from patience import eventually
+
+from pratipad_nb import AsyncFlow, FlowOptions
+from pratipad_nb.transport.frames import UplinkFrame
+from pratipad_nb.transport.parties import Party
+from pratipad_nb.transport.subjects import Subjects
+from pratipad_nb.transport.tls import client_context
+
+pytestmark = pytest.mark.parametrize("scene", ["nats"], indirect=True)
+
+MEBIBYTE = 1 << 20
+
+
+@contextlib.asynccontextmanager
+async def raw_client(flow: AsyncFlow, device: str) -> AsyncIterator[Client]:
+    endpoint = await flow.endpoint_for("device", device)
+    assert endpoint.credentials is not None
+    client = await nats.connect(
+        endpoint.url,
+        tls=client_context(endpoint.credentials),
+        tls_handshake_first=True,
+        inbox_prefix=Party(flow.name, "device", device).inbox,
+    )
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def lists(count: int) -> bytes:
+    """Return the MessagePack of a list of empty lists."""
+    return b"\xdd" + struct.pack(">I", count) + b"\x90" * count
+
+
+def frame_of(flow: AsyncFlow, device: str, number: int, payload: bytes) -> bytes:
+    frame = UplinkFrame(flow.name, device, 7, number, [1.0], [msgspec.Raw(payload)])
+    return b"PNB\x01" + lz4.block.compress(msgspec.msgpack.encode(frame))
+
+
+@contextlib.contextmanager
+def peak() -> Iterator[list[int]]:
+    """Yield a list that holds, at the end, how much memory was taken at most meanwhile."""
+    found: list[int] = []
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    try:
+        yield found
+        found.append(tracemalloc.get_traced_memory()[1] - before)
+    finally:
+        tracemalloc.stop()
+
+
+async def test_frames_of_many_objects_are_set_aside_and_an_honest_device_is_served(scene: Any) -> None:
+    flow = await scene.flow("Push ~> same ~> Output")
+    honest = await scene.device(flow, "honest")
+    async with raw_client(flow, "hostile") as client:
+        with peak() as taken:
+            for number in range(1, 51):
+                frame = frame_of(flow, "hostile", number, lists(2_000_000))
+                assert len(frame) < 9_000
+                await client.publish(Subjects(flow.name).up("hostile"), frame)
+                await honest.push(number)
+            assert [message.payload for message in await flow.take(50, 30)] == list(range(1, 51))
+            await eventually(lambda: flow.stats().dead == 50, 30)
+    assert taken[0] < 40 * MEBIBYTE
+    assert flow.stats().malformed == 50
+    letters = await flow.dead_letters()
+    assert {letter.device for letter in letters} == {"hostile"}
+    assert "67,108,864 bytes of memory" in letters[0].error
+
+
+async def test_one_device_takes_half_of_the_memory_and_the_others_are_served(scene: Any) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(payload: Any) -> Any:
+        if isinstance(payload, list):
+            started.set()
+            await go_on.wait()
+        return payload if isinstance(payload, int) else len(payload)
+
+    flow = await scene.flow(
+        "Push ~> slow ~> Output",
+        namespace={"slow": slow},
+        options=FlowOptions(memory_bytes=8 * MEBIBYTE),
+    )
+    honest = await scene.device(flow, "honest")
+    async with raw_client(flow, "hostile") as client:
+        with peak() as taken:
+            for number in range(1, 51):
+                frame = frame_of(flow, "hostile", number, lists(20_000))
+                await client.request(Subjects(flow.name).up("hostile"), frame, timeout=10)
+            await started.wait()
+            assert flow.stats().in_flight <= 4
+            for number in range(20):
+                await honest.push(number)
+            await honest.flush()
+            await eventually(lambda: flow.stats().in_flight >= 20)
+            go_on.set()
+            results = [message.payload for message in await flow.take(70, 30)]
+    assert [each for each in results if each != 20_000] == list(range(20))
+    assert results.count(20_000) == 50
+    # The honest device's messages passed most of those that were sent before them.
+    assert results.index(0) < 25
+    assert taken[0] < 32 * MEBIBYTE
