@@ -37,6 +37,7 @@ __all__ = [
     "OrderFrame",
     "OutputFrame",
     "OutputHeader",
+    "PackedDeadFrame",
     "Position",
     "ReadFrame",
     "Segment",
@@ -87,6 +88,8 @@ class UplinkFrame(msgspec.Struct, gc=False, omit_defaults=True):
 
     A gateway names in `sources` the device behind it that each message is from; empty: the gateway itself.
     """
+
+    COMES_IN: ClassVar[bool] = True
 
     flow: str
     device: str
@@ -223,6 +226,18 @@ class DeadFrame(msgspec.Struct, gc=False):
     number: int = 0
 
 
+class PackedEntry(DeadEntry, gc=False):
+    """A `DeadEntry` whose payload is left as it is on the wire, where it takes little memory."""
+
+    payload: msgspec.Raw
+
+
+class PackedDeadFrame(DeadFrame, gc=False):
+    """A `DeadFrame` whose payloads are left as they are on the wire."""
+
+    entries: list[PackedEntry]  # type: ignore[assignment] # no entry is put into a decoded frame
+
+
 class HelloFrame(msgspec.Struct, gc=False):
     """Device → edge: the device is there, and this is its state.
 
@@ -286,6 +301,8 @@ class OrderFrame(msgspec.Struct, gc=False):
 
     `reply` marks the answers of processors, which pass no further processor on the way to their devices.
     """
+
+    COMES_IN: ClassVar[bool] = True
 
     time: float
     orders: list[Order]

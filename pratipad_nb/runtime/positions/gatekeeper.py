@@ -16,14 +16,15 @@ from typing import Any
 
 from pratipad_nb.errors import FrameError, TransportError, WaitTimeout
 from pratipad_nb.runtime.positions.inputs import Input, Succession
+from pratipad_nb.runtime.positions.malformed import sender_of
 from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.positions.rebuilding import Gap, Rebuild
-from pratipad_nb.runtime.positions.room import Place, Room
 from pratipad_nb.runtime.values.batch import InputFrame, Kind
 from pratipad_nb.runtime.values.metrics import InFlight
 from pratipad_nb.transport.codec import decode_plain
 from pratipad_nb.transport.frames import MAX_MESSAGES, Position, decode_uplink, new_epoch
 from pratipad_nb.transport.protocol import Delivery
+from pratipad_nb.transport.room import Place, Room
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Admitted", "DeviceCount", "Gatekeeper", "Tap"]
@@ -231,7 +232,7 @@ class Gatekeeper:
         """
         kept_back: set[str] = set()
         for at, delivery in enumerate(self.arrived):
-            device = self.subjects.device_of(delivery.subject)
+            device = sender_of(delivery)
             if device in kept_back:
                 continue
             if not self._fits(device, delivery):
@@ -245,7 +246,7 @@ class Gatekeeper:
 
     def _fits(self, device: str, delivery: Delivery) -> bool:
         """Return whether there is memory for the messages of `delivery`, which aren't decoded for that."""
-        place = self._places.get(id(delivery)) or self.room.place(device, delivery.data)
+        place = self._places.get(id(delivery)) or Place.of(device, delivery.data)
         try:
             fits = self.room.fits(place)
         except FrameError:
@@ -328,7 +329,7 @@ class Gatekeeper:
             return ahead[1]
         device = self.subjects.device_of(delivery.subject)
         if place is None:
-            place = self.room.place(device, delivery.data)
+            place = Place.of(device, delivery.data)
         frame = decode_uplink(delivery.data, self.subjects.flow, device)
         if frame is not None:
             return _Arrived(
