@@ -56,6 +56,8 @@ MAX_MESSAGES = 4096
 #: Highest number and epoch. Counting on from here by a frame's length still gives an integer that
 #: MessagePack carries.
 MAX_NUMBER = 1 << 62
+#: Most memory that a device's hello or credit takes once decoded: such frames hold numbers and short texts.
+_SMALL_DECODED = 1 << 20
 #: The times that Python's `datetime` knows, of the years 1 to 9999, in seconds since 1970: a reader that
 #: shows another time fails.
 _FIRST_TIME, _LAST_TIME = -62_135_596_800.0, 253_402_300_799.0
@@ -63,8 +65,6 @@ _FIRST_TIME, _LAST_TIME = -62_135_596_800.0, 253_402_300_799.0
 _ERROR_CHARACTERS = 1000
 #: The numbers of a hello that are counted or chosen by a device.
 _HELLO_NUMBERS = ("epoch", "sent", "waiting", "ready", "floor", "numbering", "owner", "former", "former_sent")
-#: Most memory that a device's hello or credit takes once decoded: such frames hold numbers and short texts.
-_SMALL_DECODED = 1 << 20
 #: New epochs are below this: JSON, SQLite and floating-point numbers all carry such an integer exactly.
 _EPOCHS = 1 << 53
 

@@ -1,9 +1,9 @@
 """Presence: which devices are connected, by their own hellos and by the server's word.
 
-Owns what a hello says, and following the server's news. Receiving hellos is for `hellos`. The server needs no
-word from a device: a device whose power was cut is missed all the same, and foreign devices, which say no
-hello, are known too. Keeping the list of devices is for `roster`, and the credit that answers a hello for
-`credit`.
+Owns what a hello says, and following the server's news. Receiving the hellos is for `hellos`. The server
+needs no word from a device: a device whose power was cut is missed all the same, and foreign devices, which
+say no hello, are known too. Keeping the list of devices is for `roster`, and the credit that answers a hello
+for `credit`.
 
 Hellos and the server's news come on several ways, so that either may overtake the other. A device that has
 left, by the news, is doubted for a moment, and has not left if the device says hello meanwhile.

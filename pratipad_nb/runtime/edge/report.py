@@ -154,6 +154,6 @@ class Reporter:
             orders_run=run,
             error=self._parts.roster.error(name),
             sources=len(count.sources),
-            hellos_dropped=self._parts.hellos.dropped.get(name, 0),
             connections=self._parts.roster.connections.get(name, 0),
+            hellos_dropped=self._parts.hellos.dropped.get(name, 0),
         )

@@ -272,7 +272,7 @@ class Succession:
     def __init__(self) -> None:
         self._series = self._last = 0
         #: The number of the first delivery of the series that came behind a hole.
-        self._hole: float = math.inf
+        self._hole = math.inf
         #: The newest series that a rewind has ended.
         self._ended = -1
 

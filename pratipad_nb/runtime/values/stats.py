@@ -105,10 +105,10 @@ class DeviceStats:
         The last failure of the device's reading; empty if there was none.
     sources
         How many devices speak through this one, if it is a gateway.
-    hellos_dropped
-        Hellos of the device that were malformed, or more than the edge works on: one every 5 ms, the newest.
     connections
         How many connections the device has, by the server's word.
+    hellos_dropped
+        Hellos of the device that were malformed, or more than the edge works on: one every 5 ms, the newest.
     """
 
     connected: bool = False
@@ -122,8 +122,8 @@ class DeviceStats:
     orders_run: int = 0
     error: str = ""
     sources: int = 0
-    hellos_dropped: int = 0
     connections: int = 0
+    hellos_dropped: int = 0
 
     @property
     def crowded(self) -> bool:
