@@ -39,6 +39,7 @@ from pratipad_nb.errors import (
 from pratipad_nb.message import Message
 from pratipad_nb.processors import copied
 from pratipad_nb.processors.reply import preparing
+from pratipad_nb.runtime.devices.budget import Budget
 from pratipad_nb.runtime.devices.foreign import PlainDevices
 from pratipad_nb.runtime.devices.order_queues import OrderQueues, order_number
 from pratipad_nb.runtime.devices.roster import Roster
@@ -76,6 +77,8 @@ _MARK = "orders"
 _TOGETHER = 1024
 #: Most devices that the orders of one entry name, all orders taken together: each is an order in memory.
 _MOST_TARGETS = 1 << 16
+#: So many times in so many seconds one device may have all orders numbered anew, and sent again to all.
+_NUMBERED_ANEW, _NUMBERED_SECONDS = 5, 600.0
 #: After so many devices of one order the event loop goes on with other work.
 _TARGETS_AT_ONCE = 1000
 #: First and longest pause before an append or a read that failed is tried again, in seconds.
@@ -145,6 +148,7 @@ class Backward:
         #: (`_run_beyond`), or wouldn't run an order with a number of this numbering (`_run_twice`).
         self._ahead = asyncio.Event()
         self._run_beyond, self._run_twice = 0, False
+        self._alarms = Budget(_NUMBERED_ANEW, _NUMBERED_SECONDS)
         #: When the numbering began, by the server's clock.
         self._since = 0.0
         self._lineage = lineage
@@ -497,7 +501,10 @@ class Backward:
         beyond = same and ready >= order_number(max(self._last, self._read_to) + 1, 0)
         ahead = self._queues.hello(frame.device, ready, frame.ready_at, connected=connected, anew=not same)
         twice = ahead if same else frame.ready_at > self._since
-        if twice or beyond:
+        alarms = twice or beyond
+        if alarms and not self._ahead.is_set() and not self._alarms.take(frame.device):
+            log.info("device %s says again and again that the order log went back", frame.device)
+        elif alarms:
             self._run_beyond = max(self._run_beyond, ready)
             self._run_twice = self._run_twice or twice
             self._ahead.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 
@@ -93,3 +94,19 @@ async def test_what_can_be_no_device_is_left_out_with_one_word_about_all(house, 
 async def test_an_order_to_more_devices_than_an_edge_takes_is_refused_where_it_is_sent(house):
     with pytest.raises(SettingsError, match="65,537 devices; 65,536 at most"):
         await house.edge.order("on", to=[f"x{number}" for number in range((1 << 16) + 1)])
+
+
+@pytest.mark.parametrize("claim", ["beyond", "later"])
+async def test_a_device_that_claims_to_have_run_what_was_never_sent_has_orders_numbered_anew_few_times(
+    house, until, claim
+):
+    backward, numberings = house.edge.parts.backward, set()
+    for turn in range(60):
+        numbering = backward.epoch if claim == "beyond" else 7
+        hello = HelloFrame("house", "hostile", 1, 0, numbering=numbering, ready=1 << 50)
+        hello.ready_at = time.time() + 1e6
+        await house.connection.publish(house.place.subjects.hello("hostile"), encode(hello))
+        numberings.add(backward.epoch)
+        await asyncio.sleep(0.006 if turn % 10 else 0.05)  # the edge works on each, and numbers anew
+    assert 1 < len(numberings) <= 6
+    await honest(house, until)
