@@ -82,7 +82,7 @@ async def test_a_request_whose_number_is_too_long_to_be_read_is_not_known(asked)
 @pytest.mark.parametrize("timeout", [math.nan, math.inf, -math.inf, -1.0, 1e300])
 async def test_a_wait_that_is_no_time_leaves_the_timers_in_order(asked, timeout):
     edge, ask = asked
-    request = edge.parts.requests.pull(1)
+    request = edge.parts.requests.pull(1, by="desk")
     asyncio.get_running_loop().call_later(0.05, request.cancel)
     await ask(*[ControlFrame("request", {"request": request.id, "timeout": timeout})] * 50)
     begun = asyncio.get_running_loop().time()
@@ -99,7 +99,7 @@ async def test_a_request_that_is_too_long_is_refused_and_counted(asked, memory):
 
 async def test_many_requests_of_one_reader_keep_no_other_from_being_answered(asked, memory):
     edge, ask = asked
-    request = edge.parts.requests.pull(1)
+    request = edge.parts.requests.pull(1, by="hostile")
     waits = encode(ControlFrame("request", {"request": request.id, "timeout": 5.0}))
     hostile = Party("house", "reader", "hostile").inbox
     for _ in range(3000):
@@ -120,3 +120,12 @@ async def test_many_requests_for_the_counters_share_one_look_at_all_devices(aske
     assert {answer.verb for answer in answers} == {"ok"}
     assert answers[0].arguments["name"] == "house"
     assert 0 < len(looks) < 20
+
+
+async def test_a_reader_can_not_cancel_the_requests_of_others(asked):
+    edge, ask = asked
+    own, others = edge.parts.requests.pull(1), edge.parts.requests.pull(1, by="another")
+    answers = await ask(*[ControlFrame("cancel", {"request": each.id}) for each in (own, others)])
+    assert [answer.verb for answer in answers] == ["error", "error"]
+    assert not own.ended
+    assert not others.ended
