@@ -135,7 +135,7 @@ async def test_a_flow_that_was_forgotten_and_begun_anew_is_read_from_its_start(w
     await world.append(2, 2)
     reader = await world.reader()
     await reader.take(4)
-    for name in (world.subjects.output_stream, world.subjects.mark_stream):
+    for name in (world.subjects.output_stream, world.subjects.position_stream("cloud")):
         await world.edge.delete_log(name)
     await world.open()
     await world.append(1)

@@ -6,11 +6,13 @@ At a real server, since these clients are the library's own.
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 from hostile import raw_client
 from patience import eventually, patient
 
+from pratipad_nb import FlowOptions
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import UplinkFrame
 from pratipad_nb.transport.subjects import Subjects
@@ -61,3 +63,34 @@ async def test_a_device_whose_numbers_have_gaps_without_end_holds_up_nobody(scen
     if steps == "up":
         assert (devices["hostile"].received, devices["hostile"].gaps) == (500, 500 * 9)
     await eventually(lambda: flow.state == "running")
+
+
+async def test_a_device_that_sends_what_is_no_frame_holds_up_nobody_and_is_named(scene, tmp_path):
+    flow = await scene.flow("Push ~> same ~> Output", options=FlowOptions(dead_letter_bytes=1 << 20))
+    honest = await scene.device(flow, "honest")
+    frames = [b"PNB\x00" + random.Random(number).randbytes(300) for number in range(1500)]
+    async with raw_client(flow, "device", "hostile", tmp_path) as client:
+        flooding = asyncio.create_task(flood(client, Subjects(flow.name).up("hostile"), frames))
+        await honest_messages_arrive(flow, honest, 50, seconds=5)
+        await flooding
+        await flow.settled(patient(5))
+    await eventually(lambda: flow.stats().dead + flow.stats().dropped_letters == 1500)
+    stats = flow.stats()
+    assert (stats.devices["hostile"].malformed, stats.devices["honest"].dropped_letters) == (1500, 0)
+    assert stats.devices["hostile"].dropped_letters > 500
+    assert any("'hostile'" in reason for reason in stats.blocked_by)
+    await flow.stop()
+    await flow.start()
+    assert flow.stats().dead == stats.dead  # and its share is as used up as before
+    await honest_messages_arrive(flow, honest, 50, seconds=5)
+
+
+async def test_a_reader_whose_orders_are_no_frames_keeps_no_order_of_others_back(scene, tmp_path):
+    flow = await scene.flow("Push <~> same <~> Output")
+    orders = []
+    await scene.device(flow, "honest", receive=orders.append)
+    async with raw_client(flow, "reader", "hostile", tmp_path) as client:
+        await flood(client, Subjects(flow.name).order("hostile"), [b"", b"?", bytes(range(256))] * 20)
+    await flow.send("on", to="honest")
+    await eventually(lambda: orders == ["on"])
+    assert flow.stats().unreadable == 60

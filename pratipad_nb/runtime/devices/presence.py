@@ -5,7 +5,7 @@ whose power was cut is missed all the same, and foreign devices, which say no he
 the list of devices is for `roster`, and the credit that answers a hello for `credit`.
 
 Hellos and the server's news come on several ways, so that either may overtake the other. A device that has
-left, by the news, is doubted for a moment, and has not left if it says hello meanwhile.
+left, by the news, is doubted for a moment, and has not left if the device says hello meanwhile.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class Presence:
         self._roster = roster
         self._ledger = ledger
         self._backward = backward
-        self._prefix = Party(subjects.flow, "device", "x").identity[:-1]
+        #: The devices of the identities that have a connection. Tenants share no account, so that the flow's
+        #: own tenant need not be known here.
+        self._devices: dict[str, str] = {}
         #: When each device last said hello, by the monotonic clock.
         self._heard: dict[str, float] = {}
         #: Devices that count as connected, although the server names no connection of theirs, and since when.
@@ -90,18 +92,31 @@ class Presence:
     def _take(self, news: News) -> None:
         counts = self._attendance.connections
         for identity in news.identities:
-            if identity.startswith(self._prefix):
-                self._note_count(identity.removeprefix(self._prefix), counts.get(identity, 0))
+            count = counts.get(identity, 0)
+            if device := self._device_of(identity, keep=count > 0):
+                self._note_count(device, count)
         if news.asked is None:
             return
-        cut = len(self._prefix)
         self._roster.connections = {
-            identity[cut:]: count for identity, count in counts.items() if identity.startswith(self._prefix)
+            self._devices[identity]: count for identity, count in counts.items() if identity in self._devices
         }
         for device, account in self._ledger.accounts.items():
-            absent = account.connected and device not in self._roster.connections
-            if absent and self._heard.get(device, 0.0) < news.asked:
-                self._part_with(device)
+            if account.connected and device not in self._roster.connections:
+                heard = self._heard.get(device, 0.0)
+                if heard < news.asked and self._doubted.get(device, 0.0) <= heard:
+                    self._doubt(device, news.asked)
+
+    def _device_of(self, identity: str, *, keep: bool) -> str:
+        """Return the flow's device of that identity; empty for other parties."""
+        device = self._devices.pop(identity, "")
+        if not device:
+            party = Party.parse(identity)
+            if party is None or (party.role, party.flow) != ("device", self._subjects.flow):
+                return ""
+            device = party.name
+        if keep:
+            self._devices[identity] = device
+        return device
 
     def _note_count(self, device: str, count: int) -> None:
         """Take note of the number of a device's connections, by the server."""

@@ -45,6 +45,7 @@ from pratipad_nb.runtime.positions.opening import move_former_input, open_input,
 from pratipad_nb.runtime.positions.outputs import Chain, Writer
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
 from pratipad_nb.runtime.positions.storage import StorageWatch
+from pratipad_nb.runtime.positions.unreadable import Unreadable
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.batch import Barrier
 from pratipad_nb.runtime.values.logs import diverted_output
@@ -53,6 +54,7 @@ from pratipad_nb.runtime.values.plan import EdgeSettings, fitted, log_specs
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import DeadEntry, Position
 from pratipad_nb.transport.protocol import Connection, Log
+from pratipad_nb.transport.readers import carry_positions, prepare_known_readers
 from pratipad_nb.transport.room import Room
 from pratipad_nb.transport.subjects import Subjects
 
@@ -77,6 +79,7 @@ class Parts:
     malformed: Malformed
     writer: Writer
     dead_letters: DeadLetters
+    unreadable: Unreadable
     retries: Retries
     janitor: Janitor | None
     upkeep: Upkeep
@@ -104,6 +107,7 @@ class _Stores:
     checkpoints: Checkpoints | None
     janitor: Janitor | None
     storage: StorageWatch
+    unreadable: Unreadable
 
     @property
     def durable(self) -> bool:
@@ -165,19 +169,24 @@ async def _open_stores(
     subjects, specs = Subjects(settings.name), log_specs(settings)
     later = specs.pop(subjects.input_stream, None)  # another log may have its subjects yet
     logs = await open_logs(connection, specs.values())
-    dead_letters = DeadLetters(connection, logs[subjects.dead_stream], subjects)
+    unreadable = Unreadable(counts_shared=settings.partition == 0)
+    dead_letters = DeadLetters(connection, logs[subjects.dead_stream], subjects, unreadable)
     storage = StorageWatch(connection, later if settings.partition == 0 else None)
     undo.push_async_callback(storage.close)
     await storage.look()
-    output, chain = await open_output(connection, settings, logs, lambda: storage.state)
+    output, chain = await open_output(connection, settings, logs, lambda: storage.state, unreadable)
     await dead_letters.find(settings.owns, chain.before if chain is not None else ("", 0))
+    if settings.partition == 0:
+        await (carry_positions if chain is None else prepare_known_readers)(connection, settings.name)
     if chain is not None and later is not None:
-        await move_former_input(connection, settings, logs, chain)
+        await move_former_input(connection, settings, logs, chain, unreadable)
         logs |= await open_logs(connection, [later])
     if chain is None:
-        return _Stores(logs, dead_letters, output, None, None, None, storage)
+        return _Stores(logs, dead_letters, output, None, None, None, storage, unreadable)
     lineage.add([chain.holder])
-    checkpoints = Checkpoints(chain, logs[subjects.mark_stream], subjects, settings.options.partitions)
+    checkpoints = Checkpoints(
+        chain, logs[subjects.mark_stream], subjects, settings.options.partitions, unreadable
+    )
     janitor = None
 
     async def reach() -> int:
@@ -187,7 +196,7 @@ async def _open_stores(
         janitor = Janitor(
             logs[subjects.output_stream], reach, settings.keep, settings.options, lambda: storage.state
         )
-    return _Stores(logs, dead_letters, output, chain, checkpoints, janitor, storage)
+    return _Stores(logs, dead_letters, output, chain, checkpoints, janitor, storage, unreadable)
 
 
 def _composed(
@@ -314,6 +323,7 @@ def _composed(
         malformed=malformed,
         writer=writer,
         dead_letters=stores.dead_letters,
+        unreadable=stores.unreadable,
         retries=retries,
         janitor=stores.janitor,
         upkeep=upkeep,
@@ -377,6 +387,7 @@ def _backward(
         roster=roster,
         plain=plain,
         dead_letters=stores.dead_letters,
+        unreadable=stores.unreadable,
         line=line,
     )
 

@@ -101,6 +101,7 @@ class Reporter:
             dead=parts.dead_letters.count,
             malformed=parts.gate.malformed,
             dropped_letters=parts.dead_letters.shares.dropped.total(),
+            unreadable=parts.unreadable.count,
             backward=parts.backward.stats(),
             blocked_by=parts.blockage.reasons,
             warnings=self._warnings(),

@@ -16,6 +16,7 @@ from typing import Any
 
 from pratipad_nb.errors import FrameError, TransportError, WaitTimeout
 from pratipad_nb.runtime.positions.inputs import Input, Succession
+from pratipad_nb.runtime.positions.malformed import sender_of
 from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.positions.rebuilding import Gap, Rebuild
 from pratipad_nb.runtime.values.batch import InputFrame, Kind
@@ -225,7 +226,7 @@ class Gatekeeper:
         """
         kept_back: set[str] = set()
         for at, delivery in enumerate(self.arrived):
-            device = self.subjects.device_of(delivery.subject)
+            device = sender_of(delivery)
             if device in kept_back:
                 continue
             if not self._fits(device, delivery):
