@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,7 @@ from pratipad_nb.runtime.devices.announcer import Announcer
 from pratipad_nb.runtime.devices.backward import Backward
 from pratipad_nb.runtime.devices.credit import Ledger
 from pratipad_nb.runtime.devices.foreign import PlainDevices
+from pratipad_nb.runtime.devices.hellos import Hellos
 from pratipad_nb.runtime.devices.presence import Presence
 from pratipad_nb.runtime.devices.pull import Requests
 from pratipad_nb.runtime.devices.rate_limit import RateLimit
@@ -93,6 +95,7 @@ class Parts:
     requests: Requests
     roster: Roster
     presence: Presence
+    hellos: Hellos
     backward: Backward
 
 
@@ -214,7 +217,7 @@ def _composed(
     subjects, stored = Subjects(settings.name), stores.output.positions
     status, signals, in_flight = Status(settings.name), Signals(connection), InFlight()
     ledger = _ledger(settings, first, signals, in_flight, lambda account: requests.note(account))
-    requests = Requests(ledger)
+    requests = Requests(ledger, lambda device, epoch: gate.accepted.number(device, epoch))
     announcer = Announcer(signals, subjects, ledger, settings.delivery)
     shares = stores.dead_letters.shares
     malformed = Malformed(
@@ -242,6 +245,14 @@ def _composed(
     attendance = connection.attendance(settings.name, lambda: roster.known)
     plain = PlainDevices(connection, subjects, attendance, roster)
     backward = _backward(connection, settings, stores, lineage, roster, plain, lambda: shape.line)
+
+    presence = Presence(attendance, subjects, roster, ledger, backward)
+
+    async def look() -> None:
+        began = time.monotonic()
+        await gate.look()
+        if gate.emptied:
+            requests.emptied(began)
 
     def on_stored(positions: Sequence[Position]) -> None:
         upkeep.note_append()
@@ -298,7 +309,7 @@ def _composed(
         source=source,
         rebuild=rebuild,
         keeps_state=lambda: shape.line.keeps_state,
-        looks=(gate.look, stores.dead_letters.look, lambda: retries.tidy()),
+        looks=(look, stores.dead_letters.look, lambda: retries.tidy()),
         inject=controls.inject,
         checkpoint_seconds=settings.options.checkpoint_seconds,
         always=settings.partitioned,
@@ -343,7 +354,8 @@ def _composed(
         ledger=ledger,
         requests=requests,
         roster=roster,
-        presence=Presence(attendance, subjects, roster, ledger, backward),
+        presence=presence,
+        hellos=Hellos(settings.owns, presence.on_hello),
         backward=backward,
     )
 
