@@ -22,6 +22,8 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import msgspec
+
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import (
@@ -300,6 +302,11 @@ class Backward:
                 self.full = False
                 return
 
+    @property
+    def crowded(self) -> bool:
+        """Whether further orders wait in the log, for those that were read take all memory that they may."""
+        return self._queues.full
+
     async def again(self, entry: DeadEntry) -> None:
         """Append once more an order that a processor failed on, to the same devices.
 
@@ -384,6 +391,7 @@ class Backward:
     async def _take(self, delivery: Delivery) -> None:
         """Pass an entry's orders through the processors, then put the orders into their devices' queues."""
         sequence, appended = delivery.sequence, delivery.time
+        await self._queues.room()
         frame = self._accepted(delivery)
         expires = appended + self._settings.options.order_seconds
         if all(map(self._is_ours_alone, frame.orders)):
@@ -404,6 +412,12 @@ class Backward:
                 payload = await self._through_processors(order, number, frame.time, mine)
             except _StopsHere:
                 return
+        try:
+            # One payload for all devices, as it goes on the wire: the objects would take far more memory.
+            payload = msgspec.Raw(order_payload(payload))
+        except PayloadError as error:
+            self.refusals.note(f"flow {self._settings.name!r} drops the order {order.id!r:.80}: {error}")
+            return
         for count, (device, behind) in enumerate(mine.items(), 1):
             if count % _TARGETS_AT_ONCE == 0:
                 await asyncio.sleep(0)

@@ -364,7 +364,7 @@ class Gatekeeper:
         `whole`: the delivery is acknowledged then.
         """
         place, delivery = frame.place, frame.delivery
-        self.room.take(place)
+        self.room.take(place, frame.payloads)
 
         def done_with() -> None:
             self.room.release(place)
