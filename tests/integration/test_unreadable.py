@@ -1,4 +1,4 @@
-"""What is no frame in any log of a flow ends nothing, at a real server: stored with the edge's certificate."""
+"""What is no frame in any log of a flow ends nothing, at a real server: stored with an edge's certificate."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,7 @@ from pratipad_nb.runtime.devices.announcer import Announcer
 from pratipad_nb.runtime.devices.backward import Backward
 from pratipad_nb.runtime.devices.credit import Ledger
 from pratipad_nb.runtime.devices.foreign import PlainDevices
+from pratipad_nb.runtime.devices.hellos import Hellos
 from pratipad_nb.runtime.devices.presence import Presence
 from pratipad_nb.runtime.devices.pull import Requests
 from pratipad_nb.runtime.devices.rate_limit import RateLimit
@@ -44,7 +46,6 @@ from pratipad_nb.runtime.positions.malformed import Malformed
 from pratipad_nb.runtime.positions.opening import move_former_input, open_input, open_logs, open_output
 from pratipad_nb.runtime.positions.outputs import Chain, Writer
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
-from pratipad_nb.runtime.positions.room import Room
 from pratipad_nb.runtime.positions.storage import StorageWatch
 from pratipad_nb.runtime.positions.unreadable import Unreadable
 from pratipad_nb.runtime.stages.line import Line
@@ -55,6 +56,8 @@ from pratipad_nb.runtime.values.plan import EdgeSettings, fitted, log_specs
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import DeadEntry, Position
 from pratipad_nb.transport.protocol import Connection, Log
+from pratipad_nb.transport.readers import carry_positions, prepare_known_readers
+from pratipad_nb.transport.room import Room
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Parts", "open_parts"]
@@ -92,6 +95,7 @@ class Parts:
     requests: Requests
     roster: Roster
     presence: Presence
+    hellos: Hellos
     backward: Backward
 
 
@@ -175,6 +179,8 @@ async def _open_stores(
     await storage.look()
     output, chain = await open_output(connection, settings, logs, lambda: storage.state, unreadable)
     await dead_letters.find(settings.owns, chain.before if chain is not None else ("", 0))
+    if settings.partition == 0:
+        await (carry_positions if chain is None else prepare_known_readers)(connection, settings.name)
     if chain is not None and later is not None:
         await move_former_input(connection, settings, logs, chain, unreadable)
         logs |= await open_logs(connection, [later])
@@ -211,7 +217,7 @@ def _composed(
     subjects, stored = Subjects(settings.name), stores.output.positions
     status, signals, in_flight = Status(settings.name), Signals(connection), InFlight()
     ledger = _ledger(settings, first, signals, in_flight, lambda account: requests.note(account))
-    requests = Requests(ledger)
+    requests = Requests(ledger, lambda device, epoch: gate.accepted.number(device, epoch))
     announcer = Announcer(signals, subjects, ledger, settings.delivery)
     shares = stores.dead_letters.shares
     malformed = Malformed(
@@ -239,6 +245,14 @@ def _composed(
     attendance = connection.attendance(settings.name, lambda: roster.known)
     plain = PlainDevices(connection, subjects, attendance, roster)
     backward = _backward(connection, settings, stores, lineage, roster, plain, lambda: shape.line)
+
+    presence = Presence(attendance, subjects, roster, ledger, backward)
+
+    async def look() -> None:
+        began = time.monotonic()
+        await gate.look()
+        if gate.emptied:
+            requests.emptied(began)
 
     def on_stored(positions: Sequence[Position]) -> None:
         upkeep.note_append()
@@ -295,7 +309,7 @@ def _composed(
         source=source,
         rebuild=rebuild,
         keeps_state=lambda: shape.line.keeps_state,
-        looks=(gate.look, stores.dead_letters.look, lambda: retries.tidy()),
+        looks=(look, stores.dead_letters.look, lambda: retries.tidy()),
         inject=controls.inject,
         checkpoint_seconds=settings.options.checkpoint_seconds,
         always=settings.partitioned,
@@ -340,7 +354,8 @@ def _composed(
         ledger=ledger,
         requests=requests,
         roster=roster,
-        presence=Presence(attendance, subjects, roster, ledger, backward),
+        presence=presence,
+        hellos=Hellos(settings.owns, presence.on_hello),
         backward=backward,
     )
 

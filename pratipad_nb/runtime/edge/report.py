@@ -155,4 +155,5 @@ class Reporter:
             error=self._parts.roster.error(name),
             sources=len(count.sources),
             connections=self._parts.roster.connections.get(name, 0),
+            hellos_dropped=self._parts.hellos.dropped.get(name, 0),
         )

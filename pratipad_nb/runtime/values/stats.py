@@ -107,6 +107,8 @@ class DeviceStats:
         How many devices speak through this one, if it is a gateway.
     connections
         How many connections the device has, by the server's word.
+    hellos_dropped
+        Hellos of the device that were malformed, or more than the edge works on: one every 5 ms, the newest.
     """
 
     connected: bool = False
@@ -121,6 +123,7 @@ class DeviceStats:
     error: str = ""
     sources: int = 0
     connections: int = 0
+    hellos_dropped: int = 0
 
     @property
     def crowded(self) -> bool:

@@ -105,12 +105,10 @@ async def fenced(running):
 async def test_a_second_writer_fences_an_edge_that_has_begun_anew(memory, edges, push):
     edge = await edges.opened(NOTATION)
     running = asyncio.create_task(edge.run())
-    backup = memory.broker.copied_store()
+    backup, before = memory.broker.copied_store(), edge.parts
     await push(1)
     await comes(memory, 1)
-    before = edge.parts
     memory.broker.restart(backup)
-    # While the parts are those of before, the edge has yet to take the output over.
     await eventually(lambda: edge.parts is not before and edge.state == "running")
     chain = await memory.chain()
     await chain.open()
