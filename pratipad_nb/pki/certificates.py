@@ -31,6 +31,7 @@ __all__ = [
     "Pair",
     "Profile",
     "identity_in",
+    "identity_of",
     "made_authority",
     "made_leaf",
     "party_of",
@@ -38,8 +39,10 @@ __all__ = [
     "read_authority",
     "read_certificate",
     "read_pair",
+    "read_pem",
     "serial_of",
     "signed_by",
+    "signed_leaf",
     "valid_until",
 ]
 
@@ -83,13 +86,13 @@ class Pair:
 
     def signed_by(self, authority: Pair) -> bool:
         """Return whether `authority` signed this certificate."""
-        return signed_by(self.certificate, authority)
+        return signed_by(self.certificate, authority.certificate)
 
 
-def signed_by(certificate: x509.Certificate, authority: Pair) -> bool:
+def signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     """Return whether `authority` signed `certificate`."""
     try:
-        certificate.verify_directly_issued_by(authority.certificate)
+        certificate.verify_directly_issued_by(authority)
     except (InvalidSignature, ValueError, TypeError):
         return False
     return True
@@ -101,7 +104,7 @@ def made_authority(name: str, days: float) -> Pair:
     subject = _name(name)
     until = datetime.now(UTC) + timedelta(days=days)
     builder = (
-        _builder(subject, subject, key, until, x509.random_serial_number())
+        _builder(subject, subject, key.public_key(), until, x509.random_serial_number())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(sign_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -118,6 +121,13 @@ def made_leaf(authority: Pair, profile: Profile, days: float) -> Pair:
         If the identity or a host can't stand in a certificate.
     """
     key = ec.generate_private_key(ec.SECP256R1())
+    return Pair(signed_leaf(authority, profile, days, key.public_key()), key)
+
+
+def signed_leaf(
+    authority: Pair, profile: Profile, days: float, key: ec.EllipticCurvePublicKey
+) -> x509.Certificate:
+    """Return a new leaf certificate for the holder of `key`; see `made_leaf`."""
     issuer = authority.certificate
     until = min(datetime.now(UTC) + timedelta(days=days), issuer.not_valid_after_utc)
     usage = ExtendedKeyUsageOID.SERVER_AUTH if profile.server else ExtendedKeyUsageOID.CLIENT_AUTH
@@ -128,10 +138,10 @@ def made_leaf(authority: Pair, profile: Profile, days: float) -> Pair:
         .add_extension(_key_usage(sign_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         .add_extension(_alternative_names(profile, serial), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(_authority_key_id(issuer), critical=False)
     )
-    return Pair(builder.sign(authority.key, hashes.SHA256()), key)
+    return builder.sign(authority.key, hashes.SHA256())
 
 
 def _authority_key_id(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
@@ -239,11 +249,25 @@ def identity_in(certificate: Path) -> str:
     """
     found = read_certificate(certificate)
     try:
+        return identity_of(found)
+    except CertificateError as error:
+        raise CertificateError(f"{certificate} {error}") from error
+
+
+def identity_of(found: x509.Certificate) -> str:
+    """Return the first name of a certificate; see `identity_in`.
+
+    Raises
+    ------
+    CertificateError
+        If the certificate has no such name.
+    """
+    try:
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         return str(names.get_values_for_type(x509.UniformResourceIdentifier)[0])
     except (x509.ExtensionNotFound, ValueError, IndexError) as error:
         raise CertificateError(
-            f"{certificate} names no party: it has no URI among its alternative names. Take a certificate "
+            "names no party: it has no URI among its alternative names. Take a certificate "
             "that `pratipad certs issue` or `flow.invite(name, folder)` has written."
         ) from error
 
@@ -255,6 +279,14 @@ def party_of(identity: str) -> str:
 
 def _written_serial(serial: int) -> str:
     return f"{serial:x}"
+
+
+def read_pem(text: bytes) -> x509.Certificate:
+    """Return the certificate in a PEM text, the first if there are several; raise `CertificateError`."""
+    try:
+        return x509.load_pem_x509_certificate(text)
+    except ValueError as error:
+        raise CertificateError("there is no PEM certificate.") from error
 
 
 def read_certificate(path: Path) -> x509.Certificate:
@@ -274,13 +306,13 @@ def read_certificate(path: Path) -> x509.Certificate:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, until: datetime, serial: int
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, until: datetime, serial: int
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(serial)
         .not_valid_before(datetime.now(UTC) - CLOCK_SKEW)
         .not_valid_after(until)

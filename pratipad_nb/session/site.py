@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 
 from pratipad_nb.errors import ServerError
 from pratipad_nb.forks import forget_in_child
-from pratipad_nb.pki.certificates import identity_in
+from pratipad_nb.pki.certificates import identity_in, identity_of, read_pem
 from pratipad_nb.pki.store import LOOPBACK_HOSTS, CertificateStore
 from pratipad_nb.portal import Portal, PortalClosed
 from pratipad_nb.server.accounts import OWNER
@@ -41,6 +41,7 @@ from pratipad_nb.server.state import ServerLocked, is_wanted, read_state, url_in
 from pratipad_nb.session import state_folder
 from pratipad_nb.settings import Address, Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.tasks import first_of
+from pratipad_nb.transport.frames import RenewedFrame
 from pratipad_nb.transport.parties import Party
 from pratipad_nb.validity import valid_until
 
@@ -310,6 +311,30 @@ class Site:
             else functools.partial(self._renewal.warnings_of, party.identity),
             party.tenant,
         )
+
+    async def renew(self, device: Party, request: bytes) -> RenewedFrame:
+        """Return a certificate for the key of a device's request, let in from now on.
+
+        Raises
+        ------
+        CertificateError
+            If `request` is none, or the device got a certificate within the hour.
+        """
+        answer: RenewedFrame = await self._on_portal(self._renew_device(device, request))
+        return answer
+
+    async def _renew_device(self, device: Party, request: bytes) -> RenewedFrame:
+        assert self._store is not None
+        store = self._store
+        answer, former = await asyncio.to_thread(
+            store.answered, device.role, device.key, device.name, device.identity, request
+        )
+        named = Party.parse(identity_of(read_pem(answer.certificate)))
+        assert named is not None
+        mqtt = any(each.mqtt for each in self._entries(device))
+        gone = tuple(device.with_serial(serial) for serial in former)
+        await self._change(Change((replace(named, mqtt=mqtt),), gone))
+        return RenewedFrame(answer.certificate, answer.authority, answer.voucher)
 
     async def declare(self, key: str, rules: Rules | None) -> None:
         """Have the server go by `rules` for the flow `key` from now on; None: it has nothing stored any more.

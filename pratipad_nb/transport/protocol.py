@@ -372,6 +372,9 @@ class Connection(Logs, Protocol):
     def valid_until(self) -> float:
         """When this party's certificate ends, in seconds since 1970-01-01 UTC; 0.0 if it has none."""
 
+    def refresh(self) -> None:
+        """Take note that the party's certificate files have changed, for `warnings` and `valid_until`."""
+
     async def storage(self) -> Storage:
         """Return how the server's storage stands.
 
