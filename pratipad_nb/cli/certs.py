@@ -21,7 +21,7 @@ from pratipad_nb.cli import local_state
 from pratipad_nb.cli.exits import reported, said
 from pratipad_nb.cli.options import Home, Json
 from pratipad_nb.errors import CertificateError, SettingsError
-from pratipad_nb.pki.invitation import Invitation
+from pratipad_nb.pki.invitation import Invitation, made_folder
 from pratipad_nb.settings import party_name
 
 if TYPE_CHECKING:
@@ -224,6 +224,8 @@ def _issue(
     out = (target.out or Path(f"{name}-certs")).expanduser()
     own = tenant or parties[0].guest_of or parties[0].tenant
     invitation = Invitation(role.value, name, ",".join(party.key for party in parties), tenant=own)
+    # Before a certificate is made: a folder of another party leaves no trace.
+    invitation.claim(out, store.authority.certificate)
     made = {party: _written(store, party, invitation, out, anew=anew) for party in parties}
     listed = tuple(local_state.listed(party, credentials) for party, credentials in made.items())
     running = asyncio.run(local_state.change(folder, Change(listed)))
@@ -291,6 +293,7 @@ def _written(
     # Carried by hand, as a device's certificate is, so valid as long; the certificate of this machine's edge
     # is renewed at each start.
     folder = out / party.key.replace("/", "~") if party.role == "leaf" else out
+    made_folder(folder)
     make = store.authority.issue if anew else store.authority.ensure
     made = make(party.identity, folder, days=CLIENT_DAYS)
     store.note_carried(party.role, party.key, party.name, folder)

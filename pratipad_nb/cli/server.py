@@ -19,9 +19,9 @@ import typer
 
 from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled, said
 from pratipad_nb.cli.leaf import leaf_from
-from pratipad_nb.cli.local_state import home_folder, public_leaves_url, public_url
+from pratipad_nb.cli.local_state import home_folder, let_in, public_leaves_url, public_url
 from pratipad_nb.cli.options import Home, Json
-from pratipad_nb.errors import ServerError, SettingsError
+from pratipad_nb.errors import ServerError, SettingsError, TransportError, WaitTimeout
 from pratipad_nb.settings import Address
 
 if TYPE_CHECKING:
@@ -185,6 +185,7 @@ async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: 
     )
     try:
         url = await running.start()
+        await _prepare_readers(running, store)
         public = public_url(home, _public(url, clients, listening.names))
         leaves = ""
         if listening.leaves is not None:
@@ -200,6 +201,16 @@ async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: 
         await first_of(running.failure(), renewal.run())
     finally:
         await running.stop()
+
+
+async def _prepare_readers(running: EmbeddedServer, store: CertificateStore) -> None:
+    """Make what readers need that were let in while no server ran."""
+    from pratipad_nb.server.readers import prepare
+
+    try:
+        await prepare(running.url, running.register.parties.values(), partial(let_in, store, running))
+    except (TransportError, WaitTimeout) as error:
+        said(f"readers that were let in while no server ran have to wait for their flow: {error}")
 
 
 def _hosts(listening: _Listening) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ pull        ``n``, ``device`` (a name or None)      ``request``: the request's i
 request     ``request``, ``timeout`` in seconds     those of `Standing`, once over or after ``timeout``
 cancel      ``request``                             those of `Standing`
 stats       none                                    the counters of all edges, as ``FlowStats`` has them
+reader      ``domain``: of the asker's server       none; see `pratipad_nb.transport.readers`
 =========== ======================================= ==================================================
 
 An answer with the verb ``"error"`` has ``kind``, the name of a class in `pratipad_nb.errors`, and ``text``.
@@ -87,6 +88,10 @@ class Control:
     async def cancel(self, request: str, timeout: float = 5.0) -> Standing:
         """Let the edge ask devices for no more readings of `request`, and return the request's standing."""
         return _understood(await self.ask("cancel", {"request": request}, timeout), Standing)
+
+    async def prepare(self, timeout: float = 5.0) -> None:
+        """Let the edge make this reader's consumer and the log of its position, at the connected server."""
+        await self.ask("reader", {"domain": self._connection.domain}, timeout)
 
     async def ask(self, verb: str, arguments: dict[str, Any], timeout: float) -> dict[str, Any]:
         """Send a request and return the arguments of its answer.

@@ -5,9 +5,11 @@ Owns three things that must agree: the frames that have arrived (`Backlog`), the
 
 * The **stored position** alone decides which messages are taken. A newer handle of the reader's name takes
   the position over, and the older handle raises `TakenOver`.
-* The **consumer** is the quick way to new frames. Its acknowledgements tell the edge which frames this reader
-  is done with. The invariant: no frame is acknowledged that the stored position doesn't cover.
-  `_acknowledge` and `_is_due` alone acknowledge, and compare each frame with the position saved last.
+* The **consumer** is the quick way to new frames. Whoever lets the reader in makes the consumer, and the log
+  of the position; if one is missing, the reader asks the running edge for it, and waits. The consumer's
+  acknowledgements tell the edge which frames this reader is done with. The invariant: no frame is
+  acknowledged that the stored position doesn't cover. `_acknowledge` and `_is_due` alone acknowledge, and
+  compare each frame with the position saved last; `reset` acknowledges the frames before that position.
 * **Frames** are numbered without gaps, so that a missing frame is noticed. A missing frame is read from the
   log directly; a frame that the log doesn't have either was purged, and is counted. So it does no harm if the
   consumer delivers a frame again, out of turn, to another handle of the same name, or not at all.
@@ -23,17 +25,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pratipad_nb.bugs import log_bug
 from pratipad_nb.cloud.backlog import Backlog, messages_of
-from pratipad_nb.cloud.position import Claim, Patience, StoredPosition
+from pratipad_nb.cloud.position import Claim, Patience, StoredPosition, stored_read
 from pratipad_nb.cloud.trail import Trail
 from pratipad_nb.errors import (
     Fenced,
+    FlowError,
     FrameError,
     NotInvited,
     TakenOver,
@@ -41,31 +45,32 @@ from pratipad_nb.errors import (
     TransportError,
     WaitTimeout,
 )
-from pratipad_nb.transport.codec import decode
-from pratipad_nb.transport.frames import OutputFrame, ReadFrame, StoredRead
+from pratipad_nb.seldom import Seldom
+from pratipad_nb.transport.codec import decode, most_memory_of
+from pratipad_nb.transport.frames import OutputFrame, ReadFrame
 from pratipad_nb.transport.landmarks import LATER, Landmark, entry_at, first_since, holds, landmark_of
 from pratipad_nb.transport.protocol import (
     Connection,
     Consumer,
-    ConsumerSpec,
     Delivery,
     Log,
     LogState,
     Record,
 )
+from pratipad_nb.transport.readers import READER_WINDOW, reader_consumer
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["LogSource"]
 
 log = logging.getLogger(__name__)
 
-#: The consumer delivers a frame that isn't acknowledged again after this long, in seconds. Frames may well
-#: wait here for a user who takes seldom. A frame that is really missing is noticed sooner, and read from the
-#: log directly.
-_ACK_WAIT = 600.0
 #: Seconds between two looks for something that sends no notice: a log that doesn't exist yet, or a frame
 #: beyond the window.
 _POLL = 0.05
+#: Seconds between two requests to the edge for what is missing.
+_ASK_AGAIN = 1.0
+#: Most memory that the frames take which one call of `more` decodes, and a single frame may take more.
+_MEMORY = 256 << 20
 #: A save without a time-out, that of `seek`, is tried for this long, in seconds.
 _STORE_PATIENTLY = 5.0
 #: How much longer than `seconds` a call of `more` may take, in seconds: a call without time to wait still
@@ -84,7 +89,7 @@ class _Opened:
     consumer: Consumer
     output: Log
     state: LogState
-    marks: Log
+    positions: Log
     claim: Claim
     known: int
     parting: int | None
@@ -99,12 +104,31 @@ class LogSource:
         Most frames that have arrived and are not covered by the stored position.
     patience
         How long the server is waited for.
+    prepare
+        Makes this reader's consumer and the log of its position, which a reader may not make.
+
+    Attributes
+    ----------
+    lack
+        What this reader waits for before it can read, in words; empty if nothing is missing.
     """
 
-    def __init__(self, connection: Connection, flow: str, name: str, window: int, patience: Patience) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        flow: str,
+        name: str,
+        window: int,
+        patience: Patience,
+        prepare: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.lack = ""
         self._patience = patience
+        self._prepare = prepare
+        self._asked = -math.inf
         self.held = Backlog()
         self.skipped_frames = 0
+        self._line = Seldom()
         self._connection = connection
         self._subjects = Subjects(flow)
         self._trail = Trail()
@@ -112,13 +136,13 @@ class LogSource:
         self._flow = flow
         self._name = name
         self._window = window
+        self._spec = replace(reader_consumer(name), max_pending=min(window, READER_WINDOW))
         self._open: _Opened | None = None
         self._task: asyncio.Task[Any] | None = None
         self._due: dict[int, Delivery] = {}
         self._newest = 0
         self._heard = time.monotonic()
         self._begun = False
-        self._anew = False
         #: Whether the log may have gone back since it was opened.
         self._suspect = False
         #: Whether the log went back, and the position in it is yet to be stored.
@@ -199,6 +223,8 @@ class LogSource:
             await asyncio.sleep(min(_POLL, seconds))
 
     async def _look(self, seconds: float) -> None:
+        if self._open is not None and self._hold_due():
+            return
         if self._open is not None and (self._newest >= self.held.next or len(self._due) >= self._window):
             await self._catch_up(seconds)
         else:
@@ -230,8 +256,20 @@ class LogSource:
             self._begin(outcome)
             return
         # All deliveries are noted before the first wait: a call that runs out of time loses none.
+        memory = 0
         for delivery in [each for each in outcome if self._is_due(each)]:
+            if memory > _MEMORY:
+                return  # the next calls hold the others
             await self._admit(delivery)
+            memory += most_memory_of(delivery.data)
+
+    def _hold_due(self) -> bool:
+        """Hold the next frames that have arrived, as far as memory goes; return whether there was any."""
+        begin, memory = self.held.next, 0
+        while memory <= _MEMORY and (delivery := self._due.get(self.held.next)) is not None:
+            self._hold(delivery)
+            memory += most_memory_of(delivery.data)
+        return self.held.next > begin
 
     def _is_due(self, delivery: Delivery) -> bool:
         """Note a delivery and return whether its frame is to be held.
@@ -269,12 +307,13 @@ class LogSource:
     async def _read_on(self, before: int = 0) -> bool:
         """Read the next frames from the log itself, at most a window, and only before `before` if given."""
         assert self._open is not None
-        left = self._window
+        left, memory = self._window, 0
         async for record in self._open.output.read(self.held.next):
-            if (before and record.sequence >= before) or not left or self._suspect:
+            if (before and record.sequence >= before) or not left or memory > _MEMORY or self._suspect:
                 break
             self._hold(record)
             left -= 1
+            memory += most_memory_of(record.data)
         return left < self._window
 
     def _hold(self, record: Record) -> None:
@@ -283,7 +322,15 @@ class LogSource:
             frame = decode(record.data, OutputFrame)
             messages = messages_of(frame, self._flow)
         except (FrameError, ValueError) as error:
-            log.error("reader %s skips frame %d of %s: %s", self._name, record.sequence, self._flow, error)
+            if told := self._line.note():
+                log.error(
+                    "reader %s skips frame %d of %s: %s; %d frames since the last line",
+                    self._name,
+                    record.sequence,
+                    self._flow,
+                    error,
+                    told,
+                )
             self.skipped_frames += 1
             self._trail.add(record, [])
             self.held.add(record.sequence, [])
@@ -293,38 +340,70 @@ class LogSource:
 
     # -- opening ---------------------------------------------------------------------------------------------
 
-    async def _opening(self) -> _Opened:
-        """Open the output and begin to get deliveries; wait for a flow that was never started."""
-        while True:
-            output = await self._connection.find_log(self._subjects.output_stream)
-            marks = await self._connection.find_log(self._subjects.mark_stream)
-            if output is not None and marks is not None:
-                break
+    async def _opening(self, *, anew: bool = False) -> _Opened:
+        """Open the output and begin to get deliveries; wait for a flow that was never started.
+
+        Parameters
+        ----------
+        anew
+            Whether the position is stored anew afterwards.
+        """
+        while (output := await self._connection.find_log(self._subjects.output_stream)) is None:  # noqa: ASYNC110 - a start sets no event
             await asyncio.sleep(_POLL)
-        if self._anew:
-            await self._forget_consumer(output)
+        stream = self._subjects.position_stream(self._name)
+        while (positions := await self._connection.find_log(stream)) is None:
+            await self._ask("the log of this reader's position")
         known = self._position.at
         state = await output.state()
         parting = await self._parting(output, state) if self._begun else None
-        claim = await self._position.claim(marks, state.first, went_back=parting is not None)
-        start = decode(claim.stored.data, ReadFrame).sequence
+        claim = await self._position.claim(positions, state.first, went_back=parting is not None, anew=anew)
+        start = stored_read(claim.stored).sequence
         if not self._begun:
             # After the claim: an older handle may have gone on reading until it handed the name over.
             state = await output.state()
             parting = await self._parting_of(claim.stored, output, state)
-        if parting is not None:
-            # The consumer may stand elsewhere: what is known of it is of another log.
-            await self._forget_consumer(output)
-            start = parting
-        spec = ConsumerSpec(self._name, "all", max_pending=self._window, ack_wait=_ACK_WAIT, start=start)
-        consumer = await output.consumer(spec)
+        consumer = await self._consumer(output, start if parting is None else parting)
+        return _Opened(consumer, output, state, positions, claim, known, parting)
+
+    async def _consumer(self, output: Log, start: int) -> Consumer:
+        """Return this reader's consumer, set to deliver from `start` on; ask for it while it is missing.
+
+        The consumer may stand elsewhere: where another handle has read on or sought, or in a log that went
+        back. And frames that a killed process got and didn't acknowledge would come after newer frames.
+        """
+        while (consumer := await output.find_consumer(self._spec)) is None:
+            await self._ask("this reader's consumer")
+        self.lack = ""
         try:
-            # Else frames that a killed process got and didn't acknowledge would come after newer frames.
-            await consumer.rewind()
-        except BaseException:
-            await consumer.close()
+            await consumer.reset(start)
+        except TransportClosed:
             raise
-        return _Opened(consumer, output, state, marks, claim, known, parting)
+        except BaseException as error:
+            await consumer.close()
+            if isinstance(error, TransportError):  # such as an earlier version's, which can't go back
+                await self._ask("this reader's consumer, as it is made today")
+            raise
+        self._asked = -math.inf
+        return consumer
+
+    async def _ask(self, what: str) -> None:
+        """Ask for `what`, unless that was done just now, and wait for a moment."""
+        self.lack = (
+            f"{what} is missing at the server. Letting a reader in makes what it needs (`flow.invite` with "
+            'role="reader", or `pratipad certs issue reader`), and so does the flow while it runs: see '
+            "whether the flow runs."
+        )
+        now = time.monotonic()
+        if now - self._asked >= _ASK_AGAIN:
+            self._asked = now
+            log.info("reader %s of %s asks the flow: %s", self._name, self._flow, self.lack)
+            try:
+                await self._prepare()
+            except (FlowError, FrameError, WaitTimeout) as error:
+                log.info("reader %s of %s waits: %s", self._name, self._flow, error)
+            else:
+                return
+        await asyncio.sleep(_POLL)
 
     async def _parting(self, output: Log, state: LogState) -> int | None:
         """Return the first frame that hasn't arrived if the log went back; else None."""
@@ -335,7 +414,7 @@ class LogSource:
 
     async def _parting_of(self, stored: Record, output: Log, state: LogState) -> int | None:
         """Return the first frame that wasn't read if the log went back behind `stored`; else None."""
-        newest, following = _landmark_of(stored), decode(stored.data, ReadFrame).sequence
+        newest, following = _landmark_of(stored), stored_read(stored).sequence
         if following <= state.last + 1 and (newest is None or await holds(output, newest, state)):
             return None
         if newest is None:
@@ -346,7 +425,7 @@ class LogSource:
         self._open = opened
         self._due.clear()
         self._newest = 0
-        self._position.marks = opened.marks
+        self._position.positions = opened.positions
         claim, stored = opened.claim, opened.claim.stored
         self._position.adopt_own(stored)
         # `stored` may be older than a position that this handle saved while the output was being opened.
@@ -393,7 +472,7 @@ class LogSource:
     async def _let_go(self) -> None:
         task, self._task = self._task, None
         opened, self._open = self._open, None
-        self._position.marks = None
+        self._position.positions = None
         self._due.clear()
         try:
             if task is not None:
@@ -489,7 +568,7 @@ class LogSource:
         """Move the position to the oldest message that is kept, or behind the newest."""
         await self._let_go()
         self._suspect = False
-        opened = await self._opening()
+        opened = await self._opening(anew=True)
         self._begin(opened)
         state = opened.state
         position = ReadFrame(state.first if where == "oldest" else state.last + 1, 0)
@@ -497,15 +576,9 @@ class LogSource:
         self._trail.begin(landmark_of(before) if before is not None else None)
         await self.save(position, _STORE_PATIENTLY)
         self.held.begin(position)
-        # The consumer is made anew at the position: it never delivers acknowledged frames again, and need not
-        # deliver skipped ones.
-        self._anew = True
-        await self._let_go()
-        await self._forget_consumer(opened.output)
-
-    async def _forget_consumer(self, output: Log) -> None:
-        await output.forget_consumer(self._name)
-        self._anew = False
+        self._due.clear()
+        self._newest = 0
+        await opened.consumer.reset(position.sequence)
 
     async def pending(self) -> int:
         """Return the number of frames with messages that are not taken, frames in the log included."""
@@ -525,5 +598,5 @@ class LogSource:
 
 def _landmark_of(stored: Record) -> Landmark | None:
     """Return the newest frame of which messages before a `stored` position were taken; None if not known."""
-    read = decode(stored.data, StoredRead)
+    read = stored_read(stored)
     return Landmark(read.sequence - (not read.offset), read.seen) if read.seen else None

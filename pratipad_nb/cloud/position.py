@@ -1,8 +1,8 @@
 """The stored position of a reader, and the handle that holds the reader's name.
 
-Owns the `StoredRead` under ``read.<reader>``: storing the position, taking the name over, handing the name
-over to a newer handle, and noticing that a newer handle has it. Fetching frames and acknowledging them are
-for `log_source`.
+Owns the `StoredRead` in the log of the reader's position: storing the position, taking the name over, handing
+the name over to a newer handle, and noticing that a newer handle has it. Fetching frames and acknowledging
+them are for `log_source`.
 
 * **One holder.** A handle takes the name over when it opens the output: it stores the position again, as its
   own. Every append is conditional on the position before it, so no older handle moves the position any more.
@@ -15,9 +15,13 @@ for `log_source`.
   within `Patience.sure`, and stores the position behind the messages that it has handed out, for the heir. A
   holder that doesn't answer within `Patience.handover`, as it is frozen or does nothing, loses the name. A
   holder that only takes needn't be asked: its position is stored before a `take` returns.
-* **Not lost to the past.** If the log of positions goes back, as its server comes up with an older store, an
-  older position is the newest again, maybe of an older handle. No handle loses its name to such a position:
-  the handle takes the name over again.
+* **Not lost to the past.** If the log of the position goes back, as its server comes up with an older store,
+  an older position is the newest again, maybe of an older handle. No handle loses its name to such a
+  position: the handle takes the name over again.
+* **Never guessed.** A stored position that can't be read says neither which messages are taken nor who holds
+  the name, and the log of the position keeps the newest entry alone. So every handle of the name raises
+  `FrameError`, until `seek` stores a position anew or the flow forgets the reader: a guess would skip
+  messages, or hand them out twice. Other readers and the flow go on.
 """
 
 from __future__ import annotations
@@ -31,14 +35,24 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from pratipad_nb.backoff import Backoff
-from pratipad_nb.errors import Fenced, TakenOver, TransportError, WaitTimeout
+from pratipad_nb.errors import (
+    Fenced,
+    FrameError,
+    LogFull,
+    NotInvited,
+    TakenOver,
+    TransportClosed,
+    TransportError,
+    Unavailable,
+    WaitTimeout,
+)
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import ReadFrame, StoredRead
 from pratipad_nb.transport.origin import Origin
 from pratipad_nb.transport.protocol import Connection, Log, Record
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["Patience", "StoredPosition"]
+__all__ = ["Patience", "StoredPosition", "stored_read"]
 
 #: First and longest pause before a save that got no answer is tried again, in seconds. An heir looks after
 #: the first pause whether the name has been handed over.
@@ -90,6 +104,24 @@ class Claim:
     went_back: bool
 
 
+def stored_read(stored: Record) -> StoredRead:
+    """Return the position in `stored`.
+
+    Raises
+    ------
+    FrameError
+        If `stored` is no position; the error says what to do.
+    """
+    try:
+        return decode(stored.data, StoredRead)
+    except FrameError as error:
+        raise FrameError(
+            f"entry {stored.sequence} under {stored.subject} is no reader's position: {error} Which messages "
+            "the reader has taken isn't known. Begin anew with seek('oldest') or seek('newest'), or have the "
+            "flow forget_reader() the reader."
+        ) from error
+
+
 class StoredPosition:
     """The stored position of the reader `name`, as one handle knows it.
 
@@ -103,9 +135,9 @@ class StoredPosition:
     Attributes
     ----------
     saved, at
-        The position that was stored last, and its sequence in the log of positions.
-    marks
-        The log of positions; None: to be looked for.
+        The position that was stored last, and its sequence in the log of the position.
+    positions
+        The log of the position; None: to be looked for.
     sure_until
         Until then, by the monotonic clock, messages may be handed out before their position is stored. A
         plain attribute, for it is read for every message of a loop.
@@ -121,8 +153,8 @@ class StoredPosition:
         seen: Callable[[ReadFrame], float],
     ) -> None:
         self._connection = connection
-        self._subjects = Subjects(flow)
-        self._subject = self._subjects.read(name)
+        subjects = Subjects(flow)
+        self._subject, self._stream = subjects.read(name), subjects.position_stream(name)
         self._flow = flow
         self._name = name
         self._patience = patience
@@ -135,7 +167,7 @@ class StoredPosition:
         self._doubtful: set[bytes] = set()
         self.saved = ReadFrame(0, 0)
         self.at = 0
-        self.marks: Log | None = None
+        self.positions: Log | None = None
         self._sure_until = self.sure_until = -math.inf
         #: Whether this handle hands out messages before their position is stored, and whether that is stored.
         self._leads = self._leads_stored = False
@@ -147,32 +179,41 @@ class StoredPosition:
         """Whether this handle is sure to hold the name now."""
         return time.monotonic() < self._sure_until
 
-    async def claim(self, marks: Log, first: int, *, went_back: bool) -> Claim:
+    async def claim(self, positions: Log, first: int, *, went_back: bool, anew: bool = False) -> Claim:
         """Take the name over, unless this handle holds it.
 
         Parameters
         ----------
-        marks
-            The log of positions.
+        positions
+            The log of the position.
         first
             Sequence of the frame at which a reader without a position begins.
         went_back
-            Whether the output log is known to have gone back, and the log of positions with it.
+            Whether the output log is known to have gone back, and the log of the position with it.
+        anew
+            Whether the position is to be stored anew, so that a position that can't be read is none.
 
         Raises
         ------
         TakenOver
             If a newer handle holds the name, or is to.
+        FrameError
+            If the stored position can't be read.
         """
         asked_until: float | None = None
         made = False
         while True:
             self.check()
             began = time.monotonic()
-            stored = await marks.latest(self._subject)
+            stored = await positions.latest(self._subject)
             if not made:
-                went_back = went_back or await self._is_behind(stored, marks)
-            found = decode(stored.data, StoredRead) if stored else StoredRead(first, 0)
+                went_back = went_back or await self._is_behind(stored, positions)
+            try:
+                found = stored_read(stored) if stored else StoredRead(first, 0)
+            except FrameError:
+                if not anew:
+                    raise
+                found = StoredRead(first, 0)
             if stored is not None and found.holder == self._origin:
                 if not went_back:
                     await self._judge(stored)
@@ -251,7 +292,7 @@ class StoredPosition:
         TakenOver
             If the name is another handle's, or was handed over just now.
         """
-        found = decode(stored.data, StoredRead) if stored is not None else None
+        found = stored_read(stored) if stored is not None else None
         if stored is None or found is None or found.holder is None or stored.sequence < self.at:
             return False
         if found.holder != self._origin:
@@ -306,7 +347,7 @@ class StoredPosition:
             return
         data = self._encoded(self.saved, None)
         self._sure_until = self.sure_until = -math.inf
-        with contextlib.suppress(TransportError, WaitTimeout, TakenOver):
+        with contextlib.suppress(TransportError, WaitTimeout, TakenOver, FrameError):
             try:
                 self.at = await self._connection.append(
                     self._subject, data, expect=self.at, timeout=_GIVE_BACK_SECONDS
@@ -368,12 +409,12 @@ class StoredPosition:
             at = await self._connection.append(self._subject, data, expect=self.at, timeout=seconds)
         except TransportError as error:
             self._doubtful = set(earlier)  # `position` is not stored, for certain
-            if not isinstance(error, Fenced):
+            if not isinstance(error, Fenced) and not await self._is_gone(error):
                 raise
             newest = await self._newest()
             if not await self._judge(newest) or newest is None:
                 self._doubtful.clear()
-                raise
+                raise Fenced(str(error)) from error
             self._adopt(newest)
         else:
             self.saved, self.at = position, at
@@ -381,20 +422,28 @@ class StoredPosition:
             self._doubtful.clear()
         self._is_sure(began)
 
+    async def _is_gone(self, error: TransportError) -> bool:
+        """Return whether `error` came since the log of the position is gone: the reader was forgotten."""
+        if isinstance(error, (LogFull, NotInvited, TransportClosed, Unavailable)):
+            return False
+        self.positions = None
+        return await self._connection.find_log(self._stream) is None
+
     async def went_back(self) -> bool:
         """Return whether the stored position is older than the one that this handle has stored."""
-        marks = self.marks or await self._connection.find_log(self._subjects.mark_stream)
-        return marks is None or await self._is_behind(await marks.latest(self._subject), marks)
+        positions = self.positions or await self._connection.find_log(self._stream)
+        return positions is None or await self._is_behind(await positions.latest(self._subject), positions)
 
-    async def _is_behind(self, stored: Record | None, marks: Log) -> bool:
+    async def _is_behind(self, stored: Record | None, positions: Log) -> bool:
         # A position of this handle that is missing was forgotten, unless its log went back behind it.
-        return (stored.sequence if stored is not None else (await marks.state()).last) < self.at
+        return (stored.sequence if stored is not None else (await positions.state()).last) < self.at
 
     async def _newest(self) -> Record | None:
-        marks = self.marks or await self._connection.find_log(self._subjects.mark_stream)
-        return await marks.latest(self._subject) if marks is not None else None
+        positions = self.positions or await self._connection.find_log(self._stream)
+        return await positions.latest(self._subject) if positions is not None else None
 
     def _adopt(self, stored: Record) -> None:
         """Take `stored` as this handle's position: no other position in doubt can be stored any more."""
-        self.saved, self.at = decode(stored.data, ReadFrame), stored.sequence
+        read = stored_read(stored)
+        self.saved, self.at = ReadFrame(read.sequence, read.offset), stored.sequence
         self._doubtful.clear()

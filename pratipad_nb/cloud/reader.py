@@ -20,16 +20,19 @@ import contextlib
 import logging
 import math
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol
 
 from pratipad_nb.cloud.backlog import Backlog
+from pratipad_nb.cloud.control import Control
 from pratipad_nb.cloud.log_source import LogSource
 from pratipad_nb.cloud.position import Patience
 from pratipad_nb.cloud.signal_source import SignalSource
 from pratipad_nb.errors import (
     Fenced,
+    FrameError,
     SettingsError,
     TakenOver,
     TransportClosed,
@@ -65,6 +68,7 @@ class _Source(Protocol):
 
     held: Backlog
     skipped_frames: int
+    lack: str
 
     @property
     def astray(self) -> bool: ...
@@ -127,6 +131,9 @@ class Reader:
         Fast: most messages that wait here to be taken; beyond that the oldest frames are dropped and counted.
     patience
         Durable: how long the server is waited for.
+    prepare
+        Durable: makes the reader's consumer and the log of its position at the server, if one is missing;
+        see `pratipad_nb.transport.readers`. None: the running edge is asked.
 
     Notes
     -----
@@ -147,6 +154,7 @@ class Reader:
         window: int = WINDOW,
         buffer: int = FAST_MESSAGES,
         patience: Patience = _PATIENCE,
+        prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.flow = valid_name(flow, "flow")
         self.name = valid_name(name, "reader")
@@ -155,7 +163,8 @@ class Reader:
         self._buffer = buffer
         self._source: _Source
         if delivery == "durable":
-            self._source = LogSource(connection, flow, name, window, patience)
+            prepare = prepare or Control(connection, flow, name).prepare
+            self._source = LogSource(connection, flow, name, window, patience, prepare)
         else:
             self._source = SignalSource(connection, flow, buffer)
         self._lock = asyncio.Lock()
@@ -322,6 +331,8 @@ class Reader:
                 next_step = (
                     "Ask for fewer, wait longer (timeout=…), or see whether the flow runs and devices send."
                 )
+                if self._source.lack:
+                    next_step = f"This reader can't read yet: {self._source.lack}"
                 if not self._connection.connected:
                     next_step = (
                         "The server doesn't answer: see whether it runs; the link comes back by itself."
@@ -419,7 +430,8 @@ class Reader:
     async def close(self) -> None:
         """Store the position and stop reading; a waiting `take` fails with `TransportClosed`. Idempotent.
 
-        Doesn't raise `TakenOver`: the position is a newer handle's then.
+        Doesn't raise `TakenOver`: the position is a newer handle's then. Nor `FrameError`: the entry in the
+        place of the position can't be read, as the next handle is told.
         """
         if self._closed:
             return
@@ -431,6 +443,8 @@ class Reader:
                 if self._unsaved or self._source.astray:
                     with contextlib.suppress(TakenOver):
                         await self._save()
+            except FrameError as error:
+                log.warning("reader %s of %s can't store its position: %s", self.name, self.flow, error)
             finally:
                 await self._source.close()
 

@@ -54,7 +54,7 @@ def flow_account(flow: str, tenant: str = "") -> str:
 
 def account_of(party: Party, rules: Rules) -> str:
     """Return the name of the account that `party` is a user of."""
-    if party.role in ("edge", "leaf", "reader"):  # READERS: until they make no consumers
+    if party.role in ("edge", "leaf"):
         return flow_account(party.flow, party.tenant)
     if party.role == "reader":
         return f"{_named('R', party.flow, party.tenant)}:{party.name}"
@@ -195,7 +195,7 @@ def _add_presence(accounts: dict[str, Account], party: Party, name: str) -> None
 def _user(party: Party, rules: Rules) -> dict[str, Any]:
     allowed: dict[str, list[str]] = {"publish": [], "subscribe": []}
     for right in rights_of(party, rules.arrows):
-        allowed[right.verb].append(right.subject if party.role == "reader" else right.own)  # READERS
+        allowed[right.verb].append(right.own)
     return {
         "user": party.user,
         "permissions": {verb: _only(subjects) for verb, subjects in allowed.items()},

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import contextvars
 import dataclasses
+import functools
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -58,6 +59,7 @@ from pratipad_nb.settings import (
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.parties import Role
 from pratipad_nb.transport.protocol import Connection
+from pratipad_nb.transport.readers import forget_readers, prepare_reader
 from pratipad_nb.transport.rights import Arrows
 from pratipad_nb.transport.subjects import Subjects
 
@@ -233,7 +235,13 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         async with told_of_storage(self._connection, settings):
             edge: Running = await kind.open(self._connection, self.dataflow, settings)
         undo.push_async_callback(edge.close)
-        self._reader = Reader(self._connection, self.name, HANDLE, delivery=self.settings.delivery)
+        self._reader = Reader(
+            self._connection,
+            self.name,
+            HANDLE,
+            delivery=self.settings.delivery,
+            prepare=functools.partial(prepare_reader, self._connection, self.name, HANDLE),
+        )
         await self._reader.open()
         self._edge = edge
         self._renewer = (
@@ -420,6 +428,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
             found = [name for name in names if await connection.find_log(name) is not None]
             for name in found:
                 await connection.delete_log(name)
+            found += await forget_readers(connection, self.name)
             if self._goes_on_from(access):
                 await self._new_forwarder(connection).forget()
         finally:

@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pratipad_nb.errors import ServerError
+from pratipad_nb.errors import ServerError, TransportError, WaitTimeout
 from pratipad_nb.forks import forget_in_child
 from pratipad_nb.pki.certificates import identity_in, identity_of, read_pem
 from pratipad_nb.pki.store import LOOPBACK_HOSTS, CertificateStore
@@ -35,6 +35,7 @@ from pratipad_nb.server.config import ServerFiles
 from pratipad_nb.server.disk import storage_in
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.server.joined import JoinedServer
+from pratipad_nb.server.readers import prepare
 from pratipad_nb.server.register import Change, Register, Rules
 from pratipad_nb.server.renewal import Renewal
 from pratipad_nb.server.state import ServerLocked, is_wanted, read_state, url_in
@@ -176,8 +177,16 @@ class Site:
         self._renewal = Renewal(store)
         self._renewal.keep_owner(self._owner)
         self.url = await self._own_or_join()
+        await self._prepare_readers()
         self._renewing = asyncio.create_task(self._renewal.run(), name="renewal of certificates")
         self._renewing.add_done_callback(self._note_end)
+
+    async def _prepare_readers(self) -> None:
+        """Make what readers need that were let in while no server ran."""
+        try:
+            await prepare(self.url, self._register.parties.values(), self._let_in)
+        except (TransportError, WaitTimeout) as error:
+            log.warning("readers that were let in while no server ran have to wait for their flow: %s", error)
 
     @property
     def is_leaf(self) -> bool:
@@ -363,12 +372,13 @@ class Site:
         assert self._server is not None
         return self._server.register
 
-    async def _let_in(self, party: Party, mqtt: bool | None) -> Credentials:
+    async def _let_in(self, party: Party, mqtt: bool | None = None) -> Credentials:
         known = self._invited.get(party.identity)
         if known is None or await self._listed(party, known) is None:  # another process may have revoked it
             known = await asyncio.to_thread(self._certificate, party)
         await self._list(party, known, mqtt)
         if party.identity not in self._invited:
+            await prepare(self.url, (party,), self._let_in)
             assert self._renewal is not None
             self._renewal.keep(
                 party.identity,

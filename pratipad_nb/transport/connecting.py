@@ -36,6 +36,8 @@ async def connect(endpoint: Endpoint, *, role: Role, name: str) -> Connection:
         If the server, or this side, doesn't accept the other side's certificate.
     SettingsError
         If the URL is of no transport, or credentials are missing.
+    WaitTimeout
+        If the server lets a reader in, and then doesn't answer.
     """
     scheme = endpoint.url.partition("://")[0]
     called = f"{role} {name}".rstrip()
@@ -60,7 +62,7 @@ async def connect(endpoint: Endpoint, *, role: Role, name: str) -> Connection:
 
     # Two connections of one party, a predecessor and its successor, must not read each other's answers.
     inbox = f"{party.inbox}.{secrets.token_hex(8)}"
-    return await NatsConnection.connect(
+    connection = await NatsConnection.connect(
         endpoint.url,
         endpoint.credentials,
         name=called,
@@ -69,3 +71,10 @@ async def connect(endpoint: Endpoint, *, role: Role, name: str) -> Connection:
         disk=endpoint.disk,
         renewed=endpoint.renewed,
     )
+    if role == "reader":
+        try:
+            await connection.use_account(endpoint.flow)
+        except BaseException:
+            await connection.close()
+            raise
+    return connection

@@ -204,6 +204,21 @@ class MemoryConnection:
         await self.link_up()
         self.broker.delete_log(name)
 
+    async def log_names(self, pattern: str) -> list[str]:
+        """Return the names of the logs that take subjects under `pattern`."""
+        await self.link_up()
+        return self.broker.log_names(pattern)
+
+    async def take_over(self, spec: LogSpec, former: str) -> None:
+        """Make the log of `spec` with the newest entry of `former`; see `Logs.take_over`."""
+        await self.link_up()
+        self.broker.take_over(spec, former)
+
+    @property
+    def domain(self) -> str:
+        """Empty: a broker is linked with no other broker."""
+        return ""
+
     def beyond(self) -> Logs:
         """Raise `TransportError`: there is one broker only."""
         raise TransportError("the in-memory transport is no leaf of another server. Use a NATS server.")

@@ -355,6 +355,25 @@ class Broker:
         with self.lock:
             return self._logs.get(name)
 
+    def log_names(self, pattern: str) -> list[str]:
+        """Return the names of the logs that take subjects under `pattern`."""
+        with self.lock:
+            return [
+                name
+                for name, log in self._logs.items()
+                if any(overlap(pattern, subject) for subject in log.spec.subjects)
+            ]
+
+    def take_over(self, spec: LogSpec, former: str) -> None:
+        """Make the log of `spec`, with the newest entry that the log `former` has under its subject."""
+        with self.lock:
+            if spec.name in self._logs:
+                return
+            log, source = self.open_log(spec), self._logs.get(former)
+            record = source.entries.get(source.newest(spec.subjects[0])) if source is not None else None
+            if record is not None:
+                self._append(log, record.subject, record.data, None, None)
+
     def delete_log(self, name: str) -> None:
         """Delete a log; a missing log is no error."""
         with self.lock:

@@ -103,10 +103,22 @@ class MemoryLog:
         """Make the named consumer, or go on from its position."""
         key = spec.name or f" {next(_ephemeral)}"  # no name can have a space
         now = self._link.broker.now()
-        position = await self._do(lambda log: log.consumer(key, spec, now))
-        consumer = MemoryConsumer(self._link, self._stored, key, position)
+        return self._begun(key, await self._do(lambda log: log.consumer(key, spec, now)), spec)
+
+    def _begun(self, key: str, position: StoredConsumer, spec: ConsumerSpec) -> MemoryConsumer:
+        consumer = MemoryConsumer(self._link, self._stored, key, position, spec.max_pending)
         self._link.own(consumer)
         return consumer
+
+    async def prepare_consumer(self, spec: ConsumerSpec) -> None:
+        """Make the named consumer, or change it to `spec`."""
+        now = self._link.broker.now()
+        await self._do(lambda log: log.prepare(spec, now))
+
+    async def find_consumer(self, spec: ConsumerSpec) -> MemoryConsumer | None:
+        """Go on from the position of the named consumer; None if there is none."""
+        position = await self._do(lambda log: log.consumers.get(spec.name))
+        return self._begun(spec.name, position, spec) if position is not None else None
 
     async def consumers(self) -> list[ConsumerState]:
         """Return the state of every named consumer."""
@@ -128,8 +140,9 @@ def _forget(log: StoredLog, key: str) -> None:
 class MemoryConsumer:
     """A consumer of one connection. Consumers may share a position: each delivery goes to one of them."""
 
-    def __init__(self, link: Link, log: StoredLog, key: str, position: StoredConsumer) -> None:
+    def __init__(self, link: Link, log: StoredLog, key: str, position: StoredConsumer, most: int) -> None:
         self._link = link
+        self._most = most
         self._log = log
         self._key = key
         self._position = position
@@ -146,7 +159,7 @@ class MemoryConsumer:
                 self._check()
                 now = broker.now()
                 self._log.expire(now)
-                if self._link.connected and (deliveries := self._position.take(now)):
+                if self._link.connected and (deliveries := self._position.take(now, self._most)):
                     return deliveries
                 self._pulse.arm()
                 pause = broker.seconds_until(self._position.due()) if self._link.connected else None
@@ -183,6 +196,14 @@ class MemoryConsumer:
         await self._link.link_up()
         self._check()
         self.rewind_now()
+
+    async def reset(self, sequence: int) -> None:
+        """Deliver the entries from `sequence` on; the entries before count as acknowledged."""
+        await self._link.link_up()
+        self._check()
+        with self._link.broker.lock:
+            self._position.reset(sequence)
+            self._link.broker.wake(self._log)
 
     def rewind_now(self) -> None:
         """Rewind without waiting for the link."""

@@ -206,6 +206,16 @@ class StoredLog:
         made = self.consumers[key] = StoredConsumer(self, spec, now)
         return made
 
+    def prepare(self, spec: ConsumerSpec, now: float) -> None:
+        """Make the consumer of `spec`, or change it to what `spec` says; it keeps its position."""
+        known = self.consumers.get(spec.name)
+        if known is not None and known.spec.acknowledge != spec.acknowledge:
+            floor = known.state(now).floor
+            self.consumers.pop(spec.name).gone = True
+            self.consumer(spec.name, spec, now).reset(floor + 1)
+        else:
+            self.consumer(spec.name, spec, now)
+
     def _check_work(self, spec: ConsumerSpec) -> None:
         if spec.acknowledge == "all":
             raise TransportError(
@@ -244,11 +254,14 @@ class StoredConsumer:
         vars(self).update(vars(earlier))
         self._log = log
 
-    def take(self, now: float) -> list[Delivery]:
-        """Return the deliveries that are due and have room: first repeats, in order, then new entries."""
+    def take(self, now: float, most: int) -> list[Delivery]:
+        """Return the deliveries that are due and have room: first repeats, in order, then new entries.
+
+        There are never more than `most`.
+        """
         self._active = now
         self._overdue(now)
-        room = self.spec.max_pending - len(self._out)
+        room = min(most, self.spec.max_pending - len(self._out))
         again, self._back = self._back[:room], self._back[room:]
         taken = [self._deliver(self._log.entries[sequence], now, redelivered=True) for sequence in again]
         while len(taken) < room:
@@ -315,6 +328,13 @@ class StoredConsumer:
             for sequence in range(first, self._next)
             if (record := self._log.entries.get(sequence)) and self._wants(record)
         ]
+
+    def reset(self, sequence: int) -> None:
+        """Let the next delivery be the first entry from `sequence` on, whatever was acknowledged."""
+        self._out.clear()
+        self._back.clear()
+        self._delivered, self._rewinds = 0, self._rewinds + 1
+        self._next = max(sequence, 1)
 
     def _wants(self, record: Record) -> bool:
         return not self.spec.subject or matches(self.spec.subject, record.subject)

@@ -18,8 +18,9 @@ from nats.aio.client import Client
 from pratipad_nb.bugs import Bugs
 from pratipad_nb.errors import Fenced, LogFull, ServerFull, Unavailable, WaitTimeout
 from pratipad_nb.settings import Storage
+from pratipad_nb.transport.nats_account import account_of
 from pratipad_nb.transport.nats_api import JetStream
-from pratipad_nb.transport.nats_attendance import NatsAttendance
+from pratipad_nb.transport.nats_attendance import NatsAttendance, Roll
 from pratipad_nb.transport.nats_errors import sequence_of
 from pratipad_nb.transport.nats_link import NatsLink
 from pratipad_nb.transport.nats_log import NatsLog
@@ -27,11 +28,13 @@ from pratipad_nb.transport.nats_logs import NatsLogs
 from pratipad_nb.transport.nats_refusal import Refusal
 from pratipad_nb.transport.own_certificate import OwnCertificate
 from pratipad_nb.transport.protocol import LogSpec
-from pratipad_nb.transport.rights import CLOUD
+from pratipad_nb.transport.rights import CLOUD, own_api
 from pratipad_nb.transport.subjects import stream_of
 
 __all__ = ["NatsConnection"]
 
+#: Begins the name of a reader's own account; a tenant and ``~`` may stand before it.
+_READERS = "R_"
 _SILENT = (
     "the server stores nothing, although the link to it stands: its disk may be full, or the server hangs "
     "(its log says more)"
@@ -48,8 +51,25 @@ class NatsConnection(NatsLink):
         self._jetstream = JetStream(self, "$JS.API")
         self._logs = NatsLogs(self._jetstream)
         self._beyond = NatsLogs(JetStream(self, f"$JS.{CLOUD}.API"))
+        #: By flow, the roll of its devices, which all attendances share.
+        self._rolls: dict[str, Roll] = {}
         #: Why the last append was not stored, where the server is to blame and not the log.
         self._trouble = ""
+
+    async def use_account(self, flow: str) -> None:
+        """Ask the server for this connection's account, and call JetStream by the names that hold there.
+
+        A reader of `flow` that has an account of its own reaches the JetStream of the flow's account under
+        other subjects than in an account that all parties share.
+
+        Raises
+        ------
+        WaitTimeout
+            If the server doesn't answer.
+        """
+        account = await account_of(self)
+        if account.startswith(_READERS) or f"~{_READERS}" in account:
+            self._jetstream.prefix = own_api(flow)
 
     async def append(
         self,
@@ -102,10 +122,19 @@ class NatsConnection(NatsLink):
         """Delete a log with all its entries."""
         await self._logs.delete_log(name)
 
+    async def log_names(self, pattern: str) -> list[str]:
+        """Return the names of the logs that take subjects under `pattern`."""
+        return await self._logs.log_names(pattern)
+
+    async def take_over(self, spec: LogSpec, former: str) -> None:
+        """Make the log of `spec` with the newest entry of `former`; see `Logs.take_over`."""
+        await self._logs.take_over(spec, former)
+
     def beyond(self) -> NatsLogs:
         """Return the logs of the server that this connection's server is a leaf of."""
         return self._beyond
 
     def attendance(self, flow: str, devices: Callable[[], Iterable[str]] = tuple) -> NatsAttendance:
         """Return which devices of `flow` are connected; see `Connection.attendance`."""
-        return NatsAttendance(self, flow, devices)
+        roll = self._rolls.setdefault(flow, Roll(self, flow))
+        return NatsAttendance(roll, devices)

@@ -40,6 +40,10 @@ _HEARTBEAT = 5
 _YOUNG = 2.0
 #: Seconds between two looks whether requests to such an inbox are gone.
 _LOOK = 0.1
+#: What the server adds to a consumer's configuration.
+_AS_MADE = frozenset({"replay_policy", "max_deliver", "num_replicas", "metadata"})
+#: What the server can change in a consumer's configuration.
+_CHANGEABLE = frozenset({"ack_wait", "max_ack_pending", "max_waiting"})
 #: First and longest pause before a rewind that failed is tried again, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
@@ -78,8 +82,12 @@ class NatsConsumer:
         self._forget_callback: Callable[[], None] = lambda: None
 
     async def open(self) -> None:
-        """Make the consumer at the server if it is missing."""
+        """Make the consumer at the server if it is missing, and begin to deliver."""
         await self._create()
+        await self.start()
+
+    async def start(self) -> None:
+        """Begin to deliver from the consumer, which the server has."""
         self._subscription = await self._link.subscribe_raw(self._inbox, self._on_message)
         self._forget_callback = self._link.on_reconnect(self._on_reconnect)
         self._link.own(self)
@@ -102,28 +110,8 @@ class NatsConsumer:
         spec, call = self._spec, self._jetstream.call
         if spec.name and await call(f"CONSUMER.INFO.{self._stream}.{spec.name}"):
             return
-        name = spec.name or self._inbox.replace(".", "-")
-        config: dict[str, Any] = {
-            "name": name,
-            "ack_policy": "explicit" if spec.acknowledge == "each" else "all",
-            "ack_wait": int(spec.ack_wait * _NANO),
-            "max_ack_pending": spec.max_pending,
-            "deliver_policy": "by_start_sequence" if spec.start else "all",
-            "max_waiting": 16,
-        }
-        if spec.start:
-            config["opt_start_seq"] = spec.start
-        if spec.name:
-            config["durable_name"] = spec.name
-        else:
-            config["inactive_threshold"] = 60 * _NANO
-        if spec.subject:
-            config["filter_subject"] = spec.subject
-        suffix = f".{spec.subject}" if spec.subject else ""
-        body = {"stream_name": self._stream, "config": config, "action": "create"}
-        if not await call(f"CONSUMER.CREATE.{self._stream}.{name}{suffix}", body):
-            raise no_such_log(self._stream)
-        self._name = name
+        self._name = spec.name or self._inbox.replace(".", "-")
+        await _make(self._jetstream, self._stream, _config(spec, self._name))
 
     # -- deliveries ------------------------------------------------------------------------------------------
 
@@ -274,7 +262,15 @@ class NatsConsumer:
                 return
 
     async def rewind(self) -> None:
-        """Let all unacknowledged deliveries come again, in order, before newer entries.
+        """Let all unacknowledged deliveries come again, in order, before newer entries."""
+        await self._reset({})
+
+    async def reset(self, sequence: int) -> None:
+        """Deliver the entries from `sequence` on; the entries before count as acknowledged."""
+        await self._reset({"seq": max(1, sequence)})
+
+    async def _reset(self, place: dict[str, int]) -> None:
+        """Deliver from `place` on, or from the first unacknowledged entry on, in order.
 
         Deliveries in flight go to the old inbox, which is not read any more, for they would overtake. The
         invariant that the order rests on: `_inbox` changes only while `_paused` and after the server's RESET,
@@ -285,7 +281,7 @@ class NatsConsumer:
             await self._flush_outbox()
             await self._subscription.close()
             # The server doesn't answer a RESET of a missing consumer.
-            if not await self._without_requests() or not await self._api("RESET"):
+            if not await self._without_requests() or not await self._api("RESET", place):
                 deleted = self._deleted()
                 self._fail(deleted)
                 raise deleted
@@ -310,8 +306,8 @@ class NatsConsumer:
             await asyncio.sleep(min(_LOOK, left))
         return False
 
-    async def _api(self, verb: str) -> dict[str, Any]:
-        return await self._jetstream.call(f"CONSUMER.{verb}.{self._stream}.{self._name}")
+    async def _api(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        return await self._jetstream.call(f"CONSUMER.{verb}.{self._stream}.{self._name}", body)
 
     async def state(self) -> ConsumerState:
         """Return the consumer's progress, as the server knows it."""
@@ -339,6 +335,57 @@ class NatsConsumer:
         if not self._spec.name:
             with contextlib.suppress(TransportError, WaitTimeout):
                 await self._jetstream.call(f"CONSUMER.DELETE.{self._stream}.{self._name}", timeout=1.0)
+
+
+def _config(spec: ConsumerSpec, name: str) -> dict[str, Any]:
+    """Return the JetStream configuration that makes a consumer behave as `spec` says."""
+    config: dict[str, Any] = {
+        "name": name,
+        "ack_policy": "explicit" if spec.acknowledge == "each" else "all",
+        "ack_wait": int(spec.ack_wait * _NANO),
+        "max_ack_pending": spec.max_pending,
+        "deliver_policy": "by_start_sequence" if spec.start else "all",
+        "max_waiting": 16,
+    }
+    if spec.start:
+        config["opt_start_seq"] = spec.start
+    if spec.name:
+        config["durable_name"] = spec.name
+    else:
+        config["inactive_threshold"] = 60 * _NANO
+    if spec.subject:
+        config["filter_subject"] = spec.subject
+    return config
+
+
+async def _make(jetstream: JetStream, stream: str, config: dict[str, Any], action: str = "create") -> None:
+    subject = config.get("filter_subject", "")
+    suffix = f".{subject}" if subject else ""
+    body = {"stream_name": stream, "config": config, "action": action}
+    if not await jetstream.call(f"CONSUMER.CREATE.{stream}.{config['name']}{suffix}", body):
+        raise no_such_log(stream)
+
+
+async def prepare(jetstream: JetStream, stream: str, spec: ConsumerSpec) -> None:
+    """Make the consumer of `spec`, or change it to what `spec` says; it keeps its position.
+
+    The server can't change where a consumer starts, how it acknowledges, and whether it pushes. So such a
+    consumer is made anew, and set to where it stood. If that is cut off, the consumer may be missing, or
+    deliver acknowledged entries again.
+    """
+    wanted, named = _config(spec, spec.name), f"{stream}.{spec.name}"
+    info = await jetstream.call(f"CONSUMER.INFO.{named}")
+    known = {key: value for key, value in info.get("config", {}).items() if key not in _AS_MADE}
+    if not info:
+        await _make(jetstream, stream, wanted)
+    elif {key: value for key, value in known.items() if key not in _CHANGEABLE} != {
+        key: value for key, value in wanted.items() if key not in _CHANGEABLE
+    }:
+        await jetstream.call(f"CONSUMER.DELETE.{named}")
+        await _make(jetstream, stream, wanted)
+        await jetstream.call(f"CONSUMER.RESET.{named}", {"seq": info["ack_floor"]["stream_seq"] + 1})
+    elif known != wanted:
+        await _make(jetstream, stream, wanted, "update")
 
 
 def _delivery(message: Any, stream: str, consumer: str, series: int) -> Delivery:
@@ -373,10 +420,12 @@ def _delivery(message: Any, stream: str, consumer: str, series: int) -> Delivery
 def state_of(info: dict[str, Any]) -> ConsumerState:
     """Return the state in a consumer's description; without a durable name, its name is empty."""
     floor = info["ack_floor"]
-    active = None
+    active, last = None, floor.get("last_active") or info["delivered"].get("last_active")
+    if not last and not floor["stream_seq"]:  # nobody has read by this consumer yet
+        last = info["created"]
     if info.get("num_waiting"):  # the consumer asks for deliveries at this moment
         active = 0.0
-    elif last := floor.get("last_active"):
+    elif last:
         away = datetime.fromisoformat(info["ts"]) - datetime.fromisoformat(last)
         active = away.total_seconds()
     pending = info["num_pending"] + info["num_ack_pending"]

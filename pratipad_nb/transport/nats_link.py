@@ -244,6 +244,12 @@ class NatsLink:
         return self._certificate.valid_until
 
     @property
+    def domain(self) -> str:
+        """The name of the server's JetStream, as the server told it; see `Connection.domain`."""
+        # The client library has no name for it.
+        return str(self._client._server_info.get("domain", ""))  # noqa: SLF001
+
+    @property
     def max_frame_bytes(self) -> int:
         """Largest frame, in bytes: the server's limit less a little for headers."""
         return int(self._client.max_payload) - 4096

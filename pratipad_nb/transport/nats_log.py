@@ -13,7 +13,7 @@ from typing import Any
 
 from pratipad_nb.errors import TransportError
 from pratipad_nb.transport.nats_api import JetStream
-from pratipad_nb.transport.nats_consumer import NatsConsumer, state_of
+from pratipad_nb.transport.nats_consumer import NatsConsumer, prepare, state_of
 from pratipad_nb.transport.nats_errors import NO_SUCH_SEQUENCE, no_such_log
 from pratipad_nb.transport.protocol import ConsumerSpec, ConsumerState, LogSpec, LogState, Record
 
@@ -130,6 +130,18 @@ class NatsLog:
         """Make the named consumer, or go on from its position."""
         consumer = NatsConsumer(self._jetstream, self._spec.name, spec)
         await consumer.open()
+        return consumer
+
+    async def prepare_consumer(self, spec: ConsumerSpec) -> None:
+        """Make the named consumer, or change it to `spec`."""
+        await prepare(self._jetstream, self._spec.name, spec)
+
+    async def find_consumer(self, spec: ConsumerSpec) -> NatsConsumer | None:
+        """Go on from the position of the named consumer; None if there is none."""
+        if not await self._jetstream.call(f"CONSUMER.INFO.{self._spec.name}.{spec.name}"):
+            return None
+        consumer = NatsConsumer(self._jetstream, self._spec.name, spec)
+        await consumer.start()
         return consumer
 
     async def consumers(self) -> list[ConsumerState]:

@@ -106,7 +106,7 @@ class LogSpec:
     Attributes
     ----------
     name
-        Letters, digits, ``_`` and ``-``.
+        Letters, digits, ``_``, ``-`` and ``:``.
     subjects
         The subjects whose appends go to this log (``*``: one token).
     max_bytes
@@ -285,6 +285,13 @@ class Consumer(Protocol):
     def hold(self, deliveries: Sequence[Delivery]) -> None:
         """Start the `ack_wait` of `deliveries` anew, for they are still being worked on."""
 
+    async def reset(self, sequence: int) -> None:
+        """Deliver the entries from `sequence` on, in order; the entries before count as acknowledged.
+
+        It doesn't matter what was delivered or acknowledged before. Deliveries that `get` hasn't returned yet
+        are dropped by the consumer.
+        """
+
     async def rewind(self) -> None:
         """Let all unacknowledged deliveries come again, in order, before newer entries.
 
@@ -330,6 +337,19 @@ class Log(Protocol):
     async def consumer(self, spec: ConsumerSpec) -> Consumer:
         """Make the named consumer, or go on from its position, and start delivering."""
 
+    async def prepare_consumer(self, spec: ConsumerSpec) -> None:
+        """Make the named consumer, or change it to what `spec` says; it keeps its position.
+
+        `spec.start` is 0: a consumer that starts later can't be reset to an entry before its start.
+        """
+
+    async def find_consumer(self, spec: ConsumerSpec) -> Consumer | None:
+        """Go on from the position of the named consumer, and start delivering; None if there is none.
+
+        For parties that may not make the consumer. Of `spec`, `name` and `max_pending` alone count here:
+        `max_pending` is the most deliveries that wait for `get`.
+        """
+
     async def consumers(self) -> list[ConsumerState]:
         """Return the state of every named consumer."""
 
@@ -348,6 +368,17 @@ class Logs(Protocol):
 
     async def delete_log(self, name: str) -> None:
         """Delete a log with all its entries; a missing log is no error."""
+
+    async def log_names(self, pattern: str) -> list[str]:
+        """Return the names of the logs that take subjects under `pattern`."""
+
+    async def take_over(self, spec: LogSpec, former: str) -> None:
+        """Make the log of `spec`, which takes one subject, with the newest entry that `former` has of it.
+
+        A log that is there already, and takes its subject, stays as it is. The entry stays in the log
+        `former` as well. If `take_over` is cut off, it goes on when it is called again. The log `former`
+        takes the subject no more by then.
+        """
 
 
 class Connection(Logs, Protocol):
@@ -374,6 +405,13 @@ class Connection(Logs, Protocol):
 
     def refresh(self) -> None:
         """Take note that the party's certificate files have changed, for `warnings` and `valid_until`."""
+
+    @property
+    def domain(self) -> str:
+        """The name of the connected server's JetStream among the servers that it is linked with as leaves.
+
+        Empty if it has none.
+        """
 
     async def storage(self) -> Storage:
         """Return how the server's storage stands.

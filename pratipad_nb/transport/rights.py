@@ -136,8 +136,8 @@ def _covers(pattern: str, subject: str) -> bool:
 def _device(party: Party, arrows: Arrows) -> Iterator[Right]:
     """A device: its own uplink, hello and requests for a new certificate; its credit; and its own orders.
 
-    Orders pass where the notation lets any. The server acknowledges a publish into a stream to the publisher's
-    inbox, so that a device needs no right to JetStream.
+    Orders pass where the notation lets any. The server acknowledges a publish into a stream to the inbox of
+    the publisher, so that a device needs no right to JetStream.
     """
     subjects, name = Subjects(party.flow), party.name
     yield _asked(subjects.up(name), subjects.up_all, patience=DEVICE_THRESHOLD)
@@ -180,16 +180,6 @@ def _reader(party: Party, arrows: Arrows) -> Iterator[Right]:
         yield _called(party.flow, call, "many")
     acknowledgement = f"$JS.ACK.{output}.{name}.>"
     yield _asked(acknowledgement, acknowledgement)
-    mark = subjects.mark_stream  # READERS: down to the end of the loop
-    for call in (
-        f"STREAM.INFO.{mark}",
-        f"CONSUMER.CREATE.{output}.{name}",
-        f"CONSUMER.CREATE.{output}.{name}.{subjects.out_all}",
-        f"CONSUMER.DELETE.{output}.{name}",
-        f"DIRECT.GET.{mark}.{subjects.read(name)}",
-        f"STREAM.MSG.GET.{mark}",
-    ):
-        yield _called(party.flow, call)
     yield _heard(subjects.stats, subjects.stats)
     yield _heard(subjects.out_all, subjects.out_all)
     yield _local("publish", USER_INFO)

@@ -21,7 +21,7 @@ subject                     publisher → reader                      stream
 ``hello.<device>``          device → edge: mode, version, limits    none
 ``renew.<device>``          device → edge: a new certificate?       none
 ``mark.<name>``             edge → itself: position in an input     ``MARK_<flow>`` (last one kept)
-``read.<reader>``           reader → edge: a reader's position      ``MARK_<flow>`` (last one kept)
+``read.<reader>``           reader → edge: a reader's position      ``READ_<flow>:<reader>`` (last one)
 ``dead.<processor>``        edge → itself: dead letters             ``DEAD_<flow>``
 ``edges``                   edge → edges: heartbeats, who is there  none
 ``edge.<edge>``             edge → one edge: requests (stats)       none
@@ -311,7 +311,7 @@ class Subjects:
 
     @property
     def mark_stream(self) -> str:
-        """The stream of the edge's and the readers' positions."""
+        """The stream of the edge's positions, and of what else an edge remembers."""
         return f"MARK_{self.flow}"
 
     def position_stream(self, reader: str) -> str:
@@ -325,19 +325,22 @@ class Subjects:
 
     @property
     def streams(self) -> dict[str, tuple[str, ...]]:
-        """Every stream's name with the subjects it stores."""
+        """Every stream's name with the subjects it stores; each reader has a `position_stream` besides."""
         return {
             self.input_stream: (self.up_all,),
             self.output_stream: (self.out_all,),
             self.order_stream: (self.order_all, self.edge_order),
-            self.mark_stream: (self.mark_all, self.read_all),
+            self.mark_stream: (self.mark_all,),
             self.dead_stream: (self.dead_all,),
         }
 
     @property
     def cloud_streams(self) -> dict[str, tuple[str, ...]]:
-        """The streams at the cloud's server, which the edge's is a leaf of, with the subjects they store."""
-        return {self.output_stream: (self.sent,), self.mark_stream: (self.read_all,)}
+        """The streams at the cloud's server, which the edge's is a leaf of, with the subjects they store.
+
+        The readers there have each a `position_stream` besides.
+        """
+        return {self.output_stream: (self.sent,)}
 
     # -- parsing ---------------------------------------------------------------------------------------------
 
@@ -402,6 +405,8 @@ def stream_of(subject: str) -> str:
     tokens = subject.split(".")
     if len(tokens) < 3 or tokens[0] != ROOT or tokens[2] == "up":
         return ""
+    if tokens[2] == "read" and len(tokens) == 4:
+        return Subjects(tokens[1]).position_stream(tokens[3])
     for stream, patterns in Subjects(tokens[1]).streams.items():
         if any(pattern.split(".")[2] == tokens[2] for pattern in patterns):
             return stream

@@ -78,16 +78,30 @@ def test_a_folder_is_issued_again_to_its_own_party_alone(
     of = () if issued[0] == "edge" else ("--flow", "house")
     certs("issue", *issued, *of, "--out", "carried")
     certs("issue", *issued, *of, "--out", "carried")
-    before = contents(tmp_path / "carried")
+    before = files_in(tmp_path / "carried")
     refused = certs("issue", "device", "other", "--flow", "house", "--out", "carried", code=2)
     assert f"it lets the {issued[0]} '{issued[1]}' of 'house' in" in refused.stderr
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "key.pem").write_text("mine")
     assert "not empty" in certs("issue", *issued, *of, "--out", "mine", code=2).stderr
-    assert contents(tmp_path / "carried") == before
+    assert files_in(tmp_path / "carried") == before
     assert (mine / "key.pem").read_text() == "mine"
     assert {key.split()[2] for key in listed()} == {issued[1]}
+
+
+def test_a_leaf_s_key_goes_through_no_link(home: Path, tmp_path: Path) -> None:
+    certs("init")
+    certs("issue", "leaf", "barn", "--flow", "house", "--out", "carried")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "carried/garden").symlink_to(tmp_path / "theirs")
+    refused = certs("issue", "leaf", "barn", "--flow", "house,garden", "--out", "carried", code=2)
+    assert "garden: it is a symbolic link" in refused.stderr
+    assert files_in(tmp_path / "theirs") == {}
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_no_party_is_issued_a_name_of_the_program_s_own(home: Path, tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import ControlFrame, OutputFrame, Segment
 from pratipad_nb.transport.memory import MemoryConnection, connect_memory
 from pratipad_nb.transport.memory_broker import Broker
-from pratipad_nb.transport.protocol import LogSpec
+from pratipad_nb.transport.memory_log import MemoryLog
+from pratipad_nb.transport.protocol import LogSpec, Signal
+from pratipad_nb.transport.readers import prepare_reader
 from pratipad_nb.transport.subjects import Subjects
 
 FLOW = "house"
@@ -41,16 +43,34 @@ class World:
 
     async def open(self, *, max_bytes: int = 1 << 28) -> None:
         self.edge = await connect_memory(self.url, name="edge")
+        self.tasks: set[asyncio.Task[None]] = set()
+        await self.edge.subscribe(self.subjects.control_all, self.on_request)
         streams = self.subjects.streams
         for name, retention in (
             (self.subjects.output_stream, "log"),
-            (self.subjects.mark_stream, "latest"),
             (self.subjects.order_stream, "work"),
         ):
             spec = LogSpec(name, streams[name], max_bytes, retention)
             log = await self.edge.open_log(spec)
             if retention == "log":
                 self.output = log
+
+    def on_request(self, signal: Signal) -> None:
+        """Make for a reader what it asks for, as a running edge does."""
+        if decode(signal.data, ControlFrame).verb == "reader":
+            task = asyncio.ensure_future(self.prepare(signal))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def prepare(self, signal: Signal) -> None:
+        await prepare_reader(self.edge, FLOW, self.subjects.reader_of(signal.subject))
+        await self.edge.publish(signal.reply, encode(ControlFrame("ok")))
+
+    async def positions(self, name: str = "cloud") -> MemoryLog:
+        """The log of a reader's position."""
+        found = await self.edge.find_log(self.subjects.position_stream(name))
+        assert found is not None
+        return found
 
     async def connect(self, name: str = "cloud") -> MemoryConnection:
         return await connect_memory(self.url, name=name)

@@ -18,6 +18,7 @@ from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.settings import Endpoint
 from pratipad_nb.testing import real_server
 from pratipad_nb.transport.frames import ReadFrame
+from pratipad_nb.transport.memory_log import MemoryConsumer
 
 CUTS = 300
 
@@ -222,20 +223,20 @@ async def test_a_seek_that_is_cancelled_once_its_position_is_stored_has_moved(wo
     reader = await world.reader()
     assert payloads(await reader.take(3)) == [1, 2, 3]
     source, held = reader._source, asyncio.Event()
-    let_go = source._let_go
+    reset = MemoryConsumer.reset
 
-    async def slow():
+    async def slow(consumer, sequence):
         if source.held.position == ReadFrame(1, 0):
             held.set()
             await asyncio.Event().wait()
-        await let_go()
+        await reset(consumer, sequence)
 
-    monkeypatch.setattr(source, "_let_go", slow)
+    monkeypatch.setattr(MemoryConsumer, "reset", slow)
     seeking = asyncio.create_task(reader.seek("oldest"))
     await asyncio.wait_for(held.wait(), patient(5))
     seeking.cancel()
     await asyncio.wait({seeking})
-    monkeypatch.setattr(source, "_let_go", let_go)
+    monkeypatch.setattr(MemoryConsumer, "reset", reset)
     assert payloads(await reader.take(4)) == [1, 2, 3, 4]
 
 

@@ -15,6 +15,7 @@ from pratipad_nb.errors import PratipadError
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import StoredRead
 from pratipad_nb.transport.origin import Origin
+from pratipad_nb.transport.readers import forget_reader
 
 pytestmark = pytest.mark.timeout(60)
 QUICK = Patience(silence=0.1, sure=0.05, handover=0.3)
@@ -33,8 +34,8 @@ async def handle(world, host="", **options):
 
 
 async def stored(world):
-    marks = await world.edge.find_log(world.subjects.mark_stream)
-    return decode((await marks.latest(world.subjects.read("cloud"))).data, StoredRead)
+    positions = await world.positions()
+    return decode((await positions.latest(world.subjects.read("cloud"))).data, StoredRead)
 
 
 def heir_waits(world):
@@ -206,8 +207,7 @@ async def test_a_reader_that_was_forgotten_goes_on_as_a_new_one(world):
     await world.append(3)
     reader = await handle(world)
     assert payloads(await reader.take(1)) == [1]
-    marks = await world.edge.find_log(world.subjects.mark_stream)
-    await marks.delete((await marks.latest(world.subjects.read("cloud"))).sequence)
+    await forget_reader(world.edge, "house", "cloud")
     assert payloads(await reader.take(3)) == [1, 2, 3]
 
 

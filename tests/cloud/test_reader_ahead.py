@@ -15,6 +15,7 @@ from pratipad_nb.errors import TakenOver, WaitTimeout
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import OutputFrame, Segment, StoredRead
 from pratipad_nb.transport.origin import Origin
+from pratipad_nb.transport.readers import prepare_reader
 
 
 def payloads(messages):
@@ -140,8 +141,8 @@ async def test_a_log_that_lost_its_end_under_a_stored_position_is_read_from_its_
     first = await world.reader()
     assert payloads(await first.take(8)) == list(range(1, 9))
     await world.kill(first)
-    kept = world.broker.copied_store()[world.subjects.mark_stream]
-    world.broker.restart({**backup, world.subjects.mark_stream: kept})
+    kept = world.broker.copied_store()[world.subjects.position_stream("cloud")]
+    world.broker.restart({**backup, world.subjects.position_stream("cloud"): kept})
     await world.append(*[1] * grown)
     second = await world.reader()
     assert payloads(await second.take(grown)) == list(range(9, 9 + grown))
@@ -151,12 +152,13 @@ async def test_a_log_that_lost_its_end_under_a_stored_position_is_read_from_its_
 
 async def test_a_position_that_went_back_alone_is_stored_anew(world):
     await world.append(2)
+    await prepare_reader(world.edge, "house", "cloud")
     backup = world.broker.copied_store()
     reader = await world.reader()
     await world.append(2)
     assert payloads(await reader.take(3)) == [1, 2, 3]
-    now = world.broker.copied_store()
-    world.broker.restart({**now, world.subjects.mark_stream: backup[world.subjects.mark_stream]})
+    stream = world.subjects.position_stream("cloud")
+    world.broker.restart({**world.broker.copied_store(), stream: backup[stream]})
     assert payloads(await reader.take(1)) == [4]
     await world.append(1)
     await world.kill(reader)
@@ -213,10 +215,10 @@ async def test_the_stored_position_names_the_time_of_the_frame_read_last(world):
     reader = await world.reader()
     await reader.take(2)
     frames = [record async for record in world.output.read(1)]
-    marks = await world.edge.find_log(world.subjects.mark_stream)
+    positions = await world.positions()
 
     async def seen():
-        return decode((await marks.latest(world.subjects.read("cloud"))).data, StoredRead).seen
+        return decode((await positions.latest(world.subjects.read("cloud"))).data, StoredRead).seen
 
     assert await seen() == frames[0].time
     await reader.take(1)

@@ -10,6 +10,7 @@ from patience import eventually, patient
 from small_disk import small_disk
 
 from pratipad_nb import AsyncDevice, AsyncFlow, FlowOptions
+from pratipad_nb.errors import ServerError
 from pratipad_nb.settings import Keep
 
 SOON = patient(60)

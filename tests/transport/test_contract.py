@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from patience import eventually
@@ -950,3 +951,147 @@ async def test_each_partition_of_a_work_log_has_a_consumer_of_its_own(connection
         assert arrived == wanted
     assert got[0]
     assert got[1]
+
+
+# -- consumers that another party has made -------------------------------------------------------------------
+
+
+async def test_a_consumer_that_was_not_made_is_not_found(connection, output):
+    assert await output.find_consumer(ALL) is None
+    assert await output.consumers() == []
+
+
+async def test_a_prepared_consumer_is_found_and_delivers_all(transport, connection, output):
+    await fill(connection, OUT, 3)
+    await output.prepare_consumer(ALL)
+    log = await (await transport.connect()).find_log(output.spec.name)
+    consumer = await log.find_consumer(ConsumerSpec("cloud", "all", max_pending=2))
+    deliveries = await consumer.get()
+    assert texts(deliveries) == ["1", "2"]  # no more than may wait here
+    consumer.acknowledge(deliveries[-1])
+    assert texts(await collect(consumer, 1)) == ["3"]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        ConsumerSpec("cloud", "all", start=2),
+        ConsumerSpec("cloud", "all", max_pending=7, ack_wait=1.0),
+        ConsumerSpec("cloud", "each"),
+        ConsumerSpec("cloud", "all", SUBJECTS.out(0)),
+    ],
+    ids=["that starts later", "with other bounds", "that acknowledges each", "with a subject"],
+)
+async def test_a_consumer_that_is_prepared_anew_keeps_its_position(connection, output, before):
+    await fill(connection, OUT, 5)
+    consumer = await output.consumer(before)
+    deliveries = await collect(consumer, 3)
+    for delivery in deliveries[:2]:
+        consumer.acknowledge(delivery)
+    done = deliveries[1].sequence
+    await eventually(lambda: stands_at(output, done))
+    await consumer.close()
+    for _ in range(2):
+        await output.prepare_consumer(ALL)
+        assert await stands_at(output, done)
+    again = await output.find_consumer(ALL)
+    await again.reset(done + 1)
+    assert texts(await collect(again, 5 - done)) == [str(n) for n in range(done + 1, 6)]
+    await again.reset(1)  # also before where it once started
+    assert texts(await collect(again, 5)) == ["1", "2", "3", "4", "5"]
+
+
+async def stands_at(log, sequence):
+    (state,) = await log.consumers()
+    return state.floor == sequence
+
+
+@pytest.mark.parametrize("to", [1, 2, 4, 6], ids=lambda to: f"to {to}")
+async def test_a_reset_consumer_delivers_from_there_on_and_counts_what_is_before_as_acknowledged(
+    connection, output, to
+):
+    await fill(connection, OUT, 5)
+    await output.prepare_consumer(ALL)
+    consumer = await output.find_consumer(ALL)
+    consumer.acknowledge((await collect(consumer, 5))[2])
+    await consumer.reset(to)
+    assert await stands_at(output, to - 1)
+    await fill(connection, OUT, 1, start=6)
+    deliveries = await collect(consumer, 7 - to)
+    assert texts(deliveries) == [str(n) for n in range(to, 7)]
+    consumer.acknowledge(deliveries[-1])
+    await eventually(lambda: stands_at(output, 6))
+
+
+async def test_a_reset_drops_what_was_delivered_and_not_got(connection, output):
+    await fill(connection, OUT, 4)
+    await output.prepare_consumer(ALL)
+    consumer = await output.find_consumer(replace(ALL, max_pending=2))
+    await collect(consumer, 2)  # two more are on their way
+    await consumer.reset(4)
+    assert texts(await collect(consumer, 1)) == ["4"]
+
+
+async def test_a_consumer_that_nobody_has_read_by_was_active_when_it_was_made(connection, output):
+    await output.prepare_consumer(ALL)
+    (state,) = await output.consumers()
+    assert state.active is not None
+    assert 0 <= state.active < 60
+
+
+# -- logs by their subjects, and entries that move -----------------------------------------------------------
+
+
+async def test_logs_are_found_by_the_subjects_that_they_take(connection, output, marks):
+    await connection.open_log(position("one"))
+    await connection.open_log(position("two"))
+    assert sorted(await connection.log_names(SUBJECTS.read_all)) == ["READ_house:one", "READ_house:two"]
+    assert await connection.log_names(OUT) == [output.spec.name]
+    assert await connection.log_names(SUBJECTS.dead_all) == []
+
+
+def position(reader, first=0):
+    stream = SUBJECTS.position_stream(reader)
+    return LogSpec(stream, (SUBJECTS.read(reader),), 1 << 16, "latest", first=first)
+
+
+async def former_marks(connection, *readers):
+    """Make a log of marks and positions as version 0.1 had it, and let it take marks alone."""
+    spec = LogSpec(SUBJECTS.mark_stream, (SUBJECTS.mark_all, SUBJECTS.read_all), 1 << 20, "latest")
+    await connection.open_log(spec)
+    await connection.append(SUBJECTS.mark("x"), b"a mark")
+    for number, reader in enumerate(readers):
+        await connection.append(SUBJECTS.read(reader), b"old")
+        await connection.append(SUBJECTS.read(reader), b"%d" % number)
+    return await connection.open_log(replace(spec, subjects=(SUBJECTS.mark_all,)))
+
+
+async def test_an_entry_moves_to_a_log_of_its_own_once(connection):
+    former = await former_marks(connection, "one", "two")
+    for _ in range(2):
+        await connection.take_over(position("two", 1000), former.spec.name)
+    taken = await connection.find_log(SUBJECTS.position_stream("two"))
+    entry = await taken.latest(SUBJECTS.read("two"))
+    assert (entry.subject, entry.data, entry.sequence) == (SUBJECTS.read("two"), b"1", 1000)
+    assert await connection.append(SUBJECTS.read("two"), b"new", expect=1000) == 1001
+    await connection.take_over(position("two", 1000), former.spec.name)
+    assert (await taken.latest(SUBJECTS.read("two"))).data == b"new"
+    assert (await taken.state()).messages == 1
+    assert texts(await entries(former)) == ["a mark", "0", "1"]
+
+
+async def test_a_log_that_has_nothing_to_take_over_is_made_all_the_same(connection):
+    former = await former_marks(connection)
+    await connection.take_over(position("new"), former.spec.name)
+    assert await connection.append(SUBJECTS.read("new"), b"first", expect=0) == 1
+
+
+async def test_several_parties_move_an_entry_at_once(transport, connection):
+    former = await former_marks(connection, "one")
+    parties = [await transport.connect() for _ in range(3)]
+    await asyncio.gather(
+        *(each.take_over(position("one", 7 + n), former.spec.name) for n, each in enumerate(parties))
+    )
+    taken = await connection.find_log(SUBJECTS.position_stream("one"))
+    assert (await taken.latest(SUBJECTS.read("one"))).data == b"0"
+    assert (await taken.state()).messages == 1

@@ -120,4 +120,4 @@ def test_a_partition_is_a_whole_number(partition: object) -> None:
 def test_every_stream_stores_subjects_of_its_own() -> None:
     assert set(HOUSE.streams) == {"UP_house", "OUT_house", "ORDER_house", "MARK_house", "DEAD_house"}
     stored = [subject for subjects in HOUSE.streams.values() for subject in subjects]
-    assert len(stored) == len(set(stored)) == 7
+    assert len(stored) == len(set(stored)) == 6

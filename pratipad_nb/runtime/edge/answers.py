@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pratipad_nb.errors import FlowError, FrameError, PratipadError
@@ -40,6 +41,9 @@ class Answers:
     ----------
     verbs
         The requests that are known, by name.
+    of_readers
+        Further requests, which readers alone make about themselves: the reader's name comes before the
+        request's arguments.
 
     Attributes
     ----------
@@ -47,11 +51,18 @@ class Answers:
         Requests that were refused, since their answers were to go elsewhere than to the asker.
     """
 
-    def __init__(self, connection: Connection, subjects: Subjects, verbs: Mapping[str, Verb]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        subjects: Subjects,
+        verbs: Mapping[str, Verb],
+        of_readers: Mapping[str, Verb] = MappingProxyType({}),
+    ) -> None:
         self.refusals = Refusals()
         self._connection = connection
         self._subjects = subjects
         self._verbs = verbs
+        self._of_readers = of_readers
         self._work: asyncio.Queue[Signal] = asyncio.Queue(_WAITING)
 
     def on_signal(self, signal: Signal) -> None:
@@ -93,15 +104,19 @@ class Answers:
     async def _answer(self, signal: Signal) -> None:
         try:
             frame = decode(signal.data, ControlFrame)
-            verb = self._verbs.get(frame.verb)
-            if verb is None:
-                raise FlowError(
-                    f"a flow doesn't know the request {frame.verb!r}; it knows {', '.join(self._verbs)}."
-                )
-            answer = ControlFrame("ok", await verb(**frame.arguments))
+            answer = ControlFrame("ok", await self._done(signal.subject, frame))
         except (PratipadError, TypeError) as error:
             answer = ControlFrame("error", {"kind": type(error).__name__, "text": str(error)})
         try:
             await self._connection.publish(signal.reply, encode(answer))
         except PratipadError as error:
             log.info("the answer to %s could not be sent: %s", signal.reply, error)
+
+    async def _done(self, subject: str, frame: ControlFrame) -> dict[str, Any]:
+        """Carry a request out that came under `subject`."""
+        if (verb := self._verbs.get(frame.verb)) is not None:
+            return await verb(**frame.arguments)
+        if (verb := self._of_readers.get(frame.verb)) is not None:
+            return await verb(self._subjects.reader_of(subject), **frame.arguments)
+        known = ", ".join([*self._verbs, *self._of_readers])
+        raise FlowError(f"a flow doesn't know the request {frame.verb!r:.100}; it knows {known}.")

@@ -19,8 +19,10 @@ from pratipad_nb.runtime.devices.backward import check_open
 from pratipad_nb.runtime.devices.pull import Requests
 from pratipad_nb.runtime.edge.answers import Verb
 from pratipad_nb.runtime.stages.line import Line
+from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.runtime.values.stats import FlowStats
-from pratipad_nb.settings import Delivery
+from pratipad_nb.transport.protocol import Connection, Logs
+from pratipad_nb.transport.readers import prepare_reader
 
 __all__ = ["Control"]
 
@@ -42,16 +44,20 @@ class Control:
     ----------
     verbs
         The verbs by name.
+    of_readers
+        The verbs that concern the reader that asks, by name.
     """
 
     def __init__(
         self,
-        delivery: Delivery,
+        connection: Connection,
+        settings: EdgeSettings,
         line: Callable[[], Line],
         requests: Requests,
         stats: Callable[[], Awaitable[FlowStats]],
     ) -> None:
-        self._delivery = delivery
+        self._connection = connection
+        self._settings = settings
         self._line = line
         self._requests = requests
         self._whole = stats
@@ -62,6 +68,7 @@ class Control:
             "cancel": self._cancel,
             "stats": self._stats,
         }
+        self.of_readers: dict[str, Verb] = {"reader": self._prepare}
 
     async def _describe(self) -> dict[str, Any]:
         dataflow = self._line().dataflow
@@ -72,7 +79,7 @@ class Control:
             text = str(error)
         return {
             "notation": dataflow.notation,
-            "delivery": self._delivery,
+            "delivery": self._settings.delivery,
             "cloud_reaches_devices": dataflow.cloud_reaches_devices,
             "text": text,
         }
@@ -91,6 +98,19 @@ class Control:
         found = self._requests.find(request)
         found.cancel()
         return msgspec.structs.asdict(found.standing)
+
+    async def _prepare(self, reader: str, domain: str) -> dict[str, Any]:
+        """Make what `reader` needs, at the server that it is connected to: this server, or the cloud's."""
+        logs: Logs = self._connection
+        if domain != self._connection.domain:
+            if not self._settings.options.uplink:
+                raise FlowError(
+                    f"the reader {reader!r} is connected to another server ({domain!r:.100}), to which the "
+                    "flow forwards no results. Let it connect to the flow's own server."
+                )
+            logs = self._connection.beyond()
+        await prepare_reader(logs, self._settings.name, reader)
+        return {}
 
     async def _stats(self) -> dict[str, Any]:
         return asdict(await self._whole())

@@ -29,12 +29,12 @@ from pratipad_nb.runtime.edge.report import Reporter
 from pratipad_nb.runtime.edge.swap import SwapReceipt
 from pratipad_nb.runtime.positions.dead_letters import DeadLetter
 from pratipad_nb.runtime.positions.gatekeeper import Tap
-from pratipad_nb.runtime.positions.janitor import forget_reader
 from pratipad_nb.runtime.positions.lineage import WentBack
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.runtime.values.stats import EdgeStats, FlowState, FlowStats
 from pratipad_nb.transport.protocol import Connection
+from pratipad_nb.transport.readers import forget_reader
 
 __all__ = ["Edge"]
 
@@ -74,9 +74,15 @@ class Edge:
         self._agreement = agreement
         self._reporter = Reporter(parts)
         control = Control(
-            parts.settings.delivery, lambda: parts.shape.line, parts.requests, self._whole or self.all_edges
+            parts.connection,
+            parts.settings,
+            lambda: parts.shape.line,
+            parts.requests,
+            self._whole or self.all_edges,
         )
-        self._answers = Answers(parts.connection, parts.subjects, control.verbs | {"who": self._who})
+        self._answers = Answers(
+            parts.connection, parts.subjects, control.verbs | {"who": self._who}, control.of_readers
+        )
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -124,7 +130,7 @@ class Edge:
 
     async def _listen(self) -> None:
         parts = self.parts
-        callbacks = {parts.subjects.hello_all: parts.presence.on_hello}
+        callbacks = {parts.subjects.hello_all: parts.hellos.on_signal}
         if parts.settings.partition == 0:  # one partition's run answers requests to the flow
             callbacks[parts.subjects.control_all] = self._answers.on_signal
         if self._agreement is not None:
@@ -238,6 +244,7 @@ class Edge:
                     ("rebuilt dead letters", parts.retries.rebuild()),
                     ("malformed", parts.malformed.run()),
                     ("presence", parts.presence.watch()),
+                    ("hellos", parts.hellos.run()),
                     ("backward", parts.backward.run()),
                     ("lineage", parts.lineage.run()),
                     ("answers", self._answers.run()),
@@ -380,7 +387,7 @@ class Edge:
 
     async def forget_reader(self, name: str) -> None:
         """Delete a reader's consumer and position."""
-        await forget_reader(self.parts.connection, self.parts.subjects, name)
+        await forget_reader(self.parts.connection, self.parts.settings.name, name)
 
     @contextlib.contextmanager
     def tapped(self, tap: Tap) -> Iterator[None]:

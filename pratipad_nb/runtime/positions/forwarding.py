@@ -27,13 +27,12 @@ import sys
 from collections.abc import Callable, Sequence
 
 from pratipad_nb.backoff import Backoff
-from pratipad_nb.errors import FrameError, LogFull, TransportClosed, TransportError, WaitTimeout
-from pratipad_nb.runtime.positions.janitor import UPLINK, Janitor, forget_reader
-from pratipad_nb.runtime.values.plan import marks_bytes
+from pratipad_nb.errors import LogFull, TransportClosed, TransportError, WaitTimeout
+from pratipad_nb.runtime.positions.frame_names import last_name, name_of
+from pratipad_nb.runtime.positions.janitor import UPLINK, Janitor
 from pratipad_nb.settings import FlowOptions, Keep
-from pratipad_nb.transport.codec import decode
-from pratipad_nb.transport.frames import OutputHeader
 from pratipad_nb.transport.protocol import Connection, Consumer, ConsumerSpec, Delivery, Log, LogSpec
+from pratipad_nb.transport.readers import forget_reader, forget_readers, prepare_known_readers
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Forwarder"]
@@ -48,6 +47,7 @@ _PATIENCE = 5.0
 #: is back.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _SWEEP = 1.0
+_READER = ConsumerSpec(UPLINK, "all", max_pending=_WINDOW)
 
 
 class Forwarder:
@@ -112,16 +112,13 @@ class Forwarder:
         reconnected = asyncio.Event()
         forget_callback = self._connection.on_reconnect(reconnected.set)
         # The reader comes first: from now on no frame is deleted at the edge that isn't stored at the cloud.
-        consumer = await output.consumer(_reader())
+        await output.prepare_consumer(_READER)
+        consumer = await output.consumer(_READER)
         try:
             beyond = await self._open_logs()
             floor = (await consumer.state()).floor
             position = await self._position(output, beyond, floor)
-            if position <= floor:  # a consumer delivers no acknowledged frame again
-                await consumer.close()
-                await output.forget_consumer(UPLINK)
-                consumer = await output.consumer(_reader(position))
-            await consumer.rewind()
+            await consumer.reset(position)
             self.error = ""
             async with asyncio.TaskGroup() as group:
                 beside = [
@@ -142,13 +139,13 @@ class Forwarder:
                 await consumer.close()
 
     async def _open_logs(self) -> Log:
-        """Open the flow's logs at the cloud's server, making them if need be; return the output log."""
+        """Open the flow's logs at the cloud's server, making them if need be; return the output log.
+
+        Readers at the cloud may have been let in there before the output was made.
+        """
         subjects, logs = self._subjects, self._connection.beyond()
         takes = subjects.cloud_streams
-        await logs.open_log(
-            LogSpec(subjects.mark_stream, takes[subjects.mark_stream], marks_bytes(1), "latest")
-        )
-        return await logs.open_log(
+        output = await logs.open_log(
             LogSpec(
                 subjects.output_stream,
                 takes[subjects.output_stream],
@@ -157,6 +154,12 @@ class Forwarder:
                 stored_as=subjects.out(0),
             )
         )
+        await prepare_known_readers(logs, subjects.flow)
+        former = await logs.find_log(subjects.mark_stream)
+        if former is not None and not (await former.state()).messages:
+            # Up to version 0.1, it held the positions of readers at the cloud.
+            await logs.delete_log(subjects.mark_stream)
+        return output
 
     async def _position(self, output: Log, beyond: Log, floor: int) -> int:
         """Return the sequence, in the edge's log, of the frame behind the cloud's newest frame.
@@ -171,7 +174,13 @@ class Forwarder:
         first = (await output.state()).first
         if newest is None:  # the cloud has none of the frames that the edge keeps
             return first
-        name = _name(newest.data)
+        name = await last_name(beyond, newest)
+        if name != name_of(newest):
+            log.warning(
+                "entry %d of log %s of the cloud is no frame of results", self._last, beyond.spec.name
+            )
+        if name is None:
+            return max(floor + 1, first)
         found = await _behind(output, max(floor, first), name)
         if found is None and floor > first:
             found = await _behind(output, first, name, until=floor)
@@ -230,16 +239,14 @@ class Forwarder:
 
     async def forget_reader(self, name: str) -> None:
         """Delete a reader's consumer and position at the cloud."""
-        await forget_reader(self._connection.beyond(), self._subjects, name)
+        await forget_reader(self._connection.beyond(), self._subjects.flow, name)
 
     async def forget(self) -> None:
         """Delete the flow's logs at the cloud."""
+        beyond = self._connection.beyond()
         for name in self._subjects.cloud_streams:
-            await self._connection.beyond().delete_log(name)
-
-
-def _reader(start: int = 0) -> ConsumerSpec:
-    return ConsumerSpec(UPLINK, "all", max_pending=_WINDOW, start=start)
+            await beyond.delete_log(name)
+        await forget_readers(beyond, self._subjects.flow)
 
 
 async def _everything() -> int:
@@ -260,23 +267,17 @@ async def _behind(output: Log, start: int, newest: tuple[str, int], until: int =
     writer, number = newest
     found = None
     async for record in output.read(start):
-        name = _name(record.data)
-        if record.sequence > until or (name[0] == writer and name[1] > number):
+        name = name_of(record)
+        if record.sequence > until:
             break
-        if name[0] == writer:
-            found = record.sequence + 1
+        if name is None or name[0] != writer:
+            continue
+        if name[1] > number:
+            break
+        found = record.sequence + 1
         if name == newest:
             break
     return found
-
-
-def _name(frame: bytes) -> tuple[str, int]:
-    """Return the identity of a frame: its writer, and its number by that writer."""
-    try:
-        header = decode(frame, OutputHeader)
-    except FrameError:
-        return ("", hash(frame))
-    return header.writer, header.number
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pratipad_nb import wording
 from pratipad_nb.settings import HANDLE, FlowOptions, Keep, Storage
 from pratipad_nb.transport.landmarks import entry_at, first_since
-from pratipad_nb.transport.protocol import ConsumerState, Log, Logs, LogState
-from pratipad_nb.transport.subjects import Subjects
+from pratipad_nb.transport.protocol import ConsumerState, Log, LogState
 
-__all__ = ["UPLINK", "Janitor", "ReaderLag", "forget_reader"]
+__all__ = ["UPLINK", "Janitor", "ReaderLag"]
 
 #: The reader that forwards to the cloud. Its name begins with an underscore, as no other reader's name may.
 UPLINK = "_uplink"
@@ -114,13 +113,3 @@ class Janitor:
         if first is None or first.time >= oldest:
             return state.first
         return await first_since(self.output, oldest, state)
-
-
-async def forget_reader(logs: Logs, subjects: Subjects, name: str) -> None:
-    """Delete a reader's consumer and position in a flow's `logs`, so that no frame is kept for the reader."""
-    output = await logs.find_log(subjects.output_stream)
-    marks = await logs.find_log(subjects.mark_stream)
-    if output is not None:
-        await output.forget_consumer(name)
-    if marks is not None and (mark := await marks.latest(subjects.read(name))) is not None:
-        await marks.delete(mark.sequence)

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from pratipad_nb.settings import Delivery, FlowOptions, Keep, gateway_of
 from pratipad_nb.transport.partitions import partition_of
 from pratipad_nb.transport.protocol import LogSpec, Partitioning
+from pratipad_nb.transport.readers import POSITION_BYTES
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["EdgeSettings", "account_bytes", "fitted", "log_specs", "marks_bytes", "reserved_bytes"]
 
-#: Bound of the log of checkpoints and readers' positions, in bytes, and what each further partition adds: a
+#: Bound of the log of checkpoints, in bytes, and what each further partition adds: a
 #: checkpoint is at most a frame of the server, 8 MiB, and its successor is stored before it is deleted.
 _MARKS_BYTES, _PARTITION_BYTES = 64 << 20, 16 << 20
 #: The parts of the server's disk that one flow's results and input may take, where their bounds are larger:
@@ -54,7 +55,7 @@ class EdgeSettings:
 
 
 def marks_bytes(partitions: int) -> int:
-    """Return the bound of the log of checkpoints and readers' positions, in bytes."""
+    """Return the bound of the log of checkpoints, in bytes."""
     return _MARKS_BYTES + (partitions - 1) * _PARTITION_BYTES
 
 
@@ -68,9 +69,15 @@ def fitted(settings: EdgeSettings, disk: int) -> EdgeSettings:
     return replace(settings, keep=replace(keep, bytes=results), options=replace(options, input_bytes=taken))
 
 
-def reserved_bytes(settings: EdgeSettings) -> int:
-    """Return how many bytes a flow's logs may take in all: what they reserve at a server that has a limit."""
-    return sum(spec.max_bytes for spec in log_specs(settings).values())
+def reserved_bytes(settings: EdgeSettings, readers: int = 0) -> int:
+    """Return how many bytes a flow's logs may take in all: what they reserve at a server that has a limit.
+
+    Parameters
+    ----------
+    readers
+        Number of the flow's named readers, whose positions have a log each.
+    """
+    return sum(spec.max_bytes for spec in log_specs(settings).values()) + readers * POSITION_BYTES
 
 
 def account_bytes(settings: EdgeSettings) -> int:
