@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -12,10 +14,12 @@ from pathlib import Path
 import nats
 import psutil
 import pytest
-from patience import eventually
+from patience import eventually, factor
+from typer.testing import CliRunner
 
 from pratipad_nb import AsyncCloud, AsyncDevice, AsyncFlow
-from pratipad_nb.errors import CertificateError
+from pratipad_nb.cli.app import app
+from pratipad_nb.errors import CertificateError, NotInvited
 from pratipad_nb.pki import authority
 from pratipad_nb.pki.authority import Authority
 from pratipad_nb.pki.certificates import identity_of, read_pem, serial_of
@@ -29,7 +33,7 @@ from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.frames import RenewedFrame, RenewFrame
 from pratipad_nb.transport.parties import Party
-from pratipad_nb.transport.tls import client_context
+from pratipad_nb.transport.tls import client_context, probe
 from pratipad_nb.validity import valid_until
 
 #: A certificate of so many days ends within two seconds.
@@ -153,6 +157,34 @@ async def test_a_device_whose_certificate_ends_soon_renews_it_by_itself(
             await lamp.connect(flow.endpoint.url, flow="house", certs=certs)
             await eventually(lambda: lamp.warnings == ())
         assert valid_until(certs / "cert.pem").timestamp() > time.time() + 300 * 86400
+
+
+async def test_a_revoked_device_is_cut_off_in_two_seconds_and_may_be_invited_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the same program and to the same folder; what was stolen before stays out."""
+    monkeypatch.setattr(renewal, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(renewal, "_LEAST_SECONDS", 0.1)
+    certs, stolen, home = tmp_path / "lamp", tmp_path / "stolen", tmp_path / "home"
+    async with AsyncFlow("Push ~> same ~> Output", name="house", home=home) as flow:
+        await flow.invite("lamp", certs)
+        shutil.copytree(certs, stolen)
+        async with AsyncDevice("lamp") as lamp:
+            await lamp.connect(flow.endpoint.url, flow="house", certs=certs)
+            arguments = ["certs", "revoke", "device", "lamp", "--flow", "house", "--home", str(home)]
+            done = await asyncio.to_thread(CliRunner().invoke, app, arguments)
+            assert done.exit_code == 0, done.output
+            async with asyncio.timeout(2 * factor()):
+                while lamp.connected:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)  # some looks of the renewal, which lets nobody in
+            assert not (home / "pki/device/house/lamp").exists()
+            await flow.invite("lamp", certs)
+            await eventually(lambda: lamp.connected)
+            await lamp.push(1)
+            assert (await flow.take(1))[0].payload == 1
+        with pytest.raises(NotInvited):
+            await probe(flow.endpoint.url, Credentials.in_folder(stolen))
 
 
 async def test_no_device_gets_another_s_certificate(tmp_path: Path) -> None:
