@@ -44,7 +44,8 @@ async def renewed(link: Connection, endpoint: Endpoint, name: str) -> None:
         raise CertificateError(f"the certificate of device {name!r} is renewed by the flow, in this program.")
     try:
         # Imported here: a device needs `cryptography` for nothing else.
-        from pratipad_nb.pki.requests import Answer, made_request, take_answer
+        from pratipad_nb.pki.certificates import made_request
+        from pratipad_nb.pki.requests import Answer, take_answer
     except ModuleNotFoundError as error:
         raise CertificateError(
             f"a device makes no new key without {error.name}. Install it (pip install cryptography), or "

@@ -27,10 +27,11 @@ from pratipad_nb.pki.certificates import (
     profile_of,
     read_certificate,
     read_pair,
+    requested_key,
     signed_by,
     signed_leaf,
 )
-from pratipad_nb.pki.requests import Answer, requested_key, vouched
+from pratipad_nb.pki.requests import Answer, vouched
 from pratipad_nb.pki.signers import (
     Signers,
     begin_change,

@@ -29,20 +29,26 @@ from pratipad_nb.validity import valid_until
 __all__ = [
     "CLOCK_SKEW",
     "Pair",
+    "PrivateKey",
     "Profile",
+    "has_signed",
     "identity_in",
     "identity_of",
     "made_authority",
     "made_leaf",
+    "made_request",
     "party_of",
     "profile_of",
     "read_authority",
     "read_certificate",
     "read_pair",
     "read_pem",
+    "read_pems",
+    "requested_key",
     "serial_of",
     "signed_by",
     "signed_leaf",
+    "to_der",
     "valid_until",
 ]
 
@@ -50,6 +56,10 @@ __all__ = [
 CLOCK_SKEW = timedelta(days=1)
 #: Upper bound of a common name in RFC 5280, appendix A.1 (ub-common-name).
 _LONGEST_NAME = 64
+#: Upper bound of a request, in bytes: one for a key on P-256 takes some 350.
+_LONGEST_REQUEST = 4096
+#: The private keys of all certificates.
+PrivateKey = ec.EllipticCurvePrivateKey
 #: Between the identity of a certificate's holder and the certificate's serial number: a URI's fragment.
 _MARK = "#"
 
@@ -79,6 +89,10 @@ class Pair:
         return self.key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
+
+    def signature(self, data: bytes) -> bytes:
+        """Return the key's signature of `data`."""
+        return self.key.sign(data, ec.ECDSA(hashes.SHA256()))
 
     def valid_at(self, moment: datetime) -> bool:
         """Return whether `moment` lies within the certificate's validity."""
@@ -270,6 +284,60 @@ def identity_of(found: x509.Certificate) -> str:
             "names no party: it has no URI among its alternative names. Take a certificate "
             "that `pratipad certs issue` or `flow.invite(name, folder)` has written."
         ) from error
+
+
+def made_request() -> tuple[PrivateKey, bytes]:
+    """Return a new key, and the request for its certificate (PKCS #10) as PEM.
+
+    The issuer goes by no name in a request.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = x509.CertificateSigningRequestBuilder().subject_name(_name("renewal"))
+    return key, request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
+    """Return the key that a request asks a certificate for, whose holder has made the request.
+
+    Raises
+    ------
+    CertificateError
+        If `request` is no request, is not signed with its key, or the key is none of P-256.
+    """
+    try:
+        if len(request) > _LONGEST_REQUEST:
+            raise ValueError("too long")
+        found = x509.load_pem_x509_csr(request)
+        key = found.public_key()
+        if not found.is_signature_valid:
+            raise ValueError("not signed with its key")
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise CertificateError(f"that is no request for a certificate: {error}.") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise CertificateError("a certificate is made for an elliptic key on P-256, and for no other key.")
+    return key
+
+
+def has_signed(certificate: x509.Certificate, signature: bytes, data: bytes) -> bool:
+    """Return whether `signature` is one of `data` by the key of `certificate`."""
+    key = certificate.public_key()
+    if not signature or not isinstance(key, ec.EllipticCurvePublicKey):
+        return False
+    try:
+        key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def read_pems(text: bytes) -> list[x509.Certificate]:
+    """Return the certificates in a PEM text; raise `ValueError` if there is none."""
+    return x509.load_pem_x509_certificates(text)
+
+
+def to_der(certificate: x509.Certificate) -> bytes:
+    """Return the certificate's encoding."""
+    return certificate.public_bytes(serialization.Encoding.DER)
 
 
 def party_of(identity: str) -> str:

@@ -22,8 +22,7 @@ from pratipad_nb.cli.app import app
 from pratipad_nb.errors import CertificateError, NotInvited
 from pratipad_nb.pki import authority
 from pratipad_nb.pki.authority import Authority
-from pratipad_nb.pki.certificates import identity_of, read_pem, serial_of
-from pratipad_nb.pki.requests import made_request
+from pratipad_nb.pki.certificates import identity_of, made_request, read_pem, serial_of
 from pratipad_nb.server import renewal
 from pratipad_nb.server.admission import Admission
 from pratipad_nb.server.config import ServerFiles

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pratipad_nb.errors import CertificateError
 from pratipad_nb.pki import store as store_module
 from pratipad_nb.pki.authority import Authority
-from pratipad_nb.pki.certificates import read_pair, serial_of
-from pratipad_nb.pki.requests import made_request, take_answer
+from pratipad_nb.pki.certificates import made_request, read_pair, serial_of
+from pratipad_nb.pki.requests import take_answer
 from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.transport.tls import client_context
 
