@@ -40,6 +40,8 @@ __all__ = [
     "PackedDeadFrame",
     "Position",
     "ReadFrame",
+    "RenewFrame",
+    "RenewedFrame",
     "Segment",
     "StoredRead",
     "TermsFrame",
@@ -333,6 +335,21 @@ class DownFrame(msgspec.Struct, gc=False):
     to: list[str] | None = None
     after: int = 0
     stored: float = 0.0
+
+
+class RenewFrame(msgspec.Struct, gc=False):
+    """Device → issuer: `request`, for a new certificate (PKCS #10, PEM). Answered by a `RenewedFrame`."""
+
+    request: bytes
+
+
+class RenewedFrame(msgspec.Struct, gc=False):
+    """Issuer → device: the answer to a `RenewFrame`, as `pratipad_nb.pki.requests.Answer`; or an error."""
+
+    certificate: bytes = b""
+    authority: bytes = b""
+    voucher: bytes = b""
+    error: str = ""
 
 
 class ControlFrame(msgspec.Struct, gc=False):
