@@ -22,6 +22,7 @@ from pratipad_nb.settings import Credentials, Endpoint, party_name
 if TYPE_CHECKING:
     from pratipad_nb.pki.store import CertificateStore
     from pratipad_nb.server.config import ServerFiles
+    from pratipad_nb.server.embedded import EmbeddedServer
     from pratipad_nb.server.joined import JoinedServer
     from pratipad_nb.server.register import Change, Register
     from pratipad_nb.transport.parties import Party, Role
@@ -34,6 +35,7 @@ __all__ = [
     "home_folder",
     "joined_server",
     "known_flows",
+    "let_in",
     "listed",
     "own_folder",
     "parties_in",
@@ -119,6 +121,7 @@ async def endpoint_for(
 
 async def _endpoint_here(home: Path, party: Party | None, patience: float | None) -> Endpoint:
     from pratipad_nb.server.disk import storage_in
+    from pratipad_nb.server.readers import prepare
     from pratipad_nb.server.state import url_in
 
     if party is None:
@@ -126,8 +129,8 @@ async def _endpoint_here(home: Path, party: Party | None, patience: float | None
     server = await started_server(home, patience)
     url = server.url
     try:
-        credentials = await asyncio.to_thread(certificate, _store(home), party)
-        await server.allow([await asyncio.to_thread(listed, party, credentials)])
+        credentials = await let_in(_store(home), server, party)
+        await prepare(url, (party,), functools.partial(let_in, _store(home), server))
     finally:
         await server.stop()
     folder = home / "server"
@@ -139,6 +142,13 @@ async def _endpoint_here(home: Path, party: Party | None, patience: float | None
         functools.partial(storage_in, folder),
         tenant=party.tenant,
     )
+
+
+async def let_in(store: CertificateStore, server: EmbeddedServer | JoinedServer, party: Party) -> Credentials:
+    """Let `party` in, with a certificate of this machine's, and return the certificate."""
+    credentials = await asyncio.to_thread(certificate, store, party)
+    await server.allow([await asyncio.to_thread(listed, party, credentials)])
+    return credentials
 
 
 def _store(home: Path) -> CertificateStore:
@@ -230,6 +240,7 @@ async def change(home: Path, change: Change) -> str:
     """Change the register of the server of `home` and return its URL; empty if it doesn't run yet."""
     from pratipad_nb.files import guarded_folder
     from pratipad_nb.server.admission import Admission
+    from pratipad_nb.server.readers import prepare
 
     try:
         server = joined_server(home)
@@ -242,6 +253,7 @@ async def change(home: Path, change: Change) -> str:
     try:
         url = await server.start()
         await server.change(change)
+        await prepare(url, change.parties, functools.partial(let_in, _store(home), server))
         return url
     finally:
         await server.stop()

@@ -19,9 +19,9 @@ import typer
 
 from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled, said
 from pratipad_nb.cli.leaf import leaf_from
-from pratipad_nb.cli.local_state import home_folder, public_leaves_url, public_url
+from pratipad_nb.cli.local_state import home_folder, let_in, public_leaves_url, public_url
 from pratipad_nb.cli.options import Home, Json
-from pratipad_nb.errors import ServerError, SettingsError
+from pratipad_nb.errors import ServerError, SettingsError, TransportError, WaitTimeout
 from pratipad_nb.settings import Address
 
 if TYPE_CHECKING:
@@ -168,6 +168,7 @@ async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: 
     hosts = _hosts(listening)
     clients = listening.clients
     credentials = await asyncio.to_thread(_certificate, store, home, hosts)
+    owner = await asyncio.to_thread(store.owner, OWNER)
     running = EmbeddedServer(
         home / "server",
         credentials,
@@ -178,12 +179,13 @@ async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: 
         leaves=str(listening.leaves or "") or False,
         leaf_of=leaf,
         standalone=True,
-        owner=await asyncio.to_thread(store.owner, OWNER),
+        owner=owner,
         on_exit=lambda event: said(f"{event.reason}; it is restarted in {event.pause:.2g} s"),
         on_full=said,
     )
     try:
         url = await running.start()
+        await _prepare_readers(running, store)
         public = public_url(home, _public(url, clients, listening.names))
         leaves = ""
         if listening.leaves is not None:
@@ -195,10 +197,20 @@ async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: 
             "leaf_of": leaf.url if leaf else "",
         }
         _announce(said_of | {"home": str(home)}, as_json)
-        renewal = await asyncio.to_thread(_renewal, running, store, home, hosts, leaf)
+        renewal = await asyncio.to_thread(_renewal, running, store, home, hosts, owner, leaf)
         await first_of(running.failure(), renewal.run())
     finally:
         await running.stop()
+
+
+async def _prepare_readers(running: EmbeddedServer, store: CertificateStore) -> None:
+    """Make what readers need that were let in while no server ran."""
+    from pratipad_nb.server.readers import prepare
+
+    try:
+        await prepare(running.url, running.register.parties.values(), partial(let_in, store, running))
+    except (TransportError, WaitTimeout) as error:
+        said(f"readers that were let in while no server ran have to wait for their flow: {error}")
 
 
 def _hosts(listening: _Listening) -> tuple[str, ...]:
@@ -227,7 +239,12 @@ def _certificate(store: CertificateStore, home: Path, hosts: tuple[str, ...]) ->
 
 
 def _renewal(
-    running: EmbeddedServer, store: CertificateStore, home: Path, hosts: tuple[str, ...], leaf: Leaf | None
+    running: EmbeddedServer,
+    store: CertificateStore,
+    home: Path,
+    hosts: tuple[str, ...],
+    owner: Credentials,
+    leaf: Leaf | None,
 ) -> Renewal:
     """Return the renewal of the server's certificate, which also follows the files of its link as a leaf."""
     from pratipad_nb.server.renewal import Renewal
@@ -240,6 +257,7 @@ def _renewal(
     renewal.keep(
         _IDENTITY, "the server", own, ensure=partial(_certificate, store, home, hosts), renewed=reload
     )
+    renewal.keep_owner(owner)
     for each in leaf.credentials if leaf is not None else ():
         renewal.follow(f"the leaf in {each.certificate.parent}", each, renewed=reload)
     return renewal

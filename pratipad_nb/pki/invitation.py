@@ -28,7 +28,7 @@ from pratipad_nb.errors import SettingsError
 from pratipad_nb.files import write_together, write_whole
 from pratipad_nb.settings import Credentials
 
-__all__ = ["INVITATION", "Invitation", "invitation_in"]
+__all__ = ["INVITATION", "Invitation", "invitation_in", "made_folder"]
 
 #: The file of a certificate folder that names its party, flow and server.
 INVITATION = "pratipad.json"
@@ -61,7 +61,7 @@ class Invitation:
             the same authority, or can't be written to.
         """
         with _reported(folder):
-            if not _made(folder) and any(folder.iterdir()):
+            if not made_folder(folder) and any(folder.iterdir()):
                 self._check_own(folder, authority)
             else:
                 self.write(folder)
@@ -141,8 +141,14 @@ def invitation_in(folder: Path) -> Invitation | None:
         ) from error
 
 
-def _made(folder: Path) -> bool:
-    """Make `folder`, open to its owner alone; return False if `folder` was there. Follows no link."""
+def made_folder(folder: Path) -> bool:
+    """Make `folder`, open to its owner alone; return False if `folder` was there. Follows no link.
+
+    Raises
+    ------
+    SettingsError
+        If `folder` is a symbolic link or no folder.
+    """
     try:
         mode = os.lstat(folder).st_mode
     except FileNotFoundError:

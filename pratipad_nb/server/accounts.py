@@ -40,8 +40,6 @@ SYSTEM = "SYS"
 _VOID = "_void"
 #: What the server may keep for the sessions of a flow's MQTT devices, in bytes: some 10,000 sessions.
 _MQTT_BYTES = 64 << 20
-#: What a flow's account may store beyond its logs, in bytes: the positions of readers.
-_SPARE_BYTES = 1 << 30
 #: A reader has one connection, and while it reconnects a second one. A device that has an account of its own
 #: has no more.
 _CONNECTIONS_EACH = 8
@@ -56,7 +54,7 @@ def flow_account(flow: str, tenant: str = "") -> str:
 
 def account_of(party: Party, rules: Rules) -> str:
     """Return the name of the account that `party` is a user of."""
-    if party.role in ("edge", "leaf", "reader"):  # READERS: until they make no consumers
+    if party.role in ("edge", "leaf"):
         return flow_account(party.flow, party.tenant)
     if party.role == "reader":
         return f"{_named('R', party.flow, party.tenant)}:{party.name}"
@@ -114,13 +112,13 @@ def _add_flow(accounts: dict[str, Account], flow: str, tenant: str, register: Re
 def _file_bound(register: Register, flow: str, tenant: str) -> int:
     """Return how many bytes the streams of a flow may take in all; -1: any number.
 
-    The flow's own logs have their own bounds: this is the bound of what an edge might make beyond. While a
-    log is carried over into another, both are there. A tenant's quota is shared out among its flows.
+    The flow's own logs have their own bounds: this is the bound of what an edge might make beyond. A tenant's
+    quota is shared out among its flows.
     """
     wanted = register.rules_of(f"{tenant}/{flow}" if tenant else flow).bytes
     quota = register.quotas.get(tenant, Quota()).bytes
     if not quota:
-        return 2 * wanted + _SPARE_BYTES if wanted else -1
+        return wanted or -1
     flows = [key for key in register.flows if key.rpartition("/")[0] == tenant]
     return wanted + max(0, quota - register.bytes_of(tenant)) // len(flows)
 
@@ -197,7 +195,7 @@ def _add_presence(accounts: dict[str, Account], party: Party, name: str) -> None
 def _user(party: Party, rules: Rules) -> dict[str, Any]:
     allowed: dict[str, list[str]] = {"publish": [], "subscribe": []}
     for right in rights_of(party, rules.arrows):
-        allowed[right.verb].append(right.subject if party.role == "reader" else right.own)  # READERS
+        allowed[right.verb].append(right.own)
     return {
         "user": party.user,
         "permissions": {verb: _only(subjects) for verb, subjects in allowed.items()},

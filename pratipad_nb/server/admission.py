@@ -12,17 +12,19 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from pratipad_nb.bugs import log_bug
 from pratipad_nb.errors import ServerError
 from pratipad_nb.files import FileLock, write_whole
-from pratipad_nb.server.accounts import account_names, flow_account, rendered_accounts
+from pratipad_nb.server import config
+from pratipad_nb.server.accounts import Account, account_names, flow_account, rendered_accounts
 from pratipad_nb.server.config import ServerFiles, rendered_include
 from pratipad_nb.server.log_file import ServerLog
 from pratipad_nb.server.register import Change, Register, parsed_register, rendered_register
 from pratipad_nb.transport.parties import Party
+from pratipad_nb.wording import size
 
 __all__ = ["Admission"]
 
@@ -202,11 +204,28 @@ class Admission:
             lock.release()
 
     def _write(self, register: Register) -> None:
+        accounts = rendered_accounts(register)
+        self._check_room(register, accounts)
         try:
             write_whole(self._files.parties, rendered_register(register))
-            write_whole(self._files.accounts, rendered_include(rendered_accounts(register)))
+            write_whole(self._files.accounts, rendered_include(accounts))
         except OSError as error:
             raise ServerError(f"{self._files.parties} can't be written: {error.strerror}.") from error
+
+    def _check_room(self, register: Register, accounts: Mapping[str, Account]) -> None:
+        """Raise `ServerError` if the accounts may store more than the server.
+
+        The server would take such accounts, and leave some flow without its streams, any one.
+        """
+        wanted = sum(max(0, account.get("jetstream", {}).get("max_file", 0)) for account in accounts.values())
+        if wanted <= config.MAX_STORE:
+            return
+        parts = ", ".join(f"{key!r} {size(rules.bytes)}" for key, rules in sorted(register.rules.items()))
+        raise ServerError(
+            f"the server may store {size(config.MAX_STORE)} on its disk, at {self._files.store}, and its "
+            f"flows together might take {size(wanted)}: {parts}. Make the bounds of a flow smaller "
+            "(keep=Keep(bytes=…), FlowOptions), or delete a flow that is over: flow.forget()."
+        )
 
     async def _confirmed(self) -> None:
         """Have the server read the accounts, and return once its log says so; ask a restarted server anew."""

@@ -32,8 +32,8 @@ class Access(Protocol):
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
         """Let a party in, and return its endpoint."""
 
-    async def declare(self, rules: Rules) -> None:
-        """Have the server go by `rules` for the flow, from the start of the edge on."""
+    async def declare(self, rules: Rules | None) -> None:
+        """Have the server go by `rules` for the flow, from the start of the edge on; None: by none."""
 
     async def invite(self, name: str, folder: Path, role: Role, mqtt: bool) -> Endpoint:
         """Let a party in, write its certificate folder to `folder`, and return its endpoint."""
@@ -59,7 +59,7 @@ class EmbeddedAccess:
         """Let a party in, making its certificate if there is none, and return its endpoint."""
         return await self._let_in(role, name)
 
-    async def declare(self, rules: Rules) -> None:
+    async def declare(self, rules: Rules | None) -> None:
         """Have the server go by `rules` for the flow, from the start of the edge on."""
         await self._site.declare(flow_key(self._flow, self._tenant), rules)
 
@@ -114,7 +114,7 @@ class ExternalAccess:
             f"runs that server can make. Connect it with url, flow={self._endpoint.flow!r} and certs=FOLDER."
         )
 
-    async def declare(self, rules: Rules) -> None:
+    async def declare(self, rules: Rules | None) -> None:
         """Do nothing: its configuration is not ours, and the edge itself goes by the notation."""
 
     async def invite(self, name: str, folder: Path, role: Role, mqtt: bool) -> Endpoint:  # noqa: ARG002 - a protocol's method
@@ -142,7 +142,7 @@ class MemoryAccess:
         """Return the endpoint, which is the same for all parties."""
         return self._endpoint
 
-    async def declare(self, rules: Rules) -> None:
+    async def declare(self, rules: Rules | None) -> None:
         """Do nothing: the edge itself goes by the notation."""
 
     async def invite(self, name: str, folder: Path, role: Role, mqtt: bool) -> Endpoint:  # noqa: ARG002 - a protocol's method

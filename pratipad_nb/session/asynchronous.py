@@ -33,7 +33,7 @@ from pratipad_nb.runtime.positions.forwarding import Forwarder
 from pratipad_nb.runtime.positions.opening import told_of_storage
 from pratipad_nb.runtime.sharing.partitioned import PartitionedEdge
 from pratipad_nb.runtime.stages.line import Line
-from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs, reserved_bytes
+from pratipad_nb.runtime.values.plan import EdgeSettings, account_bytes, log_specs
 from pratipad_nb.runtime.values.stats import FlowState, FlowStats, ReaderStats
 from pratipad_nb.server.register import Rules
 from pratipad_nb.session.access import Access
@@ -250,7 +250,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         """Return what the server needs to know of the flow, if it ran `dataflow`."""
         return Rules(
             Arrows(orders=dataflow.cloud_reaches_devices, downlink=dataflow.reaches_devices),
-            reserved_bytes(self.settings),
+            account_bytes(self.settings),
             each_device=self.settings.options.security == "account-per-device",
         )
 
@@ -404,6 +404,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
             access = await self._entrance.opened()
             try:
                 found = await self._forget_at(access)
+                await access.declare(None)
             finally:
                 await self._entrance.close()
             self._last = None

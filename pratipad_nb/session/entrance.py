@@ -116,7 +116,7 @@ class Entrance:
                     raise
                 # The end of a run closed the access meanwhile: open it anew.
 
-    async def declare(self, rules: Rules) -> None:
+    async def declare(self, rules: Rules | None) -> None:
         """Have the server go by `rules` for the flow, if the access is open."""
         if self._access is not None:
             await self._access.declare(rules)

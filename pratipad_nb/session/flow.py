@@ -171,6 +171,11 @@ class Flow(Messages, Cockpit):
         return self._flow.name
 
     @property
+    def tenant(self) -> str:
+        """The flow's tenant; empty: none."""
+        return self._flow.tenant
+
+    @property
     def notation(self) -> str:
         """The canonical notation of the dataflow that runs."""
         return self._flow.notation

@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pratipad_nb.errors import ServerError
+from pratipad_nb.errors import ServerError, TransportError, WaitTimeout
 from pratipad_nb.forks import forget_in_child
 from pratipad_nb.pki.certificates import identity_in
 from pratipad_nb.pki.store import LOOPBACK_HOSTS, CertificateStore
@@ -35,6 +35,7 @@ from pratipad_nb.server.config import ServerFiles
 from pratipad_nb.server.disk import storage_in
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.server.joined import JoinedServer
+from pratipad_nb.server.readers import prepare
 from pratipad_nb.server.register import Change, Register, Rules
 from pratipad_nb.server.renewal import Renewal
 from pratipad_nb.server.state import ServerLocked, is_wanted, read_state, url_in
@@ -173,9 +174,18 @@ class Site:
         self._credentials = await asyncio.to_thread(store.server, _SERVER, _hosts(self._mqtt))
         self._owner = await asyncio.to_thread(store.owner, OWNER)
         self._renewal = Renewal(store)
+        self._renewal.keep_owner(self._owner)
         self.url = await self._own_or_join()
+        await self._prepare_readers()
         self._renewing = asyncio.create_task(self._renewal.run(), name="renewal of certificates")
         self._renewing.add_done_callback(self._note_end)
+
+    async def _prepare_readers(self) -> None:
+        """Make what readers need that were let in while no server ran."""
+        try:
+            await prepare(self.url, self._register.parties.values(), self._let_in)
+        except (TransportError, WaitTimeout) as error:
+            log.warning("readers that were let in while no server ran have to wait for their flow: %s", error)
 
     @property
     def is_leaf(self) -> bool:
@@ -310,14 +320,15 @@ class Site:
             party.tenant,
         )
 
-    async def declare(self, key: str, rules: Rules) -> None:
-        """Have the server go by `rules` for the flow `key` from now on.
+    async def declare(self, key: str, rules: Rules | None) -> None:
+        """Have the server go by `rules` for the flow `key` from now on; None: it has nothing stored any more.
 
         The bound never gets smaller: the flow's logs reserve their old bounds until its edge has changed
         them.
         """
-        before = self._register.rules_of(key)
-        rules = replace(rules, bytes=max(rules.bytes, before.bytes))
+        before = self._register.rules.get(key)
+        if rules is not None and before is not None:
+            rules = replace(rules, bytes=max(rules.bytes, before.bytes))
         if rules != before:
             await self._on_portal(self._change(Change(rules={key: rules})))
 
@@ -336,12 +347,13 @@ class Site:
         assert self._server is not None
         return self._server.register
 
-    async def _let_in(self, party: Party, mqtt: bool | None) -> Credentials:
+    async def _let_in(self, party: Party, mqtt: bool | None = None) -> Credentials:
         known = self._invited.get(party.identity)
         if known is None or await self._listed(party, known) is None:  # another process may have revoked it
             known = await asyncio.to_thread(self._certificate, party)
         await self._list(party, known, mqtt)
         if party.identity not in self._invited:
+            await prepare(self.url, (party,), self._let_in)
             assert self._renewal is not None
             self._renewal.keep(
                 party.identity,
@@ -360,7 +372,20 @@ class Site:
         speaks = any(each.mqtt for each in self._entries(party)) if mqtt is None else mqtt
         wanted = replace(party, serial=await _serial_in(credentials), mqtt=speaks)
         if listed != wanted:
-            await self._change(Change((wanted,)))
+            former = await self._former(wanted) if party.role == "edge" else ()
+            await self._change(Change((wanted,), former))
+
+    async def _former(self, edge: Party) -> tuple[Party, ...]:
+        """Return the entries of the edge's former certificates of this computer, which nobody shows any more.
+
+        A connection that was made with one ends, and comes back at once with the new certificate: an edge is
+        renewed 24 times a year.
+        """
+        assert self._store is not None
+        carried = await asyncio.to_thread(self._store.carried_names, edge.role, edge.key)
+        entries = [each for each in self._entries(edge) if each.serial and each != edge]
+        # Without the identity, by which certificates of version 0.1 are listed, a carried one would be out.
+        return () if edge.identity in carried else tuple(e for e in entries if e.user not in carried)
 
     async def _listed(self, party: Party, credentials: Credentials) -> Party | None:
         """Return the entry of the register for the party's certificate in `credentials`, if any."""

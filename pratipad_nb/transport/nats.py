@@ -20,7 +20,7 @@ from pratipad_nb.errors import Fenced, LogFull, ServerFull, Unavailable, WaitTim
 from pratipad_nb.settings import Storage
 from pratipad_nb.transport.nats_account import account_of
 from pratipad_nb.transport.nats_api import JetStream
-from pratipad_nb.transport.nats_attendance import NatsAttendance
+from pratipad_nb.transport.nats_attendance import NatsAttendance, Roll
 from pratipad_nb.transport.nats_errors import sequence_of
 from pratipad_nb.transport.nats_link import NatsLink
 from pratipad_nb.transport.nats_log import NatsLog
@@ -51,6 +51,8 @@ class NatsConnection(NatsLink):
         self._jetstream = JetStream(self, "$JS.API")
         self._logs = NatsLogs(self._jetstream)
         self._beyond = NatsLogs(JetStream(self, f"$JS.{CLOUD}.API"))
+        #: By flow, the roll of its devices, which all attendances share.
+        self._rolls: dict[str, Roll] = {}
         #: Why the last append was not stored, where the server is to blame and not the log.
         self._trouble = ""
 
@@ -134,4 +136,5 @@ class NatsConnection(NatsLink):
 
     def attendance(self, flow: str, devices: Callable[[], Iterable[str]] = tuple) -> NatsAttendance:
         """Return which devices of `flow` are connected; see `Connection.attendance`."""
-        return NatsAttendance(self, flow, devices)
+        roll = self._rolls.setdefault(flow, Roll(self, flow))
+        return NatsAttendance(roll, devices)

@@ -34,12 +34,15 @@ from pratipad_nb.transport.nats_link import NatsLink
 from pratipad_nb.transport.protocol import News, Signal, Subscription
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["NatsAttendance", "Table"]
+__all__ = ["NatsAttendance", "Roll", "Table"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two lists where events tell of changes.
-_LIST_SECONDS = 60.0
+#: Seconds between two lists where events tell of changes. Lists of very many clients, or of clients with very
+#: long names, come less often: by so many bytes a second, and after so many seconds at last.
+_LIST_SECONDS, _LIST_BYTES_A_SECOND, _LONGEST_LIST_SECONDS = 60.0, 1 << 16, 600.0
+#: Seconds until the next list where no account of devices has answered.
+_UNANSWERED_SECONDS = 10.0
 #: Bytes of lists a second, at most: a list of 300 devices has some 40 kB, and comes every ten seconds then.
 _BYTES_A_SECOND = 4096
 #: Shortest pause between two lists, in seconds.
@@ -53,7 +56,7 @@ _AT_ONCE = 32
 #: Subjects that are asked about one by one: of more, all listeners of all devices are asked for at once.
 _ONE_BY_ONE = 8
 #: The kinds of devices whose accounts are asked.
-_KINDS = ("devices", "mqtt")
+_KINDS = frozenset({"devices", "mqtt"})
 #: The kind of all clients where all parties share an account.
 _SHARED = ""
 #: The accounts of flows' edges begin with this, after the tenant.
@@ -153,11 +156,6 @@ class Table:
                 complete = False
         return complete
 
-    def keep_to(self, kinds: Collection[str]) -> None:
-        """Drop the connections of other kinds than `kinds`: the server doesn't know these any more."""
-        for part in [part for part in self._parts if part[0] not in kinds]:
-            self._drop(part)
-
     def _drop(self, part: tuple[str, str]) -> None:
         self._replace(part, {})
         del self._parts[part]
@@ -181,17 +179,79 @@ class Table:
         self.changed.add(identity)
 
 
-class NatsAttendance:
-    """An `Attendance` of the devices of `flow`."""
+class _Reader:
+    """One iteration over the news: what has been told since the iteration's last step."""
 
-    def __init__(self, link: NatsLink, flow: str, devices: Callable[[], Iterable[str]]) -> None:
+    def __init__(self, devices: Callable[[], Iterable[str]]) -> None:
+        self.devices = devices
+        #: Set whenever there may be news, or the roll may have nobody to keep it.
+        self.woken = asyncio.Event()
+        self._identities: set[str] = set()
+        self._asked: float | None = None
+
+    def tell(self, identities: Iterable[str], asked: float | None) -> None:
+        self._identities.update(identities)
+        self._asked = asked if asked is not None else self._asked
+        self.woken.set()
+
+    def take(self) -> News | None:
+        if not self._identities and self._asked is None:
+            return None
+        news = News(frozenset(self._identities), self._asked)
+        self._identities, self._asked = set(), None
+        return news
+
+
+class NatsAttendance:
+    """An `Attendance` of the devices of a flow."""
+
+    def __init__(self, roll: Roll, devices: Callable[[], Iterable[str]]) -> None:
+        self._roll = roll
+        self._devices = devices
+
+    @property
+    def connections(self) -> Mapping[str, int]:
+        """How many connections each identity has now."""
+        return self._roll.table.counts
+
+    @property
+    def live(self) -> bool:
+        """Whether the server sends events."""
+        return self._roll.live
+
+    def refresh(self) -> None:
+        """Let the server be asked for a list soon: as often as the size of lists permits."""
+        self._roll.refresh()
+
+    async def listening(self, subjects: Collection[str]) -> frozenset[str]:
+        """Return those of `subjects` that a client listens to now."""
+        return await self._roll.listening(subjects)
+
+    def news(self) -> AsyncGenerator[News, None]:
+        """Iterate over the news, without end."""
+        return self._roll.news(_Reader(self._devices))
+
+
+class Roll:
+    """Which devices of `flow` are connected, for all attendances of one connection.
+
+    The edges of a flow's partitions share a connection, and the roll is kept once for all of them: at any
+    time one of the readers keeps it, and tells the others.
+    """
+
+    def __init__(self, link: NatsLink, flow: str) -> None:
+        self.table = Table()
+        self.live = False
         self._link = link
         self._subjects = Subjects(flow)
-        self._devices = devices
-        self._table = Table()
+        self._readers: list[_Reader] = []
+        #: Held by the reader that keeps the roll.
+        self._keeping = asyncio.Lock()
+        self._undo: contextlib.AsyncExitStack | None = None
         #: By kind, the subjects of the questions that the server has answered last; None: none yet.
         self._asked: dict[str, str] | None = None
-        self._live = False
+        #: When the last list was asked for.
+        self._asked_at = 0.0
         #: When to find out anew which accounts the server has, where all parties share an account.
         self._reconsider = 0.0
         #: Shortest time between two lists, by the size of the last list.
@@ -201,23 +261,13 @@ class NatsAttendance:
         self._era = 0
         self._wake = asyncio.Event()
 
-    @property
-    def connections(self) -> Mapping[str, int]:
-        """How many connections each identity has now."""
-        return self._table.counts
-
-    @property
-    def live(self) -> bool:
-        """Whether the server sends events."""
-        return self._live
-
     def refresh(self) -> None:
-        """Let the server be asked for a list soon: as often as the size of lists permits."""
+        """See `NatsAttendance.refresh`."""
         self._wanted = True
         self._wake.set()
 
     async def listening(self, subjects: Collection[str]) -> frozenset[str]:
-        """Return those of `subjects` that a client listens to now."""
+        """See `NatsAttendance.listening`."""
         if not subjects:
             return frozenset()
         if self._asked is None:
@@ -227,7 +277,7 @@ class NatsAttendance:
         found: set[str] = set()
 
         async def ask(kind: str, subject: str, wanted: str) -> None:
-            found.update(await listening(self._link, subject, wanted, self._table.nodes(kind)))
+            found.update(await listening(self._link, subject, wanted, self.table.nodes(kind)))
 
         await _all_of(
             [
@@ -235,30 +285,67 @@ class NatsAttendance:
                 for kind, subject in self._asked.items()
                 for wanted in filters
                 # Where a device has an account of its own, the kind is the device's name.
-                if kind in (*_KINDS, _SHARED) or wanted in (f"{root}.{kind}", f"{root}.*")
+                if kind in _KINDS or kind == _SHARED or wanted in (f"{root}.{kind}", f"{root}.*")
             ]
         )
         return frozenset(found & set(subjects))
 
     # -- news ------------------------------------------------------------------------------------------------
 
-    async def news(self) -> AsyncGenerator[News, None]:
-        """Iterate over the news, without end."""
+    async def news(self, reader: _Reader) -> AsyncGenerator[News, None]:
+        """Iterate over the news, and keep the roll where no other reader does."""
+        if self._asked is not None:
+            reader.tell(self.table.counts, self._asked_at)
+        self._readers.append(reader)
+        try:
+            while True:
+                reader.woken.clear()
+                if (news := reader.take()) is not None:
+                    yield news
+                elif self._keeping.locked():
+                    await reader.woken.wait()
+                else:
+                    await self._keep()
+        finally:
+            self._readers.remove(reader)
+            if not self._readers:
+                await self._close()
+
+    async def _keep(self) -> None:
+        """Wait for events, or for the time of the next list, and tell all readers."""
+        try:
+            async with self._keeping:
+                await self._open()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._seconds_to_list):
+                        await self._wake.wait()
+                self._wake.clear()
+                asked = time.monotonic() if self._seconds_to_list <= 0 else None
+                if asked is not None:
+                    asked = asked if await self._list() else None
+                    self._asked_at = asked or self._asked_at
+                if self._asked is not None and (asked is not None or self.table.changed):
+                    changed = self.table.take()
+                    for reader in self._readers:
+                        reader.tell(changed, asked)
+        finally:
+            for reader in self._readers:
+                reader.woken.set()  # another reader may have to keep the roll
+
+    async def _open(self) -> None:
+        if self._undo is not None:
+            return
         async with contextlib.AsyncExitStack() as undo:
             undo.callback(self._link.on_reconnect(self._on_reconnect))
             for subject in (self._subjects.connected("*"), self._subjects.disconnected("*")):
                 undo.push_async_callback((await self._subscribed(subject)).close)
-            while True:
-                self._wake.clear()
-                if self._seconds_to_list <= 0:
-                    asked = time.monotonic()
-                    if await self._list():
-                        yield News(self._table.take(), asked)
-                if self._table.changed and self._asked is not None:
-                    yield News(self._table.take())
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._seconds_to_list):
-                        await self._wake.wait()
+            self._undo = undo.pop_all()
+        self._due = 0.0
+
+    async def _close(self) -> None:
+        undo, self._undo = self._undo, None
+        if undo is not None:
+            await undo.aclose()
 
     async def _subscribed(self, subject: str) -> Subscription:
         while True:
@@ -275,13 +362,13 @@ class NatsAttendance:
         except msgspec.DecodeError as error:
             log.info("an event of the server's can't be read: %s", error)
             return
-        if event.client.kind == "Client":
-            tell = self._table.came if happened == "connected" else self._table.went
-            tell(kind, event.server.id, event.client.id, identity_in(event.client.user))
-            self._wake.set()
-            if self._asked is not None and kind not in self._asked:
-                # The account was made after the last list, as for a flow's first device that speaks MQTT.
-                self.refresh()
+        if event.client.kind != "Client":
+            return
+        tell = self.table.came if happened == "connected" else self.table.went
+        tell(kind, event.server.id, event.client.id, identity_in(event.client.user))
+        if self._asked is not None and kind not in self._asked:
+            self._wanted = True  # the account is new, and may be asked who listens from now on
+        self._wake.set()
 
     def _on_reconnect(self) -> None:
         # Events got lost, and the server may be another one.
@@ -299,7 +386,7 @@ class NatsAttendance:
     async def _list(self) -> bool:
         """Ask the server for a list; return whether the server has answered."""
         era, self._wanted = self._era, False
-        self._table.begin()
+        self.table.begin()
         try:
             answers = await self._answers()
         except (TransportError, WaitTimeout) as error:
@@ -307,15 +394,20 @@ class NatsAttendance:
             denied = isinstance(error, (NotInvited, Unavailable))
             self._plan(_LIST_SECONDS if denied else _SHORTEST, era)
             return False
+        except BaseException:
+            self._wanted = True  # another reader keeps the roll from now on
+            raise
         complete = True
-        for kind, answered in answers.items():
-            listed = self._table.listed(kind, answered.clients, alone=not self._link.clustered)
-            complete = complete and listed
-        self._table.keep_to(answers)
+        for kind in {*answers, *self.table.kinds}:
+            clients = answers[kind].clients if kind in answers else {}
+            alone = kind in answers and not self._link.clustered
+            complete = self.table.listed(kind, clients, alone=alone) and complete
         size = sum(answered.bytes for answered in answers.values())
         self._pause = min(_LIST_SECONDS, max(_SHORTEST, size / _BYTES_A_SECOND))
-        # Without any answer from an account of devices, that account may be being made.
-        period = _LIST_SECONDS if self._live and answers else self._pause
+        period = self._pause
+        if self.live:  # without any answer, an account of devices may be in the making
+            period = min(_LONGEST_LIST_SECONDS, max(_LIST_SECONDS, size / _LIST_BYTES_A_SECOND))
+            period = period if answers else _UNANSWERED_SECONDS
         self._plan(period if complete else min(period, _MISSING_SECONDS), era)
         return True
 
@@ -333,19 +425,31 @@ class NatsAttendance:
         WaitTimeout
             If the link is down, or the server doesn't answer.
         """
-        if self._live or time.monotonic() >= self._reconsider:
+        if self.live or time.monotonic() >= self._reconsider:
             answers = await self._answers_of(_KINDS)
-            self._live = bool(answers)
+            self.live = bool(answers)
             if "devices" not in answers and await self._in_account_of_flow():
-                self._live = True
-                answers |= await self._answers_of(self._table.kinds.union(self._devices()).difference(_KINDS))
-            if self._live:
+                self.live = True
+            if self.live and self._has_each_device(answers):
+                answers |= await self._answers_of(self._names())
+            if self.live:
                 self._asked = {kind: self._subjects.presence(kind) for kind in answers}
                 return answers
             self._reconsider = time.monotonic() + _LIST_SECONDS
         answered = await connections(self._link, OWN_ACCOUNT)
         self._asked = {_SHARED: OWN_ACCOUNT}
         return {_SHARED: answered}
+
+    def _has_each_device(self, answers: Collection[str]) -> bool:
+        """Return whether each device may have an account of its own: one of them may be called `devices`."""
+        return "devices" not in answers or bool(self._names() & _KINDS or self._told_of())
+
+    def _names(self) -> set[str]:
+        """Return the devices that events or readers have named."""
+        return self._told_of().union(*(reader.devices() for reader in self._readers))
+
+    def _told_of(self) -> set[str]:
+        return self.table.kinds - _KINDS - {_SHARED}
 
     async def _in_account_of_flow(self) -> bool:
         # Where each device has an account of its own, no account is there before the first device.

@@ -23,10 +23,11 @@ __all__ = ["OWN_ACCOUNT", "Answered", "connections", "identity_in", "listening"]
 
 #: The subject of the question about the asker's own account.
 OWN_ACCOUNT = "$SYS.REQ.ACCOUNT.PING.CONNZ"
-#: Connections on a page: half a megabyte, which is read in a few milliseconds.
-_PAGE = 1024
+#: Connections on a page, which has some 200 kB. A client that speaks MQTT may have an id of 64 kB: of more
+#: than 64 MB, a page of such clients, the server would cut the asker off.
+_PAGE = 256
 #: Pages overlap, for each connection that ends between two questions moves those behind it to the front.
-_OVERLAP = 128
+_OVERLAP = 32
 #: Seconds for the first answer.
 _SECONDS = 2.0
 #: The nodes of a cluster have all answered after so many seconds without a further answer.

@@ -230,12 +230,6 @@ class NatsLink:
         return self._refusal.cause
 
     @property
-    def domain(self) -> str:
-        """The name of the server's JetStream, as the server told it; see `Connection.domain`."""
-        # The client library has no name for it.
-        return str(self._client._server_info.get("domain", ""))  # noqa: SLF001
-
-    @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should look at before the server lets this party in no more."""
         return self._certificate.warnings
@@ -244,6 +238,12 @@ class NatsLink:
     def valid_until(self) -> float:
         """When this party's certificate ends, in seconds since 1970-01-01 UTC."""
         return self._certificate.valid_until
+
+    @property
+    def domain(self) -> str:
+        """The name of the server's JetStream, as the server told it; see `Connection.domain`."""
+        # The client library has no name for it.
+        return str(self._client._server_info.get("domain", ""))  # noqa: SLF001
 
     @property
     def max_frame_bytes(self) -> int:

@@ -393,13 +393,6 @@ class Connection(Logs, Protocol):
         """Why the server doesn't let this party back in; empty while the server does, or is away."""
 
     @property
-    def domain(self) -> str:
-        """The name of the connected server's JetStream among the servers that it is linked with as leaves.
-
-        Empty if it has none.
-        """
-
-    @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should look at before the server lets this party in no more: certificates that end.
 
@@ -409,6 +402,13 @@ class Connection(Logs, Protocol):
     @property
     def valid_until(self) -> float:
         """When this party's certificate ends, in seconds since 1970-01-01 UTC; 0.0 if it has none."""
+
+    @property
+    def domain(self) -> str:
+        """The name of the connected server's JetStream among the servers that it is linked with as leaves.
+
+        Empty if it has none.
+        """
 
     async def storage(self) -> Storage:
         """Return how the server's storage stands.

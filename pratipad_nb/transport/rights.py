@@ -179,16 +179,6 @@ def _reader(party: Party, arrows: Arrows) -> Iterator[Right]:
         yield _called(party.flow, call, "many")
     acknowledgement = f"$JS.ACK.{output}.{name}.>"
     yield _asked(acknowledgement, acknowledgement)
-    mark = subjects.mark_stream  # READERS: down to the end of the loop
-    for call in (
-        f"STREAM.INFO.{mark}",
-        f"CONSUMER.CREATE.{output}.{name}",
-        f"CONSUMER.CREATE.{output}.{name}.{subjects.out_all}",
-        f"CONSUMER.DELETE.{output}.{name}",
-        f"DIRECT.GET.{mark}.{subjects.read(name)}",
-        f"STREAM.MSG.GET.{mark}",
-    ):
-        yield _called(party.flow, call)
     yield _heard(subjects.stats, subjects.stats)
     yield _heard(subjects.out_all, subjects.out_all)
     yield _local("publish", USER_INFO)

@@ -9,41 +9,23 @@ import asyncio
 import contextlib
 import struct
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import lz4.block
 import msgspec
-import nats
 import pytest
-from nats.aio.client import Client
+from hostile import raw_client
 from patience import eventually
 
 from pratipad_nb import AsyncFlow, FlowOptions
 from pratipad_nb.transport.frames import UplinkFrame
-from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.subjects import Subjects
-from pratipad_nb.transport.tls import client_context
 
 pytestmark = pytest.mark.parametrize("scene", ["nats"], indirect=True)
 
 MEBIBYTE = 1 << 20
-
-
-@contextlib.asynccontextmanager
-async def raw_client(flow: AsyncFlow, device: str) -> AsyncIterator[Client]:
-    endpoint = await flow.endpoint_for("device", device)
-    assert endpoint.credentials is not None
-    client = await nats.connect(
-        endpoint.url,
-        tls=client_context(endpoint.credentials),
-        tls_handshake_first=True,
-        inbox_prefix=Party(flow.name, "device", device).inbox,
-    )
-    try:
-        yield client
-    finally:
-        await client.close()
 
 
 def lists(count: int) -> bytes:
@@ -69,10 +51,12 @@ def peak() -> Iterator[list[int]]:
         tracemalloc.stop()
 
 
-async def test_frames_of_many_objects_are_set_aside_and_an_honest_device_is_served(scene: Any) -> None:
+async def test_frames_of_many_objects_are_set_aside_and_an_honest_device_is_served(
+    scene: Any, tmp_path: Path
+) -> None:
     flow = await scene.flow("Push ~> same ~> Output")
     honest = await scene.device(flow, "honest")
-    async with raw_client(flow, "hostile") as client:
+    async with raw_client(flow, "device", "hostile", tmp_path) as client:
         with peak() as taken:
             for number in range(1, 51):
                 frame = frame_of(flow, "hostile", number, lists(2_000_000))
@@ -88,7 +72,9 @@ async def test_frames_of_many_objects_are_set_aside_and_an_honest_device_is_serv
     assert "67,108,864 bytes of memory" in letters[0].error
 
 
-async def test_one_device_takes_half_of_the_memory_and_the_others_are_served(scene: Any) -> None:
+async def test_one_device_takes_half_of_the_memory_and_the_others_are_served(
+    scene: Any, tmp_path: Path
+) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(payload: Any) -> Any:
@@ -103,7 +89,7 @@ async def test_one_device_takes_half_of_the_memory_and_the_others_are_served(sce
         options=FlowOptions(memory_bytes=8 * MEBIBYTE),
     )
     honest = await scene.device(flow, "honest")
-    async with raw_client(flow, "hostile") as client:
+    async with raw_client(flow, "device", "hostile", tmp_path) as client:
         with peak() as taken:
             for number in range(1, 51):
                 frame = frame_of(flow, "hostile", number, lists(20_000))

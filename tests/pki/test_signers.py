@@ -153,7 +153,7 @@ def test_the_store_names_the_parties_that_a_change_leaves_behind(tmp_path: Path)
     for name in ("old", "new"):
         folder = tmp_path / name
         store.authority.issue("urn:pratipad:house:edge", folder)
-        store.note_carried("edge", "house", folder)
+        store.note_carried("edge", "house", "", folder)
         if name == "old":
             store.authority.begin_change()
             assert store.left_behind() == [LAMP, "urn:pratipad:house:edge"]

@@ -10,7 +10,7 @@ from patience import eventually, patient
 from small_disk import small_disk
 
 from pratipad_nb import AsyncDevice, AsyncFlow, FlowOptions
-from pratipad_nb.errors import FlowError
+from pratipad_nb.errors import ServerError
 from pratipad_nb.settings import Keep
 
 SOON = patient(60)
@@ -80,19 +80,20 @@ async def test_flow_after_flow_runs_on_a_small_disk_and_all_that_was_stored_stay
 
 
 async def test_a_server_without_room_for_a_flow_is_told_with_what_each_part_takes(tmp_path, monkeypatch):
-    monkeypatch.setattr("pratipad_nb.server.config._MAX_STORE", 2 << 30)
-    async with flow(tmp_path, "first"):
-        with pytest.raises(FlowError) as told:
+    monkeypatch.setattr("pratipad_nb.server.config.MAX_STORE", 2 << 30)
+    async with flow(tmp_path, "first") as first:
+        with pytest.raises(ServerError) as told:
             await flow(tmp_path, "second").start()
         for words in (
-            "flow 'second' can't start: its server gives it no room",
-            "10047",
-            "have reserved 1.",
-            "1 GiB results (keep=Keep(bytes=…))",
-            "256 MiB input",
+            "the server may store 2 GiB on its disk",
+            str(tmp_path),
+            "'first' 1.",
+            "'second' 1.",
+            "keep=Keep(bytes=…)",
             "forget()",
         ):
             assert words in str(told.value)
+        assert first.state == "running"
         assert await flow(tmp_path, "second").forget() is False  # nothing of it was left
         options = FlowOptions(input_bytes=8 << 20, order_bytes=8 << 20, dead_letter_bytes=8 << 20)
         async with flow(tmp_path, "second", keep=Keep(bytes=64 << 20), options=options) as second:

@@ -15,13 +15,12 @@ from typing import Any
 import nats
 import paho.mqtt.client as mqtt
 import pytest
-from accounts_by_hand import EDGE, Server, accounts_of, free_port, identity, running
 from cryptography import x509
 from patience import eventually
+from servers_by_hand import EDGE, Server, accounts_of, free_port, running, shared_account
 
 from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.pki.authority import Authority
-from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport import nats_attendance, nats_clients
 from pratipad_nb.transport.memory import MemoryConnection
@@ -32,7 +31,13 @@ from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import Attendance, Connection, News
 from pratipad_nb.transport.tls import client_context
 
-ROOM1, ROOM2, LAMP = identity("room1"), identity("room2"), identity("lamp")
+
+def device(name: str, serial: str = "") -> Party:
+    return Party("house", "device", name, serial=serial)
+
+
+ROOM1, ROOM2, LAMP = (device(name).identity for name in ("room1", "room2", "lamp"))
+LIGHT = Party("house", "device", "lamp", mqtt=True)
 PLAIN = "pratipad.house.plain"
 
 
@@ -97,10 +102,10 @@ async def connect_edge(url: str, issued: Certificates) -> NatsConnection:
     return await NatsConnection.connect(url, issued.of(EDGE), name="edge", inbox_prefix=inbox)
 
 
-async def raw(url: str, credentials: Credentials, name: str, **options: Any) -> nats.NATS:
+async def raw(url: str, issued: Certificates, name: str, **options: Any) -> nats.NATS:
     return await nats.connect(
         url,
-        tls=client_context(credentials),
+        tls=client_context(issued.of(device(name).identity)),
         tls_handshake_first=True,
         inbox_prefix=f"_INBOX.house.device.{name}",
         error_cb=_quiet,
@@ -119,27 +124,23 @@ async def site(request: Any, tmp_path: Path, issued: Certificates) -> AsyncItera
             broker = Broker("attendance")
             edge: Connection = MemoryConnection(broker, identity=EDGE)
 
-            async def device(name: str) -> Any:
-                return MemoryConnection(broker, identity=identity(name))
+            async def connect(name: str) -> Any:
+                return MemoryConnection(broker, identity=device(name).identity)
         else:
             if request.param == "shared":
-                server = EmbeddedServer(tmp_path / "server", issued.server)
-                rooms = [Party("house", "device", each) for each in ("room1", "room2")]
-                users = [Party("house", "edge"), *rooms]
-                url = await server.start(users)
-                stack.push_async_callback(server.stop)
+                accounts = shared_account(ROOM1, ROOM2)
             else:
-                accounts = accounts_of({"devices": [ROOM1, ROOM2], "mqtt": [LAMP]})
-                url = (await stack.enter_async_context(running(tmp_path, issued.server, accounts))).url
+                accounts = accounts_of(device("room1"), device("room2"), LIGHT)
+            url = (await stack.enter_async_context(running(tmp_path, issued.server, accounts))).url
             edge = await connect_edge(url, issued)
 
-            async def device(name: str) -> Any:
-                return await raw(url, issued.of(identity(name)), name)
+            async def connect(name: str) -> Any:
+                return await raw(url, issued, name)
 
         stack.push_async_callback(edge.close)
 
         async def opened(name: str) -> Any:
-            connection = await device(name)
+            connection = await connect(name)
             stack.push_async_callback(connection.close)
             return connection
 
@@ -161,10 +162,10 @@ async def test_who_is_connected_is_known_and_by_how_many_connections(site: Site)
 
 async def test_each_change_is_news_of_the_identity(site: Site) -> None:
     site.news.clear()
-    device = await site.device("room1")
+    client = await site.device("room1")
     await eventually(lambda: any(ROOM1 in news.identities for news in site.news))
     site.news.clear()
-    await device.close()
+    await client.close()
     await eventually(lambda: any(ROOM1 in news.identities for news in site.news))
 
 
@@ -267,33 +268,26 @@ def test_the_same_server_after_a_restart_counts_nobody_twice() -> None:
     assert table.counts == {ROOM1: 1}
 
 
-def test_a_kind_that_the_server_knows_no_more_has_no_connections() -> None:
-    table = Table()
-    table.listed("devices", {"n1": {1: ROOM1}}, alone=True)
-    table.listed("mqtt", {"n1": {2: LAMP}}, alone=True)
-    table.keep_to(["devices"])
-    assert table.counts == {ROOM1: 1}
-
-
 # -- accounts of ours ----------------------------------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager
 async def house(
-    folder: Path, issued: Certificates, kinds: dict[str, Any], known: tuple[str, ...] = (), **more: Any
+    folder: Path, issued: Certificates, *devices: Party, known: tuple[str, ...] = (), **rules: Any
 ) -> AsyncIterator[tuple[Site, Server]]:
     """A server with accounts, an edge that follows who comes and goes, and devices, closed at last."""
     async with contextlib.AsyncExitStack() as stack:
-        server = await stack.enter_async_context(running(folder, issued.server, accounts_of(kinds, **more)))
+        accounts = accounts_of(*devices, **rules)
+        server = await stack.enter_async_context(running(folder, issued.server, accounts))
         edge = await connect_edge(server.url, issued)
         stack.push_async_callback(edge.close)
 
-        async def device(name: str, **options: Any) -> nats.NATS:
-            client = await raw(server.url, issued.of(identity(name)), name, **options)
+        async def connect(name: str, **options: Any) -> nats.NATS:
+            client = await raw(server.url, issued, name, **options)
             stack.push_async_callback(client.close)
             return client
 
-        site = Site(edge, device, edge.attendance("house", lambda: known))
+        site = Site(edge, connect, edge.attendance("house", lambda: known))
         yield await stack.enter_async_context(followed(site)), server
 
 
@@ -302,9 +296,8 @@ async def test_a_certificates_serial_number_is_no_part_of_the_identity(
 ) -> None:
     certificate = x509.load_pem_x509_certificate(issued.of(ROOM2).certificate.read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    numbered, _ = names.get_values_for_type(x509.UniformResourceIdentifier)
-    assert numbered.startswith(f"{ROOM2}#")
-    async with house(tmp_path, issued, {"devices": [numbered]}) as (site, _):
+    serial = names.get_values_for_type(x509.UniformResourceIdentifier)[0].removeprefix(f"{ROOM2}#")
+    async with house(tmp_path, issued, device("room2", serial)) as (site, _):
         assert site.attendance.live
         room2 = await site.device("room2")
         await eventually(lambda: site.of_devices() == {ROOM2: 1})  # by an event
@@ -316,10 +309,11 @@ async def test_a_certificates_serial_number_is_no_part_of_the_identity(
         await eventually(lambda: any(ROOM2 in news.identities for news in site.news))
 
 
-async def test_a_device_that_speaks_mqtt_is_known_and_what_it_listens_to(
+async def test_the_first_device_that_speaks_mqtt_is_known_and_what_it_listens_to(
     tmp_path: Path, issued: Certificates
 ) -> None:
-    async with house(tmp_path, issued, {"devices": [], "mqtt": [LAMP]}) as (site, server):
+    async with house(tmp_path, issued, device("room1")) as (site, server):
+        await server.reload(accounts_of(device("room1"), LIGHT))
         credentials = issued.of(LAMP)
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "x", protocol=mqtt.MQTTv311)
         context = ssl.create_default_context(cafile=str(credentials.authority))
@@ -341,8 +335,53 @@ async def test_a_device_that_speaks_mqtt_is_known_and_what_it_listens_to(
         await eventually(lambda: site.of_devices() == {})
 
 
+async def test_several_readers_of_the_news_share_one_roll(tmp_path: Path, issued: Certificates) -> None:
+    """A connection serves the edges of several partitions."""
+    async with house(tmp_path, issued, device("room1"), device("room2")) as (site, _):
+        await site.device("room1")
+        await eventually(lambda: site.of_devices() == {ROOM1: 1})
+        second, third = (Site(site.edge, None, site.edge.attendance("house")) for _ in range(2))
+        received = site.edge._client.stats
+        async with followed(third):
+            async with followed(second):
+                assert second.news[0].identities == {ROOM1}
+                assert second.of_devices() == {ROOM1: 1}
+                before = received["in_msgs"]
+                await site.device("room2")
+                for each in (site, second, third):
+                    await eventually(lambda each=each: any(ROOM2 in n.identities for n in each.news))
+                assert received["in_msgs"] == before + 1
+            third.news.clear()
+            await site.device("room1")
+            await eventually(lambda: any(ROOM1 in news.identities for news in third.news))
+
+
+async def test_a_reader_that_leaves_lets_another_one_keep_the_roll(
+    tmp_path: Path, issued: Certificates
+) -> None:
+    accounts = accounts_of(device("room1"))
+    async with running(tmp_path, issued.server, accounts) as server:
+        edge = await connect_edge(server.url, issued)
+        first, second = (Site(edge, None, edge.attendance("house")) for _ in range(2))
+        async with contextlib.AsyncExitStack() as left:
+            await left.enter_async_context(followed(first))  # keeps the roll
+            keeping = left.pop_all()
+            async with followed(second):
+                await keeping.aclose()
+                client = await raw(server.url, issued, "room1")
+                await eventually(lambda: second.of_devices() == {ROOM1: 1})
+                await client.close()
+                await eventually(lambda: second.of_devices() == {})
+        third = Site(edge, None, edge.attendance("house"))  # when nobody has kept the roll for a while
+        async with followed(third):
+            client = await raw(server.url, issued, "room1")
+            await eventually(lambda: third.of_devices() == {ROOM1: 1})
+            await client.close()
+        await edge.close()
+
+
 async def test_after_a_reconnect_a_list_counts_everybody_once(tmp_path: Path, issued: Certificates) -> None:
-    async with house(tmp_path, issued, {"devices": [ROOM1, ROOM2]}) as (site, server):
+    async with house(tmp_path, issued, device("room1"), device("room2")) as (site, server):
         await site.device("room1", reconnect_time_wait=0.01, max_reconnect_attempts=-1)
         await site.device("room2", allow_reconnect=False)
         await eventually(lambda: site.of_devices() == {ROOM1: 1, ROOM2: 1})
@@ -353,8 +392,8 @@ async def test_after_a_reconnect_a_list_counts_everybody_once(tmp_path: Path, is
 async def test_where_each_device_has_its_own_account_those_are_asked_by_their_names(
     tmp_path: Path, issued: Certificates
 ) -> None:
-    kinds = {"room1": [ROOM1], "room2": [ROOM2]}
-    async with house(tmp_path, issued, kinds, known=("room1", "room3")) as (site, _):
+    devices, known = (device("room1"), device("room2")), ("room1", "room3")
+    async with house(tmp_path, issued, *devices, known=known, each_device=True) as (site, _):
         assert site.attendance.live
         assert site.of_devices() == {}
         room1, room2 = await site.device("room1"), await site.device("room2")
@@ -370,24 +409,40 @@ async def test_where_each_device_has_its_own_account_those_are_asked_by_their_na
         await eventually(lambda: site.of_devices() == {ROOM1: 1})
 
 
+async def test_a_device_may_be_called_like_the_account_of_all_devices(
+    tmp_path: Path, issued: Certificates
+) -> None:
+    parties = (device("devices"), device("room1"))
+    async with house(tmp_path, issued, *parties, each_device=True) as (site, _):
+        for party in parties:
+            await site.device(party.name)
+        both = {party.identity: 1 for party in parties}
+        await eventually(lambda: site.of_devices() == both)
+        for _ in range(3):
+            site.news.clear()
+            site.attendance.refresh()
+            await eventually(lambda: any(news.asked for news in site.news))
+            assert site.of_devices() == both
+
+
 async def test_long_lists_come_in_pages(
     tmp_path: Path, issued: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nats_clients, "_PAGE", 4)
     monkeypatch.setattr(nats_clients, "_OVERLAP", 1)
-    async with house(tmp_path, issued, {"devices": [ROOM1]}) as (site, _):
+    async with house(tmp_path, issued, device("room1")) as (site, _):
         for _ in range(11):
-            device = await site.device("room1")
-            await heard_by(device, f"{PLAIN}.room1")
+            client = await site.device("room1")
+            await heard_by(client, f"{PLAIN}.room1")
         answered = await nats_clients.connections(site.edge, "pratipad.house.presence.devices")
         assert [len(clients) for clients in answered.clients.values()] == [11]
         assert await site.attendance.listening([f"{PLAIN}.room1"]) == {f"{PLAIN}.room1"}
 
 
 async def test_idle_devices_cost_the_edges_link_next_to_nothing(tmp_path: Path, issued: Certificates) -> None:
-    """300 idle devices: one list of 35 kB a minute."""
+    """300 idle devices: one list of 40 kB a minute."""
     names = [f"idle{number}" for number in range(50)]
-    async with house(tmp_path, issued, {"devices": [identity(name) for name in names]}) as (site, _):
+    async with house(tmp_path, issued, *map(device, names)) as (site, _):
         for name in names:
             await site.device(name)
         await eventually(lambda: len(site.of_devices()) == len(names))
@@ -405,7 +460,7 @@ async def test_idle_devices_cost_the_edges_link_next_to_nothing(tmp_path: Path, 
 async def test_an_account_that_is_shared_and_denies_the_question_gives_no_news(
     tmp_path: Path, issued: Certificates
 ) -> None:
-    accounts = {"G": {"users": [{"user": EDGE, "permissions": {"publish": ["pratipad.house.>"]}}]}, "SYS": {}}
+    accounts = shared_account(may_ask=False)
     async with running(tmp_path, issued.server, accounts) as server:
         edge = await connect_edge(server.url, issued)
         attendance = edge.attendance("house")
@@ -423,7 +478,8 @@ async def test_each_node_of_a_cluster_tells_of_its_own_clients(
     tmp_path: Path, issued: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nats_attendance, "_MISSING_SECONDS", 0.2)
-    accounts = accounts_of({"devices": [ROOM1, ROOM2]})
+    accounts = accounts_of(device("room1"), device("room2"))
+    del accounts["F_house"]["jetstream"]
     ports = [free_port(), free_port()]
     async with contextlib.AsyncExitStack() as stack:
         servers = [
@@ -445,9 +501,9 @@ async def test_each_node_of_a_cluster_tells_of_its_own_clients(
             return len(asked.clients) == 2
 
         await eventually(joined)
-        room1 = await raw(servers[0].url, issued.of(ROOM1), "room1")
+        room1 = await raw(servers[0].url, issued, "room1")
         stack.push_async_callback(room1.close)
-        room2 = await raw(servers[1].url, issued.of(ROOM2), "room2", allow_reconnect=False)
+        room2 = await raw(servers[1].url, issued, "room2", allow_reconnect=False)
         stack.push_async_callback(room2.close)
         await heard_by(room2, f"{PLAIN}.room2")
         site = Site(edge, None, edge.attendance("house"))

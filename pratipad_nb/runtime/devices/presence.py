@@ -1,11 +1,12 @@
 """Presence: which devices are connected, by their own hellos and by the server's word.
 
-Owns receiving the hellos, and following the server's news. The server needs no word from a device: a device
-whose power was cut is missed all the same, and foreign devices, which say no hello, are known too. Keeping
-the list of devices is for `roster`, and the credit that answers a hello for `credit`.
+Owns what a hello says, and following the server's news. Receiving the hellos is for `hellos`. The server
+needs no word from a device: a device whose power was cut is missed all the same, and foreign devices, which
+say no hello, are known too. Keeping the list of devices is for `roster`, and the credit that answers a hello
+for `credit`.
 
 Hellos and the server's news come on several ways, so that either may overtake the other. A device that has
-left, by the news, is doubted for a moment, and has not left if it says hello meanwhile.
+left, by the news, is doubted for a moment, and has not left if the device says hello meanwhile.
 """
 
 from __future__ import annotations
@@ -15,13 +16,11 @@ import contextlib
 import logging
 import time
 
-from pratipad_nb.errors import FrameError
 from pratipad_nb.runtime.devices.backward import Backward
 from pratipad_nb.runtime.devices.credit import Ledger
 from pratipad_nb.runtime.devices.roster import Roster
 from pratipad_nb.runtime.values.stats import MOST_CONNECTIONS
-from pratipad_nb.transport.codec import decode
-from pratipad_nb.transport.frames import HelloFrame
+from pratipad_nb.transport.frames import decode_hello
 from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import Attendance, News, Signal
 from pratipad_nb.transport.subjects import Subjects
@@ -45,7 +44,9 @@ class Presence:
         self._roster = roster
         self._ledger = ledger
         self._backward = backward
-        self._prefix = Party(subjects.flow, "device", "x").identity[:-1]
+        #: The devices of the identities that have a connection. Tenants share no account, so that the flow's
+        #: own tenant need not be known here.
+        self._devices: dict[str, str] = {}
         #: When each device last said hello, by the monotonic clock.
         self._heard: dict[str, float] = {}
         #: Devices that count as connected, although the server names no connection of theirs, and since when.
@@ -53,18 +54,9 @@ class Presence:
         self._doubts = asyncio.Event()
 
     def on_hello(self, signal: Signal) -> None:
-        """Take note of a device's hello; the callback of the subscription."""
-        try:
-            frame = decode(signal.data, HelloFrame)
-            device = self._subjects.device_of(signal.subject)
-        except FrameError as error:
-            log.info("a malformed hello: %s", error)
-            return
-        if (frame.flow, frame.device) != (self._subjects.flow, device):
-            log.info("a hello of %s came on the subject of %s", frame.device, device)
-            return
-        if not self._roster.owns(device):
-            return
+        """Take note of a device's hello; raise `FrameError` if the hello is malformed."""
+        device = self._subjects.device_of(signal.subject)
+        frame = decode_hello(signal.data, self._subjects.flow, device)
         account = self._ledger.hello(frame)
         self._backward.hello(frame, connected=account.connected)
         self._note_hello(device, leaving=frame.leaving)
@@ -90,18 +82,31 @@ class Presence:
     def _take(self, news: News) -> None:
         counts = self._attendance.connections
         for identity in news.identities:
-            if identity.startswith(self._prefix):
-                self._note_count(identity.removeprefix(self._prefix), counts.get(identity, 0))
+            count = counts.get(identity, 0)
+            if device := self._device_of(identity, keep=count > 0):
+                self._note_count(device, count)
         if news.asked is None:
             return
-        cut = len(self._prefix)
         self._roster.connections = {
-            identity[cut:]: count for identity, count in counts.items() if identity.startswith(self._prefix)
+            self._devices[identity]: count for identity, count in counts.items() if identity in self._devices
         }
         for device, account in self._ledger.accounts.items():
-            absent = account.connected and device not in self._roster.connections
-            if absent and self._heard.get(device, 0.0) < news.asked:
-                self._part_with(device)
+            if account.connected and device not in self._roster.connections:
+                heard = self._heard.get(device, 0.0)
+                if heard < news.asked and self._doubted.get(device, 0.0) <= heard:
+                    self._doubt(device, news.asked)
+
+    def _device_of(self, identity: str, *, keep: bool) -> str:
+        """Return the flow's device of that identity; empty for other parties."""
+        device = self._devices.pop(identity, "")
+        if not device:
+            party = Party.parse(identity)
+            if party is None or (party.role, party.flow) != ("device", self._subjects.flow):
+                return ""
+            device = party.name
+        if keep:
+            self._devices[identity] = device
+        return device
 
     def _note_count(self, device: str, count: int) -> None:
         """Take note of the number of a device's connections, by the server."""

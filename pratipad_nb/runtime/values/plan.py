@@ -13,7 +13,7 @@ from pratipad_nb.transport.protocol import LogSpec, Partitioning
 from pratipad_nb.transport.readers import POSITION_BYTES
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["EdgeSettings", "fitted", "log_specs", "marks_bytes", "reserved_bytes"]
+__all__ = ["EdgeSettings", "account_bytes", "fitted", "log_specs", "marks_bytes", "reserved_bytes"]
 
 #: Bound of the log of checkpoints, in bytes, and what each further partition adds: a
 #: checkpoint is at most a frame of the server, 8 MiB, and its successor is stored before it is deleted.
@@ -22,6 +22,8 @@ _MARKS_BYTES, _PARTITION_BYTES = 64 << 20, 16 << 20
 #: logs that reach their bounds make devices and readers wait, while a disk that is full stops all flows.
 _OUTPUT_PART, _INPUT_PART = 4, 8
 _LEAST_BYTES = 4 << 20
+#: Room for the positions of readers: of a thousand.
+_POSITIONS_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,14 @@ def reserved_bytes(settings: EdgeSettings, readers: int = 0) -> int:
         Number of the flow's named readers, whose positions have a log each.
     """
     return sum(spec.max_bytes for spec in log_specs(settings).values()) + readers * POSITION_BYTES
+
+
+def account_bytes(settings: EdgeSettings) -> int:
+    """Return how many bytes a flow's account may store: its logs, and what comes and goes beside them.
+
+    Beside them are the positions of readers, and the former input while it is carried over.
+    """
+    return reserved_bytes(settings) + settings.options.input_bytes + _POSITIONS_BYTES
 
 
 def log_specs(settings: EdgeSettings) -> dict[str, LogSpec]:

@@ -44,8 +44,8 @@ class Server:
         self.asked_about.append(list(subjects))
         return self.heard & frozenset(subjects)
 
-    def tell(self, device, count):
-        identity = f"urn:pratipad:house:device:{device}"
+    def tell(self, device, count, *, flow="house", role="device"):
+        identity = f"urn:pratipad:{flow}:{role}:{device}"
         self.connections[identity] = count
         if not count:
             del self.connections[identity]
@@ -189,6 +189,19 @@ async def test_a_device_that_says_no_hello_is_shown_by_the_servers_word_alone(ho
     server.tell("lamp", 0)
     await eventually(lambda: not house.shown("lamp"))
     assert house.gone_ == []
+
+
+async def test_devices_of_a_tenants_flow_are_known_and_no_other_party_is(house, server):
+    server.tell("room1", 1, flow="acme/house")
+    await eventually(lambda: house.shown())
+    server.tell("room2", 1, flow="other")
+    server.tell("room3", 1, role="reader")
+    server.tell("room4", 1, flow="acme/other")
+    server.tell("lamp", 1)
+    await eventually(lambda: house.shown("lamp"))
+    server.list()
+    server.tell("room1", 0, flow="acme/house")
+    await eventually(lambda: house.roster.known == ["lamp"])
 
 
 async def test_a_device_with_very_many_connections_is_named_once(house, server, caplog):

@@ -8,10 +8,10 @@ from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.runtime.positions.gatekeeper import Gatekeeper
 from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
-from pratipad_nb.runtime.positions.room import Room
 from pratipad_nb.transport.codec import MAGIC, encode
 from pratipad_nb.transport.frames import UplinkFrame
 from pratipad_nb.transport.protocol import Delivery
+from pratipad_nb.transport.room import Room
 from pratipad_nb.transport.subjects import Subjects
 
 
@@ -78,7 +78,8 @@ class Door:
             series=self.series,
         )
         self.number += self.number > 0
-        return await self.gate.admit(delivery)
+        self.gate.take([delivery])
+        return await self.gate.admit(self.gate.arrived.pop())
 
     def rewound(self):
         """Have the consumer count its deliveries anew."""
@@ -478,7 +479,7 @@ def packed(*payloads, first=1, device="room1"):
 def arriving(door, *frames):
     for device, data in frames:
         door.sequence += 1
-        door.gate.arrived.append(Delivery(f"pratipad.house.up.{device}", data, door.sequence, 2.0))
+        door.gate.take([Delivery(f"pratipad.house.up.{device}", data, door.sequence, 2.0)])
 
 
 async def let_in(door):

@@ -25,6 +25,11 @@ class Place:
     size: int
     data: bytes | None
 
+    @classmethod
+    def of(cls, device: str, data: bytes) -> Place:
+        """Return the place of the frame `data`."""
+        return cls(device, most_memory_of(data), data)
+
     def measure(self) -> int:
         """Look into the frame, which takes time; return by how much `size` becomes less."""
         if self.data is None:
@@ -55,10 +60,6 @@ class Room:
         self._by_device: Counter[str] = Counter()
         #: The places in flight that were not looked into, the oldest first.
         self._rough: dict[Place, None] = {}
-
-    def place(self, device: str, data: bytes) -> Place:
-        """Return the place of a frame, which is not taken by that."""
-        return Place(device, most_memory_of(data), data)
 
     def fits(self, place: Place) -> bool:
         """Return whether `place` may be taken.

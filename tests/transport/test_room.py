@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pratipad_nb.errors import FrameError
-from pratipad_nb.runtime.positions.room import Place, Room
 from pratipad_nb.transport.codec import encode, most_memory_of
 from pratipad_nb.transport.frames import UplinkFrame
+from pratipad_nb.transport.room import Place, Room
 
 MOST = 100
 
@@ -34,7 +34,7 @@ def test_what_is_larger_than_all_room_is_in_flight_alone():
 def test_frames_are_looked_into_only_if_room_is_short():
     text = encode(UplinkFrame("house", "room1", 1, 1, [1.0], ["x" * 100_000]))
     room = Room(3 * most_memory_of(text))
-    places = [room.place("room1", text) for _ in range(12)]
+    places = [Place.of("room1", text) for _ in range(12)]
     for place in places:
         assert room.fits(place)
         room.take(place)
@@ -50,7 +50,7 @@ def test_a_damaged_frame_has_no_place():
     room = Room(MOST)
     room.take(Place("a", MOST, None))
     with pytest.raises(FrameError):
-        room.fits(room.place("b", b"PNB\x01" + bytes(1_000)))
+        room.fits(Place.of("b", b"PNB\x01" + bytes(1_000)))
 
 
 @settings(deadline=None)

@@ -1,23 +1,23 @@
-"""A real server with accounts, written by hand: the system's, a flow's, its devices', its MQTT devices'."""
+"""A real server whose configuration is written by hand: of accounts of ours, or with one account for all."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import signal
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from pratipad_nb.server.accounts import SYSTEM, rendered_accounts
 from pratipad_nb.server.process import find_server
+from pratipad_nb.server.register import Change, Register, Rules
 from pratipad_nb.settings import Credentials
+from pratipad_nb.transport.parties import Party
 
-EDGE = "urn:pratipad:house:edge"
-
-
-def identity(device: str) -> str:
-    return f"urn:pratipad:house:device:{device}"
+EDGE = Party("house", "edge").identity
 
 
 def free_port() -> int:
@@ -44,62 +44,33 @@ def config(
         "tls": {**tls, "handshake_first": True},
         "jetstream": {"store_dir": str(folder / "store")},
         "mqtt": {"listen": f"127.0.0.1:{mqtt}", "tls": tls},
-        "system_account": "SYS",
+        "system_account": SYSTEM,
         "accounts": accounts,
         **more,
     }
     return json.dumps(sections)
 
 
-def accounts_of(kinds: dict[str, Iterable[str]], *, edge: tuple[str, ...] = ("pratipad.house.>",)) -> Any:
-    """Return the accounts: by kind (``devices``, ``mqtt``, or a device's name), its users.
+def accounts_of(*devices: Party, each_device: bool = False) -> dict[str, Any]:
+    """Return the accounts of a flow's edge and `devices`, as the embedded server has them."""
+    parties = (Party("house", "edge"), *devices)
+    return rendered_accounts(
+        Register().changed(Change(parties=parties, rules={"house": Rules(each_device=each_device)}))
+    )
 
-    `edge`: what the edge may publish, beside the question for its account.
+
+def shared_account(*devices: str, may_ask: bool = True) -> dict[str, Any]:
+    """Return one account for all parties, as a server of others may have it.
+
+    `may_ask`: whether the edge may ask who is connected.
     """
-    down = [{"stream": {"account": "F_house", "subject": "pratipad.house.plain.*"}}]
-    up = [{"service": {"account": "F_house", "subject": "pratipad.house.hello.*"}}]
-    exports: list[dict[str, Any]] = []
-    imports: list[dict[str, Any]] = []
-    accounts: dict[str, Any] = {
-        "SYS": {"users": [{"user": "owner"}], "exports": exports},
-        "F_house": {
-            "users": [
-                {
-                    "user": EDGE,
-                    "permissions": {
-                        "publish": [*edge, "$SYS.REQ.USER.INFO"],
-                        "subscribe": ["pratipad.house.>", "_INBOX.house.edge.>"],
-                    },
-                }
-            ],
-            "exports": [{"stream": "pratipad.house.plain.*"}, {"service": "pratipad.house.hello.*"}],
-            "imports": imports,
-        },
-    }
-    for kind, users in kinds.items():
-        name = {"devices": "D_house", "mqtt": "M_house"}.get(kind, f"D_house:{kind}")
-        accounts[name] = {
-            "users": [{"user": user} for user in users],
-            "imports": [*down, *up],
-            "mappings": {"pratipad.house.plain.*": "_void.plain.$1"},
-        }
-        if kind == "mqtt":
-            accounts[name]["jetstream"] = {"max_mem": 0, "max_file": 1 << 26}
-        asked = f"$SYS.REQ.ACCOUNT.{name}.CONNZ"
-        exports.append({"service": asked, "response_type": "stream"})
-        imports.append(
-            {"service": {"account": "SYS", "subject": asked}, "to": f"pratipad.house.presence.{kind}"}
-        )
-        for event in ("CONNECT", "DISCONNECT"):
-            told = f"$SYS.ACCOUNT.{name}.{event}"
-            exports.append({"stream": told})
-            imports.append(
-                {
-                    "stream": {"account": "SYS", "subject": told},
-                    "to": f"pratipad.house.{event.lower()}ed.{kind}",
-                }
-            )
-    return accounts
+    publish = ["pratipad.house.>", *(["$SYS.REQ.ACCOUNT.PING.CONNZ"] if may_ask else [])]
+    subscribe = ["pratipad.house.>", "_INBOX.house.>"]
+    users = [
+        {"user": EDGE, "permissions": {"publish": publish, "subscribe": subscribe}},
+        *({"user": user} for user in devices),
+    ]
+    return {"ALL": {"users": users}, SYSTEM: {}}
 
 
 class Server:
@@ -117,12 +88,18 @@ class Server:
         self.more = more
         self.url = ""
         self.mqtt = free_port()  # the server's report of its ports leaves MQTT's out
+        self._port = -1
         self._process: asyncio.subprocess.Process | None = None
 
-    async def start(self) -> None:
-        port = int(self.url.rpartition(":")[2] or -1)
+    def _write(self) -> Path:
         file = self.folder / "server.conf"
-        file.write_text(config(self.folder, self.credentials, self.accounts, port, self.mqtt, self.more))
+        text = config(self.folder, self.credentials, self.accounts, self._port, self.mqtt, self.more)
+        file.write_text(text)
+        return file
+
+    async def start(self) -> None:
+        self._port = int(self.url.rpartition(":")[2] or -1)
+        file = self._write()
         for old in self.folder.glob("*.ports"):
             old.unlink()
         with (self.folder / "log").open("ab") as log:
@@ -130,11 +107,30 @@ class Server:
                 find_server(), "-c", file, stdout=log, stderr=log
             )
         async with asyncio.timeout(10):
-            while not (found := list(self.folder.glob("*.ports"))):
+            while not (ports := self._reported()):
                 assert self._process.returncode is None, (self.folder / "log").read_text()
                 await asyncio.sleep(0.005)
-        ports = json.loads(found[0].read_text())
         self.url = f"tls://127.0.0.1:{ports['nats'][0].rpartition(':')[2]}"
+
+    def _reported(self) -> dict[str, list[str]]:
+        """Return the server's report of its ports; empty until the report is there as a whole."""
+        for file in self.folder.glob("*.ports"):
+            with contextlib.suppress(json.JSONDecodeError):
+                return dict(json.loads(file.read_text()))
+        return {}
+
+    async def reload(self, accounts: dict[str, Any]) -> None:
+        """Let the server have `accounts`. What a new account imports works after the second reload alone."""
+        assert self._process is not None
+        self.accounts = accounts
+        self._write()
+        log = self.folder / "log"
+        for _ in range(2):
+            before = log.read_text().count("Reloaded server configuration")
+            self._process.send_signal(signal.SIGHUP)
+            async with asyncio.timeout(10):
+                while log.read_text().count("Reloaded server configuration") == before:
+                    await asyncio.sleep(0.005)
 
     async def stop(self) -> None:
         if self._process is not None and self._process.returncode is None:

@@ -1,0 +1,48 @@
+"""Preparing readers: whoever lets a reader in makes what the reader needs at the server, and may not make.
+
+Owns that this is done as an edge of the reader's flow. What is made is for `pratipad_nb.transport.readers`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+
+from pratipad_nb.settings import Credentials
+from pratipad_nb.transport.nats import NatsConnection
+from pratipad_nb.transport.parties import Party
+from pratipad_nb.transport.readers import prepare_readers
+
+__all__ = ["prepare"]
+
+
+async def prepare(
+    url: str, parties: Iterable[Party], let_in: Callable[[Party], Awaitable[Credentials]]
+) -> None:
+    """Make the logs of positions and the consumers of the readers among `parties`.
+
+    Parameters
+    ----------
+    url
+        The server's URL.
+    let_in
+        Lets an edge in, and returns its certificate.
+
+    Raises
+    ------
+    TransportError, WaitTimeout
+        If the server doesn't answer.
+    """
+    readers: dict[Party, set[str]] = {}
+    for party in parties:
+        if party.role == "reader":
+            readers.setdefault(Party(party.flow, "edge", tenant=party.tenant), set()).add(party.name)
+    for edge, names in readers.items():
+        inbox = f"{edge.inbox}.{secrets.token_hex(8)}"
+        connection = await NatsConnection.connect(
+            url, await let_in(edge), name="issuer of readers", inbox_prefix=inbox
+        )
+        try:
+            await prepare_readers(connection, edge.flow, sorted(names))
+        finally:
+            await connection.close()
