@@ -204,12 +204,13 @@ class Requests:
         if found is not None:
             return found
         run, _, number = request.rpartition("-")
-        if run == self._run and number.isdecimal() and 0 < int(number) <= self._made:
+        made = run == self._run and number.isdecimal() and len(number) <= len(str(self._made))
+        if made and 0 < int(number) <= self._made:
             raise FlowError(
                 f"request {request} has been over for long, and how it ended is forgotten: {_REMEMBERED:,} "
                 "others were over since. Ask about a request sooner."
             )
-        raise FlowError(f"request {request} is not known: the flow was started anew since. Pull again.")
+        raise FlowError(f"request {request:.100} is not known: the flow was started anew since. Pull again.")
 
     def end(self, why: str) -> None:
         """End all open requests, for a reason in words."""
