@@ -18,10 +18,12 @@ yet.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import replace
 
+from pratipad_nb.errors import FrameError
 from pratipad_nb.transport.protocol import ConsumerSpec, Log, Logs, LogSpec, Record
 from pratipad_nb.transport.subjects import Subjects
 
@@ -38,6 +40,8 @@ __all__ = [
     "prepare_readers",
     "reader_consumer",
 ]
+
+log = logging.getLogger(__name__)
 
 #: Bound of the log of one reader's position, in bytes. A position has some hundred bytes, and the next is
 #: stored before it is deleted.
@@ -96,8 +100,8 @@ async def known_readers(logs: Logs, flow: str) -> list[str]:
 
 async def has_read(logs: Logs, flow: str, reader: str) -> bool:
     """Return whether `reader` has ever begun to read: its position is stored."""
-    log = await logs.find_log(Subjects(flow).position_stream(reader))
-    return log is not None and (await log.state()).messages > 0
+    found = await logs.find_log(Subjects(flow).position_stream(reader))
+    return found is not None and (await found.state()).messages > 0
 
 
 async def carry_positions(logs: Logs, flow: str) -> None:
@@ -116,7 +120,12 @@ async def carry_positions(logs: Logs, flow: str) -> None:
 
 
 async def _carry(logs: Logs, marks: Log, subjects: Subjects, record: Record) -> None:
-    await logs.take_over(_position_log(subjects, subjects.reader_of(record.subject)), marks.spec.name)
+    try:
+        reader = subjects.reader_of(record.subject)
+    except FrameError as error:  # no reader can have that position
+        log.warning("an entry of %s stays where it is: %s", marks.spec.name, error)
+        return
+    await logs.take_over(_position_log(subjects, reader), marks.spec.name)
     await marks.delete(record.sequence)
 
 

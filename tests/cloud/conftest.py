@@ -50,7 +50,8 @@ class World:
             (self.subjects.output_stream, "log"),
             (self.subjects.order_stream, "work"),
         ):
-            spec = LogSpec(name, streams[name], max_bytes, retention)
+            message_ids = name == self.subjects.order_stream
+            spec = LogSpec(name, streams[name], max_bytes, retention, message_ids=message_ids)
             log = await self.edge.open_log(spec)
             if retention == "log":
                 self.output = log

@@ -452,9 +452,7 @@ async def test_a_reader_that_nobody_let_in_yet_says_what_is_missing_and_reads_on
     await world.listening.close()  # as if the flow didn't run
     await world.append(2)
     reader = await world.reader()
-    with pytest.raises(
-        WaitTimeout, match=r"log of this reader's position is missing.*certs issue reader"
-    ):
+    with pytest.raises(WaitTimeout, match=r"log of this reader's position is missing.*certs issue reader"):
         await reader.take(1, timeout=0.2)
     await prepare_reader(world.edge, "house", "cloud")
     await world.output.forget_consumer("cloud")
