@@ -40,6 +40,7 @@ __all__ = [
     "party_name",
     "valid_address",
     "valid_name",
+    "valid_reader",
 ]
 
 Delivery = Literal["durable", "fast"]
@@ -79,6 +80,21 @@ def valid_name(name: object, what: str) -> str:
             f"Choose another, for example {name.lower() + '1'!r}."
         )
     return name
+
+
+def valid_reader(name: object) -> str:
+    """Return `name` if it may name a reader of a flow: ``archive``, or ``archive@globex`` of another tenant.
+
+    Raises
+    ------
+    SettingsError
+        If the reader's name, or the tenant's, is no valid name.
+    """
+    own, of, tenant = name.partition("@") if isinstance(name, str) else (name, "", "")
+    valid_name(own, "reader")
+    if of:
+        valid_name(tenant, "tenant")
+    return str(name)
 
 
 def party_name(name: object, role: str) -> str:
