@@ -22,7 +22,7 @@ from pratipad_nb.cli.exits import reported, said
 from pratipad_nb.cli.options import Home, Json
 from pratipad_nb.errors import CertificateError, SettingsError
 from pratipad_nb.pki.invitation import Invitation, made_folder
-from pratipad_nb.settings import party_name
+from pratipad_nb.settings import file_key, party_name
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.store import CertificateStore
@@ -252,7 +252,7 @@ def _written(store: CertificateStore, party: Party, invitation: Invitation, out:
         return made
     # Carried by hand, as a device's certificate is, so valid as long; the certificate of this machine's edge
     # is renewed at each start.
-    own = out / party.key.replace("/", "~") if party.role == "leaf" else out
+    own = out / file_key(party.key) if party.role == "leaf" else out
     made_folder(own)
     made = store.authority.ensure(party.identity, own, days=CLIENT_DAYS)
     store.note_carried(party.role, party.key, party.name, own)
@@ -343,7 +343,7 @@ def revoke(
     gone = tuple(sorted({replace(party, serial="") for party in wanted}, key=lambda party: party.identity))
     asyncio.run(local_state.change(folder, Change(gone=gone)))
     for party in gone:
-        key = party.key.replace("/", "~")
+        key = file_key(party.key)
         stored = folder / "pki" / party.role / (key if party.role == "edge" else f"{key}/{party.name}")
         shutil.rmtree(stored, ignore_errors=True)
         shutil.rmtree(folder / "pki" / "carried" / party.role / key / party.name, ignore_errors=True)

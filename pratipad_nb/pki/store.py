@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pratipad_nb.errors import CertificateError
 from pratipad_nb.files import guarded_folder, private_folder, write_whole
-from pratipad_nb.settings import Credentials, party_name, valid_name
+from pratipad_nb.settings import Credentials, file_key, party_name, valid_name
 from pratipad_nb.validity import valid_until
 
 if TYPE_CHECKING:
@@ -191,7 +191,9 @@ class CertificateStore:
 def _folder_name(flow: str) -> str:
     tenant, _, name = flow.rpartition("/")
     valid_name(name, "flow")
-    return f"{valid_name(tenant, 'tenant')}~{name}" if tenant else name
+    if tenant:
+        valid_name(tenant, "tenant")
+    return file_key(flow)
 
 
 def _ends(certificates: list[tuple[str, Path]]) -> dict[str, datetime]:

@@ -38,7 +38,7 @@ from pratipad_nb.runtime.values.stats import FlowState, FlowStats, ReaderStats
 from pratipad_nb.server.register import Rules
 from pratipad_nb.session.access import Access
 from pratipad_nb.session.callers import names_for
-from pratipad_nb.session.checks import checked_demand, checked_rate, checked_server, checked_tenant
+from pratipad_nb.session.checks import checked_demand, checked_rate, checked_server
 from pratipad_nb.session.cockpit import AsyncCockpit
 from pratipad_nb.session.defaults import defaults, home_folder
 from pratipad_nb.session.ends import check_outside, inside
@@ -54,6 +54,7 @@ from pratipad_nb.settings import (
     checked_keep,
     checked_options,
     valid_name,
+    valid_tenant,
 )
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.parties import Role
@@ -96,7 +97,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         tenant: str = "",
     ) -> None:
         super().__init__()
-        self.tenant = checked_tenant(tenant)
+        self.tenant = valid_tenant(tenant)
         self.dataflow: Dataflow = resolve(notation, names_for(namespace))
         self.settings = EdgeSettings(
             name=valid_name(name, "flow"),

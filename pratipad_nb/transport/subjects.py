@@ -50,7 +50,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from pratipad_nb.errors import FrameError, SettingsError
-from pratipad_nb.settings import valid_name
+from pratipad_nb.settings import valid_name, valid_reader
 
 __all__ = ["ALL_DEVICES", "OTHER_ACCOUNT", "ROOT", "Subjects", "is_inbox", "stream_of"]
 
@@ -113,7 +113,7 @@ class Subjects:
 
     def order(self, reader: str) -> str:
         """Return the subject of `reader`'s orders."""
-        return self._below("order", valid_name(reader, "reader"))
+        return self._below("order", valid_reader(reader))
 
     @property
     def edge_order(self) -> str:
@@ -156,7 +156,7 @@ class Subjects:
 
     def read(self, reader: str) -> str:
         """Return the subject of `reader`'s position in the output."""
-        return self._below("read", valid_name(reader, "reader"))
+        return self._below("read", valid_reader(reader))
 
     def dead(self, processor: str) -> str:
         """Return the subject of the dead letters of `processor`.
@@ -184,7 +184,7 @@ class Subjects:
 
     def control(self, reader: str) -> str:
         """Return the subject of `reader`'s requests to the edge."""
-        return self._below("control", valid_name(reader, "reader"))
+        return self._below("control", valid_reader(reader))
 
     def presence(self, kind: str) -> str:
         """Return the subject of the question which devices of `kind` are connected.
@@ -371,7 +371,7 @@ class Subjects:
     def _name_of(self, subject: str, kinds: tuple[str, ...], what: str) -> str:
         name = self._last(subject, kinds)
         try:
-            return valid_name(name, what)
+            return valid_reader(name) if what == "reader" else valid_name(name, what)
         except SettingsError as error:
             raise FrameError(f"{subject!r} names no {what}: {error}") from None
 
