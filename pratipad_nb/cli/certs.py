@@ -19,7 +19,7 @@ import typer
 
 from pratipad_nb.cli import local_state
 from pratipad_nb.cli.exits import reported, said
-from pratipad_nb.cli.options import Home, Json
+from pratipad_nb.cli.options import Home, Json, Tenant
 from pratipad_nb.errors import CertificateError, SettingsError
 from pratipad_nb.pki.invitation import Invitation, made_folder
 from pratipad_nb.settings import file_key, party_name
@@ -61,14 +61,6 @@ _FlowOption = Annotated[
         metavar="NAME",
         help="The flow; for a leaf, several may go with commas.",
         show_default=False,
-    ),
-]
-
-
-_TenantOption = Annotated[
-    str,
-    typer.Option(
-        "--tenant", envvar="PRATIPAD_TENANT", metavar="NAME", help="The flow's tenant.", show_default=False
     ),
 ]
 
@@ -159,7 +151,7 @@ def issue(
             show_default=False,
         ),
     ] = None,
-    tenant: _TenantOption = "",
+    tenant: Tenant = "",
     mqtt: Annotated[
         bool, typer.Option("--mqtt", help="The device speaks MQTT, and no NATS.", show_default=False)
     ] = False,
@@ -178,19 +170,24 @@ def issue(
       pratipad certs issue reader archive --flow house --out archive-certs
       pratipad certs issue edge house --url tls://hub.local:4222
       pratipad certs issue leaf barn --flow house,garden --url tls://cloud.example:7422
+      pratipad certs issue device room1 --flow house --tenant acme
+      pratipad certs issue reader archive --flow acme/house --tenant globex    (see flow.share)
     """
     from pratipad_nb.server.register import Change
 
     parties = _parties(role, name, flow, tenant, mqtt)
     party_name(name, role.value)
     folder = local_state.home_folder(home)
+    # Before a certificate is made: an invitation that is refused leaves no trace.
+    local_state.parties_in(folder).check(Change(tuple(parties)))
     if not (folder / "pki" / "authority" / "ca.pem").exists():
         raise CertificateError(
             f"there is no authority in {folder}. Make one (pratipad certs init), or say where it is (--home)."
         )
     store = _opened(folder)
     out = (out or Path(f"{name}-certs")).expanduser()
-    invitation = Invitation(role.value, name, ",".join(party.key for party in parties), tenant=tenant)
+    flows = ",".join(party.key for party in parties)
+    invitation = Invitation(role.value, parties[0].name or name, flows)
     # Before a certificate is made: a folder of another party leaves no trace.
     invitation.claim(out, store.authority.certificate)
     made = {party: _written(store, party, invitation, out) for party in parties}
@@ -314,7 +311,7 @@ def revoke(
     role: _RoleArgument,
     name: _NameArgument,
     flow: _FlowOption = None,
-    tenant: _TenantOption = "",
+    tenant: Tenant = "",
     home: Home = None,
 ) -> None:
     """Let a party in no more, and end its connections at once.
