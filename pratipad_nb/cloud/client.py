@@ -28,7 +28,7 @@ from pratipad_nb.forks import closing_in_parent, watch
 from pratipad_nb.message import Message
 from pratipad_nb.portal import shared_portal
 from pratipad_nb.request import AsyncRequest, Request, checked_pull
-from pratipad_nb.settings import Endpoint, party_name
+from pratipad_nb.settings import GUEST, Endpoint, party_name
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.subjects import Subjects
@@ -280,6 +280,8 @@ class AsyncCloud:
         ------
         OneWayError
             If the notation lets no order reach devices; the error's text shows the hop.
+        FlowError
+            If this reader is a guest.
         PayloadError
             If the payload is not JSON-like.
         WaitTimeout
@@ -287,6 +289,11 @@ class AsyncCloud:
         LogFull
             If too many orders wait for devices that are away.
         """
+        if GUEST in self.reader:
+            raise FlowError(
+                f"the flow {self.flow!r} is shared with the reader {self.reader!r} to be read, and not to be "
+                "sent orders. A reader of the flow's own tenant sends them."
+            )
         order = made_order(self.reader, payload, to)
         data = encoded(order)
         description = await self._described()

@@ -184,6 +184,11 @@ class CertificateStore:
             shutil.rmtree(self._of(role, flow), ignore_errors=True)
             shutil.rmtree(self._folder / "carried" / role / _folder_name(flow), ignore_errors=True)
 
+    def forget_party(self, role: str, flow: str, name: str) -> None:
+        """Delete the certificates of one party, as `forget` does; an edge has no name."""
+        for folder in (self._of(role, flow), self._folder / "carried" / role / _folder_name(flow)):
+            shutil.rmtree(folder / name if name else folder, ignore_errors=True)
+
     def _of(self, role: str, flow: str) -> Path:
         return private_folder(self._folder / role) / _folder_name(flow)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pratipad_nb.errors import FlowError, SettingsError
 from pratipad_nb.pki.invitation import Invitation
-from pratipad_nb.settings import Credentials, Endpoint, Leaf, Sync
+from pratipad_nb.settings import GUEST, Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.transport.parties import Party, Role, flow_key
 
 if TYPE_CHECKING:
@@ -37,6 +37,12 @@ class Access(Protocol):
 
     async def invite(self, name: str, folder: Path, role: Role, mqtt: bool) -> Endpoint:
         """Let a party in, write its certificate folder to `folder`, and return its endpoint."""
+
+    async def share(self, tenant: str, reader: str) -> None:
+        """Share the flow's output with the reader of another tenant."""
+
+    async def unshare(self, tenant: str) -> bool:
+        """Share it with no reader of that tenant any more; return whether it was shared."""
 
     async def failure(self) -> None:
         """Wait until a bug of ours ends the watch over the server, and raise its exception."""
@@ -87,6 +93,14 @@ class EmbeddedAccess:
     def _party(self, role: Role, name: str) -> Party:
         return Party(self._flow, role, "" if role == "edge" else name, self._tenant)
 
+    async def share(self, tenant: str, reader: str) -> None:
+        """Share the flow's output with the reader of another tenant; the reader needs a certificate yet."""
+        await self._site.share(Party(self._flow, "reader", f"{reader}{GUEST}{tenant}", self._tenant))
+
+    async def unshare(self, tenant: str) -> bool:
+        """Cut the readers of that tenant off, and forget their positions."""
+        return await self._site.unshare(flow_key(self._flow, self._tenant), tenant)
+
     async def failure(self) -> None:
         """Wait until the site fails, and raise its exception."""
         await self._site.failure()
@@ -121,6 +135,20 @@ class ExternalAccess:
         """Refuse to let anybody but the edge in: this server is not ours."""
         return await self.endpoint_for(role, name)
 
+    async def share(self, tenant: str, reader: str) -> None:
+        """Refuse: this server is not ours."""
+        raise FlowError(
+            f"with whom a flow at {self._endpoint.url} is shared is for who runs that server: the reader "
+            f"{reader!r} of {tenant!r} needs a certificate, and an account, from there."
+        )
+
+    async def unshare(self, tenant: str) -> bool:
+        """Refuse: this server is not ours."""
+        raise FlowError(
+            f"with whom a flow at {self._endpoint.url} is shared is for who runs that server; {tenant!r} can "
+            "be cut off there alone."
+        )
+
     async def failure(self) -> None:
         """Wait for ever: no server is watched here."""
         await asyncio.Event().wait()
@@ -150,6 +178,16 @@ class MemoryAccess:
         raise SettingsError(
             f"the {role} {name!r} needs no folder: at {self._endpoint.url}, which exists in this process "
             "alone, everybody may come in. Connect it with connect(flow)."
+        )
+
+    async def share(self, tenant: str, reader: str) -> None:
+        """Do nothing: everybody may come in, guests too."""
+
+    async def unshare(self, tenant: str) -> bool:
+        """Refuse: nobody can be kept out."""
+        raise SettingsError(
+            f"at {self._endpoint.url}, which exists in this process alone, everybody may come in, and so may "
+            f"{tenant!r}."
         )
 
     async def failure(self) -> None:

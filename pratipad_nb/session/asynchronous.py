@@ -525,6 +525,14 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         """Write the certificate folder that lets a party of that name in, and return its endpoint."""
         return await self._entrance.invite(name, folder, role, mqtt)
 
+    async def share(self, tenant: str, *, reader: str) -> None:
+        """Share the output, to be read only, with the reader of another tenant; see `Flow.share`."""
+        await self._entrance.share(tenant, reader)
+
+    async def unshare(self, tenant: str) -> bool:
+        """Cut the readers of a tenant off the output; see `Flow.unshare`."""
+        return await self._entrance.unshare(tenant)
+
 
 def _at_work(lines: Sequence[Line]) -> list[str]:
     """Return the processors with a call in progress, each with the call's begin."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from patience import until
 
 from pratipad_nb import AsyncCloud, AsyncDevice, AsyncFlow, Cloud, Device, Flow, Gateway, flows
-from pratipad_nb.errors import FlowError, SettingsError
+from pratipad_nb.errors import FlowError, NotInvited, SettingsError, TransportError, WaitTimeout
 from pratipad_nb.settings import Endpoint
 
 HOUSE = "Push <~> same <~> Output"
@@ -73,9 +74,11 @@ def test_flows_of_one_name_run_side_by_side_and_each_gets_its_own_devices_messag
 
 
 def test_a_second_flow_of_a_tenant_is_refused_under_its_name(url: str) -> None:
-    with Flow(HOUSE, name="twins", tenant="acme", server=url):
-        with pytest.raises(FlowError, match="a flow named 'acme/twins' runs in this process already"):
-            Flow(HOUSE, name="twins", tenant="acme", server=url).start()
+    with (
+        Flow(HOUSE, name="twins", tenant="acme", server=url),
+        pytest.raises(FlowError, match="a flow named 'acme/twins' runs in this process already"),
+    ):
+        Flow(HOUSE, name="twins", tenant="acme", server=url).start()
 
 
 @pytest.mark.parametrize("theirs", ["globex", ""])
@@ -93,20 +96,23 @@ def test_a_device_of_another_tenant_is_refused_before_the_flow_lets_it_in(theirs
 
 
 async def test_by_url_the_tenant_is_the_clients_or_stands_before_the_flow(url: str) -> None:
-    async with AsyncFlow(HOUSE, name="house", tenant="acme", server=url) as flow:
-        async with AsyncDevice("room1", tenant="acme") as room1, AsyncDevice("room2") as room2:
-            await room1.connect(url, flow="house")
-            await room2.connect(url, flow="acme/house")
-            await room1.push(1)
-            await room2.push(2)
-            for cloud in (
-                AsyncCloud("house", tenant="acme", server=url, reader="a"),
-                AsyncCloud("acme/house", server=url, reader="b"),
-                AsyncCloud("house", reader="c", endpoint=flow.endpoint),
-            ):
-                async with cloud:
-                    assert {message.payload for message in await cloud.take(2)} == {1, 2}
-    with pytest.raises(SettingsError, match="the endpoint is of the flow 'acme/house', not of 'globex/house'"):
+    async with (
+        AsyncFlow(HOUSE, name="house", tenant="acme", server=url) as flow,
+        AsyncDevice("room1", tenant="acme") as room1,
+        AsyncDevice("room2") as room2,
+    ):
+        await room1.connect(url, flow="house")
+        await room2.connect(url, flow="acme/house")
+        await room1.push(1)
+        await room2.push(2)
+        for cloud in (
+            AsyncCloud("house", tenant="acme", server=url, reader="a"),
+            AsyncCloud("acme/house", server=url, reader="b"),
+            AsyncCloud("house", reader="c", endpoint=flow.endpoint),
+        ):
+            async with cloud:
+                assert {message.payload for message in await cloud.take(2)} == {1, 2}
+    with pytest.raises(SettingsError, match="endpoint is of the flow 'acme/house', not of 'globex/house'"):
         AsyncCloud("house", tenant="globex", endpoint=Endpoint(url, "house", tenant="acme"))
 
 
@@ -133,3 +139,76 @@ def test_kept_messages_of_two_tenants_are_in_files_of_their_own(url: str, tmp_pa
         with Device("room1", keep=tmp_path).connect(flow) as device:
             device.flush(10)
         assert [message.payload for message in flow.take(1)] == [{"of": "acme"}]
+
+
+# -- sharing a flow with another tenant ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("owner", "guest"), [("acme", "globex"), ("", "globex"), ("acme", "")])
+def test_a_guest_reads_the_output_and_the_counters_and_does_nothing_else(
+    owner: str, guest: str, home: Path, tmp_path: Path
+) -> None:
+    name, orders = f"archive@{guest}", []
+
+    def cloud(folder: str) -> Cloud:
+        return Cloud(f"{owner}/shared", reader=name, server=url, certs=tmp_path / folder)
+
+    with Flow("Pull <~> same <~> Output", name="shared", tenant=owner, home=home) as flow:
+        with pytest.raises(SettingsError, match="isn't shared with a reader 'archive'"):
+            flow.invite(name, tmp_path / "early", role="reader")
+        flow.share(guest, reader="archive")
+        url = flow.invite(name, tmp_path / "archive", role="reader").url
+        with Device("room1", read=lambda: 1, receive=orders.append).connect(flow) as device:
+            flow.pull(3).wait()
+            with cloud("archive") as first:
+                assert [message.payload for message in first.take(2)] == [1, 1]
+                assert first.describe().delivery == "durable"
+                with pytest.raises(FlowError, match="to be read, and not to be sent orders"):
+                    first.send({"led": "on"})
+                with pytest.raises(FlowError, match="not for the request 'pull'"):
+                    first.pull(1)
+            assert device.sent == 3
+        second = cloud("archive")
+        assert len(second.take(1)) == 1  # where the first stopped
+        assert flow.unshare(guest)
+        with pytest.raises((TransportError, WaitTimeout)):
+            second.take(1, timeout=1)
+        with contextlib.suppress(TransportError, WaitTimeout):
+            second.close()
+        assert not flow.unshare(guest)
+        with pytest.raises(NotInvited):
+            cloud("archive").take(1)
+        with pytest.raises(SettingsError, match="isn't shared with a reader 'archive'"):
+            flow.invite(name, tmp_path / "late", role="reader")
+        flow.share(guest, reader="archive")
+        flow.invite(name, tmp_path / "anew", role="reader")
+        with pytest.raises(NotInvited):  # the certificate from before
+            cloud("archive").take(1)
+        with cloud("anew") as anew:  # its position was forgotten
+            assert len(anew.take(3)) == 3
+        assert flow.unshare(guest)
+    assert orders == []
+
+
+@pytest.mark.parametrize("tenant", ["acme", ""])
+def test_a_flow_is_not_shared_with_its_own_tenant_nor_with_what_is_no_name(tenant: str, url: str) -> None:
+    with Flow(HOUSE, name="house", tenant=tenant, server=url) as flow:
+        with pytest.raises(SettingsError, match="Name another tenant"):
+            flow.share(tenant, reader="archive")
+        with pytest.raises(SettingsError, match="Name another tenant"):
+            flow.unshare(tenant)
+        with pytest.raises(SettingsError, match="can't name a tenant"):
+            flow.share("glo.bex", reader="archive")
+        with pytest.raises(SettingsError, match="can't name a reader"):
+            flow.share("globex", reader="archive@initech")
+
+
+def test_a_share_survives_the_end_of_the_program(tmp_path: Path) -> None:
+    flow = Flow(HOUSE, name="house", tenant="acme", home=tmp_path / "state")
+    flow.share("globex", reader="archive")
+    flow.stop()
+    with (
+        Flow(HOUSE, name="house", tenant="acme", home=tmp_path / "state") as again,
+        Cloud(again, tenant="globex", reader="archive") as cloud,
+    ):
+        assert cloud.describe().delivery == "durable"

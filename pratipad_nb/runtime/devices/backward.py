@@ -63,7 +63,7 @@ from pratipad_nb.transport.frames import (
     new_epoch,
 )
 from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Delivery, Log
-from pratipad_nb.transport.subjects import Subjects
+from pratipad_nb.transport.subjects import Subjects, is_guests
 
 __all__ = ["Backward", "append_order", "check_open"]
 
@@ -311,6 +311,11 @@ class Backward:
         """
         if len(frame.orders) > MAX_MESSAGES:
             raise FrameError(f"a frame has {len(frame.orders)} orders; {MAX_MESSAGES} at most.")
+        if is_guests(subject):
+            raise FrameError(
+                f"the flow is shared with the reader {self._subjects.reader_of(subject)!r} to be read, and "
+                "not to be sent orders."
+            )
         dataflow = self._line().dataflow
         if not frame.reply:
             check_open(dataflow)

@@ -46,6 +46,8 @@ class Control:
         The verbs by name.
     of_readers
         The verbs that concern the reader that asks, by name.
+    of_guests
+        Those of both that a reader of another tenant may ask for.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Control:
             "stats": self._stats,
         }
         self.of_readers: dict[str, Verb] = {"reader": self._prepare}
+        self.of_guests = ("describe", "stats", "reader")
 
     async def _describe(self) -> dict[str, Any]:
         dataflow = self._line().dataflow
