@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pratipad_nb.errors import CertificateError, FlowError, SettingsError
 from pratipad_nb.pki.invitation import Invitation
-from pratipad_nb.settings import Credentials, Endpoint, Leaf, Sync
+from pratipad_nb.settings import GUEST, Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.transport.frames import RenewedFrame
 from pratipad_nb.transport.parties import Party, Role, flow_key
 
@@ -48,6 +48,12 @@ class Access(Protocol):
         CertificateError
             If `request` is none, or the authority isn't here.
         """
+
+    async def share(self, tenant: str, reader: str) -> None:
+        """Share the flow's output with the reader of another tenant."""
+
+    async def unshare(self, tenant: str) -> bool:
+        """Share it with no reader of that tenant any more; return whether it was shared."""
 
     async def failure(self) -> None:
         """Wait until a bug of ours ends the watch over the server, and raise its exception."""
@@ -104,6 +110,14 @@ class EmbeddedAccess:
         """Return a new certificate for the device, let in from now on."""
         return await self._site.renew(self._party("device", device), request)
 
+    async def share(self, tenant: str, reader: str) -> None:
+        """Share the flow's output with the reader of another tenant; the reader needs a certificate yet."""
+        await self._site.share(Party(self._flow, "reader", f"{reader}{GUEST}{tenant}", self._tenant))
+
+    async def unshare(self, tenant: str) -> bool:
+        """Cut the readers of that tenant off, and forget their positions."""
+        return await self._site.unshare(flow_key(self._flow, self._tenant), tenant)
+
     async def failure(self) -> None:
         """Wait until the site fails, and raise its exception."""
         await self._site.failure()
@@ -145,6 +159,20 @@ class ExternalAccess:
             f"the certificate of {device!r} can't be renewed here: the authority is elsewhere."
         )
 
+    async def share(self, tenant: str, reader: str) -> None:
+        """Refuse: this server is not ours."""
+        raise FlowError(
+            f"with whom a flow at {self._endpoint.url} is shared is for who runs that server: the reader "
+            f"{reader!r} of {tenant!r} needs a certificate, and an account, from there."
+        )
+
+    async def unshare(self, tenant: str) -> bool:
+        """Refuse: this server is not ours."""
+        raise FlowError(
+            f"with whom a flow at {self._endpoint.url} is shared is for who runs that server; {tenant!r} can "
+            "be cut off there alone."
+        )
+
     async def failure(self) -> None:
         """Wait for ever: no server is watched here."""
         await asyncio.Event().wait()
@@ -181,6 +209,16 @@ class MemoryAccess:
         """Refuse: the authority isn't here."""
         raise CertificateError(
             f"the certificate of {device!r} can't be renewed here: the authority is elsewhere."
+        )
+
+    async def share(self, tenant: str, reader: str) -> None:
+        """Do nothing: everybody may come in, guests too."""
+
+    async def unshare(self, tenant: str) -> bool:
+        """Refuse: nobody can be kept out."""
+        raise SettingsError(
+            f"at {self._endpoint.url}, which exists in this process alone, everybody may come in, and so may "
+            f"{tenant!r}."
         )
 
     async def failure(self) -> None:

@@ -39,7 +39,7 @@ from pratipad_nb.server.register import Rules
 from pratipad_nb.session.access import Access
 from pratipad_nb.session.account import check_account, check_security
 from pratipad_nb.session.callers import names_for
-from pratipad_nb.session.checks import checked_demand, checked_rate, checked_server, checked_tenant
+from pratipad_nb.session.checks import checked_demand, checked_rate, checked_server
 from pratipad_nb.session.cockpit import AsyncCockpit
 from pratipad_nb.session.defaults import defaults, home_folder
 from pratipad_nb.session.ends import check_outside, inside
@@ -56,6 +56,7 @@ from pratipad_nb.settings import (
     checked_keep,
     checked_options,
     valid_name,
+    valid_tenant,
 )
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.parties import Role
@@ -98,7 +99,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         tenant: str = "",
     ) -> None:
         super().__init__()
-        self.tenant = checked_tenant(tenant)
+        self.tenant = valid_tenant(tenant)
         self.dataflow: Dataflow = resolve(notation, names_for(namespace))
         self.settings = EdgeSettings(
             name=valid_name(name, "flow"),
@@ -537,6 +538,14 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
     ) -> Endpoint:
         """Write the certificate folder that lets a party of that name in, and return its endpoint."""
         return await self._entrance.invite(name, folder, role, mqtt)
+
+    async def share(self, tenant: str, *, reader: str) -> None:
+        """Share the output, to be read only, with the reader of another tenant; see `Flow.share`."""
+        await self._entrance.share(tenant, reader)
+
+    async def unshare(self, tenant: str) -> bool:
+        """Cut the readers of a tenant off the output; see `Flow.unshare`."""
+        return await self._entrance.unshare(tenant)
 
 
 def _at_work(lines: Sequence[Line]) -> list[str]:

@@ -158,7 +158,7 @@ def _reader(party: Party, arrows: Arrows) -> Iterator[Right]:
     """
     subjects, name = Subjects(party.flow), party.name
     output, position = subjects.output_stream, subjects.position_stream(name)
-    if arrows.orders and not party.guest_of:
+    if arrows.orders and not party.is_guest:
         yield _asked(subjects.order(name), subjects.order_all)
     yield _asked(subjects.control(name), subjects.control_all)
     yield _asked(subjects.read(name), subjects.read_all)

@@ -51,9 +51,9 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from pratipad_nb.errors import FrameError, SettingsError
-from pratipad_nb.settings import valid_name, valid_reader
+from pratipad_nb.settings import GUEST, valid_name, valid_reader
 
-__all__ = ["ALL_DEVICES", "OTHER_ACCOUNT", "ROOT", "Subjects", "is_inbox", "stream_of"]
+__all__ = ["ALL_DEVICES", "OTHER_ACCOUNT", "ROOT", "Subjects", "is_guests", "is_inbox", "stream_of"]
 
 #: First token of every subject.
 ROOT = "pratipad"
@@ -411,6 +411,11 @@ def stream_of(subject: str) -> str:
         if any(pattern.split(".")[2] == tokens[2] for pattern in patterns):
             return stream
     return ""
+
+
+def is_guests(subject: str) -> bool:
+    """Return whether `subject` is of a reader of another tenant, for no other name has its mark."""
+    return GUEST in subject
 
 
 def is_inbox(subject: str) -> bool:

@@ -68,7 +68,7 @@ from pratipad_nb.transport.frames import (
     new_epoch,
 )
 from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Delivery, Log, Record
-from pratipad_nb.transport.subjects import Subjects
+from pratipad_nb.transport.subjects import Subjects, is_guests
 
 __all__ = ["Backward", "append_order", "check_open"]
 
@@ -367,6 +367,11 @@ class Backward:
             raise FrameError(f"the orders of a frame are for {targets:,} devices; {_MOST_TARGETS:,} at most.")
         if not is_time(frame.time):
             raise FrameError(f"a frame of orders has the time {frame.time}; it is in seconds since 1970.")
+        if is_guests(subject):
+            raise FrameError(
+                f"the flow is shared with the reader {self._subjects.reader_of(subject)!r} to be read, and "
+                "not to be sent orders."
+            )
         dataflow = self._line().dataflow
         if not frame.reply:
             check_open(dataflow)

@@ -52,6 +52,8 @@ class Control:
         The verbs by name.
     of_readers
         The verbs that concern the reader that asks, by name.
+    of_guests
+        Those of both that a reader of another tenant may ask for.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Control:
             "request": self._request,
             "cancel": self._cancel,
         }
+        self.of_guests = ("describe", "stats", "reader")
 
     async def _describe(self) -> dict[str, Any]:
         dataflow = self._line().dataflow
