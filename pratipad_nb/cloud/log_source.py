@@ -33,7 +33,7 @@ from typing import Any, Literal
 
 from pratipad_nb.bugs import log_bug
 from pratipad_nb.cloud.backlog import Backlog, messages_of
-from pratipad_nb.cloud.position import Claim, Patience, StoredPosition
+from pratipad_nb.cloud.position import Claim, Patience, StoredPosition, stored_read
 from pratipad_nb.cloud.trail import Trail
 from pratipad_nb.errors import (
     Fenced,
@@ -45,8 +45,9 @@ from pratipad_nb.errors import (
     TransportError,
     WaitTimeout,
 )
+from pratipad_nb.seldom import Seldom
 from pratipad_nb.transport.codec import decode, most_memory_of
-from pratipad_nb.transport.frames import OutputFrame, ReadFrame, StoredRead
+from pratipad_nb.transport.frames import OutputFrame, ReadFrame
 from pratipad_nb.transport.landmarks import LATER, Landmark, entry_at, first_since, holds, landmark_of
 from pratipad_nb.transport.protocol import (
     Connection,
@@ -127,6 +128,7 @@ class LogSource:
         self._asked = -math.inf
         self.held = Backlog()
         self.skipped_frames = 0
+        self._line = Seldom()
         self._connection = connection
         self._subjects = Subjects(flow)
         self._trail = Trail()
@@ -320,7 +322,15 @@ class LogSource:
             frame = decode(record.data, OutputFrame)
             messages = messages_of(frame, self._flow)
         except (FrameError, ValueError) as error:
-            log.error("reader %s skips frame %d of %s: %s", self._name, record.sequence, self._flow, error)
+            if told := self._line.note():
+                log.error(
+                    "reader %s skips frame %d of %s: %s; %d frames since the last line",
+                    self._name,
+                    record.sequence,
+                    self._flow,
+                    error,
+                    told,
+                )
             self.skipped_frames += 1
             self._trail.add(record, [])
             self.held.add(record.sequence, [])
@@ -330,8 +340,14 @@ class LogSource:
 
     # -- opening ---------------------------------------------------------------------------------------------
 
-    async def _opening(self) -> _Opened:
-        """Open the output and begin to get deliveries; wait for a flow that was never started."""
+    async def _opening(self, *, anew: bool = False) -> _Opened:
+        """Open the output and begin to get deliveries; wait for a flow that was never started.
+
+        Parameters
+        ----------
+        anew
+            Whether the position is stored anew afterwards.
+        """
         while (output := await self._connection.find_log(self._subjects.output_stream)) is None:  # noqa: ASYNC110 - a start sets no event
             await asyncio.sleep(_POLL)
         stream = self._subjects.position_stream(self._name)
@@ -340,8 +356,8 @@ class LogSource:
         known = self._position.at
         state = await output.state()
         parting = await self._parting(output, state) if self._begun else None
-        claim = await self._position.claim(positions, state.first, went_back=parting is not None)
-        start = decode(claim.stored.data, ReadFrame).sequence
+        claim = await self._position.claim(positions, state.first, went_back=parting is not None, anew=anew)
+        start = stored_read(claim.stored).sequence
         if not self._begun:
             # After the claim: an older handle may have gone on reading until it handed the name over.
             state = await output.state()
@@ -398,7 +414,7 @@ class LogSource:
 
     async def _parting_of(self, stored: Record, output: Log, state: LogState) -> int | None:
         """Return the first frame that wasn't read if the log went back behind `stored`; else None."""
-        newest, following = _landmark_of(stored), decode(stored.data, ReadFrame).sequence
+        newest, following = _landmark_of(stored), stored_read(stored).sequence
         if following <= state.last + 1 and (newest is None or await holds(output, newest, state)):
             return None
         if newest is None:
@@ -552,7 +568,7 @@ class LogSource:
         """Move the position to the oldest message that is kept, or behind the newest."""
         await self._let_go()
         self._suspect = False
-        opened = await self._opening()
+        opened = await self._opening(anew=True)
         self._begin(opened)
         state = opened.state
         position = ReadFrame(state.first if where == "oldest" else state.last + 1, 0)
@@ -582,5 +598,5 @@ class LogSource:
 
 def _landmark_of(stored: Record) -> Landmark | None:
     """Return the newest frame of which messages before a `stored` position were taken; None if not known."""
-    read = decode(stored.data, StoredRead)
+    read = stored_read(stored)
     return Landmark(read.sequence - (not read.offset), read.seen) if read.seen else None

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pratipad_nb.cloud.backlog import Backlog, messages_of
 from pratipad_nb.errors import FrameError
+from pratipad_nb.seldom import Seldom
 from pratipad_nb.tasks import first_of
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import OutputFrame, ReadFrame
@@ -51,6 +52,7 @@ class SignalSource:
     def __init__(self, connection: Connection, flow: str, most: int) -> None:
         self.held = Backlog()
         self.skipped_frames = 0
+        self._line = Seldom()
         self.most = most
         self.astray = False
         self.lack = ""
@@ -83,7 +85,10 @@ class SignalSource:
             frame = decode(signal.data, OutputFrame)
             messages = messages_of(frame, self._flow)
         except (FrameError, ValueError) as error:
-            log.error("a reader of %s skips a frame: %s", self._flow, error)
+            if told := self._line.note():
+                log.error(
+                    "a reader of %s skips a frame: %s; %d frames since the last line", self._flow, error, told
+                )
             self.skipped_frames += 1
             return
         self._count_gap(signal.subject, frame)

@@ -86,7 +86,8 @@ class AsyncDevice:
         device of this name and folder goes on with the messages that are left, each exactly once. Keeping
         costs a write a message, and survives a power cut but for the last second. While the disk is full or
         fails, the device works as without `keep`: `error` and the log say so, `unkept` counts, and a
-        receipt's `kept` is False; once there is room, all goes to the file again. A damaged file is renamed.
+        receipt's `kept` is False; once there is room, all goes to the file again. A damaged file is renamed,
+        and a message in the file that can't be read is dropped and counted in `dropped`.
         Default: messages are kept in memory, and `push` waits while the send buffer is full.
     keep_bytes
         How many bytes are kept in the folder. Beyond that the oldest messages are dropped: `dropped`, the log

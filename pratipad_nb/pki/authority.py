@@ -157,6 +157,14 @@ class Authority:
             self._known = finish_change(self._folder, self._signers())
 
     @property
+    def stamp(self) -> tuple[int, int]:
+        """A value that differs once the authority has changed; (0, 0) while its files are away."""
+        try:
+            return stamp_of(self._folder)
+        except OSError:
+            return 0, 0
+
+    @property
     def finish_by(self) -> datetime | None:
         """By when the change that is under way is to be finished; None if there is no change."""
         return self._signers().until

@@ -106,6 +106,10 @@ class CertificateStore:
         """Return the credentials of the reader `name` of `flow`, renewed if need be; valid for 397 days."""
         return self._authority.ensure(identity, self._of("reader", flow) / party_name(name, "reader"))
 
+    def renew(self, role: str, flow: str, name: str, identity: str) -> Credentials:
+        """Return credentials of a device or a reader with a new key, whatever the present ones are."""
+        return self._authority.issue(identity, self._of(role, flow) / party_name(name, role))
+
     def note_carried(self, role: str, flow: str, name: str, issued: Path) -> None:
         """Keep a copy of the certificate in `issued`, a folder to be carried away, to know when it ends.
 
@@ -132,6 +136,16 @@ class CertificateStore:
     def carried_until(self) -> dict[str, datetime]:
         """Return when the newest certificate ends that was carried away, by the holders' identities."""
         return _ends(self._certificates("carried"))
+
+    def carried_names(self, role: str, flow: str) -> frozenset[str]:
+        """Return the names in the certificates of a flow's parties of that role that were carried away."""
+        from pratipad_nb.pki.certificates import identity_in
+
+        found = set()
+        for path in (self._folder / "carried" / role / _folder_name(flow)).rglob("cert.pem"):
+            with contextlib.suppress(CertificateError):
+                found.add(identity_in(path))
+        return frozenset(found)
 
     def left_behind(self) -> list[str]:
         """Return the parties that have no certificate of the present authority, by identity, sorted.

@@ -67,6 +67,7 @@ class ServerFiles:
         port          the port of the last start
         wanted        the standalone process that waits for the folder to be handed over
         server.conf   accounts.conf
+        tls.pem       the key and the certificate that the server shows
         parties.json  the register, from which accounts.conf is made   parties.lock
         log           and rotated logs
         run/          the server's report of the port that it got
@@ -84,6 +85,11 @@ class ServerFiles:
     def state(self) -> Path:
         """The file that says which server runs, while a server runs."""
         return self.folder / "server.json"
+
+    @property
+    def pair(self) -> Path:
+        """The file with the server's key and certificate, so that the server never reads half a change."""
+        return self.folder / "tls.pem"
 
     @property
     def port(self) -> Path:

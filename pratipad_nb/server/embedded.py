@@ -14,14 +14,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.bugs import Bugs
-from pratipad_nb.errors import ServerError, SettingsError
+from pratipad_nb.errors import CertificateError, ServerError, SettingsError
 from pratipad_nb.files import FileLock, guarded_folder, private_folder, write_whole
+from pratipad_nb.pki.certificates import read_pair
 from pratipad_nb.server.admission import Admission
 from pratipad_nb.server.carrying import carry_streams, former_parties
 from pratipad_nb.server.config import (
@@ -46,6 +47,8 @@ __all__ = ["EmbeddedServer", "ServerExit"]
 _POLL_SECONDS = 0.003
 #: Bound of a start. An empty store takes 30 ms; a large store is read in and may take long.
 _READY_SECONDS = 60.0
+#: How long the server's key and certificate may not belong together: another process writes both at once.
+_PAIR_SECONDS = 1.0
 #: First and longest pause before a restart, in seconds; the first is short: crashes are rare, clients wait.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 10.0
 #: A server that has run for so many seconds is taken to be well: its next crash counts as the first.
@@ -140,6 +143,8 @@ class EmbeddedServer:
     ) -> None:
         self._files = ServerFiles(folder.absolute())
         self._credentials = credentials
+        #: The files that the server reads.
+        self._shown = credentials
         self._sync = sync
         self._host = host
         self._wanted_port = port
@@ -291,6 +296,10 @@ class EmbeddedServer:
 
     async def reload(self) -> None:
         """Have the server read its accounts and its renewed certificate again; connections stay."""
+        try:
+            await self._take_pair()
+        except CertificateError as error:
+            raise ServerError(f"the server has no new certificate to show: {error}") from error
         await self._admission.reload()
 
     async def stop(self) -> None:
@@ -354,9 +363,12 @@ class EmbeddedServer:
 
     async def _launch_at(self, binary: Path, port: int | None) -> None:
         files, position = self._files, self._log.position()
+        # The server itself says what is wrong with files that aren't a pair.
+        with contextlib.suppress(CertificateError):
+            await self._take_pair()
         config = rendered_config(
             files,
-            self._credentials,
+            self._shown,
             host=self._host,
             port=port,
             sync=self._sync,
@@ -371,6 +383,23 @@ class EmbeddedServer:
         self._process = await ServerProcess.start(binary, files.config, files.log, self._lock.descriptor)
         self._url = await self._reported(self._process, position)
         self._ready = True
+
+    async def _take_pair(self) -> None:
+        """Put the key and the certificate of the server into the one file that the server reads.
+
+        Another process may be renewing the certificate: then the two don't belong together for a moment.
+        """
+        deadline = time.monotonic() + _PAIR_SECONDS
+        while True:
+            try:
+                pair = read_pair(self._credentials.certificate, self._credentials.key)
+                break
+            except CertificateError:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(_POLL_SECONDS)
+        write_whole(self._files.pair, pair.key_pem() + pair.certificate_pem())
+        self._shown = replace(self._credentials, certificate=self._files.pair, key=self._files.pair)
 
     async def _reported(self, process: ServerProcess, position: int) -> str:
         """Return the URL that the server listens at, once it listens."""

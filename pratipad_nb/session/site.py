@@ -174,6 +174,7 @@ class Site:
         self._credentials = await asyncio.to_thread(store.server, _SERVER, _hosts(self._mqtt))
         self._owner = await asyncio.to_thread(store.owner, OWNER)
         self._renewal = Renewal(store)
+        self._renewal.keep_owner(self._owner)
         self.url = await self._own_or_join()
         await self._prepare_readers()
         self._renewing = asyncio.create_task(self._renewal.run(), name="renewal of certificates")
@@ -371,7 +372,20 @@ class Site:
         speaks = any(each.mqtt for each in self._entries(party)) if mqtt is None else mqtt
         wanted = replace(party, serial=await _serial_in(credentials), mqtt=speaks)
         if listed != wanted:
-            await self._change(Change((wanted,)))
+            former = await self._former(wanted) if party.role == "edge" else ()
+            await self._change(Change((wanted,), former))
+
+    async def _former(self, edge: Party) -> tuple[Party, ...]:
+        """Return the entries of the edge's former certificates of this computer, which nobody shows any more.
+
+        A connection that was made with one ends, and comes back at once with the new certificate: an edge is
+        renewed 24 times a year.
+        """
+        assert self._store is not None
+        carried = await asyncio.to_thread(self._store.carried_names, edge.role, edge.key)
+        entries = [each for each in self._entries(edge) if each.serial and each != edge]
+        # Without the identity, by which certificates of version 0.1 are listed, a carried one would be out.
+        return () if edge.identity in carried else tuple(e for e in entries if e.user not in carried)
 
     async def _listed(self, party: Party, credentials: Credentials) -> Party | None:
         """Return the entry of the register for the party's certificate in `credentials`, if any."""

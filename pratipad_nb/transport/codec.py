@@ -26,6 +26,7 @@ __all__ = [
     "MAX_ORDER_DECODED_BYTES",
     "MAX_PAYLOAD_DECODED_BYTES",
     "SURE_BODY_BYTES",
+    "check_payload",
     "decode",
     "decode_plain",
     "encode",
@@ -101,6 +102,7 @@ def _no_extension(code: int, _: memoryview) -> Any:
     )
 
 
+_payload_decoder = msgspec.msgpack.Decoder(ext_hook=_no_extension)
 #: Encodes payloads; for a caller in a hot loop, which does without the words of `PayloadError`.
 payload_encoder = msgspec.msgpack.Encoder(enc_hook=_plain_value)
 
@@ -211,6 +213,20 @@ def _decoder(kind: type, spare: int) -> msgspec.msgpack.Decoder[Any]:
             whole = list[whole]
         decoder = _decoders[kind, spare] = msgspec.msgpack.Decoder(whole, ext_hook=_no_extension)
     return decoder
+
+
+def check_payload(data: bytes) -> None:
+    """Check that `data` is the MessagePack of one payload that a receiver decodes.
+
+    Raises
+    ------
+    FrameError
+        If it isn't: in a frame, it would make the whole frame unreadable.
+    """
+    try:
+        _payload_decoder.decode(data)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise FrameError(f"no payload: {error}") from error
 
 
 def _too_much(what: str, most: int) -> FrameError:

@@ -1,6 +1,6 @@
 """Frames: the messages that travel between device, edge and cloud.
 
-Owns the fields of every frame, and the checks of an uplink frame, which comes from outside. Making bytes of a
+Owns the fields of every frame, and the checks of the frames that devices send. Making bytes of a
 frame is for `codec`, recognising repeats for `pratipad_nb.runtime.positions.positions`.
 
 Messages are numbered by their device: *epoch* (the start in which the device counts: a random number, see
@@ -44,6 +44,7 @@ __all__ = [
     "StoredRead",
     "TermsFrame",
     "UplinkFrame",
+    "decode_hello",
     "decode_uplink",
     "message_id",
     "new_epoch",
@@ -57,6 +58,13 @@ MAX_MESSAGES = 4096
 MAX_NUMBER = 1 << 62
 #: Most memory that a device's hello or credit takes once decoded: such frames hold numbers and short texts.
 _SMALL_DECODED = 1 << 20
+#: The times that Python's `datetime` knows, of the years 1 to 9999, in seconds since 1970: a reader that
+#: shows another time fails.
+_FIRST_TIME, _LAST_TIME = -62_135_596_800.0, 253_402_300_799.0
+#: Most characters of the error in a hello: a longer error is cut off.
+_ERROR_CHARACTERS = 1000
+#: The numbers of a hello that are counted or chosen by a device.
+_HELLO_NUMBERS = ("epoch", "sent", "waiting", "ready", "floor", "numbering", "owner", "former", "former_sent")
 #: New epochs are below this: JSON, SQLite and floating-point numbers all carry such an integer exactly.
 _EPOCHS = 1 << 53
 
@@ -384,15 +392,54 @@ def decode_uplink(data: bytes, flow: str, device: str) -> UplinkFrame | None:
             f"a frame starts at number {frame.first} of epoch {frame.epoch}; numbers count from 1, epochs "
             f"from 0, up to {MAX_NUMBER}."
         )
-    if not math.isfinite(sum(frame.times)):
-        raise FrameError("a frame has a time that is infinite or no number; times are seconds since 1970.")
+    # The sum finds what is no number, which compares as neither less nor more.
+    earliest, latest = min(frame.times), max(frame.times)
+    if not (math.isfinite(sum(frame.times)) and earliest >= _FIRST_TIME and latest <= _LAST_TIME):
+        raise FrameError(
+            "a frame has a time that is infinite, no number, or outside the years 1 to 9999; times are "
+            "seconds since 1970."
+        )
     if frame.sources is not None:
         _check_sources(frame.sources, count)
+    _check_sender(frame, flow, device)
+    return frame
+
+
+def decode_hello(data: bytes, flow: str, device: str) -> HelloFrame:
+    """Return the checked hello in `data`; its numbers can be added up, and sent on in a frame.
+
+    Parameters
+    ----------
+    flow, device
+        The names in the subject, which the server has checked against the sender's certificate.
+
+    Raises
+    ------
+    FrameError
+        If `data` is no valid hello of that device.
+    """
+    frame = decode(data, HelloFrame)
+    for name in _HELLO_NUMBERS:
+        if not 0 <= (number := getattr(frame, name)) <= MAX_NUMBER:
+            raise FrameError(f"a hello has {name} {number}; it is a number from 0 to {MAX_NUMBER}.")
+    if frame.sent + frame.waiting > MAX_NUMBER:
+        raise FrameError(
+            f"a hello has {frame.sent} messages sent and {frame.waiting} waiting; both together are at most "
+            f"{MAX_NUMBER}."
+        )
+    if not 0.0 <= frame.ready_at <= _LAST_TIME:
+        raise FrameError(f"a hello has ready_at {frame.ready_at}; it is a time in seconds since 1970.")
+    _check_sender(frame, flow, device)
+    frame.error = frame.error[:_ERROR_CHARACTERS]
+    return frame
+
+
+def _check_sender(frame: UplinkFrame | HelloFrame, flow: str, device: str) -> None:
+    """Raise `FrameError` if `frame` names another sender than its subject does."""
     if (frame.flow, frame.device) != (flow, device):
         raise FrameError(
-            f"a frame of {frame.flow!r}/{frame.device!r} came on the subject of {flow!r}/{device!r}."
+            f"a frame of {frame.flow!r:.80}/{frame.device!r:.80} came on the subject of {flow!r}/{device!r}."
         )
-    return frame
 
 
 def _check_sources(sources: list[str], count: int) -> None:
@@ -403,4 +450,6 @@ def _check_sources(sources: list[str], count: int) -> None:
         try:
             valid_name(name, "device")
         except SettingsError as error:
-            raise FrameError(f"a frame of a gateway has a message of {name!r:.80}: {error}") from error
+            raise FrameError(
+                f"a frame of a gateway has a message of {name!r:.80}: {f'{error}':.500}"
+            ) from error

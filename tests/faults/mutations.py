@@ -71,8 +71,8 @@ MUTATIONS = (
     Mutation(
         "an append whose answer is lost is not looked up",
         "runtime/positions/chain.py",
-        "return newest.sequence if _name_of(newest) == (self.writer, self._number) else None",
-        "return None",
+        '        return "ours"\n',
+        '        return "nothing"\n',
         (CHAIN,),
     ),
     Mutation(
@@ -117,14 +117,14 @@ MUTATIONS = (
     Mutation(
         "no rewind after a gap",
         "runtime/positions/gatekeeper.py",
-        "if self.durable and not self._whole and rewound < _REWINDS:",
+        "if self.durable and not self.succession.whole and rewound < _REWINDS:",
         "if False:",
         (GATEKEEPER,),
     ),
     Mutation(
         "a delivery that is missing is not missed",
         "runtime/positions/inputs.py",
-        "elif not same or delivery.number not in (self._last, self._last + 1):",
+        "elif not number or not same or number not in (self._last, self._last + 1):",
         "elif False:",
         (GATEKEEPER,),
     ),

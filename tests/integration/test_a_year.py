@@ -15,9 +15,14 @@ from patience import eventually
 from pratipad_nb import AsyncCloud, AsyncDevice, AsyncFlow
 from pratipad_nb.pki import authority
 from pratipad_nb.pki.authority import Authority
+from pratipad_nb.pki.certificates import serial_of
 from pratipad_nb.server import renewal
+from pratipad_nb.server.admission import Admission
+from pratipad_nb.server.config import ServerFiles
+from pratipad_nb.server.joined import JoinedServer
 from pratipad_nb.settings import Credentials, Endpoint
 from pratipad_nb.transport.connecting import connect
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.validity import valid_until
 
 #: A certificate of so many days ends within two seconds.
@@ -65,6 +70,8 @@ async def test_a_flow_and_its_parties_outlive_the_certificates_that_they_began_w
         await lamp.push(2)
         assert (await cloud.take(1))[0].payload == 2
         assert flow.stats().warnings == lamp.warnings == cloud.warnings == ()
+        listed = Admission(ServerFiles(tmp_path / "server"), lambda: None).register().parties.values()
+        assert len([party for party in listed if party.role == "edge"]) == 1
 
 
 async def test_the_picture_and_stats_warn_of_each_party_that_nobody_renews(
@@ -92,8 +99,12 @@ async def test_the_picture_and_stats_warn_of_each_party_that_nobody_renews(
 async def test_an_edge_with_a_certificate_from_elsewhere_warns_of_its_own(tmp_path: Path) -> None:
     home, certs = tmp_path / "home", tmp_path / "edge"
     async with AsyncFlow("Push ~> same ~> Output", name="house", home=home) as flow:
-        Authority.open(home / "pki/authority").issue("urn:pratipad:house:edge", certs, days=5)
+        edge = Party("house", "edge")
+        issued = Authority.open(home / "pki/authority").issue(edge.identity, certs, days=5)
+        server = JoinedServer(home / "server")
+        await server.start([edge.with_serial(serial_of(issued.certificate))])
         name, url = "house", flow.endpoint.url
         connection = await connect(Endpoint(url, name, Credentials.in_folder(certs)), role="edge", name="")
         assert "the certificate of edge ends on" in connection.warnings[0]
         await connection.close()
+        await server.stop()

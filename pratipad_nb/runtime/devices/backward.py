@@ -44,13 +44,14 @@ from pratipad_nb.runtime.devices.order_queues import OrderQueues, order_number
 from pratipad_nb.runtime.devices.roster import Roster
 from pratipad_nb.runtime.positions.dead_letters import ORDER_STEP, DeadLetters
 from pratipad_nb.runtime.positions.lineage import Footprint, Lineage
+from pratipad_nb.runtime.positions.unreadable import Unreadable
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.stages.member import Member
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.runtime.values.refusals import Refusals
 from pratipad_nb.runtime.values.stats import BackwardStats
 from pratipad_nb.settings import valid_address
-from pratipad_nb.transport.codec import decode, encode, order_payload
+from pratipad_nb.transport.codec import MAX_ORDER_BYTES, decode, encode, order_payload
 from pratipad_nb.transport.frames import (
     MAX_MESSAGES,
     DeadEntry,
@@ -62,7 +63,7 @@ from pratipad_nb.transport.frames import (
     OrderFrame,
     new_epoch,
 )
-from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Delivery, Log
+from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Delivery, Log, Record
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Backward", "append_order", "check_open"]
@@ -91,6 +92,8 @@ class Backward:
         The foreign devices.
     dead_letters
         Stores an order that a processor failed on.
+    unreadable
+        Counts the entries that are no orders.
     line
         Returns the current line of processors: a change may replace the line while an order passes.
 
@@ -117,6 +120,7 @@ class Backward:
         roster: Roster,
         plain: PlainDevices,
         dead_letters: DeadLetters,
+        unreadable: Unreadable,
         line: Callable[[], Line],
     ) -> None:
         self._connection = connection
@@ -126,6 +130,7 @@ class Backward:
         self._marks = marks
         self._roster = roster
         self._dead_letters = dead_letters
+        self._unreadable = unreadable
         self._line = line
         self._queues = OrderQueues(connection, self._subjects, orders, lineage, plain)
         self._read_to = 0
@@ -155,13 +160,21 @@ class Backward:
         subject = self._subjects.mark(_MARK)
         while True:
             record = await self._marks.latest(subject)
-            epoch = decode(record.data, MarkFrame).sequence if record is not None else 0
-            if record is not None and epoch != before:
+            epoch = self._epoch_of(record) if record is not None else 0
+            if record is not None and epoch not in (0, before):
                 self.epoch, self._since = epoch, record.time
                 return
             expect = record.sequence if record is not None else 0
             with contextlib.suppress(Fenced):  # another partition's edge was first
                 await self._connection.append(subject, encode(MarkFrame(new_epoch(), [])), expect=expect)
+
+    def _epoch_of(self, record: Record) -> int:
+        """Return the numbering in `record`; 0 if it can't be read, and another numbering has to begin."""
+        try:
+            return decode(record.data, MarkFrame).sequence
+        except FrameError as error:
+            self._unreadable.note(self._marks.spec.name, record, error, shared=True)
+            return 0
 
     async def _number_anew(self) -> None:
         """Begin a new numbering whenever a device has run orders that the log lost, for the log went back.
@@ -291,11 +304,16 @@ class Backward:
         await self._connection.append(self._subjects.edge_order, encode(frame))
 
     def _accepted(self, delivery: Delivery) -> OrderFrame:
-        """Return the frame of an entry of the log; without orders if the entry is refused."""
+        """Return the frame of an entry of the log; without orders if the entry is no frame, or refused."""
         try:
             frame = decode(delivery.data, OrderFrame)
+        except FrameError as error:
+            self._unreadable.note(self._log.spec.name, delivery, error, shared=True)
+            return OrderFrame(delivery.time, [])
+        try:
             self._check(delivery.subject, frame)
-        except (FrameError, OneWayError) as error:
+            _check_size(frame, len(delivery.data))
+        except (FrameError, OneWayError, PayloadError) as error:
             self.refusals.note(
                 f"flow {self._settings.name!r} refuses entry {delivery.sequence} of its order log, stored "
                 f"under {delivery.subject!r}: {error}"
@@ -484,6 +502,13 @@ def _refused(_: Any) -> Any:
     raise ProcessorError(
         "reply() was called in `backward`, where there is no reading to answer: return the new order instead."
     )
+
+
+def _check_size(frame: OrderFrame, size: int) -> None:
+    """Raise `PayloadError` if an order of `frame`, which came in `size` bytes, is too large to be sent on."""
+    if size > MAX_ORDER_BYTES:
+        for order in frame.orders:
+            order_payload(order.payload)
 
 
 def _addresses(devices: dict[str, list[str]]) -> Iterator[str]:

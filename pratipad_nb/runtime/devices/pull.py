@@ -16,6 +16,9 @@ frame at Output. So nothing here looks at devices or requests that haven't chang
 * A device that doesn't answer is *away*: readings that it owes are asked of others as soon as another device
   could answer, and the device can't answer any more: it has said so, or its late answer will not pass
   (`credit`). So as many readings come as were asked for.
+* A device's word that messages are sent, or were dropped, leaves claims on them open, for the messages may
+  be in the input. Once the input has been emptied after that word, they are not: their readings are asked of
+  others (`emptied`).
 * A claim holds no number above `Account.total`. Where the total falls, for a grant was taken back, the
   numbers above it go back to their requests.
 
@@ -27,6 +30,7 @@ claim, `_give_back` from a claim to `unclaimed`, and `_bring` out of a claim and
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -120,10 +124,17 @@ class Claim:
 
 
 class Requests:
-    """The requests of one flow: those that are open, and the last `_REMEMBERED` that were over."""
+    """The requests of one flow: those that are open, and the last `_REMEMBERED` that were over.
 
-    def __init__(self, ledger: Ledger) -> None:
+    Parameters
+    ----------
+    admitted
+        Returns up to which number the messages of a device's epoch have come.
+    """
+
+    def __init__(self, ledger: Ledger, admitted: Callable[[str, int], int] = lambda *_: 0) -> None:
         self._ledger = ledger
+        self._admitted = admitted
         self._run = uuid.uuid4().hex
         self._made = 0
         self._open: dict[str, PullRequest] = {}
@@ -135,6 +146,8 @@ class Requests:
         self._ready: dict[str | None, None] = {}
         self._away: dict[str, None] = {}
         self._changed: dict[str, Account] = {}
+        #: Devices by whose word claimed messages are sent or dropped, and since when, by the monotonic clock.
+        self._promised: dict[str, float] = {}
 
     def pull(self, count: int, device: str | None = None) -> PullRequest:
         """Ask for `count` readings, of `device` or of all in turn.
@@ -212,6 +225,8 @@ class Requests:
             return
         for device, epoch, number in positions:
             claims = self._claims.get(device)
+            if claims:
+                self._promised.pop(device, None)
             while claims and claims[0].epoch == epoch and claims[0].low <= number:
                 self._bring(claims[0], min(number, claims[0].high))
                 if not claims[0].size:
@@ -268,6 +283,10 @@ class Requests:
                 claims.pop()
         if not claims:
             self._claims.pop(device, None)
+        if claims and (claims[0].epoch != account.epoch or claims[0].low <= account.seen):
+            self._promised.setdefault(device, time.monotonic())
+        else:
+            self._promised.pop(device, None)
         if claims and account.stuck:
             self._away[device] = None
         else:
@@ -275,6 +294,37 @@ class Requests:
         for named in (None, device):
             if named in self._unasked and self._ledger.next_able(device) is not None:
                 self._ready.setdefault(named)
+
+    def emptied(self, since: float) -> None:
+        """Ask others for messages that are not in the input by now, though their device says so.
+
+        All messages that were stored before `since`, by the monotonic clock, have been admitted.
+        """
+        for device in [device for device, at in self._promised.items() if at < since]:
+            del self._promised[device]
+            self._break(self._ledger.accounts[device])
+        self.settle()
+
+    def _break(self, account: Account) -> None:
+        """Free the claims on messages of a device that are sent or dropped by its word, and haven't come."""
+        left: list[Claim] = []
+        count = 0
+        for claim in self._claims.get(account.device, ()):
+            low = max(claim.low, self._admitted(claim.device, claim.epoch) + 1)
+            high = claim.high if claim.epoch != account.epoch else min(claim.high, account.seen)
+            if low > high:
+                left.append(claim)
+                continue
+            request = claim.request
+            request.owing[claim.device] -= high - low + 1
+            request.unclaimed += high - low + 1
+            count += high - low + 1
+            self._queue(request)
+            parts = ((claim.low, low - 1), (high + 1, claim.high))
+            left += [Claim(request, claim.device, claim.epoch, *part) for part in parts if part[0] <= part[1]]
+        if count:
+            self._keep(account.device, left)
+            self._ledger.broke_word(account, count)
 
     # -- taking back -----------------------------------------------------------------------------------------
 
@@ -376,5 +426,5 @@ class Requests:
         if len(self._over) > _REMEMBERED:
             del self._over[next(iter(self._over))]
         if not self._open:
-            for each in (self._claims, self._unasked, self._ready, self._away, self._changed):
+            for each in (self._claims, self._unasked, self._ready, self._away, self._changed, self._promised):
                 each.clear()

@@ -19,6 +19,7 @@ from pratipad_nb.errors import FrameError, LogFull, PayloadError, WaitTimeout
 from pratipad_nb.runtime.positions.letter_room import LetterRoom
 from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.positions.rebuilding import Gap, Place
+from pratipad_nb.runtime.positions.unreadable import Unreadable
 from pratipad_nb.runtime.values.batch import Batch, Failed, InputFrame, Kind, Source
 from pratipad_nb.runtime.values.packing import Shown, as_text
 from pratipad_nb.transport.codec import decode, encode, memory_of, most_memory_of
@@ -122,7 +123,10 @@ class DeadLetters:
         What is known of the letters of this edge's devices, and the devices' shares in the room.
     """
 
-    def __init__(self, connection: Connection, log: Log, subjects: Subjects) -> None:
+    def __init__(
+        self, connection: Connection, log: Log, subjects: Subjects, unreadable: Unreadable | None = None
+    ) -> None:
+        self._unreadable = unreadable or Unreadable()
         self._connection = connection
         self._log = log
         self._subjects = subjects
@@ -241,9 +245,13 @@ class DeadLetters:
         """Iterate over the frames that are stored, with their payloads as they are on the wire."""
         async for record in self._log.read(0):
             try:
-                yield record, decode(record.data, PackedDeadFrame)
-            except FrameError:
-                continue
+                frame = decode(record.data, PackedDeadFrame)
+                if not frame.entries:
+                    raise FrameError("a frame of dead letters has none.")
+            except FrameError as error:
+                self._unreadable.note(self._log.spec.name, record, error, shared=True)
+            else:
+                yield record, frame
 
     def _is_void(self, frame: DeadFrame) -> bool:
         """Return whether the run before ended between storing the letters and completing the messages.

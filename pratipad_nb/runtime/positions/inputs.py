@@ -267,18 +267,28 @@ class Succession:
     A log's entries are sent in their order, and a rewind lets all unacknowledged entries be sent again. So
     where no delivery is missing since the last rewind, no entry is yet to come that lies before an entry that
     has come.
+
+    Attributes
+    ----------
+    whole
+        Whether every delivery since the last rewind has arrived, up to the newest.
     """
 
     def __init__(self) -> None:
         self._series = self._last = 0
         #: The number of the first delivery of the series that came behind a hole.
-        self._hole: float = 0
+        self._hole = math.inf
+
+    @property
+    def whole(self) -> bool:
+        """Whether every delivery since the last rewind has arrived, up to the newest."""
+        return self._hole == math.inf
 
     def note(self, delivery: Delivery) -> None:
         """Take note of `delivery`, the newest that has arrived."""
         if delivery.number == 1:
             self._hole = math.inf
-        elif delivery.series != self._series:
+        elif not delivery.number or delivery.series != self._series:
             self._hole = 0
         elif delivery.number not in (self._last, self._last + 1):
             self._hole = min(self._hole, delivery.number)
