@@ -15,6 +15,7 @@ from pratipad_nb.errors import FlowError, SettingsError
 from pratipad_nb.pki.invitation import Invitation
 from pratipad_nb.settings import Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.transport.parties import Party, Role, flow_key
+from pratipad_nb.transport.rights import Verb
 
 if TYPE_CHECKING:
     from pratipad_nb.server.register import Rules
@@ -37,6 +38,9 @@ class Access(Protocol):
 
     async def invite(self, name: str, folder: Path, role: Role, mqtt: bool) -> Endpoint:
         """Let a party in, write its certificate folder to `folder`, and return its endpoint."""
+
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Return the identities of the flow's parties that may publish, or subscribe to, `subject`."""
 
     async def failure(self) -> None:
         """Wait until a bug of ours ends the watch over the server, and raise its exception."""
@@ -81,6 +85,10 @@ class EmbeddedAccess:
         await self._site.note_carried(self._party(role, name), folder)
         return Endpoint(endpoint.url, endpoint.flow, copied, tenant=endpoint.tenant)
 
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Return the identities of those that the server lets in, and that have the right."""
+        return self._site.who_can(verb, subject, flow_key(self._flow, self._tenant))
+
     async def _let_in(self, role: Role, name: str, mqtt: bool | None = None) -> Endpoint:
         return await self._site.endpoint_for(self._party(role, name), mqtt)
 
@@ -121,6 +129,14 @@ class ExternalAccess:
         """Refuse to let anybody but the edge in: this server is not ours."""
         return await self.endpoint_for(role, name)
 
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Refuse: an edge doesn't know whom else the server lets in."""
+        raise FlowError(
+            f"who has the right to {verb}, for {subject!r:.100}, is for {self._endpoint.url} to say, which "
+            "others run. Ask where that server runs: flow.who_can(…) without server=, in that server's "
+            "state folder. docs/security.md has the table of each role's rights."
+        )
+
     async def failure(self) -> None:
         """Wait for ever: no server is watched here."""
         await asyncio.Event().wait()
@@ -150,6 +166,13 @@ class MemoryAccess:
         raise SettingsError(
             f"the {role} {name!r} needs no folder: at {self._endpoint.url}, which exists in this process "
             "alone, everybody may come in. Connect it with connect(flow)."
+        )
+
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Refuse: the in-memory transport knows no rights."""
+        raise SettingsError(
+            f"at {self._endpoint.url}, which exists in this process alone, everybody may {verb} everything, "
+            f"{subject!r:.100} as well. Use a flow without server= to try rights: it has a real server."
         )
 
     async def failure(self) -> None:

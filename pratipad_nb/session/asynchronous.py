@@ -59,7 +59,7 @@ from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.parties import Role
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.readers import forget_readers, prepare_reader
-from pratipad_nb.transport.rights import Arrows
+from pratipad_nb.transport.rights import Arrows, Verb
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["AsyncFlow"]
@@ -523,6 +523,10 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
     ) -> Endpoint:
         """Write the certificate folder that lets a party of that name in, and return its endpoint."""
         return await self._entrance.invite(name, folder, role, mqtt)
+
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Return the identities of the flow's parties that have that right; see `Flow.who_can`."""
+        return await self._entrance.who_can(verb, subject)
 
 
 def _at_work(lines: Sequence[Line]) -> list[str]:
