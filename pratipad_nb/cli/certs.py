@@ -190,7 +190,7 @@ def issue(
     """
     parties = _parties(role, name, flow, tenant, mqtt)
     party_name(name, role.value)
-    _issue(role, name, parties, tenant, _Target(out, url, home, as_json))
+    _issue(role, name, parties, _Target(out, url, home, as_json))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +203,7 @@ class _Target:
     as_json: bool
 
 
-def _issue(
-    role: Role, name: str, parties: list[Party], tenant: str, target: _Target, *, anew: bool = False
-) -> None:
+def _issue(role: Role, name: str, parties: list[Party], target: _Target, *, anew: bool = False) -> None:
     """Write the folder of `parties`, one party or a leaf's, and let them in; `anew`: with new keys."""
     from pratipad_nb.server.register import Change
 
@@ -386,7 +384,7 @@ def renew(
             "list`, or let it in: pratipad certs issue"
         )
     parties = [replace(known[each.identity], serial="") for each in parties]
-    _issue(role, name, parties, tenant, _Target(out, url, home, as_json), anew=True)
+    _issue(role, name, parties, _Target(out, url, home, as_json), anew=True)
 
 
 def _named(party: list[str], flow: str | None, tenant: str) -> tuple[Role, str, list[Party]]:

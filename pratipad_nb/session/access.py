@@ -16,6 +16,7 @@ from pratipad_nb.pki.invitation import Invitation
 from pratipad_nb.settings import GUEST, Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.transport.frames import RenewedFrame
 from pratipad_nb.transport.parties import Party, Role, flow_key
+from pratipad_nb.transport.rights import Verb
 
 if TYPE_CHECKING:
     from pratipad_nb.server.register import Rules
@@ -54,6 +55,9 @@ class Access(Protocol):
 
     async def unshare(self, tenant: str) -> bool:
         """Share it with no reader of that tenant any more; return whether it was shared."""
+
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Return the identities of the flow's parties that may publish, or subscribe to, `subject`."""
 
     async def failure(self) -> None:
         """Wait until a bug of ours ends the watch over the server, and raise its exception."""
@@ -99,6 +103,10 @@ class EmbeddedAccess:
         copied = await asyncio.to_thread(invitation.fill, folder, credentials)
         await self._site.note_carried(self._party(role, name), folder)
         return Endpoint(endpoint.url, endpoint.flow, copied, tenant=endpoint.tenant)
+
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Return the identities of those that the server lets in, and that have the right."""
+        return self._site.who_can(verb, subject, flow_key(self._flow, self._tenant))
 
     async def _let_in(self, role: Role, name: str, mqtt: bool | None = None) -> Endpoint:
         return await self._site.endpoint_for(self._party(role, name), mqtt)
@@ -173,6 +181,14 @@ class ExternalAccess:
             "be cut off there alone."
         )
 
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Refuse: an edge doesn't know whom else the server lets in."""
+        raise FlowError(
+            f"who has the right to {verb}, for {subject!r:.100}, is for {self._endpoint.url} to say, which "
+            "others run. Ask where that server runs: flow.who_can(…) without server=, in that server's "
+            "state folder. docs/security.md has the table of each role's rights."
+        )
+
     async def failure(self) -> None:
         """Wait for ever: no server is watched here."""
         await asyncio.Event().wait()
@@ -219,6 +235,13 @@ class MemoryAccess:
         raise SettingsError(
             f"at {self._endpoint.url}, which exists in this process alone, everybody may come in, and so may "
             f"{tenant!r}."
+        )
+
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Refuse: the in-memory transport knows no rights."""
+        raise SettingsError(
+            f"at {self._endpoint.url}, which exists in this process alone, everybody may {verb} everything, "
+            f"{subject!r:.100} as well. Use a flow without server= to try rights: it has a real server."
         )
 
     async def failure(self) -> None:

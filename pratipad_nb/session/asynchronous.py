@@ -62,7 +62,7 @@ from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.parties import Role
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.readers import forget_readers, prepare_reader
-from pratipad_nb.transport.rights import Arrows
+from pratipad_nb.transport.rights import Arrows, Verb
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["AsyncFlow"]
@@ -546,6 +546,10 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
     async def unshare(self, tenant: str) -> bool:
         """Cut the readers of a tenant off the output; see `Flow.unshare`."""
         return await self._entrance.unshare(tenant)
+
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Return the identities of the flow's parties that have that right; see `Flow.who_can`."""
+        return await self._entrance.who_can(verb, subject)
 
 
 def _at_work(lines: Sequence[Line]) -> list[str]:

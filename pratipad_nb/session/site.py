@@ -44,6 +44,7 @@ from pratipad_nb.settings import Address, Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.tasks import first_of
 from pratipad_nb.transport.frames import RenewedFrame
 from pratipad_nb.transport.parties import Party
+from pratipad_nb.transport.rights import Verb, who_can
 from pratipad_nb.validity import valid_until
 
 __all__ = ["Site"]
@@ -400,6 +401,14 @@ class Site:
         assert self._renewal is not None
         await asyncio.to_thread(self._store.note_carried, party.role, party.key, party.name, folder)
         self._renewal.note_carried(valid_until(folder / "cert.pem"))
+
+    def who_can(self, verb: Verb, subject: str, key: str) -> tuple[str, ...]:
+        """Return the identities of the parties of the flow `key` that may publish, or hear, `subject`."""
+        register = self._register
+        arrows = register.rules_of(key).arrows
+        return who_can(
+            verb, subject, ((party, arrows) for party in register.parties.values() if party.key == key)
+        )
 
     @property
     def _register(self) -> Register:

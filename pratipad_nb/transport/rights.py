@@ -106,14 +106,17 @@ def rights_of(party: Party, arrows: Arrows = Arrows()) -> tuple[Right, ...]:
 
 
 def who_can(verb: Verb, subject: str, parties: Iterable[tuple[Party, Arrows]]) -> tuple[str, ...]:
-    """Return the identities of those `parties` that may publish, or subscribe to, `subject`, sorted."""
+    """Return the identities of those `parties` that may publish, or subscribe to, `subject`, sorted.
+
+    `subject`, perhaps a pattern, is one of the flow's account, or a reader's own name for the same call.
+    """
     return tuple(
         sorted(
             {
                 party.identity
                 for party, arrows in parties
                 for right in rights_of(party, arrows)
-                if right.verb == verb and _covers(right.subject, subject)
+                if right.verb == verb and (_covers(right.subject, subject) or _covers(right.own, subject))
             }
         )
     )

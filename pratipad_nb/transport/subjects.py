@@ -227,6 +227,10 @@ class Subjects:
 
     # -- all of a kind ---------------------------------------------------------------------------------------
 
+    def whole(self, subject: str) -> str:
+        """Return `subject` below the flow's subjects, as ``up.room1``; whole subjects as they are."""
+        return subject if subject.startswith((f"{ROOT}.", "$", "_")) else self._below(subject)
+
     @property
     def everything(self) -> str:
         """The pattern of every subject of the flow."""
