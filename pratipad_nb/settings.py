@@ -40,6 +40,7 @@ __all__ = [
     "party_name",
     "valid_address",
     "valid_name",
+    "valid_reader",
 ]
 
 Delivery = Literal["durable", "fast"]
@@ -69,8 +70,9 @@ def valid_name(name: object, what: str) -> str:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise SettingsError(
-            f"{name!r} can't name a {what}: a name starts with a letter and goes on with at most 63 letters, "
-            f"digits, '_' or '-' (pattern {NAME_PATTERN}). Choose another, for example {_suggest(name)!r}."
+            f"{name!r:.100} can't name a {what}: a name starts with a letter and goes on with at most 63 "
+            f"letters, digits, '_' or '-' (pattern {NAME_PATTERN}). Choose another, for example "
+            f"{_suggest(name)!r}."
         )
     if name in RESERVED_NAMES:
         raise SettingsError(
@@ -78,6 +80,21 @@ def valid_name(name: object, what: str) -> str:
             f"Choose another, for example {name.lower() + '1'!r}."
         )
     return name
+
+
+def valid_reader(name: object) -> str:
+    """Return `name` if it may name a reader of a flow: ``archive``, or ``archive@globex`` of another tenant.
+
+    Raises
+    ------
+    SettingsError
+        If the reader's name, or the tenant's, is no valid name.
+    """
+    own, of, tenant = name.partition("@") if isinstance(name, str) else (name, "", "")
+    valid_name(own, "reader")
+    if of:
+        valid_name(tenant, "tenant")
+    return str(name)
 
 
 def party_name(name: object, role: str) -> str:
@@ -119,7 +136,7 @@ def gateway_of(address: str) -> str:
 
 
 def _suggest(name: object) -> str:
-    kept = re.sub(r"[^A-Za-z0-9_-]+", "_", str(name)).strip("_-")[:60]
+    kept = re.sub(r"[^A-Za-z0-9_-]+", "_", f"{name}"[:100]).strip("_-")[:60]
     return kept if kept and kept[0].isalpha() else "a" + kept
 
 

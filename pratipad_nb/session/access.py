@@ -11,9 +11,10 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from pratipad_nb.errors import FlowError, SettingsError
+from pratipad_nb.errors import CertificateError, FlowError, SettingsError
 from pratipad_nb.pki.invitation import Invitation
 from pratipad_nb.settings import Credentials, Endpoint, Leaf, Sync
+from pratipad_nb.transport.frames import RenewedFrame
 from pratipad_nb.transport.parties import Party, Role, flow_key
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Access(Protocol):
 
     mqtt_url: str
     is_leaf: bool
+    issues: bool
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
         """Let a party in, and return its endpoint."""
@@ -38,6 +40,15 @@ class Access(Protocol):
     async def invite(self, name: str, folder: Path, role: Role, mqtt: bool) -> Endpoint:
         """Let a party in, write its certificate folder to `folder`, and return its endpoint."""
 
+    async def renew(self, device: str, request: bytes) -> RenewedFrame:
+        """Return a new certificate for the device, which has asked for it over its own connection.
+
+        Raises
+        ------
+        CertificateError
+            If `request` is none, or the authority isn't here.
+        """
+
     async def failure(self) -> None:
         """Wait until a bug of ours ends the watch over the server, and raise its exception."""
 
@@ -47,6 +58,8 @@ class Access(Protocol):
 
 class EmbeddedAccess:
     """The embedded server of a state folder, shared by all flows of this process in that folder."""
+
+    issues = True
 
     def __init__(self, flow: str, tenant: str, site: Site) -> None:
         self._flow = flow
@@ -87,6 +100,10 @@ class EmbeddedAccess:
     def _party(self, role: Role, name: str) -> Party:
         return Party(self._flow, role, "" if role == "edge" else name, self._tenant)
 
+    async def renew(self, device: str, request: bytes) -> RenewedFrame:
+        """Return a new certificate for the device, let in from now on."""
+        return await self._site.renew(self._party("device", device), request)
+
     async def failure(self) -> None:
         """Wait until the site fails, and raise its exception."""
         await self._site.failure()
@@ -101,6 +118,7 @@ class ExternalAccess:
 
     mqtt_url = ""
     is_leaf = False
+    issues = False
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -121,6 +139,12 @@ class ExternalAccess:
         """Refuse to let anybody but the edge in: this server is not ours."""
         return await self.endpoint_for(role, name)
 
+    async def renew(self, device: str, request: bytes) -> RenewedFrame:  # noqa: ARG002 - a protocol's method
+        """Refuse: the authority isn't here."""
+        raise CertificateError(
+            f"the certificate of {device!r} can't be renewed here: the authority is elsewhere."
+        )
+
     async def failure(self) -> None:
         """Wait for ever: no server is watched here."""
         await asyncio.Event().wait()
@@ -134,6 +158,7 @@ class MemoryAccess:
 
     mqtt_url = ""
     is_leaf = False
+    issues = False
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -150,6 +175,12 @@ class MemoryAccess:
         raise SettingsError(
             f"the {role} {name!r} needs no folder: at {self._endpoint.url}, which exists in this process "
             "alone, everybody may come in. Connect it with connect(flow)."
+        )
+
+    async def renew(self, device: str, request: bytes) -> RenewedFrame:  # noqa: ARG002 - a protocol's method
+        """Refuse: the authority isn't here."""
+        raise CertificateError(
+            f"the certificate of {device!r} can't be renewed here: the authority is elsewhere."
         )
 
     async def failure(self) -> None:
