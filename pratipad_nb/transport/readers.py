@@ -116,16 +116,16 @@ async def carry_positions(logs: Logs, flow: str) -> None:
     former = [record async for record in marks.read(1, subjects.read_all)]
     async with asyncio.TaskGroup() as group:
         for record in former:
-            group.create_task(_carry(logs, marks, subjects, record))
+            try:
+                reader = subjects.reader_of(record.subject)
+            except FrameError as error:  # no reader can ask for it
+                log.warning("entry %d of %s stays there: %s", record.sequence, marks.spec.name, error)
+            else:
+                group.create_task(_carry(logs, marks, _position_log(subjects, reader), record))
 
 
-async def _carry(logs: Logs, marks: Log, subjects: Subjects, record: Record) -> None:
-    try:
-        reader = subjects.reader_of(record.subject)
-    except FrameError as error:  # no reader can have that position
-        log.warning("an entry of %s stays where it is: %s", marks.spec.name, error)
-        return
-    await logs.take_over(_position_log(subjects, reader), marks.spec.name)
+async def _carry(logs: Logs, marks: Log, own: LogSpec, record: Record) -> None:
+    await logs.take_over(own, marks.spec.name)
     await marks.delete(record.sequence)
 
 

@@ -33,7 +33,7 @@ def payloads(messages: Any) -> list[Any]:
 
 
 async def spoil(world: Any, data: bytes, reader: str = "cloud") -> None:
-    await prepare_reader(world.edge, "house", reader)
+    await prepare_reader(world.edge, world.subjects.flow, reader)
     await world.edge.append(world.subjects.read(reader), data)
 
 
@@ -76,7 +76,8 @@ async def test_the_flow_can_forget_a_reader_whose_position_can_not_be_read(
     reader = await world.reader()
     with pytest.raises(FrameError):
         await reader.take(1)
-    await forget_reader(world.edge, "house", "cloud")
+    await forget_reader(world.edge, world.subjects.flow, "cloud")
+    await prepare_reader(world.edge, world.subjects.flow, "cloud")
     assert payloads(await reader.take(1)) == [1]
 
 

@@ -13,7 +13,7 @@ import asyncio
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, get_type_hints
@@ -26,7 +26,7 @@ from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import ControlFrame
 from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import Connection, Signal
-from pratipad_nb.transport.subjects import OTHER_ACCOUNT, Subjects
+from pratipad_nb.transport.subjects import OTHER_ACCOUNT, Subjects, is_guests
 
 __all__ = ["Answers", "Verb"]
 
@@ -51,6 +51,8 @@ class Answers:
     of_readers
         Further requests, which readers alone make about themselves: the reader's name comes before the
         request's arguments.
+    of_guests
+        The requests that readers of other tenants, with which the flow is shared, may make.
 
     Attributes
     ----------
@@ -64,6 +66,7 @@ class Answers:
         subjects: Subjects,
         verbs: Mapping[str, Verb],
         of_readers: Mapping[str, Verb] = MappingProxyType({}),
+        of_guests: Collection[str] = (),
     ) -> None:
         self.refusals = Refusals()
         self._connection = connection
@@ -78,6 +81,7 @@ class Answers:
         self._at_work: Counter[str] = Counter()
         #: Bounded by `_AT_ONCE` for each asker, of whom there are as many as certificates.
         self._work: asyncio.Queue[Signal] = asyncio.Queue()
+        self._of_guests = of_guests
 
     def on_signal(self, signal: Signal) -> None:
         """Take a request; the callback of the subscription."""
@@ -138,6 +142,12 @@ class Answers:
 
     async def _done(self, subject: str, frame: ControlFrame) -> dict[str, Any]:
         """Carry a request out that came under `subject`."""
+        if is_guests(subject) and frame.verb not in self._of_guests:
+            guest, may = self._subjects.reader_of(subject), ", ".join(self._of_guests)
+            raise FlowError(
+                f"the flow is shared with the reader {guest!r} to be read, and not for the request "
+                f"{frame.verb!r:.100}. Such a reader asks for {may}."
+            )
         if (verb := self._verbs.get(frame.verb)) is not None:
             return await verb(**self._checked(frame))
         if (verb := self._of_readers.get(frame.verb)) is not None:

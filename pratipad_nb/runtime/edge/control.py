@@ -52,6 +52,8 @@ class Control:
         The verbs by name.
     of_readers
         The verbs that concern the reader that asks, by name.
+    of_guests
+        Those of both that a reader of another tenant may ask for.
     """
 
     def __init__(
@@ -72,12 +74,15 @@ class Control:
         self._seen: dict[str, Any] = {}
         self.verbs: dict[str, Verb] = {
             "describe": self._describe,
+            "stats": self._stats,
+        }
+        self.of_readers: dict[str, Verb] = {
+            "reader": self._prepare,
             "pull": self._pull,
             "request": self._request,
             "cancel": self._cancel,
-            "stats": self._stats,
         }
-        self.of_readers: dict[str, Verb] = {"reader": self._prepare}
+        self.of_guests = ("describe", "stats", "reader")
 
     async def _describe(self) -> dict[str, Any]:
         dataflow = self._line().dataflow
@@ -93,19 +98,19 @@ class Control:
             "text": text,
         }
 
-    async def _pull(self, n: int, device: str | None = None) -> dict[str, Any]:
-        return {"request": self._requests.pull(n, device).id}
+    async def _pull(self, reader: str, n: int, device: str | None = None) -> dict[str, Any]:
+        return {"request": self._requests.pull(n, device, reader).id}
 
-    async def _request(self, request: str, timeout: float) -> dict[str, Any]:
-        found = self._requests.find(request)
+    async def _request(self, reader: str, request: str, timeout: float) -> dict[str, Any]:
+        found = self._requests.find(request, reader)
         with contextlib.suppress(TimeoutError):
             # Whatever is no time, as NaN, is no wait: the event loop's timers would be out of order.
             async with asyncio.timeout(min(timeout, _PATIENCE) if timeout > 0 else 0.0):
                 await found.done.wait()
         return msgspec.structs.asdict(found.standing)
 
-    async def _cancel(self, request: str) -> dict[str, Any]:
-        found = self._requests.find(request)
+    async def _cancel(self, reader: str, request: str) -> dict[str, Any]:
+        found = self._requests.find(request, reader)
         found.cancel()
         return msgspec.structs.asdict(found.standing)
 
