@@ -33,6 +33,7 @@ __all__ = [
     "carry_positions",
     "forget_reader",
     "forget_readers",
+    "has_read",
     "known_readers",
     "prepare_known_readers",
     "prepare_reader",
@@ -95,6 +96,12 @@ async def known_readers(logs: Logs, flow: str) -> list[str]:
     prefix = subjects.position_stream("")
     names = await logs.log_names(subjects.read_all)
     return sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+
+
+async def has_read(logs: Logs, flow: str, reader: str) -> bool:
+    """Return whether `reader` has ever begun to read: its position is stored."""
+    found = await logs.find_log(Subjects(flow).position_stream(reader))
+    return found is not None and (await found.state()).messages > 0
 
 
 async def carry_positions(logs: Logs, flow: str) -> None:

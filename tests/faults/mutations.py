@@ -117,14 +117,14 @@ MUTATIONS = (
     Mutation(
         "no rewind after a gap",
         "runtime/positions/gatekeeper.py",
-        "if self.durable and not self.succession.whole and rewound < _REWINDS:",
+        "if self.durable and not self.succession.whole_up_to(frame.delivery) and rewound < _REWINDS:",
         "if False:",
         (GATEKEEPER,),
     ),
     Mutation(
         "a delivery that is missing is not missed",
         "runtime/positions/inputs.py",
-        "elif not number or not same or number not in (self._last, self._last + 1):",
+        "elif delivery.number not in (self._last, self._last + 1):",
         "elif False:",
         (GATEKEEPER,),
     ),
