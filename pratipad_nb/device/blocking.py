@@ -48,9 +48,18 @@ class Device:
         every: float | None = None,
         keep: str | Path | None = None,
         keep_bytes: int = KEEP_BYTES,
+        tenant: str = "",
     ) -> None:
         self._stand_on(
-            AsyncDevice(name, read=read, receive=receive, every=every, keep=keep, keep_bytes=keep_bytes)
+            AsyncDevice(
+                name,
+                read=read,
+                receive=receive,
+                every=every,
+                keep=keep,
+                keep_bytes=keep_bytes,
+                tenant=tenant,
+            )
         )
 
     def _stand_on(self, twin: AsyncDevice) -> None:
@@ -78,6 +87,11 @@ class Device:
     def flow(self) -> str:
         """Name of the flow that the device is connected to, empty before `connect`."""
         return self._twin.flow
+
+    @property
+    def tenant(self) -> str:
+        """The tenant of the device and its flow; empty: none."""
+        return self._twin.tenant
 
     @property
     def connected(self) -> bool:
@@ -140,7 +154,7 @@ class Device:
 
     def connect(self, target: Any, *, flow: str | None = None, certs: str | Path | None = None) -> Self:
         """Connect to a flow and start; returns the device itself. See `AsyncDevice.connect`."""
-        endpoint = find_endpoint_blocking(target, self.name, flow, certs)
+        endpoint = find_endpoint_blocking(target, self.name, flow, certs, self.tenant)
         with self._lock:
             mine = self._lease is None
             lease = self._lease = self._lease or shared_portal()

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pratipad_nb.errors import CertificateError
 from pratipad_nb.files import guarded_folder, private_folder, write_whole
-from pratipad_nb.settings import Credentials, party_name, valid_name
+from pratipad_nb.settings import Credentials, file_key, party_name, valid_name
 from pratipad_nb.validity import valid_until
 
 if TYPE_CHECKING:
@@ -235,6 +235,11 @@ class CertificateStore:
             shutil.rmtree(self._of(role, flow), ignore_errors=True)
             shutil.rmtree(self._folder / "carried" / role / _folder_name(flow), ignore_errors=True)
 
+    def forget_party(self, role: str, flow: str, name: str) -> None:
+        """Delete the certificates of one party, as `forget` does; an edge has no name."""
+        for folder in (self._of(role, flow), self._folder / "carried" / role / _folder_name(flow)):
+            shutil.rmtree(folder / name if name else folder, ignore_errors=True)
+
     def _of(self, role: str, flow: str) -> Path:
         return private_folder(self._folder / role) / _folder_name(flow)
 
@@ -242,7 +247,9 @@ class CertificateStore:
 def _folder_name(flow: str) -> str:
     tenant, _, name = flow.rpartition("/")
     valid_name(name, "flow")
-    return f"{valid_name(tenant, 'tenant')}~{name}" if tenant else name
+    if tenant:
+        valid_name(tenant, "tenant")
+    return file_key(flow)
 
 
 def _ends(certificates: list[tuple[str, Path]]) -> dict[str, datetime]:

@@ -91,7 +91,8 @@ def rendered_accounts(register: Register) -> dict[str, Account]:
             _add_client(accounts, name, party, rules)
         accounts[name]["users"].append(_user(party, rules))
     for tenant, quota in register.quotas.items():
-        _limit(accounts, tenant, quota)
+        if quota.connections:
+            _limit(accounts, register, tenant, quota.connections)
     return accounts
 
 
@@ -214,13 +215,15 @@ def _listener(party: Party) -> str:
     return "MQTT" if party.mqtt else "STANDARD"
 
 
-def _limit(accounts: dict[str, Account], tenant: str, quota: Quota) -> None:
-    """Share the tenant's quota of connections out among the accounts of its flows' devices."""
-    of_devices = [
-        account
-        for name, account in accounts.items()
-        if name.startswith((f"{tenant}~D_", f"{tenant}~M_")) and "imports" in account
-    ]
-    if quota.connections:
-        for account in of_devices:
-            account["limits"] = {"max_connections": max(1, quota.connections // len(of_devices))}
+def _limit(accounts: dict[str, Account], register: Register, tenant: str, most: int) -> None:
+    """Share the tenant's connections out among its devices' and readers' accounts, by how many each has."""
+    holders: dict[str, set[str]] = {}
+    for party in register.parties.values():
+        if party.tenant == tenant and party.role in ("device", "reader"):
+            name = account_of(party, register.rules_of(party.key))
+            holders.setdefault(name, set()).add(party.identity)
+    total = sum(map(len, holders.values()))
+    for name, identities in holders.items():
+        share = max(1, most * len(identities) // total)
+        limits = accounts[name].setdefault("limits", {})
+        limits["max_connections"] = min(share, limits.get("max_connections", share))

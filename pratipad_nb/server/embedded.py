@@ -240,6 +240,8 @@ class EmbeddedServer:
             self._lock = await locked_folder(self._files, self._takes_over)
             private_folder(self._files.run)
             await self._admission.write(self._first_change(tuple(parties)))
+            # Now that the register has them: else a register that is made anew would let in who was revoked.
+            self._files.former_users.unlink(missing_ok=True)
             carry_streams(self._files)
             self._url = ""
             await self._launch(binary)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from pratipad_nb.errors import CertificateError, FlowError, SettingsError
 from pratipad_nb.pki.invitation import Invitation
-from pratipad_nb.settings import Credentials, Endpoint, Leaf, Sync
+from pratipad_nb.settings import GUEST, Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.transport.frames import RenewedFrame
 from pratipad_nb.transport.parties import Party, Role, flow_key
+from pratipad_nb.transport.rights import Verb
 
 if TYPE_CHECKING:
     from pratipad_nb.server.register import Rules
@@ -48,6 +49,15 @@ class Access(Protocol):
         CertificateError
             If `request` is none, or the authority isn't here.
         """
+
+    async def share(self, tenant: str, reader: str) -> None:
+        """Share the flow's output with the reader of another tenant."""
+
+    async def unshare(self, tenant: str) -> bool:
+        """Share it with no reader of that tenant any more; return whether it was shared."""
+
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Return the identities of the flow's parties that may publish, or subscribe to, `subject`."""
 
     async def failure(self) -> None:
         """Wait until a bug of ours ends the watch over the server, and raise its exception."""
@@ -94,6 +104,10 @@ class EmbeddedAccess:
         await self._site.note_carried(self._party(role, name), folder)
         return Endpoint(endpoint.url, endpoint.flow, copied, tenant=endpoint.tenant)
 
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Return the identities of those that the server lets in, and that have the right."""
+        return self._site.who_can(verb, subject, flow_key(self._flow, self._tenant))
+
     async def _let_in(self, role: Role, name: str, mqtt: bool | None = None) -> Endpoint:
         return await self._site.endpoint_for(self._party(role, name), mqtt)
 
@@ -103,6 +117,14 @@ class EmbeddedAccess:
     async def renew(self, device: str, request: bytes) -> RenewedFrame:
         """Return a new certificate for the device, let in from now on."""
         return await self._site.renew(self._party("device", device), request)
+
+    async def share(self, tenant: str, reader: str) -> None:
+        """Share the flow's output with the reader of another tenant; the reader needs a certificate yet."""
+        await self._site.share(Party(self._flow, "reader", f"{reader}{GUEST}{tenant}", self._tenant))
+
+    async def unshare(self, tenant: str) -> bool:
+        """Cut the readers of that tenant off, and forget their positions."""
+        return await self._site.unshare(flow_key(self._flow, self._tenant), tenant)
 
     async def failure(self) -> None:
         """Wait until the site fails, and raise its exception."""
@@ -145,6 +167,28 @@ class ExternalAccess:
             f"the certificate of {device!r} can't be renewed here: the authority is elsewhere."
         )
 
+    async def share(self, tenant: str, reader: str) -> None:
+        """Refuse: this server is not ours."""
+        raise FlowError(
+            f"with whom a flow at {self._endpoint.url} is shared is for who runs that server: the reader "
+            f"{reader!r} of {tenant!r} needs a certificate, and an account, from there."
+        )
+
+    async def unshare(self, tenant: str) -> bool:
+        """Refuse: this server is not ours."""
+        raise FlowError(
+            f"with whom a flow at {self._endpoint.url} is shared is for who runs that server; {tenant!r} can "
+            "be cut off there alone."
+        )
+
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Refuse: an edge doesn't know whom else the server lets in."""
+        raise FlowError(
+            f"who has the right to {verb}, for {subject!r:.100}, is for {self._endpoint.url} to say, which "
+            "others run. Ask where that server runs: flow.who_can(…) without server=, in that server's "
+            "state folder. docs/security.md has the table of each role's rights."
+        )
+
     async def failure(self) -> None:
         """Wait for ever: no server is watched here."""
         await asyncio.Event().wait()
@@ -181,6 +225,23 @@ class MemoryAccess:
         """Refuse: the authority isn't here."""
         raise CertificateError(
             f"the certificate of {device!r} can't be renewed here: the authority is elsewhere."
+        )
+
+    async def share(self, tenant: str, reader: str) -> None:
+        """Do nothing: everybody may come in, guests too."""
+
+    async def unshare(self, tenant: str) -> bool:
+        """Refuse: nobody can be kept out."""
+        raise SettingsError(
+            f"at {self._endpoint.url}, which exists in this process alone, everybody may come in, and so may "
+            f"{tenant!r}."
+        )
+
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Refuse: the in-memory transport knows no rights."""
+        raise SettingsError(
+            f"at {self._endpoint.url}, which exists in this process alone, everybody may {verb} everything, "
+            f"{subject!r:.100} as well. Use a flow without server= to try rights: it has a real server."
         )
 
     async def failure(self) -> None:

@@ -37,8 +37,9 @@ from pratipad_nb.runtime.values.plan import EdgeSettings, account_bytes, log_spe
 from pratipad_nb.runtime.values.stats import FlowState, FlowStats, ReaderStats
 from pratipad_nb.server.register import Rules
 from pratipad_nb.session.access import Access
+from pratipad_nb.session.account import check_account, check_security
 from pratipad_nb.session.callers import names_for
-from pratipad_nb.session.checks import checked_demand, checked_rate, checked_server, checked_tenant
+from pratipad_nb.session.checks import checked_demand, checked_rate, checked_server
 from pratipad_nb.session.cockpit import AsyncCockpit
 from pratipad_nb.session.defaults import defaults, home_folder
 from pratipad_nb.session.ends import check_outside, inside
@@ -55,12 +56,13 @@ from pratipad_nb.settings import (
     checked_keep,
     checked_options,
     valid_name,
+    valid_tenant,
 )
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.parties import Role
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.readers import forget_readers, prepare_reader
-from pratipad_nb.transport.rights import Arrows
+from pratipad_nb.transport.rights import Arrows, Verb
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["AsyncFlow"]
@@ -97,7 +99,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         tenant: str = "",
     ) -> None:
         super().__init__()
-        self.tenant = checked_tenant(tenant)
+        self.tenant = valid_tenant(tenant)
         self.dataflow: Dataflow = resolve(notation, names_for(namespace))
         self.settings = EdgeSettings(
             name=valid_name(name, "flow"),
@@ -110,10 +112,13 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         around = defaults()
         if server is None and certs is None:
             server, certs = around.server, around.certs
+        server, certs = checked_server(server, certs)
+        check_security(self.settings.options, server, self.tenant)
         self._entrance = Entrance(
             self.name,
             self.tenant,
-            *checked_server(server, certs),
+            server,
+            certs,
             home_folder(home),
             self.settings.options,
         )
@@ -228,6 +233,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         await access.declare(self._rules(self.dataflow))
         self.endpoint = await access.endpoint_for("edge", "")
         self._connection = await connect(self.endpoint, role="edge", name=self.name)
+        await check_account(self._connection, self.endpoint, self.settings.options)
         kind = PartitionedEdge if self.settings.partitioned else Edge
         # Edges compare whether results go on, whichever setting says so.
         options = dataclasses.replace(self.settings.options, uplink=self._goes_on_from(access))
@@ -532,6 +538,18 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
     ) -> Endpoint:
         """Write the certificate folder that lets a party of that name in, and return its endpoint."""
         return await self._entrance.invite(name, folder, role, mqtt)
+
+    async def share(self, tenant: str, *, reader: str) -> None:
+        """Share the output, to be read only, with the reader of another tenant; see `Flow.share`."""
+        await self._entrance.share(tenant, reader)
+
+    async def unshare(self, tenant: str) -> bool:
+        """Cut the readers of a tenant off the output; see `Flow.unshare`."""
+        return await self._entrance.unshare(tenant)
+
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Return the identities of the flow's parties that have that right; see `Flow.who_can`."""
+        return await self._entrance.who_can(verb, subject)
 
 
 def _at_work(lines: Sequence[Line]) -> list[str]:

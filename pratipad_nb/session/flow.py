@@ -32,6 +32,7 @@ from pratipad_nb.session.ends import check_outside, ended_meanwhile, not_running
 from pratipad_nb.session.messages_blocking import Messages
 from pratipad_nb.settings import Endpoint, FlowOptions, Keep
 from pratipad_nb.transport.parties import Role
+from pratipad_nb.transport.rights import Verb
 
 __all__ = ["Flow"]
 
@@ -406,7 +407,63 @@ class Flow(Messages, Cockpit):
         """
         return self._let_in(lambda: self._flow.invite(name, folder, role, mqtt=mqtt))
 
-    def _let_in(self, work: Callable[[], Coroutine[Any, Any, Endpoint]]) -> Endpoint:
+    def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Return the identities of the flow's parties that may do so, sorted: ``urn:pratipad:house:edge``.
+
+        Counted are those that the flow's server lets in: the edge, devices and readers that have connected or
+        were invited, and leaves. As `endpoint_for`, this method starts the server of a flow that is stopped.
+
+        Parameters
+        ----------
+        verb
+            ``"publish"`` or ``"subscribe"``.
+        subject
+            Below the flow (``"up.room1"``) or whole (``"pratipad.house.up.room1"``,
+            ``"$JS.API.STREAM.DELETE.OUT_house"``). A pattern (``"down.*"``) asks for those that may do so
+            with every subject that the pattern means. `docs/security.md` lists the subjects.
+
+        Raises
+        ------
+        SettingsError
+            If the arguments aren't valid, or at ``memory://``, where nobody's rights are checked.
+        FlowError
+            If somebody else runs the server.
+        """
+        return self._let_in(lambda: self._flow.who_can(verb, subject))
+
+    def share(self, tenant: str, *, reader: str) -> None:
+        """Share the flow's output, to be read only, with the reader of another tenant: a guest.
+
+        The guest reads the output and the counters, and may do nothing else: it sends no orders and asks for
+        no readings. The share outlives the flow's stop; `unshare` ends it. A certificate lets the guest in,
+        as it does any reader; the certificate can be made while the share exists: ``pratipad certs issue
+        reader archive --flow acme/house --tenant globex``, or ``invite("archive@globex", folder,
+        role="reader")``.
+
+        Parameters
+        ----------
+        tenant
+            The guest's tenant; empty: none.
+        reader
+            The guest's name, without its tenant. Another call shares the flow with a further reader.
+
+        Raises
+        ------
+        SettingsError
+            If `tenant` is the flow's own, or a name isn't valid.
+        FlowError
+            If somebody else runs the server.
+        """
+        self._let_in(lambda: self._flow.share(tenant, reader=reader))
+
+    def unshare(self, tenant: str) -> bool:
+        """Cut all readers of a tenant off the flow's output at once, and forget their positions.
+
+        Returns whether the flow was shared with the tenant. The errors are those of `share`.
+        """
+        return self._let_in(lambda: self._flow.unshare(tenant))
+
+    def _let_in(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         first = self._portal is None
         try:
             return self._opened().run(work())

@@ -35,7 +35,7 @@ from pratipad_nb.server.config import ServerFiles
 from pratipad_nb.server.disk import storage_in
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.server.joined import JoinedServer
-from pratipad_nb.server.readers import prepare
+from pratipad_nb.server.readers import forget, prepare
 from pratipad_nb.server.register import Change, Register, Rules
 from pratipad_nb.server.renewal import Renewal
 from pratipad_nb.server.state import ServerLocked, is_wanted, read_state, url_in
@@ -44,6 +44,7 @@ from pratipad_nb.settings import Address, Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.tasks import first_of
 from pratipad_nb.transport.frames import RenewedFrame
 from pratipad_nb.transport.parties import Party
+from pratipad_nb.transport.rights import Verb, who_can
 from pratipad_nb.validity import valid_until
 
 __all__ = ["Site"]
@@ -357,6 +358,40 @@ class Site:
         if rules != before:
             await self._on_portal(self._change(Change(rules={key: rules})))
 
+    async def share(self, guest: Party) -> None:
+        """Let the flow of `guest` be shared with that reader, and make what the reader needs at the server.
+
+        A certificate is what lets the reader in.
+        """
+        await self._on_portal(self._share(guest))
+
+    async def _share(self, guest: Party) -> None:
+        if guest not in self._register.shares:
+            await self._change(Change(shared=(guest,)))
+        await prepare(self.url, (guest,), self._let_in)
+
+    async def unshare(self, key: str, tenant: str) -> bool:
+        """Cut the guests of `tenant` off the flow `key`, and forget their positions and certificates here.
+
+        Returns whether the flow was shared with the tenant.
+        """
+        return bool(await self._on_portal(self._unshare(key, tenant)))
+
+    async def _unshare(self, key: str, tenant: str) -> bool:
+        guests = tuple(
+            party for party in self._register.shares if party.key == key and party.guest_of == tenant
+        )
+        if guests:
+            await self._change(Change(unshared=guests))
+            await forget(self.url, guests, self._let_in)
+        for guest in guests:
+            assert self._store is not None
+            assert self._renewal is not None
+            self._renewal.drop(guest.identity)
+            self._invited.pop(guest.identity, None)
+            await asyncio.to_thread(self._store.forget_party, guest.role, guest.key, guest.name)
+        return bool(guests)
+
     async def note_carried(self, party: Party, folder: Path) -> None:
         """Know of a party's certificate in `folder`, to be carried away, so that its end is warned of."""
         await self._on_portal(self._note_carried(party, folder))
@@ -366,6 +401,14 @@ class Site:
         assert self._renewal is not None
         await asyncio.to_thread(self._store.note_carried, party.role, party.key, party.name, folder)
         self._renewal.note_carried(valid_until(folder / "cert.pem"))
+
+    def who_can(self, verb: Verb, subject: str, key: str) -> tuple[str, ...]:
+        """Return the identities of the parties of the flow `key` that may publish, or hear, `subject`."""
+        register = self._register
+        arrows = register.rules_of(key).arrows
+        return who_can(
+            verb, subject, ((party, arrows) for party in register.parties.values() if party.key == key)
+        )
 
     @property
     def _register(self) -> Register:

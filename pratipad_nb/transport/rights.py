@@ -106,14 +106,17 @@ def rights_of(party: Party, arrows: Arrows = Arrows()) -> tuple[Right, ...]:
 
 
 def who_can(verb: Verb, subject: str, parties: Iterable[tuple[Party, Arrows]]) -> tuple[str, ...]:
-    """Return the identities of those `parties` that may publish, or subscribe to, `subject`, sorted."""
+    """Return the identities of those `parties` that may publish, or subscribe to, `subject`, sorted.
+
+    `subject`, perhaps a pattern, is one of the flow's account, or a reader's own name for the same call.
+    """
     return tuple(
         sorted(
             {
                 party.identity
                 for party, arrows in parties
                 for right in rights_of(party, arrows)
-                if right.verb == verb and _covers(right.subject, subject)
+                if right.verb == verb and (_covers(right.subject, subject) or _covers(right.own, subject))
             }
         )
     )
@@ -158,7 +161,7 @@ def _reader(party: Party, arrows: Arrows) -> Iterator[Right]:
     """
     subjects, name = Subjects(party.flow), party.name
     output, position = subjects.output_stream, subjects.position_stream(name)
-    if arrows.orders and not party.guest_of:
+    if arrows.orders and not party.is_guest:
         yield _asked(subjects.order(name), subjects.order_all)
     yield _asked(subjects.control(name), subjects.control_all)
     yield _asked(subjects.read(name), subjects.read_all)

@@ -51,9 +51,9 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from pratipad_nb.errors import FrameError, SettingsError
-from pratipad_nb.settings import valid_name
+from pratipad_nb.settings import GUEST, valid_name, valid_reader
 
-__all__ = ["ALL_DEVICES", "OTHER_ACCOUNT", "ROOT", "Subjects", "is_inbox", "stream_of"]
+__all__ = ["ALL_DEVICES", "OTHER_ACCOUNT", "ROOT", "Subjects", "is_guests", "is_inbox", "stream_of"]
 
 #: First token of every subject.
 ROOT = "pratipad"
@@ -114,7 +114,7 @@ class Subjects:
 
     def order(self, reader: str) -> str:
         """Return the subject of `reader`'s orders."""
-        return self._below("order", valid_name(reader, "reader"))
+        return self._below("order", valid_reader(reader))
 
     @property
     def edge_order(self) -> str:
@@ -166,7 +166,7 @@ class Subjects:
 
     def read(self, reader: str) -> str:
         """Return the subject of `reader`'s position in the output."""
-        return self._below("read", valid_name(reader, "reader"))
+        return self._below("read", valid_reader(reader))
 
     def dead(self, processor: str) -> str:
         """Return the subject of the dead letters of `processor`.
@@ -194,7 +194,7 @@ class Subjects:
 
     def control(self, reader: str) -> str:
         """Return the subject of `reader`'s requests to the edge."""
-        return self._below("control", valid_name(reader, "reader"))
+        return self._below("control", valid_reader(reader))
 
     def presence(self, kind: str) -> str:
         """Return the subject of the question which devices of `kind` are connected.
@@ -226,6 +226,10 @@ class Subjects:
         return self._below("retired")
 
     # -- all of a kind ---------------------------------------------------------------------------------------
+
+    def whole(self, subject: str) -> str:
+        """Return `subject` below the flow's subjects, as ``up.room1``; whole subjects as they are."""
+        return subject if subject.startswith((f"{ROOT}.", "$", "_")) else self._below(subject)
 
     @property
     def everything(self) -> str:
@@ -381,7 +385,7 @@ class Subjects:
     def _name_of(self, subject: str, kinds: tuple[str, ...], what: str) -> str:
         name = self._last(subject, kinds)
         try:
-            return valid_name(name, what)
+            return valid_reader(name) if what == "reader" else valid_name(name, what)
         except SettingsError as error:
             raise FrameError(f"{subject!r} names no {what}: {error}") from None
 
@@ -411,6 +415,11 @@ def stream_of(subject: str) -> str:
         if any(pattern.split(".")[2] == tokens[2] for pattern in patterns):
             return stream
     return ""
+
+
+def is_guests(subject: str) -> bool:
+    """Return whether `subject` is of a reader of another tenant, for no other name has its mark."""
+    return GUEST in subject
 
 
 def is_inbox(subject: str) -> bool:
