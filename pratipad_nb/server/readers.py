@@ -46,8 +46,7 @@ async def prepare(url: str, parties: Iterable[Party], let_in: LetIn) -> None:
                 async with _connected(url, edge, let_in) as connection:
                     await prepare_readers(connection, edge.flow, names)
                 break
-            except WaitTimeout:
-                # The server starts again, or the edge's certificate was renewed, which ends the link.
+            except WaitTimeout:  # the server starts again, or the edge's certificate is being renewed
                 if not left:
                     raise
 
