@@ -11,8 +11,9 @@ import contextlib
 import itertools
 import json
 import re
-from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ import nats
 import pytest
 from hostile import raw_party
 from nats.aio.client import Client
-from patience import patient
+from nats.js.errors import NotFoundError
+from patience import eventually, patient
 
 from pratipad_nb import Cloud, Device, Flow
 from pratipad_nb.settings import Credentials, FlowOptions, Keep
 from pratipad_nb.testing import real_server
-from pratipad_nb.transport.codec import encode
-from pratipad_nb.transport.frames import ControlFrame
+from pratipad_nb.transport.codec import decode, encode
+from pratipad_nb.transport.frames import ControlFrame, Order, OrderFrame
 from pratipad_nb.transport.parties import Party
 
 SMALL = {"keep": Keep(bytes=1 << 20), "options": FlowOptions(input_bytes=1 << 20, order_bytes=1 << 20)}
@@ -49,6 +51,7 @@ class Site:
     ours: Flow
     theirs: dict[str, Flow]
     folders: dict[str, Path]
+    errors: list[str] = field(default_factory=list)
 
     def party(self, role: Any) -> Party:
         return Party("house", role, {"device": "room1", "reader": "desk"}.get(role, ""), OURS)
@@ -261,3 +264,109 @@ async def test_an_edge_draws_nothing_out_of_another_account(site: Site) -> None:
 
 def _without_times(answer: bytes) -> str:
     return re.sub(r'"(created|ts|first_ts|last_ts)":"[^"]*"', "", answer.decode())
+
+
+# -- a flow that is shared -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def guest(site: Site, tmp_path: Path) -> AsyncIterator[Client]:
+    """Give a raw client of the first tenant's reader, with whom the other tenant shares its flow."""
+    flow, party = site.theirs["house"], Party("house", "reader", f"desk@{OURS}", THEIRS)
+    await asyncio.to_thread(flow.share, OURS, reader="desk")
+    endpoint = await asyncio.to_thread(flow.invite, party.name, tmp_path / "guest", "reader")
+    assert endpoint.credentials is not None
+    async with raw_party(site.url, party, endpoint.credentials, site.errors) as client:
+        yield client
+    await asyncio.to_thread(flow.unshare, OURS)
+
+
+async def asked(client: Client, subject: str, verb: str, **arguments: Any) -> ControlFrame:
+    data = encode(ControlFrame(verb, arguments))
+    return decode((await client.request(subject, data, timeout=patient(5))).data, ControlFrame)
+
+
+async def test_a_guest_asks_a_flow_for_its_description_and_counters_and_for_nothing_else(
+    guest: Client,
+) -> None:
+    control = f"pratipad.house.control.desk@{OURS}"
+    for verb in ("describe", "stats"):
+        assert (await asked(guest, control, verb)).verb == "ok"
+    for verb in ("pull", "request", "cancel", "who", "anything"):
+        refused = await asked(guest, control, verb, n=1)
+        assert refused.verb == "error"
+        assert f"not for the request '{verb}'" in refused.arguments["text"]
+
+
+async def test_a_guest_publishes_and_reads_nothing_but_what_its_reading_needs(
+    guest: Client, site: Site
+) -> None:
+    api = "$JS.house.API"
+    others = (
+        "order.desk",
+        "control.desk",
+        "read.desk",
+        "reply",
+        "edges",
+        "presence.devices",
+        "sent",
+        "out.0",
+    )
+    calls = ("STREAM.NAMES", "INFO", "STREAM.INFO.MARK_house", "STREAM.PURGE.OUT_house")
+    for subject in (
+        *(f"pratipad.house.{kind}" for kind in (f"order.desk@{OURS}", *others)),
+        *(f"pratipad.house.{kind}.room1" for kind in ("up", "down", "plain", "credit", "hello")),
+        *(f"{api}.{call}" for call in calls),
+        f"{api}.CONSUMER.CREATE.OUT_house.desk@{OURS}",
+        f"{api}.CONSUMER.DELETE.OUT_house.desk@{OURS}",
+        f"{api}.CONSUMER.MSG.NEXT.OUT_house.desk",
+        f"{api}.STREAM.MSG.GET.READ_house:desk",
+        f"{api}.STREAM.DELETE.OUT_house",
+        "$JS.ACK.OUT_house.desk.1.1.1.1.1",
+    ):
+        del site.errors[:]
+        await guest.publish(subject, b"{}", reply=f"{guest._inbox_prefix.decode()}.x")
+        for _ in range(2):
+            await guest.flush()
+        (error,) = site.errors
+        assert f'violation for publish to "{subject}"'.lower() in error
+    info = await guest.request(f"{api}.STREAM.INFO.OUT_house", b"", timeout=patient(5))
+    assert json.loads(info.data)["config"]["name"] == "OUT_house"
+    mine = await guest.request(f"{api}.CONSUMER.INFO.OUT_house.desk@{OURS}", b"", timeout=patient(5))
+    assert json.loads(mine.data)["name"] == f"desk@{OURS}"
+
+
+async def test_a_guest_is_cut_off_at_once_and_its_position_and_consumer_are_gone(
+    guest: Client, site: Site
+) -> None:
+    flow = site.theirs["house"]
+    assert not guest.is_closed
+    await asyncio.to_thread(flow.unshare, OURS)
+    async with asyncio.timeout(patient(2)):
+        await eventually(lambda: guest.is_closed)
+    edge = Party("house", "edge", tenant=THEIRS)
+    folder = site.folders["edge"].parent / f"{THEIRS}~house"
+    async with raw_party(site.url, edge, Credentials.in_folder(folder)) as client:
+        stream = client.jetstream()
+        assert f"desk@{OURS}" not in [each.name for each in await stream.consumers_info("OUT_house")]
+        with pytest.raises(NotFoundError):
+            await stream.stream_info(f"READ_house:desk@{OURS}")
+
+
+async def test_an_edge_refuses_a_guests_orders_and_requests_also_where_the_server_lets_them_pass(
+    guest: Client, site: Site
+) -> None:
+    """As where all parties share an account: here the flow's own edge publishes in the guest's name."""
+    obeyed: list[Any] = []
+    flow = site.theirs["house"]
+    folder = site.folders["edge"].parent / f"{THEIRS}~house"
+    async with raw_party(
+        site.url, Party("house", "edge", tenant=THEIRS), Credentials.in_folder(folder)
+    ) as client:
+        device = await asyncio.to_thread(Device("room1", receive=obeyed.append).connect, flow)
+        order = encode(OrderFrame(time.time(), [Order("forged", "the guest's order", ["room1"])]))
+        await client.request(f"pratipad.house.order.desk@{OURS}", order, timeout=patient(5))
+        await asyncio.to_thread(flow.send, "the owner's order", to="room1")
+        await eventually(lambda: bool(obeyed))
+        await asyncio.to_thread(device.close)
+    assert obeyed == ["the owner's order"]
