@@ -21,12 +21,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test check hunt mutants bench soak clean
+.PHONY: help lab test check docs hunt mutants bench soak clean
 
 help:
 	@echo 'make lab     install into $(VENV) and open the first notebook in JupyterLab'
 	@echo 'make test    check the code and run all tests'
 	@echo 'make check   check the code only: ruff, mypy, import-linter'
+	@echo 'make docs    write anew what pages show of the code (the table of rights)'
 	@echo "make hunt    let a flow's parts fail in ROUNDS=$(ROUNDS) rounds (SEED=…): is anything lost, doubled, reordered or inexact?"
 	@echo 'make mutants switch off one mechanism at a time: do the tests see that? (some 15 minutes)'
 	@echo 'make bench   measure throughput, latency and memory (some minutes; writes artefacts/bench.json)'
@@ -46,6 +47,9 @@ check: $(VENV)/.all
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo > $(VENV)/lint-imports.txt 2>&1 || { cat $(VENV)/lint-imports.txt; exit 1; }
+
+docs: $(VENV)/.all
+	$(BIN)/python tests/rights_page.py
 
 hunt: $(VENV)/.all
 	$(BIN)/python tests/faults/rounds.py --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(HUNT_OPTIONS)

@@ -78,8 +78,9 @@ def valid_name(name: object, what: str) -> str:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise SettingsError(
-            f"{name!r} can't name a {what}: a name starts with a letter and goes on with at most 63 letters, "
-            f"digits, '_' or '-' (pattern {NAME_PATTERN}). Choose another, for example {_suggest(name)!r}."
+            f"{name!r:.100} can't name a {what}: a name starts with a letter and goes on with at most 63 "
+            f"letters, digits, '_' or '-' (pattern {NAME_PATTERN}). Choose another, for example "
+            f"{_suggest(name)!r}."
         )
     if name in RESERVED_NAMES:
         raise SettingsError(
@@ -168,7 +169,7 @@ def gateway_of(address: str) -> str:
 
 
 def _suggest(name: object) -> str:
-    kept = re.sub(r"[^A-Za-z0-9_-]+", "_", str(name)).strip("_-")[:60]
+    kept = re.sub(r"[^A-Za-z0-9_-]+", "_", f"{name}"[:100]).strip("_-")[:60]
     return kept if kept and kept[0].isalpha() else "a" + kept
 
 

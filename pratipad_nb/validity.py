@@ -73,13 +73,12 @@ def ending(whose: str, until: datetime, now: datetime, advice: str) -> str:
 def party_ending(flow: str, role: str, name: str, until: datetime, now: datetime) -> str:
     """Return the warning that the certificate of a party ends, as `ending`, with the command that renews it.
 
-    The flow of a tenant's party is ``TENANT/FLOW``. An edge, and a leaf, have no flow beside their name.
+    `flow` is ``TENANT/FLOW`` where the flow is a tenant's. An edge has no name.
     """
-    of_flow = role in ("device", "reader")
     tenant, _, alone = flow.rpartition("/")
-    options = (f" --flow {alone}" if of_flow else "") + (f" --tenant {tenant}" if tenant else "")
-    command = f"pratipad certs renew {role} {name.rpartition('/')[2]}{options}"
-    whose = f"the {role} {name!r}" + (f" of {flow!r}" if of_flow else "")
+    options = (f" --flow {alone}" if name else "") + (f" --tenant {tenant}" if tenant else "")
+    command = f"pratipad certs renew {role} {name or alone}{options}"
+    whose = f"the {role} {name!r} of {flow!r}" if name else f"the {role} of {flow!r}"
     return ending(whose, until, now, f"Renew it where it was issued: {command}")
 
 

@@ -168,6 +168,7 @@ async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: 
     hosts = _hosts(listening)
     clients = listening.clients
     credentials = await asyncio.to_thread(_certificate, store, home, hosts)
+    owner = await asyncio.to_thread(store.owner, OWNER)
     running = EmbeddedServer(
         home / "server",
         credentials,
@@ -178,7 +179,7 @@ async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: 
         leaves=str(listening.leaves or "") or False,
         leaf_of=leaf,
         standalone=True,
-        owner=await asyncio.to_thread(store.owner, OWNER),
+        owner=owner,
         on_exit=lambda event: said(f"{event.reason}; it is restarted in {event.pause:.2g} s"),
         on_full=said,
     )
@@ -196,7 +197,7 @@ async def _serve(home: Path, listening: _Listening, leaf: Leaf | None, *, sync: 
             "leaf_of": leaf.url if leaf else "",
         }
         _announce(said_of | {"home": str(home)}, as_json)
-        renewal = await asyncio.to_thread(_renewal, running, store, home, hosts, leaf)
+        renewal = await asyncio.to_thread(_renewal, running, store, home, hosts, owner, leaf)
         await first_of(running.failure(), renewal.run())
     finally:
         await running.stop()
@@ -238,7 +239,12 @@ def _certificate(store: CertificateStore, home: Path, hosts: tuple[str, ...]) ->
 
 
 def _renewal(
-    running: EmbeddedServer, store: CertificateStore, home: Path, hosts: tuple[str, ...], leaf: Leaf | None
+    running: EmbeddedServer,
+    store: CertificateStore,
+    home: Path,
+    hosts: tuple[str, ...],
+    owner: Credentials,
+    leaf: Leaf | None,
 ) -> Renewal:
     """Return the renewal of the server's certificate, which also follows the files of its link as a leaf."""
     from pratipad_nb.server.renewal import Renewal
@@ -251,6 +257,7 @@ def _renewal(
     renewal.keep(
         _IDENTITY, "the server", own, ensure=partial(_certificate, store, home, hosts), renewed=reload
     )
+    renewal.keep_owner(owner)
     for each in leaf.credentials if leaf is not None else ():
         renewal.follow(f"the leaf in {each.certificate.parent}", each, renewed=reload)
     return renewal

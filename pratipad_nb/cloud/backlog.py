@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pratipad_nb.message import Message
 from pratipad_nb.transport.frames import OutputFrame, ReadFrame, Segment, message_id
+from pratipad_nb.transport.room import Place
 
 __all__ = ["Backlog", "messages_of"]
 
@@ -57,12 +58,14 @@ class _Held:
     """A frame whose messages from `start` on are not taken.
 
     `lost`: the log went back and has lost the frame, whose place is before the log's frame `sequence`.
+    `memory` is the memory of the frame; None: not counted.
     """
 
     sequence: int
     messages: list[Message]
     start: int
     lost: bool = False
+    memory: Place | None = None
 
     def position(self, offset: int) -> ReadFrame:
         """Return the position of the frame's message `offset` in the log."""
@@ -104,22 +107,28 @@ class Backlog:
         self.count = 0
         self.next, self._start = position.sequence, position.offset
 
-    def add(self, sequence: int, messages: list[Message], without: Sequence[tuple[int, int]] = ()) -> None:
+    def add(
+        self,
+        sequence: int,
+        messages: list[Message],
+        without: Sequence[tuple[int, int]] = (),
+        memory: Place | None = None,
+    ) -> None:
         """Add the frame at `sequence`, which may be empty, from the position on that `begin` was given.
 
-        Messages in the ranges `without`, which are in order, are left out.
+        Messages in the ranges `without`, which are in order, are left out. `memory` is counted by `trim`.
         """
         start = self._start if sequence == self.next else 0
         self.next, self._start = sequence + 1, 0
         for begin, end in without:
             self._hold(sequence, messages[:begin], start)
             start = max(start, end)
-        self._hold(sequence, messages, start)
+        self._hold(sequence, messages, start, memory)
 
-    def _hold(self, sequence: int, messages: list[Message], start: int) -> None:
+    def _hold(self, sequence: int, messages: list[Message], start: int, memory: Place | None = None) -> None:
         left = len(messages) - start
         if left > 0:
-            self._frames.append(_Held(sequence, messages, start))
+            self._frames.append(_Held(sequence, messages, start, memory=memory))
             self.count += left
 
     def part(self, at: int) -> None:
@@ -168,14 +177,22 @@ class Backlog:
             self._frames.appendleft(_Held(0, messages, 0))
             self.count += len(messages)
 
-    def trim(self, most: int) -> int:
-        """Drop the oldest frames until at most `most` messages are left; return the number of frames dropped.
+    def trim(self, most: int, most_memory: int) -> int:
+        """Drop the oldest frames until at most `most` messages are left, in at most `most_memory` bytes.
 
-        The last frame stays, however many messages it has.
+        The last frame stays, whatever is in it. Return the number of frames dropped.
         """
         gone = 0
-        while self.count > most and len(self._frames) > 1:
+        while len(self._frames) > 1 and (self.count > most or self._memory(most_memory) > most_memory):
             held = self._frames.popleft()
             self.count -= len(held.messages) - held.start
             gone += 1
         return gone
+
+    def _memory(self, most: int) -> int:
+        """Return how much memory the frames take; they are looked into only if it may be more than `most`."""
+        memories = [held.memory for held in self._frames if held.memory is not None]
+        if sum(each.size for each in memories) > most:
+            for each in memories:
+                each.measure()
+        return sum(each.size for each in memories)

@@ -33,7 +33,7 @@ from typing import Any, Literal
 
 from pratipad_nb.bugs import log_bug
 from pratipad_nb.cloud.backlog import Backlog, messages_of
-from pratipad_nb.cloud.position import Claim, Patience, StoredPosition
+from pratipad_nb.cloud.position import Claim, Patience, StoredPosition, stored_read
 from pratipad_nb.cloud.trail import Trail
 from pratipad_nb.errors import (
     Fenced,
@@ -45,8 +45,9 @@ from pratipad_nb.errors import (
     TransportError,
     WaitTimeout,
 )
-from pratipad_nb.transport.codec import decode
-from pratipad_nb.transport.frames import OutputFrame, ReadFrame, StoredRead
+from pratipad_nb.seldom import Seldom
+from pratipad_nb.transport.codec import decode, most_memory_of
+from pratipad_nb.transport.frames import OutputFrame, ReadFrame
 from pratipad_nb.transport.landmarks import LATER, Landmark, entry_at, first_since, holds, landmark_of
 from pratipad_nb.transport.protocol import (
     Connection,
@@ -68,6 +69,8 @@ log = logging.getLogger(__name__)
 _POLL = 0.05
 #: Seconds between two requests to the edge for what is missing.
 _ASK_AGAIN = 1.0
+#: Most memory that the frames take which one call of `more` decodes, and a single frame may take more.
+_MEMORY = 256 << 20
 #: A save without a time-out, that of `seek`, is tried for this long, in seconds.
 _STORE_PATIENTLY = 5.0
 #: How much longer than `seconds` a call of `more` may take, in seconds: a call without time to wait still
@@ -125,6 +128,7 @@ class LogSource:
         self._asked = -math.inf
         self.held = Backlog()
         self.skipped_frames = 0
+        self._line = Seldom()
         self._connection = connection
         self._subjects = Subjects(flow)
         self._trail = Trail()
@@ -219,6 +223,8 @@ class LogSource:
             await asyncio.sleep(min(_POLL, seconds))
 
     async def _look(self, seconds: float) -> None:
+        if self._open is not None and self._hold_due():
+            return
         if self._open is not None and (self._newest >= self.held.next or len(self._due) >= self._window):
             await self._catch_up(seconds)
         else:
@@ -250,8 +256,20 @@ class LogSource:
             self._begin(outcome)
             return
         # All deliveries are noted before the first wait: a call that runs out of time loses none.
+        memory = 0
         for delivery in [each for each in outcome if self._is_due(each)]:
+            if memory > _MEMORY:
+                return  # the next calls hold the others
             await self._admit(delivery)
+            memory += most_memory_of(delivery.data)
+
+    def _hold_due(self) -> bool:
+        """Hold the next frames that have arrived, as far as memory goes; return whether there was any."""
+        begin, memory = self.held.next, 0
+        while memory <= _MEMORY and (delivery := self._due.get(self.held.next)) is not None:
+            self._hold(delivery)
+            memory += most_memory_of(delivery.data)
+        return self.held.next > begin
 
     def _is_due(self, delivery: Delivery) -> bool:
         """Note a delivery and return whether its frame is to be held.
@@ -289,12 +307,13 @@ class LogSource:
     async def _read_on(self, before: int = 0) -> bool:
         """Read the next frames from the log itself, at most a window, and only before `before` if given."""
         assert self._open is not None
-        left = self._window
+        left, memory = self._window, 0
         async for record in self._open.output.read(self.held.next):
-            if (before and record.sequence >= before) or not left or self._suspect:
+            if (before and record.sequence >= before) or not left or memory > _MEMORY or self._suspect:
                 break
             self._hold(record)
             left -= 1
+            memory += most_memory_of(record.data)
         return left < self._window
 
     def _hold(self, record: Record) -> None:
@@ -303,7 +322,15 @@ class LogSource:
             frame = decode(record.data, OutputFrame)
             messages = messages_of(frame, self._flow)
         except (FrameError, ValueError) as error:
-            log.error("reader %s skips frame %d of %s: %s", self._name, record.sequence, self._flow, error)
+            if told := self._line.note():
+                log.error(
+                    "reader %s skips frame %d of %s: %s; %d frames since the last line",
+                    self._name,
+                    record.sequence,
+                    self._flow,
+                    error,
+                    told,
+                )
             self.skipped_frames += 1
             self._trail.add(record, [])
             self.held.add(record.sequence, [])
@@ -313,8 +340,14 @@ class LogSource:
 
     # -- opening ---------------------------------------------------------------------------------------------
 
-    async def _opening(self) -> _Opened:
-        """Open the output and begin to get deliveries; wait for a flow that was never started."""
+    async def _opening(self, *, anew: bool = False) -> _Opened:
+        """Open the output and begin to get deliveries; wait for a flow that was never started.
+
+        Parameters
+        ----------
+        anew
+            Whether the position is stored anew afterwards.
+        """
         while (output := await self._connection.find_log(self._subjects.output_stream)) is None:  # noqa: ASYNC110 - a start sets no event
             await asyncio.sleep(_POLL)
         stream = self._subjects.position_stream(self._name)
@@ -323,8 +356,8 @@ class LogSource:
         known = self._position.at
         state = await output.state()
         parting = await self._parting(output, state) if self._begun else None
-        claim = await self._position.claim(positions, state.first, went_back=parting is not None)
-        start = decode(claim.stored.data, ReadFrame).sequence
+        claim = await self._position.claim(positions, state.first, went_back=parting is not None, anew=anew)
+        start = stored_read(claim.stored).sequence
         if not self._begun:
             # After the claim: an older handle may have gone on reading until it handed the name over.
             state = await output.state()
@@ -381,7 +414,7 @@ class LogSource:
 
     async def _parting_of(self, stored: Record, output: Log, state: LogState) -> int | None:
         """Return the first frame that wasn't read if the log went back behind `stored`; else None."""
-        newest, following = _landmark_of(stored), decode(stored.data, ReadFrame).sequence
+        newest, following = _landmark_of(stored), stored_read(stored).sequence
         if following <= state.last + 1 and (newest is None or await holds(output, newest, state)):
             return None
         if newest is None:
@@ -535,7 +568,7 @@ class LogSource:
         """Move the position to the oldest message that is kept, or behind the newest."""
         await self._let_go()
         self._suspect = False
-        opened = await self._opening()
+        opened = await self._opening(anew=True)
         self._begin(opened)
         state = opened.state
         position = ReadFrame(state.first if where == "oldest" else state.last + 1, 0)
@@ -565,5 +598,5 @@ class LogSource:
 
 def _landmark_of(stored: Record) -> Landmark | None:
     """Return the newest frame of which messages before a `stored` position were taken; None if not known."""
-    read = decode(stored.data, StoredRead)
+    read = stored_read(stored)
     return Landmark(read.sequence - (not read.offset), read.seen) if read.seen else None

@@ -18,6 +18,10 @@ them are for `log_source`.
 * **Not lost to the past.** If the log of the position goes back, as its server comes up with an older store,
   an older position is the newest again, maybe of an older handle. No handle loses its name to such a
   position: the handle takes the name over again.
+* **Never guessed.** A stored position that can't be read says neither which messages are taken nor who holds
+  the name, and the log of the position keeps the newest entry alone. So every handle of the name raises
+  `FrameError`, until `seek` stores a position anew or the flow forgets the reader: a guess would skip
+  messages, or hand them out twice. Other readers and the flow go on.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from typing import NoReturn
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import (
     Fenced,
+    FrameError,
     LogFull,
     NotInvited,
     TakenOver,
@@ -47,7 +52,7 @@ from pratipad_nb.transport.origin import Origin
 from pratipad_nb.transport.protocol import Connection, Log, Record
 from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["Patience", "StoredPosition"]
+__all__ = ["Patience", "StoredPosition", "stored_read"]
 
 #: First and longest pause before a save that got no answer is tried again, in seconds. An heir looks after
 #: the first pause whether the name has been handed over.
@@ -97,6 +102,24 @@ class Claim:
     stored: Record
     made: bool
     went_back: bool
+
+
+def stored_read(stored: Record) -> StoredRead:
+    """Return the position in `stored`.
+
+    Raises
+    ------
+    FrameError
+        If `stored` is no position; the error says what to do.
+    """
+    try:
+        return decode(stored.data, StoredRead)
+    except FrameError as error:
+        raise FrameError(
+            f"entry {stored.sequence} under {stored.subject} is no reader's position: {error} Which messages "
+            "the reader has taken isn't known. Begin anew with seek('oldest') or seek('newest'), or have the "
+            "flow forget_reader() the reader."
+        ) from error
 
 
 class StoredPosition:
@@ -156,7 +179,7 @@ class StoredPosition:
         """Whether this handle is sure to hold the name now."""
         return time.monotonic() < self._sure_until
 
-    async def claim(self, positions: Log, first: int, *, went_back: bool) -> Claim:
+    async def claim(self, positions: Log, first: int, *, went_back: bool, anew: bool = False) -> Claim:
         """Take the name over, unless this handle holds it.
 
         Parameters
@@ -167,11 +190,15 @@ class StoredPosition:
             Sequence of the frame at which a reader without a position begins.
         went_back
             Whether the output log is known to have gone back, and the log of the position with it.
+        anew
+            Whether the position is to be stored anew, so that a position that can't be read is none.
 
         Raises
         ------
         TakenOver
             If a newer handle holds the name, or is to.
+        FrameError
+            If the stored position can't be read.
         """
         asked_until: float | None = None
         made = False
@@ -181,7 +208,12 @@ class StoredPosition:
             stored = await positions.latest(self._subject)
             if not made:
                 went_back = went_back or await self._is_behind(stored, positions)
-            found = decode(stored.data, StoredRead) if stored else StoredRead(first, 0)
+            try:
+                found = stored_read(stored) if stored else StoredRead(first, 0)
+            except FrameError:
+                if not anew:
+                    raise
+                found = StoredRead(first, 0)
             if stored is not None and found.holder == self._origin:
                 if not went_back:
                     await self._judge(stored)
@@ -260,7 +292,7 @@ class StoredPosition:
         TakenOver
             If the name is another handle's, or was handed over just now.
         """
-        found = decode(stored.data, StoredRead) if stored is not None else None
+        found = stored_read(stored) if stored is not None else None
         if stored is None or found is None or found.holder is None or stored.sequence < self.at:
             return False
         if found.holder != self._origin:
@@ -315,7 +347,7 @@ class StoredPosition:
             return
         data = self._encoded(self.saved, None)
         self._sure_until = self.sure_until = -math.inf
-        with contextlib.suppress(TransportError, WaitTimeout, TakenOver):
+        with contextlib.suppress(TransportError, WaitTimeout, TakenOver, FrameError):
             try:
                 self.at = await self._connection.append(
                     self._subject, data, expect=self.at, timeout=_GIVE_BACK_SECONDS
@@ -412,5 +444,6 @@ class StoredPosition:
 
     def _adopt(self, stored: Record) -> None:
         """Take `stored` as this handle's position: no other position in doubt can be stored any more."""
-        self.saved, self.at = decode(stored.data, ReadFrame), stored.sequence
+        read = stored_read(stored)
+        self.saved, self.at = ReadFrame(read.sequence, read.offset), stored.sequence
         self._doubtful.clear()

@@ -32,6 +32,7 @@ from pratipad_nb.cloud.position import Patience
 from pratipad_nb.cloud.signal_source import SignalSource
 from pratipad_nb.errors import (
     Fenced,
+    FrameError,
     SettingsError,
     TakenOver,
     TransportClosed,
@@ -429,7 +430,8 @@ class Reader:
     async def close(self) -> None:
         """Store the position and stop reading; a waiting `take` fails with `TransportClosed`. Idempotent.
 
-        Doesn't raise `TakenOver`: the position is a newer handle's then.
+        Doesn't raise `TakenOver`: the position is a newer handle's then. Nor `FrameError`: the entry in the
+        place of the position can't be read, as the next handle is told.
         """
         if self._closed:
             return
@@ -441,6 +443,8 @@ class Reader:
                 if self._unsaved or self._source.astray:
                     with contextlib.suppress(TakenOver):
                         await self._save()
+            except FrameError as error:
+                log.warning("reader %s of %s can't store its position: %s", self.name, self.flow, error)
             finally:
                 await self._source.close()
 

@@ -14,15 +14,20 @@ from typing import Literal
 
 from pratipad_nb.cloud.backlog import Backlog, messages_of
 from pratipad_nb.errors import FrameError
+from pratipad_nb.seldom import Seldom
 from pratipad_nb.tasks import first_of
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import OutputFrame, ReadFrame
 from pratipad_nb.transport.protocol import Connection, Signal, Subscription
+from pratipad_nb.transport.room import Place
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["SignalSource"]
 
 log = logging.getLogger(__name__)
+
+#: Most memory that the messages take which wait here; beyond that the oldest frames are dropped, too.
+_MEMORY = 256 << 20
 
 
 class SignalSource:
@@ -47,6 +52,7 @@ class SignalSource:
     def __init__(self, connection: Connection, flow: str, most: int) -> None:
         self.held = Backlog()
         self.skipped_frames = 0
+        self._line = Seldom()
         self.most = most
         self.astray = False
         self.lack = ""
@@ -79,12 +85,15 @@ class SignalSource:
             frame = decode(signal.data, OutputFrame)
             messages = messages_of(frame, self._flow)
         except (FrameError, ValueError) as error:
-            log.error("a reader of %s skips a frame: %s", self._flow, error)
+            if told := self._line.note():
+                log.error(
+                    "a reader of %s skips a frame: %s; %d frames since the last line", self._flow, error, told
+                )
             self.skipped_frames += 1
             return
         self._count_gap(signal.subject, frame)
-        self.held.add(self.held.next, messages)
-        self.skipped_frames += self.held.trim(self.most)
+        self.held.add(self.held.next, messages, memory=Place.of(self._flow, signal.data))
+        self.skipped_frames += self.held.trim(self.most, _MEMORY)
         self._filled.set()
 
     def _count_gap(self, subject: str, frame: OutputFrame) -> None:

@@ -21,7 +21,7 @@ from pratipad_nb.device.client import CLOSE_SECONDS, AsyncDevice
 from pratipad_nb.device.outbox import KEEP_BYTES
 from pratipad_nb.device.receipt import Receipt
 from pratipad_nb.device.target import find_endpoint_blocking
-from pratipad_nb.errors import PratipadError
+from pratipad_nb.errors import DeviceError, PratipadError
 from pratipad_nb.forks import closing_in_parent, watch
 from pratipad_nb.portal import PortalLease, shared_portal
 from pratipad_nb.transport.codec import encode_payload
@@ -175,6 +175,15 @@ class Device:
         """
         data = encode_payload(payload)
         return Receipt(self._outbox, self._offer(data) or self._outbox.put(data))
+
+    def renew(self) -> None:
+        """Get a new certificate with a new key over the device's own connection. See `AsyncDevice.renew`."""
+        lease = self._lease
+        if lease is None:
+            raise DeviceError(
+                f"device {self.name!r} is {self.state}. Connect it: it asks over its connection."
+            )
+        lease.portal.run(self._twin.renew())
 
     def flush(self, timeout: float | None = 30.0) -> None:
         """Return once all pushed messages are safe (durable) or handed over (fast).

@@ -27,6 +27,7 @@ from pratipad_nb.device.memory_outbox import MemoryOutbox
 from pratipad_nb.device.outbox import KEEP_BYTES, Outbox
 from pratipad_nb.device.reading import Source, checked_every
 from pratipad_nb.device.receipt import Receipt
+from pratipad_nb.device.renewing import renewed
 from pratipad_nb.device.takeover import Key, Registry
 from pratipad_nb.device.target import find_endpoint
 from pratipad_nb.errors import (
@@ -87,7 +88,8 @@ class AsyncDevice:
         device of this name and folder goes on with the messages that are left, each exactly once. Keeping
         costs a write a message, and survives a power cut but for the last second. While the disk is full or
         fails, the device works as without `keep`: `error` and the log say so, `unkept` counts, and a
-        receipt's `kept` is False; once there is room, all goes to the file again. A damaged file is renamed.
+        receipt's `kept` is False; once there is room, all goes to the file again. A damaged file is renamed,
+        and a message in the file that can't be read is dropped and counted in `dropped`.
         Default: messages are kept in memory, and `push` waits while the send buffer is full.
     keep_bytes
         How many bytes are kept in the folder. Beyond that the oldest messages are dropped: `dropped`, the log
@@ -376,6 +378,29 @@ class AsyncDevice:
                 await self.outbox.safe(last)
         except TimeoutError as error:
             raise WaitTimeout(self._left_over(f"after {timeout} s")) from error
+
+    async def renew(self) -> None:
+        """Get a new certificate with a new key over the device's own connection.
+
+        The files in the certificate folder are replaced, and shown at the next reconnect. The former
+        certificate is let in until its own end. A device asks by itself once its certificate ends within 14
+        days.
+
+        Raises
+        ------
+        CertificateError
+            If the certificate is renewed by the flow in this program, or was renewed within the hour; if
+            `cryptography` isn't installed here, or the answer can't be used. Nothing is changed then.
+        WaitTimeout
+            If nobody answers: the flow doesn't run, or its computer doesn't hold the authority.
+        DeviceError
+            If the device isn't connected.
+        """
+        if self._engine is None or self._engine.link is None:
+            raise DeviceError(
+                f"device {self.name!r} is {self.state}, and asks over its connection. Connect it."
+            )
+        await renewed(self._engine.link, self._engine.endpoint, self.name)
 
     def _left_over(self, when: str) -> str:
         why = "the server can't be reached" if not self.connected else "the flow hasn't taken them"

@@ -20,6 +20,7 @@ from pratipad_nb.calls import Worker, is_async
 from pratipad_nb.errors import DeviceError, FrameError
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import DownFrame
+from pratipad_nb.transport.room import Place, Room
 from pratipad_nb.wording import in_words
 
 __all__ = ["Downlink", "checked_receive"]
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 #: Most orders that wait to be run: four times as many as the edge has in flight to one device. Further orders
 #: are dropped, and come again once earlier orders are acknowledged.
 _MAX_ORDERS = 256
+#: Most memory that those orders take. A larger order waits alone.
+_MEMORY = 64 << 20
 #: How long a `receive` may take to end once the device is being closed, in seconds.
 _PATIENCE = 1.0
 #: So many replaced epochs are remembered, so that their late orders are not run.
@@ -92,7 +95,8 @@ class Downlink:
         # Ids of the orders that were run last.
         self._done: dict[str, None] = {}
         self._replaced: deque[int] = deque(maxlen=_REPLACED)
-        self._orders: asyncio.Queue[DownFrame] = asyncio.Queue(_MAX_ORDERS)
+        self._orders: asyncio.Queue[tuple[DownFrame, Place]] = asyncio.Queue(_MAX_ORDERS)
+        self._room = Room(_MEMORY)
         self._worker = Worker(
             f"receive-{device}",
             on_loop=is_async(receive),
@@ -131,11 +135,13 @@ class Downlink:
             newest = 0
         if frame.number > newest:
             # An order whose predecessor got lost waits at the edge until the predecessor has come.
-            if frame.after <= newest and not self._orders.full():
+            place = Place.of(frame.id, data)
+            if frame.after <= newest and not self._orders.full() and self._room.fits(place):
                 if frame.epoch != epoch:
                     self._replaced.append(epoch)
                 self._newest = (frame.epoch, frame.number)
-                self._orders.put_nowait(frame)
+                self._orders.put_nowait((frame, place))
+                self._room.take(place)
         elif frame.epoch == self._run[0] and frame.number <= self._run[1]:
             self._changed()  # a repeat says that the acknowledgement got lost
 
@@ -157,10 +163,11 @@ class Downlink:
     async def run(self) -> None:
         """Run orders for ever."""
         while True:
-            frame = await self._orders.get()
+            frame, place = await self._orders.get()
             if frame.id not in self._done:
                 await self._carry_out(frame)
                 self._remember(frame.id)
+            self._room.release(place)
             self._run, self._run_at = (frame.epoch, frame.number), frame.stored
             self._changed()
 

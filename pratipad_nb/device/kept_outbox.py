@@ -9,12 +9,16 @@ can't be written. Then a new message goes to the overflow, as to an outbox in me
 once the overflow is full, and the message isn't kept. Once a second (`KeptOutbox.tend`) the overflow is
 written to the file in one transaction, and if that succeeds, new messages go to the file again. Nothing
 overtakes anything on that way, and every number stays what it was.
+
+A message in the file that no edge could read is dropped and counted: in a frame, it would make the messages
+beside it unreadable, too.
 """
 
 from __future__ import annotations
 
 import heapq
 import logging
+import math
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +36,11 @@ from pratipad_nb.device.outbox_file import (
     StoreDamaged,
 )
 from pratipad_nb.device.overflow import Overflow, Waiting
-from pratipad_nb.errors import DeviceError, SettingsError
+from pratipad_nb.errors import DeviceError, FrameError, SettingsError
 from pratipad_nb.files import set_aside
-from pratipad_nb.settings import file_key
+from pratipad_nb.seldom import Seldom
+from pratipad_nb.settings import file_key, valid_name
+from pratipad_nb.transport.codec import check_payload
 from pratipad_nb.transport.frames import new_epoch
 
 __all__ = ["KeptOutbox"]
@@ -100,6 +106,7 @@ class KeptOutbox(Outbox):
         self._warn_after = 0.0
         self._mode = ""
         self._losses: deque[_Loss] = deque(maxlen=_RUNS_REMEMBERED)
+        self._line = Seldom()
 
     def _find_forked(self) -> bool:
         store, self._store = self._store, None
@@ -469,12 +476,36 @@ class KeptOutbox(Outbox):
         store = self._store
         if store is not None and self.taken < store.last:
             try:
-                return store.read(self.taken, self._end, most, max_bytes)
+                return self._readable(store, store.read(self.taken, self._end, most, max_bytes))
             except (StoreAway, StoreDamaged) as error:
                 self._fall_back(error, reading=True)
                 return None
         upto = self._end if most is None else min(self._end, self.taken + most)
         return self._overflow.read(self.taken, upto, max_bytes)
+
+    def _readable(self, store: Store, found: list[Waiting]) -> list[Waiting] | None:
+        """Return the first messages of `found` that an edge can read; None if the first was dropped."""
+        for at, message in enumerate(found):
+            fault = _fault_of(message)
+            if not fault:
+                continue
+            if at:
+                return found[:at]
+            self.floor = self.taken = message.number
+            self.dropped += 1
+            self._lose(_Loss(message.number, message.number, f"can't be read in {self._path}: {fault}"))
+            if told := self._line.note():
+                log.warning(
+                    "device %s: message %d in %s can't be read and is dropped: %s; %d since the last line",
+                    self._device,
+                    message.number,
+                    self._path,
+                    fault,
+                    told,
+                )
+            store.discard(message)
+            return None
+        return found
 
     def _parcel(self, found: list[Waiting]) -> Parcel:
         self.taken = found[-1].number
@@ -502,3 +533,14 @@ class KeptOutbox(Outbox):
                 except (StoreAway, StoreDamaged) as error:
                     self._fall_back(error)
         tell(due)
+
+
+def _fault_of(message: Waiting) -> str:
+    """Return why no edge could read a frame with `message`; empty if an edge can."""
+    try:
+        check_payload(message.payload)
+        if message.source:
+            valid_name(message.source, "device")
+    except (FrameError, SettingsError) as error:
+        return str(error)
+    return "" if math.isfinite(message.time) else f"its time is {message.time}"

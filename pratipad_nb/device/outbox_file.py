@@ -294,6 +294,13 @@ class Store:
                 found.append(message)
         return found
 
+    def discard(self, message: Waiting) -> None:
+        """Delete one message, which is not sent. It is no longer counted, even if it can't be deleted now."""
+        self.count -= 1
+        self.bytes -= len(message.payload) + ROW_BYTES
+        with self._translated("cut"):
+            self._file.execute("DELETE FROM messages WHERE number = ?", (message.number,))
+
     def delete(self, upto: int, count: int, size: int) -> None:
         """Delete the messages up to number `upto`: the server has them.
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -32,9 +33,14 @@ from pratipad_nb.validity import valid_until
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.authority import Authority
+    from pratipad_nb.pki.requests import Answer
 
-__all__ = ["LOOPBACK_HOSTS", "CertificateStore"]
+__all__ = ["ASK_AGAIN_SECONDS", "LOOPBACK_HOSTS", "CertificateStore"]
 
+#: A party that asks over the wire gets one certificate in so many seconds: each is an entry at the server.
+ASK_AGAIN_SECONDS = 3600.0
+#: Begins the names of the folders that note what was answered over the wire.
+_ASKED = "asked-"
 #: The names under which a server that listens on this computer alone is reached.
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
@@ -106,6 +112,10 @@ class CertificateStore:
         """Return the credentials of the reader `name` of `flow`, renewed if need be; valid for 397 days."""
         return self._authority.ensure(identity, self._of("reader", flow) / party_name(name, "reader"))
 
+    def renew(self, role: str, flow: str, name: str, identity: str) -> Credentials:
+        """Return credentials of a device or a reader with a new key, whatever the present ones are."""
+        return self._authority.issue(identity, self._of(role, flow) / party_name(name, role))
+
     def note_carried(self, role: str, flow: str, name: str, issued: Path) -> None:
         """Keep a copy of the certificate in `issued`, a folder to be carried away, to know when it ends.
 
@@ -132,6 +142,47 @@ class CertificateStore:
     def carried_until(self) -> dict[str, datetime]:
         """Return when the newest certificate ends that was carried away, by the holders' identities."""
         return _ends(self._certificates("carried"))
+
+    def answered(
+        self, role: str, flow: str, name: str, identity: str, request: bytes
+    ) -> tuple[Answer, list[str]]:
+        """Answer a party's request for a new certificate, and note the certificate as carried away.
+
+        Return also the serial numbers of those that the party got this way before the last one: a party keeps
+        two, so that the server's list doesn't grow.
+
+        Raises
+        ------
+        CertificateError
+            If `request` is none, or the last request was answered less than `ASK_AGAIN_SECONDS` ago.
+        """
+        from pratipad_nb.pki.certificates import read_pem, serial_of
+
+        folder = self._folder / "carried" / role / _folder_name(flow) / party_name(name, role)
+        before = sorted(folder.glob(f"{_ASKED}*/cert.pem"), key=lambda path: path.stat().st_mtime)
+        if before and 0 <= time.time() - before[-1].stat().st_mtime < ASK_AGAIN_SECONDS:
+            raise CertificateError(
+                f"the {role} {name!r} got a new certificate less than {ASK_AGAIN_SECONDS / 60:g} min ago."
+            )
+        answer = self._authority.answer(request, identity)
+        former = [serial_of(path) for path in before[:-1]]
+        for path in before[:-1]:
+            shutil.rmtree(path.parent, ignore_errors=True)
+        kept = folder / f"{_ASKED}{read_pem(answer.certificate).serial_number:x}"
+        for each in (folder.parent.parent, folder.parent, folder, kept):
+            private_folder(each)
+        write_whole(kept / "cert.pem", answer.certificate, 0o644)
+        return answer, former
+
+    def carried_names(self, role: str, flow: str) -> frozenset[str]:
+        """Return the names in the certificates of a flow's parties of that role that were carried away."""
+        from pratipad_nb.pki.certificates import identity_in
+
+        found = set()
+        for path in (self._folder / "carried" / role / _folder_name(flow)).rglob("cert.pem"):
+            with contextlib.suppress(CertificateError):
+                found.add(identity_in(path))
+        return frozenset(found)
 
     def left_behind(self) -> list[str]:
         """Return the parties that have no certificate of the present authority, by identity, sorted.

@@ -93,6 +93,10 @@ def rendered_accounts(register: Register) -> dict[str, Account]:
     for tenant, quota in register.quotas.items():
         if quota.connections:
             _limit(accounts, register, tenant, quota.connections)
+    for account in accounts.values():
+        # Until here by kind and pattern: many readers are offered the same.
+        if isinstance(exports := account.get("exports"), dict):
+            account["exports"] = list(exports.values())
     return accounts
 
 
@@ -103,7 +107,7 @@ def _add_flow(accounts: dict[str, Account], flow: str, tenant: str, register: Re
     accounts[account_of(edge, rules)] = {
         "jetstream": {"max_mem": 0, "max_file": _file_bound(register, flow, tenant)},
         "users": [],
-        "exports": [],
+        "exports": {},
         "imports": [],
     }
     if not rules.each_device:
@@ -133,9 +137,7 @@ def _add_client(accounts: dict[str, Account], name: str, party: Party, rules: Ru
         if right.imported and right.imported not in imports:
             kind = "stream" if right.verb == "subscribe" else "service"
             imports[right.imported] = _import(kind, flow, right)
-            export = _export(kind, right)
-            if export not in exports:
-                exports.append(export)
+            exports.setdefault((kind, right.imported), _export(kind, right))
     account = accounts[name] = {"users": [], "imports": list(imports.values())}
     if party.role == "device":
         account["mappings"] = _swallowed(Subjects(party.flow))

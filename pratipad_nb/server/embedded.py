@@ -14,14 +14,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.bugs import Bugs
-from pratipad_nb.errors import ServerError, SettingsError
+from pratipad_nb.errors import CertificateError, ServerError, SettingsError
 from pratipad_nb.files import FileLock, guarded_folder, private_folder, write_whole
+from pratipad_nb.pki.certificates import read_pair
 from pratipad_nb.server.admission import Admission
 from pratipad_nb.server.carrying import carry_streams, former_parties
 from pratipad_nb.server.config import (
@@ -32,6 +33,7 @@ from pratipad_nb.server.config import (
     leaf_party,
     rendered_config,
 )
+from pratipad_nb.server.crowds import Crowds
 from pratipad_nb.server.disk import DiskWatch, storage_in
 from pratipad_nb.server.leaves import end_leaves
 from pratipad_nb.server.log_file import ServerLog
@@ -46,6 +48,8 @@ __all__ = ["EmbeddedServer", "ServerExit"]
 _POLL_SECONDS = 0.003
 #: Bound of a start. An empty store takes 30 ms; a large store is read in and may take long.
 _READY_SECONDS = 60.0
+#: How long the server's key and certificate may not belong together: another process writes both at once.
+_PAIR_SECONDS = 1.0
 #: First and longest pause before a restart, in seconds; the first is short: crashes are rare, clients wait.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 10.0
 #: A server that has run for so many seconds is taken to be well: its next crash counts as the first.
@@ -115,7 +119,8 @@ class EmbeddedServer:
         flow's process that has started a server of its own before is asked to hand the folder over.
     owner
         The certificate of the server's owner (`pratipad_nb.server.accounts.OWNER`), by which the links of
-        leaves are ended that are let in no more. None: such links stay until they break.
+        leaves are ended that are let in no more, and the connections that a party has too many of. None: such
+        links stay until they break, and no party has too many connections.
     on_exit
         Called, on the event loop, when the server has ended by itself, or is restarted for its disk.
     on_full
@@ -140,6 +145,8 @@ class EmbeddedServer:
     ) -> None:
         self._files = ServerFiles(folder.absolute())
         self._credentials = credentials
+        #: The files that the server reads.
+        self._shown = credentials
         self._sync = sync
         self._host = host
         self._wanted_port = port
@@ -158,6 +165,7 @@ class EmbeddedServer:
         self._lock: FileLock | None = None
         self._process: ServerProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._crowds: asyncio.Task[NoReturn] | None = None
         self._bugs = Bugs()
         self._ready = False
         self._url = ""
@@ -235,6 +243,8 @@ class EmbeddedServer:
             self._lock = await locked_folder(self._files, self._takes_over)
             private_folder(self._files.run)
             await self._admission.write(self._first_change(tuple(parties)))
+            # Now that the register has them: else a register that is made anew would let in who was revoked.
+            self._files.former_users.unlink(missing_ok=True)
             carry_streams(self._files)
             self._url = ""
             await self._launch(binary)
@@ -255,6 +265,10 @@ class EmbeddedServer:
             unwant(self._files)
         self._keeper = asyncio.create_task(self._keep(binary), name="keeper of the NATS server")
         self._keeper.add_done_callback(self._bugs.note_end)
+        if self._owner is not None:
+            crowds = Crowds(lambda: self._url, self._owner)
+            self._crowds = asyncio.create_task(crowds.run(), name="connections of the NATS server")
+            self._crowds.add_done_callback(self._bugs.note_end)
         return self._url
 
     async def failure(self) -> NoReturn:
@@ -291,15 +305,20 @@ class EmbeddedServer:
 
     async def reload(self) -> None:
         """Have the server read its accounts and its renewed certificate again; connections stay."""
+        try:
+            await self._take_pair()
+        except CertificateError as error:
+            raise ServerError(f"the server has no new certificate to show: {error}") from error
         await self._admission.reload()
 
     async def stop(self) -> None:
         """End the server so that it closes its streams, and give the folder up. Idempotent."""
         await self._admission.close()
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-            self._keeper = None
+        for task in (self._crowds, self._keeper):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        self._crowds = self._keeper = None
         if self._lock is None:
             return
         with contextlib.suppress(OSError):
@@ -354,9 +373,12 @@ class EmbeddedServer:
 
     async def _launch_at(self, binary: Path, port: int | None) -> None:
         files, position = self._files, self._log.position()
+        # The server itself says what is wrong with files that aren't a pair.
+        with contextlib.suppress(CertificateError):
+            await self._take_pair()
         config = rendered_config(
             files,
-            self._credentials,
+            self._shown,
             host=self._host,
             port=port,
             sync=self._sync,
@@ -371,6 +393,23 @@ class EmbeddedServer:
         self._process = await ServerProcess.start(binary, files.config, files.log, self._lock.descriptor)
         self._url = await self._reported(self._process, position)
         self._ready = True
+
+    async def _take_pair(self) -> None:
+        """Put the key and the certificate of the server into the one file that the server reads.
+
+        Another process may be renewing the certificate: then the two don't belong together for a moment.
+        """
+        deadline = time.monotonic() + _PAIR_SECONDS
+        while True:
+            try:
+                pair = read_pair(self._credentials.certificate, self._credentials.key)
+                break
+            except CertificateError:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(_POLL_SECONDS)
+        write_whole(self._files.pair, pair.key_pem() + pair.certificate_pem())
+        self._shown = replace(self._credentials, certificate=self._files.pair, key=self._files.pair)
 
     async def _reported(self, process: ServerProcess, position: int) -> str:
         """Return the URL that the server listens at, once it listens."""

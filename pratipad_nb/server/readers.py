@@ -10,6 +10,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
+from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.nats import NatsConnection
 from pratipad_nb.transport.parties import Party
@@ -19,6 +20,9 @@ from pratipad_nb.transport.readers import forget_reader, prepare_readers
 __all__ = ["forget", "prepare"]
 
 LetIn = Callable[[Party], Awaitable[Credentials]]
+
+#: How often it is tried, for what is there already is made no second time.
+_TRIES = 3
 
 
 async def prepare(url: str, parties: Iterable[Party], let_in: LetIn) -> None:
@@ -37,8 +41,14 @@ async def prepare(url: str, parties: Iterable[Party], let_in: LetIn) -> None:
         If the server doesn't answer.
     """
     for edge, names in _readers_by_edge(parties).items():
-        async with _connected(url, edge, let_in) as connection:
-            await prepare_readers(connection, edge.flow, names)
+        for left in reversed(range(_TRIES)):
+            try:
+                async with _connected(url, edge, let_in) as connection:
+                    await prepare_readers(connection, edge.flow, names)
+                break
+            except WaitTimeout:  # the server starts again, or the edge's certificate is being renewed
+                if not left:
+                    raise
 
 
 async def forget(url: str, parties: Iterable[Party], let_in: LetIn) -> None:

@@ -17,11 +17,14 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import NoReturn
 
 from pratipad_nb.errors import CertificateError, PratipadError
 from pratipad_nb.pki.store import CertificateStore
+from pratipad_nb.server.accounts import OWNER
 from pratipad_nb.settings import Credentials
+from pratipad_nb.transport.parties import Party
 from pratipad_nb.validity import CARRIED_ADVICE, WARNING_DAYS, ending, party_ending, valid_until
 
 __all__ = ["Renewal"]
@@ -30,6 +33,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks; after a failure; and at least.
 _LOOK_SECONDS, _AGAIN_SECONDS, _LEAST_SECONDS = 3600.0, 60.0, 1.0
+#: So often it is looked whether the authority is another, in seconds: a system call.
+_STAMP_SECONDS = 1.0
 #: Looks are earlier by up to this fraction, so that a site's programs don't all look at the same time.
 _JITTER = 0.1
 #: A certificate is looked at so many times before its end.
@@ -50,7 +55,7 @@ class _Kept:
 
     whose: str
     flow: str
-    ensure: Callable[[], Credentials]
+    ensure: Callable[[], Credentials | None]
     renewed: Callable[[Credentials], Awaitable[None]]
     #: The certificate that the holder shows, as PEM.
     shown: bytes
@@ -61,7 +66,7 @@ class _Kept:
 
 @dataclass(frozen=True, slots=True)
 class _Warning:
-    """A warning, and the flow that it concerns; every flow, if `flow` is empty."""
+    """A warning, and the flow that it concerns, by its `flow_key`; every flow, if `flow` is empty."""
 
     text: str
     flow: str = ""
@@ -104,7 +109,7 @@ class Renewal:
         credentials: Credentials,
         *,
         flow: str = "",
-        ensure: Callable[[], Credentials],
+        ensure: Callable[[], Credentials | None],
         renewed: Callable[[Credentials], Awaitable[None]],
     ) -> None:
         """Renew a certificate from now on.
@@ -120,7 +125,8 @@ class Renewal:
         flow
             The flow that a warning concerns; empty: all flows.
         ensure
-            Returns the files, made anew if need be; called on a thread.
+            Returns the files, made anew if need be; None if the holder is let in no more, and its certificate
+            not to be renewed. Called on a thread.
         renewed
             Has the new files shown. Called again at the next look if it raises a `PratipadError`.
         """
@@ -128,6 +134,14 @@ class Renewal:
         until = valid_until(credentials.certificate)
         self._kept[identity] = _Kept(whose, flow, ensure, renewed, shown, until)
         self._woken.set()
+
+    def keep_owner(self, credentials: Credentials) -> None:
+        """Renew the certificate of the server's owner, whose connections are short, from now on."""
+
+        async def shown_next_time(_credentials: Credentials) -> None: ...
+
+        ensure = partial(self._store.owner, OWNER)
+        self.keep(OWNER, "the server's owner", credentials, ensure=ensure, renewed=shown_next_time)
 
     def follow(
         self, whose: str, credentials: Credentials, *, renewed: Callable[[Credentials], Awaitable[None]]
@@ -165,19 +179,26 @@ class Renewal:
     async def run(self) -> NoReturn:
         """Look once an hour, for ever; the first look is at once."""
         while True:
+            stamp = self._store.authority.stamp
             await self._look()
-            await self._rest()
+            await self._rest(stamp)
 
-    async def _rest(self) -> None:
-        """Sleep until the next look; a certificate that is kept meanwhile may need an earlier look."""
+    async def _rest(self, stamp: tuple[int, int]) -> None:
+        """Sleep until the next look.
+
+        A certificate that is kept meanwhile may need an earlier look, and so does an authority that is not
+        the one of `stamp`.
+        """
         loop = asyncio.get_running_loop()
         since, early = loop.time(), 1 - _JITTER * random.random()  # noqa: S311 - spreads looks, guards nothing
         self._soon = False
         while (left := since + self._pause() * early - loop.time()) > 0:
             self._woken.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(min(left, _STAMP_SECONDS)):
                     await self._woken.wait()
+            if self._store.authority.stamp != stamp:
+                return
 
     def _pause(self) -> float:
         pause = _AGAIN_SECONDS if self._found.failed else _LOOK_SECONDS
@@ -189,7 +210,7 @@ class Renewal:
     async def _look(self) -> None:
         found = _Found()
         for identity, kept in list(self._kept.items()):
-            trouble = await self._renew(kept)
+            trouble = await self._renew(identity, kept)
             if trouble:
                 until = f"{kept.until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
                 trouble = f"the certificate of {kept.whose}, which ends on {until}, is not renewed: {trouble}"
@@ -206,10 +227,13 @@ class Renewal:
         self._found = found
         self._tell()
 
-    async def _renew(self, kept: _Kept) -> str:
+    async def _renew(self, identity: str, kept: _Kept) -> str:
         """Renew a certificate if need be; return what hinders that, empty if nothing does."""
         try:
             credentials = await asyncio.to_thread(kept.ensure)
+            if credentials is None:
+                self.drop(identity)
+                return ""
             shown = credentials.certificate.read_bytes()
             if shown != kept.shown:
                 await kept.renewed(credentials)
@@ -227,9 +251,9 @@ class Renewal:
         found: dict[str, _Warning] = {}
         stored = {each: until for each, until in self._store.stored_until().items() if each not in self._kept}
         for identity, until in (stored | self._store.carried_until()).items():
-            flow, role, name = _parts(identity)
-            if text := party_ending(flow, role, name, until, now):
-                found[f"carried {identity}"] = _Warning(text, flow)
+            party = Party.parse(identity)
+            if party is not None and (text := party_ending(party.key, party.role, party.name, until, now)):
+                found[f"carried {identity}"] = _Warning(text, party.key)
         with contextlib.suppress(CertificateError):
             end = valid_until(self._store.authority.certificate)
             if end - now < timedelta(days=_AUTHORITY_DAYS):
@@ -263,9 +287,3 @@ def _unfinished(finish_by: datetime, left: list[str]) -> str:
         f"{begin}certificates that were carried away are still of the former authority: {named}. Renew them "
         f"(pratipad certs renew), then finish: {end}"
     )
-
-
-def _parts(identity: str) -> tuple[str, str, str]:
-    """Return flow, role and name of a party."""
-    flow, role, *name = identity.split(":")[2:]
-    return flow, role, name[0] if name else flow

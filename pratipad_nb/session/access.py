@@ -11,10 +11,12 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from pratipad_nb.errors import FlowError, SettingsError
+from pratipad_nb.errors import CertificateError, FlowError, SettingsError
 from pratipad_nb.pki.invitation import Invitation
 from pratipad_nb.settings import GUEST, Credentials, Endpoint, Leaf, Sync
+from pratipad_nb.transport.frames import RenewedFrame
 from pratipad_nb.transport.parties import Party, Role, flow_key
+from pratipad_nb.transport.rights import Verb
 
 if TYPE_CHECKING:
     from pratipad_nb.server.register import Rules
@@ -28,6 +30,7 @@ class Access(Protocol):
 
     mqtt_url: str
     is_leaf: bool
+    issues: bool
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
         """Let a party in, and return its endpoint."""
@@ -38,11 +41,23 @@ class Access(Protocol):
     async def invite(self, name: str, folder: Path, role: Role, mqtt: bool) -> Endpoint:
         """Let a party in, write its certificate folder to `folder`, and return its endpoint."""
 
+    async def renew(self, device: str, request: bytes) -> RenewedFrame:
+        """Return a new certificate for the device, which has asked for it over its own connection.
+
+        Raises
+        ------
+        CertificateError
+            If `request` is none, or the authority isn't here.
+        """
+
     async def share(self, tenant: str, reader: str) -> None:
         """Share the flow's output with the reader of another tenant."""
 
     async def unshare(self, tenant: str) -> bool:
         """Share it with no reader of that tenant any more; return whether it was shared."""
+
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Return the identities of the flow's parties that may publish, or subscribe to, `subject`."""
 
     async def failure(self) -> None:
         """Wait until a bug of ours ends the watch over the server, and raise its exception."""
@@ -53,6 +68,8 @@ class Access(Protocol):
 
 class EmbeddedAccess:
     """The embedded server of a state folder, shared by all flows of this process in that folder."""
+
+    issues = True
 
     def __init__(self, flow: str, tenant: str, site: Site) -> None:
         self._flow = flow
@@ -87,11 +104,19 @@ class EmbeddedAccess:
         await self._site.note_carried(self._party(role, name), folder)
         return Endpoint(endpoint.url, endpoint.flow, copied, tenant=endpoint.tenant)
 
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Return the identities of those that the server lets in, and that have the right."""
+        return self._site.who_can(verb, subject, flow_key(self._flow, self._tenant))
+
     async def _let_in(self, role: Role, name: str, mqtt: bool | None = None) -> Endpoint:
         return await self._site.endpoint_for(self._party(role, name), mqtt)
 
     def _party(self, role: Role, name: str) -> Party:
         return Party(self._flow, role, "" if role == "edge" else name, self._tenant)
+
+    async def renew(self, device: str, request: bytes) -> RenewedFrame:
+        """Return a new certificate for the device, let in from now on."""
+        return await self._site.renew(self._party("device", device), request)
 
     async def share(self, tenant: str, reader: str) -> None:
         """Share the flow's output with the reader of another tenant; the reader needs a certificate yet."""
@@ -115,6 +140,7 @@ class ExternalAccess:
 
     mqtt_url = ""
     is_leaf = False
+    issues = False
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -135,6 +161,12 @@ class ExternalAccess:
         """Refuse to let anybody but the edge in: this server is not ours."""
         return await self.endpoint_for(role, name)
 
+    async def renew(self, device: str, request: bytes) -> RenewedFrame:  # noqa: ARG002 - a protocol's method
+        """Refuse: the authority isn't here."""
+        raise CertificateError(
+            f"the certificate of {device!r} can't be renewed here: the authority is elsewhere."
+        )
+
     async def share(self, tenant: str, reader: str) -> None:
         """Refuse: this server is not ours."""
         raise FlowError(
@@ -147,6 +179,14 @@ class ExternalAccess:
         raise FlowError(
             f"with whom a flow at {self._endpoint.url} is shared is for who runs that server; {tenant!r} can "
             "be cut off there alone."
+        )
+
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Refuse: an edge doesn't know whom else the server lets in."""
+        raise FlowError(
+            f"who has the right to {verb}, for {subject!r:.100}, is for {self._endpoint.url} to say, which "
+            "others run. Ask where that server runs: flow.who_can(…) without server=, in that server's "
+            "state folder. docs/security.md has the table of each role's rights."
         )
 
     async def failure(self) -> None:
@@ -162,6 +202,7 @@ class MemoryAccess:
 
     mqtt_url = ""
     is_leaf = False
+    issues = False
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -180,6 +221,12 @@ class MemoryAccess:
             "alone, everybody may come in. Connect it with connect(flow)."
         )
 
+    async def renew(self, device: str, request: bytes) -> RenewedFrame:  # noqa: ARG002 - a protocol's method
+        """Refuse: the authority isn't here."""
+        raise CertificateError(
+            f"the certificate of {device!r} can't be renewed here: the authority is elsewhere."
+        )
+
     async def share(self, tenant: str, reader: str) -> None:
         """Do nothing: everybody may come in, guests too."""
 
@@ -188,6 +235,13 @@ class MemoryAccess:
         raise SettingsError(
             f"at {self._endpoint.url}, which exists in this process alone, everybody may come in, and so may "
             f"{tenant!r}."
+        )
+
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Refuse: the in-memory transport knows no rights."""
+        raise SettingsError(
+            f"at {self._endpoint.url}, which exists in this process alone, everybody may {verb} everything, "
+            f"{subject!r:.100} as well. Use a flow without server= to try rights: it has a real server."
         )
 
     async def failure(self) -> None:

@@ -15,6 +15,7 @@ from pratipad_nb.dataflow.names import nearest
 from pratipad_nb.errors import ProcessorError, SettingsError
 from pratipad_nb.settings import checked_count, checked_number, checked_path
 from pratipad_nb.transport.parties import Role
+from pratipad_nb.transport.rights import Verb
 
 __all__ = [
     "Demand",
@@ -26,6 +27,8 @@ __all__ = [
     "checked_role",
     "checked_server",
     "checked_speed",
+    "checked_subject",
+    "checked_verb",
 ]
 
 _ABOVE_ZERO = math.ulp(0.0)
@@ -143,3 +146,20 @@ def _is_url(server: object) -> bool:
     return name not in ("", server) or all(
         each.strip().removeprefix("tls://") not in ("", each.strip()) for each in server.split(",")
     )
+
+
+def checked_verb(value: object) -> Verb:
+    """Return `value` if it is a verb of rights, else raise `SettingsError`."""
+    if value not in get_args(Verb):
+        raise SettingsError(f"{value!r:.100} is no right; the rights are {' and '.join(get_args(Verb))}.")
+    return cast("Verb", value)
+
+
+def checked_subject(value: object) -> str:
+    """Return `value` if it is a subject, or a pattern of subjects, else raise `SettingsError`."""
+    if not isinstance(value, str) or not all(value.split(".")) or value != "".join(value.split()):
+        raise SettingsError(
+            f"{value!r:.100} is no subject: a subject is names with dots between them, below the flow "
+            "('up.room1') or whole ('$JS.API.STREAM.INFO.OUT_house')."
+        )
+    return value

@@ -12,10 +12,12 @@ from pratipad_nb.errors import ServerError, SettingsError
 from pratipad_nb.server.register import Rules
 from pratipad_nb.session import state_folder
 from pratipad_nb.session.access import Access, open_access
-from pratipad_nb.session.checks import checked_mqtt, checked_role
+from pratipad_nb.session.checks import checked_mqtt, checked_role, checked_subject, checked_verb
 from pratipad_nb.session.turn import Turn
 from pratipad_nb.settings import Endpoint, FlowOptions, checked_path, party_name, valid_name, valid_tenant
 from pratipad_nb.transport.parties import Role, flow_key
+from pratipad_nb.transport.rights import Verb
+from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Entrance"]
 
@@ -147,3 +149,8 @@ class Entrance:
         party_name(name, checked_role(role))
         path = checked_path(folder, "invite: folder")
         return await (await self.opened()).invite(name, path, role, checked_mqtt(mqtt, role))
+
+    async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Return the identities of the flow's parties that may publish, or subscribe to, `subject`."""
+        whole = Subjects(self._flow).whole(checked_subject(subject))
+        return await (await self.opened()).who_can(checked_verb(verb), whole)

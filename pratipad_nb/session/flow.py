@@ -32,6 +32,7 @@ from pratipad_nb.session.ends import check_outside, ended_meanwhile, not_running
 from pratipad_nb.session.messages_blocking import Messages
 from pratipad_nb.settings import Endpoint, FlowOptions, Keep
 from pratipad_nb.transport.parties import Role
+from pratipad_nb.transport.rights import Verb
 
 __all__ = ["Flow"]
 
@@ -405,6 +406,30 @@ class Flow(Messages, Cockpit):
             The URL and the flow's name, which `Device.connect` needs besides the folder.
         """
         return self._let_in(lambda: self._flow.invite(name, folder, role, mqtt=mqtt))
+
+    def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
+        """Return the identities of the flow's parties that may do so, sorted: ``urn:pratipad:house:edge``.
+
+        Counted are those that the flow's server lets in: the edge, devices and readers that have connected or
+        were invited, and leaves. As `endpoint_for`, this method starts the server of a flow that is stopped.
+
+        Parameters
+        ----------
+        verb
+            ``"publish"`` or ``"subscribe"``.
+        subject
+            Below the flow (``"up.room1"``) or whole (``"pratipad.house.up.room1"``,
+            ``"$JS.API.STREAM.DELETE.OUT_house"``). A pattern (``"down.*"``) asks for those that may do so
+            with every subject that the pattern means. `docs/security.md` lists the subjects.
+
+        Raises
+        ------
+        SettingsError
+            If the arguments aren't valid, or at ``memory://``, where nobody's rights are checked.
+        FlowError
+            If somebody else runs the server.
+        """
+        return self._let_in(lambda: self._flow.who_can(verb, subject))
 
     def share(self, tenant: str, *, reader: str) -> None:
         """Share the flow's output, to be read only, with the reader of another tenant: a guest.

@@ -25,9 +25,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pratipad_nb.errors import ServerError, TransportError, WaitTimeout
+from pratipad_nb.errors import CertificateError, ServerError, TransportError, WaitTimeout
 from pratipad_nb.forks import forget_in_child
-from pratipad_nb.pki.certificates import identity_in
+from pratipad_nb.pki.certificates import identity_in, identity_of, read_pem
 from pratipad_nb.pki.store import LOOPBACK_HOSTS, CertificateStore
 from pratipad_nb.portal import Portal, PortalClosed
 from pratipad_nb.server.accounts import OWNER
@@ -42,7 +42,9 @@ from pratipad_nb.server.state import ServerLocked, is_wanted, read_state, url_in
 from pratipad_nb.session import state_folder
 from pratipad_nb.settings import Address, Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.tasks import first_of
+from pratipad_nb.transport.frames import RenewedFrame
 from pratipad_nb.transport.parties import Party
+from pratipad_nb.transport.rights import Verb, who_can
 from pratipad_nb.validity import valid_until
 
 __all__ = ["Site"]
@@ -174,6 +176,7 @@ class Site:
         self._credentials = await asyncio.to_thread(store.server, _SERVER, _hosts(self._mqtt))
         self._owner = await asyncio.to_thread(store.owner, OWNER)
         self._renewal = Renewal(store)
+        self._renewal.keep_owner(self._owner)
         self.url = await self._own_or_join()
         await self._prepare_readers()
         self._renewing = asyncio.create_task(self._renewal.run(), name="renewal of certificates")
@@ -319,6 +322,30 @@ class Site:
             party.tenant,
         )
 
+    async def renew(self, device: Party, request: bytes) -> RenewedFrame:
+        """Return a certificate for the key of a device's request, let in from now on.
+
+        Raises
+        ------
+        CertificateError
+            If `request` is none, or the device got a certificate within the hour.
+        """
+        answer: RenewedFrame = await self._on_portal(self._renew_device(device, request))
+        return answer
+
+    async def _renew_device(self, device: Party, request: bytes) -> RenewedFrame:
+        assert self._store is not None
+        store = self._store
+        answer, former = await asyncio.to_thread(
+            store.answered, device.role, device.key, device.name, device.identity, request
+        )
+        named = Party.parse(identity_of(read_pem(answer.certificate)))
+        assert named is not None
+        mqtt = any(each.mqtt for each in self._entries(device))
+        gone = tuple(device.with_serial(serial) for serial in former)
+        await self._change(Change((replace(named, mqtt=mqtt),), gone))
+        return RenewedFrame(answer.certificate, answer.authority, answer.voucher)
+
     async def declare(self, key: str, rules: Rules | None) -> None:
         """Have the server go by `rules` for the flow `key` from now on; None: it has nothing stored any more.
 
@@ -375,29 +402,39 @@ class Site:
         await asyncio.to_thread(self._store.note_carried, party.role, party.key, party.name, folder)
         self._renewal.note_carried(valid_until(folder / "cert.pem"))
 
+    def who_can(self, verb: Verb, subject: str, key: str) -> tuple[str, ...]:
+        """Return the identities of the parties of the flow `key` that may publish, or hear, `subject`."""
+        register = self._register
+        arrows = register.rules_of(key).arrows
+        return who_can(
+            verb, subject, ((party, arrows) for party in register.parties.values() if party.key == key)
+        )
+
     @property
     def _register(self) -> Register:
         assert self._server is not None
         return self._server.register
 
     async def _let_in(self, party: Party, mqtt: bool | None = None) -> Credentials:
-        known = self._invited.get(party.identity)
-        if known is None or await self._listed(party, known) is None:  # another process may have revoked it
-            known = await asyncio.to_thread(self._certificate, party)
-        await self._list(party, known, mqtt)
-        if party.identity not in self._invited:
+        credentials = self._invited.get(party.identity)
+        # Another process may have revoked the certificate.
+        is_new = credentials is None or await self._listed(party, credentials) is None
+        if credentials is None or is_new:
+            credentials = await asyncio.to_thread(self._certificate, party)
+        await self._list(party, credentials, mqtt)
+        if is_new:
             await prepare(self.url, (party,), self._let_in)
             assert self._renewal is not None
             self._renewal.keep(
                 party.identity,
                 party.in_words,
-                known,
+                credentials,
                 flow=party.key,
-                ensure=functools.partial(self._certificate, party),
+                ensure=functools.partial(self._certificate_of_listed, party),
                 renewed=functools.partial(self._list, party),
             )
-        self._invited[party.identity] = known
-        return known
+        self._invited[party.identity] = credentials
+        return credentials
 
     async def _list(self, party: Party, credentials: Credentials, mqtt: bool | None = None) -> None:
         """Have the server let `party` in with the certificate in `credentials`."""
@@ -405,11 +442,37 @@ class Site:
         speaks = any(each.mqtt for each in self._entries(party)) if mqtt is None else mqtt
         wanted = replace(party, serial=await _serial_in(credentials), mqtt=speaks)
         if listed != wanted:
-            await self._change(Change((wanted,)))
+            former = await self._former(wanted) if party.role == "edge" else ()
+            await self._change(Change((wanted,), former))
+
+    async def _former(self, edge: Party) -> tuple[Party, ...]:
+        """Return the entries of the edge's former certificates of this computer, which nobody shows any more.
+
+        A connection that was made with one ends, and comes back at once with the new certificate: an edge is
+        renewed 24 times a year.
+        """
+        assert self._store is not None
+        carried = await asyncio.to_thread(self._store.carried_names, edge.role, edge.key)
+        entries = [each for each in self._entries(edge) if each.serial and each != edge]
+        # Without the identity, by which certificates of version 0.1 are listed, a carried one would be out.
+        return () if edge.identity in carried else tuple(e for e in entries if e.user not in carried)
 
     async def _listed(self, party: Party, credentials: Credentials) -> Party | None:
         """Return the entry of the register for the party's certificate in `credentials`, if any."""
-        return self._register.parties.get(party.with_serial(await _serial_in(credentials)).user)
+        try:
+            serial = await _serial_in(credentials)
+        except CertificateError:  # who revokes a party deletes its files
+            return None
+        return self._register.parties.get(party.with_serial(serial).user)
+
+    def _certificate_of_listed(self, party: Party) -> Credentials | None:
+        """Return the party's certificate, renewed if need be; None if another process revoked it."""
+        shown = ""
+        with contextlib.suppress(CertificateError):
+            shown = identity_in(self._invited[party.identity].certificate)
+        if shown in self._register.parties or self._entries(party):
+            return self._certificate(party)
+        return None
 
     def _entries(self, party: Party) -> list[Party]:
         return [each for each in self._register.parties.values() if each.identity == party.identity]

@@ -10,7 +10,7 @@ magic can't begin a JSON text, so plain JSON from a foreign client differs in it
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import lz4.block
 import msgspec
@@ -26,6 +26,7 @@ __all__ = [
     "MAX_ORDER_DECODED_BYTES",
     "MAX_PAYLOAD_DECODED_BYTES",
     "SURE_BODY_BYTES",
+    "check_payload",
     "decode",
     "decode_plain",
     "encode",
@@ -51,9 +52,16 @@ SURE_BODY_BYTES = MAX_DECODED_BYTES // MOST_A_BYTE
 MAX_ORDER_BYTES = 1 << 20
 #: Most memory that the objects of an order's payload take.
 MAX_ORDER_DECODED_BYTES = 16 << 20
+#: Python's stack bounds the levels of nesting. So many levels must be left where a payload comes in, for
+#: receivers further on have less of their stacks, and lose all messages of a frame that they can't decode.
+_SPARE_LEVELS = 200
+#: A body of at most so many bytes has no more levels, and always leaves enough.
+_SHALLOW_BYTES = 256
 #: The first bytes of every frame.
 MAGIC = b"PNB"
 _PLAIN = MAGIC + b"\x00"
+#: The head of an array of one.
+_ARRAY = b"\x91"
 _LZ4 = MAGIC + b"\x01"
 #: Size from which bodies are compressed, in bytes: below it, compressing costs more time than the
 #: saved bytes would.
@@ -61,7 +69,7 @@ _COMPRESS_FROM = 512
 
 Frame = TypeVar("Frame", bound=msgspec.Struct)
 
-_decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {}
+_decoders: dict[tuple[type, int], msgspec.msgpack.Decoder[Any]] = {}
 
 
 def _plain_value(value: Any) -> Any:
@@ -94,6 +102,7 @@ def _no_extension(code: int, _: memoryview) -> Any:
     )
 
 
+_payload_decoder = msgspec.msgpack.Decoder(ext_hook=_no_extension)
 #: Encodes payloads; for a caller in a hot loop, which does without the words of `PayloadError`.
 payload_encoder = msgspec.msgpack.Encoder(enc_hook=_plain_value)
 
@@ -182,17 +191,42 @@ def decode(data: bytes, kind: type[Frame]) -> Frame:
     FrameError
         If `data` is no such frame, or larger than a frame may be, on the wire or in memory.
     """
-    decoder = _decoders.get(kind)
-    if decoder is None:
-        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind, ext_hook=_no_extension)
     body, most = _body(data), _most_decoded(kind)
     if _exceeds(body, most):
         raise _too_much(f"a frame's body has {len(body):,} bytes", most)
+    spare = _SPARE_LEVELS if len(body) > _SHALLOW_BYTES and getattr(kind, "COMES_IN", False) else 0
     try:
-        frame: Frame = decoder.decode(body)
+        frame = _decoder(kind, spare).decode(_ARRAY * spare + body if spare else body)
+        for _ in range(spare):
+            (frame,) = frame
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise FrameError(f"no {kind.__name__}: {error}") from error
-    return frame
+    return cast("Frame", frame)
+
+
+def _decoder(kind: type, spare: int) -> msgspec.msgpack.Decoder[Any]:
+    """Return the decoder of frames of that `kind`, each in `spare` arrays."""
+    decoder = _decoders.get((kind, spare))
+    if decoder is None:
+        whole: Any = kind
+        for _ in range(spare):
+            whole = list[whole]
+        decoder = _decoders[kind, spare] = msgspec.msgpack.Decoder(whole, ext_hook=_no_extension)
+    return decoder
+
+
+def check_payload(data: bytes) -> None:
+    """Check that `data` is the MessagePack of one payload that a receiver decodes.
+
+    Raises
+    ------
+    FrameError
+        If it isn't: in a frame, it would make the whole frame unreadable.
+    """
+    try:
+        _payload_decoder.decode(data)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise FrameError(f"no payload: {error}") from error
 
 
 def _too_much(what: str, most: int) -> FrameError:
@@ -266,6 +300,8 @@ def decode_plain(data: bytes) -> Any:
         raise _too_much(f"{bytes(data[:40])!r} begins {len(data):,} bytes of text", MAX_DECODED_BYTES)
     try:
         payload = msgspec.json.decode(data)
+        if len(data) > _SHALLOW_BYTES:
+            msgspec.json.decode(b"[" * _SPARE_LEVELS + data + b"]" * _SPARE_LEVELS)
         _encode(payload)
     except (msgspec.MsgspecError, PayloadError, RecursionError, UnicodeDecodeError) as error:
         raise FrameError(f"{bytes(data[:40])!r} is neither a frame nor JSON: {error}") from error

@@ -1,6 +1,6 @@
 """Frames: the messages that travel between device, edge and cloud.
 
-Owns the fields of every frame, and the checks of an uplink frame, which comes from outside. Making bytes of a
+Owns the fields of every frame, and the checks of the frames that devices send. Making bytes of a
 frame is for `codec`, recognising repeats for `pratipad_nb.runtime.positions.positions`.
 
 Messages are numbered by their device: *epoch* (the start in which the device counts: a random number, see
@@ -37,13 +37,18 @@ __all__ = [
     "OrderFrame",
     "OutputFrame",
     "OutputHeader",
+    "PackedDeadFrame",
     "Position",
     "ReadFrame",
+    "RenewFrame",
+    "RenewedFrame",
     "Segment",
     "StoredRead",
     "TermsFrame",
     "UplinkFrame",
+    "decode_hello",
     "decode_uplink",
+    "is_time",
     "message_id",
     "new_epoch",
 ]
@@ -56,6 +61,13 @@ MAX_MESSAGES = 4096
 MAX_NUMBER = 1 << 62
 #: Most memory that a device's hello or credit takes once decoded: such frames hold numbers and short texts.
 _SMALL_DECODED = 1 << 20
+#: The times that Python's `datetime` knows, of the years 1 to 9999, in seconds since 1970: a reader that
+#: shows another time fails.
+_FIRST_TIME, _LAST_TIME = -62_135_596_800.0, 253_402_300_799.0
+#: Most characters of the error in a hello: a longer error is cut off.
+_ERROR_CHARACTERS = 1000
+#: The numbers of a hello that are counted or chosen by a device.
+_HELLO_NUMBERS = ("epoch", "sent", "waiting", "ready", "floor", "numbering", "owner", "former", "former_sent")
 #: New epochs are below this: JSON, SQLite and floating-point numbers all carry such an integer exactly.
 _EPOCHS = 1 << 53
 
@@ -79,6 +91,8 @@ class UplinkFrame(msgspec.Struct, gc=False, omit_defaults=True):
 
     A gateway names in `sources` the device behind it that each message is from; empty: the gateway itself.
     """
+
+    COMES_IN: ClassVar[bool] = True
 
     flow: str
     device: str
@@ -215,6 +229,18 @@ class DeadFrame(msgspec.Struct, gc=False):
     number: int = 0
 
 
+class PackedEntry(DeadEntry, gc=False):
+    """A `DeadEntry` whose payload is left as it is on the wire, where it takes little memory."""
+
+    payload: msgspec.Raw
+
+
+class PackedDeadFrame(DeadFrame, gc=False):
+    """A `DeadFrame` whose payloads are left as they are on the wire."""
+
+    entries: list[PackedEntry]  # type: ignore[assignment] # no entry is put into a decoded frame
+
+
 class HelloFrame(msgspec.Struct, gc=False):
     """Device → edge: the device is there, and this is its state.
 
@@ -279,6 +305,8 @@ class OrderFrame(msgspec.Struct, gc=False):
     `reply` marks the answers of processors, which pass no further processor on the way to their devices.
     """
 
+    COMES_IN: ClassVar[bool] = True
+
     time: float
     orders: list[Order]
     reply: bool = False
@@ -307,6 +335,21 @@ class DownFrame(msgspec.Struct, gc=False):
     to: list[str] | None = None
     after: int = 0
     stored: float = 0.0
+
+
+class RenewFrame(msgspec.Struct, gc=False):
+    """Device → issuer: `request`, for a new certificate (PKCS #10, PEM). Answered by a `RenewedFrame`."""
+
+    request: bytes
+
+
+class RenewedFrame(msgspec.Struct, gc=False):
+    """Issuer → device: the answer to a `RenewFrame`, as `pratipad_nb.pki.requests.Answer`; or an error."""
+
+    certificate: bytes = b""
+    authority: bytes = b""
+    voucher: bytes = b""
+    error: str = ""
 
 
 class ControlFrame(msgspec.Struct, gc=False):
@@ -341,6 +384,11 @@ class TermsFrame(msgspec.Struct, gc=False):
     notation: str = ""
 
 
+def is_time(seconds: float) -> bool:
+    """Return whether `seconds` since 1970 lie in the years 1 to 9999, and are a number."""
+    return _FIRST_TIME <= seconds <= _LAST_TIME
+
+
 def decode_uplink(data: bytes, flow: str, device: str) -> UplinkFrame | None:
     """Return the checked uplink frame in `data`, or None if `data` is plain JSON or text of a foreign client.
 
@@ -367,15 +415,53 @@ def decode_uplink(data: bytes, flow: str, device: str) -> UplinkFrame | None:
             f"a frame starts at number {frame.first} of epoch {frame.epoch}; numbers count from 1, epochs "
             f"from 0, up to {MAX_NUMBER}."
         )
-    if not math.isfinite(sum(frame.times)):
-        raise FrameError("a frame has a time that is infinite or no number; times are seconds since 1970.")
+    # The sum finds what is no number, which compares as neither less nor more.
+    if not (math.isfinite(sum(frame.times)) and is_time(min(frame.times)) and is_time(max(frame.times))):
+        raise FrameError(
+            "a frame has a time that is infinite, no number, or outside the years 1 to 9999; times are "
+            "seconds since 1970."
+        )
     if frame.sources is not None:
         _check_sources(frame.sources, count)
+    _check_sender(frame, flow, device)
+    return frame
+
+
+def decode_hello(data: bytes, flow: str, device: str) -> HelloFrame:
+    """Return the checked hello in `data`; its numbers can be added up, and sent on in a frame.
+
+    Parameters
+    ----------
+    flow, device
+        The names in the subject, which the server has checked against the sender's certificate.
+
+    Raises
+    ------
+    FrameError
+        If `data` is no valid hello of that device.
+    """
+    frame = decode(data, HelloFrame)
+    for name in _HELLO_NUMBERS:
+        if not 0 <= (number := getattr(frame, name)) <= MAX_NUMBER:
+            raise FrameError(f"a hello has {name} {number}; it is a number from 0 to {MAX_NUMBER}.")
+    if frame.sent + frame.waiting > MAX_NUMBER:
+        raise FrameError(
+            f"a hello has {frame.sent} messages sent and {frame.waiting} waiting; both together are at most "
+            f"{MAX_NUMBER}."
+        )
+    if not 0.0 <= frame.ready_at <= _LAST_TIME:
+        raise FrameError(f"a hello has ready_at {frame.ready_at}; it is a time in seconds since 1970.")
+    _check_sender(frame, flow, device)
+    frame.error = frame.error[:_ERROR_CHARACTERS]
+    return frame
+
+
+def _check_sender(frame: UplinkFrame | HelloFrame, flow: str, device: str) -> None:
+    """Raise `FrameError` if `frame` names another sender than its subject does."""
     if (frame.flow, frame.device) != (flow, device):
         raise FrameError(
-            f"a frame of {frame.flow!r}/{frame.device!r} came on the subject of {flow!r}/{device!r}."
+            f"a frame of {frame.flow!r:.80}/{frame.device!r:.80} came on the subject of {flow!r}/{device!r}."
         )
-    return frame
 
 
 def _check_sources(sources: list[str], count: int) -> None:
@@ -386,4 +472,6 @@ def _check_sources(sources: list[str], count: int) -> None:
         try:
             valid_name(name, "device")
         except SettingsError as error:
-            raise FrameError(f"a frame of a gateway has a message of {name!r:.80}: {error}") from error
+            raise FrameError(
+                f"a frame of a gateway has a message of {name!r:.80}: {f'{error}':.500}"
+            ) from error

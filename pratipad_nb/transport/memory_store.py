@@ -333,6 +333,7 @@ class StoredConsumer:
         """Let the next delivery be the first entry from `sequence` on, whatever was acknowledged."""
         self._out.clear()
         self._back.clear()
+        self._delivered, self._rewinds = 0, self._rewinds + 1
         self._next = max(sequence, 1)
 
     def _wants(self, record: Record) -> bool:

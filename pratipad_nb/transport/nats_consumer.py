@@ -84,9 +84,9 @@ class NatsConsumer:
     async def open(self) -> None:
         """Make the consumer at the server if it is missing, and begin to deliver."""
         await self._create()
-        await self.begin()
+        await self.start()
 
-    async def begin(self) -> None:
+    async def start(self) -> None:
         """Begin to deliver from the consumer, which the server has."""
         self._subscription = await self._link.subscribe_raw(self._inbox, self._on_message)
         self._forget_callback = self._link.on_reconnect(self._on_reconnect)

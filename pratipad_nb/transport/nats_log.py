@@ -141,7 +141,7 @@ class NatsLog:
         if not await self._jetstream.call(f"CONSUMER.INFO.{self._spec.name}.{spec.name}"):
             return None
         consumer = NatsConsumer(self._jetstream, self._spec.name, spec)
-        await consumer.begin()
+        await consumer.start()
         return consumer
 
     async def consumers(self) -> list[ConsumerState]:

@@ -106,14 +106,17 @@ def rights_of(party: Party, arrows: Arrows = Arrows()) -> tuple[Right, ...]:
 
 
 def who_can(verb: Verb, subject: str, parties: Iterable[tuple[Party, Arrows]]) -> tuple[str, ...]:
-    """Return the identities of those `parties` that may publish, or subscribe to, `subject`, sorted."""
+    """Return the identities of those `parties` that may publish, or subscribe to, `subject`, sorted.
+
+    `subject`, perhaps a pattern, is one of the flow's account, or a reader's own name for the same call.
+    """
     return tuple(
         sorted(
             {
                 party.identity
                 for party, arrows in parties
                 for right in rights_of(party, arrows)
-                if right.verb == verb and _covers(right.subject, subject)
+                if right.verb == verb and (_covers(right.subject, subject) or _covers(right.own, subject))
             }
         )
     )
@@ -134,14 +137,15 @@ def _covers(pattern: str, subject: str) -> bool:
 
 
 def _device(party: Party, arrows: Arrows) -> Iterator[Right]:
-    """A device: its own uplink and hello; its own orders, where the notation lets any pass; its credit.
+    """A device: its own uplink, hello and requests for a new certificate; its credit; and its own orders.
 
-    The server acknowledges a publish into a stream to the publisher's inbox, so that a device needs no right
-    to JetStream.
+    Orders pass where the notation lets any. The server acknowledges a publish into a stream to the inbox of
+    the publisher, so that a device needs no right to JetStream.
     """
     subjects, name = Subjects(party.flow), party.name
     yield _asked(subjects.up(name), subjects.up_all, patience=DEVICE_THRESHOLD)
     yield _asked(subjects.hello(name), subjects.hello_all, patience=DEVICE_THRESHOLD, traced=True)
+    yield _asked(subjects.renew(name), subjects.renew_all, patience=DEVICE_THRESHOLD)
     if arrows.downlink:
         yield _heard(subjects.down(name), subjects.down_all)
         yield _heard(subjects.plain(name), subjects.plain_all)

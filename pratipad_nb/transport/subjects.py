@@ -19,6 +19,7 @@ subject                     publisher → reader                      stream
 ``credit.<device>``         edge → device: a grant to send          none
 ``credit._all``             edge → all devices: an edge has started none
 ``hello.<device>``          device → edge: mode, version, limits    none
+``renew.<device>``          device → edge: a new certificate?       none
 ``mark.<name>``             edge → itself: position in an input     ``MARK_<flow>`` (last one kept)
 ``read.<reader>``           reader → edge: a reader's position      ``READ_<flow>:<reader>`` (last one)
 ``dead.<processor>``        edge → itself: dead letters             ``DEAD_<flow>``
@@ -63,7 +64,7 @@ ALL_DEVICES = "_all"
 OTHER_ACCOUNT = "_R_."
 _INBOX = "_INBOX."
 
-_DEVICE_KINDS = ("up", "down", "plain", "credit", "hello", "mark")
+_DEVICE_KINDS = ("up", "down", "plain", "credit", "hello", "renew", "mark")
 _READER_KINDS = ("read", "order", "control")
 
 
@@ -150,6 +151,15 @@ class Subjects:
         """Return the subject of `device`'s hellos."""
         return self._below("hello", valid_name(device, "device"))
 
+    def renew(self, device: str) -> str:
+        """Return the subject of `device`'s requests for a new certificate."""
+        return self._below("renew", valid_name(device, "device"))
+
+    @property
+    def renew_all(self) -> str:
+        """The pattern of every `renew`."""
+        return self._below("renew", "*")
+
     def mark(self, name: str) -> str:
         """Return the subject of the edge's position in the input called `name` (a device's, as a rule)."""
         return self._below("mark", valid_name(name, "mark"))
@@ -216,6 +226,10 @@ class Subjects:
         return self._below("retired")
 
     # -- all of a kind ---------------------------------------------------------------------------------------
+
+    def whole(self, subject: str) -> str:
+        """Return `subject` below the flow's subjects, as ``up.room1``; whole subjects as they are."""
+        return subject if subject.startswith((f"{ROOT}.", "$", "_")) else self._below(subject)
 
     @property
     def everything(self) -> str:
@@ -335,7 +349,7 @@ class Subjects:
     # -- parsing ---------------------------------------------------------------------------------------------
 
     def device_of(self, subject: str) -> str:
-        """Return the device that `subject` (an up, in, down, plain, credit, hello or mark) is about.
+        """Return the device that `subject` (an up, in, down, plain, credit, hello, renew or mark) is about.
 
         Raises
         ------

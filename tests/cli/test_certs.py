@@ -9,6 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pratipad_nb.cli.app import app
+from pratipad_nb.pki.certificates import serial_of
+from pratipad_nb.server.admission import Admission
+from pratipad_nb.server.config import ServerFiles
 
 runner = CliRunner()
 
@@ -24,6 +27,10 @@ def certs(*arguments: str, code: int = 0) -> Any:
     result = runner.invoke(app, ["certs", *arguments])
     assert result.exit_code == code, (result.output, result.exception)
     return result
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def listed() -> dict[str, dict[str, Any]]:
@@ -169,3 +176,105 @@ def test_files_that_are_not_there_leave_nothing_behind(home: Path, tmp_path: Pat
     refused = certs("init", "--ca", "nosuch.pem", "--key", "nokey.pem", code=1)
     assert "nosuch.pem can't be read" in refused.stderr
     assert not home.exists()
+
+
+def folder_serial(folder: str) -> str:
+    return serial_of(Path(folder) / "cert.pem")
+
+
+def allowed_serials(home: Path) -> set[str]:
+    files = ServerFiles(home / "server")
+    return {party.serial for party in Admission(files, lambda: None).register().parties.values()}
+
+
+@pytest.mark.parametrize(
+    ("issued", "party"),
+    [
+        (("device", "room1", "--flow", "house"), ("device", "room1", "--flow", "house")),
+        (("reader", "archive", "--flow", "house"), ("urn:pratipad:house:reader:archive",)),
+        (("edge", "house"), ("edge", "house")),
+        (("edge", "house", "--tenant", "acme"), ("urn:pratipad:acme/house:edge",)),
+    ],
+    ids=["device", "reader by its whole name", "edge", "tenant's edge by its whole name"],
+)
+def test_renewing_makes_a_new_key_and_lets_the_former_certificate_in_until_its_own_end(
+    home: Path, issued: tuple[str, ...], party: tuple[str, ...]
+) -> None:
+    certs("init")
+    certs("issue", *issued, "--out", "carried")
+    before, key = folder_serial("carried"), Path("carried/key.pem").read_bytes()
+    certs("renew", *party, "--out", "carried")
+    assert Path("carried/key.pem").read_bytes() != key
+    assert allowed_serials(home) == {before, folder_serial("carried")}
+    assert len({row["until"] for row in listed().values()}) == 1
+
+
+def test_an_mqtt_device_stays_one_when_its_certificate_is_renewed(home: Path) -> None:
+    certs("init")
+    certs("issue", "device", "lamp", "--flow", "house", "--mqtt")
+    certs("renew", "device", "lamp", "--flow", "house")
+    files = ServerFiles(home / "server")
+    parties = Admission(files, lambda: None).register().parties.values()
+    assert [party.mqtt for party in parties] == [True, True]
+
+
+def test_a_leaf_s_certificates_are_renewed_all_together(home: Path) -> None:
+    certs("init")
+    certs("issue", "leaf", "barn", "--flow", "house,garden")
+    before = {folder_serial(f"barn-certs/{flow}") for flow in ("house", "garden")}
+    certs("renew", "leaf", "barn", "--flow", "house,garden")
+    after = {folder_serial(f"barn-certs/{flow}") for flow in ("house", "garden")}
+    assert len(before | after) == 4
+    assert allowed_serials(home) == before | after
+
+
+def test_what_can_t_be_renewed_is_named(home: Path) -> None:
+    certs("init")
+    assert "nothing to renew" in certs("renew", "device", "lamp", "--flow", "house", code=2).stderr
+    for said in (("lamp",), ("device", "a", "b"), ("urn:pratipad:house",), ("robot", "lamp")):
+        assert "is no party" in certs("renew", *said, "--flow", "house", code=2).stderr
+
+
+def test_one_certificate_is_let_in_no_more_by_its_serial_number(home: Path) -> None:
+    certs("init")
+    certs("issue", "device", "lamp", "--flow", "house", "--out", "stolen")
+    stolen = folder_serial("stolen")
+    certs("renew", "device", "lamp", "--flow", "house", "--out", "new")
+    said = certs("revoke", "--serial", ":".join(f"{stolen:>040}"[n : n + 2] for n in range(0, 40, 2)).upper())
+    assert "of the device 'lamp'" in said.stdout
+    assert allowed_serials(home) == {folder_serial("new")}
+    certs("issue", "device", "lamp", "--flow", "house", "--out", "new")
+    assert stolen not in allowed_serials(home)
+    assert "is let in there" in certs("revoke", "--serial", stolen, code=2).stderr
+    assert "say who" in certs("revoke", code=2).stderr
+
+
+def test_the_serial_numbers_stand_in_the_list(home: Path) -> None:
+    certs("init")
+    certs("issue", "device", "lamp", "--flow", "house")
+    assert folder_serial("lamp-certs") in certs("list").stdout
+
+
+def test_an_authority_is_changed_in_two_steps_and_nobody_is_left_behind_unasked(home: Path) -> None:
+    certs("init")
+    certs("issue", "device", "lamp", "--flow", "house")
+    certs("issue", "edge", "house", "--out", "edge")
+    begun = certs("rotate")
+    assert "to be renewed before  pratipad certs renew urn:pratipad:house:device:lamp" in begun.stdout
+    assert "being changed already" in certs("rotate", code=1).stderr
+    refused = certs("rotate", "--finish", code=1).stderr
+    assert "urn:pratipad:house:device:lamp, urn:pratipad:house:edge" in refused
+    certs("renew", "device", "lamp", "--flow", "house")
+    certs("renew", "urn:pratipad:house:edge", "--out", "edge")
+    assert Path("edge/ca.pem").read_text().count("BEGIN CERTIFICATE") == 2
+    certs("rotate", "--finish")
+    assert (home / "pki/authority/ca.pem").read_text().count("BEGIN CERTIFICATE") == 1
+    assert "isn't being changed" in certs("rotate", "--finish", code=1).stderr
+
+
+def test_a_change_may_be_finished_by_force_after_a_theft_of_the_authority_s_key(home: Path) -> None:
+    certs("init")
+    certs("issue", "device", "lamp", "--flow", "house")
+    finish_by = json.loads(certs("rotate", "--days", "0", "--json").stdout)
+    assert finish_by["left"] == ["urn:pratipad:house:device:lamp"]
+    certs("rotate", "--finish", "--force")

@@ -11,7 +11,9 @@ from patience import eventually
 
 from pratipad_nb.cloud.position import Patience
 from pratipad_nb.errors import SettingsError, TransportClosed, WaitTimeout
-from pratipad_nb.transport.frames import ReadFrame
+from pratipad_nb.transport.codec import encode
+from pratipad_nb.transport.frames import OutputFrame, ReadFrame, Segment
+from pratipad_nb.transport.readers import prepare_reader, reader_consumer
 
 
 def payloads(messages):
@@ -279,6 +281,46 @@ async def test_a_fast_readers_full_buffer_drops_the_oldest_and_counts_them(world
     assert payloads(await reader.take(5)) == [3, 4, 5, 6, 7]
 
 
+async def test_a_fast_readers_buffer_is_bounded_in_memory_too(world, monkeypatch):
+    monkeypatch.setattr("pratipad_nb.cloud.signal_source._MEMORY", 1 << 20)
+    await world.edge.delete_log(world.subjects.output_stream)
+    reader = await world.reader(delivery="fast")
+    await reader.open()
+
+    async def send(count, payload):
+        for _ in range(count):
+            segment = Segment("room1", 7, 1, 2.0, [1.0], [payload])
+            world.frames += 1
+            frame = OutputFrame("edge", world.frames, [], [segment])
+            await world.edge.publish(world.subjects.out(0), encode(frame))
+
+    await send(40, "x" * 20_000)  # as objects little more than on the wire
+    await eventually(lambda: reader._source.held.count == 40)
+    assert reader.skipped_frames == 0
+    await send(8, [[]] * 2_000)
+    await eventually(lambda: reader.skipped_frames + reader._source.held.count == 48)
+    assert 30 < reader.skipped_frames < 44
+
+
+async def test_a_reader_decodes_no_more_at_a_time_than_memory_goes(world, monkeypatch):
+    monkeypatch.setattr("pratipad_nb.cloud.log_source._MEMORY", 1 << 20)
+    for number in range(40):
+        segment = Segment("room1", 7, number + 1, 2.0, [1.0], [[number, *[[]] * 5_000]])
+        frame = OutputFrame("edge", number + 1, [("room1", 7, number + 1)], [segment])
+        await world.edge.append(world.subjects.out(0), encode(frame))
+    reader = await world.reader()
+    taken = [message.payload[0] for message in await reader.take(1)]
+    assert reader._source.held.count < 5
+    reads = []
+    real = world.output.read
+    monkeypatch.setattr(reader._source._open.output, "read", lambda *a: reads.append(a) or real(*a))
+    taken += [message.payload[0] for message in await reader.take(20)]
+    assert reader._source.held.count < 5
+    taken += [message.payload[0] for message in await reader.take(19)]
+    assert taken == list(range(40))
+    assert reads == []  # what has arrived is not read from the log again
+
+
 async def test_a_take_longer_than_a_fast_readers_buffer_makes_room_for_itself(world):
     await world.edge.delete_log(world.subjects.output_stream)
     reader = await world.reader(delivery="fast", buffer=2)
@@ -404,3 +446,41 @@ async def run(world, steps, window):
                 again = (await anext(reader)).payload if world.number > seen - looped else seen + 1
                 assert seen - looped < again <= seen + 1
                 seen, looped = again, 1
+
+
+async def test_a_reader_that_nobody_let_in_yet_says_what_is_missing_and_reads_once_it_is_there(world):
+    await world.listening.close()  # as if the flow didn't run
+    await world.append(2)
+    reader = await world.reader()
+    with pytest.raises(WaitTimeout, match=r"log of this reader's position is missing.*certs issue reader"):
+        await reader.take(1, timeout=0.2)
+    await prepare_reader(world.edge, "house", "cloud")
+    await world.output.forget_consumer("cloud")
+    with pytest.raises(WaitTimeout, match="this reader's consumer is missing"):
+        await reader.take(1, timeout=0.2)
+    await prepare_reader(world.edge, "house", "cloud")
+    assert payloads(await reader.take(2)) == [1, 2]
+
+
+async def test_a_reader_whose_consumer_is_deleted_has_the_flow_make_it_again(world):
+    await world.append(1, 1)
+    reader = await world.reader()
+    assert payloads(await reader.take(1)) == [1]
+    await world.output.forget_consumer("cloud")
+    await world.append(1)
+    assert payloads(await reader.take(2)) == [2, 3]
+    assert await world.floor() == 3
+
+
+async def test_a_reader_starts_where_its_position_is_wherever_its_consumer_stands(world):
+    await world.append(1, 1, 1, 1)
+    first = await world.reader()
+    assert payloads(await first.take(2)) == [1, 2]
+    await first.close()
+    for elsewhere in (1, 5):
+        consumer = await world.output.find_consumer(reader_consumer("cloud"))
+        await consumer.reset(elsewhere)
+        await consumer.close()
+        reader = await world.reader()
+        assert payloads(await reader.take(1)) == [3 if elsewhere == 1 else 4]
+        await reader.close()

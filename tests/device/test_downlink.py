@@ -10,6 +10,9 @@ import pytest
 from patience import eventually
 
 from pratipad_nb.device.client import AsyncDevice
+from pratipad_nb.device.downlink import Downlink
+from pratipad_nb.transport.codec import encode
+from pratipad_nb.transport.frames import DownFrame
 
 
 async def test_orders_are_run_in_order_on_a_thread_and_confirmed(edge: Any) -> None:
@@ -23,6 +26,37 @@ async def test_orders_are_run_in_order_on_a_thread_and_confirmed(edge: Any) -> N
             await edge.order(number, {"n": number})
         await eventually(lambda: edge.hellos and edge.hello.ready == 9)
         assert run == [({"n": 3}, False), ({"n": 5}, False), ({"n": 9}, False)]
+
+
+async def test_orders_beyond_a_devices_memory_are_run_when_they_come_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pratipad_nb.device.downlink._MEMORY", 1 << 20)
+    run: list[int] = []
+    go = asyncio.Event()
+
+    async def receive(payload: Any) -> None:
+        run.append(payload[0])
+        await go.wait()
+
+    def order(number: int) -> bytes:
+        payload = [number, *[[]] * 3_000]  # 180 kB of a device's memory
+        return encode(DownFrame("house", 1, number, f"order-{number}", 0.0, payload, after=number - 1))
+
+    downlink = Downlink("house", "room1", receive, lambda: None)
+    for number in range(1, 21):
+        downlink.take(order(number))
+    running = asyncio.ensure_future(downlink.run())
+    go.set()
+    await eventually(lambda: downlink.ready >= 4)
+    first = downlink.ready
+    assert first <= 6
+    for number in range(1, 8):
+        downlink.take(order(number))
+    await eventually(lambda: downlink.ready == 7)
+    assert run == list(range(1, 8))
+    running.cancel()
+    await downlink.close(1.0)
 
 
 async def test_a_repeat_is_not_run_again_but_confirmed_again(edge: Any) -> None:

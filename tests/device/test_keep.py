@@ -414,6 +414,45 @@ async def test_a_file_that_is_damaged_while_the_device_runs_is_counted_and_repla
     await device.close()
 
 
+def spoilt(*what: tuple[str, object, int]) -> Callable[[Path], None]:
+    """Return what sets a column of a message, by its number, to a value that no device writes."""
+
+    def spoil(path: Path) -> None:
+        with sqlite3.connect(path) as file:
+            for column, value, number in what:
+                file.execute(f"UPDATE messages SET {column} = ? WHERE number = ?", (value, number))
+        file.close()
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("damage", "lost"),
+    [
+        (spoilt(("payload", b"\xc1", 3), ("payload", b"", 4)), {2, 3}),
+        (spoilt(("payload", b"\x92\x01", 1), ("payload", b"\xd4\x05\x00", 10)), {0, 9}),
+        (spoilt(("time", float("inf"), 5), ("payload", b"\xa2\xff\xff", 6)), {4, 5}),
+        (spoilt(*[("payload", b"\xc1", number) for number in range(1, 11)]), set(range(10))),
+    ],
+)
+async def test_a_message_in_the_file_that_no_edge_can_read_takes_no_other_with_it(
+    edge: Any, tmp_path: Path, caplog: Any, damage: Callable[[Path], None], lost: set[int]
+) -> None:
+    edge.auto = None
+    device = await kept(edge, tmp_path)
+    for number in range(10):
+        await device.push(number)
+    await device.close(0.01)
+    damage(tmp_path / "house.room1.sqlite3")
+    edge.auto = ("push", -1, "durable")
+    async with await kept(edge, tmp_path) as again:
+        assert (await again.push("new")).kept
+        await again.flush()
+        assert (again.dropped, again.waiting) == (len(lost), 0)
+    assert edge.payloads == [number for number in range(10) if number not in lost] + ["new"]
+    assert len([line for line in caplog.messages if "can't be read and is dropped" in line]) == 1
+
+
 async def test_messages_in_a_file_that_can_not_be_read_hold_up_no_others_and_come_once_it_can_be_read(
     edge: Any, tmp_path: Path
 ) -> None:

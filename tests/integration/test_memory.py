@@ -9,41 +9,23 @@ import asyncio
 import contextlib
 import struct
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import lz4.block
 import msgspec
-import nats
 import pytest
-from nats.aio.client import Client
+from hostile import raw_client
 from patience import eventually
 
 from pratipad_nb import AsyncFlow, FlowOptions
-from pratipad_nb.transport.frames import UplinkFrame
-from pratipad_nb.transport.parties import Party
+from pratipad_nb.transport.frames import Order, OrderFrame, UplinkFrame
 from pratipad_nb.transport.subjects import Subjects
-from pratipad_nb.transport.tls import client_context
 
 pytestmark = pytest.mark.parametrize("scene", ["nats"], indirect=True)
 
 MEBIBYTE = 1 << 20
-
-
-@contextlib.asynccontextmanager
-async def raw_client(flow: AsyncFlow, device: str) -> AsyncIterator[Client]:
-    endpoint = await flow.endpoint_for("device", device)
-    assert endpoint.credentials is not None
-    client = await nats.connect(
-        endpoint.url,
-        tls=client_context(endpoint.credentials),
-        tls_handshake_first=True,
-        inbox_prefix=Party(flow.name, "device", device).inbox,
-    )
-    try:
-        yield client
-    finally:
-        await client.close()
 
 
 def lists(count: int) -> bytes:
@@ -69,10 +51,12 @@ def peak() -> Iterator[list[int]]:
         tracemalloc.stop()
 
 
-async def test_frames_of_many_objects_are_set_aside_and_an_honest_device_is_served(scene: Any) -> None:
+async def test_frames_of_many_objects_are_set_aside_and_an_honest_device_is_served(
+    scene: Any, tmp_path: Path
+) -> None:
     flow = await scene.flow("Push ~> same ~> Output")
     honest = await scene.device(flow, "honest")
-    async with raw_client(flow, "hostile") as client:
+    async with raw_client(flow, "device", "hostile", tmp_path) as client:
         with peak() as taken:
             for number in range(1, 51):
                 frame = frame_of(flow, "hostile", number, lists(2_000_000))
@@ -88,7 +72,9 @@ async def test_frames_of_many_objects_are_set_aside_and_an_honest_device_is_serv
     assert "67,108,864 bytes of memory" in letters[0].error
 
 
-async def test_one_device_takes_half_of_the_memory_and_the_others_are_served(scene: Any) -> None:
+async def test_one_device_takes_half_of_the_memory_and_the_others_are_served(
+    scene: Any, tmp_path: Path
+) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(payload: Any) -> Any:
@@ -103,7 +89,7 @@ async def test_one_device_takes_half_of_the_memory_and_the_others_are_served(sce
         options=FlowOptions(memory_bytes=8 * MEBIBYTE),
     )
     honest = await scene.device(flow, "honest")
-    async with raw_client(flow, "hostile") as client:
+    async with raw_client(flow, "device", "hostile", tmp_path) as client:
         with peak() as taken:
             for number in range(1, 51):
                 frame = frame_of(flow, "hostile", number, lists(20_000))
@@ -121,3 +107,45 @@ async def test_one_device_takes_half_of_the_memory_and_the_others_are_served(sce
     # The honest device's messages passed most of those that were sent before them.
     assert results.index(0) < 25
     assert taken[0] < 32 * MEBIBYTE
+
+
+async def test_an_order_that_no_device_can_hold_is_dropped_and_those_behind_it_are_run(
+    scene: Any, tmp_path: Path
+) -> None:
+    flow = await scene.flow("Push <~> same <~> Output")
+    run: list[Any] = []
+    await scene.device(flow, "room1", receive=run.append)
+    packed = msgspec.Raw(lists(600_000))
+    frame = OrderFrame(1.0, [Order("hostile", packed, ["room1"]), Order("honest", "led on", ["room1"])])
+    data = b"PNB\x01" + lz4.block.compress(msgspec.msgpack.encode(frame))
+    assert len(data) < 3_000
+    async with raw_client(flow, "reader", "hostile", tmp_path) as client:
+        await client.request(Subjects(flow.name).order("hostile"), data, timeout=10)
+    await flow.send("led off", to="room1")
+    await eventually(lambda: run == ["led on", "led off"])
+
+
+async def test_frames_that_wait_for_memory_are_whole_over_a_pause_a_change_and_a_drain(scene: Any) -> None:
+    flow = await scene.flow("Push ~> same ~> Output", options=FlowOptions(memory_bytes=MEBIBYTE))
+    devices = [await scene.device(flow, name) for name in ("room1", "room2", "room3")]
+
+    async def push(first: int) -> None:
+        for number in range(first, first + 40):
+            for device in devices:
+                await device.push([number, *[0.5] * 3_000])
+
+    pushing = asyncio.ensure_future(push(0))
+    await flow.take(6, 20)
+    await flow.pause()
+    await flow.resume()
+    await flow.update("Push ~> same ~> same ~> Output", {"same": lambda payload: payload})
+    await pushing
+    for device in devices:
+        await device.flush()
+    await flow.stop()
+    await flow.start()
+    found: dict[str, list[int]] = {}
+    for message in await flow.take(114, 30):
+        found.setdefault(message.device, []).append(message.payload[0])
+    assert all(numbers == sorted(numbers) and numbers[-1] == 39 for numbers in found.values())
+    assert sum(map(len, found.values())) == 114

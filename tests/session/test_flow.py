@@ -695,3 +695,53 @@ def test_starts_and_stops_with_a_server_of_its_own_leave_nothing(tmp_path, until
             device.push(number).wait(10)
             assert len(psutil.Process().children(recursive=True)) > 0
     until(lambda: left() == before)
+
+
+def test_who_may_publish_and_hear_a_subject_is_told_of_all_that_are_let_in(home, tmp_path):
+    of = "urn:pratipad:asked:"
+    with Flow("Push <~> same <~> Output", name="asked", home=home) as flow:
+        for name in ("room2", "room1"):
+            flow.invite(name, tmp_path / name)
+        flow.invite("archive", tmp_path / "archive", "reader")
+        assert flow.who_can("publish", "up.room1") == (f"{of}device:room1", f"{of}edge")
+        assert flow.who_can("publish", "pratipad.asked.up.room1") == flow.who_can("publish", "up.room1")
+        assert flow.who_can("publish", "up.*") == (f"{of}edge",)
+        assert flow.who_can("subscribe", "down.room2") == (f"{of}device:room2", f"{of}edge")
+        assert flow.who_can("subscribe", "credit._all") == (
+            f"{of}device:room1",
+            f"{of}device:room2",
+            f"{of}edge",
+        )
+        assert f"{of}reader:archive" in flow.who_can("publish", "order.archive")
+        assert flow.who_can("publish", "$JS.API.STREAM.DELETE.OUT_asked") == (f"{of}edge",)
+        for prefix in ("$JS.API", "$JS.asked.API"):
+            call = f"{prefix}.CONSUMER.MSG.NEXT.OUT_asked.archive"
+            assert f"{of}reader:archive" in flow.who_can("publish", call)
+        assert flow.who_can("publish", "pratipad.garden.up.room1") == ()
+        for arguments in (("read", "up.room1"), ("publish", "up..room1"), ("publish", "up room1")):
+            with pytest.raises(SettingsError, match=r"is no (right|subject)"):
+                flow.who_can(*arguments)
+        flow.update("Push ~> same ~> Output")
+        assert flow.who_can("subscribe", "down.room2") == (f"{of}edge",)
+        assert f"{of}reader:archive" not in flow.who_can("publish", "order.archive")
+
+
+def test_the_rights_in_a_stopped_flow_are_told_as_well(home, tmp_path):
+    flow = Flow("Push ~> same ~> Output", name="resting", home=home)
+    try:
+        flow.invite("room1", tmp_path / "room1")
+        flow.stop()
+        assert flow.who_can("publish", "up.room1") == ("urn:pratipad:resting:device:room1",)
+    finally:
+        flow.stop()
+
+
+def test_who_has_rights_at_a_server_of_others_is_for_that_server_to_say(home, tmp_path):
+    with Flow("Push ~> same ~> Output", name="lent", home=home) as flow:
+        endpoint = flow.invite("hall", tmp_path / "hall", "edge")
+    guest = Flow("Push ~> same ~> Output", name="lent", server=endpoint.url, certs=tmp_path / "hall")
+    with pytest.raises(FlowError, match=r"is for tls://\S+ to say.* without server="):
+        guest.who_can("publish", "up.room1")
+    inside = Flow("Push ~> same ~> Output", name="lent", server="memory://asked")
+    with pytest.raises(SettingsError, match="everybody may publish everything"):
+        inside.who_can("publish", "up.room1")

@@ -25,11 +25,13 @@ from pratipad_nb.transport.frames import (
     MAX_MESSAGES,
     MAX_NUMBER,
     DownFrame,
+    HelloFrame,
     MarkFrame,
     OutputFrame,
     OutputHeader,
     Segment,
     UplinkFrame,
+    decode_hello,
     decode_uplink,
     message_id,
     new_epoch,
@@ -319,6 +321,8 @@ def test_hostile_messagepack_is_refused(packed):
         {"times": [1.0] * (MAX_MESSAGES + 1), "payloads": [None] * (MAX_MESSAGES + 1)},
         {"times": [math.nan]},
         {"times": [math.inf]},
+        {"times": [1e300]},
+        {"times": [-1e300]},
         {"first": 0},
         {"first": -1},
         {"first": MAX_NUMBER + 1},
@@ -333,6 +337,45 @@ def test_hostile_messagepack_is_refused(packed):
 def test_an_uplink_frame_that_breaks_a_rule_is_refused(changed):
     with pytest.raises(FrameError):
         received(encode(uplink(**changed)))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *(
+            {name: number}
+            for name in ("epoch", "sent", "waiting", "ready", "floor", "owner", "former", "former_sent")
+            for number in (-1, MAX_NUMBER + 1, 2**64 - 1)
+        ),
+        {"sent": MAX_NUMBER, "waiting": 1},
+        {"numbering": 2**63},
+        {"ready_at": math.nan},
+        {"ready_at": math.inf},
+        {"ready_at": -1.0},
+        {"flow": "garden"},
+        {"device": "room2"},
+        {"waiting": "1"},
+    ],
+    ids=str,
+)
+def test_a_hello_that_breaks_a_rule_is_refused(changed):
+    fields = {"flow": "house", "device": "room1", "epoch": 7, "sent": 0} | changed
+    with pytest.raises(FrameError) as raised:
+        decode_hello(encode(HelloFrame(**fields)), "house", "room1")
+    assert len(str(raised.value)) < 500
+
+
+def test_a_hello_at_all_bounds_is_one_and_its_error_is_cut_off():
+    numbers = dict.fromkeys(("epoch", "sent", "ready", "floor", "owner", "former", "former_sent"), MAX_NUMBER)
+    hello = HelloFrame("house", "room1", error="x" * 100_000, **numbers)
+    received = decode_hello(encode(hello), "house", "room1")
+    assert (received.sent, received.former_sent, received.error) == (MAX_NUMBER, MAX_NUMBER, "x" * 1000)
+
+
+def test_the_word_of_a_frame_of_another_device_is_short_whatever_the_name():
+    with pytest.raises(FrameError) as raised:
+        received(encode(uplink(device="room2" * 100_000)))
+    assert len(str(raised.value)) < 500
 
 
 def test_a_frame_of_another_device_is_named_with_the_subject_it_came_on():

@@ -14,7 +14,7 @@ import pytest
 from patience import eventually, factor
 
 from pratipad_nb.pki.authority import Authority
-from pratipad_nb.pki.certificates import identity_in
+from pratipad_nb.pki.certificates import serial_of
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.nats import NatsConnection
@@ -34,15 +34,13 @@ class House:
         return self.authority.issue(LAMP.identity, self.folder / "lamp", days=days)
 
     async def allow(self, credentials: Credentials) -> Party:
-        named = Party.parse(identity_in(credentials.certificate))
-        assert named is not None
-        await self.server.allow([named])
-        return named
+        party = LAMP.with_serial(serial_of(credentials.certificate))
+        await self.server.allow([party])
+        return party
 
     async def connect(self, credentials: Credentials, **options: Any) -> NatsConnection:
-        prefix = Party("house", "device", "lamp").inbox
         return await NatsConnection.connect(
-            self.server.url, credentials, name="device lamp", inbox_prefix=prefix, **options
+            self.server.url, credentials, name="device lamp", inbox_prefix=LAMP.inbox, **options
         )
 
 
@@ -72,12 +70,12 @@ async def test_while_new_files_are_half_copied_the_certificate_read_before_is_sh
     house: House, caplog: Any
 ) -> None:
     credentials = house.issue()
-    name = await house.allow(credentials)
+    party = await house.allow(credentials)
     link = await house.connect(credentials)
     shutil.copy(house.authority.certificate.parent / "ca-key.pem", credentials.key)
-    await house.server.revoke(name)
+    await house.server.revoke(party)
     await eventually(lambda: not link.connected)
-    await house.server.allow([name])
+    await house.server.allow([party])
     await eventually(lambda: link.connected)
     assert "goes on with the certificate that was read before" in caplog.text
     await link.close()

@@ -27,6 +27,11 @@ _AHEAD_SECONDS = 10.0
 #: request sets the bound.
 MOST_AHEAD = 4096
 _ANY = 1 << 40
+#: A device that owes messages and has sent none for so many seconds is idle: others are asked meanwhile.
+_IDLE = PATIENCE / 4
+#: From so many lapses in a row on, a device is asked for less, and a message alone ends its rest, no word of
+#: the device's. One lapse is any device's that is restarted, or whose link breaks.
+_FORGIVEN = 2
 #: So many starts of a device are remembered.
 _STARTS = 8
 
@@ -86,6 +91,17 @@ class Account:
         Most numbers that a device which makes readings is asked for ahead. The window grows while answers
         come quickly and shrinks when they don't, so that one slow device doesn't take up all of the edge's
         room.
+    trusted
+        Most numbers that the device may owe: half of what it owed when a second grant in a row came to
+        nothing, and one more for each number that has come since. What a device says that it holds is no
+        proof, so a device that claims much and sends nothing is soon asked for one message at a time.
+    lapses
+        How many grants in a row came to nothing: none of their messages came before the grant was taken
+        back, the device left, or began anew.
+    topped
+        What the device owed right after its last grant.
+    idling
+        The device's part of the ledger's sum of messages that idle devices owe.
     """
 
     device: str
@@ -110,6 +126,10 @@ class Account:
     watched: float = inf
     turn: int = 0
     window: int = 1
+    trusted: int = _ANY
+    lapses: int = 0
+    topped: int = 0
+    idling: int = 0
     _trial: tuple[int, float] | None = None
 
     @property
@@ -119,8 +139,12 @@ class Account:
 
     @property
     def owed(self) -> int:
-        """Messages that were granted, may yet arrive, and were not taken back."""
-        return self.outstanding if self.answers else max(0, min(self.total, self.held) - self.seen)
+        """Messages that were granted, may yet arrive, and were not taken back.
+
+        Messages that the device has sent without a grant, or says so, are no part of them.
+        """
+        coming = self.outstanding if self.answers else max(0, min(self.total, self.held) - self.seen)
+        return min(coming, self.topped)
 
     @property
     def patience(self) -> float:
@@ -131,6 +155,11 @@ class Account:
     def late(self) -> bool:
         """Whether the device was granted messages and has sent none for longer than its `patience`."""
         return self.outstanding > 0 and time.monotonic() >= self.since + self.patience
+
+    @property
+    def idle(self) -> bool:
+        """Whether the device owes messages, and none has come for a while, or instead of the last grant."""
+        return self.outstanding > 0 and (self.lapses > 0 or time.monotonic() >= self.since + _IDLE)
 
     @property
     def stuck(self) -> bool:
@@ -161,25 +190,41 @@ class Account:
         """
         if self.rests:
             return 1 if (self.answers or self.spare) and not self.outstanding else 0
+        left = max(0, self.trusted - self.outstanding)
         if not self.answers:
-            return self.spare
+            return min(self.spare, left)
         ahead = self.window
         if pulled:
             ahead = max(1, int(_AHEAD_SECONDS / self.pace)) if self.pace else _ANY
-        return max(0, ahead - self.outstanding)
+        return min(max(0, ahead - self.outstanding), left)
 
     def begin(self, epoch: int, sent: int, *, sure: int = 0) -> None:
         """Begin anew with a start of the device or of this edge; messages up to `sent` aren't waited for.
 
         Messages of the start before come for certain up to number `sure`.
         """
+        self._lapse(self.outstanding)
         sure = max(self.seen, min(self.total, sure))
         _put(self.former, self.epoch, sure)
         if self.total > sure or self.epoch in self.void:
             self._void(sure)  # what is sure to come was asked for again, if it was ever asked of others
-        self.epoch, self.total, self.seen = epoch, sent, sent
-        self.since, self.taking, self.rests = time.monotonic(), None, 0
+        self.epoch, self.total, self.seen, self.topped = epoch, sent, sent, 0
+        self.since, self.taking = time.monotonic(), None
+        self.forgive()
         self.window, self._trial = 1, None
+
+    def forgive(self) -> None:
+        """Ask the device in its turn again, unless its grants have come to nothing several times in a row."""
+        if self.lapses < _FORGIVEN:
+            self.rests = 0
+
+    def _lapse(self, unpaid: int) -> None:
+        """Note that `unpaid` messages of a grant haven't come, and don't come any more or only by a word."""
+        if unpaid > 0:
+            self.lapses += 1
+            if self.lapses >= _FORGIVEN:
+                self.trusted = max(1, min(self.trusted, self.topped, unpaid) // 2)
+                self._ask_later()
 
     def grant(self, count: int) -> range:
         """Allow `count` more messages; return their numbers."""
@@ -188,6 +233,7 @@ class Account:
         now = time.monotonic()
         if self.outstanding == count:  # nothing else is outstanding: the device's time to answer starts now
             self.moved = self.since = now
+        self.topped = self.outstanding
         if self._trial is None:
             self._trial = (self.total, now)
         return range(start + 1, self.total + 1)
@@ -197,6 +243,8 @@ class Account:
         now = time.monotonic()
         if self.outstanding:
             self._answered(number - max(self.seen, min(self.held, number)), now)
+        self.rests = self.lapses = 0
+        self.trusted = min(_ANY, self.trusted + number - self.seen)
         self.seen, self.moved = number, now
         if self._trial is not None and number >= self._trial[0]:
             took = now - self._trial[1]
@@ -206,9 +254,16 @@ class Account:
             elif took > PATIENCE:
                 self.window = max(1, self.window // 2)
 
+    def drops(self, number: int) -> None:
+        """Note that of the messages up to `number` none comes any more that hasn't come."""
+        if number > self.seen:
+            self._lapse(min(number, self.total) - self.seen)
+            self.seen = number
+
     def holds(self, number: int) -> None:
         """Note that the device holds messages up to `number`, or has sent them."""
-        if self.rests and number > self.held:  # the reading that it was asked for has come too late
+        late = self.rests and self.lapses < _FORGIVEN
+        if late and number > self.held:  # the reading that it was asked for has come too late
             self._answered(number - self.held, time.monotonic())
         self.held = number
 
@@ -217,7 +272,8 @@ class Account:
         if made > 0 and self.answers and self.connected:
             took = (now - self.since) / made
             self.pace = (self.pace + took) / 2 if self.pace else took
-        self.since, self.rests = now, 0
+        self.since = now
+        self.forgive()
 
     def heed(self, frame: HelloFrame) -> None:
         """Bring the total, and the void numbers, in line with what the device says that it goes by.
@@ -225,6 +281,8 @@ class Account:
         A device that goes by the newest owner, or leaves, sends nothing beyond the messages that it has sent.
         """
         if frame.leaving or frame.owner == self.owner:
+            if frame.leaving and self.taking is None:
+                self._lapse(self.total - max(self.seen, frame.sent))
             if frame.leaving or self.taking is not None:
                 self.total, self.taking = max(self.seen, min(self.total, frame.sent)), None
             if self.epoch in self.void:
@@ -234,18 +292,29 @@ class Account:
         if frame.sent > self.void.get(self.epoch, (0, 0))[1]:
             self.total = max(self.total, frame.sent)
 
-    def rest(self) -> None:
-        """Ask others first for a while: longer each time, unless the device says that it can't answer."""
+    def rest(self, unpaid: int = 0) -> None:
+        """Ask others first for a while: longer each time, unless the device says that it can't answer.
+
+        Beside what the device owes, `unpaid` messages don't come that it has said to be sent or dropped.
+        """
+        before = self.rests
+        if self.taking is None:
+            self._lapse(self.outstanding + unpaid)
+        if self.rests == before:
+            self._ask_later()
+        self.window, self._trial = 1, None
+
+    def _ask_later(self) -> None:
         self.rests += 1
         doubled = min(_LONGEST_PATIENCE, PATIENCE * 2.0 ** min(self.rests - 1, 10))
-        self.rested = time.monotonic() + (doubled if self.answers else PATIENCE)
-        self.window, self._trial = 1, None
+        waits = self.answers or self.lapses >= _FORGIVEN
+        self.rested = time.monotonic() + (doubled if waits else PATIENCE)
 
     def give_up(self) -> None:
         """Take the grant back without waiting for the device."""
         self.rest()
         self._void(self.seen)
-        self.total, self.taking = self.seen, None
+        self.total, self.taking, self.topped = self.seen, None, 0
 
     def _void(self, low: int) -> None:
         before = self.void.get(self.epoch, (0, 0))
@@ -266,6 +335,8 @@ class Account:
             moments.append(self.taking + PATIENCE)
         elif self.outstanding and not self.late:
             moments.append(self.since + self.patience)
+        if self.outstanding and not self.idle:
+            moments.append(self.since + _IDLE)
         if self.resting:
             moments.append(self.rested)
         return min(moments)

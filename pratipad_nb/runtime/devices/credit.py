@@ -11,7 +11,7 @@ the party that decides on grants:
 * Demand: the edge, by the room in its pipeline (`Ledger.settle`).
 * Pull: the cloud, by requests (`pratipad_nb.runtime.devices.pull`).
 
-Sending the frames is for `signals`, and receiving hellos for `presence`.
+Sending the frames is for `signals`, and receiving hellos for `hellos`.
 
 Taking back: a message that was granted to one device and is asked of another would come twice if the first
 device sent it after all. So a device that is connected is told a lower total by a higher owner, and its
@@ -26,10 +26,15 @@ date for that device alone: how many messages are asked for in all, which device
 which turn, and when time alone will next change the device's standing.
 
 The invariant behind this: `Ledger._lent` is the sum of `Account.owed` over all accounts, as each account
-stood when it was noted last. It holds because `_note` adds the difference between `owed` and
-`Account.counted`, the account's part of the sum, and every method that changes an account calls `_note`. Time
-alone changes no sum, but may make a device late, end its rest, or end the wait for its hello; so `_watch`
-holds the next such moment of each device, and `tick` notes the devices whose moment has come.
+stood when it was noted last, and `Ledger._idling` the sum over the idle accounts among them. It holds because
+`_note` adds the difference between `owed` and `Account.counted`, the account's part of the sum, and every
+method that changes an account calls `_note`. Time alone may make a device idle or late, end its rest, or end
+the wait for its hello; so `_watch` holds the next such moment of each device, and `tick` notes the devices
+whose moment has come.
+
+What a device says in its hellos harms no other device, whatever it says: its share of the room is that of
+each other device, no word of its own keeps a grant alive that it doesn't answer, and what it is asked for
+next goes by what it has sent before (`Account.trusted`).
 """
 
 from __future__ import annotations
@@ -101,8 +106,8 @@ class Ledger:
         self._stuck: dict[str, Account] = {}
         #: When time will next change a device's standing, and the device.
         self._watch: list[tuple[float, str]] = []
-        #: The sum of `Account.counted` over all accounts.
-        self._lent = 0
+        #: The sums of `Account.counted` and of `Account.idling` over all accounts.
+        self._lent = self._idling = 0
 
     # -- events of devices -----------------------------------------------------------------------------------
 
@@ -123,11 +128,12 @@ class Ledger:
         if frame.owner > account.owner:  # this edge's clock stands behind that of an earlier edge
             account.owner = min(frame.owner, MAX_NUMBER) + 1
         if not account.connected or frame.leaving:
-            account.since, account.rests = time.monotonic(), 0
+            account.since = time.monotonic()
+            account.forgive()
         account.connected, account.moved = not frame.leaving, time.monotonic()
         account.answers, account.error, account.until = frame.answers, frame.error, frame.until
         account.holds(frame.sent + frame.waiting)
-        account.seen = max(account.seen, frame.floor)
+        account.drops(frame.floor)
         if self.mode == "Push":
             account.total = UNLIMITED
         else:
@@ -174,7 +180,10 @@ class Ledger:
         owed = account.owed
         self._lent += owed - account.counted
         account.counted = owed
-        able = account.responsive and account.wanted(pulled=self.mode == "Pull") > 0
+        idling = owed if account.idle else 0
+        self._idling += idling - account.idling
+        account.idling = idling
+        able = account.responsive and self._may_be_asked(account)
         rests = able and account.resting
         self._turns.put(account, able=able and not rests)
         self._resting.put(account, able=rests)
@@ -188,6 +197,18 @@ class Ledger:
             heappush(self._watch, (due, account.device))
         self._on_change(account)
 
+    def _may_be_asked(self, account: Account) -> bool:
+        """Return whether a device could be asked for a message.
+
+        In Demand mode a device that owes messages is asked for more once it owes no more than
+        `min_demand` : `max_demand` of what it owed after the last grant. Without that, a device that sends
+        slowly, or nothing, would gather the room of all others, share by share.
+        """
+        if account.wanted(pulled=self.mode == "Pull") <= 0:
+            return False
+        owed = account.outstanding
+        return self.mode != "Demand" or owed * self.max_demand <= account.topped * self.min_demand or not owed
+
     def change_mode(self, mode: Literal["Push", "Pull", "Demand"]) -> None:
         """Go on in another mode, as another owner: earlier grants no longer hold."""
         self.mode = mode
@@ -195,10 +216,11 @@ class Ledger:
         self._turns.clear()
         self._resting.clear()
         self._stuck.clear()
-        self._lent = 0
+        self._lent = self._idling = 0
         for account in self.accounts.values():
             account.owner = max(account.owner + 1, self.owner)
-            account.total, account.counted, account.taking, account.rests = account.seen, 0, None, 0
+            account.total, account.taking = account.seen, None
+            account.counted = account.idling = account.rests = 0
             account.void.clear()
             self._note(account)
 
@@ -225,6 +247,11 @@ class Ledger:
         account.taking = time.monotonic()
         self._note(account)
         self._tell(account)
+
+    def broke_word(self, account: Account, count: int) -> None:
+        """Note that `count` messages, which a device says are sent or dropped, are not in the input."""
+        account.rest(count)
+        self._note(account)
 
     def _give_up(self, account: Account) -> None:
         account.give_up()
@@ -264,7 +291,8 @@ class Ledger:
         while self._stuck and self.able:
             self.take_back(next(iter(self._stuck.values())))
         expected = self._in_flight() + self._lent
-        if expected > self.min_demand:
+        # What idle devices owe keeps no other device from being asked, as long as there is room.
+        if expected - self._idling > self.min_demand:
             return
         room = self.limit.room(self.max_demand - expected)
         sharing = self.able

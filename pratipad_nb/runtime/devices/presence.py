@@ -1,8 +1,9 @@
 """Presence: which devices are connected, by their own hellos and by the server's word.
 
-Owns receiving the hellos, and following the server's news. The server needs no word from a device: a device
-whose power was cut is missed all the same, and foreign devices, which say no hello, are known too. Keeping
-the list of devices is for `roster`, and the credit that answers a hello for `credit`.
+Owns what a hello says, and following the server's news. Receiving the hellos is for `hellos`. The server
+needs no word from a device: a device whose power was cut is missed all the same, and foreign devices, which
+say no hello, are known too. Keeping the list of devices is for `roster`, and the credit that answers a hello
+for `credit`.
 
 Hellos and the server's news come on several ways, so that either may overtake the other. A device that has
 left, by the news, is doubted for a moment, and has not left if the device says hello meanwhile.
@@ -15,13 +16,11 @@ import contextlib
 import logging
 import time
 
-from pratipad_nb.errors import FrameError
 from pratipad_nb.runtime.devices.backward import Backward
 from pratipad_nb.runtime.devices.credit import Ledger
 from pratipad_nb.runtime.devices.roster import Roster
 from pratipad_nb.runtime.values.stats import MOST_CONNECTIONS
-from pratipad_nb.transport.codec import decode
-from pratipad_nb.transport.frames import HelloFrame
+from pratipad_nb.transport.frames import decode_hello
 from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.protocol import Attendance, News, Signal
 from pratipad_nb.transport.subjects import Subjects
@@ -55,18 +54,9 @@ class Presence:
         self._doubts = asyncio.Event()
 
     def on_hello(self, signal: Signal) -> None:
-        """Take note of a device's hello; the callback of the subscription."""
-        try:
-            frame = decode(signal.data, HelloFrame)
-            device = self._subjects.device_of(signal.subject)
-        except FrameError as error:
-            log.info("a malformed hello: %s", error)
-            return
-        if (frame.flow, frame.device) != (self._subjects.flow, device):
-            log.info("a hello of %s came on the subject of %s", frame.device, device)
-            return
-        if not self._roster.owns(device):
-            return
+        """Take note of a device's hello; raise `FrameError` if the hello is malformed."""
+        device = self._subjects.device_of(signal.subject)
+        frame = decode_hello(signal.data, self._subjects.flow, device)
         account = self._ledger.hello(frame)
         self._backward.hello(frame, connected=account.connected)
         self._note_hello(device, leaving=frame.leaving)

@@ -11,13 +11,17 @@ code one by one.
 * A record is stored under the condition that no other edge has stored one meanwhile. So of two edges that
   start at the same moment with different terms, exactly one wins.
 * Which edges run is asked, and not concluded from heartbeats: an edge that was killed doesn't answer.
+* A record that can't be read is none: an edge that starts goes by the terms of an edge that runs, or, if none
+  runs, by the number of partitions that have checkpoints, and stores its own. Edges that run go on.
 * A record's sequence is in each heartbeat. An edge that hears of another record reads it: so an edge that was
   frozen meanwhile ends, and doesn't run beside edges that go by other terms.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -31,6 +35,8 @@ from pratipad_nb.transport.protocol import Connection, Log
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Agreement", "alone", "partitions_of", "refuse_a_second", "who_runs"]
+
+log = logging.getLogger(__name__)
 
 _MARK = "edges"
 #: The mark of the number of partitions in a store of version 0.1; without the mark, a flow had one partition.
@@ -120,23 +126,27 @@ class Agreement:
     async def _reach(self) -> None:
         overtaken = False
         while True:
-            sequence, found = await self._stored()
+            stored = await self._stored()
+            found = stored.terms
             differences = _differences(found.terms, self._terms)
-            if sequence and not differences:
-                self.number = sequence
+            if stored.sequence and stored.readable and not differences:
+                self.number = stored.sequence
                 return
-            if differences:
+            if differences or not stored.readable:
                 # An edge that has stored its terms just now may not answer yet.
-                runs = found if overtaken else await who_runs(self._connection, self._subjects)
+                asks = not overtaken or not stored.readable
+                runs = await who_runs(self._connection, self._subjects) if asks else found
+                if runs is not None and not stored.readable:
+                    found, differences = runs, _differences(runs.terms, self._terms)
                 await self._check(found.terms, differences, runs.edge if runs is not None else None)
-            if await self._store(sequence):
+            if await self._store(stored.sequence):
                 return
             overtaken = True
 
-    async def _stored(self) -> tuple[int, TermsFrame]:
-        """Return the stored record with its sequence; of a store of version 0.1, the partitions alone."""
+    async def _stored(self) -> _Stored:
+        """Return the stored record; of a store of version 0.1, the partitions alone."""
         found = await _stored_terms(self._marks, self._subjects)
-        return found if found is not None else (0, TermsFrame({}, _UNKNOWN))
+        return found if found is not None else _Stored(0, TermsFrame({}, _UNKNOWN))
 
     async def _check(self, theirs: Mapping[str, Any], differences: list[str], runs: Origin | None) -> None:
         """Raise `FlowError` if the flow runs with other terms, or is stored in other partitions."""
@@ -150,7 +160,7 @@ class Agreement:
                     f"are divided so, and all its edges have the same number.{where} Give {before}, or "
                     "forget() the flow first."
                 )
-        if runs is not None:
+        if runs is not None and differences:
             raise FlowError(
                 f"flow {name!r} runs in {runs}, with other settings: {_told(theirs, self._terms)}. Edges of "
                 "a flow may differ in their code and their rate, but not in these. Give the same settings, "
@@ -179,14 +189,15 @@ class Agreement:
         FlowError
             If the flow was started elsewhere with other terms, while this edge was frozen or cut off.
         """
-        sequence, found = await self._stored()
-        if _differences(found.terms, self._terms):
+        stored = await self._stored()
+        found = stored.terms
+        if stored.readable and _differences(found.terms, self._terms):
             raise FlowError(
                 f"flow {self._settings.name!r} was started in {found.edge} with other settings: "
                 f"{_told(found.terms, self._terms)}. This edge was silent then, and ends. Start it anew with "
                 "the same settings."
             )
-        self.number = sequence or self.number
+        self.number = stored.sequence or self.number
 
     @property
     def input(self) -> str:
@@ -207,7 +218,7 @@ class Agreement:
             If another edge has stored other terms since.
         """
         self._terms = self._terms | {"input": input}
-        if not await self._store(self.number):
+        while not await self._store(self.number):
             await self.hold()
 
 
@@ -248,22 +259,42 @@ async def refuse_a_second(connection: Connection, settings: EdgeSettings) -> Non
 async def partitions_of(marks: Log, subjects: Subjects) -> int:
     """Return how many partitions a stored flow is divided into."""
     found = await _stored_terms(marks, subjects)
-    return int(found[1].terms.get("partitions", 1)) if found is not None else 1
+    return int(found.terms.terms.get("partitions", 1)) if found is not None else 1
 
 
-async def _stored_terms(marks: Log, subjects: Subjects) -> tuple[int, TermsFrame] | None:
-    """Return the record of a flow's terms with its sequence; None if nothing is stored.
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The record of a flow's terms: its sequence (0: there is none), the terms, and whether it was read."""
 
-    A store of version 0.1 has no such record, and knows the partitions alone: the sequence is 0 then.
+    sequence: int
+    terms: TermsFrame
+    readable: bool = True
+
+
+async def _stored_terms(marks: Log, subjects: Subjects) -> _Stored | None:
+    """Return the record of a flow's terms; None if nothing is stored.
+
+    A store of version 0.1 has no such record, and knows the partitions alone. Of a record that can't be read,
+    the partitions are those that have checkpoints.
     """
     record = await marks.latest(subjects.mark(_MARK))
-    if record is not None:
-        return record.sequence, decode(record.data, TermsFrame)
-    before = await marks.latest(subjects.mark(_PARTITIONS))
-    if before is not None:
-        return 0, TermsFrame({"partitions": decode(before.data, MarkFrame).sequence}, _UNKNOWN)
+    sequence = record.sequence if record is not None else 0
+    try:
+        if record is not None:
+            return _Stored(sequence, decode(record.data, TermsFrame))
+        before = await marks.latest(subjects.mark(_PARTITIONS))
+        if before is not None:
+            terms = {"partitions": decode(before.data, MarkFrame).sequence}
+            return _Stored(0, TermsFrame(terms, _UNKNOWN))
+    except FrameError as error:
+        log.warning("the settings of flow %s in %s can't be read: %s", subjects.flow, marks.spec.name, error)
+        partitions = 0
+        while await marks.latest(subjects.mark(f"partition-{partitions}")) is not None:
+            partitions += 1
+        terms = {"partitions": partitions} if partitions else {}
+        return _Stored(sequence, TermsFrame(terms, _UNKNOWN), readable=False)
     if await marks.latest(subjects.mark("partition-0")) is not None:
-        return 0, TermsFrame({"partitions": 1}, _UNKNOWN)
+        return _Stored(0, TermsFrame({"partitions": 1}, _UNKNOWN))
     return None
 
 

@@ -134,7 +134,7 @@ class Edge:
 
     async def _listen(self) -> None:
         parts = self.parts
-        callbacks = {parts.subjects.hello_all: parts.presence.on_hello}
+        callbacks = {parts.subjects.hello_all: parts.hellos.on_signal}
         if parts.settings.partition == 0:  # one partition's run answers requests to the flow
             callbacks[parts.subjects.control_all] = self._answers.on_signal
         if self._agreement is not None:
@@ -248,6 +248,7 @@ class Edge:
                     ("rebuilt dead letters", parts.retries.rebuild()),
                     ("malformed", parts.malformed.run()),
                     ("presence", parts.presence.watch()),
+                    ("hellos", parts.hellos.run()),
                     ("backward", parts.backward.run()),
                     ("lineage", parts.lineage.run()),
                     ("answers", self._answers.run()),

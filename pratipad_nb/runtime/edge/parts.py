@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from pratipad_nb.dataflow import Dataflow
@@ -18,6 +20,7 @@ from pratipad_nb.runtime.devices.announcer import Announcer
 from pratipad_nb.runtime.devices.backward import Backward
 from pratipad_nb.runtime.devices.credit import Ledger
 from pratipad_nb.runtime.devices.foreign import PlainDevices
+from pratipad_nb.runtime.devices.hellos import Hellos
 from pratipad_nb.runtime.devices.presence import Presence
 from pratipad_nb.runtime.devices.pull import Requests
 from pratipad_nb.runtime.devices.rate_limit import RateLimit
@@ -44,8 +47,8 @@ from pratipad_nb.runtime.positions.malformed import Malformed
 from pratipad_nb.runtime.positions.opening import move_former_input, open_input, open_logs, open_output
 from pratipad_nb.runtime.positions.outputs import Chain, Writer
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
-from pratipad_nb.runtime.positions.room import Room
 from pratipad_nb.runtime.positions.storage import StorageWatch
+from pratipad_nb.runtime.positions.unreadable import Unreadable
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.batch import Barrier
 from pratipad_nb.runtime.values.logs import diverted_output
@@ -54,7 +57,8 @@ from pratipad_nb.runtime.values.plan import EdgeSettings, fitted, log_specs
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import DeadEntry, Position
 from pratipad_nb.transport.protocol import Connection, Log
-from pratipad_nb.transport.readers import carry_positions, prepare_known_readers
+from pratipad_nb.transport.readers import carry_positions, has_read, prepare_known_readers
+from pratipad_nb.transport.room import Room
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Parts", "open_parts"]
@@ -78,6 +82,7 @@ class Parts:
     malformed: Malformed
     writer: Writer
     dead_letters: DeadLetters
+    unreadable: Unreadable
     retries: Retries
     janitor: Janitor | None
     upkeep: Upkeep
@@ -91,6 +96,7 @@ class Parts:
     requests: Requests
     roster: Roster
     presence: Presence
+    hellos: Hellos
     backward: Backward
 
 
@@ -105,6 +111,7 @@ class _Stores:
     checkpoints: Checkpoints | None
     janitor: Janitor | None
     storage: StorageWatch
+    unreadable: Unreadable
 
     @property
     def durable(self) -> bool:
@@ -166,21 +173,24 @@ async def _open_stores(
     subjects, specs = Subjects(settings.name), log_specs(settings)
     later = specs.pop(subjects.input_stream, None)  # another log may have its subjects yet
     logs = await open_logs(connection, specs.values())
-    dead_letters = DeadLetters(connection, logs[subjects.dead_stream], subjects)
+    unreadable = Unreadable(counts_shared=settings.partition == 0)
+    dead_letters = DeadLetters(connection, logs[subjects.dead_stream], subjects, unreadable)
     storage = StorageWatch(connection, later if settings.partition == 0 else None)
     undo.push_async_callback(storage.close)
     await storage.look()
-    output, chain = await open_output(connection, settings, logs, lambda: storage.state)
+    output, chain = await open_output(connection, settings, logs, lambda: storage.state, unreadable)
     await dead_letters.find(settings.owns, chain.before if chain is not None else ("", 0))
     if settings.partition == 0:
         await (carry_positions if chain is None else prepare_known_readers)(connection, settings.name)
     if chain is not None and later is not None:
-        await move_former_input(connection, settings, logs, chain)
+        await move_former_input(connection, settings, logs, chain, unreadable)
         logs |= await open_logs(connection, [later])
     if chain is None:
-        return _Stores(logs, dead_letters, output, None, None, None, storage)
+        return _Stores(logs, dead_letters, output, None, None, None, storage, unreadable)
     lineage.add([chain.holder])
-    checkpoints = Checkpoints(chain, logs[subjects.mark_stream], subjects, settings.options.partitions)
+    checkpoints = Checkpoints(
+        chain, logs[subjects.mark_stream], subjects, settings.options.partitions, unreadable
+    )
     janitor = None
 
     async def reach() -> int:
@@ -188,9 +198,14 @@ async def _open_stores(
 
     if settings.partition == 0:  # one partition's run cuts the output log, to which all partitions write
         janitor = Janitor(
-            logs[subjects.output_stream], reach, settings.keep, settings.options, lambda: storage.state
+            logs[subjects.output_stream],
+            reach,
+            settings.keep,
+            settings.options,
+            partial(has_read, connection, settings.name),
+            lambda: storage.state,
         )
-    return _Stores(logs, dead_letters, output, chain, checkpoints, janitor, storage)
+    return _Stores(logs, dead_letters, output, chain, checkpoints, janitor, storage, unreadable)
 
 
 def _composed(
@@ -208,7 +223,7 @@ def _composed(
     subjects, stored = Subjects(settings.name), stores.output.positions
     status, signals, in_flight = Status(settings.name), Signals(connection), InFlight()
     ledger = _ledger(settings, first, signals, in_flight, lambda account: requests.note(account))
-    requests = Requests(ledger)
+    requests = Requests(ledger, lambda device, epoch: gate.accepted.number(device, epoch))
     announcer = Announcer(signals, subjects, ledger, settings.delivery)
     shares = stores.dead_letters.shares
     malformed = Malformed(
@@ -236,6 +251,14 @@ def _composed(
     attendance = connection.attendance(settings.name, lambda: roster.known)
     plain = PlainDevices(connection, subjects, attendance, roster)
     backward = _backward(connection, settings, stores, lineage, roster, plain, lambda: shape.line)
+
+    presence = Presence(attendance, subjects, roster, ledger, backward)
+
+    async def look() -> None:
+        began = time.monotonic()
+        await gate.look()
+        if gate.emptied:
+            requests.emptied(began)
 
     def on_stored(positions: Sequence[Position]) -> None:
         upkeep.note_append()
@@ -292,7 +315,7 @@ def _composed(
         source=source,
         rebuild=rebuild,
         keeps_state=lambda: shape.line.keeps_state,
-        looks=(gate.look, stores.dead_letters.look, lambda: retries.tidy()),
+        looks=(look, stores.dead_letters.look, lambda: retries.tidy()),
         inject=controls.inject,
         checkpoint_seconds=settings.options.checkpoint_seconds,
         always=settings.partitioned,
@@ -317,6 +340,7 @@ def _composed(
         malformed=malformed,
         writer=writer,
         dead_letters=stores.dead_letters,
+        unreadable=stores.unreadable,
         retries=retries,
         janitor=stores.janitor,
         upkeep=upkeep,
@@ -336,7 +360,8 @@ def _composed(
         ledger=ledger,
         requests=requests,
         roster=roster,
-        presence=Presence(attendance, subjects, roster, ledger, backward),
+        presence=presence,
+        hellos=Hellos(settings.owns, presence.on_hello),
         backward=backward,
     )
 
@@ -380,6 +405,7 @@ def _backward(
         roster=roster,
         plain=plain,
         dead_letters=stores.dead_letters,
+        unreadable=stores.unreadable,
         line=line,
     )
 

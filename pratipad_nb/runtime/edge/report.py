@@ -101,6 +101,7 @@ class Reporter:
             dead=parts.dead_letters.count,
             malformed=parts.gate.malformed,
             dropped_letters=parts.dead_letters.shares.dropped.total(),
+            unreadable=parts.unreadable.count,
             backward=parts.backward.stats(),
             blocked_by=parts.blockage.reasons,
             warnings=self._warnings(),
@@ -154,4 +155,5 @@ class Reporter:
             error=self._parts.roster.error(name),
             sources=len(count.sources),
             connections=self._parts.roster.connections.get(name, 0),
+            hellos_dropped=self._parts.hellos.dropped.get(name, 0),
         )

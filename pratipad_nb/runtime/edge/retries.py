@@ -28,8 +28,9 @@ __all__ = ["Retries"]
 
 #: How often a retry that waits for its results looks whether the flow still runs, in seconds.
 _LOOK = 1.0
-#: Most frames, and bytes of frames, that are in the pipeline and not deleted; a larger frame goes alone.
-_FRAMES, _BYTES = 32, 1 << 20
+#: Most frames that are in the pipeline and not deleted, most bytes of them, and most bytes of memory that
+#: their letters take; a larger frame goes alone.
+_FRAMES, _BYTES, _MEMORY = 32, 1 << 20, 64 << 20
 
 
 class Retries:
@@ -139,7 +140,7 @@ class Retries:
                 messages += len(letter.batch)
             if letter.last:
                 under_way.append(letter)
-            if len(under_way) >= _FRAMES or sum(each.size for each in under_way) >= _BYTES:
+            if _is_much(under_way):
                 await self._finished(under_way)
                 under_way = []
         await self._finished(under_way)
@@ -219,3 +220,9 @@ class Retries:
                 f"{'; '.join(standing)}. The others are still there. Call retry_dead_letters() again "
                 "after that."
             )
+
+
+def _is_much(under_way: Sequence[Retry]) -> bool:
+    """Return whether the frames whose last letters are `under_way` have to be deleted first."""
+    size, memory = sum(each.size for each in under_way), sum(each.memory for each in under_way)
+    return len(under_way) >= _FRAMES or size >= _BYTES or memory >= _MEMORY

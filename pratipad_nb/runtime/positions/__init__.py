@@ -9,6 +9,8 @@ Owns durable delivery. A repeat is dropped in ``gatekeeper``; a position is stor
 ``former_input``   the input that an earlier version has stored, moved into the log of today
 ``lineage``        whether the logs are still those that positions were read from
 ``gatekeeper``     which messages of a delivery are new, which are repeats, which are missing
+``unreadable``     entries of the flow's own logs that are no frames: skipped, counted and named
+``frame_names``    the writers and numbers of output frames
 ``malformed``      deliveries that are no frames: kept as dead letters
 ``segments``       the results of an input frame: cut, split, and freed of what can't travel
 ``rebuilding``     messages at Output that a restored state lacks, and that pass the processors again

@@ -2,6 +2,15 @@
 
 Owns taking the output over, appending to it, and storing a checkpoint. The docstring of `positions` says why
 no message is lost or doubled. Which states go into a checkpoint is for `checkpoints`.
+
+An entry that is no frame (`unreadable`) is no owner's, so it fences nobody:
+
+* In the output, an owner goes on behind such an entry, if all entries since the owner's last frame are such.
+* In the place of the checkpoint, the owner that runs stores its next checkpoint over the entry.
+* A start that finds such an entry in the place of the checkpoint has lost what the checkpoint said. If the
+  output holds every frame since its first, the positions are read from these frames alone, and are exact. The
+  processors' states pass from the beginning of the input then, if the input still holds all (`opening`).
+  Otherwise the start ends with an error: messages whose positions are unknown could come twice.
 """
 
 from __future__ import annotations
@@ -11,12 +20,15 @@ import contextlib
 import logging
 import uuid
 from collections.abc import Callable
+from typing import Literal
 
 from pratipad_nb.backoff import Backoff
-from pratipad_nb.errors import Fenced, FrameError, LogFull, PayloadError, WaitTimeout
+from pratipad_nb.errors import Fenced, FlowError, FrameError, LogFull, PayloadError, WaitTimeout
+from pratipad_nb.runtime.positions.frame_names import last_name, name_of
 from pratipad_nb.runtime.positions.lineage import Holder
 from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.positions.rebuilding import Behind, Rebuild
+from pratipad_nb.runtime.positions.unreadable import Unreadable
 from pratipad_nb.settings import Storage
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.frames import MarkFrame, OutputFrame, OutputHeader, Position, Segment
@@ -52,6 +64,13 @@ class OutputChain:
         The partition's subjects.
     storage
         How the server's storage stands; results wait while the disk is tight.
+    unreadable
+        Counts the entries that are no frames.
+
+    Attributes
+    ----------
+    states_lost
+        Why the states of processors are not known: the checkpoint can't be read. Empty if they are known.
     """
 
     def __init__(
@@ -63,7 +82,10 @@ class OutputChain:
         out_subject: str,
         mark_subject: str,
         storage: Callable[[], Storage] = Storage,
+        unreadable: Unreadable | None = None,
     ) -> None:
+        self._unreadable = unreadable or Unreadable()
+        self.states_lost = ""
         self._connection = connection
         self._output = output
         self._marks = marks
@@ -100,6 +122,8 @@ class OutputChain:
         ------
         Fenced
             If yet another owner takes it over at the same time.
+        FlowError
+            If the checkpoint can't be read, and the positions aren't known without it.
         """
         taken_over = await self._take_over_the_output()
         while True:
@@ -107,6 +131,8 @@ class OutputChain:
             if self.checkpointed > taken_over:
                 self._note_lost_end(taken_over)
             await self._read_since(self.checkpointed)
+            if self.states_lost:  # a start that ends before its states are rebuilt must leave the same behind
+                return
             # An earlier owner can't put an old checkpoint over ours, and no checkpoint of a deleted log
             # stays.
             with contextlib.suppress(Fenced):
@@ -122,7 +148,8 @@ class OutputChain:
         """Append an empty frame, if there is room; return the sequence of the partition's newest frame."""
         for _ in range(_TRIES):
             newest = await self._output.latest(self._out)
-            self.before = (_name_of(newest) if newest is not None else None) or ("", 0)
+            name = await last_name(self._output, newest) if newest is not None else None
+            self.before = name or ("", 0)
             at = newest.sequence if newest is not None else 0
             try:
                 # An empty frame of ours breaks the condition of every append that an earlier owner has yet to
@@ -153,14 +180,44 @@ class OutputChain:
         record = await self._marks.latest(self._mark)
         self.positions, self.states, self.floor, self.behind = Positions(), {}, None, {}
         self.last = self.checkpointed = self._marked = 0
+        self.states_lost = ""
         if record is None:
+            await self._check_whole(f"there is no checkpoint under {self._mark}")
             return
-        mark = decode(record.data, MarkFrame)
+        mark = self._mark_of(record)
+        if mark is None:
+            await self._do_without(record)
+            return
         self.positions.advance(mark.positions)
         self.states, self.floor = mark.states, mark.floor
         self.behind = {(device, epoch): number for device, epoch, number in mark.behind}
         self._marked = record.sequence
         self.last = self.checkpointed = mark.sequence
+
+    def _mark_of(self, record: Record) -> MarkFrame | None:
+        """Return the checkpoint in `record`; None if it is no checkpoint."""
+        try:
+            return decode(record.data, MarkFrame)
+        except FrameError as error:
+            self._unreadable.note(self._marks.spec.name, record, error)
+            return None
+
+    async def _do_without(self, record: Record) -> None:
+        """Begin at the output's first frame, for the checkpoint can't be read."""
+        name = self._marks.spec.name
+        self.states_lost = f"entry {record.sequence} of log {name}, under {record.subject}, is no checkpoint"
+        await self._check_whole(self.states_lost)
+        self.floor, self._marked = 0, record.sequence
+
+    async def _check_whole(self, why: str) -> None:
+        """Raise `FlowError` if the output doesn't hold every frame since its first."""
+        first = (await self._output.state()).first
+        if first > 1:
+            raise FlowError(
+                f"{why}, and log {self._output.spec.name} holds no frame before {first}: which messages are "
+                "delivered already isn't known. Restore the server's state folder from a backup, or forget() "
+                "the flow, which deletes all that is stored of it."
+            )
 
     def _note_lost_end(self, at: int) -> None:
         """Go on behind frame `at`, the newest: the output lost the frames from there to the checkpoint."""
@@ -178,8 +235,8 @@ class OutputChain:
         async for record in self._output.read(sequence + 1, self._out):
             try:
                 header = decode(record.data, OutputHeader)
-            except FrameError:
-                log.warning("frame %d of %s is no output frame; skipped", record.sequence, self._out)
+            except FrameError as error:
+                self._unreadable.note(self._output.spec.name, record, error)
                 self._newest = None
             else:
                 self._advance(header.covers)
@@ -225,6 +282,7 @@ class OutputChain:
                     # On a full disk the log would break, and could not even be purged.
                     raise LogFull("the disk is full")
                 self.last = await self._connection.append(self._out, data, expect=self.last)
+                self._newest = (self.writer, self._number)
                 break
             except LogFull:
                 self.full.set()
@@ -237,13 +295,11 @@ class OutputChain:
             except (WaitTimeout, Fenced) as error:
                 # An answer may be lost although the frame is stored. Then our own frame breaks the condition
                 # of a second try. The newest frame in the log tells whether it is ours.
-                stored = await self._stored_sequence()
-                if stored is not None:
-                    self.last = stored
+                found = await self._since_last()
+                if found == "ours":
                     break
-                if isinstance(error, Fenced):
+                if isinstance(error, Fenced) and found != "no frame":
                     raise
-        self._newest = (self.writer, self._number)
         self.full.clear()
         self._advance(covers)
         return self.last
@@ -262,25 +318,51 @@ class OutputChain:
             If another owner has taken over.
         """
         record = await self._output.latest(self._out)
-        at, name = (record.sequence, _name_of(record)) if record is not None else (0, None)
+        at, name = (record.sequence, name_of(record)) if record is not None else (0, None)
         if at < self.last or (at == self.last and self._newest is not None and name != self._newest):
             return f"{self._out} was at frame {self.last}, and log {self._output.spec.name} is now at {at}"
         if at > self.last and name is not None and name[0] != self.writer:
             raise Fenced(f"another edge has taken over {self._out}: it has appended frame {at}.")
         return ""
 
-    async def _stored_sequence(self) -> int | None:
-        """Return the sequence of the frame that was sent last; None if that frame isn't stored."""
+    async def _since_last(self) -> Literal["ours", "another's", "no frame", "nothing"]:
+        """Return what the output holds behind `last`, and go on behind our own frame and what is no frame.
+
+        Our own frame is the frame that was sent last.
+        """
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 newest = await self._output.latest(self._out)
+                if newest is None or newest.sequence <= self.last:
+                    return "nothing"
+                if name_of(newest) is None:
+                    return await self._behind_last()
                 break
             except WaitTimeout:
                 await asyncio.sleep(backoff.next())
-        if newest is None:
-            return None
-        return newest.sequence if _name_of(newest) == (self.writer, self._number) else None
+        if name_of(newest) != (self.writer, self._number):
+            return "another's"
+        self.last, self._newest = newest.sequence, (self.writer, self._number)
+        return "ours"
+
+    async def _behind_last(self) -> Literal["ours", "another's", "no frame", "nothing"]:
+        """Return the same as `_since_last`, where the newest entry is no frame."""
+        found: Literal["ours", "no frame", "nothing"] = "nothing"
+        last = self.last
+        async for record in self._output.read(last + 1, self._out):
+            last = record.sequence
+            try:
+                header = decode(record.data, OutputHeader)
+            except FrameError as error:
+                self._unreadable.note(self._output.spec.name, record, error)
+                found = "ours" if found == "ours" else "no frame"
+            else:
+                if (header.writer, header.number) != (self.writer, self._number):
+                    return "another's"
+                found = "ours"
+        self.last, self._newest = last, None
+        return found
 
     async def keep_up(self) -> None:
         """Append an empty frame if other partitions are far ahead, so that their frames can be purged."""
@@ -328,16 +410,11 @@ class OutputChain:
                     continue
                 if newest is None or at <= self._marked:
                     raise
-                if decode(newest.data, MarkFrame).writer != self.writer:
+                found = self._mark_of(newest)
+                if found is None and not await self._difference():
+                    self._marked = at
+                    continue
+                if found is None or found.writer != self.writer:
                     raise
                 self._marked = newest.sequence
         self.checkpointed = sequence
-
-
-def _name_of(record: Record) -> tuple[str, int] | None:
-    """Return the writer and the number of the frame in `record`; None if it is no output frame."""
-    try:
-        header = decode(record.data, OutputHeader)
-    except FrameError:
-        return None
-    return header.writer, header.number

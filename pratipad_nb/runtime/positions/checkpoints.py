@@ -10,11 +10,12 @@ import asyncio
 import logging
 
 from pratipad_nb.backoff import Backoff
-from pratipad_nb.errors import LogFull, PayloadError, WaitTimeout
+from pratipad_nb.errors import FrameError, LogFull, PayloadError, WaitTimeout
 from pratipad_nb.runtime.positions.chain import OutputChain
+from pratipad_nb.runtime.positions.unreadable import Unreadable
 from pratipad_nb.transport.codec import decode
 from pratipad_nb.transport.frames import MarkFrame
-from pratipad_nb.transport.protocol import Log
+from pratipad_nb.transport.protocol import Log, Record
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Checkpoints"]
@@ -36,9 +37,14 @@ class Checkpoints:
         The log that holds the checkpoints of all partitions.
     partitions
         How many partitions the flow has.
+    unreadable
+        Counts the entries that are no checkpoints.
     """
 
-    def __init__(self, chain: OutputChain, marks: Log, subjects: Subjects, partitions: int) -> None:
+    def __init__(
+        self, chain: OutputChain, marks: Log, subjects: Subjects, partitions: int, unreadable: Unreadable
+    ) -> None:
+        self._unreadable = unreadable
         self._chain = chain
         self._marks = marks
         self._subjects = subjects
@@ -49,8 +55,16 @@ class Checkpoints:
         lowest = self._chain.checkpointed
         for partition in range(1, self._partitions):
             mark = await self._marks.latest(self._subjects.mark(f"partition-{partition}"))
-            lowest = min(lowest, decode(mark.data, MarkFrame).sequence if mark else 0)
+            lowest = min(lowest, self._sequence_of(mark) if mark else 0)
         return lowest
+
+    def _sequence_of(self, mark: Record) -> int:
+        """Return how far a checkpoint reaches; 0, so that nothing is deleted, if it can't be read."""
+        try:
+            return decode(mark.data, MarkFrame).sequence
+        except FrameError as error:
+            self._unreadable.note(self._marks.spec.name, mark, error)
+            return 0
 
     @property
     def keeps_state(self) -> bool:

@@ -19,10 +19,11 @@ from pratipad_nb.errors import FrameError, LogFull, PayloadError, WaitTimeout
 from pratipad_nb.runtime.positions.letter_room import LetterRoom
 from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.positions.rebuilding import Gap, Place
+from pratipad_nb.runtime.positions.unreadable import Unreadable
 from pratipad_nb.runtime.values.batch import Batch, Failed, InputFrame, Kind, Source
-from pratipad_nb.runtime.values.packing import as_text
-from pratipad_nb.transport.codec import decode, encode
-from pratipad_nb.transport.frames import DeadEntry, DeadFrame, message_id
+from pratipad_nb.runtime.values.packing import Shown, as_text
+from pratipad_nb.transport.codec import decode, encode, memory_of, most_memory_of
+from pratipad_nb.transport.frames import DeadEntry, DeadFrame, FailureNote, PackedDeadFrame, message_id
 from pratipad_nb.transport.protocol import Connection, Log, Record
 from pratipad_nb.transport.subjects import Subjects
 
@@ -30,6 +31,10 @@ __all__ = ["LATE_STEP", "ORDER_STEP", "DeadLetter", "DeadLetters", "Retry"]
 
 #: Most entries in one frame; of large entries a frame has fewer.
 _ENTRIES = 128
+#: Most memory that the payloads of a list of dead letters take.
+_LISTED_BYTES = 256 << 20
+#: In the place of a payload beyond that.
+_NOT_SHOWN = Shown("<not shown: the payloads before this one fill 256 MiB of memory>")
 #: First and longest pause, in seconds, before an append to a full log, or to a server that is away, is tried
 #: again.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
@@ -63,7 +68,8 @@ class DeadLetter:
     id, device, time
         The message's id, its device, and the device's clock when the payload was pushed.
     payload
-        The payload that the processor was given.
+        The payload that the processor was given; a text in its place if there are too many to be in memory
+        at a time.
     processor
         Key of the processor that failed.
     error, traceback
@@ -93,8 +99,8 @@ class Retry:
         The letter's frame.
     at, last
         The letter's place in the frame, from 1 on, and whether the frame ends there.
-    size
-        The frame's bytes.
+    size, memory
+        The frame's bytes, and how many bytes of memory the frame takes at most.
     """
 
     step: str
@@ -103,6 +109,7 @@ class Retry:
     at: int
     last: bool
     size: int
+    memory: int
 
 
 class DeadLetters:
@@ -116,7 +123,10 @@ class DeadLetters:
         What is known of the letters of this edge's devices, and the devices' shares in the room.
     """
 
-    def __init__(self, connection: Connection, log: Log, subjects: Subjects) -> None:
+    def __init__(
+        self, connection: Connection, log: Log, subjects: Subjects, unreadable: Unreadable | None = None
+    ) -> None:
+        self._unreadable = unreadable or Unreadable()
         self._connection = connection
         self._log = log
         self._subjects = subjects
@@ -232,11 +242,16 @@ class DeadLetters:
                 yield record, frame
 
     async def _all_frames(self) -> AsyncIterator[tuple[Record, DeadFrame]]:
+        """Iterate over the frames that are stored, with their payloads as they are on the wire."""
         async for record in self._log.read(0):
             try:
-                yield record, decode(record.data, DeadFrame)
-            except FrameError:
-                continue
+                frame = decode(record.data, PackedDeadFrame)
+                if not frame.entries:
+                    raise FrameError("a frame of dead letters has none.")
+            except FrameError as error:
+                self._unreadable.note(self._log.spec.name, record, error, shared=True)
+            else:
+                yield record, frame
 
     def _is_void(self, frame: DeadFrame) -> bool:
         """Return whether the run before ended between storing the letters and completing the messages.
@@ -254,21 +269,30 @@ class DeadLetters:
     async def list(self) -> list[DeadLetter]:
         """Return all dead letters, oldest first; a message has one for each processor that failed on it."""
         found: dict[tuple[str, str], DeadLetter] = {}
-        async for _, frame in self._frames():
-            for entry in frame.entries:
+        left = _LISTED_BYTES
+        async for record, frame in self._frames():
+            memory = memory_of(record.data)
+            shown = memory <= left
+            left -= memory if shown else 0
+            entries = decode(record.data, DeadFrame).entries if shown else frame.entries
+            for entry in entries:
                 identity = message_id(entry.device, entry.epoch, entry.number, entry.part)
+                payload = entry.payload if shown else _NOT_SHOWN
                 for note in entry.failures:
                     # After a crash between two writes a message may be stored twice; the later entry counts.
-                    found[identity, note.processor] = DeadLetter(
-                        identity,
-                        entry.source or entry.device,
-                        entry.time,
-                        entry.payload,
-                        note.processor,
-                        note.error,
-                        note.traceback,
-                    )
+                    found[identity, note.processor] = _letter(identity, entry, payload, note)
         return list(found.values())
+
+    async def _count(self) -> int:
+        """Return how many letters `list` returns."""
+        return len(
+            {
+                (_message(entry), note.processor)
+                async for _, frame in self._frames()
+                for entry in frame.entries
+                for note in entry.failures
+            }
+        )
 
     async def retries(
         self,
@@ -338,8 +362,10 @@ class DeadLetters:
         async for record, frame in self._frames():
             if record.sequence > last:  # stored since the call, maybe by one of these retries
                 return
-            for index in chosen(record, frame):
-                at, entry = index + 1, frame.entries[index]
+            places = chosen(record, frame)
+            entries = decode(record.data, DeadFrame).entries if places else []
+            for index in places:
+                at, entry = index + 1, entries[index]
                 frames = [_input(entry, record.sequence, at)]
                 source = Source(self._subjects.flow, frames, kind=kind, failed=failed)
                 if newest[_identity(frame.step, entry)] != (record.sequence, at):
@@ -351,7 +377,8 @@ class DeadLetters:
                     only = None if frame.step == LATE_STEP else keys
                     batch = Batch(source, [entry.payload], range(1), 1, only=only)
                 ends = at == len(frame.entries)
-                yield Retry(frame.step, batch, record.sequence, at, ends, len(record.data))
+                memory = most_memory_of(record.data)
+                yield Retry(frame.step, batch, record.sequence, at, ends, len(record.data), memory)
 
     @staticmethod
     def retried(sequence: int, positions: Positions) -> int:
@@ -362,7 +389,7 @@ class DeadLetters:
         """Iterate over the failed orders to devices that this edge `owns`, deleting each frame afterwards."""
         async for record, frame in self._frames():
             if frame.step.endswith(ORDER_STEP) and owns(_device_of(frame)):
-                for entry in frame.entries:
+                for entry in decode(record.data, DeadFrame).entries:
                     yield entry
                 await self._delete(record.sequence)
 
@@ -393,7 +420,7 @@ class DeadLetters:
 
         The counts `beside`, of the flow's other partitions in this process, are brought up to date.
         """
-        count = len(await self.list())
+        count = await self._count()
         below = (await self._log.state()).last + 1
         await self._log.purge(below)
         for letters in (self, *beside):
@@ -406,6 +433,11 @@ class DeadLetters:
             if sequence < below:
                 self.shares.forget(sequence)
         self.room.emptied()
+
+
+def _letter(identity: str, entry: DeadEntry, payload: Any, note: FailureNote) -> DeadLetter:
+    device = entry.source or entry.device
+    return DeadLetter(identity, device, entry.time, payload, note.processor, note.error, note.traceback)
 
 
 def _input(entry: DeadEntry, sequence: int, at: int) -> InputFrame:

@@ -26,7 +26,8 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from pratipad_nb.errors import FlowError, LogFull, WaitTimeout
+from pratipad_nb.errors import FlowError, FrameError, LogFull, WaitTimeout
+from pratipad_nb.runtime.positions.unreadable import Unreadable
 from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs
 from pratipad_nb.transport.codec import MAGIC
 from pratipad_nb.transport.protocol import Connection, Log, LogSpec, Partitioning
@@ -68,6 +69,8 @@ class FormerInput:
         Returns whether the message of a foreign client, by its device and number, is at Output.
     check_owner
         Raises `Fenced` if another edge runs the flow by now: then that edge moves the input.
+    unreadable
+        Counts the entries that are of no device, and don't move.
     """
 
     def __init__(
@@ -77,7 +80,9 @@ class FormerInput:
         *,
         is_stored: Callable[[str, int], Awaitable[bool]],
         check_owner: Callable[[], Awaitable[None]],
+        unreadable: Unreadable | None = None,
     ) -> None:
+        self._unreadable = unreadable or Unreadable()
         self._connection = connection
         self._settings = settings
         self._subjects = Subjects(settings.name)
@@ -165,7 +170,11 @@ class FormerInput:
         entries = 0
         async for record in queue.read(last + 1):
             last, entries = record.sequence, entries + 1
-            device = self._subjects.device_of(record.subject)
+            try:
+                device = self._subjects.device_of(record.subject)
+            except FrameError as error:
+                self._unreadable.note(queue.spec.name, record, error)
+                continue
             if not record.data.startswith(MAGIC) and await self._is_stored(device, record.sequence):
                 continue  # the number that such a message would have in the new log is a new one
             while True:

@@ -25,15 +25,15 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from pratipad_nb.backoff import Backoff
-from pratipad_nb.errors import FrameError, LogFull, TransportClosed, TransportError, WaitTimeout
+from pratipad_nb.errors import LogFull, TransportClosed, TransportError, WaitTimeout
+from pratipad_nb.runtime.positions.frame_names import last_name, name_of
 from pratipad_nb.runtime.positions.janitor import UPLINK, Janitor
 from pratipad_nb.settings import FlowOptions, Keep
-from pratipad_nb.transport.codec import decode
-from pratipad_nb.transport.frames import OutputHeader
 from pratipad_nb.transport.protocol import Connection, Consumer, ConsumerSpec, Delivery, Log, LogSpec
-from pratipad_nb.transport.readers import forget_reader, forget_readers, prepare_known_readers
+from pratipad_nb.transport.readers import forget_reader, forget_readers, has_read, prepare_known_readers
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Forwarder"]
@@ -175,7 +175,13 @@ class Forwarder:
         first = (await output.state()).first
         if newest is None:  # the cloud has none of the frames that the edge keeps
             return first
-        name = _name(newest.data)
+        name = await last_name(beyond, newest)
+        if name != name_of(newest):
+            log.warning(
+                "entry %d of log %s of the cloud is no frame of results", self._last, beyond.spec.name
+            )
+        if name is None:
+            return max(floor + 1, first)
         found = await _behind(output, max(floor, first), name)
         if found is None and floor > first:
             found = await _behind(output, first, name, until=floor)
@@ -224,7 +230,8 @@ class Forwarder:
             self._last = outcome
 
     async def _sweep(self, beyond: Log) -> None:
-        self.janitor = Janitor(beyond, _everything, self._keep, self._options)
+        claimed = partial(has_read, self._connection.beyond(), self._subjects.flow)
+        self.janitor = Janitor(beyond, _everything, self._keep, self._options, claimed)
         while True:
             with contextlib.suppress(TransportError, WaitTimeout):
                 await self.janitor.sweep()
@@ -262,23 +269,17 @@ async def _behind(output: Log, start: int, newest: tuple[str, int], until: int =
     writer, number = newest
     found = None
     async for record in output.read(start):
-        name = _name(record.data)
-        if record.sequence > until or (name[0] == writer and name[1] > number):
+        name = name_of(record)
+        if record.sequence > until:
             break
-        if name[0] == writer:
-            found = record.sequence + 1
+        if name is None or name[0] != writer:
+            continue
+        if name[1] > number:
+            break
+        found = record.sequence + 1
         if name == newest:
             break
     return found
-
-
-def _name(frame: bytes) -> tuple[str, int]:
-    """Return the identity of a frame: its writer, and its number by that writer."""
-    try:
-        header = decode(frame, OutputHeader)
-    except FrameError:
-        return ("", hash(frame))
-    return header.writer, header.number
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -16,14 +16,15 @@ from typing import Any
 
 from pratipad_nb.errors import FrameError, TransportError, WaitTimeout
 from pratipad_nb.runtime.positions.inputs import Input, Succession
+from pratipad_nb.runtime.positions.malformed import sender_of
 from pratipad_nb.runtime.positions.positions import Positions
 from pratipad_nb.runtime.positions.rebuilding import Gap, Rebuild
-from pratipad_nb.runtime.positions.room import Place, Room
 from pratipad_nb.runtime.values.batch import InputFrame, Kind
 from pratipad_nb.runtime.values.metrics import InFlight
 from pratipad_nb.transport.codec import decode_plain
 from pratipad_nb.transport.frames import MAX_MESSAGES, Position, decode_uplink, new_epoch
 from pratipad_nb.transport.protocol import Delivery
+from pratipad_nb.transport.room import Place, Room
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Admitted", "DeviceCount", "Gatekeeper", "Tap"]
@@ -190,13 +191,14 @@ class Gatekeeper:
     waiting: int = 0
     #: Deliveries to be admitted next.
     arrived: deque[Delivery] = field(default_factory=deque)
+    #: Whether every delivery has arrived that was sent before the newest.
+    succession: Succession = field(default_factory=Succession)
     #: Called with all admitted messages; the payloads are not to be changed.
     taps: list[Tap] = field(default_factory=list)
     #: For each device: the epoch and the first number behind each of its gaps, and how often the input was
     #: rewound for that gap.
     _rewound_for: dict[str, dict[tuple[int, int], int]] = field(default_factory=dict)
     _foreign_number: int = 0
-    _succession: Succession = field(default_factory=Succession)
     #: The delivery that `_is_demanded` was asked about last, and its messages.
     _ahead: tuple[Delivery, _Arrived] | None = None
     #: The memory that those deliveries in `arrived` take that had to wait, by their `id`.
@@ -211,10 +213,15 @@ class Gatekeeper:
         """Count anew the frames that wait."""
         self.waiting = await self.input.waiting() + len(self.arrived)
 
+    @property
+    def emptied(self) -> bool:
+        """Whether the last `look` has found that all messages are admitted that were stored before it."""
+        return not self.waiting and (self.succession.whole or not self.durable)
+
     def take(self, deliveries: Iterable[Delivery]) -> None:
         """Add `deliveries`, which have just come, to those that have `arrived`."""
         for delivery in deliveries:
-            self._succession.note(delivery)
+            self.succession.note(delivery)
             self.arrived.append(delivery)
 
     def next(self) -> Delivery | None:
@@ -225,7 +232,7 @@ class Gatekeeper:
         """
         kept_back: set[str] = set()
         for at, delivery in enumerate(self.arrived):
-            device = self.subjects.device_of(delivery.subject)
+            device = sender_of(delivery)
             if device in kept_back:
                 continue
             if not self._fits(device, delivery):
@@ -239,7 +246,7 @@ class Gatekeeper:
 
     def _fits(self, device: str, delivery: Delivery) -> bool:
         """Return whether there is memory for the messages of `delivery`, which aren't decoded for that."""
-        place = self._places.get(id(delivery)) or self.room.place(device, delivery.data)
+        place = self._places.get(id(delivery)) or Place.of(device, delivery.data)
         try:
             fits = self.room.fits(place)
         except FrameError:
@@ -322,7 +329,7 @@ class Gatekeeper:
             return ahead[1]
         device = self.subjects.device_of(delivery.subject)
         if place is None:
-            place = self.room.place(device, delivery.data)
+            place = Place.of(device, delivery.data)
         frame = decode_uplink(delivery.data, self.subjects.flow, device)
         if frame is not None:
             return _Arrived(
@@ -357,7 +364,7 @@ class Gatekeeper:
         `whole`: the delivery is acknowledged then.
         """
         place, delivery = frame.place, frame.delivery
-        self.room.take(place)
+        self.room.take(place, frame.payloads)
 
         def done_with() -> None:
             self.room.release(place)
@@ -377,7 +384,9 @@ class Gatekeeper:
         device, epoch, first = frame.device, frame.epoch, frame.first
         gaps = self._rewound_for.get(device, {})
         rewound = gaps.get((epoch, first), 0)
-        if self.durable and not self._succession.whole_up_to(frame.delivery) and rewound < _REWINDS:
+        if self.durable and not self.succession.whole_up_to(frame.delivery) and rewound < _REWINDS:
+            if self.succession.comes_again(frame.delivery):
+                return False
             try:
                 await self.input.rewind()
             except (TransportError, WaitTimeout) as error:
@@ -386,6 +395,7 @@ class Gatekeeper:
                 return False
             # Deliveries that have arrived with this one are admitted all the same: the missing frames may be
             # among them, out of order.
+            self.succession.rewound(frame.delivery)
             self._rewound_for.setdefault(device, gaps)[epoch, first] = rewound + 1
             return False
         if not self.durable and self.accepted.number(device, epoch) == 0:

@@ -27,8 +27,9 @@ from pratipad_nb.transport.protocol import (
 
 __all__ = ["DurableInput", "FastInput", "Input", "Succession"]
 
-#: Frames that may stand in the buffer of a fast flow; at full speed that is about a second.
-_FAST_BUFFER_FRAMES = 256
+#: Frames, and bytes of frames, that may stand in the buffer of a fast flow. At full speed, so many frames are
+#: about a second.
+_FAST_BUFFER_FRAMES, _FAST_BUFFER_BYTES = 256, 64 << 20
 #: Acknowledged frames are purged early once they fill this part of the log's bound, so that a small log takes
 #: new frames at full speed, too; and once they are so many bytes, for a large purge keeps appends waiting.
 _SHARE, _MOST_UNPURGED = 8, 32 << 20
@@ -200,7 +201,8 @@ class FastInput:
     def __init__(self, wanted: Callable[[str], bool] = lambda _: True) -> None:
         self.due = asyncio.Event()
         self._wanted = wanted
-        self._buffer: deque[Delivery] = deque(maxlen=_FAST_BUFFER_FRAMES)
+        self._buffer: deque[Delivery] = deque()
+        self._bytes = 0
         self._arrived = asyncio.Event()
         self._subscription: Subscription | None = None
 
@@ -213,6 +215,9 @@ class FastInput:
         if not self._wanted(signal.subject):
             return
         self._buffer.append(Delivery(signal.subject, signal.data, 0, time.time()))
+        self._bytes += len(signal.data)
+        while len(self._buffer) > _FAST_BUFFER_FRAMES or self._bytes > _FAST_BUFFER_BYTES:
+            self._bytes -= len(self._buffer.popleft().data)
         self._arrived.set()
 
     async def get(self) -> list[Delivery]:
@@ -222,6 +227,7 @@ class FastInput:
             await self._arrived.wait()
         deliveries = list(self._buffer)
         self._buffer.clear()
+        self._bytes = 0
         return deliveries
 
     def acknowledge(self, delivery: Delivery) -> None:
@@ -266,18 +272,39 @@ class Succession:
     def __init__(self) -> None:
         self._series = self._last = 0
         #: The number of the first delivery of the series that came behind a hole.
-        self._hole: float = 0
+        self._hole = math.inf
+        #: The newest series that a rewind has ended.
+        self._ended = -1
+
+    @property
+    def whole(self) -> bool:
+        """Whether every delivery since the last rewind has arrived, up to the newest."""
+        return self._hole == math.inf
 
     def note(self, delivery: Delivery) -> None:
         """Take note of `delivery`, the newest that has arrived."""
         if delivery.number == 1:
             self._hole = math.inf
-        elif delivery.series != self._series:
+        elif not delivery.number or delivery.series != self._series:
             self._hole = 0
         elif delivery.number not in (self._last, self._last + 1):
             self._hole = min(self._hole, delivery.number)
+        if delivery.series > self._series:
+            self._ended = delivery.series - 1
         self._series, self._last = delivery.series, delivery.number
 
     def whole_up_to(self, delivery: Delivery) -> bool:
         """Return whether every delivery since the last rewind has arrived, up to `delivery`."""
         return delivery.series == self._series and delivery.number < self._hole
+
+    def rewound(self, delivery: Delivery) -> None:
+        """Note that the input was rewound after `delivery` had arrived."""
+        if delivery.number:
+            self._ended = max(self._ended, delivery.series)
+
+    def comes_again(self, delivery: Delivery) -> bool:
+        """Return whether the input was rewound since: then `delivery` comes again, unless it is acknowledged.
+
+        So one rewind serves all deliveries behind a hole, however many of them, and of however many devices.
+        """
+        return delivery.series <= self._ended

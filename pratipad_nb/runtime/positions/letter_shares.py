@@ -30,7 +30,7 @@ from dataclasses import dataclass
 
 from pratipad_nb import wording
 from pratipad_nb.seldom import Seldom
-from pratipad_nb.transport.codec import encode_payload
+from pratipad_nb.transport.codec import payload_encoder
 from pratipad_nb.transport.frames import DeadEntry, DeadFrame
 
 __all__ = ["LetterShares"]
@@ -244,4 +244,4 @@ def _by_device(frame: DeadFrame, size: int) -> dict[str, int]:
 
 
 def _size(entry: DeadEntry) -> int:
-    return len(encode_payload(entry))
+    return len(payload_encoder.encode(entry))

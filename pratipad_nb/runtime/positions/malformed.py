@@ -14,7 +14,7 @@ from pratipad_nb.errors import FrameError
 from pratipad_nb.transport.frames import DeadEntry, FailureNote, new_epoch
 from pratipad_nb.transport.protocol import Delivery
 
-__all__ = ["Malformed"]
+__all__ = ["Malformed", "sender_of"]
 
 #: Most deliveries that wait to be stored.
 _WAITING = 1024
@@ -64,7 +64,7 @@ class Malformed:
 
     async def put_aside(self, delivery: Delivery, error: FrameError) -> None:
         """Have `delivery` stored; waits while the bound of waiting deliveries is reached."""
-        if self._drops(_device_of(delivery)):
+        if self._drops(sender_of(delivery)):
             self._acknowledge(delivery)
         else:
             # The traceback of `error` holds all that was decompressed.
@@ -87,9 +87,9 @@ def _entry(delivery: Delivery, error: FrameError, step: str) -> DeadEntry:
     shown = repr(delivery.data[:_SHOWN_BYTES])
     # Fast delivery has no sequences. Of two dead letters with the same id only the later one would be listed.
     number = delivery.sequence or new_epoch()
-    return DeadEntry(_device_of(delivery), 0, number, 0, delivery.time, delivery.time, shown, [note])
+    return DeadEntry(sender_of(delivery), 0, number, 0, delivery.time, delivery.time, shown, [note])
 
 
-def _device_of(delivery: Delivery) -> str:
-    """Return the device's name in the subject, also if no device can have such a name."""
+def sender_of(delivery: Delivery) -> str:
+    """Return the name of the device in the subject of `delivery`, also if no device can have such a name."""
     return delivery.subject.rpartition(".")[2]

@@ -19,6 +19,7 @@ from pratipad_nb.runtime.positions.inputs import DurableInput, FastInput, Input
 from pratipad_nb.runtime.positions.lineage import Lineage
 from pratipad_nb.runtime.positions.outputs import Chain, FastChain
 from pratipad_nb.runtime.positions.rebuilding import Rebuild
+from pratipad_nb.runtime.positions.unreadable import Unreadable
 from pratipad_nb.runtime.values.plan import EdgeSettings, log_specs, marks_bytes, reserved_bytes
 from pratipad_nb.settings import Storage
 from pratipad_nb.transport.partitions import partition_of
@@ -105,18 +106,20 @@ async def open_output(
     settings: EdgeSettings,
     logs: Mapping[str, Log],
     storage: Callable[[], Storage],
+    unreadable: Unreadable,
 ) -> tuple[Chain, OutputChain | None]:
     """Return the chain of results, and the same as an `OutputChain` in durable delivery, else None.
 
     Raises
     ------
     FlowError
-        If the delivery is fast, and messages of an earlier durable run are stored.
+        If the delivery is fast, and messages of an earlier durable run are stored; or if a checkpoint can't
+        be read, and the positions aren't known without it.
     """
     if settings.delivery == "fast":
         await _refuse_stored_messages(connection, settings)
         return FastChain(connection, Subjects(settings.name).out(settings.partition)), None
-    chain = _chain_of(settings.partition, connection, settings, logs, storage)
+    chain = _chain_of(settings.partition, connection, settings, logs, storage, unreadable)
     await chain.open()
     return chain, chain
 
@@ -127,6 +130,7 @@ def _chain_of(
     settings: EdgeSettings,
     logs: Mapping[str, Log],
     storage: Callable[[], Storage] = Storage,
+    unreadable: Unreadable | None = None,
 ) -> OutputChain:
     subjects = Subjects(settings.name)
     return OutputChain(
@@ -136,11 +140,16 @@ def _chain_of(
         out_subject=subjects.out(partition),
         mark_subject=subjects.mark(f"partition-{partition}"),
         storage=storage,
+        unreadable=unreadable,
     )
 
 
 async def move_former_input(
-    connection: Connection, settings: EdgeSettings, logs: Mapping[str, Log], chain: OutputChain
+    connection: Connection,
+    settings: EdgeSettings,
+    logs: Mapping[str, Log],
+    chain: OutputChain,
+    unreadable: Unreadable,
 ) -> None:
     """Move the input that version 0.1 has stored, if there is any, into the log of today."""
     chains = {settings.partition: chain}
@@ -152,7 +161,9 @@ async def move_former_input(
             await chains[partition].read()
         return chains[partition].positions.number(device, 0) >= number
 
-    await FormerInput(connection, settings, is_stored=is_stored, check_owner=chain.check_owner).move()
+    await FormerInput(
+        connection, settings, is_stored=is_stored, check_owner=chain.check_owner, unreadable=unreadable
+    ).move()
 
 
 async def open_input(
@@ -168,6 +179,12 @@ async def open_input(
 
     `lineage` compares the input's log, too. If processors keep a state, the input is set back to the first
     delivery that the states of `chain` lack.
+
+    Raises
+    ------
+    FlowError
+        If the checkpoint with the processors' states can't be read, and the input no longer holds all
+        messages that would rebuild them.
     """
     subjects = Subjects(settings.name)
     if chain is None:
@@ -175,7 +192,15 @@ async def open_input(
         await fast.listen(connection, subjects.up_all)
         return fast
     input_log, family = logs[subjects.input_stream], f"{_CONSUMER}-{settings.partition}-"
-    last = (await input_log.state()).last
+    state = await input_log.state()
+    last = state.last
+    if keeps_state and chain.states_lost and state.first > 1:
+        raise FlowError(
+            f"flow {settings.name!r} can't start: {chain.states_lost}. The states of processors were there; "
+            f"log {input_log.spec.name} holds no message before entry {state.first} to rebuild them. Restore "
+            "the server's state folder from a backup; or call forget_state() of the flow, then start it: its "
+            "processors begin without a state, and no message is lost or doubled."
+        )
     # Messages of foreign devices bear the input's sequences. If the input went back alone, as after a power
     # cut, it gives the sequences of lost messages to new messages.
     chain.positions.drop([position for position in chain.positions.of_foreign() if position[2] > last])

@@ -46,6 +46,7 @@ def merged(parts: Sequence[FlowStats], empty: FlowStats, *, state: FlowState, er
             "repeats",
             "malformed",
             "dropped_letters",
+            "unreadable",
         )
     }
     return FlowStats(

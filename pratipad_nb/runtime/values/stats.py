@@ -107,6 +107,8 @@ class DeviceStats:
         How many devices speak through this one, if it is a gateway.
     connections
         How many connections the device has, by the server's word.
+    hellos_dropped
+        Hellos of the device that were malformed, or more than the edge works on: one every 5 ms, the newest.
     """
 
     connected: bool = False
@@ -121,6 +123,7 @@ class DeviceStats:
     error: str = ""
     sources: int = 0
     connections: int = 0
+    hellos_dropped: int = 0
 
     @property
     def crowded(self) -> bool:
@@ -163,7 +166,8 @@ class BackwardStats:
         `sent`, a second.
     refused
         Entries of the order log that were refused: the notation lets none pass, a reader pretended that its
-        order is a processor's reply, or the entry can't be read. `received` doesn't count their orders.
+        order is a processor's reply, or the orders are too many or too large. `received` doesn't count their
+        orders. Entries that can't be read at all are counted in `FlowStats.unreadable`.
     """
 
     received: int = 0
@@ -266,6 +270,9 @@ class FlowStats:
     dropped_letters
         Messages and malformed deliveries that became no dead letter, for their devices had used up their
         shares of the room; see `DeviceStats.dropped_letters`.
+    unreadable
+        Entries of the flow's own logs (results, orders, positions, dead letters) that were no valid frames,
+        and were skipped; since the start.
     backward
         The way back to devices: orders and replies.
     blocked_by
@@ -302,6 +309,7 @@ class FlowStats:
     dead: int = 0
     malformed: int = 0
     dropped_letters: int = 0
+    unreadable: int = 0
     backward: BackwardStats = field(default_factory=BackwardStats)
     blocked_by: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -371,9 +379,9 @@ class FlowStats:
         facts += [f"{wording.counted(self.waiting, 'frame')} waiting"] if self.waiting else []
         facts += [f"{wording.count(self.dropped)} lost"] if self.dropped else []
         facts += [wording.counted(self.dead, "dead letter")] if self.dead else []
-        facts += (
-            [wording.counted(self.dropped_letters, "letter") + " dropped"] if self.dropped_letters else []
-        )
+        dropped = self.dropped_letters
+        facts += [f"{wording.counted(dropped, 'letter')} dropped"] if dropped else []
+        facts += [f"{wording.count(self.unreadable)} unreadable in its logs"] if self.unreadable else []
         facts += [
             f"{key} has left {wording.counted(p.left_behind, 'instance')} behind in a call that hangs"
             for key, p in self.processors.items()

@@ -199,10 +199,11 @@ class TestDemand:
         clock.advance(1.5 * PATIENCE)
         yard.ledger.tick()
         yard.heed("silent", sent=60)
-        assert yard.asked == {"silent": 60, "here": 0}
-        yard.arrive("silent", 10)
+        assert yard.asked == {"silent": 60, "here": 40}
+        yard.arrive("silent", 60)
+        yard.arrive("here")
         yard.ledger.settle()
-        assert yard.asked["here"] > 0
+        assert yard.asked["here"] > 40
 
     def test_the_word_of_a_silent_device_is_not_waited_for_for_ever(self, clock):
         yard = Yard(most=100, least=50)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -388,6 +389,7 @@ class Full:
             await self.push(device, count, size)
             await device.flush()
             await eventually(lambda: any("dead letters are full" in each for each in flow.stats().blocked_by))
+            await eventually(lambda: not flow.stats().in_flight)
             yield flow, device
 
 
@@ -533,3 +535,32 @@ async def test_letters_that_no_result_completes_are_never_void(place):
     await letters.store([("P1", entry(1)), ("P1" + ORDER_STEP, order_entry(2, "room1"))])
     later, _ = await taken_over(place)
     assert later.count == 2
+
+
+async def test_a_list_shows_no_more_payloads_than_memory_may_hold_and_names_every_letter(
+    letters, monkeypatch
+):
+    monkeypatch.setattr("pratipad_nb.runtime.positions.dead_letters._LISTED_BYTES", 1 << 20)
+    dense = [[]] * 10_000
+    for number in (1, 2, 3):
+        await letters.store([("P1", entry(number, payload=dense))])
+    first, *others = await letters.list()
+    assert first.payload == dense
+    assert ["not shown" in str(letter.payload) for letter in others] == [True, True]
+    assert [letter.error for letter in others] == ["ValueError: no"] * 2
+    assert [batch.payloads for batch in await retried(letters)] == [[dense]] * 3
+    assert await letters.clear() == 3
+
+
+async def test_letters_that_nobody_looks_into_are_not_decoded(letters):
+    for number in (1, 2, 3):
+        await letters.store([("P1", entry(number, payload=[[]] * 300_000))])
+    tracemalloc.start()
+    try:
+        again = DeadLetters(letters._connection, letters._log, letters._subjects)
+        await again.find(lambda _: True)
+        await again.sweep(Positions())
+        assert tracemalloc.get_traced_memory()[1] < 5 << 20
+    finally:
+        tracemalloc.stop()
+    assert again.count == 3

@@ -212,6 +212,14 @@ async def test_a_message_of_a_foreign_client_gets_a_number_behind_all_that_were_
     assert (await log.state()).first > stored.last
 
 
+async def test_entries_that_are_no_frames_or_of_no_device_do_not_keep_the_others_from_moving(remembered):
+    connection, subjects = remembered.connection, remembered.subjects
+    await connection.append(subjects.up("plain"), b"PNB\x00?")
+    await connection.append(subjects.up("plain").replace("plain", "_all"), b"1")
+    assert await remembered.results() == ALL
+    assert await connection.find_log("IN_house") is None
+
+
 @pytest.mark.parametrize("made", [True, False])
 async def test_a_move_that_is_killed_at_any_of_its_steps_is_finished_by_the_next_start(memory, made):
     for step in range(1, 200):

@@ -9,9 +9,10 @@ import pytest
 from patience import eventually
 
 from pratipad_nb.runtime.positions.forwarding import Forwarder
+from pratipad_nb.runtime.positions.frame_names import name_of
 from pratipad_nb.settings import FlowOptions, Keep
 from pratipad_nb.transport.codec import decode, encode
-from pratipad_nb.transport.frames import OutputFrame, OutputHeader
+from pratipad_nb.transport.frames import ControlFrame, OutputFrame, OutputHeader
 from pratipad_nb.transport.memory import MemoryConnection
 from pratipad_nb.transport.memory_broker import Broker
 from pratipad_nb.transport.protocol import LogSpec
@@ -145,3 +146,33 @@ async def test_an_edge_that_went_back_before_the_cloud_confirmed_its_frames_send
     barn.edge.restart(backup)
     await barn.append("b", 1)
     await barn.arrives(*frames("a", 1, 2, 3, 4), *frames("b", 1))
+
+
+async def readable_at_cloud(barn):
+    log = await barn.link.cloud.find_log(SUBJECTS.output_stream)
+    found = [name_of(record) async for record in log.read(1)] if log is not None else []
+    return [name for name in found if name is not None]
+
+
+@pytest.mark.parametrize("garbage", [b"", b"?", encode(ControlFrame("who"))])
+async def test_an_entry_that_is_no_frame_ends_no_forwarding_and_doubles_nothing(barn, garbage):
+    await barn.append("a", 1, 2, 3)
+    backup = barn.edge.copied_store()
+    barn.start()
+    await barn.arrives(*frames("a", 1, 2, 3))
+    await barn.link.cloud.append(SUBJECTS.sent, garbage)  # at the cloud
+    await barn.link.append(SUBJECTS.out(0), garbage)  # at the edge
+    await barn.append("a", 4)
+
+    async def arrived():
+        return await readable_at_cloud(barn) == frames("a", 1, 2, 3, 4)
+
+    await eventually(arrived)
+    await barn.link.cloud.append(SUBJECTS.sent, garbage)
+    barn.edge.restart(backup)  # and the edge knows no longer what the cloud has confirmed
+    await barn.append("b", 1)
+
+    async def gone_on():
+        return await readable_at_cloud(barn) == frames("a", 1, 2, 3, 4) + frames("b", 1)
+
+    await eventually(gone_on)

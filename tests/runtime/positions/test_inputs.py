@@ -41,6 +41,14 @@ async def test_a_fast_inputs_buffer_is_bounded_and_the_oldest_go():
     assert await fast.waiting() == 0
 
 
+async def test_a_fast_inputs_buffer_is_bounded_in_bytes_too():
+    fast = FastInput()
+    for _ in range(2):  # what was taken counts no more
+        for number in range(100):
+            fast.on_signal(Signal("pratipad.house.up.room1", bytes([number]) * (1 << 20)))
+        assert [d.data[0] for d in await fast.get()] == list(range(36, 100))
+
+
 async def test_a_fast_input_takes_its_own_partitions_devices_alone():
     fast = FastInput(lambda subject: subject.endswith("room1"))
     fast.on_signal(Signal("pratipad.house.up.room2", b"2"))

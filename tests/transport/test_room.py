@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pratipad_nb.errors import FrameError
-from pratipad_nb.runtime.positions.room import Place, Room
-from pratipad_nb.transport.codec import encode, most_memory_of
+from pratipad_nb.transport.codec import decode, encode, most_memory_of
 from pratipad_nb.transport.frames import UplinkFrame
+from pratipad_nb.transport.room import Place, Room
 
 MOST = 100
 
@@ -34,7 +34,7 @@ def test_what_is_larger_than_all_room_is_in_flight_alone():
 def test_frames_are_looked_into_only_if_room_is_short():
     text = encode(UplinkFrame("house", "room1", 1, 1, [1.0], ["x" * 100_000]))
     room = Room(3 * most_memory_of(text))
-    places = [room.place("room1", text) for _ in range(12)]
+    places = [Place.of("room1", text) for _ in range(12)]
     for place in places:
         assert room.fits(place)
         room.take(place)
@@ -46,11 +46,27 @@ def test_frames_are_looked_into_only_if_room_is_short():
     assert room.taken == 0
 
 
+def test_simple_payloads_tell_their_memory_once_room_is_taken():
+    readings = [{"n": number, "celsius": 20.5} for number in range(500)]
+    data = encode(UplinkFrame("house", "room1", 1, 1, [1.0] * 500, readings))
+    payloads = decode(data, UplinkFrame).payloads
+    room = Room(10 * most_memory_of(data))
+    places = [Place.of("room1", data) for _ in range(8)]
+    for place in places:
+        assert room.fits(place)
+        room.take(place, payloads)
+    assert all(place.data is not None for place in places)  # no frame was looked into
+    assert places[0].size == most_memory_of(data) > 3 * places[-1].size
+    for place in places:
+        room.release(place)
+    assert room.taken == 0
+
+
 def test_a_damaged_frame_has_no_place():
     room = Room(MOST)
     room.take(Place("a", MOST, None))
     with pytest.raises(FrameError):
-        room.fits(room.place("b", b"PNB\x01" + bytes(1_000)))
+        room.fits(Place.of("b", b"PNB\x01" + bytes(1_000)))
 
 
 @settings(deadline=None)
