@@ -544,8 +544,7 @@ def revoke(
 
 
 def _revoke_party(folder: Path, party: list[str], flow: str | None, tenant: str) -> None:
-    import shutil
-
+    from pratipad_nb.pki.store import forget_party
     from pratipad_nb.server.register import Change
 
     listed = local_state.parties_in(folder).parties.values()
@@ -563,10 +562,7 @@ def _revoke_party(folder: Path, party: list[str], flow: str | None, tenant: str)
     gone = tuple(sorted({replace(each, serial="") for each in wanted}, key=lambda each: each.identity))
     asyncio.run(local_state.change(folder, Change(gone=gone)))
     for each in gone:
-        key = file_key(each.key)
-        stored = folder / "pki" / each.role / (key if each.role == "edge" else f"{key}/{each.name}")
-        shutil.rmtree(stored, ignore_errors=True)
-        shutil.rmtree(folder / "pki" / "carried" / each.role / key / each.name, ignore_errors=True)
+        forget_party(folder / "pki", each.role, each.key, each.name)
     flows = " and ".join(repr(each.key) for each in gone)
     typer.echo(f"the {role} {name!r} of {flows} is let in no more")
 
