@@ -146,7 +146,8 @@ class Spied:
         self._stack.push_async_callback(attempt.client.close)
         return attempt
 
-    async def spy(self, account: str) -> None:
+    async def connect_spy(self, account: str) -> Client:
+        """Connect as the user of `account` who may do everything."""
         identity = OWNER if account == "SYS" else f"{SPY}:{account}"
         client = await nats.connect(
             self.url,
@@ -156,6 +157,10 @@ class Spied:
             allow_reconnect=False,
         )
         self._stack.push_async_callback(client.close)
+        return client
+
+    async def spy(self, account: str) -> None:
+        client = await self.connect_spy(account)
 
         async def see(message: Msg) -> None:
             self.spies.see(account, message)
