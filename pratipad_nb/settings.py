@@ -17,6 +17,7 @@ from typing import Literal, TypeGuard, get_args
 from pratipad_nb.errors import SettingsError
 
 __all__ = [
+    "GUEST",
     "HANDLE",
     "NAME_PATTERN",
     "RESERVED_NAMES",
@@ -36,10 +37,14 @@ __all__ = [
     "checked_options",
     "checked_path",
     "checked_wait",
+    "file_key",
     "gateway_of",
+    "key_of_file",
     "party_name",
     "valid_address",
     "valid_name",
+    "valid_reader",
+    "valid_tenant",
 ]
 
 Delivery = Literal["durable", "fast"]
@@ -55,6 +60,10 @@ RESERVED_NAMES = frozenset({"Push", "Pull", "Demand", "Output"})
 #: The reader that is a flow's own handle. No party is let in under this name: it would move the handle's
 #: position. The names of the other parties of a flow's own begin with an underscore, as no valid name does.
 HANDLE = "notebook"
+#: Stands in a reader's name between the name and the reader's own tenant, if that is not the flow's tenant.
+GUEST = "@"
+#: Stands for the "/" of a tenant's flow in the names of files and folders; no valid name holds it.
+_IN_FILES = "~"
 
 _NAME = re.compile(NAME_PATTERN)
 
@@ -69,8 +78,9 @@ def valid_name(name: object, what: str) -> str:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise SettingsError(
-            f"{name!r} can't name a {what}: a name starts with a letter and goes on with at most 63 letters, "
-            f"digits, '_' or '-' (pattern {NAME_PATTERN}). Choose another, for example {_suggest(name)!r}."
+            f"{name!r:.100} can't name a {what}: a name starts with a letter and goes on with at most 63 "
+            f"letters, digits, '_' or '-' (pattern {NAME_PATTERN}). Choose another, for example "
+            f"{_suggest(name)!r}."
         )
     if name in RESERVED_NAMES:
         raise SettingsError(
@@ -88,12 +98,52 @@ def party_name(name: object, role: str) -> str:
     SettingsError
         If `name` is no valid name, or is reserved for a flow's own handle.
     """
-    if role == "reader" and name == HANDLE:
+    if role == "reader" and isinstance(name, str) and name.partition(GUEST)[0] == HANDLE:
         raise SettingsError(
             f"{name!r} can't name a reader that is let in: a flow's own handle reads under that name. Choose "
             "another, for example 'cloud'."
         )
-    return valid_name(name, role)
+    return valid_reader(name) if role == "reader" else valid_name(name, role)
+
+
+def valid_reader(name: object) -> str:
+    """Return `name` if it can name a reader, or a reader of another tenant (a guest): ``"reader@tenant"``.
+
+    The tenant is empty for a guest of no tenant: ``"reader@"``.
+
+    Raises
+    ------
+    SettingsError
+        If neither `name`, nor both of its parts, are valid names.
+    """
+    if not isinstance(name, str):
+        return valid_name(name, "reader")
+    alone, _, tenant = name.partition(GUEST)
+    valid_name(alone, "reader")
+    if tenant:
+        valid_name(tenant, "tenant")
+    return name
+
+
+def valid_tenant(tenant: object) -> str:
+    """Return `tenant` if it can name a tenant; empty: none.
+
+    Raises
+    ------
+    SettingsError
+        If `tenant` is no valid name.
+    """
+    return "" if tenant in ("", None) else valid_name(tenant, "tenant")
+
+
+def file_key(key: str) -> str:
+    """Return the name that the flow `key` has as a file or folder: ``acme~house`` for ``acme/house``."""
+    return key.replace("/", _IN_FILES)
+
+
+def key_of_file(name: str) -> str:
+    """Return the flow's key that `file_key` has made `name` of."""
+    return name.replace(_IN_FILES, "/")
 
 
 def valid_address(name: object) -> str:
@@ -119,7 +169,7 @@ def gateway_of(address: str) -> str:
 
 
 def _suggest(name: object) -> str:
-    kept = re.sub(r"[^A-Za-z0-9_-]+", "_", str(name)).strip("_-")[:60]
+    kept = re.sub(r"[^A-Za-z0-9_-]+", "_", f"{name}"[:100]).strip("_-")[:60]
     return kept if kept and kept[0].isalpha() else "a" + kept
 
 

@@ -14,11 +14,12 @@ import nats
 from nats.aio.client import Client
 
 from pratipad_nb import AsyncFlow
+from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.frames import HelloFrame
 from pratipad_nb.transport.parties import Party, Role
 from pratipad_nb.transport.tls import client_context
 
-__all__ = ["HELLOS", "raw_client"]
+__all__ = ["HELLOS", "raw_client", "raw_party"]
 
 
 @contextlib.asynccontextmanager
@@ -26,13 +27,27 @@ async def raw_client(flow: AsyncFlow, role: Role, name: str, folder: Path) -> As
     """Yield a connection of the library `nats`, which the server knows as the party `name`."""
     endpoint = await flow.invite(name, folder / name, role)
     assert endpoint.credentials is not None
+    async with raw_party(endpoint.url, Party(flow.name, role, name), endpoint.credentials) as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def raw_party(
+    url: str, party: Party, credentials: Credentials, errors: list[str] | None = None
+) -> AsyncIterator[Client]:
+    """Yield a connection of the library `nats` for `party`; the server's errors go to `errors`."""
+
+    async def noted(error: Exception) -> None:
+        if errors is not None:
+            errors.append(str(error))
+
     client = await nats.connect(
-        endpoint.url,
-        tls=client_context(endpoint.credentials),
+        url,
+        tls=client_context(credentials),
         tls_handshake_first=True,
-        inbox_prefix=f"{Party(flow.name, role, name).inbox}.{secrets.token_hex(4)}",
+        inbox_prefix=f"{party.inbox}.{secrets.token_hex(4)}",
         allow_reconnect=False,
-        error_cb=_ignored,
+        error_cb=noted,
     )
     try:
         yield client

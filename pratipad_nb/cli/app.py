@@ -16,6 +16,7 @@ from pratipad_nb.cli.cloud import cloud
 from pratipad_nb.cli.device import device
 from pratipad_nb.cli.run import run
 from pratipad_nb.cli.server import server
+from pratipad_nb.cli.tenant import tenant
 from pratipad_nb.cli.top import top
 
 __all__ = ["app"]
@@ -34,8 +35,8 @@ The house of the tutorial as five processes:
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a newer reader of the same name reads now, 130 or 143
 interrupted before it was done. `server`, `run`, `device` and an endless `cloud` end by a signal: 0 if all
 was drained.
-Environment: PRATIPAD_HOME, PRATIPAD_SERVER, PRATIPAD_CERTS, PRATIPAD_FLOW stand for --home, --server,
---certs, --flow.
+Environment: PRATIPAD_HOME, PRATIPAD_SERVER, PRATIPAD_CERTS, PRATIPAD_FLOW, PRATIPAD_TENANT stand for
+--home, --server, --certs, --flow, --tenant.
 """
 
 app = typer.Typer(
@@ -71,6 +72,7 @@ for _command, _short in (
     (device, "Connect the devices that a file defines."),
     (cloud, "Print a flow's results as JSON lines; send orders."),
     (top, "Show the rates of flows."),
+    (tenant, "Set and show what a tenant may have."),
     (check, "Check notations without running anything."),
 ):
     app.command(short_help=_short)(_command)

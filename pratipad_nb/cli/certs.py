@@ -19,10 +19,10 @@ import typer
 
 from pratipad_nb.cli import local_state
 from pratipad_nb.cli.exits import reported, said
-from pratipad_nb.cli.options import Home, Json
+from pratipad_nb.cli.options import Home, Json, Tenant
 from pratipad_nb.errors import CertificateError, SettingsError
 from pratipad_nb.pki.invitation import Invitation, made_folder
-from pratipad_nb.settings import party_name
+from pratipad_nb.settings import file_key, party_name
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.store import CertificateStore
@@ -61,14 +61,6 @@ _FlowOption = Annotated[
         metavar="NAME",
         help="The flow; for a leaf, several may go with commas.",
         show_default=False,
-    ),
-]
-
-
-_TenantOption = Annotated[
-    str,
-    typer.Option(
-        "--tenant", envvar="PRATIPAD_TENANT", metavar="NAME", help="The flow's tenant.", show_default=False
     ),
 ]
 
@@ -174,7 +166,7 @@ def issue(
     flow: _FlowOption = None,
     out: _OutOption = None,
     url: _UrlOption = None,
-    tenant: _TenantOption = "",
+    tenant: Tenant = "",
     mqtt: Annotated[
         bool, typer.Option("--mqtt", help="The device speaks MQTT, and no NATS.", show_default=False)
     ] = False,
@@ -193,10 +185,12 @@ def issue(
       pratipad certs issue reader archive --flow house --out archive-certs
       pratipad certs issue edge house --url tls://hub.local:4222
       pratipad certs issue leaf barn --flow house,garden --url tls://cloud.example:7422
+      pratipad certs issue device room1 --flow house --tenant acme
+      pratipad certs issue reader archive --flow acme/house --tenant globex    (see flow.share)
     """
     parties = _parties(role, name, flow, tenant, mqtt)
     party_name(name, role.value)
-    _issue(role, name, parties, tenant, _Target(out, url, home, as_json))
+    _issue(role, name, parties, _Target(out, url, home, as_json))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,21 +203,21 @@ class _Target:
     as_json: bool
 
 
-def _issue(
-    role: Role, name: str, parties: list[Party], tenant: str, target: _Target, *, anew: bool = False
-) -> None:
+def _issue(role: Role, name: str, parties: list[Party], target: _Target, *, anew: bool = False) -> None:
     """Write the folder of `parties`, one party or a leaf's, and let them in; `anew`: with new keys."""
     from pratipad_nb.server.register import Change
 
     folder = local_state.home_folder(target.home)
+    # Before a certificate is made: an invitation that is refused leaves no trace.
+    local_state.parties_in(folder).check(Change(tuple(parties)))
     if not (folder / "pki" / "authority" / "ca.pem").exists():
         raise CertificateError(
             f"there is no authority in {folder}. Make one (pratipad certs init), or say where it is (--home)."
         )
     store = _opened(folder)
     out = (target.out or Path(f"{name}-certs")).expanduser()
-    own = tenant or parties[0].guest_of or parties[0].tenant
-    invitation = Invitation(role.value, name, ",".join(party.key for party in parties), tenant=own)
+    flows = ",".join(party.key for party in parties)
+    invitation = Invitation(role.value, parties[0].name or name, flows)
     # Before a certificate is made: a folder of another party leaves no trace.
     invitation.claim(out, store.authority.certificate)
     made = {party: _written(store, party, invitation, out, anew=anew) for party in parties}
@@ -292,7 +286,7 @@ def _written(
         return made
     # Carried by hand, as a device's certificate is, so valid as long; the certificate of this machine's edge
     # is renewed at each start.
-    folder = out / party.key.replace("/", "~") if party.role == "leaf" else out
+    folder = out / file_key(party.key) if party.role == "leaf" else out
     made_folder(folder)
     make = store.authority.issue if anew else store.authority.ensure
     made = make(party.identity, folder, days=CLIENT_DAYS)
@@ -362,7 +356,7 @@ def renew(
     flow: _FlowOption = None,
     out: _OutOption = None,
     url: _UrlOption = None,
-    tenant: _TenantOption = "",
+    tenant: Tenant = "",
     home: Home = None,
     as_json: Json = False,
 ) -> None:
@@ -390,7 +384,7 @@ def renew(
             "list`, or let it in: pratipad certs issue"
         )
     parties = [replace(known[each.identity], serial="") for each in parties]
-    _issue(role, name, parties, tenant, _Target(out, url, home, as_json), anew=True)
+    _issue(role, name, parties, _Target(out, url, home, as_json), anew=True)
 
 
 def _named(party: list[str], flow: str | None, tenant: str) -> tuple[Role, str, list[Party]]:
@@ -499,7 +493,7 @@ def _finished(store: CertificateStore, *, force: bool) -> None:
 def revoke(
     party: _RevokedArgument = None,
     flow: _FlowOption = None,
-    tenant: _TenantOption = "",
+    tenant: Tenant = "",
     serial: Annotated[
         str | None,
         typer.Option(
@@ -550,7 +544,7 @@ def _revoke_party(folder: Path, party: list[str], flow: str | None, tenant: str)
     gone = tuple(sorted({replace(each, serial="") for each in wanted}, key=lambda each: each.identity))
     asyncio.run(local_state.change(folder, Change(gone=gone)))
     for each in gone:
-        key = each.key.replace("/", "~")
+        key = file_key(each.key)
         stored = folder / "pki" / each.role / (key if each.role == "edge" else f"{key}/{each.name}")
         shutil.rmtree(stored, ignore_errors=True)
         shutil.rmtree(folder / "pki" / "carried" / each.role / key / each.name, ignore_errors=True)

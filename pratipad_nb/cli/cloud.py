@@ -17,8 +17,8 @@ import typer
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled, said
-from pratipad_nb.cli.local_state import endpoint_for, home_folder, joined_server, known_flows
-from pratipad_nb.cli.options import Certs, Home, Server
+from pratipad_nb.cli.local_state import called, endpoint_for, home_folder, joined_server, known_flows
+from pratipad_nb.cli.options import Certs, Home, Server, Tenant
 from pratipad_nb.cli.rules import Rule
 from pratipad_nb.errors import (
     NotInvited,
@@ -136,6 +136,7 @@ def cloud(
     server: Server = None,
     certs: Certs = None,
     home: Home = None,
+    tenant: Tenant = "",
 ) -> None:
     """Print a flow's results as JSON lines, until a signal ends it; send orders; ask for readings.
 
@@ -153,6 +154,8 @@ def cloud(
       pratipad cloud house --sqlite house.db --rule rule.py
       pratipad cloud house --send '{"led": "on"}' --to room1
       pratipad cloud meter --pull 5
+      pratipad cloud house --tenant acme
+      pratipad cloud acme/house --tenant globex --certs archive-certs    (see flow.share)
     """
     if begin not in (None, "oldest", "newest"):
         raise SettingsError(f"--from is {begin!r}; it can be oldest or newest.")
@@ -174,9 +177,19 @@ def cloud(
     issued = invitation_in(certs) if certs is not None else None
     name = reader or (issued.name if issued is not None and issued.role == "reader" else _READER)
     patience = timeout if send is None or most is not None or pull is not None else 0.0
-    work = endpoint_for("reader", name, flow=flow, server=server, certs=certs, home=home, patience=patience)
+    work = endpoint_for(
+        "reader",
+        name,
+        flow=flow,
+        server=server,
+        certs=certs,
+        home=home,
+        tenant=tenant,
+        patience=patience,
+    )
+    party = called("reader", name, flow=flow, certs=certs, tenant=tenant)
     try:
-        run_until_signalled(_run(work, name, wishes))
+        run_until_signalled(_run(work, party.name if party is not None else name, wishes))
     except Signalled:
         if most is not None or pull is not None or send is not None:
             raise
@@ -194,6 +207,7 @@ def _parsed(text: str | None) -> Any:
 async def _run(endpoint: Any, name: str, wishes: _Wishes) -> None:
     from pratipad_nb.cli.patient_output import PatientSink
     from pratipad_nb.cloud.client import AsyncCloud
+    from pratipad_nb.transport.parties import flow_key
 
     found: Endpoint = await endpoint
     sink = None if wishes.database is None else PatientSink(wishes.database)
@@ -201,7 +215,7 @@ async def _run(endpoint: Any, name: str, wishes: _Wishes) -> None:
         if sink is not None:
             await sink.open()
         if wishes.home is not None:
-            _tell_if_unknown(wishes.home, found.flow, name)
+            _tell_if_unknown(wishes.home, flow_key(found.flow, found.tenant), name)
         async with AsyncCloud(found.flow, reader=name, endpoint=found) as client:
             await _fulfil(client, wishes, sink)
     finally:

@@ -15,7 +15,7 @@ import typer
 
 from pratipad_nb.cli.exits import Ending, raise_last, reported, said, signals
 from pratipad_nb.cli.local_state import endpoint_for
-from pratipad_nb.cli.options import Certs, FlowName, Home, Server
+from pratipad_nb.cli.options import Certs, FlowName, Home, Server, Tenant
 from pratipad_nb.cli.programs import ProgramError, defined, execute
 from pratipad_nb.cli.rate_rows import device_line
 from pratipad_nb.errors import DeviceError, PratipadError
@@ -37,6 +37,7 @@ def device(
     server: Server = None,
     certs: Certs = None,
     home: Home = None,
+    tenant: Tenant = "",
     seconds: Annotated[
         float | None,
         typer.Option(
@@ -72,7 +73,7 @@ def device(
         try:
             for each in found:
                 if each.state == "not connected":
-                    where = {"flow": flow, "server": server, "certs": certs, "home": home, "patience": None}
+                    where = {"flow": flow, "server": server, "certs": certs, "home": home, "tenant": tenant}
                     _connect(each, where)
             ending.expect()
             for each in found:
@@ -84,7 +85,8 @@ def device(
 
 
 def _connect(device: Device, where: dict[str, Any]) -> None:
-    device.connect(asyncio.run(endpoint_for("device", device.name, **where)))
+    where["tenant"] = where["tenant"] or device.tenant
+    device.connect(asyncio.run(endpoint_for("device", device.name, patience=None, **where)))
 
 
 def _keep(found: list[Device], ending: Ending, seconds: float | None, status: float) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "answering_server",
+    "called",
     "certificate",
     "change",
     "endpoint_for",
@@ -62,6 +63,24 @@ def own_folder(certs: Path, name: str) -> Path:
     return inner if inner.is_dir() else certs.expanduser()
 
 
+def called(role: Role, name: str, *, flow: str | None, certs: Path | None, tenant: str = "") -> Party | None:
+    """Return the party that a command's options mean; None if they don't say its flow.
+
+    The flow is `flow`, or else what the certificate folder says, which also says the tenant of the flow.
+
+    Raises
+    ------
+    SettingsError
+        If the options name no party, or the certificate folder is damaged.
+    """
+    from pratipad_nb.transport.parties import Party
+
+    issued = invitation_in(own_folder(certs, name)) if certs is not None else None
+    if issued is not None and (flow is None or (not tenant and issued.flow.endswith(f"/{flow}"))):
+        flow = issued.flow
+    return Party.called(role, flow, name, tenant) if flow is not None else None
+
+
 async def endpoint_for(
     role: Role,
     name: str,
@@ -91,10 +110,8 @@ async def endpoint_for(
     ServerError
         If no server runs in the state folder.
     """
-    from pratipad_nb.transport.parties import Party
-
     party_name(name, role)
-    party = Party.called(role, flow, name, tenant) if flow is not None else None
+    party = called(role, name, flow=flow, certs=certs, tenant=tenant)
     if server is not None and server.startswith("memory://") and party is not None:
         return Endpoint(server, party.flow, tenant=party.tenant)
     if certs is None:
@@ -106,15 +123,13 @@ async def endpoint_for(
     folder = own_folder(certs, name)
     issued = invitation_in(folder)
     server = server or (issued.server if issued else "")
-    if party is None and issued is not None:
-        party = Party.called(role, issued.flow, name, tenant or issued.tenant)
     if not server or party is None:
         missing = "--flow NAME" if server else "--server URL"
         raise SettingsError(f"{folder} doesn't say it, so pass {missing}.")
-    if issued is not None and (issued.role, issued.name) != (role, name):
+    if issued is not None and (issued.role, issued.name) != (role, party.name):
         raise SettingsError(
-            f"{folder} lets the {issued.role} {issued.name!r} in, not the {role} {name!r}. Issue one for it: "
-            f"pratipad certs issue {role} {name} --flow {party.key}"
+            f"{folder} lets the {issued.role} {issued.name!r} in, not the {role} {party.name!r}. Issue one "
+            f"for it: pratipad certs issue {role} {party.name} --flow {party.key}"
         )
     return Endpoint(server, party.flow, Credentials.in_folder(folder), tenant=party.tenant)
 

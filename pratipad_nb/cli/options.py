@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Certs", "FlowName", "Home", "Json", "Server"]
+__all__ = ["Certs", "FlowName", "Home", "Json", "Server", "Tenant"]
 
 Home = Annotated[
     Path | None,
@@ -50,6 +50,17 @@ FlowName = Annotated[
         envvar="PRATIPAD_FLOW",
         metavar="NAME",
         help="The flow's name. Default: what the certificate folder says.",
+        show_default=False,
+    ),
+]
+Tenant = Annotated[
+    str,
+    typer.Option(
+        "--tenant",
+        envvar="PRATIPAD_TENANT",
+        metavar="NAME",
+        help="The tenant of the device or reader, and of its flow. Another tenant's flow is TENANT/FLOW, "
+        "for a reader with which it is shared.",
         show_default=False,
     ),
 ]

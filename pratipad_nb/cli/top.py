@@ -11,6 +11,7 @@ import contextlib
 import json
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled
-from pratipad_nb.cli.local_state import endpoint_for, home_folder, joined_server, known_flows
-from pratipad_nb.cli.options import Certs, Home, Json, Server
+from pratipad_nb.cli.local_state import called, endpoint_for, home_folder, joined_server, known_flows
+from pratipad_nb.cli.options import Certs, Home, Json, Server, Tenant
 from pratipad_nb.cli.rate_rows import COLUMNS, fitting, row, rows, troubles
 from pratipad_nb.errors import FlowError, SettingsError, WaitTimeout
 from pratipad_nb.pki.invitation import invitation_in
@@ -49,6 +50,7 @@ def top(
     server: Server = None,
     certs: Certs = None,
     home: Home = None,
+    tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
     """Show the rates of a server's flows, each summed over all edges that run it.
@@ -65,25 +67,26 @@ def top(
       pratipad top house --once --json | jq .rate
     """
     live = not (once or as_json)
-    work = _show(flow, server, certs, home_folder(home), None if once else every, live, as_json)
+    where = _Where(flow, server, certs, home_folder(home), tenant)
+    work = _show(where, None if once else every, live, as_json)
     with contextlib.suppress(Signalled):
         run_until_signalled(work)
 
 
-async def _show(
-    flow: str | None,
-    server: str | None,
-    certs: Path | None,
-    home: Path,
-    every: float | None,
-    live: bool,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """The options of one call that say which flows are asked, and where."""
+
+    flow: str | None
+    server: str | None
+    certs: Path | None
+    home: Path
+    tenant: str
+
+
+async def _show(where: _Where, every: float | None, live: bool, as_json: bool) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        flows = {
-            name: await stack.enter_async_context(_control(name, server, certs, home))
-            for name in _names(flow, server, certs, home)
-        }
+        flows = {key: await stack.enter_async_context(_control(key, where)) for key in _keys(where)}
         if live:
             await _draw(flows, every or 1.0)
         while not live:
@@ -100,54 +103,60 @@ async def _show(
             await asyncio.sleep(every)
 
 
-def _names(flow: str | None, server: str | None, certs: Path | None, home: Path) -> list[str]:
-    """Return the flows to ask: `flow` if given, else all for which the server lets an edge in."""
-    if certs is not None:
-        said = invitation_in(certs)
-        if flow is None and said is None:
+def _keys(where: _Where) -> list[str]:
+    """Return the keys of the flows to ask: the flow that is named, else all of the server or the tenant."""
+    if where.certs is not None or (where.server is not None and where.flow is not None):
+        party = called("reader", _READER, flow=where.flow, certs=where.certs, tenant=where.tenant)
+        if party is None:
             raise SettingsError(
-                f"which flow? {certs} doesn't say it: pratipad top FLOW --certs {quote(str(certs))}"
+                f"which flow? {where.certs} doesn't say it: pratipad top FLOW --certs "
+                f"{quote(str(where.certs))}"
             )
-        return [flow or (said.flow if said else "")]
-    if server is not None and flow is not None:
-        return [flow]
-    found = known_flows(joined_server(home).register)
+        return [party.key]
+    known = known_flows(joined_server(where.home).register)
+    found = [key for key in known if not where.tenant or key.startswith(f"{where.tenant}/")]
     if not found:
-        raise FlowError(f"the server in {home} has no flow yet. Start one: pratipad run FILE")
-    if flow is not None and flow not in found:
+        of = f" of the tenant {where.tenant!r}" if where.tenant else ""
+        raise FlowError(f"the server in {where.home} has no flow{of} yet. Start one: pratipad run FILE")
+    if where.flow is None:
+        return found
+    party = called("reader", _READER, flow=where.flow, certs=None, tenant=where.tenant)
+    if party is None or party.key not in found:
         # Checked before a certificate is made: a mistyped name must let nobody in.
         raise FlowError(
-            f"the server in {home} has no flow {flow!r}; it has {', '.join(found)}. Check the name, or start "
-            "that flow: pratipad run FILE"
+            f"the server in {where.home} has no flow {where.flow!r}; it has {', '.join(found)}. Check the "
+            "name, or start that flow: pratipad run FILE"
         )
-    return found if flow is None else [flow]
+    return [party.key]
 
 
 @contextlib.asynccontextmanager
-async def _control(flow: str, server: str | None, certs: Path | None, home: Path) -> AsyncIterator[Control]:
+async def _control(key: str, where: _Where) -> AsyncIterator[Control]:
     from pratipad_nb.cloud.control import Control
     from pratipad_nb.transport.connecting import connect
 
-    said = invitation_in(certs) if certs is not None else None
+    said = invitation_in(where.certs) if where.certs is not None else None
     name = said.name if said is not None and said.role == "reader" else _READER
-    endpoint = await endpoint_for("reader", name, flow=flow, server=server, certs=certs, home=home)
+    endpoint = await endpoint_for(
+        "reader", name, flow=key, server=where.server, certs=where.certs, home=where.home
+    )
     connection = await connect(endpoint, role="reader", name=name)
     try:
-        yield Control(connection, flow, name)
+        yield Control(connection, endpoint.flow, name)
     finally:
         await connection.close()
 
 
 async def _asked(flows: dict[str, Control]) -> list[dict[str, Any]]:
-    """Return the numbers of the flows that answer."""
+    """Return the numbers of the flows that answer, under the flows' keys."""
 
-    async def one(control: Control) -> dict[str, Any] | None:
+    async def one(key: str, control: Control) -> dict[str, Any] | None:
         try:
-            return await control.ask("stats", {}, _PATIENCE)
+            return await control.ask("stats", {}, _PATIENCE) | {"name": key}
         except WaitTimeout:
             return None
 
-    answers = await asyncio.gather(*map(one, flows.values()))
+    answers = await asyncio.gather(*(one(key, control) for key, control in flows.items()))
     return [answer for answer in answers if answer is not None]
 
 

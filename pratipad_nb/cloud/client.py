@@ -28,7 +28,7 @@ from pratipad_nb.forks import closing_in_parent, watch
 from pratipad_nb.message import Message
 from pratipad_nb.portal import shared_portal
 from pratipad_nb.request import AsyncRequest, Request, checked_pull
-from pratipad_nb.settings import Endpoint, party_name
+from pratipad_nb.settings import GUEST, Endpoint, party_name
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.subjects import Subjects
@@ -55,7 +55,8 @@ class AsyncCloud:
     Parameters
     ----------
     flow
-        Name of the flow; or a flow of this process, which lets the reader in.
+        Name of the flow, of another tenant's flow with that tenant: ``acme/house`` (and ``/house`` for the
+        flow of no tenant); or a flow of this process, which lets the reader in.
     reader
         Name of the reader. The reader's position is stored under this name, and the certificate names it,
         too. The flow keeps the messages that a named reader hasn't taken. The name of a durable flow's reader
@@ -66,6 +67,9 @@ class AsyncCloud:
         or `Flow.invite` with ``role="reader"`` writes it.
     endpoint
         Server and certificates as one value, in place of `server` and `certs`.
+    tenant
+        The reader's tenant. If the flow is another tenant's, the reader is a guest: it reads what
+        `Flow.share` lets it read. Default: none, or the flow's.
 
     Raises
     ------
@@ -81,10 +85,11 @@ class AsyncCloud:
         server: str | None = None,
         certs: str | Path | None = None,
         endpoint: Endpoint | None = None,
+        tenant: str = "",
     ) -> None:
         # A flow's own handle never holds the flow back, and this reader has to.
-        self._name = party_name(reader, "reader")
-        self._target = Target(flow, reader, server, certs, endpoint)
+        party_name(reader, "reader")
+        self._target = Target(flow, reader, server, certs, endpoint, tenant)
         self._connection: Connection | None = None
         self._reader: Reader | None = None
         self._opening = asyncio.Lock()
@@ -113,8 +118,8 @@ class AsyncCloud:
 
     @property
     def reader(self) -> str:
-        """Name of the reader."""
-        return self._name
+        """Name of the reader; of a guest, with its tenant: ``archive@globex``."""
+        return self._target.reader
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -275,6 +280,8 @@ class AsyncCloud:
         ------
         OneWayError
             If the notation lets no order reach devices; the error's text shows the hop.
+        FlowError
+            If this reader is a guest.
         PayloadError
             If the payload is not JSON-like.
         WaitTimeout
@@ -282,6 +289,11 @@ class AsyncCloud:
         LogFull
             If too many orders wait for devices that are away.
         """
+        if GUEST in self.reader:
+            raise FlowError(
+                f"the flow {self.flow!r} is shared with the reader {self.reader!r} to be read, and not to be "
+                "sent orders. A reader of the flow's own tenant sends them."
+            )
         order = made_order(self.reader, payload, to)
         data = encoded(order)
         description = await self._described()
@@ -361,8 +373,11 @@ class Cloud:
         server: str | None = None,
         certs: str | Path | None = None,
         endpoint: Endpoint | None = None,
+        tenant: str = "",
     ) -> None:
-        self._twin = AsyncCloud(flow, reader=reader, server=server, certs=certs, endpoint=endpoint)
+        self._twin = AsyncCloud(
+            flow, reader=reader, server=server, certs=certs, endpoint=endpoint, tenant=tenant
+        )
         if inspect.iscoroutinefunction(getattr(flow, "endpoint_for", None)):
             raise SettingsError(
                 f"{flow!r:.100} is asynchronous and belongs to an event loop of its own. Read it by an "

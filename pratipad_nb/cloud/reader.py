@@ -40,7 +40,7 @@ from pratipad_nb.errors import (
     WaitTimeout,
 )
 from pratipad_nb.message import Message
-from pratipad_nb.settings import Delivery, checked_delivery, valid_name
+from pratipad_nb.settings import Delivery, checked_delivery, valid_name, valid_reader
 from pratipad_nb.transport.frames import ReadFrame
 from pratipad_nb.transport.protocol import Connection
 
@@ -157,7 +157,7 @@ class Reader:
         prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.flow = valid_name(flow, "flow")
-        self.name = valid_name(name, "reader")
+        self.name = valid_reader(name)
         self.delivery = checked_delivery(delivery)
         self._connection = connection
         self._buffer = buffer

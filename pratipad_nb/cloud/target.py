@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from pratipad_nb.errors import SettingsError
-from pratipad_nb.settings import Credentials, Endpoint, valid_name
+from pratipad_nb.settings import Credentials, Endpoint, valid_name, valid_tenant
+from pratipad_nb.transport.parties import Party, flow_key
 
 __all__ = ["Target"]
 
@@ -23,11 +24,21 @@ class Target:
     Parameters
     ----------
     flow
-        A flow's name, or a flow of this process, which lets the reader in.
+        A flow's name, of another tenant's flow with that tenant (``acme/house``), or a flow of this process,
+        which lets the reader in.
     reader
         The reader's name.
+    tenant
+        The reader's tenant; empty: none, or the flow's.
     server, certs, endpoint
         Where the named flow is; only for a flow's name, since a flow knows its own endpoint.
+
+    Attributes
+    ----------
+    flow
+        The flow's name, without a tenant.
+    reader
+        The reader's name at the flow: of a guest, with its tenant.
 
     Raises
     ------
@@ -36,16 +47,22 @@ class Target:
     """
 
     def __init__(
-        self, flow: Any, reader: str, server: str | None, certs: str | Path | None, endpoint: Endpoint | None
+        self,
+        flow: Any,
+        reader: str,
+        server: str | None,
+        certs: str | Path | None,
+        endpoint: Endpoint | None,
+        tenant: str = "",
     ) -> None:
-        self._reader = reader
+        tenant = valid_tenant(tenant)
         self._let_in = None if isinstance(flow, str) else getattr(flow, "endpoint_for", None)
         self._endpoint: Endpoint | None = None
+        party = Party.called("reader", _key(flow, endpoint, tenant), reader, tenant)
+        self.flow, self.reader = party.flow, party.name
         if self._let_in is None:
-            self.flow = valid_name(flow, "flow")
-            self._endpoint = _plain(flow, server, certs, endpoint)
+            self._endpoint = _plain(party, server, certs, endpoint)
         else:
-            self.flow = flow.name
             if (server, certs, endpoint) != (None, None, None):
                 raise SettingsError(
                     f"server, certs and endpoint go with a flow's name; {flow!r:.100} knows its own. Leave "
@@ -64,25 +81,36 @@ class Target:
     async def _invitation(self) -> Endpoint:
         let_in: Any = self._let_in
         if inspect.iscoroutinefunction(let_in):
-            return cast("Endpoint", await let_in("reader", self._reader))
+            return cast("Endpoint", await let_in("reader", self.reader))
         # On a thread: the synchronous method waits for another thread's event loop.
-        return cast("Endpoint", await asyncio.to_thread(let_in, "reader", self._reader))
+        return cast("Endpoint", await asyncio.to_thread(let_in, "reader", self.reader))
 
 
-def _plain(flow: str, server: str | None, certs: str | Path | None, endpoint: Endpoint | None) -> Endpoint:
+def _key(flow: Any, endpoint: Endpoint | None, tenant: str) -> str:
+    """Return the flow's key as `Party.called` understands it."""
+    if getattr(flow, "endpoint_for", None) is not None:
+        return f"{getattr(flow, 'tenant', '')}/{flow.name}"
+    if not isinstance(flow, str):
+        return valid_name(flow, "flow")  # raises an error
+    return f"{endpoint.tenant}/{flow}" if endpoint is not None and not tenant and "/" not in flow else flow
+
+
+def _plain(party: Party, server: str | None, certs: str | Path | None, endpoint: Endpoint | None) -> Endpoint:
     if endpoint is None:
         if server is None:
             raise SettingsError(
-                f"it isn't said where the flow {flow!r} is. Pass server='tls://HOST:PORT' and certs=FOLDER, "
-                "or endpoint=…, or the flow itself if it runs in this process."
+                f"it isn't said where the flow {party.key!r} is. Pass server='tls://HOST:PORT' and "
+                "certs=FOLDER, or endpoint=…, or the flow itself if it runs in this process."
             )
-        return Endpoint(server, flow, None if certs is None else Credentials.in_folder(certs))
+        credentials = None if certs is None else Credentials.in_folder(certs)
+        return Endpoint(server, party.flow, credentials, tenant=party.tenant)
     if server is not None or certs is not None:
         raise SettingsError(
             "endpoint=… names the server and the certificates already; leave out server and certs."
         )
-    if endpoint.flow != flow:
+    theirs = flow_key(endpoint.flow, endpoint.tenant)
+    if theirs != party.key:
         raise SettingsError(
-            f"the endpoint is of the flow {endpoint.flow!r}, not of {flow!r}. Use its own name."
+            f"the endpoint is of the flow {theirs!r}, not of {party.key!r}. Use its own name."
         )
     return endpoint

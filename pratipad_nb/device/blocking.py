@@ -21,7 +21,7 @@ from pratipad_nb.device.client import CLOSE_SECONDS, AsyncDevice
 from pratipad_nb.device.outbox import KEEP_BYTES
 from pratipad_nb.device.receipt import Receipt
 from pratipad_nb.device.target import find_endpoint_blocking
-from pratipad_nb.errors import PratipadError
+from pratipad_nb.errors import DeviceError, PratipadError
 from pratipad_nb.forks import closing_in_parent, watch
 from pratipad_nb.portal import PortalLease, shared_portal
 from pratipad_nb.transport.codec import encode_payload
@@ -48,9 +48,18 @@ class Device:
         every: float | None = None,
         keep: str | Path | None = None,
         keep_bytes: int = KEEP_BYTES,
+        tenant: str = "",
     ) -> None:
         self._stand_on(
-            AsyncDevice(name, read=read, receive=receive, every=every, keep=keep, keep_bytes=keep_bytes)
+            AsyncDevice(
+                name,
+                read=read,
+                receive=receive,
+                every=every,
+                keep=keep,
+                keep_bytes=keep_bytes,
+                tenant=tenant,
+            )
         )
 
     def _stand_on(self, twin: AsyncDevice) -> None:
@@ -78,6 +87,11 @@ class Device:
     def flow(self) -> str:
         """Name of the flow that the device is connected to, empty before `connect`."""
         return self._twin.flow
+
+    @property
+    def tenant(self) -> str:
+        """The tenant of the device and its flow; empty: none."""
+        return self._twin.tenant
 
     @property
     def connected(self) -> bool:
@@ -140,7 +154,7 @@ class Device:
 
     def connect(self, target: Any, *, flow: str | None = None, certs: str | Path | None = None) -> Self:
         """Connect to a flow and start; returns the device itself. See `AsyncDevice.connect`."""
-        endpoint = find_endpoint_blocking(target, self.name, flow, certs)
+        endpoint = find_endpoint_blocking(target, self.name, flow, certs, self.tenant)
         with self._lock:
             mine = self._lease is None
             lease = self._lease = self._lease or shared_portal()
@@ -161,6 +175,15 @@ class Device:
         """
         data = encode_payload(payload)
         return Receipt(self._outbox, self._offer(data) or self._outbox.put(data))
+
+    def renew(self) -> None:
+        """Get a new certificate with a new key over the device's own connection. See `AsyncDevice.renew`."""
+        lease = self._lease
+        if lease is None:
+            raise DeviceError(
+                f"device {self.name!r} is {self.state}. Connect it: it asks over its connection."
+            )
+        lease.portal.run(self._twin.renew())
 
     def flush(self, timeout: float | None = 30.0) -> None:
         """Return once all pushed messages are safe (durable) or handed over (fast).

@@ -27,6 +27,7 @@ from pratipad_nb.device.memory_outbox import MemoryOutbox
 from pratipad_nb.device.outbox import KEEP_BYTES, Outbox
 from pratipad_nb.device.reading import Source, checked_every
 from pratipad_nb.device.receipt import Receipt
+from pratipad_nb.device.renewing import renewed
 from pratipad_nb.device.takeover import Key, Registry
 from pratipad_nb.device.target import find_endpoint
 from pratipad_nb.errors import (
@@ -38,9 +39,10 @@ from pratipad_nb.errors import (
     WaitTimeout,
 )
 from pratipad_nb.forks import closing_in_parent, watch
-from pratipad_nb.settings import valid_name
+from pratipad_nb.settings import valid_name, valid_tenant
 from pratipad_nb.transport.codec import encode_payload
 from pratipad_nb.transport.frames import new_epoch
+from pratipad_nb.transport.parties import flow_key
 
 __all__ = ["CLOSE_SECONDS", "AsyncDevice"]
 
@@ -98,11 +100,14 @@ class AsyncDevice:
         Default: an iterable is drawn from as fast as the flow takes its readings, a callable is called once a
         second. In Pull and Demand mode, readings are taken when they are asked for, at the ticks of `every`
         if it is given.
+    tenant
+        The tenant of the flow that the device connects to. Default: none, or that of the `Flow` that is
+        connected to.
 
     Raises
     ------
     SettingsError
-        If `name` can't name a device.
+        If `name` can't name a device, or `tenant` a tenant.
     DeviceError
         If `read`, `receive` or `every` isn't of an allowed kind.
     """
@@ -119,8 +124,10 @@ class AsyncDevice:
         every: float | None = None,
         keep: str | Path | None = None,
         keep_bytes: int = KEEP_BYTES,
+        tenant: str = "",
     ) -> None:
         self._name = valid_name(name, "device")
+        self._tenant = valid_tenant(tenant)
         self._source = None if read is None else Source(read)
         self._receive = checked_receive(receive)
         self._every = checked_every(every)
@@ -161,6 +168,11 @@ class AsyncDevice:
     def flow(self) -> str:
         """Name of the flow that the device is connected to, empty before `connect`."""
         return self._engine.endpoint.flow if self._engine else ""
+
+    @property
+    def tenant(self) -> str:
+        """The tenant of the device and its flow; empty: none."""
+        return self._engine.endpoint.tenant if self._engine else self._tenant
 
     @property
     def connected(self) -> bool:
@@ -257,11 +269,11 @@ class AsyncDevice:
         NotInvited, CertificateError
             If the server doesn't let this device in, or isn't the server that the certificates name.
         SettingsError
-            If `target` is none of the above, or `flow` and `certs` don't go with it.
+            If `target` is none of the above or of another tenant, or `flow` and `certs` don't go with it.
         DeviceError
             If the device is connected elsewhere, or closed.
         """
-        endpoint = await find_endpoint(target, self.name, flow, certs)
+        endpoint = await find_endpoint(target, self.name, flow, certs, self._tenant)
         if self._engine is not None and self._state == "open" and self._engine.endpoint == endpoint:
             return self  # a notebook's cell was run again
         if self._state != "not connected":
@@ -287,7 +299,7 @@ class AsyncDevice:
             if before is not None:
                 await before._yield_to(self)  # noqa: SLF001 - of the same class
             # The epoch is drawn here and not by __init__: devices made before a fork would share an epoch.
-            self.outbox.claim(endpoint.flow, new_epoch())
+            self.outbox.claim(flow_key(endpoint.flow, endpoint.tenant), new_epoch())
             self._credit.begin(self.outbox.epoch)
             await self._first_dial(self._engine)
             if self._state != "open":  # a newer device has taken over meanwhile
@@ -320,7 +332,8 @@ class AsyncDevice:
     @property
     def _key(self) -> Key:
         assert self._engine is not None
-        return self._engine.endpoint.url, self._engine.endpoint.flow, self.name
+        endpoint = self._engine.endpoint
+        return endpoint.url, flow_key(endpoint.flow, endpoint.tenant), self.name
 
     async def _yield_to(self, successor: AsyncDevice) -> None:
         """Close, for `successor` takes over; may be awaited on any event loop."""
@@ -365,6 +378,29 @@ class AsyncDevice:
                 await self.outbox.safe(last)
         except TimeoutError as error:
             raise WaitTimeout(self._left_over(f"after {timeout} s")) from error
+
+    async def renew(self) -> None:
+        """Get a new certificate with a new key over the device's own connection.
+
+        The files in the certificate folder are replaced, and shown at the next reconnect. The former
+        certificate is let in until its own end. A device asks by itself once its certificate ends within 14
+        days.
+
+        Raises
+        ------
+        CertificateError
+            If the certificate is renewed by the flow in this program, or was renewed within the hour; if
+            `cryptography` isn't installed here, or the answer can't be used. Nothing is changed then.
+        WaitTimeout
+            If nobody answers: the flow doesn't run, or its computer doesn't hold the authority.
+        DeviceError
+            If the device isn't connected.
+        """
+        if self._engine is None or self._engine.link is None:
+            raise DeviceError(
+                f"device {self.name!r} is {self.state}, and asks over its connection. Connect it."
+            )
+        await renewed(self._engine.link, self._engine.endpoint, self.name)
 
     def _left_over(self, when: str) -> str:
         why = "the server can't be reached" if not self.connected else "the flow hasn't taken them"

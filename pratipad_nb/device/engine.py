@@ -19,6 +19,7 @@ from pratipad_nb.device.downlink import Downlink
 from pratipad_nb.device.greeter import Greeter
 from pratipad_nb.device.outbox import Outbox
 from pratipad_nb.device.reading import Reading, Source
+from pratipad_nb.device.renewing import keep_renewed
 from pratipad_nb.device.uplink import Uplink, largest_payload
 from pratipad_nb.errors import (
     CertificateError,
@@ -195,6 +196,7 @@ class Engine:
             link = await self._dialled()
             tasks.create_task(link.failure(), name=f"{self.name}: connection")
             tasks.create_task(self._greeter.run(link), name=f"{self.name}: hello")
+            tasks.create_task(keep_renewed(link, self.endpoint, self.name), name=f"{self.name}: certificate")
             tasks.create_task(self._uplink.run(link), name=f"{self.name}: uplink")
 
     async def _tend(self) -> None:

@@ -57,7 +57,7 @@ class AsyncGateway(AsyncDevice):
         Called as ``receive(payload, device=name)`` for each order: ``flow.send(…, to="gw.t042")`` gives
         ``"t042"``; an order to ``"gw"``, or to all, gives None, once. ``def`` (on a thread of its own) or
         ``async def``.
-    keep, keep_bytes
+    keep, keep_bytes, tenant
         As in `AsyncDevice`.
 
     Raises
@@ -75,8 +75,9 @@ class AsyncGateway(AsyncDevice):
         receive: Callable[..., Any] | None = None,
         keep: str | Path | None = None,
         keep_bytes: int = KEEP_BYTES,
+        tenant: str = "",
     ) -> None:
-        super().__init__(name, receive=receive, keep=keep, keep_bytes=keep_bytes)
+        super().__init__(name, receive=receive, keep=keep, keep_bytes=keep_bytes, tenant=tenant)
         self._names = _Names()
 
     async def push(self, payload: Any, *, device: str | None = None) -> Receipt:
@@ -127,8 +128,9 @@ class Gateway(Device):
         receive: Callable[..., Any] | None = None,
         keep: str | Path | None = None,
         keep_bytes: int = KEEP_BYTES,
+        tenant: str = "",
     ) -> None:
-        self._stand_on(AsyncGateway(name, receive=receive, keep=keep, keep_bytes=keep_bytes))
+        self._stand_on(AsyncGateway(name, receive=receive, keep=keep, keep_bytes=keep_bytes, tenant=tenant))
         self._names = _Names()
 
     def push(self, payload: Any, *, device: str | None = None) -> Receipt:

@@ -39,7 +39,7 @@ from pratipad_nb.device.overflow import Overflow, Waiting
 from pratipad_nb.errors import DeviceError, FrameError, SettingsError
 from pratipad_nb.files import set_aside
 from pratipad_nb.seldom import Seldom
-from pratipad_nb.settings import valid_name
+from pratipad_nb.settings import file_key, valid_name
 from pratipad_nb.transport.codec import check_payload
 from pratipad_nb.transport.frames import new_epoch
 
@@ -181,7 +181,7 @@ class KeptOutbox(Outbox):
 
     def claim(self, flow: str, epoch: int) -> None:
         """Open the file; see `Outbox.claim`. A file that can't be used at present is done without for now."""
-        self._path = self._folder / f"{flow}.{self._device}.sqlite3"
+        self._path = self._folder / f"{file_key(flow)}.{self._device}.sqlite3"
         self._starts = [Start(1, epoch, 0)]
         self._released = False
         try:

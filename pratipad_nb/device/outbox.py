@@ -190,7 +190,7 @@ class Outbox(ABC):
 
     @abstractmethod
     def claim(self, flow: str, epoch: int) -> None:
-        """Get ready to number messages for `flow` in `epoch`.
+        """Get ready to number messages for the flow with the key `flow` in `epoch`.
 
         Messages of earlier starts that are kept are sent first, in their own epochs.
 

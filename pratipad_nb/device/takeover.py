@@ -16,7 +16,7 @@ from pratipad_nb.forks import watch
 
 __all__ = ["Key", "Registry"]
 
-#: Server URL, flow and device name.
+#: Server URL, the flow's key (its name, of a tenant's flow with the tenant) and device name.
 Key = tuple[str, str, str]
 Holder = TypeVar("Holder")
 

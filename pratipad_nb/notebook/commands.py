@@ -17,6 +17,7 @@ from pratipad_nb.notebook.typed_orders import send_typed
 from pratipad_nb.session import Flow, flows
 from pratipad_nb.session.defaults import defaults, home_folder
 from pratipad_nb.session.state_folder import flows_in
+from pratipad_nb.transport.parties import flow_key
 
 __all__ = ["COMMANDS", "USAGE", "Command", "addressed", "line_suggestions"]
 
@@ -57,19 +58,24 @@ class Command:
         return " ".join([name, "NAME", *self.takes])
 
 
+def _key(flow: Flow) -> str:
+    return flow_key(flow.name, flow.tenant)
+
+
 def _status(flow: Flow, _words: list[str]) -> str:
     return text_picture(flow)
 
 
 def _pause(flow: Flow, words: list[str]) -> str:
     flow.pause(*words)
-    what = f"{words[0]} of {flow.name}" if words else flow.name
-    return f"{what} is paused; new messages wait. `%dataflow resume {' '.join([flow.name, *words])}` goes on."
+    what = f"{words[0]} of {_key(flow)}" if words else _key(flow)
+    again = " ".join([_key(flow), *words])
+    return f"{what} is paused; new messages wait. `%dataflow resume {again}` goes on."
 
 
 def _resume(flow: Flow, words: list[str]) -> str:
     flow.resume(*words)
-    return f"{words[0]} of {flow.name} goes on." if words else f"{flow.name} goes on."
+    return f"{words[0]} of {_key(flow)} goes on." if words else f"{_key(flow)} goes on."
 
 
 def _rate(flow: Flow, words: list[str]) -> str:
@@ -79,7 +85,7 @@ def _rate(flow: Flow, words: list[str]) -> str:
         if flow.rate is None
         else f"at most {flow.rate:g} messages a second"
     )
-    return f"{flow.name} asks for {most}.{_if_pushed(flow)}"
+    return f"{_key(flow)} asks for {most}.{_if_pushed(flow)}"
 
 
 def _demand(flow: Flow, words: list[str]) -> str:
@@ -88,7 +94,7 @@ def _demand(flow: Flow, words: list[str]) -> str:
     else:
         flow.max_demand = _whole(words[0])
     return (
-        f"{flow.name} asks for up to {flow.max_demand} messages, and for more when {flow.min_demand} are "
+        f"{_key(flow)} asks for up to {flow.max_demand} messages, and for more when {flow.min_demand} are "
         f"left.{_if_pushed(flow, 'Demand')}"
     )
 
@@ -102,33 +108,33 @@ def _if_pushed(flow: Flow, *inputs: str) -> str:
 
 def _send(flow: Flow, words: list[str]) -> str:
     device, text = words
-    return f"{flow.name}: {send_typed(flow, text, None if device == _ALL else device)}"
+    return f"{_key(flow)}: {send_typed(flow, text, None if device == _ALL else device)}"
 
 
 def _retry(flow: Flow, _words: list[str]) -> str:
-    return f"{flow.name}: {wording.counted(flow.retry_dead_letters(), 'dead letter')} put through again."
+    return f"{_key(flow)}: {wording.counted(flow.retry_dead_letters(), 'dead letter')} put through again."
 
 
 def _stop(flow: Flow, _words: list[str]) -> str:
     flow.stop()
-    return f"{flow.name} has stopped; the messages stored under its name stay."
+    return f"{_key(flow)} has stopped; the messages stored under its name stay."
 
 
 def _forget(flow: Flow, _words: list[str]) -> str:
     if flow.forget():
-        return f"{flow.name} has stopped, and all that was stored under its name is deleted."
+        return f"{_key(flow)} has stopped, and all that was stored under its name is deleted."
     if flow.endpoint is None:  # this kernel has never seen the flow either
-        near = " or ".join(map(repr, nearest(flow.name, _names())))
+        near = " or ".join(map(repr, nearest(_key(flow), _names())))
         hint = f" Did you mean {near}?" if near else ""
-        raise FlowError(f"no flow is named {flow.name!r}, and nothing is stored under that name.{hint}")
-    return f"{flow.name}: nothing was stored under its name any more."
+        raise FlowError(f"no flow is named {_key(flow)!r}, and nothing is stored under that name.{hint}")
+    return f"{_key(flow)}: nothing was stored under its name any more."
 
 
 def _forget_state(flow: Flow, words: list[str]) -> str:
     forgotten = flow.forget_state(*words)
     if forgotten:
-        return f"{flow.name}: the stored state of {', '.join(forgotten)} is deleted; messages stay."
-    return f"{flow.name}: no state{f' of {words[0]}' if words else ''} was stored."
+        return f"{_key(flow)}: the stored state of {', '.join(forgotten)} is deleted; messages stay."
+    return f"{_key(flow)}: no state{f' of {words[0]}' if words else ''} was stored."
 
 
 def _names() -> list[str]:
@@ -194,7 +200,7 @@ def addressed(
             raise _no_such_flow(command, name, running)
         (flow,) = running.values()
         if "[PROCESSOR]" in takes.takes and words and words[0] not in flow:
-            raise _no_such_flow(command, name, running, f", and {flow.name!r} has no processor of that key")
+            raise _no_such_flow(command, name, running, f", and {_key(flow)!r} has no processor of that key")
         return flow, words
     words = _words(takes, behind)
     if not takes.least <= len(words) <= len(takes.takes):
@@ -204,7 +210,9 @@ def addressed(
 
 def _stored_only(name: str) -> Flow:
     """Return a handle of the messages that an earlier kernel has stored under `name`."""
-    return Flow("Push ~> same ~> Output", name=name, namespace={"same": lambda payload: payload})
+    tenant, _, name = name.rpartition("/")
+    same = {"same": lambda payload: payload}
+    return Flow("Push ~> same ~> Output", name=name, namespace=same, tenant=tenant)
 
 
 def _words(command: Command, text: str) -> list[str]:

@@ -27,6 +27,7 @@ from pratipad_nb.session import Flow, flows
 from pratipad_nb.session.asynchronous import DEFAULT_MAX_DEMAND
 from pratipad_nb.session.checks import Demand, checked_demand
 from pratipad_nb.settings import Keep
+from pratipad_nb.transport.parties import flow_key
 
 __all__ = ["DataflowMagics"]
 
@@ -152,21 +153,17 @@ class DataflowMagics(Magics):
         shown, once: the swap is tried again when the processor is defined anew again.
         """
         for flow, options in list(_said.items()):
-            if flows().get(flow.name) is not flow:
+            key = flow_key(flow.name, flow.tenant)
+            if flows().get(key) is not flow:
                 continue
             newer = flow.newer(self.shell.user_ns)
-            if (
-                not newer
-                or not options.swap
-                or flow.state != "running"
-                or newer == self._refused.get(flow.name)
-            ):
+            if not newer or not options.swap or flow.state != "running" or newer == self._refused.get(key):
                 continue
-            self._refused.pop(flow.name, None)
+            self._refused.pop(key, None)
             try:
                 receipt = flow.update(flow.notation, self.shell.user_ns)
             except PratipadError as error:
-                self._refused[flow.name] = newer
+                self._refused[key] = newer
                 goes_on = f" The old {' and '.join(step.key for step in newer)} goes on."
                 shown = without_frames(error, f"{flow.name}: ", goes_on)
                 self.shell.showtraceback((type(error), shown, None))
@@ -212,7 +209,7 @@ class DataflowMagics(Magics):
     def _bound(self, name: str) -> Flow | None:
         """Return the stopped flow `name` that a variable still holds: it can be looked at and forgotten."""
         held = (value for value in list(self.shell.user_ns.values()) if isinstance(value, Flow))
-        return next((flow for flow in held if flow.name == name), None)
+        return next((flow for flow in held if flow_key(flow.name, flow.tenant) == name), None)
 
 
 def _fixed_that_change(flow: Flow, options: CellOptions) -> list[str]:

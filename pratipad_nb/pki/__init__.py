@@ -5,6 +5,7 @@ Knows neither NATS nor the meaning of an identity, which is a string from `prati
 ================  ==========================================================================================
 ``authority``     the authority: made once in a folder, signs certificates and renews them
 ``signers``       the authority's own pairs: one, and two while the authority is changed
+``requests``      a holder's request for a new certificate, its answer, and what the holder checks of it
 ``certificates``  the contents of a certificate: written, signed, read back from files
 ``store``         the folders of the certificates of one state folder
 ``invitation``    the folder that is carried to a party's machine

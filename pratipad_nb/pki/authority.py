@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from pratipad_nb.errors import CertificateError
 from pratipad_nb.files import FileLock, guarded_folder, private_folder, write_together
@@ -26,8 +27,11 @@ from pratipad_nb.pki.certificates import (
     profile_of,
     read_certificate,
     read_pair,
+    requested_key,
     signed_by,
+    signed_leaf,
 )
+from pratipad_nb.pki.requests import Answer, vouched
 from pratipad_nb.pki.signers import (
     Signers,
     begin_change,
@@ -177,7 +181,7 @@ class Authority:
         CertificateError
             If the file holds no certificate.
         """
-        return signed_by(read_certificate(certificate), self._signers().present)
+        return signed_by(read_certificate(certificate), self._signers().present.certificate)
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
@@ -258,6 +262,22 @@ class Authority:
             ) from error
         return _credentials(folder)
 
+    def answer(self, request: bytes, identity: str, days: float | None = None) -> Answer:
+        """Return a certificate of `identity` for the key of a holder's request.
+
+        The caller knows that `identity` asks.
+
+        Raises
+        ------
+        CertificateError
+            If `request` is none.
+        """
+        key, signers = requested_key(request), self._signers()
+        days = CLIENT_DAYS if days is None else days
+        leaf = signed_leaf(signers.present, Profile(identity), days, key)
+        voucher = vouched(signers.former, signers.present) if signers.former is not None else b""
+        return Answer(leaf.public_bytes(Encoding.PEM), signers.trusted, voucher)
+
     def ensure(
         self,
         identity: str,
@@ -319,7 +339,7 @@ class Authority:
             return False
         signers = self._signers()
         return (
-            signed_by(leaf.certificate, signers.of(server=wanted.server))
+            signed_by(leaf.certificate, signers.of(server=wanted.server).certificate)
             and authority == signers.trusted
             and profile_of(leaf.certificate) == wanted
             and _has_left(leaf.certificate, left)

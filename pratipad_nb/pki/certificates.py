@@ -29,17 +29,26 @@ from pratipad_nb.validity import valid_until
 __all__ = [
     "CLOCK_SKEW",
     "Pair",
+    "PrivateKey",
     "Profile",
+    "has_signed",
     "identity_in",
+    "identity_of",
     "made_authority",
     "made_leaf",
+    "made_request",
     "party_of",
     "profile_of",
     "read_authority",
     "read_certificate",
     "read_pair",
+    "read_pem",
+    "read_pems",
+    "requested_key",
     "serial_of",
     "signed_by",
+    "signed_leaf",
+    "to_der",
     "valid_until",
 ]
 
@@ -47,6 +56,10 @@ __all__ = [
 CLOCK_SKEW = timedelta(days=1)
 #: Upper bound of a common name in RFC 5280, appendix A.1 (ub-common-name).
 _LONGEST_NAME = 64
+#: Upper bound of a request, in bytes: one for a key on P-256 takes some 350.
+_LONGEST_REQUEST = 4096
+#: The private keys of all certificates.
+PrivateKey = ec.EllipticCurvePrivateKey
 #: Between the identity of a certificate's holder and the certificate's serial number: a URI's fragment.
 _MARK = "#"
 
@@ -77,19 +90,23 @@ class Pair:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
 
+    def signature(self, data: bytes) -> bytes:
+        """Return the key's signature of `data`."""
+        return self.key.sign(data, ec.ECDSA(hashes.SHA256()))
+
     def valid_at(self, moment: datetime) -> bool:
         """Return whether `moment` lies within the certificate's validity."""
         return self.certificate.not_valid_before_utc <= moment <= self.certificate.not_valid_after_utc
 
     def signed_by(self, authority: Pair) -> bool:
         """Return whether `authority` signed this certificate."""
-        return signed_by(self.certificate, authority)
+        return signed_by(self.certificate, authority.certificate)
 
 
-def signed_by(certificate: x509.Certificate, authority: Pair) -> bool:
+def signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     """Return whether `authority` signed `certificate`."""
     try:
-        certificate.verify_directly_issued_by(authority.certificate)
+        certificate.verify_directly_issued_by(authority)
     except (InvalidSignature, ValueError, TypeError):
         return False
     return True
@@ -101,7 +118,7 @@ def made_authority(name: str, days: float) -> Pair:
     subject = _name(name)
     until = datetime.now(UTC) + timedelta(days=days)
     builder = (
-        _builder(subject, subject, key, until, x509.random_serial_number())
+        _builder(subject, subject, key.public_key(), until, x509.random_serial_number())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(sign_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -118,6 +135,13 @@ def made_leaf(authority: Pair, profile: Profile, days: float) -> Pair:
         If the identity or a host can't stand in a certificate.
     """
     key = ec.generate_private_key(ec.SECP256R1())
+    return Pair(signed_leaf(authority, profile, days, key.public_key()), key)
+
+
+def signed_leaf(
+    authority: Pair, profile: Profile, days: float, key: ec.EllipticCurvePublicKey
+) -> x509.Certificate:
+    """Return a new leaf certificate for the holder of `key`; see `made_leaf`."""
     issuer = authority.certificate
     until = min(datetime.now(UTC) + timedelta(days=days), issuer.not_valid_after_utc)
     usage = ExtendedKeyUsageOID.SERVER_AUTH if profile.server else ExtendedKeyUsageOID.CLIENT_AUTH
@@ -128,10 +152,10 @@ def made_leaf(authority: Pair, profile: Profile, days: float) -> Pair:
         .add_extension(_key_usage(sign_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         .add_extension(_alternative_names(profile, serial), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(_authority_key_id(issuer), critical=False)
     )
-    return Pair(builder.sign(authority.key, hashes.SHA256()), key)
+    return builder.sign(authority.key, hashes.SHA256())
 
 
 def _authority_key_id(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
@@ -239,13 +263,81 @@ def identity_in(certificate: Path) -> str:
     """
     found = read_certificate(certificate)
     try:
+        return identity_of(found)
+    except CertificateError as error:
+        raise CertificateError(f"{certificate} {error}") from error
+
+
+def identity_of(found: x509.Certificate) -> str:
+    """Return the first name of a certificate; see `identity_in`.
+
+    Raises
+    ------
+    CertificateError
+        If the certificate has no such name.
+    """
+    try:
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         return str(names.get_values_for_type(x509.UniformResourceIdentifier)[0])
     except (x509.ExtensionNotFound, ValueError, IndexError) as error:
         raise CertificateError(
-            f"{certificate} names no party: it has no URI among its alternative names. Take a certificate "
+            "names no party: it has no URI among its alternative names. Take a certificate "
             "that `pratipad certs issue` or `flow.invite(name, folder)` has written."
         ) from error
+
+
+def made_request() -> tuple[PrivateKey, bytes]:
+    """Return a new key, and the request for its certificate (PKCS #10) as PEM.
+
+    The issuer goes by no name in a request.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = x509.CertificateSigningRequestBuilder().subject_name(_name("renewal"))
+    return key, request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
+    """Return the key that a request asks a certificate for, whose holder has made the request.
+
+    Raises
+    ------
+    CertificateError
+        If `request` is no request, is not signed with its key, or the key is none of P-256.
+    """
+    try:
+        if len(request) > _LONGEST_REQUEST:
+            raise ValueError("too long")
+        found = x509.load_pem_x509_csr(request)
+        key = found.public_key()
+        if not found.is_signature_valid:
+            raise ValueError("not signed with its key")
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise CertificateError(f"that is no request for a certificate: {error}.") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise CertificateError("a certificate is made for an elliptic key on P-256, and for no other key.")
+    return key
+
+
+def has_signed(certificate: x509.Certificate, signature: bytes, data: bytes) -> bool:
+    """Return whether `signature` is one of `data` by the key of `certificate`."""
+    key = certificate.public_key()
+    if not signature or not isinstance(key, ec.EllipticCurvePublicKey):
+        return False
+    try:
+        key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def read_pems(text: bytes) -> list[x509.Certificate]:
+    """Return the certificates in a PEM text; raise `ValueError` if there is none."""
+    return x509.load_pem_x509_certificates(text)
+
+
+def to_der(certificate: x509.Certificate) -> bytes:
+    """Return the certificate's encoding."""
+    return certificate.public_bytes(serialization.Encoding.DER)
 
 
 def party_of(identity: str) -> str:
@@ -255,6 +347,14 @@ def party_of(identity: str) -> str:
 
 def _written_serial(serial: int) -> str:
     return f"{serial:x}"
+
+
+def read_pem(text: bytes) -> x509.Certificate:
+    """Return the certificate in a PEM text, the first if there are several; raise `CertificateError`."""
+    try:
+        return x509.load_pem_x509_certificate(text)
+    except ValueError as error:
+        raise CertificateError("there is no PEM certificate.") from error
 
 
 def read_certificate(path: Path) -> x509.Certificate:
@@ -274,13 +374,13 @@ def read_certificate(path: Path) -> x509.Certificate:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, until: datetime, serial: int
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, until: datetime, serial: int
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(serial)
         .not_valid_before(datetime.now(UTC) - CLOCK_SKEW)
         .not_valid_after(until)

@@ -41,15 +41,14 @@ class Invitation:
     """The party that a certificate folder lets in, its flow and its server (empty: not known).
 
     A leaf's flows stand in `flow` with commas between, and its `server` is the listener for leaves; the
-    folder has a folder of certificates for each of its flows. A tenant's flow is called ``TENANT/NAME``.
-    `tenant` is the party's own tenant.
+    folder has a folder of certificates for each of its flows. A tenant's flow is called ``TENANT/NAME``,
+    and a reader of another tenant ``NAME@TENANT``.
     """
 
     role: str
     name: str
     flow: str
     server: str = ""
-    tenant: str = ""
 
     def claim(self, folder: Path, authority: Path) -> None:
         """Make `folder` the folder of this invitation, before a certificate of `authority` is written there.

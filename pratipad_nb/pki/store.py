@@ -21,20 +21,26 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pratipad_nb.errors import CertificateError
 from pratipad_nb.files import guarded_folder, private_folder, write_whole
-from pratipad_nb.settings import Credentials, party_name, valid_name
+from pratipad_nb.settings import Credentials, file_key, party_name, valid_name
 from pratipad_nb.validity import valid_until
 
 if TYPE_CHECKING:
     from pratipad_nb.pki.authority import Authority
+    from pratipad_nb.pki.requests import Answer
 
-__all__ = ["LOOPBACK_HOSTS", "CertificateStore"]
+__all__ = ["ASK_AGAIN_SECONDS", "LOOPBACK_HOSTS", "CertificateStore"]
 
+#: A party that asks over the wire gets one certificate in so many seconds: each is an entry at the server.
+ASK_AGAIN_SECONDS = 3600.0
+#: Begins the names of the folders that note what was answered over the wire.
+_ASKED = "asked-"
 #: The names under which a server that listens on this computer alone is reached.
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
@@ -137,6 +143,37 @@ class CertificateStore:
         """Return when the newest certificate ends that was carried away, by the holders' identities."""
         return _ends(self._certificates("carried"))
 
+    def answered(
+        self, role: str, flow: str, name: str, identity: str, request: bytes
+    ) -> tuple[Answer, list[str]]:
+        """Answer a party's request for a new certificate, and note the certificate as carried away.
+
+        Return also the serial numbers of those that the party got this way before the last one: a party keeps
+        two, so that the server's list doesn't grow.
+
+        Raises
+        ------
+        CertificateError
+            If `request` is none, or the last request was answered less than `ASK_AGAIN_SECONDS` ago.
+        """
+        from pratipad_nb.pki.certificates import read_pem, serial_of
+
+        folder = self._folder / "carried" / role / _folder_name(flow) / party_name(name, role)
+        before = sorted(folder.glob(f"{_ASKED}*/cert.pem"), key=lambda path: path.stat().st_mtime)
+        if before and 0 <= time.time() - before[-1].stat().st_mtime < ASK_AGAIN_SECONDS:
+            raise CertificateError(
+                f"the {role} {name!r} got a new certificate less than {ASK_AGAIN_SECONDS / 60:g} min ago."
+            )
+        answer = self._authority.answer(request, identity)
+        former = [serial_of(path) for path in before[:-1]]
+        for path in before[:-1]:
+            shutil.rmtree(path.parent, ignore_errors=True)
+        kept = folder / f"{_ASKED}{read_pem(answer.certificate).serial_number:x}"
+        for each in (folder.parent.parent, folder.parent, folder, kept):
+            private_folder(each)
+        write_whole(kept / "cert.pem", answer.certificate, 0o644)
+        return answer, former
+
     def carried_names(self, role: str, flow: str) -> frozenset[str]:
         """Return the names in the certificates of a flow's parties of that role that were carried away."""
         from pratipad_nb.pki.certificates import identity_in
@@ -198,6 +235,11 @@ class CertificateStore:
             shutil.rmtree(self._of(role, flow), ignore_errors=True)
             shutil.rmtree(self._folder / "carried" / role / _folder_name(flow), ignore_errors=True)
 
+    def forget_party(self, role: str, flow: str, name: str) -> None:
+        """Delete the certificates of one party, as `forget` does; an edge has no name."""
+        for folder in (self._of(role, flow), self._folder / "carried" / role / _folder_name(flow)):
+            shutil.rmtree(folder / name if name else folder, ignore_errors=True)
+
     def _of(self, role: str, flow: str) -> Path:
         return private_folder(self._folder / role) / _folder_name(flow)
 
@@ -205,7 +247,9 @@ class CertificateStore:
 def _folder_name(flow: str) -> str:
     tenant, _, name = flow.rpartition("/")
     valid_name(name, "flow")
-    return f"{valid_name(tenant, 'tenant')}~{name}" if tenant else name
+    if tenant:
+        valid_name(tenant, "tenant")
+    return file_key(flow)
 
 
 def _ends(certificates: list[tuple[str, Path]]) -> dict[str, datetime]:

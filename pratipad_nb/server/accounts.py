@@ -91,7 +91,12 @@ def rendered_accounts(register: Register) -> dict[str, Account]:
             _add_client(accounts, name, party, rules)
         accounts[name]["users"].append(_user(party, rules))
     for tenant, quota in register.quotas.items():
-        _limit(accounts, tenant, quota)
+        if quota.connections:
+            _limit(accounts, register, tenant, quota.connections)
+    for account in accounts.values():
+        # Until here by kind and pattern: many readers are offered the same.
+        if isinstance(exports := account.get("exports"), dict):
+            account["exports"] = list(exports.values())
     return accounts
 
 
@@ -102,7 +107,7 @@ def _add_flow(accounts: dict[str, Account], flow: str, tenant: str, register: Re
     accounts[account_of(edge, rules)] = {
         "jetstream": {"max_mem": 0, "max_file": _file_bound(register, flow, tenant)},
         "users": [],
-        "exports": [],
+        "exports": {},
         "imports": [],
     }
     if not rules.each_device:
@@ -132,9 +137,7 @@ def _add_client(accounts: dict[str, Account], name: str, party: Party, rules: Ru
         if right.imported and right.imported not in imports:
             kind = "stream" if right.verb == "subscribe" else "service"
             imports[right.imported] = _import(kind, flow, right)
-            export = _export(kind, right)
-            if export not in exports:
-                exports.append(export)
+            exports.setdefault((kind, right.imported), _export(kind, right))
     account = accounts[name] = {"users": [], "imports": list(imports.values())}
     if party.role == "device":
         account["mappings"] = _swallowed(Subjects(party.flow))
@@ -214,13 +217,15 @@ def _listener(party: Party) -> str:
     return "MQTT" if party.mqtt else "STANDARD"
 
 
-def _limit(accounts: dict[str, Account], tenant: str, quota: Quota) -> None:
-    """Share the tenant's quota of connections out among the accounts of its flows' devices."""
-    of_devices = [
-        account
-        for name, account in accounts.items()
-        if name.startswith((f"{tenant}~D_", f"{tenant}~M_")) and "imports" in account
-    ]
-    if quota.connections:
-        for account in of_devices:
-            account["limits"] = {"max_connections": max(1, quota.connections // len(of_devices))}
+def _limit(accounts: dict[str, Account], register: Register, tenant: str, most: int) -> None:
+    """Share the tenant's connections out among its devices' and readers' accounts, by how many each has."""
+    holders: dict[str, set[str]] = {}
+    for party in register.parties.values():
+        if party.tenant == tenant and party.role in ("device", "reader"):
+            name = account_of(party, register.rules_of(party.key))
+            holders.setdefault(name, set()).add(party.identity)
+    total = sum(map(len, holders.values()))
+    for name, identities in holders.items():
+        share = max(1, most * len(identities) // total)
+        limits = accounts[name].setdefault("limits", {})
+        limits["max_connections"] = min(share, limits.get("max_connections", share))

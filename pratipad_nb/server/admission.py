@@ -102,7 +102,7 @@ class Admission:
         Raises
         ------
         SettingsError
-            If the change exceeds a tenant's quota.
+            If the change exceeds a tenant's quota, or lets a guest in with whom the flow isn't shared.
         ServerError
             If the files can't be written, or the server doesn't take them.
         """
@@ -125,9 +125,17 @@ class Admission:
         await self._commit_with_others(Change())
 
     async def write(self, change: Change) -> None:
-        """Change the register of a server that isn't running, and make the accounts anew."""
+        """Change the register of a server that isn't running, and make the accounts anew.
+
+        Raises
+        ------
+        SettingsError, ServerError
+            As `change`.
+        """
         async with self._locked():
-            self._write(self.register().changed(change))
+            before = self.register()
+            before.check(change)
+            self._write(before.changed(change))
 
     async def close(self) -> None:
         """Break off a change under way."""
@@ -139,7 +147,7 @@ class Admission:
 
     async def _commit_with_others(self, change: Change) -> None:
         # Checked alone first: a change that exceeds a quota must not fail the changes that gather with it.
-        self.register().changed(*self._pending, change).check()
+        self.register().changed(*self._pending).check(change)
         self._pending.append(change)
         if self._gathering is None:
             self._gathering = asyncio.create_task(self._commit(), name="parties of the server")

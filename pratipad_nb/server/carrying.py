@@ -19,8 +19,8 @@ __all__ = ["carry_streams", "former_parties"]
 
 log = logging.getLogger(__name__)
 
-#: The streams of a flow, as version 0.1 named them, in the one account that the server had.
-_STREAM = re.compile(r"(UP|IN|OUT|ORDER|MARK|DEAD)_(?P<flow>[A-Za-z][A-Za-z0-9_-]*)")
+#: The streams of a flow, in the one account that the server had; a reader's position is followed by its name.
+_STREAM = re.compile(r"(UP|IN|OUT|ORDER|MARK|DEAD|READ)_(?P<flow>[A-Za-z][A-Za-z0-9_-]*)(:.+)?")
 _FORMER_ACCOUNT = "$G"
 
 

@@ -50,6 +50,7 @@ LEAF_PORT = 7422
 MAX_PAYLOAD = 8 << 20
 
 _RANDOM_PORT = -1
+_MAX_SUBSCRIPTIONS = 1024
 #: What JetStream may store, in bytes: more than any disk has. When a log is made, the server takes the log's
 #: whole bound off this number, whose default is 75 % of what the disk has free: few flows' bounds, though
 #: their logs are empty. A bound is no reservation here: the disk itself is watched (`disk`).
@@ -181,6 +182,8 @@ def rendered_config(
         "listen": str(Address(host, _RANDOM_PORT if port is None else port)),
         "ports_file_dir": str(files.run),
         "max_payload": MAX_PAYLOAD,
+        # Of one connection. A device has six subscriptions, an edge some twenty.
+        "max_subscriptions": _MAX_SUBSCRIPTIONS,
         # A client that has gone without a word is noticed after 5 to 15 s.
         "ping_interval": "5s",
         "ping_max": 2,

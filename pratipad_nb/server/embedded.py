@@ -33,6 +33,7 @@ from pratipad_nb.server.config import (
     leaf_party,
     rendered_config,
 )
+from pratipad_nb.server.crowds import Crowds
 from pratipad_nb.server.disk import DiskWatch, storage_in
 from pratipad_nb.server.leaves import end_leaves
 from pratipad_nb.server.log_file import ServerLog
@@ -118,7 +119,8 @@ class EmbeddedServer:
         flow's process that has started a server of its own before is asked to hand the folder over.
     owner
         The certificate of the server's owner (`pratipad_nb.server.accounts.OWNER`), by which the links of
-        leaves are ended that are let in no more. None: such links stay until they break.
+        leaves are ended that are let in no more, and the connections that a party has too many of. None: such
+        links stay until they break, and no party has too many connections.
     on_exit
         Called, on the event loop, when the server has ended by itself, or is restarted for its disk.
     on_full
@@ -163,6 +165,7 @@ class EmbeddedServer:
         self._lock: FileLock | None = None
         self._process: ServerProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._crowds: asyncio.Task[NoReturn] | None = None
         self._bugs = Bugs()
         self._ready = False
         self._url = ""
@@ -240,6 +243,8 @@ class EmbeddedServer:
             self._lock = await locked_folder(self._files, self._takes_over)
             private_folder(self._files.run)
             await self._admission.write(self._first_change(tuple(parties)))
+            # Now that the register has them: else a register that is made anew would let in who was revoked.
+            self._files.former_users.unlink(missing_ok=True)
             carry_streams(self._files)
             self._url = ""
             await self._launch(binary)
@@ -260,6 +265,10 @@ class EmbeddedServer:
             unwant(self._files)
         self._keeper = asyncio.create_task(self._keep(binary), name="keeper of the NATS server")
         self._keeper.add_done_callback(self._bugs.note_end)
+        if self._owner is not None:
+            crowds = Crowds(lambda: self._url, self._owner)
+            self._crowds = asyncio.create_task(crowds.run(), name="connections of the NATS server")
+            self._crowds.add_done_callback(self._bugs.note_end)
         return self._url
 
     async def failure(self) -> NoReturn:
@@ -305,10 +314,11 @@ class EmbeddedServer:
     async def stop(self) -> None:
         """End the server so that it closes its streams, and give the folder up. Idempotent."""
         await self._admission.close()
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-            self._keeper = None
+        for task in (self._crowds, self._keeper):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        self._crowds = self._keeper = None
         if self._lock is None:
             return
         with contextlib.suppress(OSError):

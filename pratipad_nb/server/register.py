@@ -7,13 +7,14 @@ for `pratipad_nb.server.accounts`, changing the register of a running server is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
 
 from pratipad_nb.errors import ServerError, SettingsError
+from pratipad_nb.settings import GUEST
 from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.rights import Arrows
 
@@ -62,24 +63,40 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """The parties by the names in their certificates, the rules of flows by `flow_key`, quotas by tenant."""
+    """What a server goes by.
+
+    Attributes
+    ----------
+    parties
+        The parties that are let in, by the names in their certificates. A guest is among them only while the
+        flow is shared with the guest.
+    rules
+        The rules of flows, by `flow_key`.
+    quotas
+        The quotas of tenants.
+    shares
+        The guests that flows are shared with, without serial numbers.
+    """
 
     parties: Mapping[str, Party] = field(default_factory=dict)
     rules: Mapping[str, Rules] = field(default_factory=dict)
     quotas: Mapping[str, Quota] = field(default_factory=dict)
+    shares: frozenset[Party] = frozenset()
 
     def changed(self, *changes: Change) -> Register:
         """Return the register after `changes`, one after the other."""
         parties = dict(self.parties)
         rules: dict[str, Rules | None] = {**self.rules}
         quotas: dict[str, Quota | None] = {**self.quotas}
+        shares = set(self.shares)
         for change in changes:
-            for party in change.gone:
+            for party in (*change.gone, *change.unshared):
                 _remove(parties, party)
-            parties |= {party.user: party for party in change.parties}
+            shares = (shares - set(change.unshared)) | set(change.shared)
+            parties |= {party.user: party for party in change.parties if _may_come(party, shares)}
             rules |= change.rules
             quotas |= change.quotas
-        return Register(parties, _kept(rules), _kept(quotas))
+        return Register(parties, _kept(rules), _kept(quotas), frozenset(shares))
 
     def rules_of(self, key: str) -> Rules:
         """Return the rules of the flow `key`."""
@@ -94,21 +111,40 @@ class Register:
         """Return how many bytes the logs of the tenant's flows may take in all."""
         return sum(each.bytes for key, each in self.rules.items() if key.rpartition("/")[0] == tenant)
 
-    def check(self) -> None:
-        """Raise `SettingsError` if a tenant has more than its quota."""
-        for tenant, quota in self.quotas.items():
-            devices = {
+    def devices_of(self, tenant: str) -> int:
+        """Return how many devices of the tenant are let in."""
+        return len(
+            {
                 party.identity
                 for party in self.parties.values()
                 if party.tenant == tenant and party.role == "device"
             }
-            if quota.devices and len(devices) > quota.devices:
+        )
+
+    def check(self, change: Change) -> None:
+        """Raise `SettingsError` if `change` exceeds a tenant's quota, or lets a guest in without a share.
+
+        A tenant that has more than its quota, for the quota was lowered, may have no more than before.
+        """
+        after = self.changed(change)
+        for party in change.parties:
+            if not _may_come(party, after.shares):
+                name, whose = party.name.partition(GUEST)[0], party.guest_of
+                of = f"the tenant {whose!r}" if whose else "no tenant"
+                raise SettingsError(
+                    f"the flow {party.key!r} isn't shared with a reader {name!r} of {of}. The flow's owner "
+                    f"shares it: flow.share({whose!r}, reader={name!r})."
+                )
+        for tenant, quota in after.quotas.items():
+            devices = after.devices_of(tenant)
+            if quota.devices and devices > max(quota.devices, self.devices_of(tenant)):
                 raise SettingsError(
                     f"the tenant {tenant!r} may have {quota.devices} devices, and this would be number "
-                    f"{len(devices)}. Revoke a device (pratipad certs revoke device NAME), or raise the "
-                    f"quota (pratipad tenant {tenant} --devices N)."
+                    f"{devices}. Revoke a device (pratipad certs revoke device NAME --flow FLOW --tenant "
+                    f"{tenant}), or raise the quota (pratipad tenant {tenant} --devices N)."
                 )
-            if quota.bytes and (wanted := self.bytes_of(tenant)) > quota.bytes:
+            wanted = after.bytes_of(tenant)
+            if quota.bytes and wanted > max(quota.bytes, self.bytes_of(tenant)):
                 raise SettingsError(
                     f"the logs of the flows of tenant {tenant!r} may take {quota.bytes:,} bytes of the disk, "
                     f"and these flows would take {wanted:,}. Lower a flow's bounds (keep=, FlowOptions), "
@@ -131,12 +167,22 @@ class Change:
         Parties to let in, after that.
     rules, quotas
         New rules of flows, and quotas of tenants; None: forgotten.
+    shared
+        Guests that a flow is shared with from now on, without serial numbers.
+    unshared
+        Guests that a flow is shared with no more, and that are let in no more.
     """
 
     parties: tuple[Party, ...] = ()
     gone: tuple[Party, ...] = ()
     rules: Mapping[str, Rules | None] = field(default_factory=dict)
     quotas: Mapping[str, Quota | None] = field(default_factory=dict)
+    shared: tuple[Party, ...] = ()
+    unshared: tuple[Party, ...] = ()
+
+
+def _may_come(party: Party, shares: Set[Party]) -> bool:
+    return not party.is_guest or party.with_serial("") in shares
 
 
 def _remove(parties: dict[str, Party], party: Party) -> None:
@@ -169,6 +215,7 @@ class _Written(msgspec.Struct, frozen=True):
     parties: list[_Listed]
     flows: dict[str, _Flow] = {}
     tenants: dict[str, Quota] = {}
+    shares: list[str] = []
 
 
 _VERSION = 1
@@ -181,7 +228,8 @@ def rendered_register(register: Register) -> bytes:
         key: _Flow(rules.arrows.orders, rules.arrows.downlink, rules.bytes, rules.each_device)
         for key, rules in sorted(register.rules.items())
     }
-    return msgspec.json.encode(_Written(_VERSION, parties, flows, dict(register.quotas)))
+    shares = sorted(party.identity for party in register.shares)
+    return msgspec.json.encode(_Written(_VERSION, parties, flows, dict(register.quotas), shares))
 
 
 def parsed_register(data: bytes) -> Register:
@@ -195,6 +243,7 @@ def parsed_register(data: bytes) -> Register:
     try:
         written = msgspec.json.decode(data, type=_Written)
         parties = [_party(listed) for listed in written.parties]
+        shares = frozenset(_party(_Listed(identity)) for identity in written.shares)
     except (ValueError, SettingsError) as error:
         raise ServerError(
             "the server's list of parties is damaged. Delete parties.json in the server's folder and start "
@@ -204,7 +253,7 @@ def parsed_register(data: bytes) -> Register:
         key: Rules(Arrows(each.orders, each.downlink), each.bytes, each.each_device)
         for key, each in written.flows.items()
     }
-    return Register({party.user: party for party in parties}, rules, written.tenants)
+    return Register({party.user: party for party in parties}, rules, written.tenants, shares)
 
 
 def _party(listed: _Listed) -> Party:

@@ -55,7 +55,7 @@ class _Kept:
 
     whose: str
     flow: str
-    ensure: Callable[[], Credentials]
+    ensure: Callable[[], Credentials | None]
     renewed: Callable[[Credentials], Awaitable[None]]
     #: The certificate that the holder shows, as PEM.
     shown: bytes
@@ -109,7 +109,7 @@ class Renewal:
         credentials: Credentials,
         *,
         flow: str = "",
-        ensure: Callable[[], Credentials],
+        ensure: Callable[[], Credentials | None],
         renewed: Callable[[Credentials], Awaitable[None]],
     ) -> None:
         """Renew a certificate from now on.
@@ -125,7 +125,8 @@ class Renewal:
         flow
             The flow that a warning concerns; empty: all flows.
         ensure
-            Returns the files, made anew if need be; called on a thread.
+            Returns the files, made anew if need be; None if the holder is let in no more, and its certificate
+            not to be renewed. Called on a thread.
         renewed
             Has the new files shown. Called again at the next look if it raises a `PratipadError`.
         """
@@ -209,7 +210,7 @@ class Renewal:
     async def _look(self) -> None:
         found = _Found()
         for identity, kept in list(self._kept.items()):
-            trouble = await self._renew(kept)
+            trouble = await self._renew(identity, kept)
             if trouble:
                 until = f"{kept.until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
                 trouble = f"the certificate of {kept.whose}, which ends on {until}, is not renewed: {trouble}"
@@ -226,10 +227,13 @@ class Renewal:
         self._found = found
         self._tell()
 
-    async def _renew(self, kept: _Kept) -> str:
+    async def _renew(self, identity: str, kept: _Kept) -> str:
         """Renew a certificate if need be; return what hinders that, empty if nothing does."""
         try:
             credentials = await asyncio.to_thread(kept.ensure)
+            if credentials is None:
+                self.drop(identity)
+                return ""
             shown = credentials.certificate.read_bytes()
             if shown != kept.shown:
                 await kept.renewed(credentials)

@@ -11,9 +11,10 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from pratipad_nb.errors import FlowError, SettingsError
+from pratipad_nb.errors import CertificateError, FlowError, SettingsError
 from pratipad_nb.pki.invitation import Invitation
-from pratipad_nb.settings import Credentials, Endpoint, Leaf, Sync
+from pratipad_nb.settings import GUEST, Credentials, Endpoint, Leaf, Sync
+from pratipad_nb.transport.frames import RenewedFrame
 from pratipad_nb.transport.parties import Party, Role, flow_key
 from pratipad_nb.transport.rights import Verb
 
@@ -29,6 +30,7 @@ class Access(Protocol):
 
     mqtt_url: str
     is_leaf: bool
+    issues: bool
 
     async def endpoint_for(self, role: Role, name: str) -> Endpoint:
         """Let a party in, and return its endpoint."""
@@ -38,6 +40,21 @@ class Access(Protocol):
 
     async def invite(self, name: str, folder: Path, role: Role, mqtt: bool) -> Endpoint:
         """Let a party in, write its certificate folder to `folder`, and return its endpoint."""
+
+    async def renew(self, device: str, request: bytes) -> RenewedFrame:
+        """Return a new certificate for the device, which has asked for it over its own connection.
+
+        Raises
+        ------
+        CertificateError
+            If `request` is none, or the authority isn't here.
+        """
+
+    async def share(self, tenant: str, reader: str) -> None:
+        """Share the flow's output with the reader of another tenant."""
+
+    async def unshare(self, tenant: str) -> bool:
+        """Share it with no reader of that tenant any more; return whether it was shared."""
 
     async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
         """Return the identities of the flow's parties that may publish, or subscribe to, `subject`."""
@@ -51,6 +68,8 @@ class Access(Protocol):
 
 class EmbeddedAccess:
     """The embedded server of a state folder, shared by all flows of this process in that folder."""
+
+    issues = True
 
     def __init__(self, flow: str, tenant: str, site: Site) -> None:
         self._flow = flow
@@ -95,6 +114,18 @@ class EmbeddedAccess:
     def _party(self, role: Role, name: str) -> Party:
         return Party(self._flow, role, "" if role == "edge" else name, self._tenant)
 
+    async def renew(self, device: str, request: bytes) -> RenewedFrame:
+        """Return a new certificate for the device, let in from now on."""
+        return await self._site.renew(self._party("device", device), request)
+
+    async def share(self, tenant: str, reader: str) -> None:
+        """Share the flow's output with the reader of another tenant; the reader needs a certificate yet."""
+        await self._site.share(Party(self._flow, "reader", f"{reader}{GUEST}{tenant}", self._tenant))
+
+    async def unshare(self, tenant: str) -> bool:
+        """Cut the readers of that tenant off, and forget their positions."""
+        return await self._site.unshare(flow_key(self._flow, self._tenant), tenant)
+
     async def failure(self) -> None:
         """Wait until the site fails, and raise its exception."""
         await self._site.failure()
@@ -109,6 +140,7 @@ class ExternalAccess:
 
     mqtt_url = ""
     is_leaf = False
+    issues = False
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -128,6 +160,26 @@ class ExternalAccess:
     async def invite(self, name: str, folder: Path, role: Role, mqtt: bool) -> Endpoint:  # noqa: ARG002 - a protocol's method
         """Refuse to let anybody but the edge in: this server is not ours."""
         return await self.endpoint_for(role, name)
+
+    async def renew(self, device: str, request: bytes) -> RenewedFrame:  # noqa: ARG002 - a protocol's method
+        """Refuse: the authority isn't here."""
+        raise CertificateError(
+            f"the certificate of {device!r} can't be renewed here: the authority is elsewhere."
+        )
+
+    async def share(self, tenant: str, reader: str) -> None:
+        """Refuse: this server is not ours."""
+        raise FlowError(
+            f"with whom a flow at {self._endpoint.url} is shared is for who runs that server: the reader "
+            f"{reader!r} of {tenant!r} needs a certificate, and an account, from there."
+        )
+
+    async def unshare(self, tenant: str) -> bool:
+        """Refuse: this server is not ours."""
+        raise FlowError(
+            f"with whom a flow at {self._endpoint.url} is shared is for who runs that server; {tenant!r} can "
+            "be cut off there alone."
+        )
 
     async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
         """Refuse: an edge doesn't know whom else the server lets in."""
@@ -150,6 +202,7 @@ class MemoryAccess:
 
     mqtt_url = ""
     is_leaf = False
+    issues = False
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -166,6 +219,22 @@ class MemoryAccess:
         raise SettingsError(
             f"the {role} {name!r} needs no folder: at {self._endpoint.url}, which exists in this process "
             "alone, everybody may come in. Connect it with connect(flow)."
+        )
+
+    async def renew(self, device: str, request: bytes) -> RenewedFrame:  # noqa: ARG002 - a protocol's method
+        """Refuse: the authority isn't here."""
+        raise CertificateError(
+            f"the certificate of {device!r} can't be renewed here: the authority is elsewhere."
+        )
+
+    async def share(self, tenant: str, reader: str) -> None:
+        """Do nothing: everybody may come in, guests too."""
+
+    async def unshare(self, tenant: str) -> bool:
+        """Refuse: nobody can be kept out."""
+        raise SettingsError(
+            f"at {self._endpoint.url}, which exists in this process alone, everybody may come in, and so may "
+            f"{tenant!r}."
         )
 
     async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:

@@ -37,13 +37,15 @@ from pratipad_nb.runtime.values.plan import EdgeSettings, account_bytes, log_spe
 from pratipad_nb.runtime.values.stats import FlowState, FlowStats, ReaderStats
 from pratipad_nb.server.register import Rules
 from pratipad_nb.session.access import Access
+from pratipad_nb.session.account import check_account, check_security
 from pratipad_nb.session.callers import names_for
-from pratipad_nb.session.checks import checked_demand, checked_rate, checked_server, checked_tenant
+from pratipad_nb.session.checks import checked_demand, checked_rate, checked_server
 from pratipad_nb.session.cockpit import AsyncCockpit
 from pratipad_nb.session.defaults import defaults, home_folder
 from pratipad_nb.session.ends import check_outside, inside
 from pratipad_nb.session.entrance import Entrance
 from pratipad_nb.session.messages import AsyncMessages
+from pratipad_nb.session.renewing import Renewer
 from pratipad_nb.session.turn import Turn
 from pratipad_nb.settings import (
     HANDLE,
@@ -54,6 +56,7 @@ from pratipad_nb.settings import (
     checked_keep,
     checked_options,
     valid_name,
+    valid_tenant,
 )
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.parties import Role
@@ -96,7 +99,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         tenant: str = "",
     ) -> None:
         super().__init__()
-        self.tenant = checked_tenant(tenant)
+        self.tenant = valid_tenant(tenant)
         self.dataflow: Dataflow = resolve(notation, names_for(namespace))
         self.settings = EdgeSettings(
             name=valid_name(name, "flow"),
@@ -109,10 +112,13 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         around = defaults()
         if server is None and certs is None:
             server, certs = around.server, around.certs
+        server, certs = checked_server(server, certs)
+        check_security(self.settings.options, server, self.tenant)
         self._entrance = Entrance(
             self.name,
             self.tenant,
-            *checked_server(server, certs),
+            server,
+            certs,
             home_folder(home),
             self.settings.options,
         )
@@ -120,6 +126,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         self._edge: Running | None = None
         self._reader: Reader | None = None
         self._forwarder: Forwarder | None = None
+        self._renewer: Renewer | None = None
         self._running: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -226,6 +233,7 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         await access.declare(self._rules(self.dataflow))
         self.endpoint = await access.endpoint_for("edge", "")
         self._connection = await connect(self.endpoint, role="edge", name=self.name)
+        await check_account(self._connection, self.endpoint, self.settings.options)
         kind = PartitionedEdge if self.settings.partitioned else Edge
         # Edges compare whether results go on, whichever setting says so.
         options = dataclasses.replace(self.settings.options, uplink=self._goes_on_from(access))
@@ -242,6 +250,11 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         )
         await self._reader.open()
         self._edge = edge
+        self._renewer = (
+            Renewer(self._connection, self.name, access.renew, lambda: 0 in self.partitions)
+            if access.issues
+            else None
+        )
         self._forwarder = self._new_forwarder(self._connection) if self._goes_on_from(access) else None
         self._running = asyncio.create_task(self._run(edge), name=f"flow {self.name}")
         await asyncio.sleep(0)  # lets the run begin
@@ -288,6 +301,8 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
                 group.create_task(self._connection.failure(), name=f"connection of {self.name}"),
                 group.create_task(self._entrance.failure(), name=f"server of {self.name}"),
             ]
+            if self._renewer is not None:
+                beside.append(group.create_task(self._renewer.run(), name=f"renewals of {self.name}"))
             if self._forwarder is not None:
                 beside.append(group.create_task(self._forwarder.run(), name=f"uplink of {self.name}"))
             await edge.run()
@@ -523,6 +538,14 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
     ) -> Endpoint:
         """Write the certificate folder that lets a party of that name in, and return its endpoint."""
         return await self._entrance.invite(name, folder, role, mqtt)
+
+    async def share(self, tenant: str, *, reader: str) -> None:
+        """Share the output, to be read only, with the reader of another tenant; see `Flow.share`."""
+        await self._entrance.share(tenant, reader)
+
+    async def unshare(self, tenant: str) -> bool:
+        """Cut the readers of a tenant off the output; see `Flow.unshare`."""
+        return await self._entrance.unshare(tenant)
 
     async def who_can(self, verb: Verb, subject: str) -> tuple[str, ...]:
         """Return the identities of the flow's parties that have that right; see `Flow.who_can`."""

@@ -13,7 +13,7 @@ from typing import TypedDict, cast, get_args
 
 from pratipad_nb.dataflow.names import nearest
 from pratipad_nb.errors import ProcessorError, SettingsError
-from pratipad_nb.settings import checked_count, checked_number, checked_path, valid_name
+from pratipad_nb.settings import checked_count, checked_number, checked_path
 from pratipad_nb.transport.parties import Role
 from pratipad_nb.transport.rights import Verb
 
@@ -28,7 +28,6 @@ __all__ = [
     "checked_server",
     "checked_speed",
     "checked_subject",
-    "checked_tenant",
     "checked_verb",
 ]
 
@@ -115,11 +114,6 @@ def checked_mqtt(value: object, role: Role) -> bool:
     if value and role != "device":
         raise SettingsError(f"a {role} speaks NATS; mqtt=True is for devices.")
     return value
-
-
-def checked_tenant(value: object) -> str:
-    """Return the tenant; empty: none."""
-    return "" if value in ("", None) else valid_name(value, "tenant")
 
 
 def checked_server(server: object, certs: object) -> tuple[str | None, Path | None]:

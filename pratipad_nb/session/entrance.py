@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pratipad_nb.errors import ServerError
+from pratipad_nb.errors import ServerError, SettingsError
 from pratipad_nb.server.register import Rules
 from pratipad_nb.session import state_folder
 from pratipad_nb.session.access import Access, open_access
 from pratipad_nb.session.checks import checked_mqtt, checked_role, checked_subject, checked_verb
 from pratipad_nb.session.turn import Turn
-from pratipad_nb.settings import Endpoint, FlowOptions, checked_path, party_name
+from pratipad_nb.settings import Endpoint, FlowOptions, checked_path, party_name, valid_name, valid_tenant
 from pratipad_nb.transport.parties import Role, flow_key
 from pratipad_nb.transport.rights import Verb
 from pratipad_nb.transport.subjects import Subjects
@@ -122,6 +122,25 @@ class Entrance:
         """Have the server go by `rules` for the flow, if the access is open."""
         if self._access is not None:
             await self._access.declare(rules)
+
+    async def share(self, tenant: str, reader: str) -> None:
+        """Share the flow's output with the reader of another tenant."""
+        self._check_other(tenant)
+        party_name(reader, "reader")
+        await (await self.opened()).share(tenant, valid_name(reader, "reader"))
+
+    async def unshare(self, tenant: str) -> bool:
+        """Share it with no reader of that tenant any more; return whether it was shared."""
+        self._check_other(tenant)
+        return await (await self.opened()).unshare(tenant)
+
+    def _check_other(self, tenant: object) -> None:
+        if valid_tenant(tenant) == self._tenant:
+            whose = f"the tenant {tenant!r}" if tenant else "no tenant"
+            raise SettingsError(
+                f"the flow {flow_key(self._flow, self._tenant)!r} is of {whose} itself, whose readers are "
+                "let in by invite(name, folder, role='reader'). Name another tenant to share the flow with."
+            )
 
     async def invite(
         self, name: str, folder: str | Path, role: Role = "device", mqtt: bool = False

@@ -431,6 +431,38 @@ class Flow(Messages, Cockpit):
         """
         return self._let_in(lambda: self._flow.who_can(verb, subject))
 
+    def share(self, tenant: str, *, reader: str) -> None:
+        """Share the flow's output, to be read only, with the reader of another tenant: a guest.
+
+        The guest reads the output and the counters, and may do nothing else: it sends no orders and asks for
+        no readings. The share outlives the flow's stop; `unshare` ends it. A certificate lets the guest in,
+        as it does any reader; the certificate can be made while the share exists: ``pratipad certs issue
+        reader archive --flow acme/house --tenant globex``, or ``invite("archive@globex", folder,
+        role="reader")``.
+
+        Parameters
+        ----------
+        tenant
+            The guest's tenant; empty: none.
+        reader
+            The guest's name, without its tenant. Another call shares the flow with a further reader.
+
+        Raises
+        ------
+        SettingsError
+            If `tenant` is the flow's own, or a name isn't valid.
+        FlowError
+            If somebody else runs the server.
+        """
+        self._let_in(lambda: self._flow.share(tenant, reader=reader))
+
+    def unshare(self, tenant: str) -> bool:
+        """Cut all readers of a tenant off the flow's output at once, and forget their positions.
+
+        Returns whether the flow was shared with the tenant. The errors are those of `share`.
+        """
+        return self._let_in(lambda: self._flow.unshare(tenant))
+
     def _let_in(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         first = self._portal is None
         try:

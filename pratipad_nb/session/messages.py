@@ -20,7 +20,7 @@ from pratipad_nb.runtime.positions.forwarding import Forwarder
 from pratipad_nb.runtime.values.stats import FlowStats
 from pratipad_nb.session.ends import ended_meanwhile, not_running, take_cut_short
 from pratipad_nb.session.request import AskedHere
-from pratipad_nb.settings import checked_wait, valid_name
+from pratipad_nb.settings import checked_wait, valid_reader
 
 __all__ = ["AsyncMessages"]
 
@@ -92,6 +92,6 @@ class AsyncMessages:
 
     async def forget_reader(self, name: str) -> None:
         """Delete a named reader and its position, so that the flow no longer waits for it."""
-        await self.edge.forget_reader(valid_name(name, "reader"))
+        await self.edge.forget_reader(valid_reader(name))
         if self._forwarder is not None:
             await self._forwarder.forget_reader(name)

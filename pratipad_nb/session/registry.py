@@ -1,4 +1,4 @@
-"""The registry: the flows that run in this process, by name.
+"""The registry: the flows that run in this process, by their keys: name, or of a tenant's flow TENANT/NAME.
 
 Owns that table, and draining the flows in it when the program ends. The notebook's magics and the panel find
 flows here. Refusing a flow that runs in another process is for the edge.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pratipad_nb.errors import FlowError, PratipadError
 from pratipad_nb.forks import forget_in_child
+from pratipad_nb.transport.parties import flow_key
 
 if TYPE_CHECKING:
     from pratipad_nb.session.flow import Flow
@@ -24,7 +25,7 @@ _flows: dict[str, Flow] = {}
 
 
 def flows() -> dict[str, Flow]:
-    """Return the flows that run in this process, by name."""
+    """Return the flows that run in this process, by their keys."""
     with _lock:
         return dict(_flows)
 
@@ -35,21 +36,23 @@ def enter(flow: Flow) -> None:
     Raises
     ------
     FlowError
-        If another flow of that name runs here.
+        If another flow of that name, and of the same tenant, runs here.
     """
+    key = flow_key(flow.name, flow.tenant)
     with _lock:
-        if _flows.setdefault(flow.name, flow) is not flow:
+        if _flows.setdefault(key, flow) is not flow:
             raise FlowError(
-                f"a flow named {flow.name!r} runs in this process already: {_flows[flow.name].notation}. "
+                f"a flow named {key!r} runs in this process already: {_flows[key].notation}. "
                 "Stop it first, change it with update(), or give this one another name."
             )
 
 
 def leave(flow: Flow) -> None:
     """Note that `flow` is stopped."""
+    key = flow_key(flow.name, flow.tenant)
     with _lock:
-        if _flows.get(flow.name) is flow:
-            del _flows[flow.name]
+        if _flows.get(key) is flow:
+            del _flows[key]
 
 
 def _forget_all() -> None:

@@ -25,9 +25,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pratipad_nb.errors import ServerError, TransportError, WaitTimeout
+from pratipad_nb.errors import CertificateError, ServerError, TransportError, WaitTimeout
 from pratipad_nb.forks import forget_in_child
-from pratipad_nb.pki.certificates import identity_in
+from pratipad_nb.pki.certificates import identity_in, identity_of, read_pem
 from pratipad_nb.pki.store import LOOPBACK_HOSTS, CertificateStore
 from pratipad_nb.portal import Portal, PortalClosed
 from pratipad_nb.server.accounts import OWNER
@@ -35,13 +35,14 @@ from pratipad_nb.server.config import ServerFiles
 from pratipad_nb.server.disk import storage_in
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.server.joined import JoinedServer
-from pratipad_nb.server.readers import prepare
+from pratipad_nb.server.readers import forget, prepare
 from pratipad_nb.server.register import Change, Register, Rules
 from pratipad_nb.server.renewal import Renewal
 from pratipad_nb.server.state import ServerLocked, is_wanted, read_state, url_in
 from pratipad_nb.session import state_folder
 from pratipad_nb.settings import Address, Credentials, Endpoint, Leaf, Sync
 from pratipad_nb.tasks import first_of
+from pratipad_nb.transport.frames import RenewedFrame
 from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.rights import Verb, who_can
 from pratipad_nb.validity import valid_until
@@ -321,6 +322,30 @@ class Site:
             party.tenant,
         )
 
+    async def renew(self, device: Party, request: bytes) -> RenewedFrame:
+        """Return a certificate for the key of a device's request, let in from now on.
+
+        Raises
+        ------
+        CertificateError
+            If `request` is none, or the device got a certificate within the hour.
+        """
+        answer: RenewedFrame = await self._on_portal(self._renew_device(device, request))
+        return answer
+
+    async def _renew_device(self, device: Party, request: bytes) -> RenewedFrame:
+        assert self._store is not None
+        store = self._store
+        answer, former = await asyncio.to_thread(
+            store.answered, device.role, device.key, device.name, device.identity, request
+        )
+        named = Party.parse(identity_of(read_pem(answer.certificate)))
+        assert named is not None
+        mqtt = any(each.mqtt for each in self._entries(device))
+        gone = tuple(device.with_serial(serial) for serial in former)
+        await self._change(Change((replace(named, mqtt=mqtt),), gone))
+        return RenewedFrame(answer.certificate, answer.authority, answer.voucher)
+
     async def declare(self, key: str, rules: Rules | None) -> None:
         """Have the server go by `rules` for the flow `key` from now on; None: it has nothing stored any more.
 
@@ -332,6 +357,40 @@ class Site:
             rules = replace(rules, bytes=max(rules.bytes, before.bytes))
         if rules != before:
             await self._on_portal(self._change(Change(rules={key: rules})))
+
+    async def share(self, guest: Party) -> None:
+        """Let the flow of `guest` be shared with that reader, and make what the reader needs at the server.
+
+        A certificate is what lets the reader in.
+        """
+        await self._on_portal(self._share(guest))
+
+    async def _share(self, guest: Party) -> None:
+        if guest not in self._register.shares:
+            await self._change(Change(shared=(guest,)))
+        await prepare(self.url, (guest,), self._let_in)
+
+    async def unshare(self, key: str, tenant: str) -> bool:
+        """Cut the guests of `tenant` off the flow `key`, and forget their positions and certificates here.
+
+        Returns whether the flow was shared with the tenant.
+        """
+        return bool(await self._on_portal(self._unshare(key, tenant)))
+
+    async def _unshare(self, key: str, tenant: str) -> bool:
+        guests = tuple(
+            party for party in self._register.shares if party.key == key and party.guest_of == tenant
+        )
+        if guests:
+            await self._change(Change(unshared=guests))
+            await forget(self.url, guests, self._let_in)
+        for guest in guests:
+            assert self._store is not None
+            assert self._renewal is not None
+            self._renewal.drop(guest.identity)
+            self._invited.pop(guest.identity, None)
+            await asyncio.to_thread(self._store.forget_party, guest.role, guest.key, guest.name)
+        return bool(guests)
 
     async def note_carried(self, party: Party, folder: Path) -> None:
         """Know of a party's certificate in `folder`, to be carried away, so that its end is warned of."""
@@ -357,23 +416,25 @@ class Site:
         return self._server.register
 
     async def _let_in(self, party: Party, mqtt: bool | None = None) -> Credentials:
-        known = self._invited.get(party.identity)
-        if known is None or await self._listed(party, known) is None:  # another process may have revoked it
-            known = await asyncio.to_thread(self._certificate, party)
-        await self._list(party, known, mqtt)
-        if party.identity not in self._invited:
+        credentials = self._invited.get(party.identity)
+        # Another process may have revoked the certificate.
+        is_new = credentials is None or await self._listed(party, credentials) is None
+        if credentials is None or is_new:
+            credentials = await asyncio.to_thread(self._certificate, party)
+        await self._list(party, credentials, mqtt)
+        if is_new:
             await prepare(self.url, (party,), self._let_in)
             assert self._renewal is not None
             self._renewal.keep(
                 party.identity,
                 party.in_words,
-                known,
+                credentials,
                 flow=party.key,
-                ensure=functools.partial(self._certificate, party),
+                ensure=functools.partial(self._certificate_of_listed, party),
                 renewed=functools.partial(self._list, party),
             )
-        self._invited[party.identity] = known
-        return known
+        self._invited[party.identity] = credentials
+        return credentials
 
     async def _list(self, party: Party, credentials: Credentials, mqtt: bool | None = None) -> None:
         """Have the server let `party` in with the certificate in `credentials`."""
@@ -398,7 +459,20 @@ class Site:
 
     async def _listed(self, party: Party, credentials: Credentials) -> Party | None:
         """Return the entry of the register for the party's certificate in `credentials`, if any."""
-        return self._register.parties.get(party.with_serial(await _serial_in(credentials)).user)
+        try:
+            serial = await _serial_in(credentials)
+        except CertificateError:  # who revokes a party deletes its files
+            return None
+        return self._register.parties.get(party.with_serial(serial).user)
+
+    def _certificate_of_listed(self, party: Party) -> Credentials | None:
+        """Return the party's certificate, renewed if need be; None if another process revoked it."""
+        shown = ""
+        with contextlib.suppress(CertificateError):
+            shown = identity_in(self._invited[party.identity].certificate)
+        if shown in self._register.parties or self._entries(party):
+            return self._certificate(party)
+        return None
 
     def _entries(self, party: Party) -> list[Party]:
         return [each for each in self._register.parties.values() if each.identity == party.identity]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pratipad_nb.errors import ServerError
 from pratipad_nb.files import guarded_folder
+from pratipad_nb.settings import key_of_file
 
 __all__ = ["flows_in", "ignore_in_git", "prepare"]
 
@@ -66,4 +67,4 @@ def flows_in(home: Path) -> list[str]:
 
     A key is a flow's name, of a tenant's flow ``TENANT/NAME``.
     """
-    return sorted(path.parent.name.replace("~", "/") for path in (home / "pki" / "edge").glob("*/cert.pem"))
+    return sorted(key_of_file(path.parent.name) for path in (home / "pki" / "edge").glob("*/cert.pem"))

@@ -40,12 +40,15 @@ __all__ = [
     "PackedDeadFrame",
     "Position",
     "ReadFrame",
+    "RenewFrame",
+    "RenewedFrame",
     "Segment",
     "StoredRead",
     "TermsFrame",
     "UplinkFrame",
     "decode_hello",
     "decode_uplink",
+    "is_time",
     "message_id",
     "new_epoch",
 ]
@@ -334,6 +337,21 @@ class DownFrame(msgspec.Struct, gc=False):
     stored: float = 0.0
 
 
+class RenewFrame(msgspec.Struct, gc=False):
+    """Device → issuer: `request`, for a new certificate (PKCS #10, PEM). Answered by a `RenewedFrame`."""
+
+    request: bytes
+
+
+class RenewedFrame(msgspec.Struct, gc=False):
+    """Issuer → device: the answer to a `RenewFrame`, as `pratipad_nb.pki.requests.Answer`; or an error."""
+
+    certificate: bytes = b""
+    authority: bytes = b""
+    voucher: bytes = b""
+    error: str = ""
+
+
 class ControlFrame(msgspec.Struct, gc=False):
     """Handle → edge: `verb` with its arguments. Answered by a frame of the same kind."""
 
@@ -366,6 +384,11 @@ class TermsFrame(msgspec.Struct, gc=False):
     notation: str = ""
 
 
+def is_time(seconds: float) -> bool:
+    """Return whether `seconds` since 1970 lie in the years 1 to 9999, and are a number."""
+    return _FIRST_TIME <= seconds <= _LAST_TIME
+
+
 def decode_uplink(data: bytes, flow: str, device: str) -> UplinkFrame | None:
     """Return the checked uplink frame in `data`, or None if `data` is plain JSON or text of a foreign client.
 
@@ -393,8 +416,7 @@ def decode_uplink(data: bytes, flow: str, device: str) -> UplinkFrame | None:
             f"from 0, up to {MAX_NUMBER}."
         )
     # The sum finds what is no number, which compares as neither less nor more.
-    earliest, latest = min(frame.times), max(frame.times)
-    if not (math.isfinite(sum(frame.times)) and earliest >= _FIRST_TIME and latest <= _LAST_TIME):
+    if not (math.isfinite(sum(frame.times)) and is_time(min(frame.times)) and is_time(max(frame.times))):
         raise FrameError(
             "a frame has a time that is infinite, no number, or outside the years 1 to 9999; times are "
             "seconds since 1970."

@@ -104,6 +104,9 @@ class MemoryConnection:
         """0.0: the in-memory transport has no certificates."""
         return 0.0
 
+    def refresh(self) -> None:
+        """Do nothing: the in-memory transport has no certificates."""
+
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have `callback` called after every reconnect; return a function that ends this."""
         self._reconnected.append(callback)

@@ -234,6 +234,10 @@ class NatsLink:
         """What a person should look at before the server lets this party in no more."""
         return self._certificate.warnings
 
+    def refresh(self) -> None:
+        """Read the end of the certificate anew."""
+        self._certificate.refresh()
+
     @property
     def valid_until(self) -> float:
         """When this party's certificate ends, in seconds since 1970-01-01 UTC."""

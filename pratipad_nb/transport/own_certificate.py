@@ -118,6 +118,10 @@ class OwnCertificate:
                 log.warning("%s", warning)
                 self._told = now
 
+    def refresh(self) -> None:
+        """Read the end of the certificate anew: its files have changed."""
+        self._read_end()
+
     def _read_end(self) -> None:
         with contextlib.suppress(CertificateError):
             self._until = valid_until(self._credentials.certificate)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from pratipad_nb.errors import SettingsError
-from pratipad_nb.settings import valid_name
+from pratipad_nb.settings import GUEST, valid_name, valid_reader
 
 __all__ = ["Party", "Role", "flow_key"]
 
@@ -24,8 +24,6 @@ Role = Literal["edge", "device", "reader", "leaf"]
 
 _ROLES = ("edge", "device", "reader", "leaf")
 _ROOT = "urn:pratipad"
-#: Stands in a reader's name between the name and the reader's own tenant, if that is not the flow's tenant.
-_OF = "@"
 
 
 def flow_key(flow: str, tenant: str = "") -> str:
@@ -46,7 +44,7 @@ class Party:
         ``"edge"``, ``"device"``, ``"reader"`` or ``"leaf"``.
     name
         Name of the device, of the reader, or of the leaf's site; an edge has none. The name of a reader of
-        another tenant is followed by that tenant: ``archive@globex``.
+        another tenant, a guest, is followed by that tenant: ``archive@globex``, or ``archive@`` for none.
     tenant
         The flow's tenant; empty: the flow is of no tenant.
     serial
@@ -76,10 +74,10 @@ class Party:
             if self.name:
                 raise SettingsError(f"{self.name!r:.100} can't name an edge: an edge has its flow's name.")
             return
-        name, of, guest = self.name.partition(_OF) if self.role == "reader" else (self.name, "", "")
-        valid_name(name, "site" if self.role == "leaf" else self.role)
-        if of:
-            valid_name(guest, "tenant")
+        if self.role == "reader":
+            valid_reader(self.name)
+        else:
+            valid_name(self.name, "site" if self.role == "leaf" else self.role)
 
     @property
     def key(self) -> str:
@@ -102,9 +100,14 @@ class Party:
         return f"the {self.role} {self.name!r} of {self.key!r}" if self.name else f"the edge of {self.key!r}"
 
     @property
+    def is_guest(self) -> bool:
+        """Whether the party is a reader of another tenant, with which the flow is shared."""
+        return self.role == "reader" and GUEST in self.name
+
+    @property
     def guest_of(self) -> str:
-        """The tenant of a reader that reads another tenant's flow; empty for all other parties."""
-        return self.name.partition(_OF)[2] if self.role == "reader" else ""
+        """The tenant of a guest; empty for a guest of no tenant, and for all other parties."""
+        return self.name.partition(GUEST)[2] if self.is_guest else ""
 
     @property
     def inbox(self) -> str:
@@ -127,28 +130,38 @@ class Party:
         Parameters
         ----------
         flow
-            The flow's name, or `flow_key`: ``acme/house``.
+            The flow's name, or `flow_key`: ``acme/house``. ``/house`` is the flow of no tenant, whatever the
+            party's tenant is.
         name
-            The name of the device, reader or site; an edge's is left out.
+            The name of the device, reader or site; an edge's is left out. A guest's may name its tenant.
         tenant
             The party's own tenant, which a reader may have beside the flow's.
 
         Raises
         ------
         SettingsError
-            If a name is none, or a party that is no reader is of another tenant than its flow.
+            If a name is none, a party that is no reader is of another tenant than its flow, or a reader's
+            name says another tenant than `tenant`.
         """
-        owner, _, bare = flow.rpartition("/")
+        owner, said, bare = flow.rpartition("/")
         if role == "edge":
             name = ""
-        if owner and tenant and owner != tenant:
-            if role != "reader":
+        if role == "reader" and GUEST in name:
+            if tenant not in ("", name.partition(GUEST)[2]):
                 raise SettingsError(
-                    f"the flow {flow!r} is of the tenant {owner!r}, and the {role} of {tenant!r}. Readers "
-                    "alone may be of another tenant (flow.share)."
+                    f"the reader's name {name!r} says another tenant than {tenant!r}. Leave the tenant out "
+                    "here, or in the name."
                 )
-            name = f"{name}{_OF}{tenant}"
-        return cls(bare, role, name, owner or tenant)
+            return cls(bare, role, name, owner)
+        if said and tenant and owner != tenant:
+            if role != "reader":
+                whose = f"the tenant {owner!r}" if owner else "no tenant"
+                raise SettingsError(
+                    f"the flow {flow!r} is of {whose}, and the {role} of {tenant!r}. Readers alone may be of "
+                    "another tenant (flow.share)."
+                )
+            name = f"{name}{GUEST}{tenant}"
+        return cls(bare, role, name, owner if said else tenant)
 
     @classmethod
     def parse(cls, user: str, *, mqtt: bool = False) -> Party | None:

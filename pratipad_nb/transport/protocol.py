@@ -403,6 +403,9 @@ class Connection(Logs, Protocol):
     def valid_until(self) -> float:
         """When this party's certificate ends, in seconds since 1970-01-01 UTC; 0.0 if it has none."""
 
+    def refresh(self) -> None:
+        """Take note that the party's certificate files have changed, for `warnings` and `valid_until`."""
+
     @property
     def domain(self) -> str:
         """The name of the connected server's JetStream among the servers that it is linked with as leaves.

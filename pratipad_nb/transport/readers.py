@@ -18,10 +18,12 @@ yet.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import replace
 
+from pratipad_nb.errors import FrameError
 from pratipad_nb.transport.protocol import ConsumerSpec, Log, Logs, LogSpec, Record
 from pratipad_nb.transport.subjects import Subjects
 
@@ -31,12 +33,15 @@ __all__ = [
     "carry_positions",
     "forget_reader",
     "forget_readers",
+    "has_read",
     "known_readers",
     "prepare_known_readers",
     "prepare_reader",
     "prepare_readers",
     "reader_consumer",
 ]
+
+log = logging.getLogger(__name__)
 
 #: Bound of the log of one reader's position, in bytes. A position has some hundred bytes, and the next is
 #: stored before it is deleted.
@@ -93,6 +98,12 @@ async def known_readers(logs: Logs, flow: str) -> list[str]:
     return sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
 
 
+async def has_read(logs: Logs, flow: str, reader: str) -> bool:
+    """Return whether `reader` has ever begun to read: its position is stored."""
+    found = await logs.find_log(Subjects(flow).position_stream(reader))
+    return found is not None and (await found.state()).messages > 0
+
+
 async def carry_positions(logs: Logs, flow: str) -> None:
     """Move positions that are stored among the edge's marks, as up to version 0.1, into logs of their own."""
     subjects = Subjects(flow)
@@ -105,11 +116,16 @@ async def carry_positions(logs: Logs, flow: str) -> None:
     former = [record async for record in marks.read(1, subjects.read_all)]
     async with asyncio.TaskGroup() as group:
         for record in former:
-            group.create_task(_carry(logs, marks, subjects, record))
+            try:
+                reader = subjects.reader_of(record.subject)
+            except FrameError as error:  # no reader can ask for it
+                log.warning("entry %d of %s stays there: %s", record.sequence, marks.spec.name, error)
+            else:
+                group.create_task(_carry(logs, marks, _position_log(subjects, reader), record))
 
 
-async def _carry(logs: Logs, marks: Log, subjects: Subjects, record: Record) -> None:
-    await logs.take_over(_position_log(subjects, subjects.reader_of(record.subject)), marks.spec.name)
+async def _carry(logs: Logs, marks: Log, own: LogSpec, record: Record) -> None:
+    await logs.take_over(own, marks.spec.name)
     await marks.delete(record.sequence)
 
 

@@ -137,14 +137,15 @@ def _covers(pattern: str, subject: str) -> bool:
 
 
 def _device(party: Party, arrows: Arrows) -> Iterator[Right]:
-    """A device: its own uplink and hello; its own orders, where the notation lets any pass; its credit.
+    """A device: its own uplink, hello and requests for a new certificate; its credit; and its own orders.
 
-    The server acknowledges a publish into a stream to the publisher's inbox, so that a device needs no right
-    to JetStream.
+    Orders pass where the notation lets any. The server acknowledges a publish into a stream to the inbox of
+    the publisher, so that a device needs no right to JetStream.
     """
     subjects, name = Subjects(party.flow), party.name
     yield _asked(subjects.up(name), subjects.up_all, patience=DEVICE_THRESHOLD)
     yield _asked(subjects.hello(name), subjects.hello_all, patience=DEVICE_THRESHOLD, traced=True)
+    yield _asked(subjects.renew(name), subjects.renew_all, patience=DEVICE_THRESHOLD)
     if arrows.downlink:
         yield _heard(subjects.down(name), subjects.down_all)
         yield _heard(subjects.plain(name), subjects.plain_all)
@@ -160,7 +161,7 @@ def _reader(party: Party, arrows: Arrows) -> Iterator[Right]:
     """
     subjects, name = Subjects(party.flow), party.name
     output, position = subjects.output_stream, subjects.position_stream(name)
-    if arrows.orders and not party.guest_of:
+    if arrows.orders and not party.is_guest:
         yield _asked(subjects.order(name), subjects.order_all)
     yield _asked(subjects.control(name), subjects.control_all)
     yield _asked(subjects.read(name), subjects.read_all)

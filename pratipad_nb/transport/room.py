@@ -7,11 +7,17 @@ Owns the counts, and the rule by which a device's messages fit in. How much memo
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pratipad_nb.transport.codec import memory_of, most_memory_of
+from pratipad_nb.transport.decoded_size import MOST_A_BYTE, size_of_flat
 
 __all__ = ["Place", "Room"]
+
+#: Up to this part of the room, it is no matter how far the most that a frame may take is from what it takes.
+_ROOMY = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +36,11 @@ class Place:
         """Return the place of the frame `data`."""
         return cls(device, most_memory_of(data), data)
 
+    def tighten(self, payloads: Sequence[Any]) -> None:
+        """Tell `size` more closely by the frame's `payloads`, if that takes little time."""
+        size = size_of_flat(payloads, self.size // MOST_A_BYTE)
+        self.size = self.size if size is None else min(size, self.size)
+
     def measure(self) -> int:
         """Look into the frame, which takes time; return by how much `size` becomes less."""
         if self.data is None:
@@ -45,8 +56,9 @@ class Room:
     one, a third if there are two devices that take all they can. So however much some devices send, others
     find room.
 
-    The most that a frame of some length can take is known at once, and mostly fits. Frames are looked into
-    only if that doesn't fit.
+    The most that a frame of some length can take is known at once, and fits while few frames are in flight.
+    With more of them, the payloads that were decoded tell more closely, if they are as simple as readings
+    are. Frames are looked into only if that doesn't fit.
 
     Parameters
     ----------
@@ -89,8 +101,10 @@ class Room:
         self._by_device[taken.device] -= less
         del self._rough[taken]
 
-    def take(self, place: Place) -> None:
-        """Count messages that are in flight from now on."""
+    def take(self, place: Place, payloads: Sequence[Any] = ()) -> None:
+        """Count messages that are in flight from now on: `payloads`, which were just decoded."""
+        if payloads and self.taken + place.size > self._most // _ROOMY:
+            place.tighten(payloads)
         self.taken += place.size
         self._by_device[place.device] += place.size
         if place.data is not None:

@@ -19,6 +19,7 @@ subject                     publisher → reader                      stream
 ``credit.<device>``         edge → device: a grant to send          none
 ``credit._all``             edge → all devices: an edge has started none
 ``hello.<device>``          device → edge: mode, version, limits    none
+``renew.<device>``          device → edge: a new certificate?       none
 ``mark.<name>``             edge → itself: position in an input     ``MARK_<flow>`` (last one kept)
 ``read.<reader>``           reader → edge: a reader's position      ``READ_<flow>:<reader>`` (last one)
 ``dead.<processor>``        edge → itself: dead letters             ``DEAD_<flow>``
@@ -50,9 +51,9 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from pratipad_nb.errors import FrameError, SettingsError
-from pratipad_nb.settings import valid_name
+from pratipad_nb.settings import GUEST, valid_name, valid_reader
 
-__all__ = ["ALL_DEVICES", "OTHER_ACCOUNT", "ROOT", "Subjects", "is_inbox", "stream_of"]
+__all__ = ["ALL_DEVICES", "OTHER_ACCOUNT", "ROOT", "Subjects", "is_guests", "is_inbox", "stream_of"]
 
 #: First token of every subject.
 ROOT = "pratipad"
@@ -63,7 +64,7 @@ ALL_DEVICES = "_all"
 OTHER_ACCOUNT = "_R_."
 _INBOX = "_INBOX."
 
-_DEVICE_KINDS = ("up", "down", "plain", "credit", "hello", "mark")
+_DEVICE_KINDS = ("up", "down", "plain", "credit", "hello", "renew", "mark")
 _READER_KINDS = ("read", "order", "control")
 
 
@@ -113,7 +114,7 @@ class Subjects:
 
     def order(self, reader: str) -> str:
         """Return the subject of `reader`'s orders."""
-        return self._below("order", valid_name(reader, "reader"))
+        return self._below("order", valid_reader(reader))
 
     @property
     def edge_order(self) -> str:
@@ -150,13 +151,22 @@ class Subjects:
         """Return the subject of `device`'s hellos."""
         return self._below("hello", valid_name(device, "device"))
 
+    def renew(self, device: str) -> str:
+        """Return the subject of `device`'s requests for a new certificate."""
+        return self._below("renew", valid_name(device, "device"))
+
+    @property
+    def renew_all(self) -> str:
+        """The pattern of every `renew`."""
+        return self._below("renew", "*")
+
     def mark(self, name: str) -> str:
         """Return the subject of the edge's position in the input called `name` (a device's, as a rule)."""
         return self._below("mark", valid_name(name, "mark"))
 
     def read(self, reader: str) -> str:
         """Return the subject of `reader`'s position in the output."""
-        return self._below("read", valid_name(reader, "reader"))
+        return self._below("read", valid_reader(reader))
 
     def dead(self, processor: str) -> str:
         """Return the subject of the dead letters of `processor`.
@@ -184,7 +194,7 @@ class Subjects:
 
     def control(self, reader: str) -> str:
         """Return the subject of `reader`'s requests to the edge."""
-        return self._below("control", valid_name(reader, "reader"))
+        return self._below("control", valid_reader(reader))
 
     def presence(self, kind: str) -> str:
         """Return the subject of the question which devices of `kind` are connected.
@@ -339,7 +349,7 @@ class Subjects:
     # -- parsing ---------------------------------------------------------------------------------------------
 
     def device_of(self, subject: str) -> str:
-        """Return the device that `subject` (an up, in, down, plain, credit, hello or mark) is about.
+        """Return the device that `subject` (an up, in, down, plain, credit, hello, renew or mark) is about.
 
         Raises
         ------
@@ -375,7 +385,7 @@ class Subjects:
     def _name_of(self, subject: str, kinds: tuple[str, ...], what: str) -> str:
         name = self._last(subject, kinds)
         try:
-            return valid_name(name, what)
+            return valid_reader(name) if what == "reader" else valid_name(name, what)
         except SettingsError as error:
             raise FrameError(f"{subject!r} names no {what}: {error}") from None
 
@@ -405,6 +415,11 @@ def stream_of(subject: str) -> str:
         if any(pattern.split(".")[2] == tokens[2] for pattern in patterns):
             return stream
     return ""
+
+
+def is_guests(subject: str) -> bool:
+    """Return whether `subject` is of a reader of another tenant, for no other name has its mark."""
+    return GUEST in subject
 
 
 def is_inbox(subject: str) -> bool:

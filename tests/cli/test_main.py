@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from pratipad_nb.cli.app import app
 
 runner = CliRunner()
-COMMANDS = ["server", "run", "device", "cloud", "top", "check", "certs"]
+COMMANDS = ["server", "run", "device", "cloud", "top", "tenant", "check", "certs"]
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, "certs issue", "certs list", "certs init", "certs revoke"])

@@ -44,13 +44,14 @@ class World:
     async def open(self, *, max_bytes: int = 1 << 28) -> None:
         self.edge = await connect_memory(self.url, name="edge")
         self.tasks: set[asyncio.Task[None]] = set()
-        await self.edge.subscribe(self.subjects.control_all, self.on_request)
+        self.listening = await self.edge.subscribe(self.subjects.control_all, self.on_request)
         streams = self.subjects.streams
         for name, retention in (
             (self.subjects.output_stream, "log"),
             (self.subjects.order_stream, "work"),
         ):
-            spec = LogSpec(name, streams[name], max_bytes, retention)
+            message_ids = name == self.subjects.order_stream
+            spec = LogSpec(name, streams[name], max_bytes, retention, message_ids=message_ids)
             log = await self.edge.open_log(spec)
             if retention == "log":
                 self.output = log

@@ -13,6 +13,7 @@ from pratipad_nb.cloud.position import Patience
 from pratipad_nb.errors import SettingsError, TransportClosed, WaitTimeout
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import OutputFrame, ReadFrame, Segment
+from pratipad_nb.transport.readers import prepare_reader, reader_consumer
 
 
 def payloads(messages):
@@ -445,3 +446,41 @@ async def run(world, steps, window):
                 again = (await anext(reader)).payload if world.number > seen - looped else seen + 1
                 assert seen - looped < again <= seen + 1
                 seen, looped = again, 1
+
+
+async def test_a_reader_that_nobody_let_in_yet_says_what_is_missing_and_reads_once_it_is_there(world):
+    await world.listening.close()  # as if the flow didn't run
+    await world.append(2)
+    reader = await world.reader()
+    with pytest.raises(WaitTimeout, match=r"log of this reader's position is missing.*certs issue reader"):
+        await reader.take(1, timeout=0.2)
+    await prepare_reader(world.edge, "house", "cloud")
+    await world.output.forget_consumer("cloud")
+    with pytest.raises(WaitTimeout, match="this reader's consumer is missing"):
+        await reader.take(1, timeout=0.2)
+    await prepare_reader(world.edge, "house", "cloud")
+    assert payloads(await reader.take(2)) == [1, 2]
+
+
+async def test_a_reader_whose_consumer_is_deleted_has_the_flow_make_it_again(world):
+    await world.append(1, 1)
+    reader = await world.reader()
+    assert payloads(await reader.take(1)) == [1]
+    await world.output.forget_consumer("cloud")
+    await world.append(1)
+    assert payloads(await reader.take(2)) == [2, 3]
+    assert await world.floor() == 3
+
+
+async def test_a_reader_starts_where_its_position_is_wherever_its_consumer_stands(world):
+    await world.append(1, 1, 1, 1)
+    first = await world.reader()
+    assert payloads(await first.take(2)) == [1, 2]
+    await first.close()
+    for elsewhere in (1, 5):
+        consumer = await world.output.find_consumer(reader_consumer("cloud"))
+        await consumer.reset(elsewhere)
+        await consumer.close()
+        reader = await world.reader()
+        assert payloads(await reader.take(1)) == [3 if elsewhere == 1 else 4]
+        await reader.close()

@@ -9,9 +9,9 @@ import pytest
 from patience import eventually
 
 from pratipad_nb.errors import FrameError
-from pratipad_nb.runtime.positions.janitor import forget_reader
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import ControlFrame, OutputFrame, Segment
+from pratipad_nb.transport.readers import forget_reader, prepare_reader
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -33,6 +33,7 @@ def payloads(messages: Any) -> list[Any]:
 
 
 async def spoil(world: Any, data: bytes, reader: str = "cloud") -> None:
+    await prepare_reader(world.edge, world.subjects.flow, reader)
     await world.edge.append(world.subjects.read(reader), data)
 
 
@@ -75,7 +76,8 @@ async def test_the_flow_can_forget_a_reader_whose_position_can_not_be_read(
     reader = await world.reader()
     with pytest.raises(FrameError):
         await reader.take(1)
-    await forget_reader(world.edge, world.subjects, "cloud")
+    await forget_reader(world.edge, world.subjects.flow, "cloud")
+    await prepare_reader(world.edge, world.subjects.flow, "cloud")
     assert payloads(await reader.take(1)) == [1]
 
 

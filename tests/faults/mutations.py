@@ -117,14 +117,14 @@ MUTATIONS = (
     Mutation(
         "no rewind after a gap",
         "runtime/positions/gatekeeper.py",
-        "if self.durable and not self.succession.whole and rewound < _REWINDS:",
+        "if self.durable and not self.succession.whole_up_to(frame.delivery) and rewound < _REWINDS:",
         "if False:",
         (GATEKEEPER,),
     ),
     Mutation(
         "a delivery that is missing is not missed",
         "runtime/positions/inputs.py",
-        "elif not number or not same or number not in (self._last, self._last + 1):",
+        "elif delivery.number not in (self._last, self._last + 1):",
         "elif False:",
         (GATEKEEPER,),
     ),
@@ -227,5 +227,33 @@ MUTATIONS = (
         "    context.minimum_version = ssl.TLSVersion.TLSv1_2\n"
         "    context.check_hostname = False\n    context.verify_mode = ssl.CERT_NONE\n",
         ("tests/transport/test_tls.py",),
+    ),
+    Mutation(
+        "malformed frames of one device fill the dead letters",
+        "runtime/positions/letter_shares.py",
+        "        return own + size <= (self._bound * _MALFORMED - others) * _PART\n",
+        "        return True\n",
+        ("tests/runtime/positions/test_letter_shares.py",),
+    ),
+    Mutation(
+        "one device whose messages fail uses up the room of all",
+        "runtime/positions/letter_shares.py",
+        "return self._total >= self._room and not self._by_a_few",
+        "return self._total >= self._room",
+        ("tests/runtime/positions/test_letter_shares.py",),
+    ),
+    Mutation(
+        "what is no frame fences the owner of the output",
+        "runtime/positions/chain.py",
+        'if isinstance(error, Fenced) and found != "no frame":',
+        "if isinstance(error, Fenced):",
+        ("tests/runtime/edge/test_unreadable.py",),
+    ),
+    Mutation(
+        "a start without a readable checkpoint guesses the positions",
+        "runtime/positions/chain.py",
+        "        await self._check_whole(self.states_lost)\n",
+        "",
+        ("tests/runtime/edge/test_unreadable.py",),
     ),
 )

@@ -20,7 +20,7 @@ from hostile import raw_client
 from patience import eventually
 
 from pratipad_nb import AsyncFlow, FlowOptions
-from pratipad_nb.transport.frames import UplinkFrame
+from pratipad_nb.transport.frames import Order, OrderFrame, UplinkFrame
 from pratipad_nb.transport.subjects import Subjects
 
 pytestmark = pytest.mark.parametrize("scene", ["nats"], indirect=True)
@@ -107,3 +107,45 @@ async def test_one_device_takes_half_of_the_memory_and_the_others_are_served(
     # The honest device's messages passed most of those that were sent before them.
     assert results.index(0) < 25
     assert taken[0] < 32 * MEBIBYTE
+
+
+async def test_an_order_that_no_device_can_hold_is_dropped_and_those_behind_it_are_run(
+    scene: Any, tmp_path: Path
+) -> None:
+    flow = await scene.flow("Push <~> same <~> Output")
+    run: list[Any] = []
+    await scene.device(flow, "room1", receive=run.append)
+    packed = msgspec.Raw(lists(600_000))
+    frame = OrderFrame(1.0, [Order("hostile", packed, ["room1"]), Order("honest", "led on", ["room1"])])
+    data = b"PNB\x01" + lz4.block.compress(msgspec.msgpack.encode(frame))
+    assert len(data) < 3_000
+    async with raw_client(flow, "reader", "hostile", tmp_path) as client:
+        await client.request(Subjects(flow.name).order("hostile"), data, timeout=10)
+    await flow.send("led off", to="room1")
+    await eventually(lambda: run == ["led on", "led off"])
+
+
+async def test_frames_that_wait_for_memory_are_whole_over_a_pause_a_change_and_a_drain(scene: Any) -> None:
+    flow = await scene.flow("Push ~> same ~> Output", options=FlowOptions(memory_bytes=MEBIBYTE))
+    devices = [await scene.device(flow, name) for name in ("room1", "room2", "room3")]
+
+    async def push(first: int) -> None:
+        for number in range(first, first + 40):
+            for device in devices:
+                await device.push([number, *[0.5] * 3_000])
+
+    pushing = asyncio.ensure_future(push(0))
+    await flow.take(6, 20)
+    await flow.pause()
+    await flow.resume()
+    await flow.update("Push ~> same ~> same ~> Output", {"same": lambda payload: payload})
+    await pushing
+    for device in devices:
+        await device.flush()
+    await flow.stop()
+    await flow.start()
+    found: dict[str, list[int]] = {}
+    for message in await flow.take(114, 30):
+        found.setdefault(message.device, []).append(message.payload[0])
+    assert all(numbers == sorted(numbers) and numbers[-1] == 39 for numbers in found.values())
+    assert sum(map(len, found.values())) == 114

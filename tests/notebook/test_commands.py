@@ -228,3 +228,17 @@ def test_a_cell_that_says_nothing_new_leaves_what_a_slider_has_set(house):
 )
 def test_completion_offers_commands_flows_processors_and_devices(house, line, expected):
     assert line_suggestions(line, flows())[1] == expected
+
+
+def test_a_tenants_flow_is_addressed_by_its_tenant_and_name(quick_shell):
+    quick_shell.ok("from pratipad_nb import Flow\ndef same(x): return x\nnotation = 'Push ~> same ~> Output'")
+    quick_shell.ok("acme = Flow(notation, name='house', tenant='acme').start()")
+    quick_shell.ok("plain = Flow(notation, name='house').start()")
+    assert {"house", "acme/house"} <= flows().keys()
+    assert "acme/house is paused" in answer(quick_shell, "pause acme/house")
+    assert [quick_shell.names[name].state for name in ("acme", "plain")] == ["paused", "running"]
+    assert "acme/house has stopped" in answer(quick_shell, "stop acme/house")
+    assert "house" in flows()
+    assert "acme/house" not in flows()
+    assert "acme/house has stopped, and all" in answer(quick_shell, "forget acme/house")
+    quick_shell.ok("plain.stop()")

@@ -73,18 +73,57 @@ def test_a_certificate_that_is_revoked_takes_the_name_without_a_serial_number_wi
 
 
 def test_a_quota_of_devices_counts_devices_and_not_their_certificates() -> None:
-    register = Register(quotas={"acme": Quota(devices=1)}).changed(
-        Change(tuple(Party("house", "device", "lamp", "acme", serial) for serial in ("1", "2")))
-    )
-    register.check()
+    register = Register(quotas={"acme": Quota(devices=1)})
+    both = Change(tuple(Party("house", "device", "lamp", "acme", serial) for serial in ("1", "2")))
+    register.check(both)
     with pytest.raises(SettingsError, match="may have 1 devices, and this would be number 2"):
-        register.changed(Change((Party("garden", "device", "pump", "acme"),))).check()
+        register.changed(both).check(Change((Party("garden", "device", "pump", "acme"),)))
 
 
 def test_a_quota_of_bytes_is_for_all_flows_of_the_tenant_and_names_the_ways_out() -> None:
-    register = Register(quotas={"acme": Quota(bytes=100)}).changed(
-        Change(rules={"acme/house": Rules(bytes=60), "house": Rules(bytes=1000)})
-    )
-    register.check()
+    register = Register(quotas={"acme": Quota(bytes=100)})
+    first = Change(rules={"acme/house": Rules(bytes=60), "house": Rules(bytes=1000)})
+    register.check(first)
     with pytest.raises(SettingsError, match=r"take 100 bytes of the disk.*take 120.*keep=.*forget\(\)"):
-        register.changed(Change(rules={"acme/garden": Rules(bytes=60)})).check()
+        register.changed(first).check(Change(rules={"acme/garden": Rules(bytes=60)}))
+
+
+def test_a_tenant_over_its_lowered_quota_hinders_neither_itself_nor_others() -> None:
+    lamps = tuple(Party("house", "device", f"lamp{number}", "acme") for number in range(3))
+    register = Register().changed(Change(lamps, rules={"acme/house": Rules(bytes=60)}))
+    lowered = Change(quotas={"acme": Quota(devices=1, bytes=10)})
+    register.check(lowered)
+    register = register.changed(lowered)
+    for harmless in (
+        Change((Party("house", "device", "lamp", "globex"), Party("house", "device", "lamp"))),
+        Change(gone=(lamps[0],)),
+        Change((lamps[0].with_serial("1"),)),
+        Change(rules={"acme/house": Rules(bytes=50), "globex/house": Rules(bytes=1000)}),
+    ):
+        register.check(harmless)
+    with pytest.raises(SettingsError, match="this would be number 3"):
+        register.changed(Change(gone=(lamps[0],))).check(Change((lamps[0],)))
+
+
+@pytest.mark.parametrize("tenant", ["globex", ""])
+def test_a_guest_is_let_in_while_the_flow_is_shared_with_that_very_guest(tenant: str) -> None:
+    guest = Party("house", "reader", f"archive@{tenant}", "acme")
+    own = Party("house", "reader", "archive", "acme")
+    others = (
+        Party("house", "reader", f"desk@{tenant}", "acme"),
+        Party("house", "reader", "archive@initech", "acme"),
+        Party("garden", "reader", f"archive@{tenant}", "acme"),
+        Party("house", "reader", f"archive@{tenant}"),
+    )
+    register = Register().changed(Change(shared=(guest,)))
+    register = parsed_register(rendered_register(register))
+    register.check(Change((guest.with_serial("1"), own)))
+    for other in others:
+        with pytest.raises(SettingsError, match=rf"the flow '{other.key}' isn't shared with a reader"):
+            register.check(Change((other,)))
+    register = register.changed(Change((guest.with_serial("1"), guest.with_serial("2"), own, *others)))
+    assert set(register.parties.values()) == {own, guest.with_serial("1"), guest.with_serial("2")}
+    register = register.changed(Change(unshared=(guest,)))
+    assert set(register.parties.values()) == {own}
+    assert not register.shares
+    assert not register.changed(Change((guest,))).parties.keys() & {guest.user}

@@ -349,3 +349,19 @@ async def test_a_change_of_the_authority_is_followed_at_once(
         CertificateStore.open(tmp_path).authority.begin_change()  # as another process does
         await eventually(lambda: len(holder.told) == 1)
     assert store.authority.has_signed(holder.folder / "cert.pem")
+
+
+async def test_a_holder_that_is_let_in_no_more_is_not_renewed(
+    store: CertificateStore, tmp_path: Path, quick: None
+) -> None:
+    holder = Holder(store, tmp_path / "lamp")
+    renewal = Renewal(store)
+    asked: list[None] = []
+    credentials = holder.ensure()
+    renewal.keep(
+        LAMP.identity, "the lamp", credentials, ensure=lambda: asked.append(None), renewed=holder.renewed
+    )
+    async with running(renewal):
+        await eventually(lambda: bool(asked))
+        await asyncio.sleep(0.05)
+    assert asked == [None]

@@ -577,7 +577,7 @@ def test_an_invitation_lets_a_device_in_from_its_folder_and_no_other_name(home, 
     with Flow("Push <~> same <~> Output", name="invites", home=home) as flow:
         endpoint = flow.invite("room2", tmp_path / "room2")
         told = json.loads((tmp_path / "room2" / "pratipad.json").read_text())
-        wanted = {"role": "device", "name": "room2", "flow": "invites", "tenant": ""}
+        wanted = {"role": "device", "name": "room2", "flow": "invites"}
         assert told == wanted | {"server": endpoint.url}
         assert (tmp_path / "room2" / "key.pem").stat().st_mode & 0o077 == 0
         with Device("room2").connect(endpoint.url, flow="invites", certs=tmp_path / "room2") as device:

@@ -25,7 +25,7 @@ from pratipad_nb.transport.codec import (
     most_memory_of,
     order_payload,
 )
-from pratipad_nb.transport.decoded_size import MOST_A_BYTE, decoded_size, decoded_size_of_json
+from pratipad_nb.transport.decoded_size import MOST_A_BYTE, decoded_size, decoded_size_of_json, size_of_flat
 from pratipad_nb.transport.frames import (
     DownFrame,
     HelloFrame,
@@ -274,3 +274,38 @@ def test_json_that_is_nested_too_deep_for_receivers_further_on_is_refused():
         result = OutputFrame("w", 1, [], [Segment("room1", 1, 1, 1.0, [1.0, 1.0], [payload, "honest"])])
         assert further_on(encode(result), OutputFrame).segments[0].payloads[1] == "honest"
     assert 0 < refused < 70
+
+
+# Payloads that were decoded
+
+
+flat = st.one_of(
+    short | text | st.binary(max_size=50),
+    st.dictionaries(st.text(max_size=20), short | text, max_size=30),
+    st.integers(1, 200).map(lambda count: {str(key): -1e9 for key in range(count)}),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(flat, max_size=30))
+def test_the_bound_of_simple_payloads_is_at_least_what_they_take(payloads):
+    body = msgspec.msgpack.encode(payloads)
+    payloads = msgspec.msgpack.decode(body)
+    bound = size_of_flat(payloads, len(body))
+    assert bound is None or memory(payloads) <= bound + 200
+
+
+def test_readings_are_simple_and_their_bound_is_near():
+    body = msgspec.msgpack.encode(
+        [{"room": "kitchen", "temperature": 20.5 + n, "n": n} for n in range(1_000)]
+    )
+    payloads = msgspec.msgpack.decode(body)
+    bound = size_of_flat(payloads, len(body))
+    assert bound is not None
+    assert memory(payloads) <= bound < MOST_A_BYTE * len(body) / 3
+
+
+@pytest.mark.parametrize("payload", [[], [1.5], {"a": []}, {"a": {"b": 1}}], ids=str)
+def test_payloads_that_hold_lists_or_maps_are_not_simple(payload):
+    payloads = msgspec.msgpack.decode(msgspec.msgpack.encode([1, payload]))
+    assert size_of_flat(payloads, 20) is None

@@ -7,7 +7,7 @@ import secrets
 
 import pytest
 
-from pratipad_nb.errors import WaitTimeout
+from pratipad_nb.errors import Unavailable, WaitTimeout
 from pratipad_nb.pki.authority import Authority
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.transport.nats import NatsConnection
@@ -50,3 +50,18 @@ async def test_a_silent_server_leaves_the_account_unknown():
 
     with pytest.raises(WaitTimeout):
         await account_of(Silent())
+
+
+async def test_a_server_that_reads_its_accounts_again_is_asked_again():
+    """For a moment, nobody answers: such a server is no server of another making."""
+
+    class Reloading:
+        asked = 0
+
+        async def request(self, subject, data, timeout):
+            self.asked += 1
+            if self.asked < 3:
+                raise Unavailable("nobody answers")
+            return b'{"data": {"account": "F_house"}}'
+
+    assert await account_of(Reloading()) == "F_house"

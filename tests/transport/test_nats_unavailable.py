@@ -227,7 +227,7 @@ def test_a_buffer_that_is_full_because_the_link_is_down_passes_by_itself() -> No
         (OUT, "OUT_house"),
         (ORDER, "ORDER_house"),
         (SUBJECTS.mark("partition-0"), "MARK_house"),
-        (SUBJECTS.read("archive"), "MARK_house"),
+        (SUBJECTS.read("archive"), "READ_house:archive"),
         (SUBJECTS.dead("f#2"), "DEAD_house"),
         (UP, ""),
         (SUBJECTS.sent, ""),

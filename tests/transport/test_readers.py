@@ -103,6 +103,13 @@ async def test_positions_of_version_0_1_are_carried_over_and_marks_stay(connecti
     assert await position(connection, "desk") == b"newer"
 
 
+async def test_an_entry_of_version_0_1_that_is_of_no_reader_keeps_no_position_from_being_carried(connection):
+    await stored_by_0_1(connection, "desk")
+    await connection.append(SUBJECTS.read("desk").replace("desk", "_nobody"), b"?")
+    await carry_positions(connection, FLOW)
+    assert await position(connection, "desk") == b"desk"
+
+
 async def test_a_reader_is_let_in_at_a_store_of_version_0_1_that_no_edge_has_opened_yet(connection):
     await stored_by_0_1(connection, "desk")
     await prepare_reader(connection, FLOW, "new")

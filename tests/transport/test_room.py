@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pratipad_nb.errors import FrameError
-from pratipad_nb.transport.codec import encode, most_memory_of
+from pratipad_nb.transport.codec import decode, encode, most_memory_of
 from pratipad_nb.transport.frames import UplinkFrame
 from pratipad_nb.transport.room import Place, Room
 
@@ -41,6 +41,22 @@ def test_frames_are_looked_into_only_if_room_is_short():
     assert [place.data is None for place in places] != [True] * 12
     assert room.taken <= 3 * most_memory_of(text)
     assert room.fits(Place("room2", room.taken, None))
+    for place in places:
+        room.release(place)
+    assert room.taken == 0
+
+
+def test_simple_payloads_tell_their_memory_once_room_is_taken():
+    readings = [{"n": number, "celsius": 20.5} for number in range(500)]
+    data = encode(UplinkFrame("house", "room1", 1, 1, [1.0] * 500, readings))
+    payloads = decode(data, UplinkFrame).payloads
+    room = Room(10 * most_memory_of(data))
+    places = [Place.of("room1", data) for _ in range(8)]
+    for place in places:
+        assert room.fits(place)
+        room.take(place, payloads)
+    assert all(place.data is not None for place in places)  # no frame was looked into
+    assert places[0].size == most_memory_of(data) > 3 * places[-1].size
     for place in places:
         room.release(place)
     assert room.taken == 0

@@ -51,6 +51,12 @@ def test_a_device_is_found_again_in_each_of_its_subjects(flow: str, device: str)
             subjects.reader_of(other)
 
 
+@given(reader=names, tenant=names)
+def test_a_reader_of_another_tenant_is_found_again_in_each_of_its_subjects(reader: str, tenant: str) -> None:
+    for build in (HOUSE.read, HOUSE.order, HOUSE.control):
+        assert HOUSE.reader_of(build(f"{reader}@{tenant}")) == f"{reader}@{tenant}"
+
+
 @given(key=st.text(min_size=1))
 def test_any_processor_key_makes_one_token_and_is_found_again(key: str) -> None:
     if any(0xD800 <= ord(c) <= 0xDFFF for c in key):
@@ -92,7 +98,9 @@ def test_a_subject_that_names_no_device_of_the_flow_says_what_was_expected(subje
         HOUSE.device_of(subject)
 
 
-@pytest.mark.parametrize("name", ["", "a.b", "*", ">", "_all", "Output", "a b"])
+@pytest.mark.parametrize(
+    "name", ["", "a.b", "*", ">", "_all", "Output", "a b", "@", "a@", "@b", "a@b.c", "a@*"]
+)
 def test_a_name_that_would_reach_beyond_its_token_is_refused(name: str) -> None:
     with pytest.raises(SettingsError):
         Subjects(name)

@@ -11,6 +11,7 @@ A hello arrives in ``hellos``; an order waits in ``order_queues``.
 ``credit``        how many messages each device may send: who is granted messages, and when
 ``account``       what was granted to one device, what has come, and the device's own pace
 ``turns``         the order in which devices are asked
+``budget``        how often a device's word may make work that concerns others
 ``rate_limit``    the limit of the rate at which messages are asked for
 ``pull``          the cloud's requests for readings
 ``backward``      orders and replies: from the log, through `backward` of the processors

@@ -22,6 +22,8 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import msgspec
+
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.dataflow import Dataflow
 from pratipad_nb.errors import (
@@ -39,6 +41,7 @@ from pratipad_nb.errors import (
 from pratipad_nb.message import Message
 from pratipad_nb.processors import copied
 from pratipad_nb.processors.reply import preparing
+from pratipad_nb.runtime.devices.budget import Budget
 from pratipad_nb.runtime.devices.foreign import PlainDevices
 from pratipad_nb.runtime.devices.order_queues import OrderQueues, order_number
 from pratipad_nb.runtime.devices.roster import Roster
@@ -61,10 +64,11 @@ from pratipad_nb.transport.frames import (
     MarkFrame,
     Order,
     OrderFrame,
+    is_time,
     new_epoch,
 )
 from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Delivery, Log, Record
-from pratipad_nb.transport.subjects import Subjects
+from pratipad_nb.transport.subjects import Subjects, is_guests
 
 __all__ = ["Backward", "append_order", "check_open"]
 
@@ -73,6 +77,12 @@ log = logging.getLogger(__name__)
 _MARK = "orders"
 #: Most replies of one entry of the log: a thousand entries would take a thousand round trips.
 _TOGETHER = 1024
+#: Most devices that the orders of one entry name, all orders taken together: each is an order in memory.
+_MOST_TARGETS = 1 << 16
+#: So many times in so many seconds one device may have all orders numbered anew, and sent again to all.
+_NUMBERED_ANEW, _NUMBERED_SECONDS = 5, 600.0
+#: After so many devices of one order the event loop goes on with other work.
+_TARGETS_AT_ONCE = 1000
 #: First and longest pause before an append or a read that failed is tried again, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
@@ -140,6 +150,7 @@ class Backward:
         #: (`_run_beyond`), or wouldn't run an order with a number of this numbering (`_run_twice`).
         self._ahead = asyncio.Event()
         self._run_beyond, self._run_twice = 0, False
+        self._alarms = Budget(_NUMBERED_ANEW, _NUMBERED_SECONDS)
         #: When the numbering began, by the server's clock.
         self._since = 0.0
         self._lineage = lineage
@@ -291,6 +302,11 @@ class Backward:
                 self.full = False
                 return
 
+    @property
+    def crowded(self) -> bool:
+        """Whether further orders wait in the log, for those that were read take all memory that they may."""
+        return self._queues.full
+
     async def again(self, entry: DeadEntry) -> None:
         """Append once more an order that a processor failed on, to the same devices.
 
@@ -319,7 +335,25 @@ class Backward:
                 f"under {delivery.subject!r}: {error}"
             )
             return OrderFrame(delivery.time, [])
+        for order in frame.orders:
+            if order.to is not None:
+                order.to = self._addresses(order.to, delivery)
         return frame
+
+    def _addresses(self, targets: Sequence[str], delivery: Delivery) -> list[str]:
+        """Return those of `targets` that can be devices, each once."""
+        addresses, dropped = [], ""
+        for target in dict.fromkeys(targets):
+            try:
+                addresses.append(valid_address(target))
+            except SettingsError as error:
+                dropped = f"{error}"
+        if dropped:
+            self.refusals.note(
+                f"flow {self._settings.name!r} drops targets of an order in entry {delivery.sequence} of its "
+                f"order log, stored under {delivery.subject!r}: {dropped}"
+            )
+        return addresses
 
     def _check(self, subject: str, frame: OrderFrame) -> None:
         """Raise `FrameError` or `OneWayError` if the orders of `frame`, stored under `subject`, may not pass.
@@ -329,6 +363,15 @@ class Backward:
         """
         if len(frame.orders) > MAX_MESSAGES:
             raise FrameError(f"a frame has {len(frame.orders)} orders; {MAX_MESSAGES} at most.")
+        if (targets := self._targets(frame)) > _MOST_TARGETS:
+            raise FrameError(f"the orders of a frame are for {targets:,} devices; {_MOST_TARGETS:,} at most.")
+        if not is_time(frame.time):
+            raise FrameError(f"a frame of orders has the time {frame.time}; it is in seconds since 1970.")
+        if is_guests(subject):
+            raise FrameError(
+                f"the flow is shared with the reader {self._subjects.reader_of(subject)!r} to be read, and "
+                "not to be sent orders."
+            )
         dataflow = self._line().dataflow
         if not frame.reply:
             check_open(dataflow)
@@ -344,9 +387,16 @@ class Backward:
                 "there."
             )
 
+    def _targets(self, frame: OrderFrame) -> int:
+        """Return for how many devices the orders of `frame` are; a single order to all doesn't count."""
+        to_all = sum(order.to is None for order in frame.orders)
+        named = sum(len(order.to) for order in frame.orders if order.to is not None)
+        return named + (to_all * len(self._roster.known) if len(frame.orders) > 1 and to_all else 0)
+
     async def _take(self, delivery: Delivery) -> None:
         """Pass an entry's orders through the processors, then put the orders into their devices' queues."""
         sequence, appended = delivery.sequence, delivery.time
+        await self._queues.room()
         frame = self._accepted(delivery)
         expires = appended + self._settings.options.order_seconds
         if all(map(self._is_ours_alone, frame.orders)):
@@ -367,7 +417,15 @@ class Backward:
                 payload = await self._through_processors(order, number, frame.time, mine)
             except _StopsHere:
                 return
-        for device, behind in mine.items():
+        try:
+            # One payload for all devices, as it goes on the wire: the objects would take far more memory.
+            payload = msgspec.Raw(order_payload(payload))
+        except PayloadError as error:
+            self.refusals.note(f"flow {self._settings.name!r} drops the order {order.id!r:.80}: {error}")
+            return
+        for count, (device, behind) in enumerate(mine.items(), 1):
+            if count % _TARGETS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             to = None if behind == [""] else behind
             down = DownFrame(
                 self._settings.name, self.epoch, number, order.id, frame.time, payload, to, stored=stored
@@ -386,11 +444,7 @@ class Backward:
         """Return this partition's devices among `targets`, each with the names behind it ("": the device)."""
         mine: dict[str, list[str]] = {}
         for target in targets:
-            try:
-                device, _, behind = valid_address(target).partition(".")
-            except SettingsError as error:
-                log.warning("an order for %r is dropped: %s", target, error)
-                continue
+            device, _, behind = target.partition(".")
             if self._settings.owns(device):
                 mine.setdefault(device, []).append(behind)
         return mine
@@ -466,7 +520,10 @@ class Backward:
         beyond = same and ready >= order_number(max(self._last, self._read_to) + 1, 0)
         ahead = self._queues.hello(frame.device, ready, frame.ready_at, connected=connected, anew=not same)
         twice = ahead if same else frame.ready_at > self._since
-        if twice or beyond:
+        alarms = twice or beyond
+        if alarms and not self._ahead.is_set() and not self._alarms.take(frame.device):
+            log.info("device %s says again and again that the order log went back", frame.device)
+        elif alarms:
             self._run_beyond = max(self._run_beyond, ready)
             self._run_twice = self._run_twice or twice
             self._ahead.set()
@@ -529,6 +586,11 @@ async def append_order(
     if to is not None and not isinstance(to, Iterable):
         raise SettingsError(f"send(to={to!r}): to is a device's name, a list of them, or None for all.")
     names = None if to is None else [valid_address(name) for name in ([to] if isinstance(to, str) else to)]
+    if names is not None and len(names) > _MOST_TARGETS:
+        raise SettingsError(
+            f"send(to=…) names {len(names):,} devices; {_MOST_TARGETS:,} at most. Send to some at a time, or "
+            "leave `to` out to send to all known devices."
+        )
     if names == []:
         raise SettingsError("send(to=[]) names no device; leave `to` out to send to all known devices.")
     order = Order(uuid.uuid4().hex, payload, names)

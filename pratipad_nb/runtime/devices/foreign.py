@@ -13,6 +13,7 @@ from collections.abc import Collection
 
 from pratipad_nb.errors import PayloadError, TransportError, WaitTimeout
 from pratipad_nb.runtime.devices.roster import Roster
+from pratipad_nb.runtime.values.packing import unsealed
 from pratipad_nb.transport.codec import encode_plain
 from pratipad_nb.transport.frames import DownFrame
 from pratipad_nb.transport.protocol import Attendance, Connection
@@ -80,7 +81,7 @@ class PlainDevices:
     async def send(self, device: str, order: DownFrame) -> bool:
         """Send `order` to `device` as its payload's JSON; return whether it was sent or had to be dropped."""
         try:
-            data = encode_plain(order.payload)
+            data = encode_plain(unsealed(order.payload))
         except PayloadError as error:
             log.warning("an order for %s was dropped: %s", device, error)
             return True

@@ -20,10 +20,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
+
+from msgspec import Raw
 
 from pratipad_nb.errors import TransportError, WaitTimeout
 from pratipad_nb.runtime.devices.foreign import PlainDevices
@@ -45,6 +47,8 @@ _AGAIN = 2.0
 #: Seconds between two rounds over all devices that have orders: to send orders again, and to find foreign
 #: devices that listen now.
 _LOOK = _AGAIN / 4
+#: Most memory that the payloads of all orders take, in bytes.
+_MEMORY = 256 << 20
 #: Entries that are deleted at a time: one round trip after the other would hold up the orders that wait.
 _DELETED_AT_ONCE = 64
 
@@ -127,6 +131,11 @@ class OrderQueues:
         #: How many orders of each entry of the log are not dealt with, plus 1 until `end`. Entries for
         #: devices of other partitions too are not here: such an entry stays in the log until it expires.
         self._left: dict[int, int] = {}
+        #: How many devices each order waits for whose payload is packed, by the order's number.
+        self._packed: Counter[int] = Counter()
+        self._memory = 0
+        self._room = asyncio.Event()
+        self._room.set()
         #: Entries of the log that are to be deleted.
         self._finished: list[int] = []
         self._plain = plain
@@ -152,8 +161,33 @@ class OrderQueues:
             self._left[sequence] += 1
         queue = self._queues.setdefault(device, _OrderQueue())
         queue.orders[frame.number] = _Pending(frame)
+        self._count(frame, 1)
         self._expiring[device, frame.number] = expires
         self._place(device, queue, connected=connected)
+
+    def _count(self, frame: DownFrame, devices: int) -> None:
+        """Count the memory of an order's payload, which is one for all devices that the order is for."""
+        if not isinstance(frame.payload, Raw):
+            return
+        before = self._packed[frame.number]
+        self._packed[frame.number] += devices
+        if not self._packed[frame.number]:
+            del self._packed[frame.number]
+        if not before or before + devices == 0:
+            self._memory += devices * len(frame.payload)
+        if self._memory < _MEMORY:
+            self._room.set()
+        else:
+            self._room.clear()
+
+    @property
+    def full(self) -> bool:
+        """Whether the orders take as much memory as they may."""
+        return not self._room.is_set()
+
+    async def room(self) -> None:
+        """Return once there is memory for further orders."""
+        await self._room.wait()
 
     def _deal_with(self, sequence: int) -> None:
         left = self._left.get(sequence)
@@ -236,8 +270,10 @@ class OrderQueues:
             pending.sent = pending.sent and 0.0
 
     def _take_out(self, device: str, queue: _OrderQueue, number: int) -> None:
-        if queue.orders.pop(number, None) is None:
+        pending = queue.orders.pop(number, None)
+        if pending is None:
             return
+        self._count(pending.frame, -1)
         self._expiring.pop((device, number), None)
         if not queue.orders:
             self._connected.pop(device, None)

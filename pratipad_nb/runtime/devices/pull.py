@@ -11,8 +11,9 @@ frame at Output. So nothing here looks at devices or requests that haven't chang
   order of their numbers, since numbers only grow, and numbers that have arrived are taken off the first
   claim. Numbers granted one after the other to one request are one claim.
 * A request with readings that no device was asked for waits in a queue: one queue for each device that a
-  request names, and one for all requests that name none. A queue is *ready* while a device could answer its
-  requests; the ledger's `on_change` says when that may have changed.
+  request names, and one for all requests that name none. The askers in a queue take turns, and while they are
+  several, each turn asks a device for a part of what it may be asked for. A queue is *ready* while a device
+  could answer its requests; the ledger's `on_change` says when that may have changed.
 * A device that doesn't answer is *away*: readings that it owes are asked of others as soon as another device
   could answer, and the device can't answer any more: it has said so, or its late answer will not pass
   (`credit`). So as many readings come as were asked for.
@@ -30,9 +31,10 @@ claim, `_give_back` from a claim to `unclaimed`, and `_bring` out of a claim and
 from __future__ import annotations
 
 import asyncio
+import heapq
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -46,12 +48,14 @@ from pratipad_nb.transport.frames import Position
 
 __all__ = ["MOST_OPEN", "Claim", "PullRequest", "Requests"]
 
-#: Requests that may be open at once: a program that pulls on and on while no device is there would else fill
-#: the memory.
+#: Requests of one asker that may be open at once: a program that pulls on and on while no device is there
+#: would else fill the memory.
 MOST_OPEN = 1000
 
 #: Requests that are remembered after they were over, so that a late question about a request is answered.
 _REMEMBERED = 1000
+#: Most names of known devices in an error.
+_NAMED = 20
 
 
 @dataclass(slots=True, eq=False)
@@ -60,6 +64,8 @@ class PullRequest:
 
     Attributes
     ----------
+    by
+        The reader that asks; empty: the edge's own process.
     close
         Ends the request, for a reason in words; `Requests._close`.
     left
@@ -78,6 +84,7 @@ class PullRequest:
     wanted: int
     device: str | None
     close: Callable[[PullRequest, str], None]
+    by: str = ""
     left: int = 0
     unclaimed: int = 0
     owing: dict[str, int] = field(default_factory=dict)
@@ -141,7 +148,10 @@ class Requests:
         self._over: dict[str, PullRequest] = {}
         self._claims: dict[str, deque[Claim]] = {}
         #: The queues of requests with unclaimed readings, by the device that they name, or None.
-        self._unasked: dict[str | None, dict[str, PullRequest]] = {}
+        #: In a queue are the requests of each asker; the asker whose turn it is comes first.
+        self._unasked: dict[str | None, dict[str, dict[str, PullRequest]]] = {}
+        #: How many requests of each asker are open.
+        self._opened: Counter[str] = Counter()
         #: The queues that a device could answer, by the same key; the queue whose turn it is comes first.
         self._ready: dict[str | None, None] = {}
         self._away: dict[str, None] = {}
@@ -149,13 +159,13 @@ class Requests:
         #: Devices by whose word claimed messages are sent or dropped, and since when, by the monotonic clock.
         self._promised: dict[str, float] = {}
 
-    def pull(self, count: int, device: str | None = None) -> PullRequest:
-        """Ask for `count` readings, of `device` or of all in turn.
+    def pull(self, count: int, device: str | None = None, by: str = "") -> PullRequest:
+        """Ask for `count` readings, of `device` or of all in turn, for the reader `by`.
 
         Raises
         ------
         FlowError
-            If the flow's input isn't Pull, or `MOST_OPEN` requests are open.
+            If the flow's input isn't Pull, or `MOST_OPEN` requests of the asker are open.
         SettingsError
             If `count` is no whole number from 1 to `MOST_READINGS`, or `device` can't name a device.
         DeviceError
@@ -169,15 +179,16 @@ class Requests:
         checked_pull(count, device)
         if device is not None and device not in self._ledger.accounts:
             raise self._unknown(device)
-        if len(self._open) >= MOST_OPEN:
+        if (opened := self._opened[by]) >= MOST_OPEN:
             raise FlowError(
-                f"pull({count}): {len(self._open):,} requests of this flow are open, and {MOST_OPEN:,} may "
-                "be. Wait for some with request.wait(), give up others with request.cancel(), or ask for "
+                f"pull({count}): {opened:,} requests of this flow are open, and {MOST_OPEN:,} may be. "
+                "Wait for some with request.wait(), give up others with request.cancel(), or ask for "
                 "more readings in one pull()."
             )
         self._made += 1
-        request = PullRequest(f"{self._run}-{self._made}", count, device, self._close)
+        request = PullRequest(f"{self._run}-{self._made}", count, device, self._close, by)
         self._open[request.id] = request
+        self._opened[by] += 1
         self._queue(request)
         self.settle()
         return request
@@ -189,27 +200,30 @@ class Requests:
                 f"pull(): {device!r} speaks through the gateway {gateway!r}, and is not asked by itself. "
                 f"Ask the gateway: pull(…, device={gateway!r})."
             )
-        known = ", ".join(sorted(self._ledger.accounts)) or "none yet"
+        names = heapq.nsmallest(_NAMED + 1, self._ledger.accounts)
+        more = ", …" if len(names) > _NAMED else ""
+        known = (", ".join(names[:_NAMED]) or "none yet") + more
         return DeviceError(f"pull(): no device {device!r} has connected to this flow. Known: {known}.")
 
-    def find(self, request: str) -> PullRequest:
-        """Return a request by its id.
+    def find(self, request: str, by: str = "") -> PullRequest:
+        """Return a request of the reader `by` by its id.
 
         Raises
         ------
         FlowError
-            If the request has been over for long, or another run of this edge made it.
+            If the request has been over for long, is another reader's, or another run of this edge made it.
         """
         found = self._open.get(request) or self._over.get(request)
-        if found is not None:
+        if found is not None and found.by == by:
             return found
         run, _, number = request.rpartition("-")
-        if run == self._run and number.isdecimal() and 0 < int(number) <= self._made:
+        known = found is None and run == self._run and number.isdecimal()
+        if known and len(number) <= len(str(self._made)) and 0 < int(number) <= self._made:
             raise FlowError(
                 f"request {request} has been over for long, and how it ended is forgotten: {_REMEMBERED:,} "
                 "others were over since. Ask about a request sooner."
             )
-        raise FlowError(f"request {request} is not known: the flow was started anew since. Pull again.")
+        raise FlowError(f"request {request:.100} is not known: the flow was started anew since. Pull again.")
 
     def end(self, why: str) -> None:
         """End all open requests, for a reason in words."""
@@ -355,40 +369,53 @@ class Requests:
     # -- asking ----------------------------------------------------------------------------------------------
 
     def _queue(self, request: PullRequest) -> None:
-        self._unasked.setdefault(request.device, {})[request.id] = request
+        queue = self._unasked.setdefault(request.device, {})
+        queue.setdefault(request.by, {})[request.id] = request
         self._ready.setdefault(request.device)
 
     def _unqueue(self, request: PullRequest) -> None:
-        queue = self._unasked.get(request.device)
-        if queue is not None and queue.pop(request.id, None) is not None and not queue:
-            del self._unasked[request.device]
+        queue = self._unasked.get(request.device, {})
+        own = queue.get(request.by, {})
+        if own.pop(request.id, None) is not None and not own:
+            del queue[request.by]
+            if not queue:
+                del self._unasked[request.device]
 
     def _grant_ready(self) -> None:
-        """Ask for the readings of the first request of each ready queue, as far as the rate allows."""
+        """Ask for the readings of the requests in ready queues, as far as the rate allows."""
         while self._ready:
             device = next(iter(self._ready))
             queue = self._unasked.get(device)
             if not queue or self._ledger.next_able(device) is None:
                 del self._ready[device]
                 continue
-            request = next(iter(queue.values()))
-            if not self._claim(request):  # the rate allows no more: next time another queue has its turn
+            by, own = next(iter(queue.items()))
+            request = next(iter(own.values()))
+            queue[by] = queue.pop(by)
+            if not self._claim(request, len(queue)):  # the rate allows no more: another queue is next
                 self._ready[device] = self._ready.pop(device)
                 return
             if not request.unclaimed:
                 self._unqueue(request)
 
-    def _claim(self, request: PullRequest) -> bool:
-        """Ask devices in turn for a request's unclaimed readings; return False if the rate allows no more."""
+    def _claim(self, request: PullRequest, askers: int) -> bool:
+        """Ask devices in turn for a request's unclaimed readings; return False if the rate allows no more.
+
+        With several `askers`, each device is asked once, for a part of what it may be asked for.
+        """
         sharing = self._ledger.able if request.device is None else 1
+        turns = max(1, sharing)
         while request.unclaimed and (account := self._ledger.next_able(request.device)) is not None:
             fair = -(-request.unclaimed // max(1, sharing))
-            count = self._ledger.limit.room(min(fair, self._ledger.wanted(account)))
+            count = self._ledger.limit.room(min(fair, -(-self._ledger.wanted(account) // askers)))
             if count <= 0:
                 return False
             self._add(request, account, self._ledger.grant(account, count))
             self._ledger.limit.take(count)
             sharing -= 1
+            turns -= 1
+            if askers > 1 and not turns:
+                break
         return True
 
     def _add(self, request: PullRequest, account: Account, numbers: range) -> None:
@@ -414,6 +441,7 @@ class Requests:
         """
         if self._open.pop(request.id, None) is None:
             return
+        self._opened[request.by] -= 1
         request.ended = ended
         request.done.set()
         self._unqueue(request)

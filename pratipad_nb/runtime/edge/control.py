@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
@@ -21,6 +23,7 @@ from pratipad_nb.runtime.edge.answers import Verb
 from pratipad_nb.runtime.stages.line import Line
 from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.runtime.values.stats import FlowStats
+from pratipad_nb.transport.codec import encode_payload
 from pratipad_nb.transport.protocol import Connection, Logs
 from pratipad_nb.transport.readers import prepare_reader
 
@@ -28,6 +31,9 @@ __all__ = ["Control"]
 
 #: Longest wait for the end of a pull request before its present standing is the answer, in seconds.
 _PATIENCE = 5.0
+#: The counters of an answer are at most so many seconds old: of ten thousand devices, a look at all takes a
+#: tenth of a second of the event loop.
+_FRESH = 0.2
 
 
 class Control:
@@ -46,6 +52,8 @@ class Control:
         The verbs by name.
     of_readers
         The verbs that concern the reader that asks, by name.
+    of_guests
+        Those of both that a reader of another tenant may ask for.
     """
 
     def __init__(
@@ -61,14 +69,20 @@ class Control:
         self._line = line
         self._requests = requests
         self._whole = stats
+        self._looking = asyncio.Lock()
+        self._looked = -math.inf
+        self._seen: dict[str, Any] = {}
         self.verbs: dict[str, Verb] = {
             "describe": self._describe,
+            "stats": self._stats,
+        }
+        self.of_readers: dict[str, Verb] = {
+            "reader": self._prepare,
             "pull": self._pull,
             "request": self._request,
             "cancel": self._cancel,
-            "stats": self._stats,
         }
-        self.of_readers: dict[str, Verb] = {"reader": self._prepare}
+        self.of_guests = ("describe", "stats", "reader")
 
     async def _describe(self) -> dict[str, Any]:
         dataflow = self._line().dataflow
@@ -84,18 +98,19 @@ class Control:
             "text": text,
         }
 
-    async def _pull(self, n: int, device: str | None = None) -> dict[str, Any]:
-        return {"request": self._requests.pull(n, device).id}
+    async def _pull(self, reader: str, n: int, device: str | None = None) -> dict[str, Any]:
+        return {"request": self._requests.pull(n, device, reader).id}
 
-    async def _request(self, request: str, timeout: float) -> dict[str, Any]:
-        found = self._requests.find(request)
+    async def _request(self, reader: str, request: str, timeout: float) -> dict[str, Any]:
+        found = self._requests.find(request, reader)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(timeout, _PATIENCE)):
+            # Whatever is no time, as NaN, is no wait: the event loop's timers would be out of order.
+            async with asyncio.timeout(min(timeout, _PATIENCE) if timeout > 0 else 0.0):
                 await found.done.wait()
         return msgspec.structs.asdict(found.standing)
 
-    async def _cancel(self, request: str) -> dict[str, Any]:
-        found = self._requests.find(request)
+    async def _cancel(self, reader: str, request: str) -> dict[str, Any]:
+        found = self._requests.find(request, reader)
         found.cancel()
         return msgspec.structs.asdict(found.standing)
 
@@ -113,4 +128,10 @@ class Control:
         return {}
 
     async def _stats(self) -> dict[str, Any]:
-        return asdict(await self._whole())
+        """Return the counters. Requests that come within `_FRESH` seconds share one look at all devices."""
+        async with self._looking:
+            if time.monotonic() - self._looked > _FRESH:
+                stats = asdict(await self._whole())
+                self._seen = {name: msgspec.Raw(encode_payload(value)) for name, value in stats.items()}
+                self._looked = time.monotonic()
+            return self._seen

@@ -81,7 +81,11 @@ class Edge:
             self._whole or self.all_edges,
         )
         self._answers = Answers(
-            parts.connection, parts.subjects, control.verbs | {"who": self._who}, control.of_readers
+            parts.connection,
+            parts.subjects,
+            control.verbs | {"who": self._who},
+            control.of_readers,
+            control.of_guests,
         )
 
     # -- life ------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from pratipad_nb.dataflow import Dataflow
@@ -56,7 +57,7 @@ from pratipad_nb.runtime.values.plan import EdgeSettings, fitted, log_specs
 from pratipad_nb.transport.codec import encode
 from pratipad_nb.transport.frames import DeadEntry, Position
 from pratipad_nb.transport.protocol import Connection, Log
-from pratipad_nb.transport.readers import carry_positions, prepare_known_readers
+from pratipad_nb.transport.readers import carry_positions, has_read, prepare_known_readers
 from pratipad_nb.transport.room import Room
 from pratipad_nb.transport.subjects import Subjects
 
@@ -197,7 +198,12 @@ async def _open_stores(
 
     if settings.partition == 0:  # one partition's run cuts the output log, to which all partitions write
         janitor = Janitor(
-            logs[subjects.output_stream], reach, settings.keep, settings.options, lambda: storage.state
+            logs[subjects.output_stream],
+            reach,
+            settings.keep,
+            settings.options,
+            partial(has_read, connection, settings.name),
+            lambda: storage.state,
         )
     return _Stores(logs, dead_letters, output, chain, checkpoints, janitor, storage, unreadable)
 

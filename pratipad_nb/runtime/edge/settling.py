@@ -63,6 +63,11 @@ class Blockage:
             reasons.append(
                 "the orders are full: replies wait until devices have run theirs, or orders expire"
             )
+        if self._backward.crowded:
+            reasons.append(
+                "orders fill their part of the memory: further orders wait until devices have run theirs, or "
+                "orders expire"
+            )
         if not self._connection.connected:
             reasons.append("the link to the server is down")
         elif trouble:

@@ -25,6 +25,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.errors import LogFull, TransportClosed, TransportError, WaitTimeout
@@ -32,7 +33,7 @@ from pratipad_nb.runtime.positions.frame_names import last_name, name_of
 from pratipad_nb.runtime.positions.janitor import UPLINK, Janitor
 from pratipad_nb.settings import FlowOptions, Keep
 from pratipad_nb.transport.protocol import Connection, Consumer, ConsumerSpec, Delivery, Log, LogSpec
-from pratipad_nb.transport.readers import forget_reader, forget_readers, prepare_known_readers
+from pratipad_nb.transport.readers import forget_reader, forget_readers, has_read, prepare_known_readers
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Forwarder"]
@@ -229,7 +230,8 @@ class Forwarder:
             self._last = outcome
 
     async def _sweep(self, beyond: Log) -> None:
-        self.janitor = Janitor(beyond, _everything, self._keep, self._options)
+        claimed = partial(has_read, self._connection.beyond(), self._subjects.flow)
+        self.janitor = Janitor(beyond, _everything, self._keep, self._options, claimed)
         while True:
             with contextlib.suppress(TransportError, WaitTimeout):
                 await self.janitor.sweep()

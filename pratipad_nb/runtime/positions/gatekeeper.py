@@ -364,7 +364,7 @@ class Gatekeeper:
         `whole`: the delivery is acknowledged then.
         """
         place, delivery = frame.place, frame.delivery
-        self.room.take(place)
+        self.room.take(place, frame.payloads)
 
         def done_with() -> None:
             self.room.release(place)
@@ -385,6 +385,8 @@ class Gatekeeper:
         gaps = self._rewound_for.get(device, {})
         rewound = gaps.get((epoch, first), 0)
         if self.durable and not self.succession.whole_up_to(frame.delivery) and rewound < _REWINDS:
+            if self.succession.comes_again(frame.delivery):
+                return False
             try:
                 await self.input.rewind()
             except (TransportError, WaitTimeout) as error:
@@ -393,6 +395,7 @@ class Gatekeeper:
                 return False
             # Deliveries that have arrived with this one are admitted all the same: the missing frames may be
             # among them, out of order.
+            self.succession.rewound(frame.delivery)
             self._rewound_for.setdefault(device, gaps)[epoch, first] = rewound + 1
             return False
         if not self.durable and self.accepted.number(device, epoch) == 0:

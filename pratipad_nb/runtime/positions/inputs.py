@@ -267,17 +267,14 @@ class Succession:
     A log's entries are sent in their order, and a rewind lets all unacknowledged entries be sent again. So
     where no delivery is missing since the last rewind, no entry is yet to come that lies before an entry that
     has come.
-
-    Attributes
-    ----------
-    whole
-        Whether every delivery since the last rewind has arrived, up to the newest.
     """
 
     def __init__(self) -> None:
         self._series = self._last = 0
         #: The number of the first delivery of the series that came behind a hole.
         self._hole = math.inf
+        #: The newest series that a rewind has ended.
+        self._ended = -1
 
     @property
     def whole(self) -> bool:
@@ -292,8 +289,22 @@ class Succession:
             self._hole = 0
         elif delivery.number not in (self._last, self._last + 1):
             self._hole = min(self._hole, delivery.number)
+        if delivery.series > self._series:
+            self._ended = delivery.series - 1
         self._series, self._last = delivery.series, delivery.number
 
     def whole_up_to(self, delivery: Delivery) -> bool:
         """Return whether every delivery since the last rewind has arrived, up to `delivery`."""
         return delivery.series == self._series and delivery.number < self._hole
+
+    def rewound(self, delivery: Delivery) -> None:
+        """Note that the input was rewound after `delivery` had arrived."""
+        if delivery.number:
+            self._ended = max(self._ended, delivery.series)
+
+    def comes_again(self, delivery: Delivery) -> bool:
+        """Return whether the input was rewound since: then `delivery` comes again, unless it is acknowledged.
+
+        So one rewind serves all deliveries behind a hole, however many of them, and of however many devices.
+        """
+        return delivery.series <= self._ended

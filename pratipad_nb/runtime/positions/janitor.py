@@ -46,6 +46,9 @@ class Janitor:
     ----------
     checkpointed
         Returns the sequence up to which all positions are in a checkpoint.
+    claimed
+        Returns whether the named reader has ever begun to read. A reader that was let in and never came holds
+        no frame back.
     storage
         How the server's storage stands; a disk that gets full is cleaned up before the log is at its bound.
     readers
@@ -56,8 +59,10 @@ class Janitor:
     checkpointed: Callable[[], Awaitable[int]]
     keep: Keep
     options: FlowOptions
+    claimed: Callable[[str], Awaitable[bool]]
     storage: Callable[[], Storage] = Storage
     readers: dict[str, ReaderLag] = field(default_factory=dict)
+    _begun: set[str] = field(default_factory=set, init=False)
 
     async def sweep(self) -> None:
         """Do one round: look at the log and its readers, and purge the frames that may go."""
@@ -66,10 +71,13 @@ class Janitor:
         consumers = [c for c in await self.output.consumers() if c.name != HANDLE]
         cut = max(await self._too_old(state), self._too_much(state))
         holding = [c for c in consumers if not self._expired(c)]
+        if cut > state.first:
+            holding = [c for c in holding if await self._has_begun(c.name)]
         floor = min((c.floor + 1 for c in holding), default=state.last + 1)
         full = self._surplus(state) > 0
         if self.options.on_lag == "discard" and full:
             floor, holding = state.last + 1, []
+        self._begun &= {c.name for c in consumers}  # a reader may have been forgotten, and let in again
         self.readers = {
             c.name: ReaderLag(c.pending, full and c in holding and c.floor + 1 < cut) for c in consumers
         }
@@ -89,6 +97,12 @@ class Janitor:
         if name == UPLINK:
             return f"the cloud's server is {full}: the link to it is down or too slow"
         return f"reader {name!r} is {full}: let it read, or flow.forget_reader({name!r})"
+
+    async def _has_begun(self, name: str) -> bool:
+        if name != UPLINK and name not in self._begun and not await self.claimed(name):
+            return False
+        self._begun.add(name)
+        return True
 
     def _expired(self, consumer: ConsumerState) -> bool:
         expiry = self.options.reader_expiry

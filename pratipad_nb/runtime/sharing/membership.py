@@ -107,7 +107,7 @@ class Membership:
             if frame.error:
                 self._note_gone(frame.edge, frame.error)
             return before is not None
-        owned = frozenset(frame.owned)
+        owned = frozenset(number for number in frame.owned if 0 <= number < self._partitions)
         self._others[edge] = _Member(frame.edge, owned, self._clock())
         self._gone.pop(edge, None)
         return before is None or before.owned != owned

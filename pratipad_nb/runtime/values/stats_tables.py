@@ -21,6 +21,8 @@ Kind = TypeVar("Kind", bound="Snapshot[Any]")
 
 #: Most rows of devices in a table; the mapping has all devices.
 _DEVICES = 12
+#: So many hellos of an honest device may be dropped, where several come at once after a delay on their way.
+_HELLOS_AT_TIMES = 100
 
 
 class Snapshot(dict[str, Value]):
@@ -110,4 +112,6 @@ def _of_device(name: str, d: DeviceStats) -> tuple[str, ...]:
     state = Cell(d.error, fault=True) if d.error else "connected" if d.connected else "away"
     if d.crowded and not d.error:
         state = Cell(f"{d.connections} connections at once", fault=True)
+    elif d.hellos_dropped > _HELLOS_AT_TIMES and not d.error:
+        state = Cell(f"{wording.count(d.hellos_dropped)} hellos dropped", fault=True)
     return (name, wording.rate(d.rate), wording.count(d.received), orders, state)

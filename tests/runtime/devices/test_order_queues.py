@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 
+import msgspec
 import pytest
+from msgspec import Raw
 
 from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.runtime.devices.foreign import PlainDevices
@@ -100,6 +102,26 @@ async def test_an_entry_is_deleted_once_all_its_orders_are_run(queues, wire, unt
     queues.hello("room1", order_number(1, 1), connected=True)
     await until(lambda: wire.deleted == [1])
     assert queues.counts("room1")[1] == 2
+
+
+async def test_further_orders_wait_while_the_payloads_fill_the_memory(queues, wire, until, monkeypatch):
+    monkeypatch.setattr("pratipad_nb.runtime.devices.order_queues._MEMORY", 1_000)
+    large = Raw(msgspec.msgpack.encode("x" * 600))
+    for device in ("room1", "room2", "room3"):  # one order for three devices
+        put(queues, 1, large, device=device)
+    assert not queues.full
+    put(queues, 2, large)
+    waiting = asyncio.ensure_future(queues.room())
+    for device in ("room1", "room2"):
+        queues.hello(device, order_number(1, 0), connected=True)
+        await asyncio.sleep(0)
+    assert queues.full
+    assert not waiting.done()
+    queues.hello("room3", order_number(1, 0), connected=True)
+    await asyncio.wait_for(waiting, 5)
+    queues.hello("room1", order_number(2, 0), connected=True)
+    assert queues._memory == 0
+    assert not queues._packed
 
 
 async def test_an_entry_for_nobody_is_deleted_at_once(queues, wire, until):

@@ -549,7 +549,51 @@ def check(yard, requests):
         assert request.left == request.unclaimed + sum(request.owing.values())
         assert request.done.is_set() == (request.left == 0 or request.ended != "")
         if not request.done.is_set() and request.unclaimed:
-            assert request.id in yard.requests._unasked[request.device]
+            assert request.id in yard.requests._unasked[request.device][request.by]
             assert yard.ledger.next_able(request.device) is None  # else it had been asked
         if request.done.is_set():
             assert not any(id_ == request.id for id_, _ in owed)
+
+
+def test_a_reader_that_asks_for_all_there_is_leaves_another_its_part():
+    yard = Yard()
+    yard.hello("kept", waiting=1000, answers=False)
+    for _ in range(MOST_OPEN):
+        yard.requests.pull(1_000_000, by="greedy")
+    with pytest.raises(FlowError, match="may be"):
+        yard.requests.pull(1, by="greedy")
+    modest = [yard.requests.pull(5, by="modest") for _ in range(2)]
+    yard.bring("kept", 1000)
+    yard.hello("kept", sent=1000, waiting=40, answers=False)
+    yard.bring("kept", 40)
+    assert [request.left for request in modest] == [0, 0]
+
+
+def test_two_readers_share_what_devices_may_be_asked_for():
+    yard = Yard()
+    requests = [yard.requests.pull(1000, by=name) for name in ("one", "other")]
+    for _ in range(10):
+        for device in "ab":
+            account = yard.ledger.accounts.get(device)
+            sent = account.seen if account else 0
+            yard.hello(device, sent=sent, waiting=50, answers=False)
+            yard.bring(device, 50)
+    brought = [1000 - request.left for request in requests]
+    assert sum(brought) == 1000
+    assert min(brought) > 300
+
+
+def test_a_reader_may_not_ask_about_the_request_of_another(yard):
+    request = yard.requests.pull(1, by="one")
+    assert yard.requests.find(request.id, "one") is request
+    for other in ("other", ""):
+        with pytest.raises(FlowError, match="is not known"):
+            yard.requests.find(request.id, other)
+
+
+def test_the_error_about_an_unknown_device_names_few_of_very_many(yard):
+    for number in range(500):
+        yard.hello(f"room{number:03}")
+    with pytest.raises(DeviceError, match=r"room010.*…") as raised:
+        yard.requests.pull(1, "nobody")
+    assert len(str(raised.value)) < 500

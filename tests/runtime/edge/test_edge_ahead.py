@@ -136,8 +136,10 @@ async def test_an_edge_begins_anew_though_the_store_vanished(memory, edges, push
     edge = await edges.running(NOTATION)
     await push(1, 2)
     await comes(memory, 1, 2)
+    before = edge.parts
     memory.broker.restart({})
-    await eventually(lambda: "is gone" in caplog.text)
+    await eventually(lambda: edge.parts is not before)
+    assert "is gone" in caplog.text
     await push(3, first=3)
     await comes(memory, 3)
     assert edge.snapshot().devices["room1"].gaps == 2

@@ -389,6 +389,7 @@ class Full:
             await self.push(device, count, size)
             await device.flush()
             await eventually(lambda: any("dead letters are full" in each for each in flow.stats().blocked_by))
+            await eventually(lambda: not flow.stats().in_flight)
             yield flow, device
 
 

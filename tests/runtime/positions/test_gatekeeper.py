@@ -210,12 +210,30 @@ async def test_before_a_gap_in_deliveries_of_which_one_is_missing_the_input_is_r
     await door.come(1, 2)
     door.number += 1  # lost on the way, with messages 3 and 4
     assert await door.come(5, 2) is None
-    assert await door.come(5, 2) is None
-    assert door.input.rewinds == 2
+    assert door.input.rewinds == 1
     door.rewound()
     assert await door.come(3, 2) == [3, 4]
     assert await door.come(5, 2) == [5, 6]
-    assert (door.gate.missing, door.input.rewinds) == (0, 2)
+    assert (door.gate.missing, door.input.rewinds) == (0, 1)
+
+
+async def test_one_rewind_serves_all_gaps_of_all_devices_that_came_before_it():
+    door = Door()
+    door.rewound()
+    await door.come(1, 2)
+    door.number += 1
+    for first in range(10, 5000, 10):
+        assert await door.come(first, 1, device="hostile") is None
+    assert await door.come(5, 2) is None
+    assert door.input.rewinds == 1
+    door.number += 1  # and once more
+    assert await door.come(7, 2) is None
+    assert door.input.rewinds == 1
+    door.rewound()
+    assert await door.come(3, 2) == [3, 4]
+    door.number += 1
+    assert await door.come(7, 2) is None
+    assert door.input.rewinds == 2
 
 
 async def test_the_first_deliveries_after_a_rewind_may_be_missing_too():

@@ -29,12 +29,16 @@ class Kept:
     def __init__(self, connection, log, subject, clock):
         self.connection, self.log, self.subject, self.clock = connection, log, subject, clock
         self.checkpointed = 1 << 40
+        self.waiting: set[str] = set()  # readers that were let in and have not come yet
 
     def janitor(self, seconds=60.0, **options):
         async def checkpointed():
             return self.checkpointed
 
-        return Janitor(self.log, checkpointed, Keep(seconds, 1 << 20), FlowOptions(**options))
+        async def claimed(reader):
+            return reader not in self.waiting
+
+        return Janitor(self.log, checkpointed, Keep(seconds, 1 << 20), FlowOptions(**options), claimed)
 
     async def fill(self, frames, size=1000):
         for _ in range(frames):
@@ -169,6 +173,21 @@ async def test_a_reader_that_has_been_away_for_longer_than_allowed_holds_nothing
     assert await kept.first() == 1
     await kept.janitor(reader_expiry=500.0).sweep()
     assert await kept.first() == 200 - 64
+
+
+async def test_a_reader_that_was_let_in_and_never_came_holds_nothing_back_until_it_comes(kept):
+    kept.waiting.add("archive")
+    await kept.reader("archive")
+    await kept.fill(900)
+    janitor = kept.janitor()
+    await janitor.sweep()
+    first = await kept.first()
+    assert first > 1
+    assert (janitor.readers["archive"].pending, janitor.blocked_by) == (900, ())
+    kept.waiting.clear()
+    await kept.fill(100)
+    await janitor.sweep()
+    assert await kept.first() == first
 
 
 async def test_what_no_checkpoint_holds_stays_for_the_next_start(kept):

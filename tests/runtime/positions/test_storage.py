@@ -107,7 +107,10 @@ async def test_what_the_disk_misses_is_deleted_from_the_oldest_results_but_for_w
     async def all_of_it():
         return 400
 
-    janitor = Janitor(output, all_of_it, Keep(), FlowOptions(), lambda: SHORT)
+    async def begun(reader):
+        return True
+
+    janitor = Janitor(output, all_of_it, Keep(), FlowOptions(), begun, lambda: SHORT)
     await janitor.sweep()
     gone = (await output.state()).first - 1
     assert gone == (0 if readers else pytest.approx(105, abs=3))

@@ -109,3 +109,10 @@ def test_an_edge_that_fails_or_falls_silent_is_remembered_for_an_hour_and_until_
     for number in range(40):
         heard(here, f"failed{number}", [], leaving=True, error="x")
     assert len(here.gone()) == 16
+
+
+def test_partitions_that_the_flow_does_not_have_count_for_no_edge():
+    here = Membership(origin("here"), 4)
+    heard(here, "other", [-3, -2, -1, 0, 4, 10**12])
+    assert here.others() == {"other": frozenset({0})}
+    assert here.plan(frozenset({1, 2, 3})) == (frozenset(), frozenset({3}))

@@ -73,6 +73,12 @@ def test_it_shows_a_row_for_each_processor_and_each_device():
     assert stats(2)._repr_html_().count("<tr>") == 5
 
 
+def test_a_device_that_says_hello_far_too_often_is_named():
+    devices = {"room1": DeviceStats(True, hellos_dropped=3), "room2": DeviceStats(True, hellos_dropped=1500)}
+    lines = repr(FlowStats("house", devices=devices).devices).splitlines()[2:]
+    assert [line.split("  ")[-1].strip() for line in lines] == ["connected", "1,500 hellos dropped"]
+
+
 def test_a_device_with_too_many_connections_is_named():
     devices = {"room1": DeviceStats(True, connections=8), "room2": DeviceStats(True, connections=9)}
     assert [
