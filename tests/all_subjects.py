@@ -19,7 +19,19 @@ def words(text: str) -> list[str]:
 NAMES = ("room1", "room2", "lamp", "archive", "viewer", "archive@globex", "stranger")
 FLOWS = ("house", "garden", "yard", "nowhere")
 STREAMS = ("UP", "OUT", "ORDER", "MARK", "DEAD", "IN", "READ:archive", "READ:viewer", "READ:archive@globex")
-OF_A_NAME = ("up", "hello", "down", "plain", "credit", "mark", "order", "control", "read", "presence")
+OF_A_NAME = (
+    "up",
+    "hello",
+    "renew",
+    "down",
+    "plain",
+    "credit",
+    "mark",
+    "order",
+    "control",
+    "read",
+    "presence",
+)
 OTHERS = words("""
     credit._all order reply sent out.0 out.1 in.0.room1 moving.m1.room1 retired dead.clean edges
     edge.e1 stats presence.devices presence.mqtt connected.devices disconnected.devices

@@ -90,7 +90,9 @@ class Spies:
         return frozenset(
             (account, subject)
             for account, subject in self.unmarked
-            if not subject.startswith(own) and (account, subject[:4]) != ("SYS", "_R_.")
+            if not subject.startswith(own)
+            and "connected." not in subject
+            and (account, subject[:4]) != ("SYS", "_R_.")
         )
 
     async def settle(self, consumers: Mapping[str, Iterable[tuple[str, str]]]) -> None:
@@ -185,18 +187,20 @@ def _with_spies(register: Register) -> dict[str, Any]:
 async def spied_server(
     folder: Path, parties: Iterable[Party], rules: Mapping[str, Rules], **options: Any
 ) -> AsyncIterator[Spied]:
-    """Yield a server that lets `parties` in, with a spy in each account."""
+    """Yield a server that lets `parties` in, guests as well, with a spy in each account."""
     folder.mkdir(parents=True, exist_ok=True)
     store = CertificateStore.open(folder)
     server = EmbeddedServer(folder / "server", store.server("urn:pratipad:server"), **options)
     spied = Spied(server, store, folder / "of")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(admission, "rendered_accounts", _with_spies)
-        listed = tuple(map(spied.listed, parties))
+        known = tuple(parties)
+        listed = tuple(map(spied.listed, known))
+        guests = tuple(party for party in known if party.is_guest)
         await server.start()
         try:
             spied.url = server.url
-            await server.change(Change(parties=listed, rules=dict(rules)))
+            await server.change(Change(parties=listed, rules=dict(rules), shared=guests))
             for account in _with_spies(server.register):
                 await spied.spy(account)
             yield spied

@@ -48,6 +48,8 @@ WHO = {
     "acme's edge": Party("house", "edge", tenant="acme"),
     "acme's room1": Party("house", "device", "room1", "acme"),
     "acme's archive": Party("house", "reader", "archive", "acme"),
+    # A reader of the tenant globex, which acme shares the output of its flow with.
+    "acme's guest": Party("house", "reader", "archive@globex", "acme"),
 }
 RULES = {
     "garden": Rules(each_device=True),
@@ -61,7 +63,7 @@ ACCOUNTS = {
     "acme/house": (
         "acme~F_house",
         {"acme~D_house"},
-        {"acme~R_house:archive"},
+        {"acme~R_house:archive", "acme~R_house:archive@globex"},
     ),
 }
 CLIENTS = [who for who, party in WHO.items() if not party.mqtt]
@@ -72,7 +74,7 @@ EDGES = [who for who in CLIENTS if WHO[who].role == "edge"]
 TRYING = [*GUESTS, *EDGES]
 
 #: What a device may publish, and hear.
-DEVICE_SAYS = "up.{name} hello.{name}"
+DEVICE_SAYS = "up.{name} hello.{name} renew.{name}"
 DEVICE_HEARS = "down.{name} plain.{name} credit.{name} credit._all"
 #: In a flow that has no arrow back.
 ONE_WAY_DEVICE_HEARS = "credit.{name} credit._all"
@@ -100,7 +102,7 @@ TO_DEVICES, TO_READERS = ("down", "plain", "credit"), ("stats", "out")
 # -- what is asked ------------------------------------------------------------------------------------------
 
 #: What the server, or the flow's edge, answers: the subject, and what must be in the request.
-DEVICE_ASKS = {"pratipad.{flow}.up.{name}": "x", "pratipad.{flow}.hello.{name}": "x"}
+DEVICE_ASKS = {f"pratipad.{{flow}}.{kind}.{{name}}": "x" for kind in ("up", "hello", "renew")}
 READER_ASKS = {
     "pratipad.{flow}.order.{name}": "x",
     "pratipad.{flow}.control.{name}": "x",
@@ -290,7 +292,7 @@ class House:
         async def hear(message: Msg) -> None:
             if MARK not in (message.headers or {}):
                 self._heard.add((who, message.subject))
-            if is_edge and message.reply and message.subject.split(".")[2] in ("hello", "control"):
+            if is_edge and message.reply and message.subject.split(".")[2] in ("hello", "control", "renew"):
                 await listener.client.publish(message.reply, b"answer")
 
         for pattern in heard_of(who):
@@ -462,7 +464,7 @@ def test_no_order_and_no_credit_comes_from_a_device_s_own_account(run: Run, acco
     }
     # An account of all devices passes on what any of them may say, as the permissions of each allow.
     kinds = {subject.split(".")[2] for who, subject in run.delivered[account] if who in EDGES}
-    assert kinds == {"up", "hello"}
+    assert kinds == {"up", "hello", "renew"}
 
 
 #: What stays open: an acknowledgement, or an edge's answer, in the inbox of another device of the same flow.
@@ -496,7 +498,7 @@ def test_what_arrives_in_a_party_s_account_as_an_answer_is_not_imported_again(ru
     Without this, an acknowledgement would be another party's order, request, position or reading.
     """
     own, flow = own_account(who), ACCOUNTS[WHO[who].key][0]
-    for kind in ("up", "hello") if WHO[who].role == "device" else ("order", "control", "read"):
+    for kind in ("up", "hello", "renew") if WHO[who].role == "device" else ("order", "control", "read"):
         subject = f"pratipad.{WHO[who].flow}.{kind}.room2"
         if subject not in says(who):
             assert (own, subject) in run.answers[who, "reply"]
