@@ -298,15 +298,15 @@ class Leaf:
         host, _, port = text.removeprefix("tls://").rpartition(":")
         if not text.startswith("tls://") or not host or not port.isdigit():
             raise SettingsError(
-                f"{url!r} is no server to be a leaf of: it is tls://HOST:PORT, as a rule with port 7422. There "
-                "is no link without TLS."
+                f"{url!r} is no server to be a leaf of: it is tls://HOST:PORT, as a rule with port 7422. "
+                "There is no link without TLS."
             )
         given = (credentials,) if isinstance(credentials, Credentials) else credentials
         listed = tuple(given) if isinstance(given, Iterable) else ()
         if not listed or not all(isinstance(each, Credentials) for each in listed):
             raise SettingsError(
-                f"the credentials of a leaf are {credentials!r:.100}; they are Credentials, for each flow whose "
-                "results go on."
+                f"the credentials of a leaf are {credentials!r:.100}; they are Credentials, for each flow "
+                "whose results go on."
             )
         object.__setattr__(self, "url", url)
         object.__setattr__(self, "credentials", listed)
