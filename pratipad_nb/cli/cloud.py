@@ -177,6 +177,7 @@ def cloud(
     issued = invitation_in(certs) if certs is not None else None
     name = reader or (issued.name if issued is not None and issued.role == "reader" else _READER)
     patience = timeout if send is None or most is not None or pull is not None else 0.0
+    party = called("reader", name, flow=flow, certs=certs, tenant=tenant)
     work = endpoint_for(
         "reader",
         name,
@@ -187,7 +188,6 @@ def cloud(
         tenant=tenant,
         patience=patience,
     )
-    party = called("reader", name, flow=flow, certs=certs, tenant=tenant)
     try:
         run_until_signalled(_run(work, party.name if party is not None else name, wishes))
     except Signalled:

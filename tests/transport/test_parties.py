@@ -64,10 +64,9 @@ def test_a_reader_alone_may_be_of_another_tenant() -> None:
     assert Party.called("reader", "/house", "archive", "globex") == Party("house", "reader", "archive@globex")
     nobodys = Party.called("reader", "acme/house", "archive@")
     assert (nobodys.guest_of, nobodys.is_guest) == ("", True)
-    for own in (("acme/house", ""), ("house", "acme"), ("acme/house", "acme")):
-        assert Party.called("reader", own[0], "archive", own[1]) == Party(
-            "house", "reader", "archive", "acme"
-        )
+    own = Party("house", "reader", "archive", "acme")
+    for flow, tenant in (("acme/house", ""), ("house", "acme"), ("acme/house", "acme")):
+        assert Party.called("reader", flow, "archive", tenant) == own
     with pytest.raises(SettingsError, match="says another tenant than 'initech'"):
         Party.called("reader", "acme/house", "archive@globex", "initech")
     with pytest.raises(SettingsError, match=r"Readers alone may be of another tenant \(flow\.share\)"):
