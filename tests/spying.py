@@ -90,7 +90,9 @@ class Spies:
         return frozenset(
             (account, subject)
             for account, subject in self.unmarked
-            if not subject.startswith(own) and (account, subject[:4]) != ("SYS", "_R_.")
+            if not subject.startswith(own)
+            and "connected." not in subject
+            and (account, subject[:4]) != ("SYS", "_R_.")
         )
 
     async def settle(self, consumers: Mapping[str, Iterable[tuple[str, str]]]) -> None:
@@ -146,7 +148,8 @@ class Spied:
         self._stack.push_async_callback(attempt.client.close)
         return attempt
 
-    async def spy(self, account: str) -> None:
+    async def connect_spy(self, account: str) -> Client:
+        """Connect as the user of `account` who may do everything."""
         identity = OWNER if account == "SYS" else f"{SPY}:{account}"
         client = await nats.connect(
             self.url,
@@ -156,6 +159,10 @@ class Spied:
             allow_reconnect=False,
         )
         self._stack.push_async_callback(client.close)
+        return client
+
+    async def spy(self, account: str) -> None:
+        client = await self.connect_spy(account)
 
         async def see(message: Msg) -> None:
             self.spies.see(account, message)
@@ -180,18 +187,20 @@ def _with_spies(register: Register) -> dict[str, Any]:
 async def spied_server(
     folder: Path, parties: Iterable[Party], rules: Mapping[str, Rules], **options: Any
 ) -> AsyncIterator[Spied]:
-    """Yield a server that lets `parties` in, with a spy in each account."""
+    """Yield a server that lets `parties` in, guests as well, with a spy in each account."""
     folder.mkdir(parents=True, exist_ok=True)
     store = CertificateStore.open(folder)
     server = EmbeddedServer(folder / "server", store.server("urn:pratipad:server"), **options)
     spied = Spied(server, store, folder / "of")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(admission, "rendered_accounts", _with_spies)
-        listed = tuple(map(spied.listed, parties))
+        known = tuple(parties)
+        listed = tuple(map(spied.listed, known))
+        guests = tuple(party for party in known if party.is_guest)
         await server.start()
         try:
             spied.url = server.url
-            await server.change(Change(parties=listed, rules=dict(rules)))
+            await server.change(Change(parties=listed, rules=dict(rules), shared=guests))
             for account in _with_spies(server.register):
                 await spied.spy(account)
             yield spied

@@ -324,10 +324,29 @@ def _rows(home: Path) -> list[_Row]:
 
     parties = local_state.parties_in(home).parties
     stored = dict(_stored(home / "pki"))
-    return [
+    rows = [
         *(_row(Party.parse(user), user in parties, path) for user, path in stored.items()),
         *(_row(party, True, None) for user, party in parties.items() if user not in stored),
     ]
+    sites: dict[str, list[_Row]] = {}
+    for row in rows:
+        if row.role == Role.LEAF:
+            sites.setdefault(row.name, []).append(row)
+    return [*(row for row in rows if row.role != Role.LEAF), *map(_site_row, sites.values())]
+
+
+def _site_row(leaves: list[_Row]) -> _Row:
+    """Return one row for the leaf of a site, which has a certificate for each of its flows."""
+    newest: dict[str, str] = {}
+    for leaf in leaves:
+        newest[leaf.flow] = max(leaf.until, newest.get(leaf.flow, ""))
+    return replace(
+        leaves[0],
+        flow=",".join(sorted(newest)),
+        allowed=any(leaf.allowed for leaf in leaves),
+        until=min(newest.values()),
+        serial=",".join(leaf.serial for leaf in leaves),
+    )
 
 
 def _stored(pki: Path) -> Iterator[tuple[str, Path]]:

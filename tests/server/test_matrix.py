@@ -11,13 +11,13 @@ import asyncio
 import itertools
 import json
 import ssl
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
+from all_subjects import SUBJECTS, TARGETS, WHOLE_SUBJECTS, subjects_of
 from nats.aio.msg import Msg
 from servers_by_hand import free_port
 from spying import MARK, Attempt, Seen, Spied, spied_server
@@ -48,6 +48,8 @@ WHO = {
     "acme's edge": Party("house", "edge", tenant="acme"),
     "acme's room1": Party("house", "device", "room1", "acme"),
     "acme's archive": Party("house", "reader", "archive", "acme"),
+    # A reader of the tenant globex, which acme shares the output of its flow with.
+    "acme's guest": Party("house", "reader", "archive@globex", "acme"),
 }
 RULES = {
     "garden": Rules(each_device=True),
@@ -61,7 +63,7 @@ ACCOUNTS = {
     "acme/house": (
         "acme~F_house",
         {"acme~D_house"},
-        {"acme~R_house:archive"},
+        {"acme~R_house:archive", "acme~R_house:archive@globex"},
     ),
 }
 CLIENTS = [who for who, party in WHO.items() if not party.mqtt]
@@ -72,7 +74,7 @@ EDGES = [who for who in CLIENTS if WHO[who].role == "edge"]
 TRYING = [*GUESTS, *EDGES]
 
 #: What a device may publish, and hear.
-DEVICE_SAYS = "up.{name} hello.{name}"
+DEVICE_SAYS = "up.{name} hello.{name} renew.{name}"
 DEVICE_HEARS = "down.{name} plain.{name} credit.{name} credit._all"
 #: In a flow that has no arrow back.
 ONE_WAY_DEVICE_HEARS = "credit.{name} credit._all"
@@ -97,114 +99,10 @@ USER_INFO = "$SYS.REQ.USER.INFO"
 #: What reaches the flow's devices and readers of what its edge publishes.
 TO_DEVICES, TO_READERS = ("down", "plain", "credit"), ("stats", "out")
 
-# -- everything that there is to try -------------------------------------------------------------------------
-
-
-def words(text: str) -> list[str]:
-    return text.split()
-
-
-NAMES = ("room1", "room2", "lamp", "archive", "viewer", "archive@globex", "stranger")
-FLOWS = ("house", "garden", "yard", "nowhere")
-STREAMS = ("UP", "OUT", "ORDER", "MARK", "DEAD", "IN", "READ:archive", "READ:viewer", "READ:archive@globex")
-OF_A_NAME = ("up", "hello", "down", "plain", "credit", "mark", "order", "control", "read", "presence")
-OTHERS = words("""
-    credit._all order reply sent out.0 out.1 in.0.room1 moving.m1.room1 retired dead.clean edges
-    edge.e1 stats presence.devices presence.mqtt connected.devices disconnected.devices
-    connected.mqtt
-""")
-OF_A_STREAM = words("""
-    STREAM.INFO STREAM.CREATE STREAM.UPDATE STREAM.DELETE STREAM.PURGE STREAM.MSG.GET
-    STREAM.MSG.DELETE STREAM.SNAPSHOT STREAM.RESTORE STREAM.PEER.REMOVE STREAM.LEADER.STEPDOWN
-    DIRECT.GET CONSUMER.NAMES CONSUMER.LIST CONSUMER.CREATE
-""")
-OF_A_CONSUMER = words("""
-    CONSUMER.INFO CONSUMER.MSG.NEXT CONSUMER.DELETE CONSUMER.RESET CONSUMER.PAUSE CONSUMER.UNPIN
-    CONSUMER.LEADER.STEPDOWN CONSUMER.CREATE CONSUMER.DURABLE.CREATE
-""")
-OF_THE_SERVER = words("""
-    $SYS.REQ.USER.INFO $SYS.REQ.SERVER.PING $SYS.REQ.SERVER.PING.CONNZ $SYS.REQ.ACCOUNT.PING.CONNZ
-    $SYS.REQ.ACCOUNT.D_house.CONNZ $SYS.REQ.ACCOUNT.acme~D_house.CONNZ $SYS.ACCOUNT.D_house.CONNECT
-    $SYS.ACCOUNT.D_house.DISCONNECT $SYS.REQ.CLAIMS.UPDATE $SYS.REQ.SERVER.any.KICK
-    $SYS.REQ.SERVER.any.RELOAD $JS.API.INFO $JS.API.STREAM.NAMES $JS.API.STREAM.LIST
-    $JS.API.META.LEADER.STEPDOWN $JS.API.ACCOUNT.PURGE.F_house $JS.house.API.INFO
-    $JS.house.API.STREAM.LIST $JS.garden.API.STREAM.LIST $JS.cloud.API.INFO
-    $JS.cloud.API.STREAM.LIST $JS.cloud.API.STREAM.DELETE.OUT_house
-    $JS.cloud.API.STREAM.INFO.OUT_house $JS.edge.API.INFO $JSC.R.x $MQTT.msgs.x $MQTT.sub.x $KV.x
-    $O.x _R_.x.y _INBOX.x _void.down.room1 _void.x pratipad other other.subject
-""")
-PATTERNS = words("""
-    > * *.> pratipad.> pratipad.*.up.* _INBOX.> _INBOX.* _INBOX.*.device.> $JS.> $JS.API.> $SYS.>
-    $MQTT.> _R_.> _void.> $JS.EVENT.ADVISORY.> $SYS.ACCOUNT.>
-""")
-PATTERNS_OF_A_FLOW = words("""
-    pratipad.{flow}.> pratipad.{flow}.* pratipad.{flow}.*.* pratipad.{flow}.*.room1
-    pratipad.{flow}.up.* pratipad.{flow}.down.* pratipad.{flow}.plain.* pratipad.{flow}.credit.*
-    pratipad.{flow}.out.* pratipad.{flow}.out.> pratipad.{flow}.read.* pratipad.{flow}.order.*
-    _INBOX.{flow}.> _INBOX.{flow}.device.> _INBOX.{flow}.*.room1.> _INBOX.{flow}.reader.*.>
-""")
-
-
-def of_flow(flow: str, names: tuple[str, ...] = NAMES) -> Iterator[str]:
-    """Yield the subjects of a flow that are no calls, and a subject in each inbox."""
-    for kind, name in itertools.product(OF_A_NAME, names):
-        yield f"pratipad.{flow}.{kind}.{name}"
-    for subject in OTHERS:
-        yield f"pratipad.{flow}.{subject}"
-    yield f"_INBOX.{flow}.edge.x"
-    for name in names:
-        yield f"_INBOX.{flow}.device.{name}.x"
-        yield f"_INBOX.{flow}.reader.{name}.x"
-
-
-def calls(flow: str, streams: tuple[str, ...] = STREAMS, names: tuple[str, ...] = NAMES) -> Iterator[str]:
-    """Yield the calls to JetStream that concern a flow's streams, without their prefix."""
-    for kind in streams:
-        stream = f"{kind.partition(':')[0]}_{flow}{kind[kind.index(':') :] if ':' in kind else ''}"
-        for call in OF_A_STREAM:
-            yield f"{call}.{stream}"
-        for call, name in itertools.product(OF_A_CONSUMER, names):
-            yield f"{call}.{stream}.{name}"
-        yield f"CONSUMER.CREATE.{stream}.archive.pratipad.{flow}.out.*"
-        for name in names:
-            yield f"DIRECT.GET.{stream}.pratipad.{flow}.read.{name}"
-
-
-def everything() -> list[str]:
-    """Return every subject that the parties try to publish to."""
-    subjects = list(OF_THE_SERVER)
-    for flow in FLOWS:
-        subjects += of_flow(flow)
-        if flow == "nowhere":
-            continue
-        # A tenant's flow and the other flow of the name have the same subjects.
-        names = (
-            ("archive", "viewer", "archive@globex", "stranger") if flow == "house" else ("archive", "edge")
-        )
-        for call in calls(flow, STREAMS if flow == "house" else STREAMS[:7], names):
-            subjects += (f"$JS.API.{call}", f"$JS.{flow}.API.{call}")
-        for stream, name in itertools.product(("OUT", "UP", "ORDER"), names):
-            subjects.append(f"$JS.ACK.{stream}_{flow}.{name}.1.1.1.1.0")
-    return list(dict.fromkeys(subjects))
-
-
-def targets() -> list[str]:
-    """Return the subjects that the parties give as where an answer, or a trace, is to go."""
-    subjects = list(OF_THE_SERVER)
-    for flow in ("house", "garden", "yard"):
-        subjects += of_flow(flow, ("room1", "room2", "archive", "viewer"))
-        for stream in ("UP", "OUT", "ORDER", "MARK", "READ"):
-            subjects.append(f"$JS.API.STREAM.DELETE.{stream}_{flow}" + ":viewer" * (stream == "READ"))
-    for call in calls("house", ("OUT",), ("viewer",)):
-        subjects += (f"$JS.API.{call}", f"$JS.house.API.{call}")
-    return list(dict.fromkeys(subjects))
-
-
-PATTERNS += [each.format(flow=flow) for flow in FLOWS for each in PATTERNS_OF_A_FLOW]
-SUBJECTS, TARGETS = [*everything(), *PATTERNS], targets()
+# -- what is asked ------------------------------------------------------------------------------------------
 
 #: What the server, or the flow's edge, answers: the subject, and what must be in the request.
-DEVICE_ASKS = {"pratipad.{flow}.up.{name}": "x", "pratipad.{flow}.hello.{name}": "x"}
+DEVICE_ASKS = {f"pratipad.{{flow}}.{kind}.{{name}}": "x" for kind in ("up", "hello", "renew")}
 READER_ASKS = {
     "pratipad.{flow}.order.{name}": "x",
     "pratipad.{flow}.control.{name}": "x",
@@ -394,7 +292,7 @@ class House:
         async def hear(message: Msg) -> None:
             if MARK not in (message.headers or {}):
                 self._heard.add((who, message.subject))
-            if is_edge and message.reply and message.subject.split(".")[2] in ("hello", "control"):
+            if is_edge and message.reply and message.subject.split(".")[2] in ("hello", "control", "renew"):
                 await listener.client.publish(message.reply, b"answer")
 
         for pattern in heard_of(who):
@@ -466,7 +364,7 @@ async def ask_everything(house: House, who: str, run: Run) -> None:
 
 async def deliver_everything(house: House, account: str, flow: str, run: Run) -> None:
     """Publish all subjects of a flow in an account, as if the account's parties might do everything."""
-    for subject in of_flow(flow):
+    for subject in subjects_of(flow):
         await house.spies.clients[account].publish(subject, b"x")
     run.delivered[account] = await house.heard()
 
@@ -479,7 +377,7 @@ def publish_by_mqtt(url: str, credentials: Credentials) -> None:
     host, _, port = url.removeprefix("mqtts://").rpartition(":")
     client.connect(host, int(port), keepalive=10)
     client.loop_start()
-    for number, subject in enumerate(everything()):
+    for number, subject in enumerate(WHOLE_SUBJECTS):
         client.publish(subject.replace(".", "/"), f"try {number}")
     last = client.publish("pratipad/house/up/lamp", "the last one", qos=1)
     last.wait_for_publish(20)
@@ -501,7 +399,7 @@ async def _run(folder: Path) -> Run:
             publish_by_mqtt, spied.server.mqtt_url, spied.certificate(WHO["lamp"].identity)
         )
         await house.heard()
-        run.landed["lamp"] = {each: spied.spies.seen(number) for number, each in enumerate(everything())}
+        run.landed["lamp"] = {each: spied.spies.seen(number) for number, each in enumerate(WHOLE_SUBJECTS)}
         for who in TRYING:
             without = own_account(who) if who in EDGES else ""
             before = await house.state(without)
@@ -547,7 +445,7 @@ def test_of_all_that_an_edge_publishes_a_party_hears_its_own_subjects(run: Run, 
     flow, _, _ = ACCOUNTS[key]
     # A stream of an account doesn't reach the inboxes of other accounts.
     own = {who for who in CLIENTS if WHO[who].key == key}
-    subjects = set(of_flow(key.rpartition("/")[2]))
+    subjects = set(subjects_of(key.rpartition("/")[2]))
     assert run.delivered[flow] == {
         (who, subject)
         for who, subject in itertools.product(own, subjects)
@@ -566,7 +464,7 @@ def test_no_order_and_no_credit_comes_from_a_device_s_own_account(run: Run, acco
     }
     # An account of all devices passes on what any of them may say, as the permissions of each allow.
     kinds = {subject.split(".")[2] for who, subject in run.delivered[account] if who in EDGES}
-    assert kinds == {"up", "hello"}
+    assert kinds == {"up", "hello", "renew"}
 
 
 #: What stays open: an acknowledgement, or an edge's answer, in the inbox of another device of the same flow.
@@ -600,7 +498,7 @@ def test_what_arrives_in_a_party_s_account_as_an_answer_is_not_imported_again(ru
     Without this, an acknowledgement would be another party's order, request, position or reading.
     """
     own, flow = own_account(who), ACCOUNTS[WHO[who].key][0]
-    for kind in ("up", "hello") if WHO[who].role == "device" else ("order", "control", "read"):
+    for kind in ("up", "hello", "renew") if WHO[who].role == "device" else ("order", "control", "read"):
         subject = f"pratipad.{WHO[who].flow}.{kind}.room2"
         if subject not in says(who):
             assert (own, subject) in run.answers[who, "reply"]
