@@ -324,10 +324,29 @@ def _rows(home: Path) -> list[_Row]:
 
     parties = local_state.parties_in(home).parties
     stored = dict(_stored(home / "pki"))
-    return [
+    rows = [
         *(_row(Party.parse(user), user in parties, path) for user, path in stored.items()),
         *(_row(party, True, None) for user, party in parties.items() if user not in stored),
     ]
+    sites: dict[str, list[_Row]] = {}
+    for row in rows:
+        if row.role == Role.LEAF:
+            sites.setdefault(row.name, []).append(row)
+    return [*(row for row in rows if row.role != Role.LEAF), *map(_site_row, sites.values())]
+
+
+def _site_row(leaves: list[_Row]) -> _Row:
+    """Return one row for the leaf of a site, which has a certificate for each of its flows."""
+    newest: dict[str, str] = {}
+    for leaf in leaves:
+        newest[leaf.flow] = max(leaf.until, newest.get(leaf.flow, ""))
+    return replace(
+        leaves[0],
+        flow=",".join(sorted(newest)),
+        allowed=any(leaf.allowed for leaf in leaves),
+        until=min(newest.values()),
+        serial=",".join(leaf.serial for leaf in leaves),
+    )
 
 
 def _stored(pki: Path) -> Iterator[tuple[str, Path]]:
@@ -525,8 +544,7 @@ def revoke(
 
 
 def _revoke_party(folder: Path, party: list[str], flow: str | None, tenant: str) -> None:
-    import shutil
-
+    from pratipad_nb.pki.store import forget_party
     from pratipad_nb.server.register import Change
 
     listed = local_state.parties_in(folder).parties.values()
@@ -544,10 +562,7 @@ def _revoke_party(folder: Path, party: list[str], flow: str | None, tenant: str)
     gone = tuple(sorted({replace(each, serial="") for each in wanted}, key=lambda each: each.identity))
     asyncio.run(local_state.change(folder, Change(gone=gone)))
     for each in gone:
-        key = file_key(each.key)
-        stored = folder / "pki" / each.role / (key if each.role == "edge" else f"{key}/{each.name}")
-        shutil.rmtree(stored, ignore_errors=True)
-        shutil.rmtree(folder / "pki" / "carried" / each.role / key / each.name, ignore_errors=True)
+        forget_party(folder / "pki", each.role, each.key, each.name)
     flows = " and ".join(repr(each.key) for each in gone)
     typer.echo(f"the {role} {name!r} of {flows} is let in no more")
 

@@ -7,6 +7,7 @@ repeats some messages rather than lose any. Reading belongs to `pratipad_nb.clou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -209,13 +210,16 @@ async def _run(endpoint: Any, name: str, wishes: _Wishes) -> None:
     from pratipad_nb.cloud.client import AsyncCloud
     from pratipad_nb.transport.parties import flow_key
 
-    found: Endpoint = await endpoint
+    with contextlib.closing(endpoint):
+        # Before the reader is let in, for which an edge of the flow is let in as well.
+        known = known_flows(joined_server(wishes.home).register) if wishes.home is not None else []
+        found: Endpoint = await endpoint
     sink = None if wishes.database is None else PatientSink(wishes.database)
     try:
         if sink is not None:
             await sink.open()
         if wishes.home is not None:
-            _tell_if_unknown(wishes.home, flow_key(found.flow, found.tenant), name)
+            _tell_if_unknown(wishes.home, known, flow_key(found.flow, found.tenant), name)
         async with AsyncCloud(found.flow, reader=name, endpoint=found) as client:
             await _fulfil(client, wishes, sink)
     finally:
@@ -223,9 +227,8 @@ async def _run(endpoint: Any, name: str, wishes: _Wishes) -> None:
             sink.close()
 
 
-def _tell_if_unknown(home: Path, flow: str, reader: str) -> None:
+def _tell_if_unknown(home: Path, flows: list[str], flow: str, reader: str) -> None:
     """Say that there is no such flow: a reader may come first, but a mistyped name would wait for ever."""
-    flows = known_flows(joined_server(home).register)
     if flow not in flows:
         said(
             f"the server in {home} has no flow {flow!r} yet; it has {', '.join(flows) or 'none'}. This waits "

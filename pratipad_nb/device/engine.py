@@ -34,7 +34,7 @@ from pratipad_nb.settings import Endpoint
 from pratipad_nb.transport.codec import decode, encode
 from pratipad_nb.transport.connecting import connect
 from pratipad_nb.transport.frames import CreditFrame, HelloFrame
-from pratipad_nb.transport.protocol import Connection, Signal
+from pratipad_nb.transport.protocol import Connection, Signal, Subscription
 from pratipad_nb.transport.subjects import Subjects
 
 __all__ = ["Engine"]
@@ -101,6 +101,8 @@ class Engine:
             self._reading = Reading(name, source, every, outbox, credit, self._greeter.soon)
         self._leaving = False
         self._answered = asyncio.Event()
+        self._announced = asyncio.Event()
+        self._orders: Subscription | None = None
 
     @property
     def error(self) -> str:
@@ -142,7 +144,7 @@ class Engine:
         try:
             await link.subscribe(subjects.credit(self.name), self._on_credit)
             await link.subscribe(subjects.credit_all, self._on_credit)
-            await link.subscribe(subjects.down(self.name), self._on_order)
+            self._orders = await link.subscribe(subjects.down(self.name), self._on_order)
         except BaseException:
             await link.close()
             raise
@@ -196,8 +198,21 @@ class Engine:
             link = await self._dialled()
             tasks.create_task(link.failure(), name=f"{self.name}: connection")
             tasks.create_task(self._greeter.run(link), name=f"{self.name}: hello")
+            tasks.create_task(self._listen(link), name=f"{self.name}: listening")
             tasks.create_task(keep_renewed(link, self.endpoint, self.name), name=f"{self.name}: certificate")
             tasks.create_task(self._uplink.run(link), name=f"{self.name}: uplink")
+
+    async def _listen(self, link: Connection) -> None:
+        """Listen for orders anew at each announcement: a flow without a way back had the server deny it."""
+        subject = Subjects(self.endpoint.flow).down(self.name)
+        while True:
+            await self._announced.wait()
+            self._announced.clear()
+            with contextlib.suppress(TransportError, WaitTimeout):  # a reconnect listens anew by itself
+                # An order that both subscriptions get is run once, by its number.
+                before, self._orders = self._orders, await link.subscribe(subject, self._on_order)
+                if before is not None:
+                    await before.close()
 
     async def _tend(self) -> None:
         """Look after the messages that are kept, for ever; tell the edge why they can't be."""
@@ -297,6 +312,7 @@ class Engine:
             self._outbox.note_mode(self._credit.mode)
         if frame.epoch == ANY_EPOCH:
             self._greeter.soon()
+            self._announced.set()
         elif frame.epoch != self._credit.epoch and self._outbox.waiting:
             # The grant is for another process of this name: the edge knows the epoch whose hello came last.
             self._greeter.look()

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pratipad_nb.pki.authority import Authority
     from pratipad_nb.pki.requests import Answer
 
-__all__ = ["ASK_AGAIN_SECONDS", "LOOPBACK_HOSTS", "CertificateStore"]
+__all__ = ["ASK_AGAIN_SECONDS", "LOOPBACK_HOSTS", "CertificateStore", "forget_party"]
 
 #: A party that asks over the wire gets one certificate in so many seconds: each is an entry at the server.
 ASK_AGAIN_SECONDS = 3600.0
@@ -235,13 +235,20 @@ class CertificateStore:
             shutil.rmtree(self._of(role, flow), ignore_errors=True)
             shutil.rmtree(self._folder / "carried" / role / _folder_name(flow), ignore_errors=True)
 
-    def forget_party(self, role: str, flow: str, name: str) -> None:
-        """Delete the certificates of one party, as `forget` does; an edge has no name."""
-        for folder in (self._of(role, flow), self._folder / "carried" / role / _folder_name(flow)):
-            shutil.rmtree(folder / name if name else folder, ignore_errors=True)
-
     def _of(self, role: str, flow: str) -> Path:
         return private_folder(self._folder / role) / _folder_name(flow)
+
+
+def forget_party(pki: Path, role: str, flow: str, name: str) -> None:
+    """Delete the certificates of one party in the folder `pki`, as `CertificateStore.forget` does.
+
+    Parameters
+    ----------
+    role, flow, name
+        The party; an edge has no name.
+    """
+    for folder in (pki / role, pki / "carried" / role):
+        shutil.rmtree(folder / _folder_name(flow) / name, ignore_errors=True)
 
 
 def _folder_name(flow: str) -> str:

@@ -13,6 +13,7 @@ import contextvars
 import dataclasses
 import functools
 import logging
+import time
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -75,6 +76,8 @@ log = logging.getLogger(__name__)
 _CLOSE_SECONDS = 30.0
 #: So long closing the rest may take once closing the instances was given up, too, in seconds.
 _CUT_OFF_SECONDS = 5.0
+#: So long an edge is opened again while the link comes and goes, in seconds, and the pause before.
+_OPEN_SECONDS, _OPEN_PAUSE = 15.0, 0.1
 DEFAULT_MAX_DEMAND = 1000
 
 
@@ -234,12 +237,11 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         self.endpoint = await access.endpoint_for("edge", "")
         self._connection = await connect(self.endpoint, role="edge", name=self.name)
         await check_account(self._connection, self.endpoint, self.settings.options)
-        kind = PartitionedEdge if self.settings.partitioned else Edge
         # Edges compare whether results go on, whichever setting says so.
         options = dataclasses.replace(self.settings.options, uplink=self._goes_on_from(access))
         settings = dataclasses.replace(self.settings, options=options)
         async with told_of_storage(self._connection, settings):
-            edge: Running = await kind.open(self._connection, self.dataflow, settings)
+            edge = await self._opened_edge(self._connection, settings)
         undo.push_async_callback(edge.close)
         self._reader = Reader(
             self._connection,
@@ -258,6 +260,27 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         self._forwarder = self._new_forwarder(self._connection) if self._goes_on_from(access) else None
         self._running = asyncio.create_task(self._run(edge), name=f"flow {self.name}")
         await asyncio.sleep(0)  # lets the run begin
+
+    async def _opened_edge(self, connection: Connection, settings: EdgeSettings) -> Running:
+        """Open the edge, and open it again if the link was down meanwhile.
+
+        The server of a folder may be handed over to another process at any time.
+        """
+        kind = PartitionedEdge if settings.partitioned else Edge
+        end, relinked = time.monotonic() + _OPEN_SECONDS, asyncio.Event()
+        forget_callback = connection.on_reconnect(relinked.set)
+        try:
+            while True:
+                try:
+                    return await kind.open(connection, self.dataflow, settings)
+                except WaitTimeout as error:
+                    if (connection.connected and not relinked.is_set()) or time.monotonic() > end:
+                        raise
+                    log.info("flow %r is opened again: %s", self.name, error)
+                relinked.clear()
+                await asyncio.sleep(_OPEN_PAUSE)
+        finally:
+            forget_callback()
 
     def _rules(self, dataflow: Dataflow) -> Rules:
         """Return what the server needs to know of the flow, if it ran `dataflow`."""

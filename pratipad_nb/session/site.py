@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 from pratipad_nb.errors import CertificateError, ServerError, TransportError, WaitTimeout
 from pratipad_nb.forks import forget_in_child
 from pratipad_nb.pki.certificates import identity_in, identity_of, read_pem
-from pratipad_nb.pki.store import LOOPBACK_HOSTS, CertificateStore
+from pratipad_nb.pki.store import LOOPBACK_HOSTS, CertificateStore, forget_party
 from pratipad_nb.portal import Portal, PortalClosed
 from pratipad_nb.server.accounts import OWNER
 from pratipad_nb.server.config import ServerFiles
@@ -385,11 +385,10 @@ class Site:
             await self._change(Change(unshared=guests))
             await forget(self.url, guests, self._let_in)
         for guest in guests:
-            assert self._store is not None
             assert self._renewal is not None
             self._renewal.drop(guest.identity)
             self._invited.pop(guest.identity, None)
-            await asyncio.to_thread(self._store.forget_party, guest.role, guest.key, guest.name)
+            await asyncio.to_thread(forget_party, self.home / "pki", guest.role, guest.key, guest.name)
         return bool(guests)
 
     async def note_carried(self, party: Party, folder: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hostile import raw_party
 from nats.aio.client import Client
 from nats.js.errors import APIError
-from patience import eventually
+from patience import eventually, until
 from typer.testing import CliRunner
 
 from pratipad_nb import Flow
@@ -77,6 +77,32 @@ def test_a_quota_is_set_an_option_at_a_time_shown_and_taken_away(house: Flow, ho
     assert tenant(home, "--disk", "0", "--connections", "0", "--devices", "0") == none
     assert "'much' is no size" in pratipad("tenant", "acme", "--disk", "much", *at, code=2).stderr
     assert "neither a flow nor a quota" in pratipad("tenant", "acmee", *at, code=2).stderr
+
+
+def test_a_guest_is_issued_a_certificate_and_reads_while_the_flow_is_shared(
+    house: Flow, home: Path, tmp_path: Path
+) -> None:
+    at, folder = ("--home", str(home)), str(tmp_path / "archive")
+    issue = ("certs", "issue", "reader", "archive", "--flow", "acme/house", "--tenant", "globex")
+    refused = pratipad(*issue, "--out", folder, *at, code=2)
+    assert "isn't shared with a reader 'archive' of the tenant 'globex'" in refused.stderr
+    assert not Path(folder).exists()
+    house.share("globex", reader="archive")
+    pratipad(*issue, "--out", folder, *at)
+    (tmp_path / "room.py").write_text(
+        "from pratipad_nb import Device\nroom = Device('room', read=[{'value': 1}, {'value': 2}])\n"
+    )
+    pratipad("device", str(tmp_path / "room.py"), "--flow", "house", "--tenant", "acme", "--for", "0.5", *at)
+    until(lambda: house.stats().delivered >= 2)
+    read = ("-n", "1", "--timeout", "30", "--quiet")  # fails if no result comes in time
+    pratipad("cloud", "acme/house", "--tenant", "globex", "--reader", "archive", "--certs", folder, *read)
+    pratipad("cloud", "house", "--certs", folder, *read)
+    pratipad("cloud", "house", "--tenant", "acme", *read, *at)
+    for named in (("--certs", folder), ("house", "--tenant", "acme", *at), ("--tenant", "acme", *at)):
+        assert json.loads(pratipad("top", *named, "--json", "--once").stdout)["name"] == "acme/house"
+    assert "has no flow of the tenant 'acmee' yet" in pratipad("top", "--tenant", "acmee", *at, code=1).stderr
+    assert house.unshare("globex")
+    pratipad(*issue, "--out", folder, *at, code=2)
 
 
 def test_a_quota_holds_while_no_server_runs(tmp_path: Path) -> None:

@@ -211,3 +211,16 @@ async def test_the_edge_answers_no_request_elsewhere_than_at_an_inbox_of_its_ask
     await device.push(1)
     assert [message.payload for message in await flow.take(1)] == [1]
     assert flow._edge._answers.refusals.count == 4 * 4  # the other reply subjects are none, to a connection
+
+
+async def test_a_device_that_was_there_before_the_way_back_gets_the_orders_that_take_it(scene):
+    orders = []
+    namespace = {"same": lambda payload: payload}
+    flow = await scene.flow("Push ~> same ~> Output")
+    await scene.device(flow, "early", receive=orders.append)
+    for number in range(2):
+        await flow.update("Push <~> same <~> Output", namespace)
+        await flow.send(number, to="early")
+        await eventually(lambda count=number + 1: len(orders) == count)
+        await flow.update("Push ~> same ~> Output", namespace)
+    assert orders == [0, 1]

@@ -23,6 +23,8 @@ from pratipad_nb.errors import (
     SettingsError,
     WaitTimeout,
 )
+from pratipad_nb.runtime.edge.edge import Edge
+from pratipad_nb.transport.memory_broker import Broker
 
 
 def same(payload):
@@ -745,3 +747,30 @@ def test_who_has_rights_at_a_server_of_others_is_for_that_server_to_say(home, tm
     inside = Flow("Push ~> same ~> Output", name="lent", server="memory://asked")
     with pytest.raises(SettingsError, match="everybody may publish everything"):
         inside.who_can("publish", "up.room1")
+
+
+async def test_a_flow_whose_server_is_handed_over_while_it_starts_starts_all_the_same(url, monkeypatch):
+    broker, opened = Broker.named(url.removeprefix("memory://")), []
+    open_edge = Edge.open
+
+    async def handed_over(*arguments, **options):
+        opened.append(None)
+        if len(opened) < 3:
+            broker.stop()
+            asyncio.get_running_loop().call_later(0.02, broker.start)
+            raise WaitTimeout("the link to the server went down before an answer came")
+        return await open_edge(*arguments, **options)
+
+    monkeypatch.setattr(Edge, "open", handed_over)
+    flow = await AsyncFlow("Push ~> same ~> Output", namespace={"same": same}, server=url).start()
+    assert (flow.state, len(opened)) == ("running", 3)
+    await flow.stop()
+
+
+async def test_a_flow_whose_server_is_silent_while_the_link_stands_does_not_start(url, monkeypatch):
+    async def silent(*arguments, **options):
+        raise WaitTimeout("no answer came")
+
+    monkeypatch.setattr(Edge, "open", silent)
+    with pytest.raises(WaitTimeout, match="no answer came"):
+        await AsyncFlow("Push ~> same ~> Output", namespace={"same": same}, server=url).start()

@@ -1,4 +1,4 @@
-"""The announcer: asks all devices to say hello, at a start and whenever the flow's input changes.
+"""The announcer: asks all devices to say hello, at a start and whenever the flow's way to them changes.
 
 Owns the signal to all devices. Taking note of a hello is for `presence`.
 """
@@ -26,7 +26,11 @@ class Announcer:
         self._delivery = delivery
 
     def announce(self) -> None:
-        """Ask all devices to say hello: a device may have been connected before this run began."""
+        """Ask all devices to say hello, and to listen for orders anew.
+
+        A device may have been connected before this run began, or before the flow had a way back: the server
+        denied it then to listen for orders.
+        """
         ledger = self._ledger
         frame = CreditFrame(ledger.mode.lower(), ledger.owner, -1, 0, self._delivery)
         self._signals.send(self._subjects.credit_all, encode(frame))

@@ -72,6 +72,8 @@ class Changes:
         Makes the checkpoint that the states of a new line begin with.
     on_mode
         Called with the new input where a change brings another.
+    on_way_back
+        Called where a change brings the first way back to devices.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Changes:
         proof: Proof,
         upkeep: Upkeep,
         on_mode: Callable[[Literal["Push", "Pull", "Demand"]], None],
+        on_way_back: Callable[[], None],
     ) -> None:
         self._status = status
         self._shape = shape
@@ -91,6 +94,7 @@ class Changes:
         self._proof = proof
         self._upkeep = upkeep
         self._on_mode = on_mode
+        self._on_way_back = on_way_back
         self._turn = asyncio.Lock()
         self._pending: _Pending | None = None
 
@@ -250,10 +254,12 @@ class Changes:
 
     def _go_on_with(self, line: Line) -> None:
         """Put `line` in the place of a line that has ended; no message is in flight at this moment."""
-        before = self._shape.line.dataflow.input
+        before = self._shape.line.dataflow
         self._shape.replace(line)
-        if line.dataflow.input != before:
+        if line.dataflow.input != before.input:
             self._on_mode(line.dataflow.input)
+        if line.dataflow.reaches_devices and not before.reaches_devices:
+            self._on_way_back()
         if self._status.state == "draining":  # `drain` was called while the change was under way
             self._shape.pipeline.drain()
         else:

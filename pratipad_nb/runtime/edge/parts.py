@@ -333,7 +333,7 @@ def _composed(
         shape=shape,
         controls=controls,
         timers=timers,
-        changes=Changes(status, shape, controls, timers, proof, upkeep, change_mode),
+        changes=Changes(status, shape, controls, timers, proof, upkeep, change_mode, announcer.announce),
         in_flight=in_flight,
         lineage=lineage,
         gate=gate,
