@@ -18,7 +18,7 @@ import typer
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled, said
-from pratipad_nb.cli.local_state import called, endpoint_for, home_folder, known_flows, parties_in
+from pratipad_nb.cli.local_state import called, endpoint_for, home_folder, known_flows, started_server
 from pratipad_nb.cli.options import Certs, Home, Server, Tenant
 from pratipad_nb.cli.rules import Rule
 from pratipad_nb.errors import (
@@ -190,7 +190,7 @@ def cloud(
         patience=patience,
     )
     try:
-        run_until_signalled(_run(work, party.name if party is not None else name, wishes))
+        run_until_signalled(_run(work, party.name if party is not None else name, wishes, patience))
     except Signalled:
         if most is not None or pull is not None or send is not None:
             raise
@@ -205,14 +205,14 @@ def _parsed(text: str | None) -> Any:
         ) from error
 
 
-async def _run(endpoint: Any, name: str, wishes: _Wishes) -> None:
+async def _run(endpoint: Any, name: str, wishes: _Wishes, patience: float | None) -> None:
     from pratipad_nb.cli.patient_output import PatientSink
     from pratipad_nb.cloud.client import AsyncCloud
     from pratipad_nb.transport.parties import flow_key
 
     with contextlib.closing(endpoint):
         # Before the reader is let in, for which an edge of the flow is let in as well.
-        known = known_flows(parties_in(wishes.home)) if wishes.home is not None else []
+        known = await _known(wishes.home, patience) if wishes.home is not None else []
         found: Endpoint = await endpoint
     sink = None if wishes.database is None else PatientSink(wishes.database)
     try:
@@ -225,6 +225,15 @@ async def _run(endpoint: Any, name: str, wishes: _Wishes) -> None:
     finally:
         if sink is not None:
             sink.close()
+
+
+async def _known(home: Path, patience: float | None) -> list[str]:
+    """Return the keys of the flows at the server of `home`; wait for the server as `endpoint_for` does."""
+    server = await started_server(home, patience)
+    try:
+        return known_flows(server.register)
+    finally:
+        await server.stop()
 
 
 def _tell_if_unknown(home: Path, flows: list[str], flow: str, reader: str) -> None:

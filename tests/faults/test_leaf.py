@@ -23,7 +23,14 @@ import pytest
 from patience import patient, until
 
 from pratipad_nb import Cloud, Device, Flow
-from pratipad_nb.errors import ServerError, SettingsError, TransportError, WaitTimeout
+from pratipad_nb.errors import (
+    CertificateError,
+    NotInvited,
+    ServerError,
+    SettingsError,
+    TransportError,
+    WaitTimeout,
+)
 from pratipad_nb.message import Message
 from pratipad_nb.pki.authority import Authority
 from pratipad_nb.pki.store import CertificateStore
@@ -438,7 +445,9 @@ def test_a_leaf_that_is_not_invited_gets_nothing_and_the_edge_goes_on(cloud_side
 
 def test_the_certificate_of_another_party_is_told_at_the_start(cloud_side, tmp_path):
     reader = cloud_side.reader().credentials
-    with pytest.raises(CertificateError, match=r"'urn:pratipad:house:reader:cloud.*and no leaf's.*issue leaf"):
+    with pytest.raises(
+        CertificateError, match=r"'urn:pratipad:house:reader:cloud.*and no leaf's.*issue leaf"
+    ):
         house(tmp_path / "edge", cloud_side.leaf(reader)).start()
 
 
