@@ -294,18 +294,22 @@ class Leaf:
     credentials: tuple[Credentials, ...]
 
     def __init__(self, url: str, credentials: Credentials | Iterable[Credentials]) -> None:
-        given = (credentials,) if isinstance(credentials, Credentials) else tuple(credentials)
-        object.__setattr__(self, "url", url)
-        object.__setattr__(self, "credentials", given)
-        url = self.url if isinstance(self.url, str) else ""
-        host, _, port = url.removeprefix("tls://").rpartition(":")
-        if not url.startswith("tls://") or not host or not port.isdigit():
+        text = url if isinstance(url, str) else ""
+        host, _, port = text.removeprefix("tls://").rpartition(":")
+        if not text.startswith("tls://") or not host or not port.isdigit():
             raise SettingsError(
-                f"{self.url!r} is no server to be a leaf of: it is tls://HOST:PORT, as a rule with port "
-                "7422. There is no link without TLS."
+                f"{url!r} is no server to be a leaf of: it is tls://HOST:PORT, as a rule with port 7422. "
+                "There is no link without TLS."
             )
-        if not given:
-            raise SettingsError("a leaf needs the credentials of at least one flow.")
+        given = (credentials,) if isinstance(credentials, Credentials) else credentials
+        listed = tuple(given) if isinstance(given, Iterable) else ()
+        if not listed or not all(isinstance(each, Credentials) for each in listed):
+            raise SettingsError(
+                f"the credentials of a leaf are {credentials!r:.100}; they are Credentials, for each flow "
+                "whose results go on."
+            )
+        object.__setattr__(self, "url", url)
+        object.__setattr__(self, "credentials", listed)
 
 
 @dataclass(frozen=True, slots=True)

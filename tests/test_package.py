@@ -218,6 +218,7 @@ def test_imports_point_down_only():
             {
                 "transport/nats.py",
                 "transport/nats_api.py",
+                "transport/nats_clients.py",
                 "transport/nats_link.py",
                 "transport/nats_closing.py",
                 "transport/nats_errors.py",

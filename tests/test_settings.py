@@ -121,5 +121,8 @@ def test_what_never_ends_may_be_said_where_it_makes_sense():
 def test_a_leaf_and_certificates_of_the_wrong_kind_are_told():
     with pytest.raises(SettingsError, match="3 is no server to be a leaf of"):
         Leaf(3, None)
+    for wrong in (None, [], 3, ["certs"]):
+        with pytest.raises(SettingsError, match="they are Credentials, for each flow"):
+            Leaf("tls://cloud.example:7422", wrong)
     with pytest.raises(SettingsError, match="certs is 3; it must be a path"):
         Credentials.in_folder(3)

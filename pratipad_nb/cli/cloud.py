@@ -178,6 +178,7 @@ def cloud(
     issued = invitation_in(certs) if certs is not None else None
     name = reader or (issued.name if issued is not None and issued.role == "reader" else _READER)
     patience = timeout if send is None or most is not None or pull is not None else 0.0
+    party = called("reader", name, flow=flow, certs=certs, tenant=tenant)
     work = endpoint_for(
         "reader",
         name,
@@ -188,7 +189,6 @@ def cloud(
         tenant=tenant,
         patience=patience,
     )
-    party = called("reader", name, flow=flow, certs=certs, tenant=tenant)
     try:
         run_until_signalled(_run(work, party.name if party is not None else name, wishes))
     except Signalled:
@@ -230,8 +230,10 @@ async def _run(endpoint: Any, name: str, wishes: _Wishes) -> None:
 def _tell_if_unknown(home: Path, flows: list[str], flow: str, reader: str) -> None:
     """Say that there is no such flow: a reader may come first, but a mistyped name would wait for ever."""
     if flow not in flows:
+        tenant = flow.rpartition("/")[0]
+        there = ", ".join(each for each in flows if each.rpartition("/")[0] == tenant)
         said(
-            f"the server in {home} has no flow {flow!r} yet; it has {', '.join(flows) or 'none'}. This waits "
+            f"the server in {home} has no flow {flow!r} yet; it has {there or 'none'}. This waits "
             f"for it. If the name is wrong, take the reader back: pratipad certs revoke reader {reader} "
             f"--flow {flow}"
         )

@@ -153,7 +153,7 @@ class AsyncDevice:
 
     def described(self, kind: str) -> str:
         """Return the `repr` of a handle of that `kind`."""
-        where = f" of {self.flow!r}" if self.flow else ""
+        where = f" of {flow_key(self.flow, self.tenant)!r}" if self.flow else ""
         kept = f" (kept in {self.kept_in})" if self.waiting and self.kept_in else ""
         return f"<{kind} {self.name!r}{where}: {self.state}, {self.sent} sent, {self.waiting} waiting{kept}>"
 

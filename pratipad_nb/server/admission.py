@@ -228,7 +228,14 @@ class Admission:
         wanted = sum(max(0, account.get("jetstream", {}).get("max_file", 0)) for account in accounts.values())
         if wanted <= config.MAX_STORE:
             return
-        parts = ", ".join(f"{key!r} {size(rules.bytes)}" for key, rules in sorted(register.rules.items()))
+        before = self.register().rules
+        # Only of the tenant whose flow asks for room: tenants learn nothing of each other.
+        tenants = {_tenant(key) for key, rules in register.rules.items() if before.get(key) != rules}
+        parts = ", ".join(
+            f"{key!r} {size(rules.bytes)}"
+            for key, rules in sorted(register.rules.items())
+            if _tenant(key) in tenants
+        )
         raise ServerError(
             f"the server may store {size(config.MAX_STORE)} on its disk, at {self._files.store}, and its "
             f"flows together might take {size(wanted)}: {parts}. Make the bounds of a flow smaller "
@@ -269,3 +276,7 @@ class Admission:
                 said = line.partition(_REFUSED)[2].strip(": ")
                 raise ServerError(f"the server refused its accounts: {said}. See {self._files.log}.")
         return False
+
+
+def _tenant(key: str) -> str:
+    return key.rpartition("/")[0]

@@ -50,6 +50,9 @@ class Access(Protocol):
             If `request` is none, or the authority isn't here.
         """
 
+    async def revoke(self, role: Role, name: str) -> bool:
+        """Let a party in no more; return whether it was let in."""
+
     async def share(self, tenant: str, reader: str) -> None:
         """Share the flow's output with the reader of another tenant."""
 
@@ -118,6 +121,10 @@ class EmbeddedAccess:
         """Return a new certificate for the device, let in from now on."""
         return await self._site.renew(self._party("device", device), request)
 
+    async def revoke(self, role: Role, name: str) -> bool:
+        """Let a party in no more, and end its connections."""
+        return await self._site.revoke(self._party(role, name))
+
     async def share(self, tenant: str, reader: str) -> None:
         """Share the flow's output with the reader of another tenant; the reader needs a certificate yet."""
         await self._site.share(Party(self._flow, "reader", f"{reader}{GUEST}{tenant}", self._tenant))
@@ -165,6 +172,13 @@ class ExternalAccess:
         """Refuse: the authority isn't here."""
         raise CertificateError(
             f"the certificate of {device!r} can't be renewed here: the authority is elsewhere."
+        )
+
+    async def revoke(self, role: Role, name: str) -> bool:
+        """Refuse: this server is not ours."""
+        raise FlowError(
+            f"the {role} {name!r} is let in by who runs {self._endpoint.url}, and is revoked there: pratipad "
+            f"certs revoke {role} {name}."
         )
 
     async def share(self, tenant: str, reader: str) -> None:
@@ -225,6 +239,13 @@ class MemoryAccess:
         """Refuse: the authority isn't here."""
         raise CertificateError(
             f"the certificate of {device!r} can't be renewed here: the authority is elsewhere."
+        )
+
+    async def revoke(self, role: Role, name: str) -> bool:
+        """Refuse: nobody can be kept out."""
+        raise SettingsError(
+            f"at {self._endpoint.url}, which exists in this process alone, everybody may come in, and so may "
+            f"the {role} {name!r}."
         )
 
     async def share(self, tenant: str, reader: str) -> None:

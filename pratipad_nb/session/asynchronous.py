@@ -60,7 +60,7 @@ from pratipad_nb.settings import (
     valid_tenant,
 )
 from pratipad_nb.transport.connecting import connect
-from pratipad_nb.transport.parties import Role
+from pratipad_nb.transport.parties import Role, flow_key
 from pratipad_nb.transport.protocol import Connection
 from pratipad_nb.transport.readers import forget_readers, prepare_reader
 from pratipad_nb.transport.rights import Arrows, Verb
@@ -146,7 +146,8 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
         return self._entrance.in_use or self._running is not None
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}: {self.notation} ({self.state})>"
+        key = flow_key(self.name, self.tenant)
+        return f"<{type(self).__name__} {key!r}: {self.notation} ({self.state})>"
 
     # -- the flow --------------------------------------------------------------------------------------------
 
@@ -561,6 +562,10 @@ class AsyncFlow(AsyncMessages, AsyncCockpit):
     ) -> Endpoint:
         """Write the certificate folder that lets a party of that name in, and return its endpoint."""
         return await self._entrance.invite(name, folder, role, mqtt)
+
+    async def revoke(self, name: str, role: Role = "device") -> bool:
+        """Let a party in no more, and end its connections; see `Flow.revoke`."""
+        return await self._entrance.revoke(role, name)
 
     async def share(self, tenant: str, *, reader: str) -> None:
         """Share the output, to be read only, with the reader of another tenant; see `Flow.share`."""

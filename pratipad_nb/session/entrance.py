@@ -123,6 +123,11 @@ class Entrance:
         if self._access is not None:
             await self._access.declare(rules)
 
+    async def revoke(self, role: Role, name: str) -> bool:
+        """Let a party in no more; return whether it was let in."""
+        party_name(name, checked_role(role))
+        return await (await self.opened()).revoke(role, name)
+
     async def share(self, tenant: str, reader: str) -> None:
         """Share the flow's output with the reader of another tenant."""
         self._check_other(tenant)

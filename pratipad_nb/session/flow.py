@@ -431,6 +431,22 @@ class Flow(Messages, Cockpit):
         """
         return self._let_in(lambda: self._flow.who_can(verb, subject))
 
+    def revoke(self, name: str, role: Role = "device") -> bool:
+        """Let a party in no more, and end its connections at once; return whether it was let in.
+
+        All certificates of that name are out, also where they were copied. A party of the same name may be
+        invited again: its next certificate has another serial number. ``pratipad certs revoke`` does the same
+        where no flow runs, and for one certificate alone.
+
+        Raises
+        ------
+        SettingsError
+            If the name or the role isn't valid, or at ``memory://``, where nobody is kept out.
+        FlowError
+            If somebody else runs the server.
+        """
+        return self._let_in(lambda: self._flow.revoke(name, role))
+
     def share(self, tenant: str, *, reader: str) -> None:
         """Share the flow's output, to be read only, with the reader of another tenant: a guest.
 

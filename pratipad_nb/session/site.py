@@ -385,11 +385,26 @@ class Site:
             await self._change(Change(unshared=guests))
             await forget(self.url, guests, self._let_in)
         for guest in guests:
-            assert self._renewal is not None
-            self._renewal.drop(guest.identity)
-            self._invited.pop(guest.identity, None)
-            await asyncio.to_thread(forget_party, self.home / "pki", guest.role, guest.key, guest.name)
+            await self._drop(guest)
         return bool(guests)
+
+    async def revoke(self, party: Party) -> bool:
+        """Let `party` in no more, and delete its certificate here; return whether it was let in."""
+        return bool(await self._on_portal(self._revoke(party)))
+
+    async def _revoke(self, party: Party) -> bool:
+        listed = bool(self._entries(party))
+        if listed:
+            await self._change(Change(gone=(party,)))
+        await self._drop(party)
+        return listed
+
+    async def _drop(self, party: Party) -> None:
+        """Renew the certificate of `party` no longer, and delete it."""
+        assert self._renewal is not None
+        self._renewal.drop(party.identity)
+        self._invited.pop(party.identity, None)
+        await asyncio.to_thread(forget_party, self.home / "pki", party.role, party.key, party.name)
 
     async def note_carried(self, party: Party, folder: Path) -> None:
         """Know of a party's certificate in `folder`, to be carried away, so that its end is warned of."""

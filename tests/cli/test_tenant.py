@@ -17,7 +17,7 @@ from nats.js.errors import APIError
 from patience import eventually, until
 from typer.testing import CliRunner
 
-from pratipad_nb import Flow
+from pratipad_nb import AsyncFlow, Flow
 from pratipad_nb.cli.app import app
 from pratipad_nb.errors import SettingsError
 from pratipad_nb.settings import Credentials, FlowOptions, Keep
@@ -50,8 +50,8 @@ def pratipad(*arguments: str, code: int = 0) -> Any:
     return result
 
 
-def tenant(home: Path, *options: str) -> dict[str, Any]:
-    return dict(json.loads(pratipad("tenant", "acme", *options, "--home", str(home), "--json").stdout))
+def tenant(home: Path, *options: str, name: str = "acme") -> dict[str, Any]:
+    return dict(json.loads(pratipad("tenant", name, *options, "--home", str(home), "--json").stdout))
 
 
 def raw(url: str, party: Party, folder: Path) -> contextlib.AbstractAsyncContextManager[Client]:
@@ -119,40 +119,39 @@ def test_a_quota_holds_while_no_server_runs(tmp_path: Path) -> None:
 
 
 async def test_connections_beyond_the_quota_are_refused_and_disturb_nobody(
-    house: Flow, home: Path, tmp_path: Path
+    home: Path, tmp_path: Path
 ) -> None:
-    devices = [Party("house", "device", name, "acme") for name in ("one", "two")]
+    def quota(*options: str) -> Any:
+        return asyncio.to_thread(tenant, home, *options, name="initech")
+
+    def flow(tenant: str) -> AsyncFlow:
+        return AsyncFlow("Push ~> same ~> Output", name="house", tenant=tenant, home=home, **SMALL)
+
+    devices = [Party("house", "device", name, "initech") for name in ("one", "two")]
     folders = [tmp_path / party.name for party in devices]
-    for party, folder in zip(devices, folders, strict=True):
-        url = await asyncio.to_thread(lambda p=party, f=folder: house.invite(p.name, f).url)
-    with Flow("Push ~> same ~> Output", name="house", tenant="globex", home=home, **SMALL) as other:
-        other.invite("one", tmp_path / "other")
-        await asyncio.to_thread(tenant, home, "--connections", "2")
-        try:
-            async with contextlib.AsyncExitStack() as stack:
-                first, second = [
-                    await stack.enter_async_context(raw(url, party, folder))
-                    for party, folder in zip(devices, folders, strict=True)
-                ]
-                used = (await asyncio.to_thread(tenant, home))["connections"]
-                assert used == {"used": 2, "quota": 2}
-                with pytest.raises((OSError, nats.errors.Error)):
-                    await stack.enter_async_context(raw(url, devices[0], folders[0]))
-                # The other tenant's devices are not counted, and the first two go on.
-                party = Party("house", "device", "one", "globex")
-                others = [
-                    await stack.enter_async_context(raw(url, party, tmp_path / "other")) for _ in range(3)
-                ]
-                for client, party in ((first, devices[0]), (second, devices[1])):
-                    await client.request(f"pratipad.house.up.{party.name}", b"x", timeout=5)
-                # A lower quota ends the tenant's connections beyond it, and no other's.
-                await asyncio.to_thread(tenant, home, "--connections", "1")
-                await eventually(lambda: [first.is_closed, second.is_closed].count(True) == 1)
-                assert not any(client.is_closed for client in others)
-                await asyncio.to_thread(tenant, home, "--connections", "2")
-                await eventually(lambda: connects(url, devices[0], folders[0]))
-        finally:
-            await asyncio.to_thread(tenant, home, "--connections", "0")
+    async with flow("initech") as house, flow("globex") as other, contextlib.AsyncExitStack() as stack:
+        for party in devices:
+            url = (await house.invite(party.name, tmp_path / party.name)).url
+        await other.invite("one", tmp_path / "other")
+        await quota("--connections", "2")
+        first, second = [
+            await stack.enter_async_context(raw(url, party, folder))
+            for party, folder in zip(devices, folders, strict=True)
+        ]
+        assert (await quota())["connections"] == {"used": 2, "quota": 2}
+        with pytest.raises((OSError, nats.errors.Error)):
+            await stack.enter_async_context(raw(url, devices[0], folders[0]))
+        # The other tenant's devices are not counted, and the first two go on.
+        theirs = Party("house", "device", "one", "globex")
+        others = [await stack.enter_async_context(raw(url, theirs, tmp_path / "other")) for _ in range(3)]
+        for client, party in ((first, devices[0]), (second, devices[1])):
+            await client.request(f"pratipad.house.up.{party.name}", b"x", timeout=5)
+        # A lower quota ends the tenant's connections beyond it, and no other's.
+        await quota("--connections", "1")
+        await eventually(lambda: [first.is_closed, second.is_closed].count(True) == 1)
+        assert not any(client.is_closed for client in others)
+        await quota("--connections", "2")
+        await eventually(lambda: connects(url, devices[0], folders[0]))
 
 
 async def connects(url: str, party: Party, folder: Path) -> bool:

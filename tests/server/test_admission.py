@@ -20,6 +20,7 @@ from pratipad_nb.server.admission import Admission
 from pratipad_nb.server.config import ServerFiles
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.server.joined import JoinedServer
+from pratipad_nb.server.register import Change, Rules
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.parties import Party
 from pratipad_nb.transport.tls import client_context, probe
@@ -216,3 +217,14 @@ async def test_a_process_that_is_stuck_in_a_change_is_told_of(server: EmbeddedSe
     held = FileLock(tmp_path / "server" / "parties.lock")
     with held.held(1), pytest.raises(ServerError, match=r"changing .*parties\.json for over 0\.05 s"):
         await admission.allow([ROOM2])
+
+
+async def test_a_flow_for_which_there_is_no_room_is_told_of_its_own_tenants_flows_alone(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pratipad_nb.server.config.MAX_STORE", 1000)
+    await server.change(Change(rules={"globex/secret": Rules(bytes=600), "acme/house": Rules(bytes=300)}))
+    with pytest.raises(ServerError, match="'acme/garden' 300 bytes, 'acme/house' 300") as told:
+        await server.change(Change(rules={"acme/garden": Rules(bytes=300)}))
+    assert "globex" not in str(told.value)
+    assert "secret" not in str(told.value)

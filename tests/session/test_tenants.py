@@ -55,6 +55,9 @@ def test_flows_of_one_name_run_side_by_side_and_each_gets_its_own_devices_messag
     for tenant, device in devices.items():
         assert device.connected, device.state  # no device of the name has taken over from another tenant's
         assert device.tenant == tenant
+        key = f"{tenant}/twins" if tenant else "twins"
+        assert f" of '{key}'" in repr(device)
+        assert f"'{key}'" in repr(two[tenant])
         device.push({"of": tenant}).wait(10)
     for tenant, flow in two.items():
         flow.send({"to": tenant}, to="room1")

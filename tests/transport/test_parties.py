@@ -43,6 +43,10 @@ def test_two_parties_share_neither_identity_nor_account_and_inbox(
         ("house", "", ""),
         ("", "a", ""),
         ("house", "a", "*"),
+        ("house", "a@*", ""),
+        ("house", "a@b@c", ""),
+        ("house", "@acme", ""),
+        ("house", "a@b.c", ""),
     ],
 )
 def test_a_name_that_would_widen_a_partys_rights_is_refused(
@@ -55,6 +59,15 @@ def test_a_name_that_would_widen_a_partys_rights_is_refused(
 def test_a_reader_alone_may_be_of_another_tenant() -> None:
     guest = Party.called("reader", "acme/house", "archive", "globex")
     assert guest == Party("house", "reader", "archive@globex", "acme")
-    assert guest.guest_of == "globex"
+    assert (guest.guest_of, guest.is_guest) == ("globex", True)
+    assert Party.called("reader", "acme/house", "archive@globex") == guest
+    assert Party.called("reader", "/house", "archive", "globex") == Party("house", "reader", "archive@globex")
+    nobodys = Party.called("reader", "acme/house", "archive@")
+    assert (nobodys.guest_of, nobodys.is_guest) == ("", True)
+    own = Party("house", "reader", "archive", "acme")
+    for flow, tenant in (("acme/house", ""), ("house", "acme"), ("acme/house", "acme")):
+        assert Party.called("reader", flow, "archive", tenant) == own
+    with pytest.raises(SettingsError, match="says another tenant than 'initech'"):
+        Party.called("reader", "acme/house", "archive@globex", "initech")
     with pytest.raises(SettingsError, match=r"Readers alone may be of another tenant \(flow\.share\)"):
         Party.called("device", "acme/house", "lamp", "globex")

@@ -99,7 +99,7 @@ def test_a_subject_that_names_no_device_of_the_flow_says_what_was_expected(subje
 
 
 @pytest.mark.parametrize(
-    "name", ["", "a.b", "*", ">", "_all", "Output", "a b", "@", "a@", "@b", "a@b.c", "a@*"]
+    "name", ["", "a.b", "*", ">", "_all", "Output", "a b", "@", "@b", "a@b.c", "a@*", "a@b@c", "a@@"]
 )
 def test_a_name_that_would_reach_beyond_its_token_is_refused(name: str) -> None:
     with pytest.raises(SettingsError):
