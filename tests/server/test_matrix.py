@@ -128,6 +128,9 @@ EDGE_ASKS = {
     "$SYS.REQ.USER.INFO": "",
 }
 ASKS = {"device": DEVICE_ASKS, "reader": READER_ASKS, "edge": EDGE_ASKS}
+#: Of the readers, ``archive`` asks all of this, with every subject as where the answer is to go. The others
+#: ask one of each kind: a message into a log, a question for the edge, one for JetStream, one for entries.
+SOME = (".order.", ".control.", ".API.STREAM.INFO.OUT_", ".MSG.NEXT.", "}.read.{name}")
 
 
 # -- what is expected ----------------------------------------------------------------------------------------
@@ -350,7 +353,11 @@ async def subscribe_to_everything(house: House, who: str, run: Run) -> None:
 async def ask_everything(house: House, who: str, run: Run) -> None:
     """Ask all that the party may ask, with every subject as where the answer, or a trace, is to go."""
     party = await house.spied.client(WHO[who])
-    asks = {filled(ask, WHO[who])[0]: body.encode() for ask, body in ASKS[WHO[who].role].items()}
+    asks = {
+        filled(ask, WHO[who])[0]: body.encode()
+        for ask, body in ASKS[WHO[who].role].items()
+        if WHO[who].role != "reader" or who == "archive" or any(some in ask for some in SOME)
+    }
     for kind in ("reply", "trace"):
         house.spies.forget()
         for (ask, body), target in itertools.product(asks.items(), TARGETS):
