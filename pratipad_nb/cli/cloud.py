@@ -18,7 +18,7 @@ import typer
 
 from pratipad_nb.backoff import Backoff
 from pratipad_nb.cli.exits import Signalled, reported, run_until_signalled, said
-from pratipad_nb.cli.local_state import called, endpoint_for, home_folder, joined_server, known_flows
+from pratipad_nb.cli.local_state import called, endpoint_for, home_folder, known_flows, parties_in
 from pratipad_nb.cli.options import Certs, Home, Server, Tenant
 from pratipad_nb.cli.rules import Rule
 from pratipad_nb.errors import (
@@ -212,7 +212,7 @@ async def _run(endpoint: Any, name: str, wishes: _Wishes) -> None:
 
     with contextlib.closing(endpoint):
         # Before the reader is let in, for which an edge of the flow is let in as well.
-        known = known_flows(joined_server(wishes.home).register) if wishes.home is not None else []
+        known = known_flows(parties_in(wishes.home)) if wishes.home is not None else []
         found: Endpoint = await endpoint
     sink = None if wishes.database is None else PatientSink(wishes.database)
     try:

@@ -12,7 +12,7 @@ import paho.mqtt.client as mqtt
 def test_an_issued_folder_lets_an_mqtt_device_send_and_take_orders(shell: Any, free_tcp_port: int) -> None:
     server = shell.start("server", "--mqtt", f"127.0.0.1:{free_tcp_port}", "--json")
     assert json.loads(server.says("mqtt"))["mqtt"] == f"mqtts://127.0.0.1:{free_tcp_port}"
-    shell("certs", "issue", "device", "lamp", "--flow", "house")
+    shell("certs", "issue", "device", "lamp", "--flow", "house", "--mqtt")
     shell.house()
     shell.start("run", "house.py").says("house runs")
 

@@ -357,7 +357,7 @@ def heard_across(cloud_side: CloudSide, flow: Flow, publishing: list[str], at_ed
         cloud = await connect(cloud_side.edge(), role="edge", name="house")
         try:
             source, target = (edge, cloud) if at_edge else (cloud, edge)
-            for pattern in ("pratipad.>", "_INBOX.house.>") if at_edge else (HOUSE.everything,):
+            for pattern in (HOUSE.everything, "_INBOX.house.edge.>") if at_edge else (HOUSE.everything,):
                 await target.subscribe(pattern, lambda signal: heard.add(signal.subject))
             end = time.monotonic() + 10
             while publishing[-1] not in heard and time.monotonic() < end:
@@ -407,22 +407,20 @@ def test_nobody_at_the_cloud_reaches_jetstream_at_the_edge(cloud_side, tmp_path)
             device.push({"n": 0}).wait(10)
             cloud.take(1)
         for request in ("STREAM.INFO.UP_house", "STREAM.DELETE.OUT_house", "INFO"):
-            with pytest.raises(WaitTimeout):
+            with pytest.raises((NotInvited, WaitTimeout)):
                 cloud_side.portal.run(asked(f"$JS.edge.API.{request}"))
         # At its own server it may, and that is another's JetStream.
         assert b"stream not found" in cloud_side.portal.run(asked("$JS.API.STREAM.INFO.UP_house"))
         assert flow.state == "running"
 
 
-@pytest.mark.parametrize("whose", ["another authority", "nobody", "a reader"])
+@pytest.mark.parametrize("whose", ["another authority", "nobody"])
 def test_a_leaf_that_is_not_invited_gets_nothing_and_the_edge_goes_on(cloud_side, tmp_path, whose):
     authority, identity = cloud_side.store.authority, Party("house", "leaf", "barn").identity
     if whose == "another authority":
         authority = Authority.open(tmp_path / "another")
-    elif whose == "nobody":
-        identity = Party("house", "leaf", "stable").identity
     else:
-        identity = Party("house", "reader", "cloud").identity
+        identity = Party("house", "leaf", "stable").identity
     credentials = authority.issue(identity, tmp_path / "leaf")
     # What the leaf trusts is right in each case; what it shows isn't.
     shown = Credentials(cloud_side.store.authority.certificate, credentials.certificate, credentials.key)
@@ -436,6 +434,12 @@ def test_a_leaf_that_is_not_invited_gets_nothing_and_the_edge_goes_on(cloud_side
 
 
 # -- how it is asked for -------------------------------------------------------------------------------------
+
+
+def test_the_certificate_of_another_party_is_told_at_the_start(cloud_side, tmp_path):
+    reader = cloud_side.reader().credentials
+    with pytest.raises(CertificateError, match=r"'urn:pratipad:house:reader:cloud.*and no leaf's.*issue leaf"):
+        house(tmp_path / "edge", cloud_side.leaf(reader)).start()
 
 
 def test_a_link_that_is_none_or_comes_too_late_is_named(cloud_side, tmp_path):
