@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,16 +109,20 @@ async def _all_upwards(cloud: Spied, site: Spied, flow: str) -> dict[str, Seen]:
 
 async def _all_downwards(cloud: Spied, site: Spied, flow: str) -> set[str]:
     heard: dict[str, set[str]] = {"begin": set(), "down": set(), "end": set()}
-    listener, sender = await site.connect_spy(f"F_{flow}"), cloud.spies.clients[f"F_{flow}"]
+    listeners: list[Client] = []
+    sender, last = cloud.spies.clients[f"F_{flow}"], f"_INBOX.{flow}.edge.last"
 
     async def hear(message: Msg) -> None:
         if mark := (message.headers or {}).get(MARK):
             heard[mark].add(message.subject)
 
-    # One by one, for a pattern of more than may pass brings nothing.
-    for subject in (*SUBJECTS, last := f"_INBOX.{flow}.edge.last"):
-        await listener.subscribe(subject, cb=hear)
-    await listener.flush()
+    # One by one, for a pattern of more than may pass brings nothing; a connection has only so many.
+    for batch in batched([*SUBJECTS, last], 1000):
+        listener = await site.connect_spy(f"F_{flow}")
+        for subject in batch:
+            await listener.subscribe(subject, cb=hear)
+        await listener.flush()
+        listeners.append(listener)
 
     async def arrives(mark: str) -> bool:
         await sender.publish(last, b"", headers={MARK: mark})
@@ -128,7 +133,14 @@ async def _all_downwards(cloud: Spied, site: Spied, flow: str) -> set[str]:
         await sender.publish(subject, b"", headers={MARK: "down"})
     # The link keeps the order.
     await eventually(lambda: arrives("end"))
+    for listener in listeners:
+        await listener.flush()
     return heard["down"]
+
+
+def batched(values: list[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
 
 
 @pytest.fixture(scope="module")
