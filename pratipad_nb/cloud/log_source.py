@@ -340,13 +340,15 @@ class LogSource:
 
     # -- opening ---------------------------------------------------------------------------------------------
 
-    async def _opening(self, *, anew: bool = False) -> _Opened:
+    async def _opening(self, *, anew: bool = False, after_cut: bool = False) -> _Opened:
         """Open the output and begin to get deliveries; wait for a flow that was never started.
 
         Parameters
         ----------
         anew
             Whether the position is stored anew afterwards.
+        after_cut
+            Whether the link was down since the output was opened last.
         """
         while (output := await self._connection.find_log(self._subjects.output_stream)) is None:  # noqa: ASYNC110 - a start sets no event
             await asyncio.sleep(_POLL)
@@ -356,7 +358,10 @@ class LogSource:
         known = self._position.at
         state = await output.state()
         parting = await self._parting(output, state) if self._begun else None
-        claim = await self._position.claim(positions, state.first, went_back=parting is not None, anew=anew)
+        went_back = parting is not None
+        claim = await self._position.claim(
+            positions, state.first, went_back=went_back, anew=anew, after_cut=after_cut
+        )
         start = stored_read(claim.stored).sequence
         if not self._begun:
             # After the claim: an older handle may have gone on reading until it handed the name over.
@@ -553,7 +558,7 @@ class LogSource:
                 while self._suspect:
                     await self._let_go()
                     self._suspect = False
-                    self._begin(await self._opening())
+                    self._begin(await self._opening(after_cut=True))
                     if self._moved:
                         with contextlib.suppress(Fenced):  # the link was down again
                             await self.save(self.held.position, 0.0)

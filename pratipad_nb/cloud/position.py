@@ -179,7 +179,9 @@ class StoredPosition:
         """Whether this handle is sure to hold the name now."""
         return time.monotonic() < self._sure_until
 
-    async def claim(self, positions: Log, first: int, *, went_back: bool, anew: bool = False) -> Claim:
+    async def claim(
+        self, positions: Log, first: int, *, went_back: bool, anew: bool = False, after_cut: bool = False
+    ) -> Claim:
         """Take the name over, unless this handle holds it.
 
         Parameters
@@ -192,6 +194,9 @@ class StoredPosition:
             Whether the output log is known to have gone back, and the log of the position with it.
         anew
             Whether the position is to be stored anew, so that a position that can't be read is none.
+        after_cut
+            Whether the link was down since this handle's position was stored: a position that is missing now
+            was not forgotten then, but is of a store from before this reader came.
 
         Raises
         ------
@@ -207,7 +212,8 @@ class StoredPosition:
             began = time.monotonic()
             stored = await positions.latest(self._subject)
             if not made:
-                went_back = went_back or await self._is_behind(stored, positions)
+                missing = after_cut and stored is None and self.at > 0
+                went_back = went_back or missing or await self._is_behind(stored, positions)
             try:
                 found = stored_read(stored) if stored else StoredRead(first, 0)
             except FrameError:

@@ -85,7 +85,7 @@ class Renewer:
             answer = await self._sign(device, request)
             log.info("the device %r got a new certificate over its connection", device)
         except PratipadError as error:
-            answer = RenewedFrame(error=str(error))
+            answer = RenewedFrame(b"", error=str(error))
         try:
             await self._connection.publish(signal.reply, encode(answer))
         except PratipadError as error:

@@ -346,7 +346,7 @@ class RenewFrame(msgspec.Struct, gc=False):
 class RenewedFrame(msgspec.Struct, gc=False):
     """Issuer → device: the answer to a `RenewFrame`, as `pratipad_nb.pki.requests.Answer`; or an error."""
 
-    certificate: bytes = b""
+    certificate: bytes
     authority: bytes = b""
     voucher: bytes = b""
     error: str = ""

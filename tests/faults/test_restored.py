@@ -9,6 +9,7 @@ from patience import eventually
 
 from pratipad_nb import AsyncCloud, AsyncDevice, AsyncFlow, FlowOptions
 from pratipad_nb.cloud.sqlite import SQLiteSink
+from pratipad_nb.errors import WaitTimeout
 from pratipad_nb.pki.store import CertificateStore
 from pratipad_nb.server.embedded import EmbeddedServer
 from pratipad_nb.session import state_folder
@@ -84,6 +85,8 @@ async def test_edge_reader_and_device_go_on_through_a_restored_backup(server, pa
         await server.back_up()
         await pushed(device, range(10, 30))
         assert await taken(cloud, 15) == list(range(10, 25))
+        with pytest.raises(WaitTimeout):  # asking for more than there is has the reader get all that there is
+            await cloud.take(6, timeout=0.5)
         await server.stop()
         await server.restore()
         await pushed(device, range(30, 40))
