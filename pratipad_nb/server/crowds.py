@@ -31,6 +31,8 @@ MOST_CONNECTIONS = 32
 _EVENTS = "$SYS.ACCOUNT.*.{event}"
 _LIST = "$SYS.REQ.SERVER.PING.CONNZ"
 _SECONDS = 2.0
+#: Seconds until the watch begins: a server's first second is its flows', whose first message is waited for.
+_BEGIN_SECONDS = 1.0
 #: Seconds until the server is connected to again after a failure.
 _AGAIN_SECONDS = 1.0
 
@@ -77,6 +79,7 @@ class Crowds:
 
     async def run(self) -> NoReturn:
         """Watch the server's connections, until cancelled."""
+        await asyncio.sleep(_BEGIN_SECONDS)
         while True:
             try:
                 connection = await NatsConnection.connect(

@@ -10,7 +10,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-from pratipad_nb.errors import WaitTimeout
+from pratipad_nb.errors import NotInvited, WaitTimeout
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.nats import NatsConnection
 from pratipad_nb.transport.parties import Party
@@ -46,7 +46,10 @@ async def prepare(url: str, parties: Iterable[Party], let_in: LetIn) -> None:
                 async with _connected(url, edge, let_in) as connection:
                     await prepare_readers(connection, edge.flow, names)
                 break
-            except WaitTimeout:  # the server starts again, or the edge's certificate is being renewed
+            except (
+                NotInvited,
+                WaitTimeout,
+            ):  # the server starts again, or the edge's certificate was renewed
                 if not left:
                     raise
 
