@@ -81,13 +81,17 @@ class Backlog:
         How many messages wait.
     next
         The sequence of the next frame to arrive, unless a frame is missing.
+    memory
+        Most bytes that the frames take, by what is known of those that were added with their memory.
     """
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = self.memory = 0
         self.next = 0
         self._start = 0
         self._frames: deque[_Held] = deque()
+        #: The places of frames that were not looked into, the oldest first.
+        self._rough: deque[Place] = deque()
 
     @property
     def frames(self) -> int:
@@ -104,7 +108,8 @@ class Backlog:
     def begin(self, position: ReadFrame) -> None:
         """Drop all messages; the first message to come is the message at `position`."""
         self._frames.clear()
-        self.count = 0
+        self._rough.clear()
+        self.count = self.memory = 0
         self.next, self._start = position.sequence, position.offset
 
     def add(
@@ -130,6 +135,17 @@ class Backlog:
         if left > 0:
             self._frames.append(_Held(sequence, messages, start, memory=memory))
             self.count += left
+            if memory is not None:
+                self.memory += memory.size
+                self._rough.append(memory)
+
+    def _part_with_first(self) -> _Held:
+        held = self._frames.popleft()
+        if held.memory is not None:
+            self.memory -= held.memory.size
+            if self._rough and self._rough[0] is held.memory:
+                self._rough.popleft()
+        return held
 
     def part(self, at: int) -> None:
         """Note that the log has lost the frames from the sequence `at` on: other frames have their sequences.
@@ -162,7 +178,7 @@ class Backlog:
             held.start += step
             n -= step
             if held.start == len(held.messages):
-                self._frames.popleft()
+                self._part_with_first()
 
     def pop(self) -> Message:
         """Take out the next message and return it; at least one must wait."""
@@ -183,16 +199,14 @@ class Backlog:
         The last frame stays, whatever is in it. Return the number of frames dropped.
         """
         gone = 0
-        while len(self._frames) > 1 and (self.count > most or self._memory(most_memory) > most_memory):
-            held = self._frames.popleft()
+        while len(self._frames) > 1 and (self.count > most or not self._fit(most_memory)):
+            held = self._part_with_first()
             self.count -= len(held.messages) - held.start
             gone += 1
         return gone
 
-    def _memory(self, most: int) -> int:
-        """Return how much memory the frames take; they are looked into only if it may be more than `most`."""
-        memories = [held.memory for held in self._frames if held.memory is not None]
-        if sum(each.size for each in memories) > most:
-            for each in memories:
-                each.measure()
-        return sum(each.size for each in memories)
+    def _fit(self, most: int) -> bool:
+        """Return whether the frames take at most `most` bytes; they are looked into only if they may not."""
+        while self.memory > most and self._rough:
+            self.memory -= self._rough.popleft().measure()
+        return self.memory <= most

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 #: Most memory that the messages take which wait here; beyond that the oldest frames are dropped, too.
 _MEMORY = 256 << 20
+#: Up to this part of it, it is no matter how far the most that a frame may take is from what it takes.
+_ROOMY = 4
 
 
 class SignalSource:
@@ -92,7 +94,11 @@ class SignalSource:
             self.skipped_frames += 1
             return
         self._count_gap(signal.subject, frame)
-        self.held.add(self.held.next, messages, memory=Place.of(self._flow, signal.data))
+        place = Place.of(self._flow, signal.data)
+        if self.held.memory + place.size > _MEMORY // _ROOMY:
+            # Readings are simple as a rule. A look into the frame would take as long as decoding it.
+            place.tighten([message.payload for message in messages])
+        self.held.add(self.held.next, messages, memory=place)
         self.skipped_frames += self.held.trim(self.most, _MEMORY)
         self._filled.set()
 
