@@ -31,8 +31,8 @@ MOST_CONNECTIONS = 32
 _EVENTS = "$SYS.ACCOUNT.*.{event}"
 _LIST = "$SYS.REQ.SERVER.PING.CONNZ"
 _SECONDS = 2.0
-#: Seconds until the watch begins: a server's first second is its flows', whose first message is waited for.
-_BEGIN_SECONDS = 1.0
+#: Seconds until the watch begins: a server's first seconds are its flows', whose first messages are waited for.
+_BEGIN_SECONDS = 10.0
 #: Seconds until the server is connected to again after a failure.
 _AGAIN_SECONDS = 1.0
 

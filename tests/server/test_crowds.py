@@ -24,7 +24,8 @@ ROOM1, ROOM2 = Party("house", "device", "room1"), Party("house", "device", "room
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
+async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EmbeddedServer]:
+    monkeypatch.setattr("pratipad_nb.server.crowds._BEGIN_SECONDS", 0.0)
     store = CertificateStore.open(tmp_path)
     server = EmbeddedServer(
         tmp_path / "server", store.server("urn:pratipad:server"), owner=store.owner(OWNER)
