@@ -31,7 +31,7 @@ MOST_CONNECTIONS = 32
 _EVENTS = "$SYS.ACCOUNT.*.{event}"
 _LIST = "$SYS.REQ.SERVER.PING.CONNZ"
 _SECONDS = 2.0
-#: Seconds until the watch begins: a server's first seconds are its flows', whose first messages are waited for.
+#: Seconds until the watch begins: a server's first seconds are its flows', whose messages are waited for.
 _BEGIN_SECONDS = 10.0
 #: Seconds until the server is connected to again after a failure.
 _AGAIN_SECONDS = 1.0
