@@ -187,8 +187,10 @@ MUTATIONS = (
     Mutation(
         "the outbox forgets messages before their receipt",
         "device/uplink.py",
-        "            await self._store(link, frame)\n            self._outbox.confirm(parcel)\n",
-        "            self._outbox.confirm(parcel)\n            await self._store(link, frame)\n",
+        "                await (self._hand_over(link, frame) if fast else self._store(link, frame))\n"
+        "            self._outbox.confirm(parcel)\n",
+        "                self._outbox.confirm(parcel)\n"
+        "                await (self._hand_over(link, frame) if fast else self._store(link, frame))\n",
         ("tests/device/test_client.py",),
     ),
     Mutation(
