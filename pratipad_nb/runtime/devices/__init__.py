@@ -15,6 +15,7 @@ A hello arrives in ``hellos``; an order waits in ``order_queues``.
 ``rate_limit``    the limit of the rate at which messages are asked for
 ``pull``          the cloud's requests for readings
 ``backward``      orders and replies: from the log, through `backward` of the processors
+``order_check``   which entries of the order log pass, and which are refused
 ``order_queues``  the orders of each device, until the device has run them
 ``foreign``       orders for devices that speak MQTT or plain NATS
 ================  ==========================================================================================

@@ -1,15 +1,10 @@
 """The backward pipeline: orders from the cloud, and replies of processors, on their way to devices.
 
-Owns the order log's reading and appending, which of its entries are refused, and the passage through the
-processors' `backward`. An order's number is its place in the log: numbers grow for every device, and a device
-drops an order that it has run.
+Owns the order log's reading and appending, and the passage through the processors' `backward`. An order's
+number is its place in the log: numbers grow for every device, and a device drops an order that it has run.
 
-Arrows are law: an entry whose way to the devices the notation closes is refused, whoever stored the entry. So
-is a reader's entry that pretends to be a processor's reply, which no processor's `backward` would see. The
-server lets each reader store orders under the reader's own subject alone, so the subject tells whose the
-entry is.
-
-Sending each device its orders, again and again until the device confirms them, is for `order_queues`.
+Which entries of the log pass at all is for `order_check`. Sending each device its orders, again and again
+until the device confirms them, is for `order_queues`.
 """
 
 from __future__ import annotations
@@ -30,7 +25,6 @@ from pratipad_nb.errors import (
     Fenced,
     FrameError,
     LogFull,
-    OneWayError,
     PayloadError,
     ProcessorError,
     SettingsError,
@@ -43,6 +37,7 @@ from pratipad_nb.processors import copied
 from pratipad_nb.processors.reply import preparing
 from pratipad_nb.runtime.devices.budget import Budget
 from pratipad_nb.runtime.devices.foreign import PlainDevices
+from pratipad_nb.runtime.devices.order_check import MOST_TARGETS, OrderCheck, check_open
 from pratipad_nb.runtime.devices.order_queues import OrderQueues, order_number
 from pratipad_nb.runtime.devices.roster import Roster
 from pratipad_nb.runtime.positions.dead_letters import ORDER_STEP, DeadLetters
@@ -54,9 +49,8 @@ from pratipad_nb.runtime.values.plan import EdgeSettings
 from pratipad_nb.runtime.values.refusals import Refusals
 from pratipad_nb.runtime.values.stats import BackwardStats
 from pratipad_nb.settings import valid_address
-from pratipad_nb.transport.codec import MAX_ORDER_BYTES, decode, encode, order_payload
+from pratipad_nb.transport.codec import decode, encode, order_payload
 from pratipad_nb.transport.frames import (
-    MAX_MESSAGES,
     DeadEntry,
     DownFrame,
     FailureNote,
@@ -64,21 +58,18 @@ from pratipad_nb.transport.frames import (
     MarkFrame,
     Order,
     OrderFrame,
-    is_time,
     new_epoch,
 )
 from pratipad_nb.transport.protocol import Connection, ConsumerSpec, Delivery, Log, Record
-from pratipad_nb.transport.subjects import Subjects, is_guests
+from pratipad_nb.transport.subjects import Subjects
 
-__all__ = ["Backward", "append_order", "check_open"]
+__all__ = ["Backward", "append_order"]
 
 log = logging.getLogger(__name__)
 
 _MARK = "orders"
 #: Most replies of one entry of the log: a thousand entries would take a thousand round trips.
 _TOGETHER = 1024
-#: Most devices that the orders of one entry name, all orders taken together: each is an order in memory.
-_MOST_TARGETS = 1 << 16
 #: So many times in so many seconds one device may have all orders numbered anew, and sent again to all.
 _NUMBERED_ANEW, _NUMBERED_SECONDS = 5, 600.0
 #: After so many devices of one order the event loop goes on with other work.
@@ -160,6 +151,14 @@ class Backward:
         self.epoch = 0
         self.received = self.replies = self.failed = 0
         self.refusals = Refusals()
+        self._check = OrderCheck(
+            self._subjects,
+            orders.spec.name,
+            line=line,
+            known=lambda: len(roster.known),
+            unreadable=unreadable,
+            refusals=self.refusals,
+        )
 
     async def open(self) -> None:
         """Find out which numbering of orders holds: numbers begin anew when the flow was forgotten."""
@@ -319,85 +318,11 @@ class Backward:
         frame = OrderFrame(time.time(), [Order(uuid.uuid4().hex, entry.payload, entry.to)])
         await self._connection.append(self._subjects.edge_order, encode(frame))
 
-    def _accepted(self, delivery: Delivery) -> OrderFrame:
-        """Return the frame of an entry of the log; without orders if the entry is no frame, or refused."""
-        try:
-            frame = decode(delivery.data, OrderFrame)
-        except FrameError as error:
-            self._unreadable.note(self._log.spec.name, delivery, error, shared=True)
-            return OrderFrame(delivery.time, [])
-        try:
-            self._check(delivery.subject, frame)
-            _check_size(frame, len(delivery.data))
-        except (FrameError, OneWayError, PayloadError) as error:
-            self.refusals.note(
-                f"flow {self._settings.name!r} refuses entry {delivery.sequence} of its order log, stored "
-                f"under {delivery.subject!r}: {error}"
-            )
-            return OrderFrame(delivery.time, [])
-        for order in frame.orders:
-            if order.to is not None:
-                order.to = self._addresses(order.to, delivery)
-        return frame
-
-    def _addresses(self, targets: Sequence[str], delivery: Delivery) -> list[str]:
-        """Return those of `targets` that can be devices, each once."""
-        addresses, dropped = [], ""
-        for target in dict.fromkeys(targets):
-            try:
-                addresses.append(valid_address(target))
-            except SettingsError as error:
-                dropped = f"{error}"
-        if dropped:
-            self.refusals.note(
-                f"flow {self._settings.name!r} drops targets of an order in entry {delivery.sequence} of its "
-                f"order log, stored under {delivery.subject!r}: {dropped}"
-            )
-        return addresses
-
-    def _check(self, subject: str, frame: OrderFrame) -> None:
-        """Raise `FrameError` or `OneWayError` if the orders of `frame`, stored under `subject`, may not pass.
-
-        Replies that version 0.1 stored have the subject of its readers' orders: today no party stores under
-        that subject.
-        """
-        if len(frame.orders) > MAX_MESSAGES:
-            raise FrameError(f"a frame has {len(frame.orders)} orders; {MAX_MESSAGES} at most.")
-        if (targets := self._targets(frame)) > _MOST_TARGETS:
-            raise FrameError(f"the orders of a frame are for {targets:,} devices; {_MOST_TARGETS:,} at most.")
-        if not is_time(frame.time):
-            raise FrameError(f"a frame of orders has the time {frame.time}; it is in seconds since 1970.")
-        if is_guests(subject):
-            raise FrameError(
-                f"the flow is shared with the reader {self._subjects.reader_of(subject)!r} to be read, and "
-                "not to be sent orders."
-            )
-        dataflow = self._line().dataflow
-        if not frame.reply:
-            check_open(dataflow)
-            return
-        if subject not in (self._subjects.edge_order, self._subjects.former_order):
-            raise FrameError(
-                f"reader {self._subjects.reader_of(subject)!r} has stored an order as a processor's reply, "
-                "which passes no processor. Replies come from the edge alone."
-            )
-        if dataflow.first_one_way_hop == 0:
-            raise OneWayError(
-                f"a reply can't pass arrow 1 of `{dataflow.notation}`: it is `~>`, forward only. Write `<~>` "
-                "there."
-            )
-
-    def _targets(self, frame: OrderFrame) -> int:
-        """Return for how many devices the orders of `frame` are; a single order to all doesn't count."""
-        to_all = sum(order.to is None for order in frame.orders)
-        named = sum(len(order.to) for order in frame.orders if order.to is not None)
-        return named + (to_all * len(self._roster.known) if len(frame.orders) > 1 and to_all else 0)
-
     async def _take(self, delivery: Delivery) -> None:
         """Pass an entry's orders through the processors, then put the orders into their devices' queues."""
         sequence, appended = delivery.sequence, delivery.time
         await self._queues.room()
-        frame = self._accepted(delivery)
+        frame = self._check.accepted(delivery)
         expires = appended + self._settings.options.order_seconds
         if all(map(self._is_ours_alone, frame.orders)):
             self._queues.begin(sequence)
@@ -561,13 +486,6 @@ def _refused(_: Any) -> Any:
     )
 
 
-def _check_size(frame: OrderFrame, size: int) -> None:
-    """Raise `PayloadError` if an order of `frame`, which came in `size` bytes, is too large to be sent on."""
-    if size > MAX_ORDER_BYTES:
-        for order in frame.orders:
-            order_payload(order.payload)
-
-
 def _addresses(devices: dict[str, list[str]]) -> Iterator[str]:
     for device, behind in devices.items():
         for name in behind:
@@ -586,9 +504,9 @@ async def append_order(
     if to is not None and not isinstance(to, Iterable):
         raise SettingsError(f"send(to={to!r}): to is a device's name, a list of them, or None for all.")
     names = None if to is None else [valid_address(name) for name in ([to] if isinstance(to, str) else to)]
-    if names is not None and len(names) > _MOST_TARGETS:
+    if names is not None and len(names) > MOST_TARGETS:
         raise SettingsError(
-            f"send(to=…) names {len(names):,} devices; {_MOST_TARGETS:,} at most. Send to some at a time, or "
+            f"send(to=…) names {len(names):,} devices; {MOST_TARGETS:,} at most. Send to some at a time, or "
             "leave `to` out to send to all known devices."
         )
     if names == []:
@@ -597,16 +515,6 @@ async def append_order(
     data = encode(OrderFrame(time.time(), [order]))
     await connection.append(subjects.edge_order, data, message_id=order.id)
     return order.id
-
-
-def check_open(dataflow: Dataflow) -> None:
-    """Raise `OneWayError` if orders of the cloud can't reach devices."""
-    hop = dataflow.first_one_way_hop
-    if hop is not None:
-        raise OneWayError(
-            f"an order can't pass arrow {hop + 1} of `{dataflow.notation}`: it is `~>`, forward only. "
-            "Write `<~>` there."
-        )
 
 
 class _Failed(Exception):

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from pratipad_nb.errors import FlowError
-from pratipad_nb.runtime.devices.backward import check_open
+from pratipad_nb.runtime.devices.order_check import check_open
 from pratipad_nb.runtime.devices.pull import Requests
 from pratipad_nb.runtime.edge.answers import Verb
 from pratipad_nb.runtime.stages.line import Line
