@@ -12,7 +12,9 @@ travel over the server belong to `pratipad_nb.transport`. Clusters of several se
 ``accounts``  the accounts that follow from a register
 ``admission`` letting parties in and out while the server runs
 ``readers``   what a reader needs at the server, and may not make
+``owner``     the server's owner, as a client of its own server
 ``crowds``    a party with very many connections loses the newest of them
+``usage``     how many connections accounts have
 ``leaves``    ending the links of leaves that are let in no more
 ``renewal``   renewing the certificates that a program shows, and warnings of those that end
 ``carrying``  carrying over what a server of version 0.1 has

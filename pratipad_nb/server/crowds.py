@@ -17,9 +17,11 @@ import msgspec
 from pratipad_nb.errors import TransportError, WaitTimeout
 from pratipad_nb.seldom import Seldom
 from pratipad_nb.server.accounts import OWNER
+from pratipad_nb.server.owner import as_owner
 from pratipad_nb.settings import Credentials
 from pratipad_nb.transport.nats import NatsConnection
 from pratipad_nb.transport.nats_clients import connections, identity_in
+from pratipad_nb.transport.nats_events import event_in
 from pratipad_nb.transport.protocol import Signal
 
 __all__ = ["MOST_CONNECTIONS", "Crowds"]
@@ -37,22 +39,6 @@ _BEGIN_SECONDS = 10.0
 _AGAIN_SECONDS = 1.0
 
 
-class _Client(msgspec.Struct):
-    id: int
-    user: str = ""
-    kind: str = "Client"
-
-
-class _Node(msgspec.Struct):
-    id: str
-
-
-class _Event(msgspec.Struct):
-    server: _Node
-    client: _Client
-
-
-_events = msgspec.json.Decoder(_Event)
 _Place = tuple[str, int]
 
 
@@ -82,13 +68,8 @@ class Crowds:
         await asyncio.sleep(_BEGIN_SECONDS)
         while True:
             try:
-                connection = await NatsConnection.connect(
-                    self._url(), self._owner, name="owner", inbox_prefix=f"_INBOX.{OWNER}"
-                )
-                try:
+                async with as_owner(self._url(), self._owner) as connection:
                     await self._watch(connection)
-                finally:
-                    await connection.close()
             except (TransportError, WaitTimeout) as error:
                 log.debug("the server's connections can't be watched now: %s", error)
                 await asyncio.sleep(_AGAIN_SECONDS)
@@ -121,7 +102,7 @@ class Crowds:
 
     def _on_event(self, signal: Signal) -> None:
         try:
-            event = _events.decode(signal.data)
+            event = event_in(signal.data)
         except msgspec.DecodeError as error:
             log.info("an event of the server's can't be read: %s", error)
             return

@@ -9,9 +9,8 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from pratipad_nb.server.accounts import OWNER
+from pratipad_nb.server.owner import as_owner
 from pratipad_nb.settings import Credentials
-from pratipad_nb.transport.nats import NatsConnection
 
 __all__ = ["end_leaves"]
 
@@ -27,12 +26,9 @@ async def end_leaves(url: str, owner: Credentials, accounts: Collection[str]) ->
     TransportError, WaitTimeout
         If the server doesn't answer.
     """
-    connection = await NatsConnection.connect(url, owner, name="owner", inbox_prefix=f"_INBOX.{OWNER}")
-    try:
+    async with as_owner(url, owner) as connection:
         answer: dict[str, Any] = json.loads(await connection.request(_LEAVES, b"", _SECONDS))
         kick = f"$SYS.REQ.SERVER.{answer['server']['id']}.KICK"
         for leaf in answer["data"].get("leafs") or ():
             if leaf.get("account") in accounts:
                 await connection.request(kick, json.dumps({"cid": leaf["id"]}).encode(), _SECONDS)
-    finally:
-        await connection.close()

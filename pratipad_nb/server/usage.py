@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from pratipad_nb.server.accounts import OWNER
+from pratipad_nb.server.owner import as_owner
 from pratipad_nb.settings import Credentials
-from pratipad_nb.transport.nats import NatsConnection
 
 __all__ = ["connections_of"]
 
@@ -25,12 +24,9 @@ async def connections_of(url: str, owner: Credentials, accounts: Iterable[str]) 
     TransportError, WaitTimeout
         If the server doesn't answer.
     """
-    connection = await NatsConnection.connect(url, owner, name="owner", inbox_prefix=f"_INBOX.{OWNER}")
-    try:
-        found = 0
+    found = 0
+    async with as_owner(url, owner) as connection:
         for account in accounts:
             answer = await connection.request(f"$SYS.REQ.ACCOUNT.{account}.CONNZ", b"", _SECONDS)
             found += json.loads(answer)["data"]["num_connections"]
-        return found
-    finally:
-        await connection.close()
+    return found

@@ -30,6 +30,7 @@ import msgspec
 from pratipad_nb.errors import NotInvited, TransportError, Unavailable, WaitTimeout
 from pratipad_nb.transport.nats_account import account_of
 from pratipad_nb.transport.nats_clients import OWN_ACCOUNT, Answered, connections, identity_in, listening
+from pratipad_nb.transport.nats_events import event_in
 from pratipad_nb.transport.nats_link import NatsLink
 from pratipad_nb.transport.protocol import News, Signal, Subscription
 from pratipad_nb.transport.subjects import Subjects
@@ -61,24 +62,6 @@ _KINDS = frozenset({"devices", "mqtt"})
 _SHARED = ""
 #: The accounts of flows' edges begin with this, after the tenant.
 _ACCOUNT = "F_"
-
-
-class _Client(msgspec.Struct):
-    id: int
-    user: str = ""
-    kind: str = "Client"
-
-
-class _Node(msgspec.Struct):
-    id: str
-
-
-class _Event(msgspec.Struct):
-    server: _Node
-    client: _Client
-
-
-_events = msgspec.json.Decoder(_Event)
 
 
 @dataclass(slots=True)
@@ -358,7 +341,7 @@ class Roll:
     def _on_event(self, signal: Signal) -> None:
         _, happened, kind = signal.subject.rsplit(".", 2)
         try:
-            event = _events.decode(signal.data)
+            event = event_in(signal.data)
         except msgspec.DecodeError as error:
             log.info("an event of the server's can't be read: %s", error)
             return
